@@ -1,0 +1,98 @@
+"""One HTTP door to the Kubernetes API server: the `kubernetes` client's transport with plain JSON in and out.
+
+The generated models are left aside on purpose: they cost memory and drop unknown fields. Errors become the tree of
+`session_rollout.errors`; bodies of error answers are cut to reason and message, for they may echo what was sent.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
+
+from session_rollout.adapters.telemetry import API_REQUESTS
+from session_rollout.errors import Conflict, SpecError, Unavailable
+
+Object = Mapping[str, Any]
+FIELD_MANAGER: Final = "session-rollout"
+REQUEST_SECONDS: Final = 10.0
+JSON: Final = "application/json"
+MERGE: Final = "application/merge-patch+json"
+APPLY: Final = "application/apply-patch+yaml"
+
+
+class ApiServer:
+    """An authenticated session; open with `connect`."""
+
+    def __init__(self, client: ApiClient, configuration: Configuration) -> None:
+        self._client = client
+        self._configuration = configuration
+
+    @classmethod
+    async def connect(cls) -> "ApiServer":
+        """From the Pod's ServiceAccount, or from KUBECONFIG."""
+        configuration = Configuration()
+        try:
+            config.load_incluster_config(configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        return cls(ApiClient(configuration), configuration)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def request(
+        self, method: str, path: str, body: Any = None, *, content: str = JSON, **query: str | int
+    ) -> dict[str, Any]:
+        """One request. Raises Conflict on 409, SpecError on other refusals of the content, Unavailable on the rest; a 404 too."""
+        url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        headers = {"Content-Type": content, "Accept": JSON, "User-Agent": FIELD_MANAGER}
+        try:
+            await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            answer = await self._client.call_api(method, url, headers, body, _request_timeout=REQUEST_SECONDS)
+            text = await answer.read()
+        except ApiException as error:
+            raise _translated(error.status, error.body) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            API_REQUESTS.labels(method, "error").inc()
+            raise Unavailable(f"API server: {type(error).__name__} on {method} {path}") from error
+        API_REQUESTS.labels(method, str(answer.status)).inc()
+        if answer.status >= 400:  # noqa: PLR2004 - HTTP
+            raise _translated(answer.status, text)
+        return dict(json.loads(text))
+
+    async def find(self, path: str, **query: str | int) -> dict[str, Any] | None:
+        """GET; None on 404."""
+        try:
+            return await self.request("GET", path, **query)
+        except NotFound:
+            return None
+
+    async def apply(self, path: str, body: Object) -> dict[str, Any]:
+        """Server-side apply with our field manager; fields of ours that others took are taken back."""
+        return await self.request("PATCH", path, body, content=APPLY, fieldManager=FIELD_MANAGER, force="true")
+
+
+class NotFound(Unavailable):
+    """There is no such object (HTTP 404)."""
+
+
+def _translated(code: int | None, body: Any) -> Exception:
+    try:
+        parsed = json.loads(body)
+        text = f"{parsed.get('reason', '')}: {parsed.get('message', '')}"[:300]
+    except (ValueError, TypeError, AttributeError):
+        text = "no readable answer"
+    match code:
+        case 404:
+            return NotFound(text)
+        case 409:
+            return Conflict(text)
+        case 400 | 422:
+            return SpecError(text)
+    return Unavailable(f"API server answered {code}: {text}")

@@ -1,0 +1,116 @@
+"""Flag documents as ConfigMaps (port `FlagPublisher`), and the reference of how flagd picks users.
+
+A document is checked by the real evaluator before it goes out: one malformed flag would freeze the whole document in
+every application, and with it an emergency.
+"""
+
+import hashlib
+import json
+from typing import Any, Final
+
+import mmh3
+from openfeature.contrib.tools.flagd.core import FlagdCore
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.exception import OpenFeatureError
+
+from session_rollout.adapters.api_server import ApiServer
+from session_rollout.api import API_VERSION, GROUP
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.core.flags import BUCKETING, KEY, PROBE
+from session_rollout.errors import RolloutError, SpecError, Unavailable
+
+LABEL: Final = f"{GROUP}/rollout"
+MANAGED: Final = {"app.kubernetes.io/managed-by": "session-rollout"}
+
+
+def bucket(flag_set: str, user: str, total: int = 1000) -> int:
+    """Bucket of a user in hash generation v2: the user has the feature when this is below the weight."""
+    return int(mmh3.hash(f"{flag_set}:{user}", signed=False) * total) >> 32
+
+
+def fingerprint(text: str) -> str:
+    """sha256 of a document."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def validate(text: str) -> None:
+    """Load the document into flagd's evaluator and ask for every flag. Raises SpecError."""
+    core = FlagdCore()
+    context = EvaluationContext(targeting_key="validation", attributes={"groups": []})
+    try:
+        core.set_flags(text)
+        for name in json.loads(text)["flags"]:
+            if name == PROBE:
+                _probe(core, context)
+            elif core.resolve_boolean_value(name, default_value=False, ctx=context).variant not in {"on", "off"}:
+                raise SpecError(f"flag document: {name} has no variant for a user")
+    except OpenFeatureError as error:
+        raise SpecError(f"flag document: {error}") from error
+
+
+def _probe(core: FlagdCore, context: EvaluationContext) -> None:
+    generation = core.resolve_string_value(PROBE, default_value="", ctx=context).value
+    if generation != BUCKETING:
+        raise SpecError(f"flag document: the evaluator hashes by generation {generation}, and it must be {BUCKETING}")
+
+
+class ConfigMapPublisher:
+    """Publishes by server-side apply and reads back."""
+
+    def __init__(self, api: ApiServer) -> None:
+        self._api = api
+
+    async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> str:
+        """See `FlagPublisher.publish`."""
+        validate(text)
+        owner = {
+            "apiVersion": API_VERSION,
+            "kind": "SessionRollout",
+            "name": rollout.name,
+            "uid": rollout.uid,
+            "controller": True,
+        }
+        metadata = {"labels": {LABEL: rollout.name, **MANAGED}, "ownerReferences": [owner]}
+        await self._refuse_foreign(rollout, config_map)
+        await self._api.apply(_path(rollout.namespace, config_map), _body(config_map, text, metadata))
+        there = await self.fingerprint(rollout.namespace, config_map)
+        if there is None:
+            raise Unavailable(f"ConfigMap {config_map} is not there after it was applied")
+        return there
+
+    async def _refuse_foreign(self, rollout: SessionRollout, config_map: str) -> None:
+        """Two rollouts with one `flagSet` must not take turns."""
+        found = await self._api.find(_path(rollout.namespace, config_map))
+        owners = found["metadata"].get("ownerReferences", []) if found else []
+        if any(one["kind"] == "SessionRollout" and one["uid"] != rollout.uid for one in owners):
+            raise SpecError(f"ConfigMap {config_map} belongs to rollout {owners[0]['name']}: `flagSet` must be another one")
+
+    async def fingerprint(self, namespace: str, config_map: str) -> str | None:
+        """See `FlagPublisher.fingerprint`."""
+        found = await self._api.find(_path(namespace, config_map))
+        return None if found is None else fingerprint_of(found)
+
+    async def release(self, namespace: str, config_map: str, text: str | None) -> None:
+        """See `FlagPublisher.release`."""
+        found = await self._api.find(_path(namespace, config_map))
+        if found is None:
+            return
+        kept = text if text is not None else found.get("data", {}).get(KEY, "")
+        try:
+            await self._api.apply(_path(namespace, config_map), _body(config_map, kept, {"labels": MANAGED}))
+        except RolloutError as error:
+            raise Unavailable(f"flag document {config_map} cannot be released: {error}") from error
+
+
+def fingerprint_of(config_map: Any) -> str | None:
+    """The sha256 of the document in a ConfigMap object."""
+    text = (config_map.get("data") or {}).get(KEY)
+    return None if text is None else fingerprint(text)
+
+
+def _path(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/configmaps/{name}"
+
+
+def _body(name: str, text: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, **metadata}, "data": {KEY: text}}

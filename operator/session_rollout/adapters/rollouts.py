@@ -1,0 +1,181 @@
+"""SessionRollouts and SessionRolloutActions in the API server (port `RolloutStore`), and Events about them."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound
+from session_rollout.adapters.telemetry import STATUS_WRITES
+from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
+from session_rollout.api.action import ActionSpec, SessionRolloutAction
+from session_rollout.api.reasons import EventReason
+from session_rollout.api.rollout import RolloutSpec, SessionRollout
+from session_rollout.api.status import RolloutStatus
+from session_rollout.errors import Conflict, RolloutError
+from session_rollout.ports import Clock, Key, Stored
+from session_rollout.settings import sentence
+
+PAGE = 500
+EVENT_NOTE = 1024
+
+
+def parse(raw: Mapping[str, Any]) -> Stored:
+    """An object of the API server as a model, or the sentence that says why it is none."""
+    metadata = raw["metadata"]
+    key = Key(metadata["namespace"], metadata["name"])
+    try:
+        rollout = SessionRollout(
+            namespace=key.namespace,
+            name=key.name,
+            uid=metadata["uid"],
+            generation=metadata["generation"],
+            spec=RolloutSpec.model_validate(raw["spec"]),
+            status=RolloutStatus.model_validate(raw.get("status", {})),
+        )
+    except ValidationError as error:
+        return Stored(key, raw, None, sentence(error))
+    return Stored(key, raw, rollout)
+
+
+def parse_action(raw: Mapping[str, Any]) -> SessionRolloutAction:
+    """An action of the API server as a model. Raises ValidationError."""
+    metadata = raw["metadata"]
+    return SessionRolloutAction(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        creation_time=metadata["creationTimestamp"],
+        spec=ActionSpec.model_validate(raw["spec"]),
+    )
+
+
+def _path(namespace: str, plural: str, name: str = "") -> str:
+    return f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+
+class ApiRolloutStore:
+    """The store; remembers the version of its last write so that an older answer is not taken for the present."""
+
+    def __init__(self, api: ApiServer, namespaces: tuple[str, ...] = ()) -> None:
+        self._api = api
+        self._namespaces = namespaces
+        self._written: dict[Key, int] = {}
+
+    async def read(self, key: Key) -> Stored | None:
+        """See `RolloutStore.read`; Conflict when the answer is older than what we wrote."""
+        raw = await self._api.find(_path(key.namespace, ROLLOUTS, key.name))
+        if raw is None:
+            self._written.pop(key, None)
+            return None
+        if int(raw["metadata"]["resourceVersion"]) < self._written.get(key, 0):
+            raise Conflict(f"{key.namespace}/{key.name}: the answer is older than our last write")
+        return parse(raw)
+
+    async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
+        """See `RolloutStore.write_status`."""
+        key = stored.key
+        body = {**stored.raw, "status": status.to_wire()}
+        answer = await self._api.request("PUT", _path(key.namespace, ROLLOUTS, key.name) + "/status", body)
+        self._written[key] = int(answer["metadata"]["resourceVersion"])
+        STATUS_WRITES.labels(key.namespace, key.name).inc()
+
+    async def keys(self) -> tuple[Key, ...]:
+        """See `RolloutStore.keys`."""
+        items = await self._list(ROLLOUTS)
+        return tuple(Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items)
+
+    async def actions(self) -> tuple[Mapping[str, Any], ...]:
+        """See `RolloutStore.actions`."""
+        return await self._list(ACTIONS)
+
+    async def _list(self, plural: str) -> tuple[Mapping[str, Any], ...]:
+        roots = [_path(one, plural) for one in self._namespaces] or [f"/apis/{API_VERSION}/{plural}"]
+        found: list[Mapping[str, Any]] = []
+        for root in roots:
+            query: dict[str, str | int] = {"limit": PAGE}
+            while True:
+                page = await self._api.request("GET", root, **query)
+                found += page["items"]
+                if not (token := page["metadata"].get("continue")):
+                    break
+                query["continue"] = token
+        return tuple(found)
+
+    async def answer(self, namespace: str, name: str, *, accepted: bool, message: str, now: datetime) -> None:
+        """See `RolloutStore.answer`."""
+        moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        condition = {
+            "type": "Accepted",
+            "status": "True" if accepted else "False",
+            "reason": "Accepted" if accepted else "Refused",
+            "message": message[:512],
+            "observedGeneration": 1,
+            "lastTransitionTime": moment,
+        }
+        status = {"accepted": accepted, "at": moment, "message": message[:512], "conditions": [condition]}
+        try:
+            await self._api.request("PATCH", _path(namespace, ACTIONS, name) + "/status", {"status": status}, content=MERGE)
+        except NotFound:
+            return  # deleted meanwhile: nobody waits for the answer
+
+    async def delete_action(self, namespace: str, name: str) -> None:
+        """See `RolloutStore.delete_action`."""
+        try:
+            await self._api.request("DELETE", _path(namespace, ACTIONS, name))
+        except NotFound:
+            return
+
+    async def workload_problem(self, namespace: str, kind: str, name: str) -> str:
+        """See `RolloutStore.workload_problem`."""
+        found = await self._api.find(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
+        if found is None:
+            return f"{kind} {name} does not exist"
+        conditions = {one["type"]: one for one in found.get("status", {}).get("conditions", [])}
+        available = conditions.get("Available", {})
+        if available.get("status") == "True":
+            return ""
+        return f"{kind} {name} is not available: {available.get('message', 'no condition Available yet')}"[:400]
+
+
+class ApiEventSink:
+    """Events under our own component."""
+
+    def __init__(self, api: ApiServer, clock: Clock, instance: str) -> None:
+        self._api = api
+        self._clock = clock
+        self._instance = instance
+
+    async def emit(self, rollout: SessionRollout, reason: EventReason, message: str) -> None:
+        """See `EventSink.emit`."""
+        moment = self._clock.now()
+        stamp = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        identity = f"{rollout.uid}/{reason}/{message}/{moment.timestamp()}"
+        body = {
+            "metadata": {
+                "name": f"{rollout.name[:200]}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}",
+                "namespace": rollout.namespace,
+            },
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": "SessionRollout",
+                "namespace": rollout.namespace,
+                "name": rollout.name,
+                "uid": rollout.uid,
+            },
+            "reason": reason,
+            "message": message[:EVENT_NOTE],
+            "type": "Warning" if reason.is_warning else "Normal",
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "count": 1,
+            "source": {"component": "session-rollout"},
+            "reportingComponent": "session-rollout",
+            "reportingInstance": self._instance,
+        }
+        try:
+            await self._api.request("POST", f"/api/v1/namespaces/{rollout.namespace}/events", body)
+        except RolloutError:
+            return  # an Event is a courtesy; the history in status has the same line

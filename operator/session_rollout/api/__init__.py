@@ -1,0 +1,9 @@
+"""The two kinds as frozen pydantic models, and every word a machine may read from them. No I/O."""
+
+from typing import Final
+
+GROUP: Final = "sessionrollout.dev"
+VERSION: Final = "v1alpha1"
+ROLLOUTS: Final = "sessionrollouts"
+ACTIONS: Final = "sessionrolloutactions"
+API_VERSION: Final = f"{GROUP}/{VERSION}"

@@ -1,0 +1,83 @@
+"""`SessionRolloutAction`: what a person asked for. Create-only and immutable; together they are the audit log."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from session_rollout.api.base import SET, Feature, Generation, Message, Model, Name, Text, rules
+from session_rollout.api.quantities import Duration
+from session_rollout.api.reasons import ActionType
+from session_rollout.api.status import MetaCondition, Time
+
+
+class ActionSpec(Model):
+    """One wish about one rollout."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        json_schema_extra=rules(
+            ("self == oldSelf", "must stay as it is: an action cannot be changed, create another one"),
+            (
+                "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'Restore'])"
+                " || (has(self.reason) && self.reason.size() > 0)",
+                "`reason` must be given for Promote, Abort, EmergencyDisable and Restore: they override a check",
+            ),
+            (
+                "!(self.action in ['Approve', 'Promote', 'Retry']) || has(self.generation)",
+                "`generation` must be given for Approve, Promote and Retry: it says which programme is meant",
+            ),
+            (
+                "!(self.action in ['Approve', 'Promote']) || has(self.check) || (has(self.phase) && has(self.step))",
+                "`phase` and `step` must be given for Approve and Promote, or for Approve the `check` of a gate",
+            ),
+            (
+                "!has(self.check) || self.action == 'Approve'",
+                "`check` must only be given with Approve: it names the gate that is approved",
+            ),
+            (
+                "!has(self.features) || self.action in ['EmergencyDisable', 'Restore']",
+                "`features` must only be given with EmergencyDisable and Restore",
+            ),
+        ),
+    )
+    rollout: Annotated[Name, Field(description="Name of the SessionRollout in the same namespace.")]
+    action: ActionType
+    generation: Generation | None = None
+    phase: Name | None = None
+    step: Annotated[int | None, Field(ge=1, le=16, json_schema_extra={"format": "int32"})] = None
+    check: Annotated[Name | None, Field(description="Name of a preflight or verification gate to approve.")] = None
+    features: Annotated[
+        tuple[Feature, ...],
+        Field(max_length=40, json_schema_extra=SET, description="Which features; none means all."),
+    ] = ()
+    reason: Text = ""
+    ttl: Annotated[Duration, Field(description="How long the answered action is kept.")] = "30d"
+
+
+class ActionStatus(Model):
+    """The answer."""
+
+    accepted: bool | None = None
+    at: Time | None = None
+    message: Message = ""
+    conditions: Annotated[
+        tuple[MetaCondition, ...],
+        Field(
+            max_length=4,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = ()
+
+
+class SessionRolloutAction(Model):
+    """One action object, as far as the operator reads it."""
+
+    namespace: Text
+    name: Text
+    uid: Text
+    creation_time: Time
+    spec: ActionSpec

@@ -1,0 +1,473 @@
+"""`SessionRollout.spec`: the programme as platform teams write it.
+
+The models are the source of `crds/*.yaml` (see `api.crds`). What a single object can get wrong is refused by the API
+server: by the schema below or by a CEL rule beside the field it speaks of. Field meaning follows the API page of the
+documentation; numbers in `max_length` are the bounds that keep CEL inside the API server's cost budget.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Model, Name, Text, rules
+from session_rollout.api.quantities import Bound, Duration, Percent
+from session_rollout.api.status import RolloutStatus
+
+UNITS: Final = "{'ms': 1, 's': 1000, 'm': 60000, 'h': 3600000, 'd': 86400000, 'w': 604800000}"
+
+
+def _milliseconds(path: str) -> str:
+    """CEL for the length of a duration in milliseconds."""
+    return f"int({path}.find('[0-9]+')) * {UNITS}[{path}.find('[a-z]+')]"
+
+
+class OnOff(StrEnum):
+    """Value of a feature before its phase begins."""
+
+    ON = "On"
+    OFF = "Off"
+
+
+class FeatureSpec(Model):
+    """One switch of the flag document."""
+
+    name: Feature
+    initial: OnOff = OnOff.OFF
+    depends_on: Annotated[tuple[Feature, ...], Field(max_length=4, json_schema_extra=SET)] = ()
+
+
+class Cohorts(Model):
+    """Two queries with the placeholder `$cohort`, asked once with `on` and once with `off`: good events of all events."""
+
+    good: Annotated[str, Field(min_length=1, max_length=2048)]
+    total: Annotated[str, Field(min_length=1, max_length=2048)]
+
+
+class Metric(Model):
+    """A question to Prometheus; its answer must be one number."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.query) != has(self.cohorts)", "must have exactly one of `query` and `cohorts`"),
+            (
+                "!has(self.cohorts) || (self.cohorts.good.contains('$cohort') && self.cohorts.total.contains('$cohort'))",
+                "both queries of `cohorts` must contain the placeholder `$cohort`",
+            ),
+        ),
+    )
+    name: Name
+    query: Annotated[str | None, Field(min_length=1, max_length=2048)] = None
+    cohorts: Cohorts | None = None
+
+
+class ComparedTo(StrEnum):
+    """What a value is held against when not against a fixed bound."""
+
+    BASELINE = "Baseline"  # the metric before the phase's first publish
+    OFF = "Off"  # the users who do not have the feature, at the same time
+
+
+_COMPARISON = (
+    (
+        "[has(self.above), has(self.below), has(self.increaseBelow), has(self.decreaseBelow)].filter(x, x).size() == 1",
+        "must have exactly one of `above`, `below`, `increaseBelow` and `decreaseBelow`",
+    ),
+    (
+        "has(self.comparedTo) == (has(self.increaseBelow) || has(self.decreaseBelow))",
+        "`comparedTo` must come with `increaseBelow` or `decreaseBelow`, and these need `comparedTo: Baseline` or `Off`",
+    ),
+)
+
+
+class Check(Model):
+    """A metric held against one bound."""
+
+    model_config = ConfigDict(json_schema_extra=rules(*_COMPARISON))
+    name: Annotated[Name | None, Field(description="Defaults to the name of the metric.")] = None
+    metric: Name
+    above: Bound | None = None
+    below: Bound | None = None
+    compared_to: ComparedTo | None = None
+    increase_below: Annotated[
+        Bound | None, Field(description="Largest rise against `comparedTo` that passes: a share with %, else a difference.")
+    ] = None
+    decrease_below: Annotated[
+        Bound | None, Field(description="Largest fall against `comparedTo` that passes: a share with %, else a difference.")
+    ] = None
+
+    @property
+    def title(self) -> str:
+        """What status calls it: its name, or its metric's."""
+        return self.name or self.metric
+
+
+class OnBreach(StrEnum):
+    """What a breached guard does."""
+
+    ROLLBACK = "Rollback"
+    PAUSE = "Pause"
+    WARN = "Warn"
+
+
+class Guard(Check):
+    """A check that holds all the time, from the first phase to the end of the bake."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *_COMPARISON,
+            (
+                "!has(self.comparedTo) || self.comparedTo == 'Baseline'",
+                "`comparedTo` of a guard must be `Baseline`: a guard is judged in every phase, also where nobody is off",
+            ),
+        ),
+    )
+    for_: Annotated[Duration, Field(alias="for", description="How long a breach must last before it acts.")] = "0s"
+    on_breach: OnBreach = OnBreach.ROLLBACK
+
+
+class Approval(Model):
+    """A person's yes, given with a SessionRolloutAction."""
+
+
+class Gate(Model):
+    """Something that must hold once: a metric within a bound, or an approval."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.metric) != has(self.approval)", "must have exactly one of `metric` and `approval`"),
+            (
+                "has(self.metric) == (has(self.above) != has(self.below)) && !(has(self.above) && has(self.below))",
+                "a gate with `metric` must have exactly one of `above` and `below`, one with `approval` neither",
+            ),
+        ),
+    )
+    name: Name
+    metric: Name | None = None
+    above: Bound | None = None
+    below: Bound | None = None
+    approval: Approval | None = None
+
+
+class Ramp(Model):
+    """A climb from the percentage before it to `to`, in equal increments over a time."""
+
+    to: Percent
+    over: Duration
+    increments: Annotated[int, Field(ge=1, le=100, json_schema_extra={"format": "int32"})]
+
+
+class StepApproval(StrEnum):
+    """Whether a person must agree before the step ends."""
+
+    REQUIRED = "Required"
+    NOT_REQUIRED = "NotRequired"
+
+
+class Step(Model):
+    """One audience of a phase, held for a time; or a ramp."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.ramp) ? (!has(self.percent) && !has(self.hold)) : (has(self.percent) || has(self.groups))",
+                "must have `percent` or `groups` together with `hold`, or else `ramp` alone with optional `groups`",
+            ),
+            ("has(self.ramp) || has(self.hold)", "a step without `ramp` must say in `hold` how long it is held"),
+        ),
+    )
+    percent: Percent | None = None
+    ramp: Ramp | None = None
+    groups: Annotated[tuple[Name, ...], Field(max_length=8, json_schema_extra=SET)] = ()
+    hold: Duration | None = None
+    approval: StepApproval = StepApproval.NOT_REQUIRED
+
+
+class PhaseMigrations(Model):
+    """Names of migrations to run before the first step and after the last."""
+
+    before: Annotated[tuple[Name, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
+    after: Annotated[tuple[Name, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
+
+
+class OnDeadline(StrEnum):
+    """What a phase does when its criteria kept it longer than `deadline`."""
+
+    STALL = "Stall"
+    ROLLBACK = "Rollback"
+
+
+_TITLE = "(has({0}.name) ? {0}.name : {0}.metric)"
+_UNIQUE_CHECKS = (
+    f"self.{{0}}.all(a, self.{{0}}.exists_one(b, {_TITLE.format('a')} == {_TITLE.format('b')}))",
+    "each of `{0}` must have a `name` of its own; without one it is called after its metric",
+)
+_PERCENT_OF = "(has(s.ramp) ? string(s.ramp.to) : has(s.percent) ? string(s.percent) : '0')"
+
+
+class Phase(Model):
+    """An ordered part of the programme with its own features, migrations, steps and criteria."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                f"self.steps.map(s, double({_PERCENT_OF})).isSorted()",
+                "percentages in `steps` must not fall from one step to the next: a user who has a feature keeps it",
+            ),
+            (
+                "self.steps.map(s, has(s.groups) ? s.groups.size() : 0).isSorted()"
+                " && self.steps.all(s, !has(s.groups) || self.steps.all(t, has(t.groups)"
+                " ? (t.groups.size() < s.groups.size() || s.groups.all(g, g in t.groups)) : s.groups.size() >= 0))",
+                "every step must keep all `groups` of the steps before it: a user who has a feature keeps it",
+            ),
+            tuple(part.format("criteria") for part in _UNIQUE_CHECKS),  # type: ignore[arg-type]
+        ),
+    )
+    name: Name
+    features: Annotated[tuple[Feature, ...], Field(min_length=1, max_length=16, json_schema_extra=SET)]
+    migrations: PhaseMigrations = PhaseMigrations()
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16, json_schema_extra=ATOMIC)]
+    criteria: Annotated[tuple[Check, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
+    deadline: Annotated[Duration | None, Field(description="How long criteria may keep a step beyond its planned hold.")] = None
+    on_deadline: OnDeadline = OnDeadline.STALL
+    verification: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=MAP_BY_NAME)] = ()
+
+
+class ConfigMapRef(Model):
+    """A ConfigMap of the same namespace with files `0001_x.up.sql` and `0001_x.down.sql`."""
+
+    name: Name
+
+
+class Migration(Model):
+    """A bundle of SQL that takes effect once."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.bundle) != has(self.configMapRef)", "must have exactly one of `bundle` and `configMapRef`"),
+        ),
+    )
+    name: Name
+    bundle: Annotated[str | None, Field(pattern=r"^[a-z0-9-]{1,60}/[a-z0-9-]{1,60}$", max_length=121)] = None
+    config_map_ref: ConfigMapRef | None = None
+
+
+class SecretRef(Model):
+    """A key of a Secret of the same namespace; it is mounted into the Job, the operator never reads it."""
+
+    name: Name
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "url"
+
+
+class Database(Model):
+    """Where migrations run, and under which profile of the operator's configuration."""
+
+    profile: Name = "default"
+    secret_ref: SecretRef
+
+
+class Workload(Model):
+    """The application: it must be available before the first phase."""
+
+    kind: Literal["Deployment"] = "Deployment"
+    name: Name
+
+
+class RollbackScope(StrEnum):
+    """How far flags go back."""
+
+    STEP = "Step"  # to the audience before this step
+    PHASE = "Phase"  # this phase's features off, earlier phases stay
+    ALL = "All"  # the features of every phase that has begun
+
+
+class OnRollback(StrEnum):
+    """What happens to the phase's migrations on rollback."""
+
+    KEEP = "Keep"
+    DOWN = "Down"
+
+
+class Rollback(Model):
+    """What a rollback undoes; flags always first."""
+
+    scope: RollbackScope = RollbackScope.PHASE
+    migrations: OnRollback = OnRollback.KEEP
+
+
+class Day(StrEnum):
+    """Days of a window."""
+
+    MON = "Mon"
+    TUE = "Tue"
+    WED = "Wed"
+    THU = "Thu"
+    FRI = "Fri"
+    SAT = "Sat"
+    SUN = "Sun"
+
+
+TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5)]
+
+
+class Window(Model):
+    """When promotion is allowed; rollback never waits for one."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(("self.from < self.to", "`to` must be later than `from` on the same day")),
+    )
+    days: Annotated[tuple[Day, ...], Field(min_length=1, max_length=7, json_schema_extra=SET)]
+    from_: Annotated[TimeOfDay, Field(alias="from")]
+    to: TimeOfDay
+    time_zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]+$", max_length=64)] = "UTC"
+
+
+class DeletionPolicy(StrEnum):
+    """What happens to the flag document when the object is deleted."""
+
+    RETAIN = "Retain"
+    OFF = "Off"
+
+
+_PLACES = "self.phases.all(p, !has(p.{0}) || p.{0}.all(c, {1}))"
+_ENDS_FULL = "p.steps.exists(s, (has(s.percent) && string(s.percent) == '100') || (has(s.ramp) && string(s.ramp.to) == '100'))"
+_METRIC_KNOWN = "(has(self.metrics) && self.metrics.exists(m, m.name == c.metric))"
+
+
+class RolloutSpec(Model):
+    """The whole programme."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        json_schema_extra=rules(
+            (
+                "self.phases.all(p, p.features.all(f, self.features.exists(d, d.name == f)))",
+                "each of `phases[].features` must be the name of one of `features`",
+            ),
+            (
+                "self.phases.all(p, p.features.all(f, self.phases.exists_one(q, f in q.features)))",
+                "a feature must be in one phase only: `phases[].features` must not name it twice",
+            ),
+            (
+                "self.features.all(f, !has(f.dependsOn) || f.dependsOn.all(d, self.features.exists(g, g.name == d)))",
+                "each of `features[].dependsOn` must be the name of another of `features`",
+            ),
+            (
+                "self.features.all(f, !has(f.dependsOn) || f.dependsOn.all(d, self.phases.map(p, d in p.features ? 1"
+                " : (f.name in p.features ? 2 : 0)).filter(x, x > 0).isSorted()))",
+                "`features[].dependsOn` must name features of the same phase or an earlier one: a dependent must not run"
+                " ahead of its prerequisite",
+            ),
+            (
+                f"self.phases.all(p, {_ENDS_FULL} || self.features.all(f, !has(f.dependsOn) || f.name in p.features"
+                " || !f.dependsOn.exists(d, d in p.features)))",
+                "a feature that others in later phases depend on must reach 100 in its own phase: a dependent must not run"
+                " ahead of its prerequisite",
+            ),
+            (
+                "self.features.all(f, !has(f.initial) || f.initial != 'On' || self.phases.all(p, !(f.name in p.features)"
+                " || (has(p.steps[0].percent) && string(p.steps[0].percent) == '100')))",
+                "the first step of a phase whose features are `initial: On` must be `percent: 100`: a user who has a feature"
+                " keeps it",
+            ),
+            (
+                _PLACES.format("criteria", _METRIC_KNOWN),
+                "each of `phases[].criteria[].metric` must be the name of one of `metrics`",
+            ),
+            (
+                _PLACES.format("verification", f"!has(c.metric) || {_METRIC_KNOWN}"),
+                "each of `phases[].verification[].metric` must be the name of one of `metrics`",
+            ),
+            (
+                f"!has(self.guards) || self.guards.all(c, {_METRIC_KNOWN})",
+                "each of `guards[].metric` must be the name of one of `metrics`",
+            ),
+            (
+                f"!has(self.preflight) || self.preflight.all(c, !has(c.metric) || {_METRIC_KNOWN})",
+                "each of `preflight[].metric` must be the name of one of `metrics`",
+            ),
+            (
+                "!has(self.guards) || " + _UNIQUE_CHECKS[0].format("guards"),
+                _UNIQUE_CHECKS[1].format("guards"),
+            ),
+            (
+                "self.phases.all(p, !has(p.migrations) || ["
+                "has(p.migrations.before) ? p.migrations.before : [], has(p.migrations.after) ? p.migrations.after : []"
+                "].all(l, l.all(n, has(self.migrations) && self.migrations.exists(m, m.name == n))))",
+                "each of `phases[].migrations` must be the name of one of `migrations`",
+            ),
+            (
+                "!has(self.migrations) || self.migrations.all(m, self.phases.map(p, !has(p.migrations) ? 0 :"
+                " ((has(p.migrations.before) ? p.migrations.before.filter(n, n == m.name).size() : 0)"
+                " + (has(p.migrations.after) ? p.migrations.after.filter(n, n == m.name).size() : 0))).sum() <= 1)",
+                "a migration must be in one place only: `phases[].migrations` must not name it twice",
+            ),
+            (
+                "!has(self.migrations) || self.migrations.size() == 0 || has(self.database)",
+                "`migrations` need `database`: it names the Secret with the connection string",
+            ),
+            (
+                "self.phases.all(p, p.steps.all(s, !has(s.hold) || "
+                f"{_milliseconds('s.hold')} >= {_milliseconds('self.checkInterval')}))",
+                "`phases[].steps[].hold` must be at least `checkInterval`: a shorter hold could pass unseen",
+            ),
+            (
+                "self.phases.all(p, p.steps.all(s, !has(s.ramp) || "
+                f"{_milliseconds('s.ramp.over')} >= s.ramp.increments * ({_milliseconds('self.checkInterval')})))",
+                "`phases[].steps[].ramp.over` must be at least `increments` times `checkInterval`",
+            ),
+            (
+                f"{_milliseconds('self.checkInterval')} >= 1000",
+                "`checkInterval` must be at least `1s`",
+            ),
+        ),
+    )
+    flag_set: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?$",
+            max_length=57,
+            description="Names the flag document and salts the hash of the users. Immutable: another name is other users.",
+            json_schema_extra=rules(
+                ("self == oldSelf", "`flagSet` must stay as it is: it salts the hash that picks the users"),
+            ),
+        ),
+    ]
+    suspend: Annotated[bool, Field(description="Freezes the rollout as it is; only emergency actions still work.")] = False
+    prometheus: Annotated[Name, Field(description="A provider of the operator's configuration; never a URL.")] = "default"
+    check_interval: Duration = "30s"
+    workload: Workload | None = None
+    database: Database | None = None
+    features: Annotated[tuple[FeatureSpec, ...], Field(min_length=1, max_length=40, json_schema_extra=MAP_BY_NAME)]
+    metrics: Annotated[tuple[Metric, ...], Field(max_length=64, json_schema_extra=MAP_BY_NAME)] = ()
+    preflight: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=MAP_BY_NAME)] = ()
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1, max_length=20, json_schema_extra=MAP_BY_NAME)]
+    guards: Annotated[tuple[Guard, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
+    migrations: Annotated[tuple[Migration, ...], Field(max_length=16, json_schema_extra=MAP_BY_NAME)] = ()
+    rollback: Rollback = Rollback()
+    bake: Annotated[Duration, Field(description="How long guards are judged after the last phase before Promoted.")] = "0s"
+    windows: Annotated[tuple[Window, ...], Field(max_length=14, json_schema_extra=ATOMIC)] = ()
+    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+
+    def feature(self, name: str) -> FeatureSpec | None:
+        """The feature of that name."""
+        return next((feature for feature in self.features if feature.name == name), None)
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+
+class SessionRollout(Model):
+    """One object, as far as the operator reads it."""
+
+    namespace: Text
+    name: Text
+    uid: Text
+    generation: Generation
+    spec: RolloutSpec
+    status: RolloutStatus

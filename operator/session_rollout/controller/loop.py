@@ -1,0 +1,255 @@
+"""One look at one rollout: read it, gather what its decision needs, decide, write the status, do the effects.
+
+The status is written before the effects (the intent), with the resourceVersion that was read. A conflict is no error: the
+object is read again and decided again, never re-sent. Whatever is not finished now is found unfinished by the next look.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.quantities import duration
+from session_rollout.api.rollout import DeletionPolicy, SessionRollout
+from session_rollout.core.decide import RESYNC, decide
+from session_rollout.core.flags import NOBODY, Compiled, compile_document, config_map_name
+from session_rollout.core.observed import Answer, Decision, Effect, Emit, Observed, Publish, StartJob
+from session_rollout.core.plan import needed_metrics, needs_workload, running_jobs
+from session_rollout.errors import Conflict, RolloutError, SpecError
+from session_rollout.ports import (
+    Clock,
+    EventSink,
+    FlagPublisher,
+    JobRunner,
+    Key,
+    Leadership,
+    MetricSource,
+    RolloutStore,
+    Stored,
+)
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+FRESH: Final = 0.9  # an answer as old as this part of the interval is asked anew
+FINALIZE_SECONDS: Final = 15.0
+LATE_LOOKS: Final = 2
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything outside that a look touches."""
+
+    store: RolloutStore
+    flags: FlagPublisher
+    jobs: JobRunner
+    metrics: MetricSource
+    events: EventSink
+    clock: Clock
+    leader: Leadership
+
+
+@dataclass
+class Watched:
+    """What the process remembers about one rollout; all of it can be lost."""
+
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    inbox: dict[str, SessionRolloutAction] = field(default_factory=dict)
+    fingerprint: str | None = None
+    fingerprint_version: int = -1
+    last_look: datetime | None = None
+    failures: int = 0
+    due: float = 0.0  # monotonic seconds by which the next look should have happened
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look has come to, for the metrics of the operator."""
+
+    rollout: SessionRollout
+    decision: Decision
+    wrote: bool
+    measurements: Mapping[str, Any]
+
+
+class Controller:
+    """All rollouts of this process."""
+
+    def __init__(self, ports: Ports, on_seen: Callable[[Key, Seen], None]) -> None:
+        self._ports = ports
+        self._on_seen = on_seen
+        self.watched: dict[Key, Watched] = {}
+        self.unaccounted: set[Key] = set()  # rollouts not yet looked at since the start
+        self.unaccounted_since: datetime | None = None
+
+    def of(self, key: Key) -> Watched:
+        """What is remembered about a rollout."""
+        return self.watched.setdefault(key, Watched())
+
+    async def look(self, key: Key) -> float:
+        """One look; seconds until the next one at the latest. Never raises what can be foreseen."""
+        watched = self.of(key)
+        try:
+            seconds = await self._look(key, watched)
+        except Conflict as conflict:
+            log.info("read again: %s", conflict, extra=_names(key))
+            return RETRY_SECONDS[0] / 4
+        except RolloutError as error:
+            watched.failures += 1
+            log.warning("%s", error, extra=_names(key))
+            return RETRY_SECONDS[min(watched.failures, len(RETRY_SECONDS)) - 1]
+        watched.failures = 0
+        return seconds
+
+    async def _look(self, key: Key, watched: Watched) -> float:
+        stored = await self._ports.store.read(key)
+        if stored is None or stored.deleting:
+            return RESYNC.total_seconds()
+        if stored.rollout is None:
+            raise SpecError(f"the object cannot be read: {stored.problem}")
+        observed = await self._gather(stored.rollout, watched)
+        now = self._ports.clock.now()
+        decision = decide(observed, now)
+        wrote = decision.status.to_wire() != stored.rollout.status.to_wire()
+        if wrote:
+            self._ports.leader.confirm()
+            await self._ports.store.write_status(stored, decision.status)
+        watched.last_look = now
+        self.unaccounted.discard(key)
+        self._on_seen(key, Seen(stored.rollout, decision, wrote, observed.measurements))
+        if wrote:
+            _log_decision(key, decision)
+        again = await self._apply(stored.rollout, watched, decision)
+        return 0.0 if again else decision.next_look.total_seconds()
+
+    # --- gather
+
+    async def _gather(self, rollout: SessionRollout, watched: Watched) -> Observed:
+        ports, metrics = self._ports, needed_metrics(rollout)
+        max_age = duration(rollout.spec.check_interval) * FRESH
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(watched.wake.set)
+
+        measurements = ports.metrics.look(rollout.spec.prometheus, metrics, max_age, wake) if metrics else {}
+        jobs = {name: await ports.jobs.observe(rollout, name) for name in running_jobs(rollout)}
+        workload = rollout.spec.workload
+        problem = ""
+        if workload is not None and needs_workload(rollout):
+            problem = await ports.store.workload_problem(rollout.namespace, workload.kind, workload.name)
+        return Observed(
+            rollout=rollout,
+            measurements=measurements,
+            ranges=ports.metrics.ranges(rollout.spec.metrics),
+            published_sha256=await self._fingerprint(rollout, watched),
+            jobs=jobs,
+            requests=tuple(sorted(watched.inbox.values(), key=lambda one: (one.creation_time, one.name))),
+            workload=problem,
+            problems=ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
+            last_look=watched.last_look or self.unaccounted_since,
+        )
+
+    async def _fingerprint(self, rollout: SessionRollout, watched: Watched) -> str | None:
+        """What is published: the watch tells, and is asked where it has not yet."""
+        if watched.fingerprint is None:
+            name = config_map_name(rollout.spec.flag_set)
+            watched.fingerprint = await self._ports.flags.fingerprint(rollout.namespace, name)
+        return watched.fingerprint
+
+    # --- apply
+
+    async def _apply(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> bool:
+        """Do the effects, flags first; whether something changed that is worth another look at once."""
+        again = False
+        first = (effect for effect in decision.effects if isinstance(effect, Publish))
+        rest = (effect for effect in decision.effects if not isinstance(effect, Publish))
+        for effect in (*first, *rest):
+            again |= await self._do(rollout, watched, effect)
+        return again
+
+    async def _do(self, rollout: SessionRollout, watched: Watched, effect: Effect) -> bool:
+        ports = self._ports
+        if not isinstance(effect, Emit):
+            ports.leader.confirm()
+        match effect:
+            case Publish(config_map=config_map, text=text):
+                watched.fingerprint = await ports.flags.publish(rollout, config_map, text)
+                return True
+            case StartJob():
+                await ports.jobs.start(rollout, effect)
+                return True
+            case Answer(action=action, accepted=accepted, message=message):
+                now = ports.clock.now()
+                await ports.store.answer(rollout.namespace, action, accepted=accepted, message=message, now=now)
+                watched.inbox.pop(action, None)
+                return False
+            case Emit(reason=reason, message=message):
+                await ports.events.emit(rollout, reason, message)
+                return False
+
+    # --- deletion
+
+    async def finalize(self, key: Key, raw: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], Stored]) -> None:
+        """Let go of a deleted rollout, bounded in time: running migrations end on their own, flags stay or go off."""
+        self.watched.pop(key, None)
+        rollout = parse(raw).rollout
+        if rollout is None:
+            return
+        name = config_map_name(rollout.spec.flag_set)
+        steps: tuple[Awaitable[None], ...] = (
+            self._ports.flags.release(key.namespace, name, _all_off(rollout)),
+            self._ports.jobs.release(key.namespace, key.name),
+        )
+        for step in steps:
+            try:
+                await asyncio.wait_for(step, FINALIZE_SECONDS / len(steps))
+            except (RolloutError, TimeoutError) as error:
+                log.warning("deletion goes on without: %s", error or "time is over", extra=_names(key))
+
+    # --- watching the loops
+
+    def overdue(self) -> tuple[Key, ...]:
+        """Rollouts whose loop missed its time."""
+        now = time.monotonic()
+        return tuple(key for key, one in self.watched.items() if one.due and now > one.due)
+
+    def expect(self, key: Key, seconds: float) -> None:
+        """The next look should come within this time, and is missed after twice as much and some slack."""
+        self.of(key).due = time.monotonic() + LATE_LOOKS * (seconds + RESYNC.total_seconds())
+
+
+def _all_off(rollout: SessionRollout) -> str | None:
+    """The document with every feature off, where the deletion policy says so."""
+    if rollout.spec.deletion_policy is DeletionPolicy.RETAIN:
+        return None
+    nobody = {feature.name: NOBODY for feature in rollout.spec.features}
+    revision = rollout.status.flags.revision + 1
+    metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}
+    return compile_document(Compiled(rollout.spec.flag_set, rollout.namespace, nobody, {}, metadata)).text
+
+
+def _names(key: Key) -> dict[str, str]:
+    return {"namespace": key.namespace, "rollout": key.name}
+
+
+def _log_decision(key: Key, decision: Decision) -> None:
+    status = decision.status
+    log.info(
+        "%s: %s",
+        status.decision.action,
+        status.decision.why,
+        extra={
+            **_names(key),
+            "generation": status.observed_generation,
+            "stage": status.current.stage,
+            "phase": status.current.phase,
+            "step": status.current.step,
+            "percent": status.current.percent,
+            "because": list(status.decision.because),
+            "checks": {f"{one.kind}/{one.name}": f"{one.verdict} {one.value or ''}".strip() for one in status.checks},
+        },
+    )

@@ -1,0 +1,135 @@
+"""The flag document compiler: audiences in, flagd JSON out.
+
+Rule order in every flag: emergency > forced off > forced on > groups > percentage > off. All flags of a rollout share one
+salt, so a user who has a dependent feature has its prerequisite. Buckets are hash generation v2 of flagd: `["on", w]`
+first, weights of a thousand. Emergency is ENABLED + default `off` + no targeting: DISABLED would give the caller's default.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from session_rollout.api.rollout import OnOff, RolloutSpec
+from session_rollout.api.status import RolloutStatus
+
+SCHEMA: Final = "https://flagd.dev/schema/v0/flags.json"
+KEY: Final = "flags.flagd.json"
+BUCKETING: Final = "v2"
+PROBE: Final = "sessionrollout-bucketing-generation"
+WEIGHTS: Final = 1000
+VARIANTS: Final = {"on": True, "off": False}
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Who gets a feature: a share of all users, and named groups whatever the share."""
+
+    percent: Decimal = Decimal(0)
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FlagDocument:
+    """The text that is published and its fingerprint."""
+
+    config_map: str
+    text: str
+    sha256: str
+
+
+EVERYBODY: Final = Audience(percent=Decimal(100))
+NOBODY: Final = Audience()
+
+
+def config_map_name(flag_set: str) -> str:
+    """Name of the ConfigMap that holds a flag set."""
+    return f"{flag_set}-flags"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Input of the compiler."""
+
+    flag_set: str
+    namespace: str
+    audiences: Mapping[str, Audience]
+    disabled: Mapping[str, str] = field(default_factory=dict)  # feature -> reason
+    metadata: Mapping[str, str | int] = field(default_factory=dict)
+
+
+def audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, Audience]:
+    """Who has which feature now: what was published for its phase, else its initial value."""
+    found = {feature.name: EVERYBODY if feature.initial is OnOff.ON else NOBODY for feature in spec.features}
+    for record in status.phases:
+        audience = Audience(Decimal(record.percent), record.groups)
+        found.update(dict.fromkeys(record.features, audience))
+    return found
+
+
+def with_dependents(spec: RolloutSpec, features: Mapping[str, str]) -> dict[str, str]:
+    """The disabled features and all that depend on them, each with its reason."""
+    disabled = dict(features)
+    waiting = list(disabled)
+    while waiting:
+        gone = waiting.pop()
+        for feature in spec.features:
+            if gone in feature.depends_on and feature.name not in disabled:
+                disabled[feature.name] = f"depends on {gone}: {disabled[gone]}"
+                waiting.append(feature.name)
+    return disabled
+
+
+def compile_document(given: Compiled) -> FlagDocument:
+    """The flag document; the same input gives the same bytes."""
+    groups = sorted({group for audience in given.audiences.values() for group in audience.groups})
+    document = {
+        "$schema": SCHEMA,
+        "metadata": {
+            "flagSetId": f"{given.namespace}/{given.flag_set}",
+            "bucketingGeneration": BUCKETING,
+            **given.metadata,
+        },
+        "$evaluators": {
+            "forcedOff": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOff", []]}]},
+            "forcedOn": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOn", []]}]},
+            "identified": {"!!": [{"var": "targetingKey"}]},
+            **{f"group-{group}": {"in": [group, {"var": ["groups", []]}]} for group in groups},
+        },
+        "flags": {
+            **{name: _flag(given, name, audience) for name, audience in sorted(given.audiences.items())},
+            PROBE: _PROBE_FLAG,
+        },
+    }
+    text = json.dumps(document, indent=1, sort_keys=False, ensure_ascii=True)
+    return FlagDocument(config_map_name(given.flag_set), text, "sha256:" + hashlib.sha256(text.encode()).hexdigest())
+
+
+def _flag(given: Compiled, name: str, audience: Audience) -> dict[str, Any]:
+    flag: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": "off"}
+    if name in given.disabled:
+        return {**flag, "metadata": {"emergencyDisabled": True, "reason": given.disabled[name]}}
+    return {**flag, "targeting": {"if": [*_FORCED, *_groups(audience), *_share(given.flag_set, audience.percent)]}}
+
+
+_FORCED: Final = [{"$ref": "forcedOff"}, "off", {"$ref": "forcedOn"}, "on"]
+_PROBE_FLAG: Final = {
+    "state": "ENABLED",
+    "variants": {"v1": "v1", "v2": "v2", "v3": "v3"},
+    "defaultVariant": "v2",
+    "targeting": {"fractional": [{"cat": ["probe-0"]}, ["v3", 1], ["v2", 1], ["v1", 1]]},
+}
+
+
+def _groups(audience: Audience) -> list[Any]:
+    return [part for group in audience.groups for part in ({"$ref": f"group-{group}"}, "on")]
+
+
+def _share(flag_set: str, percent: Decimal) -> list[Any]:
+    weight = int(percent * WEIGHTS / 100)
+    if weight in {0, WEIGHTS}:
+        return ["on" if weight else "off"]
+    bucket = {"cat": [f"{flag_set}:", {"var": "targetingKey"}]}
+    return [{"$ref": "identified"}, {"fractional": [bucket, ["on", weight], ["off", WEIGHTS - weight]]}, "off"]

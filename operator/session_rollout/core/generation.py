@@ -1,0 +1,123 @@
+"""Spec edits: a new generation keeps the audiences that are published, voids verdicts and approvals, and goes on where it was.
+
+Where going on is impossible `conflict` says why, and nothing moves until the spec or a person resolves it.
+"""
+
+from decimal import Decimal
+
+from session_rollout.api.reasons import EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.rollout import Phase, RolloutSpec
+from session_rollout.api.status import PhaseRecord, RolloutStatus
+from session_rollout.core.draft import Draft
+from session_rollout.core.judge import void_verdicts
+from session_rollout.core.programme import percent_text, phase_named, rung_at
+
+
+def adopt(draft: Draft) -> None:
+    """Take over the spec's generation, unless a rollback must end first."""
+    generation, status = draft.observed.rollout.generation, draft.status
+    if generation == status.observed_generation or status.current.stage is Stage.ROLLING_BACK:
+        return
+    first = status.observed_generation == 0
+    draft.change(observed_generation=generation, phases=_merged(draft.spec, status))
+    if first:
+        draft.enter(Stage.PREFLIGHT, judged_from=draft.now)
+        draft.tell(EventReason.STARTED, f"{len(draft.spec.phases)} phases, {len(draft.spec.features)} features")
+        return
+    draft.tell(EventReason.SUPERSEDED, f"generation {generation} takes over from {status.observed_generation}")
+    void_verdicts(draft, keep_baselines=True)
+    _resume(draft)
+
+
+def _merged(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseRecord, ...]:
+    known = {record.name: record for record in status.phases}
+    wanted = [known.get(phase.name) or PhaseRecord(name=phase.name) for phase in spec.phases]
+    names = {phase.name for phase in spec.phases}
+    return (*wanted, *(record for record in status.phases if record.features and record.name not in names))
+
+
+def _resume(draft: Draft) -> None:
+    status = draft.status
+    if status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
+        restart(draft)
+    elif _something_left(draft) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}:
+        draft.change(outcome=None)
+        draft.enter(Stage.PREFLIGHT, judged_from=draft.now)
+    elif status.current.stage is Stage.STEP:
+        draft.move(published_time=None, hold_until=None, clock_stopped_time=None, approved_by=None)
+    elif status.current.stage is not Stage.ENDED:
+        draft.enter(status.current.stage)
+
+
+def _something_left(draft: Draft) -> bool:
+    return any(record.state is not PhaseState.COMPLETED for record in draft.status.phases)
+
+
+def restart(draft: Draft) -> None:
+    """Begin again with the phase that was rolled back; its features stay as the rollback left them until then."""
+    draft.change(
+        outcome=None,
+        paused_by=None,
+        phases=tuple(
+            record.model_copy(update={"state": PhaseState.PENDING, "start_time": None, "end_time": None})
+            if record.state is PhaseState.ROLLED_BACK
+            else record
+            for record in draft.status.phases
+        ),
+    )
+    void_verdicts(draft, keep_baselines=False)
+    draft.enter(Stage.PREFLIGHT, judged_from=draft.now, phase=None, phase_index=0, percent="0", groups=())
+
+
+def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
+    """Why the published audiences and the spec do not fit together; None when they do."""
+    for record in status.phases:
+        if record.features and (reason := _published_conflict(spec, record)):
+            return reason
+    return _order_conflict(spec, status) or _step_conflict(spec, status)
+
+
+def _published_conflict(spec: RolloutSpec, record: PhaseRecord) -> str | None:
+    phase = phase_named(spec, record.name)
+    wanted = set(phase.features) if phase is not None else set()
+    if gone := sorted(set(record.features) - wanted):
+        return f"feature {gone[0]} is published by phase {record.name}, and `phases` must keep it there"
+    added = sorted(wanted - set(record.features))
+    if added and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
+        return f"feature {added[0]} was added to phase {record.name}, which is already published: put it in a later phase"
+    return None
+
+
+def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
+    state = {record.name: record.state for record in status.phases}
+    done = [state.get(phase.name) is PhaseState.COMPLETED for phase in spec.phases]
+    if done != sorted(done, reverse=True):
+        late = spec.phases[done.index(False)].name
+        return f"phase {late} stands before a phase that has completed: new phases must come after it"
+    running = status.current.phase
+    expected = spec.phases[done.index(False)].name if False in done else None
+    if running and status.current.stage not in {Stage.BAKE, Stage.ENDED, Stage.PREFLIGHT} and running != expected:
+        return f"phase {running} is running, and `phases` must keep it directly after the completed ones"
+    return None
+
+
+def _step_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
+    current, phase = status.current, phase_named(spec, status.current.phase)
+    if current.stage is not Stage.STEP or phase is None:
+        return None
+    record = next(one for one in status.phases if one.name == phase.name)
+    return _audience_conflict(phase, record, status)
+
+
+def _audience_conflict(phase: Phase, record: PhaseRecord, status: RolloutStatus) -> str | None:
+    rung = rung_at(phase, status.current)
+    if rung is None:
+        return f"phase {phase.name} is at step {status.current.step}, and `steps` must keep as many"
+    if rung.percent < Decimal(record.percent):
+        return (
+            f"step {rung.step} of phase {phase.name} is now {percent_text(rung.percent)} %, and it must not be below the"
+            f" {record.percent} % that are published"
+        )
+    if lost := sorted(set(record.groups) - set(rung.groups)):
+        return f"step {rung.step} of phase {phase.name} must keep the group {lost[0]}: it is published"
+    return None

@@ -1,0 +1,187 @@
+"""People's actions: each is accepted or refused with a sentence, once, and what it changed is in status before it is answered."""
+
+from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.reasons import ActionType, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.rollout import StepApproval
+from session_rollout.api.status import CheckRecord, DisabledFeature
+from session_rollout.core import migrate
+from session_rollout.core.draft import Draft
+from session_rollout.core.generation import restart
+from session_rollout.core.judge import PREFLIGHT, VERIFICATION
+from session_rollout.core.observed import Answer
+from session_rollout.core.rollback import begin_rollback
+
+EMERGENCY = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.RESTORE})
+
+
+class Refused(Exception):
+    """Why an action is not done; the message is the answer."""
+
+
+def hear(draft: Draft) -> None:
+    """Answer every unanswered action, oldest first; emergencies before all else."""
+    for request in sorted(draft.observed.requests, key=lambda one: (one.spec.action not in EMERGENCY,)):
+        _hear_one(draft, request)
+
+
+def _hear_one(draft: Draft, request: SessionRolloutAction) -> None:
+    if any(entry.by == request.name for entry in draft.status.history):
+        # Done before a crash that came ahead of the answer.
+        draft.effects.append(Answer(request.name, accepted=True, message=f"{request.spec.action}: done"))
+        return
+    try:
+        message = _do(draft, request)
+    except Refused as reason:
+        draft.effects.append(Answer(request.name, accepted=False, message=str(reason)))
+    else:
+        draft.tell(EventReason.ACTION_ACCEPTED, f"{request.spec.action}: {message}", by=request.name)
+        draft.effects.append(Answer(request.name, accepted=True, message=message))
+
+
+def _do(draft: Draft, request: SessionRolloutAction) -> str:
+    if draft.spec.suspend and request.spec.action not in EMERGENCY:
+        raise Refused("the rollout is suspended: set `spec.suspend` to false first")
+    match request.spec.action:
+        case ActionType.EMERGENCY_DISABLE:
+            return _disable(draft, request)
+        case ActionType.RESTORE:
+            return _restore(draft, request)
+        case ActionType.PAUSE:
+            return _pause(draft, request)
+        case ActionType.RESUME:
+            return _resume(draft)
+        case ActionType.ABORT:
+            return _abort(draft, request)
+        case ActionType.RETRY:
+            return _retry(draft, request)
+        case ActionType.PROMOTE:
+            return _promote(draft, request)
+        case ActionType.APPROVE:
+            return _approve_check(draft, request) if request.spec.check else _approve_step(draft, request)
+
+
+def _named(draft: Draft, request: SessionRolloutAction, known: tuple[str, ...], what: str) -> tuple[str, ...]:
+    unknown = sorted(set(request.spec.features) - set(known))
+    if unknown:
+        raise Refused(f"`features` names {unknown[0]}, which is not {what}; allowed are {', '.join(known) or 'none'}"[:512])
+    return request.spec.features or known
+
+
+def _disable(draft: Draft, request: SessionRolloutAction) -> str:
+    names = _named(draft, request, tuple(feature.name for feature in draft.spec.features), "one of `features`")
+    already = {one.feature for one in draft.status.flags.disabled}
+    fresh = tuple(
+        DisabledFeature(feature=name, reason=request.spec.reason, by=request.name, time=draft.now)
+        for name in names
+        if name not in already
+    )
+    flags = draft.status.flags.model_copy(update={"disabled": (*draft.status.flags.disabled, *fresh)})
+    draft.change(flags=flags)
+    text = _list(names)
+    draft.tell(EventReason.FLAGS_DISABLED, f"{text} off for everybody: {request.spec.reason}")
+    return f"{text} off for everybody"
+
+
+def _restore(draft: Draft, request: SessionRolloutAction) -> str:
+    names = _named(draft, request, tuple(one.feature for one in draft.status.flags.disabled), "disabled")
+    if not names:
+        raise Refused("nothing is disabled")
+    left = tuple(one for one in draft.status.flags.disabled if one.feature not in names)
+    draft.change(flags=draft.status.flags.model_copy(update={"disabled": left}))
+    draft.tell(EventReason.FLAGS_RESTORED, f"{_list(names)} as the rollout says again: {request.spec.reason}")
+    return f"{_list(names)} as the rollout says again"
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")  # noqa: PLR2004 - a line's length
+
+
+def _pause(draft: Draft, request: SessionRolloutAction) -> str:
+    _running(draft)
+    if draft.status.paused_by:
+        raise Refused(f"already paused by {draft.status.paused_by}")
+    draft.change(paused_by=request.name)
+    draft.tell(EventReason.PAUSED, request.spec.reason or "by a person")
+    return "paused; guards still protect"
+
+
+def _resume(draft: Draft) -> str:
+    if not draft.status.paused_by:
+        raise Refused("not paused")
+    draft.change(paused_by=None)
+    draft.tell(EventReason.RESUMED, "by a person")
+    return "resumed"
+
+
+def _abort(draft: Draft, request: SessionRolloutAction) -> str:
+    _running(draft)
+    begin_rollback(draft, Outcome.ABORTED, (f"aborted: {request.spec.reason}",))
+    return f"rolling back to the {draft.spec.rollback.scope.lower()}"
+
+
+def _retry(draft: Draft, request: SessionRolloutAction) -> str:
+    _same_generation(draft, request)
+    if draft.status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
+        migrate.retry_failed(draft)
+        restart(draft)
+        return "starts again with the phase that was rolled back"
+    if migrate.retry_failed(draft):
+        return "the failed migration gets another attempt"
+    raise Refused("nothing to retry: the generation was not rolled back and no migration has failed")
+
+
+def _promote(draft: Draft, request: SessionRolloutAction) -> str:
+    _same_step(draft, request)
+    draft.skip_step = request.name
+    return f"past the checks of step {request.spec.step} of phase {request.spec.phase}: {request.spec.reason}"
+
+
+def _approve_step(draft: Draft, request: SessionRolloutAction) -> str:
+    _same_step(draft, request)
+    phase = draft.phase
+    if phase is None or phase.steps[draft.current.step - 1].approval is not StepApproval.REQUIRED:
+        raise Refused(f"step {request.spec.step} of phase {request.spec.phase} needs no approval")
+    draft.move(approved_by=request.name)
+    return f"step {request.spec.step} of phase {request.spec.phase} is approved"
+
+
+def _approve_check(draft: Draft, request: SessionRolloutAction) -> str:
+    _same_generation(draft, request)
+    kind = {Stage.PREFLIGHT: PREFLIGHT, Stage.VERIFICATION: VERIFICATION}.get(draft.current.stage)
+    gates = draft.spec.preflight if kind == PREFLIGHT else draft.phase.verification if draft.phase and kind else ()
+    if kind is None or not any(gate.name == request.spec.check and gate.approval for gate in gates):
+        waiting = ", ".join(gate.name for gate in gates if gate.approval) or "none"
+        raise Refused(f"`check` names {request.spec.check}, and no such approval is awaited now; awaited are {waiting}")
+    draft.put_check(
+        CheckRecord(
+            name=request.spec.check or "",
+            kind=kind,
+            verdict=Verdict.PASS,
+            time=draft.now,
+            message=f"{request.spec.check}: approved by {request.name}",
+        )
+    )
+    return f"{request.spec.check} is approved"
+
+
+def _running(draft: Draft) -> None:
+    if draft.current.stage is Stage.ENDED:
+        raise Refused(f"the rollout has ended ({draft.status.outcome}): nothing is running")
+    if draft.current.stage is Stage.ROLLING_BACK:
+        raise Refused("the rollout is rolling back already")
+
+
+def _same_generation(draft: Draft, request: SessionRolloutAction) -> None:
+    if request.spec.generation != draft.status.observed_generation:
+        raise Refused(
+            f"`generation` is {request.spec.generation}, and generation {draft.status.observed_generation} is running"
+        )
+
+
+def _same_step(draft: Draft, request: SessionRolloutAction) -> None:
+    _running(draft)
+    _same_generation(draft, request)
+    here = (draft.current.phase, draft.current.step)
+    if draft.current.stage is not Stage.STEP or (request.spec.phase, request.spec.step) != here:
+        where = f"step {here[1]} of phase {here[0]}" if draft.current.stage is Stage.STEP else f"in {draft.current.stage}"
+        raise Refused(f"meant is step {request.spec.step} of phase {request.spec.phase}, and the rollout is at {where}")

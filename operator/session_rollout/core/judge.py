@@ -1,0 +1,190 @@
+"""Judging: the records of criteria, guards and gates after this look, and the hold clock that counts evidence only."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from session_rollout.api.quantities import duration
+from session_rollout.api.reasons import EventReason, Stage, Verdict
+from session_rollout.api.rollout import Check, ComparedTo, Gate, OnBreach
+from session_rollout.api.status import CheckRecord
+from session_rollout.core.checks import Finding, ask, assess
+from session_rollout.core.draft import Draft
+
+CRITERION, GUARD, PREFLIGHT, VERIFICATION = "Criterion", "Guard", "Preflight", "Verification"
+JUDGED_STAGES = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
+STALE_INTERVALS = 3
+STALE_SLACK = timedelta(seconds=10)
+
+
+def judge(draft: Draft) -> None:
+    """Bring the records of everything that is judged in this stage up to date."""
+    if draft.current.stage in JUDGED_STAGES:
+        for guard in draft.spec.guards:
+            _judge_check(draft, guard, GUARD, _after_range(draft, guard.metric, draft.current.judged_from))
+    if draft.current.stage is Stage.STEP and draft.phase is not None:
+        for criterion in draft.phase.criteria:
+            start = _after_range(draft, criterion.metric, draft.current.published_time)
+            _judge_check(draft, criterion, CRITERION, start)
+
+
+def judge_gates(draft: Draft, gates: tuple[Gate, ...], kind: str) -> tuple[CheckRecord, ...]:
+    """Judge gates; approvals keep the record that the action made."""
+    for gate in gates:
+        if gate.metric is not None:
+            _judge_check(draft, gate, kind, draft.current.since)
+        elif draft.check(kind, gate.name).time is None:
+            _keep(draft, kind, gate.name, Finding(Verdict.NOT_EVALUATED, f"{gate.name}: waits for an approval"), None)
+    return tuple(draft.check(kind, gate.name) for gate in gates)
+
+
+def measure_baselines(draft: Draft) -> tuple[str, ...]:
+    """Take the baseline of everything in this phase that is compared to one; sentences on what is still missing."""
+    missing: list[str] = []
+    phase = draft.phase
+    criteria = phase.criteria if phase is not None else ()
+    for kind, checks in ((CRITERION, criteria), (GUARD, draft.spec.guards)):
+        missing += [
+            reason
+            for check in checks
+            if check.compared_to is ComparedTo.BASELINE and (reason := _measure_baseline(draft, kind, check))
+        ]
+    return tuple(missing)
+
+
+def _measure_baseline(draft: Draft, kind: str, check: Check) -> str | None:
+    record, measurement = draft.check(kind, check.title), draft.observed.measurements.get(check.metric)
+    since = draft.current.since
+    if record.baseline is not None and record.time is not None and since is not None and record.time >= since:
+        return None
+    if measurement is None or since is None or measurement.time < since:
+        return f"{check.title}: its baseline is being measured"
+    if measurement.value is None:
+        return f"{check.title}: no baseline, {measurement.message}"
+    fresh = CheckRecord(
+        name=check.title,
+        kind=kind,
+        baseline=str(measurement.value)[:40],
+        time=draft.now,
+        message=f"{check.title}: baseline {measurement.value:.6g}",
+    )
+    draft.put_check(fresh)
+    return None
+
+
+def _after_range(draft: Draft, metric: str, start: datetime | None) -> datetime | None:
+    return None if start is None else start + draft.observed.ranges.get(metric, timedelta(0))
+
+
+def _judge_check(draft: Draft, check: Check | Gate, kind: str, not_before: datetime | None) -> None:
+    title = check.title if isinstance(check, Check) else check.name
+    baseline = draft.check(kind, title).baseline
+    finding = assess(
+        ask(
+            check,
+            measurement=draft.observed.measurements.get(check.metric or ""),
+            not_before=not_before,
+            stale_after=STALE_INTERVALS * draft.interval + STALE_SLACK,
+            now=draft.now,
+            baseline=Decimal(baseline) if baseline is not None else None,
+        )
+    )
+    _keep(draft, kind, title, finding, baseline)
+
+
+def _keep(draft: Draft, kind: str, title: str, finding: Finding, baseline: str | None) -> None:
+    """Write the record only when the verdict changed: a check that repeats itself is no change.
+
+    After a time in which nobody looked, a breach begins anew: `for` must be seen, not assumed.
+    """
+    before = draft.check(kind, title)
+    restarted = before.verdict is Verdict.FAIL and draft.unseen > timedelta(0) and kind == GUARD
+    if before.verdict is finding.verdict and before.message and not restarted:
+        return
+    if finding.verdict is Verdict.NOT_EVALUATED and before.verdict is Verdict.NOT_EVALUATED and before.baseline:
+        return
+    draft.put_check(
+        CheckRecord(
+            name=title,
+            kind=kind,
+            verdict=finding.verdict,
+            value=finding.value[:40] if finding.value else None,
+            bound=finding.bound,
+            baseline=baseline,
+            time=draft.now,
+            message=finding.message[:160],
+        )
+    )
+
+
+def void_verdicts(draft: Draft, *, keep_baselines: bool) -> None:
+    """Forget every verdict: of another audience, or of another generation."""
+    kept = tuple(
+        CheckRecord(name=one.name, kind=one.kind, baseline=one.baseline, time=one.time, message=one.message)
+        for one in draft.status.checks
+        if keep_baselines and one.baseline is not None
+    )
+    draft.change(checks=kept)
+
+
+def void_criteria(draft: Draft) -> None:
+    """A new audience: criteria are judged anew, guards go on."""
+    kept = []
+    for record in draft.status.checks:
+        if record.kind == GUARD:
+            kept.append(record)
+        elif record.kind == CRITERION and record.baseline is not None:
+            fresh = {"verdict": Verdict.NOT_EVALUATED, "value": None, "bound": None, "time": draft.now}
+            kept.append(record.model_copy(update=fresh))
+    draft.change(checks=tuple(kept))
+
+
+def breached(draft: Draft, on_breach: OnBreach) -> tuple[str, ...]:
+    """Sentences about the guards of this kind whose breach has lasted as long as they allow."""
+    return tuple(
+        record.message + (f" for {guard.for_}" if guard.for_ != "0s" else "")
+        for guard in draft.spec.guards
+        if guard.on_breach is on_breach
+        and (record := draft.check(GUARD, guard.title)).verdict is Verdict.FAIL
+        and record.time is not None
+        and draft.now - record.time >= duration(guard.for_)
+    )
+
+
+def next_breach(draft: Draft) -> datetime | None:
+    """When a breach that is under way will have lasted long enough."""
+    ends = [
+        record.time + duration(guard.for_)
+        for guard in draft.spec.guards
+        if (record := draft.check(GUARD, guard.title)).verdict is Verdict.FAIL and record.time is not None
+    ]
+    return min((end for end in ends if end > draft.now), default=None)
+
+
+def missing_evidence(draft: Draft) -> tuple[str, ...]:
+    """Why the time that passes now does not count: a criterion without a verdict, or a guard nobody can ask."""
+    criteria = [record.message for record in draft.checks_of(CRITERION) if not record.verdict.is_evidence]
+    guards = [record.message for record in draft.checks_of(GUARD) if record.verdict is Verdict.PROVIDER_ERROR]
+    disabled = [f"{name} is disabled in an emergency" for name in draft.disabled_here()]
+    return tuple([*criteria, *guards, *disabled])
+
+
+def run_clock(draft: Draft, hold: timedelta, *, stopped_by: tuple[str, ...] = ()) -> None:
+    """Start, stop and move the hold clock. It counts only time in which every criterion had a verdict of Pass or Fail."""
+    current, missing = draft.current, (*stopped_by, *missing_evidence(draft))
+    if current.hold_until is None:
+        if not missing:
+            draft.move(hold_until=draft.now + hold)
+        return
+    if current.clock_stopped_time is not None:
+        if not missing:
+            draft.move(hold_until=current.hold_until + (draft.now - current.clock_stopped_time), clock_stopped_time=None)
+            draft.tell(EventReason.EVIDENCE_BACK, "the hold clock runs again")
+        return
+    if draft.unseen == timedelta.max:
+        draft.move(hold_until=draft.now + hold)
+    elif draft.unseen:
+        draft.move(hold_until=current.hold_until + draft.unseen)
+    if missing:
+        draft.move(clock_stopped_time=draft.now)
+        if not stopped_by:
+            draft.tell(EventReason.EVIDENCE_LOST, "the hold clock stands still: " + "; ".join(missing)[:400])

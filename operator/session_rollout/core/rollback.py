@@ -1,0 +1,65 @@
+"""Rollback: flags first, within the decision that sees the breach; then, in order, the slower parts.
+
+It never waits for Prometheus, windows or approvals, only for a migration that is running: those are never killed.
+"""
+
+from session_rollout.api.reasons import DecisionAction, EventReason, MigrationState, Outcome, PhaseState, Stage
+from session_rollout.api.rollout import OnRollback, Phase, RollbackScope
+from session_rollout.core import migrate
+from session_rollout.core.draft import Draft, Ruling
+from session_rollout.core.observed import JobState
+from session_rollout.core.programme import percent_text, rungs
+
+EVENTS = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: EventReason.ABORTED}
+
+
+def begin_rollback(draft: Draft, outcome: Outcome, because: tuple[str, ...]) -> None:
+    """Take the audiences back to the scope; publishing follows in the same decision."""
+    draft.tell(EventReason.ROLLBACK_STARTED, f"to the {draft.spec.rollback.scope.lower()}: " + "; ".join(because)[:400])
+    percent, groups = "0", ()
+    for record in draft.status.phases:
+        touched = draft.spec.rollback.scope is RollbackScope.ALL or record.name == draft.current.phase
+        if touched and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
+            percent, groups = _audience_left(draft)
+            draft.mark(record.name, state=PhaseState.ROLLED_BACK, percent=percent, groups=groups, end_time=draft.now)
+    step = draft.current.step
+    draft.enter(Stage.ROLLING_BACK, step=step, percent=percent, groups=groups, ending=outcome, ending_because=because)
+
+
+def _audience_left(draft: Draft) -> tuple[str, tuple[str, ...]]:
+    """What the phase keeps: nothing, or with scope Step the audience before this one."""
+    if draft.spec.rollback.scope is not RollbackScope.STEP or draft.phase is None or draft.rung is None:
+        return "0", ()
+    before = [rung for rung in rungs(draft.phase) if (rung.step, rung.increment) < (draft.rung.step, draft.rung.increment)]
+    return (percent_text(before[-1].percent), before[-1].groups) if before else ("0", ())
+
+
+def continue_rollback(draft: Draft) -> Ruling | None:
+    """The next slower part; None when all is done and the generation has ended."""
+    because = draft.current.ending_because
+    if draft.observed.published_sha256 != draft.status.flags.sha256:
+        return Ruling(DecisionAction.ROLL_BACK, "rolling back: publishing the flags", because)
+    if running := _running_migrations(draft):
+        why = f"rolling back: waits for migration {running[0]}"[:120]
+        return Ruling(DecisionAction.ROLL_BACK, why, because, (f"the end of migration {running[0]}",))
+    if draft.spec.rollback.migrations is OnRollback.DOWN and draft.phase is not None:
+        ruling = migrate.run_down(draft, _migrations_of(draft.phase))
+        if ruling is not None:
+            return ruling
+    outcome = draft.current.ending or Outcome.ROLLED_BACK
+    draft.end(outcome, EVENTS[outcome], "; ".join(because)[:400])
+    draft.move(ending=outcome, ending_because=because)
+    return None
+
+
+def _migrations_of(phase: Phase) -> tuple[str, ...]:
+    return (*phase.migrations.before, *phase.migrations.after)
+
+
+def _running_migrations(draft: Draft) -> tuple[str, ...]:
+    """Migrations whose Job is running; one whose Job was never created is pending again."""
+    for record in draft.status.migrations:
+        seen = draft.observed.jobs.get(record.job or "")
+        if record.state is MigrationState.RUNNING and seen is not None and seen.state is JobState.MISSING:
+            draft.put_migration(record.model_copy(update={"state": MigrationState.PENDING}))
+    return tuple(record.name for record in draft.status.migrations if record.state is MigrationState.RUNNING)

@@ -1,0 +1,41 @@
+"""Windows: when a promotion may happen, in the time zone people named; across daylight-saving changes."""
+
+from datetime import date, datetime, time, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from session_rollout.api.rollout import Day, Window
+
+DAYS: Final = tuple(Day)
+LOOK_AHEAD_DAYS: Final = 8
+
+
+def unknown_zones(windows: tuple[Window, ...]) -> tuple[str, ...]:
+    """Time zones of the windows that the zone database does not know."""
+    return tuple(sorted({window.time_zone for window in windows if not _known(window.time_zone)}))
+
+
+def _known(zone: str) -> bool:
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
+def next_opening(windows: tuple[Window, ...], now: datetime) -> datetime:
+    """`now` when a window is open or there are none; else the moment the next one opens."""
+    openings = [opening for window in windows for opening in _openings(window, now)]
+    return min(openings, default=now)
+
+
+def _openings(window: Window, now: datetime) -> list[datetime]:
+    today = now.astimezone(ZoneInfo(window.time_zone)).date()
+    spans = (_span(window, today + timedelta(days=ahead)) for ahead in range(LOOK_AHEAD_DAYS))
+    return [max(start, now) for start, end in spans if now < end and DAYS[start.weekday()] in window.days]
+
+
+def _span(window: Window, day: date) -> tuple[datetime, datetime]:
+    zone = ZoneInfo(window.time_zone)
+    start, end = (datetime.combine(day, time.fromisoformat(text), tzinfo=zone) for text in (window.from_, window.to))
+    return start, end

@@ -1,0 +1,25 @@
+"""The one error tree; everything the operator raises on purpose is in it.
+
+    RolloutError
+    +-- SpecError      a person must act: the object or the operator's configuration is wrong
+    +-- Unavailable    something outside does not answer: try again later
+    +-- Conflict       somebody else wrote first: read again, decide again, never re-send
+
+"Could not measure" is not here: it is a verdict (`api.reasons.Verdict`), not an exception.
+"""
+
+
+class RolloutError(Exception):
+    """Root of the tree; the message is one sentence fit for a status or an event."""
+
+
+class SpecError(RolloutError):
+    """The object or the configuration asks for something that cannot be done."""
+
+
+class Unavailable(RolloutError):
+    """A server did not answer, or answered that it cannot now; later it may."""
+
+
+class Conflict(RolloutError):
+    """The object changed since it was read (HTTP 409)."""

@@ -1,0 +1,64 @@
+"""Kopf's decorators, and nothing else: events wake loops, one daemon per object is its loop.
+
+No create, update or timer handlers: their state lives in annotations and a rejected patch ends them silently. Kopf's
+`patch` stays empty; status goes through our own writer.
+"""
+
+import asyncio
+import contextlib
+import random
+from typing import Any
+
+import kopf
+
+from session_rollout.adapters.flags import LABEL, fingerprint_of
+from session_rollout.adapters.jobs import MIGRATION_LABEL
+from session_rollout.adapters.rollouts import parse
+from session_rollout.adapters.telemetry import forget
+from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
+from session_rollout.ports import Key
+
+JITTER = 0.05
+
+
+@kopf.on.event(GROUP, VERSION, ROLLOUTS)  # type: ignore[arg-type]
+async def wake(namespace: str, name: str, memo: Any, **_: Any) -> None:
+    """The object changed."""
+    memo.controller.of(Key(namespace, name)).wake.set()
+
+
+@kopf.on.event(GROUP, VERSION, ACTIONS)  # type: ignore[arg-type]
+async def hear(event: Any, memo: Any, **_: Any) -> None:
+    """Somebody asked for something."""
+    memo.inbox.see(event["object"], deleted=event["type"] == "DELETED")
+
+
+@kopf.on.event("batch", "v1", "jobs", labels={MIGRATION_LABEL: kopf.PRESENT})  # type: ignore[arg-type]
+async def job_changed(namespace: str, labels: Any, memo: Any, **_: Any) -> None:
+    """A migration Job moved."""
+    memo.controller.of(Key(namespace, labels[LABEL])).wake.set()
+
+
+@kopf.on.event("", "v1", "configmaps", labels={LABEL: kopf.PRESENT})  # type: ignore[arg-type]
+async def document_changed(event: Any, namespace: str, labels: Any, memo: Any, **_: Any) -> None:
+    """A flag document changed, by us or by somebody else."""
+    watched, version = memo.controller.of(Key(namespace, labels[LABEL])), int(event["object"]["metadata"]["resourceVersion"])
+    if version > watched.fingerprint_version:
+        watched.fingerprint_version = version
+        watched.fingerprint = None if event["type"] == "DELETED" else fingerprint_of(event["object"])
+        watched.wake.set()
+
+
+@kopf.daemon(GROUP, VERSION, ROLLOUTS, cancellation_polling=1, backoff=5)  # type: ignore[arg-type]
+async def reconcile(namespace: str, name: str, body: Any, memo: Any, stopped: Any, **_: Any) -> None:
+    """The loop of one rollout; it never ends by itself."""
+    key, controller = Key(namespace, name), memo.controller
+    while not stopped:
+        controller.of(key).wake.clear()  # before reading, or a change is lost
+        seconds = await controller.look(key)
+        controller.expect(key, seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(controller.of(key).wake.wait(), seconds + random.uniform(0, JITTER))  # noqa: S311
+    if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
+        await controller.finalize(key, body, parse)
+        forget(namespace, name)

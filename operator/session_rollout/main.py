@@ -1,0 +1,208 @@
+"""`session-rollout-operator`: reads the configuration, wins the Lease, and runs Kopf with everything wired."""
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+import kopf
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from session_rollout import handlers
+from session_rollout.adapters import telemetry
+from session_rollout.adapters.api_server import ApiServer
+from session_rollout.adapters.clock import WallClock
+from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
+from session_rollout.adapters.jobs import MIGRATION_LABEL, KubernetesJobs
+from session_rollout.adapters.lease import Lease
+from session_rollout.adapters.prometheus import PrometheusSource
+from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse_action
+from session_rollout.api import GROUP
+from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
+from session_rollout.controller.loop import Controller, Ports, Seen
+from session_rollout.errors import RolloutError, SpecError
+from session_rollout.ports import Key
+from session_rollout.settings import Settings, load
+
+log = logging.getLogger("session_rollout")
+WATCHDOG_SECONDS: Final = 5.0
+ACCOUNT_SECONDS: Final = 0.25
+FINALIZER: Final = f"{GROUP}/finalizer"
+
+
+class Operator:
+    """One process: its clients, its loops, its HTTP port."""
+
+    def __init__(self, settings: Settings, api: ApiServer) -> None:
+        clock = WallClock()
+        identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self.settings = settings
+        self.store = ApiRolloutStore(api, settings.namespaces)
+        self.lease = Lease(api, os.environ.get("POD_NAMESPACE", "default"), identity, clock)
+        self.metrics = PrometheusSource(settings.prometheus, clock, settings.metric_workers)
+        ports = Ports(
+            store=self.store,
+            flags=ConfigMapPublisher(api),
+            jobs=KubernetesJobs(api, settings.profiles),
+            metrics=self.metrics,
+            events=ApiEventSink(api, clock, identity),
+            clock=clock,
+            leader=self.lease,
+        )
+        self.controller = Controller(ports, observe)
+        self.inbox = Inbox(self.controller, self.store, clock, parse_action)
+        self.ready = asyncio.Event()
+        self.stop = asyncio.Event()
+
+    async def run(self, port: int) -> None:
+        """Serve, lead, and run Kopf until told to stop."""
+        await self._serve(port)
+        await self.lease.acquire()
+        self.controller.unaccounted_since = self.lease.unaccounted_since
+        self.controller.unaccounted = set(await self.store.keys())
+        tasks = [
+            asyncio.create_task(step) for step in (self.lease.keep(self._lost), self._account(), self._sweep(), self._watch())
+        ]
+        try:
+            await kopf.operator(
+                registry=kopf.get_default_registry(),
+                settings=kopf_settings(),
+                memo=kopf.Memo(controller=self.controller, inbox=self.inbox),
+                clusterwide=not self.settings.namespaces,
+                namespaces=self.settings.namespaces,
+                standalone=True,
+                ready_flag=self.ready,
+                stop_flag=self.stop,
+            )
+        finally:
+            for task in tasks:
+                task.cancel()
+            self.metrics.close()
+
+    def _lost(self) -> None:
+        """Without the Lease this process must not write; a fresh one starts clean."""
+        log.error("the Lease is lost: the process ends")
+        os._exit(1)
+
+    async def _account(self) -> None:
+        """Forget the gap before the start once every rollout has it in its status."""
+        while self.controller.unaccounted:
+            await asyncio.sleep(ACCOUNT_SECONDS)
+        await self.lease.accounted()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self.inbox.sweep()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _watch(self) -> None:
+        """The watchdog: says so when a loop missed its time; the liveness probe then fails and the Pod is replaced."""
+        while True:
+            late = self.controller.overdue()
+            telemetry.OVERDUE.set(len(late))
+            for key in late:
+                log.error("the loop missed its time", extra={"namespace": key.namespace, "rollout": key.name})
+            await asyncio.sleep(WATCHDOG_SECONDS)
+
+    async def _serve(self, port: int) -> None:
+        application = web.Application()
+        application.router.add_get("/metrics", _metrics)
+        application.router.add_get("/healthz", self._healthz)
+        application.router.add_get("/readyz", self._readyz)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, os.environ.get("SESSION_ROLLOUT_HOST"), port).start()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        late = self.controller.overdue()
+        return web.Response(text="ok" if not late else f"{len(late)} loops missed their time", status=500 if late else 200)
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        ready = self.ready.is_set()
+        return web.Response(text="ok" if ready else "not leading, or still listing", status=200 if ready else 503)
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def observe(key: Key, seen: Seen) -> None:
+    """Bring the operator's metrics up to one look."""
+    namespace, name, status = key.namespace, key.name, seen.decision.status
+    telemetry.RECONCILES.labels("write" if seen.wrote else "same").inc()
+    telemetry.LAST_RECONCILE.labels(namespace, name).set_to_current_time()
+    telemetry.PERCENT.labels(namespace, name).set(float(status.current.percent) / 100)
+    telemetry.PHASE_INDEX.labels(namespace, name).set(status.current.phase_index)
+    for metric, measurement in seen.measurements.items():
+        if measurement.value is not None:
+            telemetry.CHECK_VALUE.labels(namespace, name, metric).set(float(measurement.value))
+    if not seen.wrote:
+        return
+    for condition in status.conditions:
+        for value in ("True", "False", "Unknown"):
+            telemetry.CONDITION.labels(namespace, name, condition.type, value).set(condition.status == value)
+    if status.outcome is not None and status.outcome is not seen.rollout.status.outcome:
+        telemetry.OUTCOMES.labels(namespace, status.outcome).inc()
+    for effect in seen.decision.effects:
+        if hasattr(effect, "accepted"):
+            telemetry.ACTIONS.labels("accepted" if effect.accepted else "refused").inc()
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Kopf as it has to be: see the traps in the documentation of each setting."""
+    settings = kopf.OperatorSettings()
+    settings.persistence.finalizer = FINALIZER
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, v1=False)
+    settings.scanning.disabled = True  # no right to list namespaces or CRDs is needed
+    settings.posting.enabled = False  # our own Events
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *([13] * 60))  # an outage of minutes must not end us
+    settings.watching.reconnect_backoff = 1.0
+    settings.watching.label_selectors["", "v1", "configmaps"] = LABEL
+    settings.watching.label_selectors["batch", "v1", "jobs"] = MIGRATION_LABEL
+    settings.process.ultimate_exiting_timeout = 15
+    return settings
+
+
+@kopf.on.login()
+async def login(**known: Any) -> kopf.ConnectionInfo | None:
+    """The Pod's ServiceAccount, or KUBECONFIG; read anew each time, so that a rotated token is found."""
+    return kopf.login_with_service_account(**known) or kopf.login_with_kubeconfig(**known)
+
+
+async def serve(settings: Settings, port: int) -> None:
+    """Run one operator."""
+    api = await ApiServer.connect()
+    await Operator(settings, api).run(port)
+
+
+def main() -> None:
+    """Entry point. Configuration errors are one sentence and exit code 2."""
+    parser = argparse.ArgumentParser(prog="session-rollout-operator")
+    parser.add_argument("--config", type=Path, required=True, help="the operator's configuration (YAML)")
+    parser.add_argument("--port", type=int, default=int(os.environ.get("SESSION_ROLLOUT_PORT", "8080")))
+    options = parser.parse_args()
+    telemetry.log_as_json()
+    try:
+        settings = load(options.config)
+    except SpecError as error:
+        print(f"session-rollout-operator: {error}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        asyncio.run(serve(settings, options.port))
+    except RolloutError as error:
+        sys.exit(f"session-rollout-operator: {error}")
+
+
+__all__ = ["handlers", "login", "main"]
+
+if __name__ == "__main__":
+    main()

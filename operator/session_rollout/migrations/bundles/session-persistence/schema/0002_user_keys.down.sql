@@ -1,0 +1,3 @@
+ALTER TABLE session_feature_flags DROP CONSTRAINT session_feature_flags_user_id_fkey;
+ALTER TABLE session_analytics DROP CONSTRAINT session_analytics_user_id_fkey;
+ALTER TABLE enhanced_user_sessions DROP CONSTRAINT enhanced_user_sessions_user_id_fkey;

@@ -1,0 +1,1 @@
+-- A validated key is undone with the key itself, in the step before.

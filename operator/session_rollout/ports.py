@@ -1,0 +1,125 @@
+"""The outside as the controller sees it. Adapters implement these; nothing else imports a client library.
+
+Every method may raise `errors.Unavailable`; those that write may raise `errors.Conflict`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.reasons import EventReason
+from session_rollout.api.rollout import Metric, SessionRollout
+from session_rollout.api.status import RolloutStatus
+from session_rollout.core.observed import JobObservation, Measurement, StartJob
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Which rollout."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A rollout as it was read, with what a write needs."""
+
+    key: Key
+    raw: Mapping[str, Any]
+    rollout: SessionRollout | None  # None: the object cannot be read, `problem` says why
+    problem: str = ""
+
+    @property
+    def deleting(self) -> bool:
+        """Whether somebody asked for its deletion."""
+        return "deletionTimestamp" in self.raw["metadata"]
+
+
+class RolloutStore(Protocol):
+    """SessionRollouts and the actions on them."""
+
+    async def read(self, key: Key) -> Stored | None:
+        """The object as it is now; None when it is gone."""
+
+    async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
+        """Write the status if nobody wrote since `stored` was read; Conflict otherwise."""
+
+    async def keys(self) -> tuple[Key, ...]:
+        """Every rollout."""
+
+    async def actions(self) -> tuple[Mapping[str, Any], ...]:
+        """Every action, answered or not."""
+
+    async def answer(self, namespace: str, name: str, *, accepted: bool, message: str, now: datetime) -> None:
+        """Write the answer to an action."""
+
+    async def delete_action(self, namespace: str, name: str) -> None:
+        """Delete an action whose `ttl` is over."""
+
+    async def workload_problem(self, namespace: str, kind: str, name: str) -> str:
+        """Why the workload is not available; empty when it is."""
+
+
+class FlagPublisher(Protocol):
+    """Flag documents in the cluster."""
+
+    async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> str:
+        """Bring the document in and read it back; the sha256 of what is there now."""
+
+    async def fingerprint(self, namespace: str, config_map: str) -> str | None:
+        """The sha256 of the document that is there; None when there is none."""
+
+    async def release(self, namespace: str, config_map: str, text: str | None) -> None:
+        """Let the document outlive its rollout, with another text if one is given."""
+
+
+class JobRunner(Protocol):
+    """Migration Jobs."""
+
+    async def start(self, rollout: SessionRollout, job: StartJob) -> None:
+        """Create the Job, or find that it exists."""
+
+    async def observe(self, rollout: SessionRollout, name: str) -> JobObservation:
+        """State of a Job."""
+
+    async def release(self, namespace: str, rollout: str) -> None:
+        """Let running Jobs outlive their rollout."""
+
+
+class MetricSource(Protocol):
+    """Answers of metrics. Never waits: what is not known yet is absent, and `wake` is called when it is."""
+
+    def look(
+        self, provider: str, metrics: tuple[Metric, ...], max_age: timedelta, wake: Callable[[], None]
+    ) -> dict[str, Measurement]:
+        """Latest answers by metric name; asks again for those older than `max_age`."""
+
+    def problems(self, provider: str, metrics: tuple[Metric, ...]) -> tuple[str, ...]:
+        """Why these can never be asked: unknown provider, PromQL that does not parse."""
+
+    def ranges(self, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
+        """Largest range in each metric's PromQL, offsets included."""
+
+
+class EventSink(Protocol):
+    """Kubernetes Events."""
+
+    async def emit(self, rollout: SessionRollout, reason: EventReason, message: str) -> None:
+        """Tell people; never fails the caller."""
+
+
+class Clock(Protocol):
+    """The time."""
+
+    def now(self) -> datetime:
+        """Now, in UTC, to the millisecond."""
+
+
+class Leadership(Protocol):
+    """Whether this process may write."""
+
+    def confirm(self) -> None:
+        """Raises Unavailable when the Lease is not held for certain."""

@@ -1,0 +1,71 @@
+"""The operator's configuration: one YAML file that only admins write. A SessionRollout names its entries and never brings a URL."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from session_rollout.api.quantities import Duration
+from session_rollout.errors import SpecError
+
+
+class Section(BaseModel):
+    """Base of the parts: camelCase in YAML, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class Provider(Section):
+    """One Prometheus, or anything that answers its query API."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    timeout: Duration = "5s"
+    bearer_token_file: Path | None = None
+    ca_file: Path | None = None
+    max_answer_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+
+
+class Profile(Section):
+    """How migration Jobs run: everything a pod template could say that a custom resource must not."""
+
+    image: str
+    image_pull_policy: str = "IfNotPresent"
+    service_account: str = "default"
+    deadline: Annotated[Duration, Field(description="activeDeadlineSeconds of the Job.")] = "1h"
+    lock_timeout: Annotated[Duration, Field(description="Longest wait of one statement for a lock.")] = "2s"
+    lock_deadline: Annotated[Duration, Field(description="How long locks are tried before the migration fails.")] = "15m"
+    statement_timeout: Duration = "10m"
+    resources: dict[str, dict[str, str]] = Field(
+        default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}
+    )
+
+
+class Settings(Section):
+    """The whole file."""
+
+    prometheus: dict[str, Provider] = Field(default_factory=dict)
+    profiles: dict[str, Profile] = Field(default_factory=dict)
+    namespaces: Annotated[tuple[str, ...], Field(description="Empty: all namespaces.")] = ()
+    metric_workers: Annotated[int, Field(ge=1, le=64)] = 8
+
+
+def load(path: Path) -> Settings:
+    """Read the file. Raises SpecError with the field, what was found and what is allowed."""
+    try:
+        document: Any = yaml.safe_load(path.read_text()) or {}
+        return Settings.model_validate(document)
+    except (OSError, yaml.YAMLError) as error:
+        raise SpecError(f"configuration {path}: {error}") from error
+    except ValidationError as error:
+        raise SpecError(f"configuration {path}: {sentence(error)}") from error
+
+
+def sentence(error: ValidationError) -> str:
+    """The first problems of a validation as one sentence: field, what was found, what is allowed."""
+    parts = []
+    for problem in error.errors(include_url=False)[:4]:
+        field = ".".join(str(part) for part in problem["loc"])
+        parts.append(f"`{field}` is {str(problem['input'])[:80]!r}: {problem['msg']}")
+    return "; ".join(parts)

@@ -1,0 +1,128 @@
+"""Child processes that never outlive the lab: started with a parent-death signal, stopped in reverse order, logged to files."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+START_SECONDS = 60.0
+STOP_SECONDS = 8.0
+PR_SET_PDEATHSIG = 1
+
+
+class StartFailed(Exception):
+    """A part of the lab did not come up; the message says which, and shows the end of its log."""
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process with the thread that started it; runs between fork and exec."""
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass
+class Process:
+    """One running program and its log."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.popen.poll() is None
+
+    def stop(
+        self, *, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL), grace: float = STOP_SECONDS
+    ) -> None:
+        """End it and its children: politely, then not."""
+        for number in signals:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.popen.wait(grace)
+                break
+
+    def kill(self) -> None:
+        """End it at once, as the kernel would for want of memory."""
+        self.stop(signals=[signal.SIGKILL])
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@dataclass
+class Processes:
+    """All programs of one lab, in the order in which they were started."""
+
+    directory: Path
+    running: list[Process] = field(default_factory=list)
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        user: int | None = None,
+        cwd: Path | str = "/",
+    ) -> Process:
+        """Start a program in a process group of its own; its output goes to `<directory>/<name>.log`."""
+        log = self.directory / f"{name}.log"
+        with log.open("ab") as sink:
+            popen = subprocess.Popen(
+                [str(part) for part in argv],
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one prctl call, no locks taken
+                user=user,
+                group=user,
+                extra_groups=[] if user is not None else None,
+            )
+        process = Process(name=name, popen=popen, log=log)
+        self.running.append(process)
+        return process
+
+    def wait(self, process: Process, ready: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
+        """Wait until `ready`; raises StartFailed with the log when the program ends or the time is over."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not process.alive or time.monotonic() > deadline:
+                why = "did not answer in time" if process.alive else f"ended with {process.popen.returncode}"
+                raise StartFailed(f"{process.name} {why}:\n{process.tail()}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End everything, last started first."""
+        while self.running:
+            self.running.pop().stop()
+
+
+def port_open(port: int) -> bool:
+    """Whether something listens on a loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,123 @@
+"""PostgreSQL and Prometheus as the lab runs them."""
+
+import json
+import os
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+
+from lab import sources
+from lab.processes import Process, Processes, free_port, port_open
+
+NOBODY = 65534
+
+
+class Postgres:
+    """A PostgreSQL server on loopback without durability; `postgres` may do everything, without a password."""
+
+    def __init__(self, directory: Path, processes: Processes) -> None:
+        self.user = NOBODY if os.geteuid() == 0 else None
+        self.directory = directory
+        self.processes = processes
+        self.binaries = sources.postgres(directory, self.user)
+        self.port = free_port()
+        self.process: Process | None = None
+        directory.chmod(0o755)
+        self.data = directory / "data"
+        self.data.mkdir()
+        if self.user is not None:
+            os.chown(self.data, self.user, self.user)
+        self.data.chmod(0o700)
+
+    @property
+    def url(self) -> str:
+        """libpq connection string of the administrator."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def initialise(self) -> Process:
+        """Start initdb; the caller waits for its end."""
+        argv = ["-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
+        return self.processes.start("initdb", [self.binaries / "initdb", *argv], user=self.user)
+
+    def start(self) -> Process:
+        """Start the server."""
+        settings = {
+            "fsync": "off",
+            "full_page_writes": "off",
+            "unix_socket_directories": "",
+            "max_connections": "200",
+        }
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        argv = [self.binaries / "postgres", "-D", self.data, "-h", "127.0.0.1", "-p", str(self.port), *options]
+        self.process = self.processes.start("postgres", argv, user=self.user)
+        return self.process
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        probe = [self.binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        if (self.binaries / "pg_isready").exists():
+            return subprocess.run(probe, check=False).returncode == 0
+        return port_open(self.port)
+
+
+class Prometheus:
+    """A Prometheus that scrapes every second what `targets.json` names; it can be stopped and started again on its data."""
+
+    def __init__(self, directory: Path, processes: Processes) -> None:
+        self.binary = sources.prometheus()
+        self.directory = directory
+        self.processes = processes
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: Process | None = None
+        self.targets({})
+
+    def targets(self, jobs: dict[str, int]) -> None:
+        """Scrape these loopback ports, under these job names."""
+        groups = [{"targets": [f"127.0.0.1:{port}"], "labels": {"job": job}} for job, port in jobs.items()]
+        scratch = self.directory / "targets.new"
+        scratch.write_text(json.dumps(groups))
+        scratch.rename(self.directory / "targets.json")
+
+    def start(self) -> Process:
+        """Start, or start again."""
+        config = {
+            "global": {"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"},
+            "scrape_configs": [
+                {
+                    "job_name": "lab",
+                    "file_sd_configs": [{"files": [str(self.directory / "targets.json")], "refresh_interval": "1s"}],
+                }
+            ],
+        }
+        (self.directory / "prometheus.yml").write_text(json.dumps(config))
+        self.process = self.processes.start(
+            "prometheus",
+            [
+                self.binary,
+                f"--config.file={self.directory / 'prometheus.yml'}",
+                f"--storage.tsdb.path={self.directory / 'data'}",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                "--log.level=warn",
+            ],
+        )
+        return self.process
+
+    def stop(self) -> None:
+        """Stop the server; the data stays."""
+        assert self.process is not None
+        self.process.stop()
+
+    def ready(self) -> bool:
+        """Whether it answers queries."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+def remove(directory: Path) -> None:
+    """Delete a lab's directory."""
+    shutil.rmtree(directory, ignore_errors=True)

