@@ -9,6 +9,7 @@ exist under the Pod's own directory; where they occur in args and env they are r
 import base64
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -180,7 +181,10 @@ class Pod:
         }
         with self.log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [str(program if program.exists() else argv[0]), *(self._translate(part) for part in argv[1:])],
+                [
+                    str(program if program.exists() else argv[0]),
+                    *(_expand(self._translate(part), environment) for part in argv[1:]),
+                ],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -276,6 +280,11 @@ class Pod:
                 time.sleep(0.2)
             else:
                 return
+
+
+def _expand(text: str, environment: dict[str, str]) -> str:
+    """`$(NAME)` in args, as Kubernetes replaces it."""
+    return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", lambda found: environment.get(found[1], found[0]), text)
 
 
 class Node:

@@ -55,7 +55,7 @@ class Postgres:
 
     def ready(self) -> bool:
         """Whether it answers."""
-        probe = [self.binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        probe = [self.binaries / "pg_isready", "-q", "-U", "postgres", "-h", "127.0.0.1", "-p", str(self.port)]
         if (self.binaries / "pg_isready").exists():
             return subprocess.run(probe, check=False).returncode == 0
         return port_open(self.port)

@@ -126,16 +126,20 @@ def void_verdicts(draft: Draft, *, keep_baselines: bool) -> None:
     draft.change(checks=kept)
 
 
+def forget_criteria(draft: Draft) -> None:
+    """The phase is over: its criteria, their baselines and its gates mean nothing to the next."""
+    draft.change(checks=draft.checks_of(GUARD))
+
+
 def void_criteria(draft: Draft) -> None:
-    """A new audience: criteria are judged anew, guards go on."""
-    kept = []
-    for record in draft.status.checks:
-        if record.kind == GUARD:
-            kept.append(record)
-        elif record.kind == CRITERION and record.baseline is not None:
-            fresh = {"verdict": Verdict.NOT_EVALUATED, "value": None, "bound": None, "time": draft.now}
-            kept.append(record.model_copy(update=fresh))
-    draft.change(checks=tuple(kept))
+    """A new audience of the same phase: criteria are judged anew against the same baselines, guards go on."""
+    fresh = {"verdict": Verdict.NOT_EVALUATED, "value": None, "bound": None}
+    kept = tuple(
+        record.model_copy(update={**fresh, "message": f"{record.name}: baseline {record.baseline}"})
+        for record in draft.checks_of(CRITERION)
+        if record.baseline is not None
+    )
+    draft.change(checks=(*kept, *draft.checks_of(GUARD)))
 
 
 def breached(draft: Draft, on_breach: OnBreach) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from session_rollout.core.judge import (
     CRITERION,
     PREFLIGHT,
     VERIFICATION,
+    forget_criteria,
     judge_gates,
     measure_baselines,
     missing_evidence,
@@ -59,7 +60,7 @@ def _gates(draft: Draft, gates: tuple[Gate, ...], records: tuple[CheckRecord, ..
 def _next_phase(draft: Draft) -> Ruling | None:
     state = {record.name: record.state for record in draft.status.phases}
     pending = [phase for phase in draft.spec.phases if state[phase.name] is not PhaseState.COMPLETED]
-    void_criteria(draft)
+    forget_criteria(draft)
     if not pending:
         draft.enter(Stage.BAKE)
         draft.tell(EventReason.BAKE_STARTED, f"all phases are out; guards are judged for {draft.spec.bake}")
@@ -209,7 +210,7 @@ def _leave_step(draft: Draft, rung: Rung) -> Ruling | None:
         if ruling := _raise_to(draft, following):
             return ruling
     else:
-        void_criteria(draft)
+        forget_criteria(draft)
         draft.enter(Stage.VERIFICATION)
     draft.skip_step = None
     because = f"promoted by {by}" if by else passed

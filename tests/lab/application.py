@@ -1,0 +1,248 @@
+"""The demo application: a session service that reads the published flags as a real one would.
+
+Flags come through the OpenFeature SDK with flagd's in-process evaluator on the mounted ConfigMap; session rows go to
+PostgreSQL; the seed's metrics are exported. Users take turns in a fixed order, so that rates do not jitter. Faults are
+switched on by POST /faults and harm only those who have the feature: `errors` (share of sessions that fail), `latency`
+(share added to page loads), `nan` and `silence` (the metrics themselves).
+
+Runs as a Pod's process: `python -m lab.application --flags DIR/flags.flagd.json --port N [--database URL]`.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+from openfeature import api
+from openfeature.contrib.provider.flagd import FlagdProvider
+from openfeature.contrib.provider.flagd.config import ResolverType
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from lab.population import User, users
+
+TICK_SECONDS = 0.25
+BATCH = 50
+WINDOW_TICKS = 8
+POLL_MILLISECONDS = 200
+ERRORS, LATENCY, NAN, SILENCE = "errors", "latency", "nan", "silence"
+EVERYBODY = "*"
+
+REGISTRY = CollectorRegistry()
+
+
+def _gauge(name: str, text: str) -> Gauge:
+    return Gauge(name, text, registry=REGISTRY)
+
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(name, text, labels, registry=REGISTRY)
+
+
+ERROR_RATE = _gauge("session_error_rate", "Share of sessions that failed, last two seconds.")
+TOKEN_FAILURES = _gauge("token_refresh_failure_rate", "Share of token refreshes that failed.")
+RECOVERY = _gauge("connection_recovery_success_rate", "Share of lost connections that came back.")
+CRITICAL_BUGS = _gauge("critical_bugs_open", "Open critical bugs.")
+BUG_IMPACT = _gauge("critical_bug_affected_users_ratio", "Share of users a critical bug affects.")
+DATABASE_UP = _gauge("session_database_up", "Whether session rows can be written.")
+SATISFACTION = _gauge("user_satisfaction_score", "Survey score, 0 to 100.")
+TICKETS = _gauge("support_tickets_open", "Open support tickets.")
+STORAGE = _gauge("session_storage_bytes", "Session data kept.")
+STORAGE_LIMIT = _gauge("session_storage_limit_bytes", "Session data allowed.")
+SYNC_EFFICIENCY = _gauge("background_sync_efficiency_ratio", "Useful share of background syncs.")
+ENGAGEMENT = _gauge("user_engagement_score", "Engagement index.")
+PAGE_LOAD = Histogram("page_load_seconds", "Page loads.", buckets=[0.1 * n for n in range(1, 31)], registry=REGISTRY)
+SESSION_START = Histogram("session_initialization_seconds", "Session starts.", registry=REGISTRY)
+DATA_LOSS = _counter("data_loss_incidents", "Sessions whose data was lost.")
+FORMS = _counter("form_recoveries", "Forms restored.", "result")
+CACHE = _counter("cache_requests", "Cache look-ups.", "result")
+SYNCS = _counter("cross_tab_syncs", "Syncs between tabs.", "result")
+EXPOSURES = _counter("feature_exposures", "Evaluations by variant.", "flag", "variant")
+SESSIONS = _counter("sessions", "Sessions by variant of a flag.", "flag", "variant", "result")
+
+
+@dataclass
+class Application:
+    """The service: its users, its flags, its faults."""
+
+    flags_path: Path
+    database: str
+    population: tuple[User, ...] = field(default_factory=users)
+    faults: dict[str, dict[str, float]] = field(default_factory=dict)  # feature -> kind -> size
+    window: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=WINDOW_TICKS))
+    features: tuple[str, ...] = ()
+
+    def start(self) -> None:
+        """Serve users until the process ends."""
+        threading.Thread(target=self._provide, daemon=True).start()
+        threading.Thread(target=self._serve_users, daemon=True).start()
+        threading.Thread(target=self._write_rows, daemon=True).start()
+
+    def _provide(self) -> None:
+        """Wait for the document (the ConfigMap is optional at first), then let the SDK follow it."""
+        while not self.flags_path.exists():
+            time.sleep(0.05)
+        api.set_provider(
+            FlagdProvider(
+                resolver_type=ResolverType.FILE,
+                offline_flag_source_path=str(self.flags_path),
+                deadline_ms=POLL_MILLISECONDS,
+            )
+        )
+
+    def has(self, user: User, feature: str) -> bool:
+        """Whether the user has the feature, as the SDK evaluates it now."""
+        return api.get_client().get_boolean_value(feature, default_value=False, evaluation_context=user.context())
+
+    def _known_features(self) -> tuple[str, ...]:
+        with contextlib.suppress(OSError, ValueError):
+            flags = json.loads(self.flags_path.read_text())["flags"]
+            self.features = tuple(name for name in flags if not name.startswith("sessionrollout-"))
+        return self.features
+
+    def _serve_users(self) -> None:
+        turns: Iterator[User] = itertools.cycle(self.population)
+        for number in itertools.count():
+            begun = time.monotonic()
+            if number % 4 == 0:
+                self._known_features()
+            self._one_batch([next(turns) for _ in range(BATCH)])
+            time.sleep(max(0.0, TICK_SECONDS - (time.monotonic() - begun)))
+
+    def _one_batch(self, batch: list[User]) -> None:
+        failed = 0
+        shares: dict[str, int] = dict.fromkeys(self.features, 0)
+        for index, user in enumerate(batch):
+            mine = [feature for feature in self.features if self.has(user, feature)]
+            failed += self._session(index, mine)
+            for feature in self.features:
+                variant = "on" if feature in mine else "off"
+                shares[feature] += variant == "on"
+                EXPOSURES.labels(feature, variant).inc()
+        self.window.append((failed, len(batch)))
+        self._gauges({feature: count / len(batch) for feature, count in shares.items()})
+
+    def _session(self, index: int, features: list[str]) -> bool:
+        """One user's session; whether it failed."""
+        harm = [self.faults[name] for name in (*features, EVERYBODY) if name in self.faults]
+        errors = max((fault.get(ERRORS, 0.0) for fault in harm), default=0.0)
+        slower = 1 + max((fault.get(LATENCY, 0.0) for fault in harm), default=0.0)
+        failed = index / BATCH < errors if errors else False
+        PAGE_LOAD.observe((0.4 + 0.02 * (index % BATCH)) * slower)
+        SESSION_START.observe((0.12 + 0.001 * (index % BATCH)) * slower)
+        for feature in features[:1] + [name for name in features if name in self.faults]:
+            SESSIONS.labels(feature, "on", "failure" if failed else "success").inc()
+        CACHE.labels("hit" if index % 10 else "miss").inc()
+        FORMS.labels("success").inc()
+        SYNCS.labels("success").inc()
+        return failed
+
+    def _gauges(self, shares: dict[str, float]) -> None:
+        failed, total = (sum(column) for column in zip(*self.window, strict=True))
+        rate = failed / total
+        broken = any(NAN in fault for fault in self.faults.values())
+        values = {
+            ERROR_RATE: rate,
+            TOKEN_FAILURES: 0.002,
+            RECOVERY: 0.985,
+            CRITICAL_BUGS: 0,
+            BUG_IMPACT: 0,
+            SATISFACTION: 80 - 100 * rate,
+            TICKETS: 12,
+            STORAGE: 4e9,
+            STORAGE_LIMIT: 1e10,
+            SYNC_EFFICIENCY: 0.96,
+            ENGAGEMENT: 50 * (1 + 0.5 * (0.05 if "crossTabSynchronization" in shares and self._advanced() else 0)),
+        }
+        for gauge, value in values.items():
+            gauge.set(math.nan if broken else value)
+
+    def _advanced(self) -> bool:
+        """Whether beta users already have the advanced features: engagement follows."""
+        beta = next(user for user in self.population if "beta" in user.groups)
+        return self.has(beta, "crossTabSynchronization")
+
+    def _write_rows(self) -> None:
+        """Keep writing session rows, and say whether that works."""
+        while True:
+            try:
+                with psycopg.connect(self.database, autocommit=True, connect_timeout=2) as connection:
+                    for user in itertools.cycle(self.population):
+                        connection.execute(_UPSERT, (user.id, user.id, f"session-{user.id}"))
+                        DATABASE_UP.set(1)
+                        time.sleep(0.05)
+            except psycopg.Error:
+                DATABASE_UP.set(0)
+                time.sleep(0.5)
+
+
+_UPSERT = """
+WITH known AS (INSERT INTO users (id) VALUES (%s) ON CONFLICT DO NOTHING)
+INSERT INTO user_sessions (user_id, session_id, last_activity) VALUES (%s, %s, now())
+ON CONFLICT (session_id) DO UPDATE SET last_activity = excluded.last_activity
+"""
+
+
+def handler(application: Application) -> type[BaseHTTPRequestHandler]:
+    """The HTTP side: metrics, health, faults, and what users have."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def _answer(self, body: bytes, code: int = 200) -> None:
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            match url.path:
+                case "/health":
+                    self._answer(b"ok")
+                case "/metrics":
+                    silent = any(SILENCE in fault for fault in application.faults.values())
+                    self._answer(b"" if silent else generate_latest(REGISTRY), 503 if silent else 200)
+                case "/share":
+                    query = parse_qs(url.query)
+                    feature, size = query["feature"][0], int(query.get("users", ["200"])[0])
+                    on = sum(application.has(user, feature) for user in application.population[:size])
+                    self._answer(json.dumps({"feature": feature, "on": on, "of": size}).encode())
+                case _:
+                    self._answer(b"not found", 404)
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            application.faults = {name: dict(kinds) for name, kinds in body.items()}
+            self._answer(b"{}")
+
+    return Handler
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--flags", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--database", default="")
+    options = parser.parse_args()
+    application = Application(options.flags, options.database)
+    application.start()
+    print("serving", options.port, file=sys.stderr)
+    ThreadingHTTPServer(("127.0.0.1", options.port), handler(application)).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+"""`make demo`: the seed's whole programme on the lab, proved at its end.
+
+    make demo                          four phases to Promoted
+    make demo FAULT=autoReconnection   the feature harms its users: automatic rollback
+    make demo KILL=1                   the operator is killed at random moments, the end is the same
+    make demo OUTAGE=1                 Prometheus is gone for 20 s, then answers NaN for 20 s; an emergency meanwhile
+
+Exit 0 only when everything it checked held; its figures are the last lines.
+"""
+
+import argparse
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from lab import proofs
+from lab.kube import Object
+from lab.lab import Lab, ended_by_signals
+from lab.processes import StartFailed
+from lab.programme import NAME, NAMESPACE, Programme, example, ladder, scaled
+from lab.proofs import Proof
+from lab.recorder import Recorder, Status
+
+CHECK_INTERVAL = 1.0
+KILLS_WANTED, KILLS_MOST = 20, 30
+OUTAGE_SECONDS = 20.0
+FAULT_SHARE = 0.3
+ENDED = ("Promoted", "RolledBack", "Aborted")
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, lab: Lab, console: Console, seed: int) -> None:
+        self.lab, self.console, self.random = lab, console, random.Random(seed)
+        self.programme = Programme(lab)
+        self.object = scaled(example("session-persistence.yaml"))
+        self.proof = Proof()
+        self.told: set[tuple[str, str, str]] = set()
+        self.live: Live | None = None
+        self.kills = 0
+        self.started = time.time()
+
+    def set_up(self) -> None:
+        """Everything up to the moment a person applies the object."""
+        self.lab.install()
+        self.programme.deploy()
+        self.lab.start_operator()
+        self.lab.until(lambda: self._query("session_error_rate") is not None, 60, "the application being scraped")
+        self.lab.until(lambda: self._query("page_load_seconds_count"), 30, "page loads being scraped")
+        self.recorder = Recorder(self.lab, NAMESPACE, NAME, self._tell)
+        self.started = time.time()
+        self.lab.apply(self.object)
+
+    def _query(self, promql: str) -> float | None:
+        try:
+            return self.programme.query(promql)
+        except OSError:
+            return None
+
+    # --- the live view
+
+    def _tell(self, seen: Status) -> None:
+        """One line for every new entry of the history."""
+        for entry in seen.status.get("history", []):
+            key = (entry["time"], entry["event"], entry.get("because", ""))
+            if key not in self.told:
+                self.told.add(key)
+                where = f"{entry.get('phase') or '':22} {entry.get('step') or '':>2} {entry.get('percent') or '':>4}%"
+                self.console.print(
+                    f"{self._elapsed(seen.seen):6.1f}s {where} {entry['event']:18} {entry['because']}", soft_wrap=True
+                )
+        if self.live is not None:
+            self.live.update(self._view(seen.status))
+
+    def _elapsed(self, moment: float | None = None) -> float:
+        return (moment or time.time()) - self.started
+
+    def _view(self, status: Object) -> Table:
+        current, decision = status.get("current", {}), status.get("decision", {})
+        table = Table(title=f"{NAME}  {self._elapsed():.0f} s", expand=True)
+        for column in ("check", "verdict", "value", "bound", "baseline"):
+            table.add_column(column)
+        audience = f"{current.get('percent')}% {' '.join(current.get('groups', []))}"
+        table.add_row(f"[b]{current.get('phase')}", f"step {current.get('step')}", audience, str(decision.get("action")), "")
+        table.add_row(f"[i]{decision.get('why')}", "", "", "", "")
+        for migration in status.get("migrations", []):
+            table.add_row(f"migration {migration['name']}", migration["state"], migration.get("message", ""), "", "")
+        for check in status.get("checks", []):
+            cells = (check.get(key) or "" for key in ("verdict", "value", "bound", "baseline"))
+            table.add_row(f"{check['kind']} {check['name']}", *cells)
+        return table
+
+    # --- people
+
+    def approve_when_asked(self) -> None:
+        """The person who says yes to the full rollout of phase 4."""
+        while not self.ended():
+            decision, status = self.recorder.last.get("decision", {}), self.recorder.last
+            if "waits for an approval" in decision.get("why", ""):
+                current = status["current"]
+                self.lab.act(
+                    "Approve",
+                    NAME,
+                    NAMESPACE,
+                    generation=status["observedGeneration"],
+                    phase=current["phase"],
+                    step=current["step"],
+                    reason="feedback is good",
+                )
+                return
+            time.sleep(0.2)
+
+    def ended(self) -> bool:
+        """Whether the rollout has an outcome."""
+        return self.recorder.last.get("outcome") in ENDED
+
+    def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> Any:
+        """Wait while people and the operator do their work."""
+        return self.lab.until(condition, seconds, what)
+
+    # --- the four stories
+
+    def promote(self, seconds: float = 420) -> None:
+        """The whole programme to Promoted, and the proof."""
+        threading.Thread(target=self.approve_when_asked, daemon=True).start()
+        self.wait(self.ended, seconds, "an outcome")
+        self.prove_promoted()
+
+    def kill(self) -> None:
+        """The same, while the operator dies again and again."""
+        stop = threading.Event()
+        threading.Thread(target=self._kill_loop, args=(stop,), daemon=True).start()
+        self.promote(1500)
+        stop.set()
+        self.proof.check(self.kills >= KILLS_WANTED, f"{self.kills} SIGKILLs of the operator at random moments")
+
+    def _kill_loop(self, stop: threading.Event) -> None:
+        while not stop.is_set() and self.kills < KILLS_MOST and not self.ended():
+            stop.wait(self.random.uniform(1.0, 9.0))
+            if self.lab.operator is not None and not self.ended():
+                self.lab.operator.kill()
+                self.kills += 1
+                self.lab.start_operator(wait=False)
+
+    def fault(self, feature: str) -> None:
+        """A feature that hurts its users."""
+        self.programme.faults(**{feature: {"errors": FAULT_SHARE}})
+        breach = self._first_breach()
+        self.wait(self.ended, 60, "an outcome")
+        phase = next(one for one in self.object["spec"]["phases"] if feature in one["features"])
+        self._prove_rolled_back(phase, breach)
+
+    def _first_breach(self) -> float:
+        """When Prometheus first answered more than 1 %."""
+        while not (self._query("session_error_rate") or 0) > 0.01:
+            if self.ended():
+                raise TimeoutError("the rollout ended before its error rate rose")
+            time.sleep(0.02)
+        return time.time()
+
+    def outage(self) -> None:
+        """Prometheus gone, then NaN; and somebody switches a feature off meanwhile."""
+        prometheus = self.lab.prometheus
+        assert prometheus is not None
+        self.wait(lambda: self.recorder.last.get("current", {}).get("holdUntil"), 60, "a hold")
+        before = self.recorder.last["current"]
+        prometheus.stop()
+        stopped = time.time()
+        self.console.print(f"{self._elapsed():6.1f}s --- Prometheus stopped")
+        off = self._emergency("performanceMonitoring")
+        time.sleep(max(0.0, OUTAGE_SECONDS - (time.time() - stopped)))
+        down = self._look("Prometheus was down")
+        self.programme.faults(**{"*": {"nan": 1}})
+        self.lab.processes.wait(prometheus.start(), prometheus.ready)
+        self.console.print(f"{self._elapsed():6.1f}s --- Prometheus answers, with NaN")
+        time.sleep(OUTAGE_SECONDS)
+        nan = self._look("the answers were NaN")
+        self.programme.faults()
+        healed = time.time()
+        self.console.print(f"{self._elapsed():6.1f}s --- metrics are back")
+        step = (before["phase"], before["step"])
+        self.wait(lambda: self._position() != step, 90, "the step ending")
+        self._prove_outage(before, down, nan, stopped, healed, off)
+
+    def _position(self) -> tuple[str, int]:
+        current = self.recorder.last["current"]
+        return current["phase"], current["step"]
+
+    def _look(self, when: str) -> Object:
+        status = self.lab.rollout(NAME, NAMESPACE)["status"]
+        self.console.print(f"{self._elapsed():6.1f}s while {when}: {status['decision']['why']}")
+        return status
+
+    def _emergency(self, feature: str) -> float:
+        """Switch a feature off with kubectl; seconds until the application evaluates it as off for everybody."""
+        begun = time.time()
+        self.lab.act("EmergencyDisable", NAME, NAMESPACE, features=[feature], reason="drill while Prometheus is down")
+        self.wait(lambda: self.programme.share(feature, 50) == 0, 30, f"{feature} off")
+        took = time.time() - begun
+        time.sleep(3)
+        self.proof.check(self.programme.share(feature, 50) == 0, f"{feature} stays off until Restore")
+        self.lab.act("Restore", NAME, NAMESPACE, features=[feature], reason="drill is over")
+        self.wait(lambda: self.programme.share(feature, 50) == 1, 30, f"{feature} on again")
+        return took
+
+    # --- the proofs
+
+    def prove_promoted(self) -> None:
+        """Everything that the programme promised."""
+        status, proof = self.recorder.last, self.proof
+        time.sleep(0.5)
+        proof.check(status["outcome"] == "Promoted", f"outcome {status['outcome']} after {self._elapsed():.0f} s")
+        states = [f"{one['name']} {one['state']}" for one in status["phases"]]
+        proof.check(all(text.endswith("Completed") for text in states) and len(states) == 4, "phases: " + ", ".join(states))
+        proofs.prove_shares(proof, self.object["spec"], ladder(self.object), self.recorder.documents)
+        proofs.prove_never_backwards(proof, self.recorder.documents)
+        proofs.prove_database(proof, self.programme.tables())
+        jobs = self.lab.kube.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
+        proof.check(len(jobs) == len(self.object["spec"]["migrations"]), f"{len(jobs)} Job for each migration")
+        self._prove_application()
+        self._prove_bookkeeping()
+
+    def _prove_application(self) -> None:
+        """The application itself has every feature on for everybody at the end."""
+        names = [feature["name"] for feature in self.object["spec"]["features"]]
+        time.sleep(2)
+        on = [name for name in names if self.programme.share(name, 50) == 1]
+        self.proof.check(on == names, f"the application evaluates {len(on)} of {len(names)} features as on for everybody")
+
+    def _prove_bookkeeping(self) -> None:
+        writes, largest = len(self.recorder.statuses), max(one.size for one in self.recorder.statuses)
+        self.proof.check(largest <= 32 * 1024, f"{writes} status writes, the largest status {largest} bytes")
+        waited = self.lab.kubectl("wait", "--for=condition=Ready", f"sro/{NAME}", "-n", NAMESPACE, "--timeout=5s", check=False)
+        self.proof.check(waited.returncode == 0, "kubectl wait --for=condition=Ready returns")
+
+    def _prove_rolled_back(self, phase: Object, breach: float) -> None:
+        proof, status = self.proof, self.recorder.last
+        off = next(
+            one.seen
+            for one in self.recorder.documents
+            if one.seen > breach - 5 and one.document["metadata"]["phase"] == phase["name"] and self._all_off(one, phase)
+        )
+        proof.check(status["outcome"] == "RolledBack", f"outcome {status['outcome']}")
+        took = off - breach
+        limit = CHECK_INTERVAL + 2
+        proof.check(took <= limit, f"breach in Prometheus to features off in the cluster: {took:.2f} s (limit {limit:.0f} s)")
+        because = status["decision"]["because"][0]
+        named = "session-error-rate" in because and "1%" in because
+        proof.check(named, f"because: {because}")
+        earlier = self.object["spec"]["phases"][: self.object["spec"]["phases"].index(phase)]
+        on = [name for one in earlier for name in one["features"]]
+        proof.check(all(self.programme.share(name, 50) == 1 for name in on), f"{len(on)} features of earlier phases stay on")
+        self.wait(lambda: (self._query("session_error_rate") or 0) < 0.01, 15, "the error rate below 1 %")
+        proof.check(holds=True, text=f"error rate below 1 % again {time.time() - breach:.1f} s after the breach")
+        version, documents = self.recorder.statuses[-1].version, len(self.recorder.documents)
+        time.sleep(10)
+        same = self.lab.rollout(NAME, NAMESPACE)["metadata"]["resourceVersion"] == version
+        proof.check(same and len(self.recorder.documents) == documents, "not retried: no write and no document for 10 s")
+
+    def _all_off(self, published: Any, phase: Object) -> bool:
+        evaluator = proofs.Evaluator(proofs.users(300))
+        return not any(evaluator.having(published.document, name) for name in phase["features"])
+
+    def _prove_outage(self, before: Object, down: Object, nan: Object, stopped: float, healed: float, off: float) -> None:
+        proof = self.proof
+        meanwhile = [one.status for one in self.recorder.statuses if stopped + 1 < one.seen < healed]
+        moved = [
+            one["current"]
+            for one in meanwhile
+            if (one["current"]["phase"], one["current"]["step"]) != (before["phase"], before["step"])
+        ]
+        proof.check(not moved, "neither promotion nor rollback while evidence was missing")
+        verdicts = {check["verdict"] for check in down["checks"]}
+        proof.check("ProviderError" in verdicts, f"status while Prometheus was down: {down['decision']['because'][0]}")
+        verdicts = {check["verdict"] for check in nan["checks"]}
+        proof.check("NoData" in verdicts, f"status while the answers were NaN: {nan['decision']['because'][0]}")
+        ended = next(
+            one
+            for one in self.recorder.statuses
+            if one.seen > healed and self._step_of(one) != (before["phase"], before["step"])
+        )
+        planned = _seconds(before["holdUntil"])
+        longer = ended.seen - planned
+        away = healed - stopped
+        proof.check(
+            longer >= away - 2, f"the step ended {longer:.1f} s later than planned; evidence was missing for {away:.1f} s"
+        )
+        proof.check(
+            off <= 3, f"EmergencyDisable while Prometheus was down: off in the application after {off:.2f} s (limit 3 s)"
+        )
+
+    def _step_of(self, seen: Status) -> tuple[str, int]:
+        return seen.status["current"]["phase"], seen.status["current"]["step"]
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="make demo")
+    parser.add_argument("--fault", default="", help="feature that hurts its users")
+    parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--outage", action="store_true")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    console = Console(highlight=False)
+    with ended_by_signals():
+        try:
+            proof = _run(options, console)
+        except (StartFailed, TimeoutError) as error:
+            sys.exit(f"demo: {error}")
+    console.print()
+    for line in proof.lines:
+        console.print(line, soft_wrap=True)
+    console.print(f"{len(proof.lines) - len(proof.failures)} checks held, {len(proof.failures)} did not (seed {options.seed})")
+    sys.exit(1 if proof.failures else 0)
+
+
+def _run(options: argparse.Namespace, console: Console) -> Proof:
+    with Lab() as lab:
+        demo = Demo(lab, console, options.seed)
+        if console.is_terminal:
+            with Live(console=console, refresh_per_second=4) as demo.live:
+                _story(demo, options)
+        else:
+            _story(demo, options)
+        demo.recorder.stop()
+        return demo.proof
+
+
+def _story(demo: Demo, options: argparse.Namespace) -> None:
+    demo.set_up()
+    if options.fault:
+        demo.fault(options.fault)
+    elif options.outage:
+        demo.outage()
+    elif options.kill:
+        demo.kill()
+    else:
+        demo.promote()
+
+
+if __name__ == "__main__":
+    main()
