@@ -29,6 +29,10 @@ OPERATOR_NAMESPACE = "session-rollout"
 IMAGE = "session-rollout:lab"
 
 
+class KubectlFailed(Exception):
+    """kubectl said no; the message is its own."""
+
+
 class Lab:
     """Use as a context manager; `with Lab() as lab`."""
 
@@ -127,13 +131,11 @@ class Lab:
 
     def kubectl(self, *argv: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run kubectl as the administrator."""
-        return subprocess.run(
-            [self.kubectl_path, "--kubeconfig", str(self.kubeconfig), *argv],
-            input=stdin,
-            text=True,
-            capture_output=True,
-            check=check,
-        )
+        argv = (self.kubectl_path, "--kubeconfig", str(self.kubeconfig), *argv)
+        done = subprocess.run(argv, input=stdin, text=True, capture_output=True, check=False)
+        if check and done.returncode:
+            raise KubectlFailed(f"kubectl {' '.join(argv[3:])}: {done.stderr.strip()}")
+        return done
 
     def namespace(self, name: str) -> None:
         """Create a namespace and wait until Pods can be created in it."""

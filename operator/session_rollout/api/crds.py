@@ -49,10 +49,19 @@ def _fold(node: Any, definitions: dict[str, Schema]) -> Any:
             folded = {name: _fold(value, definitions) for name, value in properties.items()}
             return {**_fold(beside, definitions), "properties": folded}
         case dict():
-            return {key: _fold(value, definitions) for key, value in node.items() if key not in DROPPED}
+            return {
+                key: _fold(value, definitions)
+                for key, value in node.items()
+                if key not in DROPPED and not (key == "default" and _empty(value))
+            }
         case list():
             return [_fold(item, definitions) for item in node]
     return node
+
+
+def _empty(default: Any) -> bool:
+    """An empty list is no default: rules ask with `has()` whether somebody wrote one."""
+    return default == [] or (isinstance(default, dict) and all(_empty(value) for value in default.values()))
 
 
 def definition(*, plural: str, kind: str, short: str, spec: type[Model], status: type[Model], columns: list[Schema]) -> Schema:

@@ -53,8 +53,10 @@ def _confirm(draft: Draft) -> None:
     if flags.published_sha256 != seen:
         draft.change(flags=flags.model_copy(update={"published_sha256": seen, "published_time": draft.now}))
     current = draft.current
-    if current.stage is Stage.STEP and current.published_time is None:
-        draft.move(published_time=draft.now)
+    if current.stage not in {Stage.STEP, Stage.ROLLING_BACK} or current.published_time is not None:
+        return
+    draft.move(published_time=draft.now)
+    if current.stage is Stage.STEP:
         groups = "".join(f"+{group}" for group in current.groups)
         draft.tell(EventReason.STEP_PUBLISHED, f"{current.percent}%{groups} is published, revision {flags.revision}")
 

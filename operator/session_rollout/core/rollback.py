@@ -37,7 +37,7 @@ def _audience_left(draft: Draft) -> tuple[str, tuple[str, ...]]:
 def continue_rollback(draft: Draft) -> Ruling | None:
     """The next slower part; None when all is done and the generation has ended."""
     because = draft.current.ending_because
-    if draft.observed.published_sha256 != draft.status.flags.sha256:
+    if draft.current.published_time is None:
         return Ruling(DecisionAction.ROLL_BACK, "rolling back: publishing the flags", because)
     if running := _running_migrations(draft):
         why = f"rolling back: waits for migration {running[0]}"[:120]

@@ -1,0 +1,51 @@
+# Everything needs only Python >= 3.11 and make; the control plane of the lab comes from a cache, a download or Go.
+PYTHON ?= python3
+export UV_PYTHON_DOWNLOADS := never
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+BIN := .venv/bin
+export PYTHONPATH := operator:tests
+
+.PHONY: help setup demo lab test test-fast lint crds bench clean
+
+help:
+	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole programme on real parts, proved at its end"
+	@echo "make lab         leave the parts running and print how to reach them"
+	@echo "make test        everything; make test-fast: what needs no lab; make lint"
+	@echo "make bench       figures as JSON and a table"
+	@echo "make crds        write crds/ from the models"
+
+.uv/bin/uv:
+	@$(PYTHON) -m venv .uv && .uv/bin/pip install --quiet uv
+
+.venv/.synced: pyproject.toml uv.lock $(filter .uv/bin/uv,$(UV))
+	@$(UV) sync --frozen --quiet --python $(PYTHON)
+	@touch $@
+
+setup: .venv/.synced
+
+demo: setup
+	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(SEED),--seed $(SEED))
+
+lab: setup
+	@$(BIN)/python -m lab
+
+lint: setup
+	@$(BIN)/ruff check operator tests
+	@$(BIN)/ruff format --check --quiet operator tests
+	@$(BIN)/mypy
+
+test: lint
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage report
+
+test-fast: setup
+	@$(BIN)/python -m pytest -m "not lab"
+
+crds: setup
+	@$(BIN)/python -m session_rollout.api.crds crds
+
+bench: setup
+	@$(BIN)/python -m bench $(BENCH)
+
+clean:
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build

@@ -1,0 +1,23 @@
+"""What all tests share: the mark of tests that need the lab, and one lab for all of them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The lab with the project installed in it; started once, for the first test that needs it."""
+    with Lab() as running:
+        running.install()
+        running.namespace("default")
+        yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything that uses the lab is marked so; `-m "not lab"` is fast."""
+    for item in items:
+        if "lab" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.lab)
