@@ -1,0 +1,119 @@
+"""The kinds as the real API server sees them: the corpus, immutability, defaults, examples, printer columns and conditions.
+
+Every object goes to a real kube-apiserver as a dry run with strict field validation, which is what `kubectl apply` asks for.
+"""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from api.corpus import ACTION, BAD, BAD_ACTIONS, FINE, GOOD, spoiled
+from lab.kube import ApiError
+from lab.lab import ROOT, Lab
+
+ROLLOUTS = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrollouts"
+ACTIONS = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
+
+
+def rollout(spec: dict[str, Any], name: str = "shop") -> dict[str, Any]:
+    """An object."""
+    return {"apiVersion": "sessionrollout.dev/v1alpha1", "kind": "SessionRollout", "metadata": {"name": name}, "spec": spec}
+
+
+def action(**spec: Any) -> dict[str, Any]:
+    """An action; None removes a field."""
+    wanted = {key: value for key, value in {**ACTION, **spec}.items() if value is not None}
+    return {
+        "apiVersion": "sessionrollout.dev/v1alpha1",
+        "kind": "SessionRolloutAction",
+        "metadata": {"generateName": "shop-"},
+        "spec": wanted,
+    }
+
+
+def refusal(lab: Lab, path: str, body: dict[str, Any]) -> str:
+    """The API server's sentence; fails when it takes the object."""
+    with pytest.raises(ApiError) as caught:
+        lab.kube.create(path, body, dryRun="All", fieldValidation="Strict")
+    assert caught.value.code in {400, 422}
+    return caught.value.message
+
+
+def test_the_corpus_is_large_enough() -> None:
+    """At least 100 bad objects and 30 good ones, each with a name of its own."""
+    assert len({name for name, _, _ in BAD}) == len(BAD) >= 100
+    assert len({name for name, _ in FINE}) == len(FINE) >= 30
+
+
+@pytest.mark.parametrize(("mistake", "words"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_bad_objects_are_refused_with_the_field_and_what_is_allowed(lab: Lab, mistake: Any, words: tuple[str, ...]) -> None:
+    """The sentence names both."""
+    message = refusal(lab, ROLLOUTS, rollout(spoiled(mistake)))
+    assert [word for word in words if word not in message] == [], message
+
+
+@pytest.mark.parametrize("change", [row[1] for row in FINE], ids=[row[0] for row in FINE])
+def test_good_objects_are_taken(lab: Lab, change: Any) -> None:
+    """No rule is too strict."""
+    lab.kube.create(ROLLOUTS, rollout(spoiled(change)), dryRun="All", fieldValidation="Strict")
+
+
+@pytest.mark.parametrize(("spec", "words"), [row[1:] for row in BAD_ACTIONS], ids=[row[0] for row in BAD_ACTIONS])
+def test_bad_actions_are_refused(lab: Lab, spec: dict[str, Any], words: tuple[str, ...]) -> None:
+    """The same for what people ask for."""
+    message = refusal(lab, ACTIONS, action(**spec))
+    assert [word for word in words if word not in message] == [], message
+
+
+def test_flag_set_and_actions_are_immutable(lab: Lab) -> None:
+    """Another salt would be other users; another wish is another action."""
+    lab.kube.create(ROLLOUTS, rollout(GOOD, "immutable"))
+    with pytest.raises(ApiError, match="salts the hash"):
+        lab.kube.merge(f"{ROLLOUTS}/immutable", {"spec": {"flagSet": "other"}})
+    lab.kube.delete(f"{ROLLOUTS}/immutable")
+    name = lab.kube.create(ACTIONS, action(rollout="nobody"))["metadata"]["name"]
+    with pytest.raises(ApiError, match="cannot be changed"):
+        lab.kube.merge(f"{ACTIONS}/{name}", {"spec": {"action": "Resume"}})
+    lab.kube.delete(f"{ACTIONS}/{name}")
+
+
+def test_defaults_are_visible(lab: Lab) -> None:
+    """`kubectl get -o yaml` shows the whole intent, and no empty list that a rule would take for a word."""
+    spec = {key: GOOD[key] for key in ("flagSet", "features", "phases", "metrics", "migrations", "database")}
+    made = lab.kube.create(ROLLOUTS, rollout(spec), dryRun="All")["spec"]
+    assert (made["checkInterval"], made["prometheus"], made["bake"]) == ("30s", "default", "0s")
+    assert made["rollback"] == {"scope": "Phase", "migrations": "Keep"}
+    assert "windows" not in made
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_examples_are_taken(lab: Lab, path: Any) -> None:
+    """Every example is an object the API server accepts as it is."""
+    for document in yaml.safe_load_all(path.read_text()):
+        namespace = document["metadata"].get("namespace", "default")
+        lab.namespace(namespace)
+        plural = document["kind"].lower() + "s"
+        if document["kind"] in {"SessionRollout", "SessionRolloutAction"}:
+            where = f"/apis/sessionrollout.dev/v1alpha1/namespaces/{namespace}/{plural}"
+        else:
+            where = f"/api/v1/namespaces/{namespace}/{plural}"
+        lab.kube.create(where, document, dryRun="All", fieldValidation="Strict")
+
+
+def test_minimal_example_is_short() -> None:
+    """Under 30 lines."""
+    assert len((ROOT / "examples" / "minimal.yaml").read_text().splitlines()) < 30
+
+
+def test_crd_files_are_small_enough_for_plain_apply(lab: Lab) -> None:
+    """Below 262,144 bytes, and plain `kubectl apply` takes them."""
+    for path in sorted((ROOT / "crds").glob("*.yaml")):
+        assert path.stat().st_size < 262_144
+        assert "configured" in lab.kubectl("apply", "--dry-run=server", "-f", str(path)).stdout
+
+
+def test_status_of_an_object_is_no_way_in(lab: Lab) -> None:
+    """A status written with the object is dropped: the subresource is the only door."""
+    made = lab.kube.create(ROLLOUTS, {**rollout(GOOD), "status": {"outcome": "Promoted"}}, dryRun="All")
+    assert "status" not in made
