@@ -43,7 +43,7 @@ phases:
   criteria:
   - {metric: errors, below: 1%}
   - {name: no-worse, metric: errors, comparedTo: Baseline, increaseBelow: 5%}
-  - {metric: recovery, comparedTo: Off, decreaseBelow: 1%}
+  - {metric: recovery, comparedTo: Control, decreaseBelow: 1%}
   deadline: 1d
   verification: [{name: still-calm, metric: errors, below: 1%}]
 guards:
@@ -196,7 +196,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     # steps
     ("percent above 100", put("phases.1.steps.0.percent", 101), ("spec.phases[1].steps[0].percent", "100")),
     ("percent negative", put("phases.1.steps.0.percent", -1), ("spec.phases[1].steps[0].percent", "0")),
-    ("percent float", put("phases.1.steps.0.percent", 0.5), ("spec.phases[1].steps[0].percent", "integer or string")),
+    ("percent float", put("phases.1.steps.0.percent", 0.5), ("spec.phases[1].steps[0].percent", "integer,string")),
     ("percent text", put("phases.1.steps.0.percent", "ten"), ("spec.phases[1].steps[0].percent", "[0-9]")),
     ("percent with sign", put("phases.1.steps.0.percent", "10%"), ("spec.phases[1].steps[0].percent", "[0-9]")),
     ("percent with two decimals", put("phases.1.steps.0.percent", "0.25"), ("spec.phases[1].steps[0].percent", "[0-9]")),
@@ -248,12 +248,12 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     (
         "criterion increase without comparison",
         drop("phases.1.criteria.1.comparedTo"),
-        ("criteria[1]", "`comparedTo: Baseline` or `Off`"),
+        ("criteria[1]", "`comparedTo: Baseline` or `Control`"),
     ),
     (
         "criterion compared to yesterday",
         put("phases.1.criteria.1.comparedTo", "Yesterday"),
-        ("comparedTo", '"Baseline", "Off"'),
+        ("comparedTo", '"Baseline", "Control"'),
     ),
     ("criteria of one name", drop("phases.1.criteria.1.name"), ("spec.phases[1]", "`name` of its own")),
     (
@@ -265,7 +265,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("guard unknown metric", put("guards.0.metric", "latency"), ("guards[].metric", "one of `metrics`")),
     (
         "guard compared to off",
-        put("guards.0", {"metric": "recovery", "comparedTo": "Off", "decreaseBelow": "1%"}),
+        put("guards.0", {"metric": "recovery", "comparedTo": "Control", "decreaseBelow": "1%"}),
         ("spec.guards[0]", "must be `Baseline`"),
     ),
     ("guard action unknown", put("guards.0.onBreach", "Abort"), ("spec.guards[0].onBreach", '"Rollback", "Pause", "Warn"')),

@@ -244,11 +244,9 @@ class Demo:
 
     def _prove_rolled_back(self, phase: Object, breach: float) -> None:
         proof, status = self.proof, self.recorder.last
-        off = next(
-            one.seen
-            for one in self.recorder.documents
-            if one.seen > breach - 5 and one.document["metadata"]["phase"] == phase["name"] and self._all_off(one, phase)
-        )
+        mine = [one for one in self.recorder.documents if one.document["metadata"]["phase"] == phase["name"]]
+        on = next(number for number, one in enumerate(mine) if not self._all_off(one, phase))
+        off = next(one.seen for one in mine[on:] if self._all_off(one, phase))
         proof.check(status["outcome"] == "RolledBack", f"outcome {status['outcome']}")
         took = off - breach
         limit = CHECK_INTERVAL + 2

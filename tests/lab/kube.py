@@ -3,7 +3,9 @@
 It is not the operator's client: the lab must not see the cluster through the code it judges.
 """
 
+import atexit
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -35,7 +37,8 @@ class Kube:
         cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
         self.url = cluster["server"]
         self.config = config
-        self._directory = tempfile.TemporaryDirectory(prefix="kube-")
+        self._directory = Path(tempfile.mkdtemp(prefix="kube-"))
+        atexit.register(shutil.rmtree, self._directory, ignore_errors=True)
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.verify = str(self._file("ca", cluster["certificate-authority-data"]))
@@ -48,7 +51,7 @@ class Kube:
             )
 
     def _file(self, name: str, data: str) -> Path:
-        path = Path(self._directory.name, name)
+        path = self._directory / name
         path.write_bytes(base64.b64decode(data))
         return path
 

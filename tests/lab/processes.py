@@ -14,6 +14,7 @@ from pathlib import Path
 
 START_SECONDS = 60.0
 STOP_SECONDS = 8.0
+LAB_STOP_SECONDS = 1.0  # nothing of the lab needs to be kept
 PR_SET_PDEATHSIG = 1
 
 
@@ -50,13 +51,17 @@ class Process:
         """Whether it has not ended."""
         return self.popen.poll() is None
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to it and its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, number)
+
     def stop(
         self, *, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGKILL), grace: float = STOP_SECONDS
     ) -> None:
         """End it and its children: politely, then not."""
         for number in signals:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.popen.pid, number)
+            self.send(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.popen.wait(grace)
                 break
@@ -117,8 +122,10 @@ class Processes:
 
     def stop(self) -> None:
         """End everything, last started first."""
+        for process in reversed(self.running):
+            process.send(signal.SIGTERM)
         while self.running:
-            self.running.pop().stop()
+            self.running.pop().stop(grace=LAB_STOP_SECONDS)
 
 
 def port_open(port: int) -> bool:

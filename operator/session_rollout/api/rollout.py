@@ -66,7 +66,7 @@ class ComparedTo(StrEnum):
     """What a value is held against when not against a fixed bound."""
 
     BASELINE = "Baseline"  # the metric before the phase's first publish
-    OFF = "Off"  # the users who do not have the feature, at the same time
+    CONTROL = "Control"  # the users who do not have the feature, at the same time
 
 
 _COMPARISON = (
@@ -76,7 +76,7 @@ _COMPARISON = (
     ),
     (
         "has(self.comparedTo) == (has(self.increaseBelow) || has(self.decreaseBelow))",
-        "`comparedTo` must come with `increaseBelow` or `decreaseBelow`, and these need `comparedTo: Baseline` or `Off`",
+        "`comparedTo` must come with `increaseBelow` or `decreaseBelow`, and these need `comparedTo: Baseline` or `Control`",
     ),
 )
 
@@ -119,7 +119,7 @@ class Guard(Check):
             *_COMPARISON,
             (
                 "!has(self.comparedTo) || self.comparedTo == 'Baseline'",
-                "`comparedTo` of a guard must be `Baseline`: a guard is judged in every phase, also where nobody is off",
+                "`comparedTo` of a guard must be `Baseline`: a guard is judged in every phase, also where no control is left",
             ),
         ),
     )
@@ -221,7 +221,7 @@ class Phase(Model):
                 " ? (t.groups.size() < s.groups.size() || s.groups.all(g, g in t.groups)) : s.groups.size() >= 0))",
                 "every step must keep all `groups` of the steps before it: a user who has a feature keeps it",
             ),
-            tuple(part.format("criteria") for part in _UNIQUE_CHECKS),  # type: ignore[arg-type]
+            ("!has(self.criteria) || " + _UNIQUE_CHECKS[0].format("criteria"), _UNIQUE_CHECKS[1].format("criteria")),
         ),
     )
     name: Name

@@ -134,7 +134,7 @@ def _against_baseline(question: Question) -> Finding | None:
     )
 
 
-def _against_off(question: Question) -> Finding | None:
+def _against_control(question: Question) -> Finding | None:
     measurement = question.measurement
     assert measurement is not None
     if measurement.on is None or measurement.off is None:
@@ -165,7 +165,7 @@ _CHAIN: Final[tuple[Callable[[Question], Finding | None], ...]] = (
     _no_number,  # empty, NaN, refused, several series ...
     _against_bound,
     _against_baseline,
-    _against_off,
+    _against_control,
 )
 
 
