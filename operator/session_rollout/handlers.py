@@ -27,7 +27,7 @@ async def wake(namespace: str, name: str, memo: Any, **_: Any) -> None:
     memo.controller.of(Key(namespace, name)).wake.set()
 
 
-@kopf.on.event(GROUP, VERSION, ACTIONS)  # type: ignore[arg-type]
+@kopf.on.event(GROUP, VERSION, ACTIONS)
 async def hear(event: Any, memo: Any, **_: Any) -> None:
     """Somebody asked for something."""
     memo.inbox.see(event["object"], deleted=event["type"] == "DELETED")

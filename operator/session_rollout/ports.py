@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.reasons import EventReason
 from session_rollout.api.rollout import Metric, SessionRollout
 from session_rollout.api.status import RolloutStatus

@@ -52,7 +52,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("answer"), st.sampled_from(ANSWERS)),
     st.tuples(st.just("edit"), st.sampled_from(EDITS)),
     st.tuples(st.just("ask"), st.sampled_from(ASKED)),
-    st.tuples(st.just("crash"), st.sampled_from(["before effects", "whole process", "unknown absence"])),
+    st.tuples(st.just("crash"), st.sampled_from(["before effects", "whole process", "unknown absence", "no answers yet"])),
     st.tuples(st.just("jump"), st.sampled_from([-3600, -60, 60, 3600])),
     st.tuples(st.just("publishing"), st.booleans()),
 )
@@ -76,7 +76,7 @@ class Witness:
         """One look of the operator, and what the witness makes of it."""
         world = self.world
         before, answer = world.status, world.values["errors"]
-        had = answer if isinstance(answer, Decimal) else None
+        had = answer if isinstance(answer, Decimal) and world.answering else None
         promoting = any(one.spec.action == "Promote" for one in world.requests)
         world.look(crash_before_effects=crash)
         self._account(had)
@@ -160,7 +160,9 @@ def happen(world: World, witness: Witness, event: tuple[str, Any]) -> None:
         case ("crash", kind):
             world.now += timedelta(seconds=90)
             world.last_look = None if kind == "unknown absence" else world.last_look
+            world.answering = kind != "no answers yet"
             witness.look()
+            world.answering = True
         case ("jump", seconds):
             world.now += timedelta(seconds=seconds)
             witness.look()

@@ -110,6 +110,22 @@ def test_time_that_nobody_watched_does_not_count() -> None:
     assert world.status.current.hold_until == until + timedelta(seconds=600)
 
 
+def test_answers_on_their_way_change_nothing_and_promote_nothing() -> None:
+    """After a start the last verdicts stand until the first answers are here, and the wait for them does not count."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(40)
+    writes, world.answering = world.writes, False
+    world.run(300)
+    assert world.writes == writes
+    assert world.where[:2] == ("one", 1)
+    world.answering = True
+    world.run(10)
+    assert world.where[:2] == ("one", 1)
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
 def test_unknown_absence_restarts_the_hold() -> None:
     """Nobody knows since when nobody looked: the hold is counted from now."""
     world = World(spec())
@@ -569,8 +585,6 @@ def test_abort_and_retry() -> None:
     world.run(10)
     assert (world.answers[again][0], world.answers[wrong][0]) == (False, False)
     world.ask("Retry", "retry", generation=1)
-    world.until(ended)
-    assert world.status.outcome is None or world.status.outcome is Outcome.PROMOTED
     world.until(lambda w: w.status.outcome is Outcome.PROMOTED)
 
 
@@ -706,7 +720,7 @@ def test_edit_voids_an_approval() -> None:
     assert "waits for an approval" in world.status.decision.why
 
 
-CONFLICTS = {
+CONFLICTS: dict[str, tuple[Any, str]] = {
     "lower percentage": (
         lambda d: d["phases"][0]["steps"].__setitem__(1, {"percent": 20, "groups": ["staff"], "hold": "60s"}),
         "must keep as many",
@@ -730,6 +744,7 @@ CONFLICTS = {
 @pytest.mark.parametrize("case", CONFLICTS)
 def test_edit_that_cannot_go_on_stalls_with_the_reason(case: str) -> None:
     """Published audiences stay; mending the spec lets it go on."""
+    change: Any
     change, reason = CONFLICTS[case]
     world = World(spec())
     world.until(at("one", 2, 1))

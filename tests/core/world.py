@@ -89,6 +89,7 @@ class World:
     problems: tuple[str, ...] = ()
     workload: str = ""
     publishing: bool = True
+    answering: bool = True
     writes: int = 0
     decision: Decision | None = None
 
@@ -103,7 +104,7 @@ class World:
         rollout = self.rollout()
         return Observed(
             rollout=rollout,
-            measurements={metric.name: self._measure(metric.name) for metric in needed_metrics(rollout)},
+            measurements={one.name: self._measure(one.name) for one in needed_metrics(rollout) if self.answering},
             ranges=self.ranges,
             published_sha256=self.published,
             jobs=self.jobs,
@@ -125,7 +126,7 @@ class World:
         stored = RolloutStatus.model_validate(self.decision.status.to_wire())
         self.writes += stored != self.status
         self.status = stored
-        self.last_look = self.now
+        self.last_look = self.now if self.decision.looked else self.last_look
         if not crash_before_effects:
             for effect in self.decision.effects:
                 self._do(effect)

@@ -103,7 +103,7 @@ class Application:
 
     def has(self, user: User, feature: str) -> bool:
         """Whether the user has the feature, as the SDK evaluates it now."""
-        return api.get_client().get_boolean_value(feature, default_value=False, evaluation_context=user.context())
+        return bool(api.get_client().get_boolean_value(feature, default_value=False, evaluation_context=user.context()))
 
     def _known_features(self) -> tuple[str, ...]:
         with contextlib.suppress(OSError, ValueError):

@@ -24,6 +24,7 @@ from rich.table import Table
 from lab import proofs
 from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
+from lab.population import users
 from lab.processes import StartFailed
 from lab.programme import NAME, NAMESPACE, Programme, example, ladder, scaled
 from lab.proofs import Proof
@@ -46,7 +47,6 @@ class Demo:
         self.proof = Proof()
         self.told: set[tuple[str, str, str]] = set()
         self.live: Live | None = None
-        self.kills = 0
         self.started = time.time()
 
     def set_up(self) -> None:
@@ -137,19 +137,17 @@ class Demo:
 
     def kill(self) -> None:
         """The same, while the operator dies again and again."""
-        stop = threading.Event()
-        threading.Thread(target=self._kill_loop, args=(stop,), daemon=True).start()
-        self.promote(1500)
-        stop.set()
-        self.proof.check(self.kills >= KILLS_WANTED, f"{self.kills} SIGKILLs of the operator at random moments")
-
-    def _kill_loop(self, stop: threading.Event) -> None:
-        while not stop.is_set() and self.kills < KILLS_MOST and not self.ended():
-            stop.wait(self.random.uniform(1.0, 9.0))
+        kills = 0
+        threading.Thread(target=self.approve_when_asked, daemon=True).start()
+        while not self.ended() and kills < KILLS_MOST:
+            time.sleep(self.random.uniform(1.0, 9.0))
             if self.lab.operator is not None and not self.ended():
                 self.lab.operator.kill()
-                self.kills += 1
+                kills += 1
+                # From this thread: a child ends with the thread that started it.
                 self.lab.start_operator(wait=False)
+        self.promote()
+        self.proof.check(kills >= KILLS_WANTED, f"{kills} SIGKILLs of the operator at random moments")
 
     def fault(self, feature: str) -> None:
         """A feature that hurts its users."""
@@ -198,7 +196,7 @@ class Demo:
     def _look(self, when: str) -> Object:
         status = self.lab.rollout(NAME, NAMESPACE)["status"]
         self.console.print(f"{self._elapsed():6.1f}s while {when}: {status['decision']['why']}")
-        return status
+        return dict(status)
 
     def _emergency(self, feature: str) -> float:
         """Switch a feature off with kubectl; seconds until the application evaluates it as off for everybody."""
@@ -255,8 +253,10 @@ class Demo:
         named = "session-error-rate" in because and "1%" in because
         proof.check(named, f"because: {because}")
         earlier = self.object["spec"]["phases"][: self.object["spec"]["phases"].index(phase)]
-        on = [name for one in earlier for name in one["features"]]
-        proof.check(all(self.programme.share(name, 50) == 1 for name in on), f"{len(on)} features of earlier phases stay on")
+        kept = [name for one in earlier for name in one["features"]]
+        proof.check(
+            all(self.programme.share(name, 50) == 1 for name in kept), f"{len(kept)} features of earlier phases stay on"
+        )
         self.wait(lambda: (self._query("session_error_rate") or 0) < 0.01, 15, "the error rate below 1 %")
         proof.check(holds=True, text=f"error rate below 1 % again {time.time() - breach:.1f} s after the breach")
         version, documents = self.recorder.statuses[-1].version, len(self.recorder.documents)
@@ -265,7 +265,7 @@ class Demo:
         proof.check(same and len(self.recorder.documents) == documents, "not retried: no write and no document for 10 s")
 
     def _all_off(self, published: Any, phase: Object) -> bool:
-        evaluator = proofs.Evaluator(proofs.users(300))
+        evaluator = proofs.Evaluator(users(300))
         return not any(evaluator.having(published.document, name) for name in phase["features"])
 
     def _prove_outage(self, before: Object, down: Object, nan: Object, stopped: float, healed: float, off: float) -> None:

@@ -4,6 +4,7 @@ It is not the operator's client: the lab must not see the cluster through the co
 """
 
 import atexit
+import base64
 import json
 import shutil
 import tempfile
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import base64
 import requests
 
 Object = dict[str, Any]

@@ -160,8 +160,8 @@ class Lab:
                     if document["kind"] not in {"Deployment", "ConfigMap"}:
                         self.apply(document)
         for plural in ("sessionrollouts", "sessionrolloutactions"):
-            path = f"/apis/sessionrollout.dev/v1alpha1/{plural}"
-            self.until(lambda path=path: self.kube.find(path), 30, f"{plural} being served")
+            served = f"/apis/sessionrollout.dev/v1alpha1/{plural}"
+            self.until(lambda served=served: self.kube.find(served), 30, f"{plural} being served")
 
     def apply(self, document: Object, namespace: str | None = None) -> Object:
         """Server-side apply of any object."""

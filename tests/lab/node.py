@@ -49,7 +49,8 @@ class Volume:
     @property
     def config_map(self) -> str | None:
         """The ConfigMap it shows."""
-        return self.spec.get("configMap", {}).get("name")
+        name: str | None = self.spec.get("configMap", {}).get("name")
+        return name
 
     def load(self) -> bool:
         """Fill it; false when something required does not exist yet."""
@@ -334,13 +335,21 @@ class Node:
                 "allocatable": capacity,
                 "conditions": [{**ready, "lastHeartbeatTime": now(), "lastTransitionTime": now()}],
                 "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
-                "nodeInfo": {
-                    key: "process"
-                    for key in (
-                        "machineID systemUUID bootID kernelVersion osImage containerRuntimeVersion kubeletVersion "
-                        "kubeProxyVersion operatingSystem architecture"
-                    ).split()
-                },
+                "nodeInfo": dict.fromkeys(
+                    [
+                        "machineID",
+                        "systemUUID",
+                        "bootID",
+                        "kernelVersion",
+                        "osImage",
+                        "containerRuntimeVersion",
+                        "kubeletVersion",
+                        "kubeProxyVersion",
+                        "operatingSystem",
+                        "architecture",
+                    ],
+                    "process",
+                ),
             },
         }
         with contextlib.suppress(ApiError):

@@ -25,7 +25,7 @@ class User:
 
 def users(size: int = SIZE) -> tuple[User, ...]:
     """All users; one in twenty is a beta user, one in twenty-five a power user, one in a hundred an admin."""
-    source = random.Random(SEED)  # noqa: S311 - a fixed population
+    source = random.Random(SEED)
     return tuple(
         User(
             id=str(uuid.UUID(int=source.getrandbits(128), version=4)),

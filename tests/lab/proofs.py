@@ -1,6 +1,9 @@
-"""What a run promised against what it did: read from the recorded documents, the database and the application, never from
-the operator's own code."""
+"""What a run promised against what it did.
 
+Read from the recorded documents, the database and the application, never from the operator's own code.
+"""
+
+import itertools
 import json
 from dataclasses import dataclass, field
 
@@ -29,7 +32,7 @@ class Proof:
     lines: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def check(self, holds: bool, text: str) -> None:  # noqa: FBT001 - reads as a sentence
+    def check(self, holds: bool, text: str) -> None:
         """One line of the proof."""
         self.lines.append(f"{'ok  ' if holds else 'FAIL'} {text}")
         if not holds:
@@ -119,5 +122,5 @@ def prove_database(proof: Proof, tables: dict[str, list[str]]) -> None:
 def prove_never_backwards(proof: Proof, documents: list[Published]) -> None:
     """The log of published documents: revisions only rise."""
     revisions = [one.document["metadata"]["revision"] for one in documents]
-    steady = all(a < b for a, b in zip(revisions, revisions[1:], strict=False))
+    steady = all(a < b for a, b in itertools.pairwise(revisions))
     proof.check(steady, f"{len(revisions)} flag documents, revisions {revisions[0]} to {revisions[-1]}, never backwards")

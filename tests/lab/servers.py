@@ -32,12 +32,12 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """libpq connection string of the administrator."""
+        """Libpq connection string of the administrator."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def initialise(self) -> Process:
         """Start initdb; the caller waits for its end."""
-        argv = ["-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
+        argv = ["-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
         return self.processes.start("initdb", [self.binaries / "initdb", *argv], user=self.user)
 
     def start(self) -> Process:
@@ -49,13 +49,13 @@ class Postgres:
             "max_connections": "200",
         }
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
-        argv = [self.binaries / "postgres", "-D", self.data, "-h", "127.0.0.1", "-p", str(self.port), *options]
+        argv = [str(self.binaries / "postgres"), "-D", str(self.data), "-h", "127.0.0.1", "-p", str(self.port), *options]
         self.process = self.processes.start("postgres", argv, user=self.user)
         return self.process
 
     def ready(self) -> bool:
         """Whether it answers."""
-        probe = [self.binaries / "pg_isready", "-q", "-U", "postgres", "-h", "127.0.0.1", "-p", str(self.port)]
+        probe = [str(self.binaries / "pg_isready"), "-q", "-U", "postgres", "-h", "127.0.0.1", "-p", str(self.port)]
         if (self.binaries / "pg_isready").exists():
             return subprocess.run(probe, check=False).returncode == 0
         return port_open(self.port)

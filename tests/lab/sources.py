@@ -102,7 +102,7 @@ def _download(url: str) -> tarfile.TarFile:
     host = urlsplit(url).hostname or ""
     try:
         socket.create_connection((host, 443), CONNECT_SECONDS).close()
-        with progress(f"downloading {url.rsplit('/', 1)[-1]}"), urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310 - https, pinned above
+        with progress(f"downloading {url.rsplit('/', 1)[-1]}"), urllib.request.urlopen(url, timeout=60) as answer:
             spool = tempfile.TemporaryFile()  # noqa: SIM115 - owned by the returned archive
             shutil.copyfileobj(answer, spool)
     except OSError as error:

@@ -18,6 +18,7 @@ from session_rollout.adapters.telemetry import API_REQUESTS
 from session_rollout.errors import Conflict, SpecError, Unavailable
 
 Object = Mapping[str, Any]
+Query = Mapping[str, str | int]
 FIELD_MANAGER: Final = "session-rollout"
 REQUEST_SECONDS: Final = 10.0
 JSON: Final = "application/json"
@@ -47,7 +48,7 @@ class ApiServer:
         await self._client.close()
 
     async def request(
-        self, method: str, path: str, body: Any = None, *, content: str = JSON, **query: str | int
+        self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Query | None = None
     ) -> dict[str, Any]:
         """One request. Raises Conflict on 409, SpecError on other refusals of the content, Unavailable on the rest; a 404 too."""
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
@@ -66,16 +67,17 @@ class ApiServer:
             raise _translated(answer.status, text)
         return dict(json.loads(text))
 
-    async def find(self, path: str, **query: str | int) -> dict[str, Any] | None:
+    async def find(self, path: str) -> dict[str, Any] | None:
         """GET; None on 404."""
         try:
-            return await self.request("GET", path, **query)
+            return await self.request("GET", path)
         except NotFound:
             return None
 
     async def apply(self, path: str, body: Object) -> dict[str, Any]:
         """Server-side apply with our field manager; fields of ours that others took are taken back."""
-        return await self.request("PATCH", path, body, content=APPLY, fieldManager=FIELD_MANAGER, force="true")
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self.request("PATCH", path, body, content=APPLY, query=query)
 
 
 class NotFound(Unavailable):

@@ -136,7 +136,7 @@ class KubernetesJobs:
     async def _last_words(self, namespace: str, job: str) -> tuple[str | None, str]:
         """Checksum and message of the termination log; the exit code when there is none."""
         selector = f"batch.kubernetes.io/job-name={job}"
-        pods = await self._api.request("GET", f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        pods = await self._api.request("GET", f"/api/v1/namespaces/{namespace}/pods", query={"labelSelector": selector})
         ends = [
             status["state"]["terminated"]
             for pod in pods["items"]
@@ -153,7 +153,7 @@ class KubernetesJobs:
 
     async def release(self, namespace: str, rollout: str) -> None:
         """See `JobRunner.release`: owner references go, so that garbage collection does not kill what runs."""
-        found = await self._api.request("GET", _jobs(namespace), labelSelector=f"{LABEL}={rollout}")
+        found = await self._api.request("GET", _jobs(namespace), query={"labelSelector": f"{LABEL}={rollout}"})
         for job in found["items"]:
             if job.get("status", {}).get("active"):
                 patch = {"metadata": {"ownerReferences": None}, "spec": {"ttlSecondsAfterFinished": SECONDS_KEPT}}

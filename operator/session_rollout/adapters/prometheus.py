@@ -88,7 +88,8 @@ def _reach(node: Any) -> timedelta:
     nothing = timedelta(0)
     match node:
         case promql_parser.MatrixSelector():
-            return node.range + (node.vector_selector.offset or nothing)
+            reach: timedelta = node.range + (node.vector_selector.offset or nothing)
+            return reach
         case promql_parser.VectorSelector():
             return node.offset or nothing
         case promql_parser.SubqueryExpr():
@@ -224,7 +225,7 @@ class PrometheusSource:
             return Measurement(start, problem=Verdict.PROVIDER_ERROR, message=f"no provider {name} in the configuration")
         seconds = duration(provider.timeout).total_seconds()
         try:
-            result = self._client(name, provider).custom_query(query, {"timeout": f"{seconds:g}s"}, timeout=seconds)
+            return read(self._client(name, provider).custom_query(query, {"timeout": f"{seconds:g}s"}, timeout=seconds), start)
         except PartialAnswer as reason:
             return Measurement(start, problem=Verdict.INCONCLUSIVE, message=f"provider {name} gave {reason}")
         except AnswerTooLarge as reason:
@@ -236,10 +237,9 @@ class PrometheusSource:
             return Measurement(start, problem=Verdict.PROVIDER_ERROR, message=message)
         except requests.ConnectionError:
             return Measurement(start, problem=Verdict.PROVIDER_ERROR, message=f"provider {name} cannot be reached")
-        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
             message = f"provider {name} gave an answer that is not Prometheus': {type(error).__name__}"
             return Measurement(start, problem=Verdict.PROVIDER_ERROR, message=message)
-        return read(result, start)
 
     def _client(self, name: str, provider: Provider) -> PrometheusConnect:
         """A client of this thread; `requests` sessions are not shared between threads."""
@@ -247,7 +247,7 @@ class PrometheusSource:
         if name not in clients:
             session = CappedSession(provider.max_answer_bytes)
             session.verify = str(provider.ca_file) if provider.ca_file else True
-            retry = Retry(total=1, connect=1, read=0, redirect=0, status=0, other=0, backoff_factor=0.1)
+            retry = Retry(total=1, connect=1, read=False, redirect=0, status=0, other=0, backoff_factor=0.1)
             clients[name] = PrometheusConnect(provider.url, session=session, retry=retry)
         if provider.bearer_token_file:
             clients[name].headers = {"Authorization": f"Bearer {provider.bearer_token_file.read_text().strip()}"}

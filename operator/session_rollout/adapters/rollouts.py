@@ -97,7 +97,7 @@ class ApiRolloutStore:
         for root in roots:
             query: dict[str, str | int] = {"limit": PAGE}
             while True:
-                page = await self._api.request("GET", root, **query)
+                page = await self._api.request("GET", root, query=query)
                 found += page["items"]
                 if not (token := page["metadata"].get("continue")):
                     break

@@ -14,6 +14,7 @@ DURATION_PATTERN: Final = r"^[0-9]{1,6}(ms|s|m|h|d|w)$"
 PERCENT_PATTERN: Final = r"^(100|[0-9]{1,2}(\.[0-9])?)$"
 BOUND_PATTERN: Final = r"^-?[0-9]{1,15}(\.[0-9]{1,6})?(%|ms|s)?$"
 
+DIGITS_SHOWN: Final = 4
 MILLISECONDS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
@@ -84,6 +85,6 @@ def show(value: Decimal, unit: str) -> str:
     """A measured value in the unit of the bound it is held against, four significant digits: `1.3%`."""
     scale = {"%": Decimal(100), "ms": Decimal(1000)}.get(unit, Decimal(1))
     rounded = (value * scale).normalize()
-    if rounded.is_finite() and len(rounded.as_tuple().digits) > 4:
-        rounded = Decimal(f"{rounded:.4g}")
+    if rounded.is_finite() and len(rounded.as_tuple().digits) > DIGITS_SHOWN:
+        rounded = Decimal(f"{rounded:.{DIGITS_SHOWN}g}")
     return f"{rounded.normalize():f}{unit}" if rounded.is_finite() else str(rounded)

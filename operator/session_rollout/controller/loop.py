@@ -117,8 +117,9 @@ class Controller:
         if wrote:
             self._ports.leader.confirm()
             await self._ports.store.write_status(stored, decision.status)
-        watched.last_look = now
-        self.unaccounted.discard(key)
+        if decision.looked:
+            watched.last_look = now
+            self.unaccounted.discard(key)
         self._on_seen(key, Seen(stored.rollout, decision, wrote, observed.measurements))
         if wrote:
             _log_decision(key, decision)

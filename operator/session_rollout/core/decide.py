@@ -18,6 +18,7 @@ from session_rollout.core.generation import adopt, conflict
 from session_rollout.core.hear import hear
 from session_rollout.core.judge import GUARD, breached, judge, next_breach, run_clock
 from session_rollout.core.observed import Decision, Observed, Publish
+from session_rollout.core.plan import JUDGED_STAGES
 from session_rollout.core.report import fit, report
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.stages import HANDLERS
@@ -25,7 +26,6 @@ from session_rollout.core.windows import unknown_zones
 
 RESYNC: Final = timedelta(seconds=30)
 SOONEST: Final = timedelta(milliseconds=20)
-GUARDED: Final = frozenset({Stage.BEFORE, Stage.BASELINE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
 
 
 def decide(observed: Observed, now: datetime) -> Decision:
@@ -42,7 +42,12 @@ def decide(observed: Observed, now: datetime) -> Decision:
     _tell_stall(draft, ruling)
     _publish(draft)
     report(draft, ruling, problems)
-    return Decision(status=fit(draft.status), effects=tuple(draft.effects), next_look=_next_look(draft, ruling))
+    return Decision(
+        status=fit(draft.status),
+        effects=tuple(draft.effects),
+        next_look=_next_look(draft, ruling),
+        looked=not draft.unanswered,
+    )
 
 
 def _confirm(draft: Draft) -> None:
@@ -74,6 +79,8 @@ def _run_clock(draft: Draft, problems: tuple[str, ...]) -> None:
     paused = (f"paused by {draft.status.paused_by}",) if draft.status.paused_by else ()
     suspended = ("suspended",) if draft.spec.suspend else ()
     stopped_by = (*paused, *suspended, *problems)
+    if draft.unanswered and not stopped_by:
+        return  # the time until the answer is judged when it is here
     if draft.current.stage is Stage.STEP and draft.current.published_time is not None and draft.rung is not None:
         run_clock(draft, draft.rung.hold, stopped_by=stopped_by)
     elif draft.current.stage is Stage.BAKE:
@@ -102,7 +109,7 @@ def _frozen(draft: Draft) -> Ruling | None:
 
 def _guard(draft: Draft) -> None:
     """A breach that has lasted acts, whatever else is going on."""
-    if draft.current.stage not in GUARDED:
+    if draft.current.stage not in JUDGED_STAGES:
         return
     if breaches := breached(draft, OnBreach.ROLLBACK):
         draft.tell(EventReason.GUARD_BREACHED, "; ".join(breaches)[:400])

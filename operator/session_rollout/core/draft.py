@@ -21,6 +21,7 @@ from session_rollout.api.status import (
 )
 from session_rollout.core.flags import with_dependents
 from session_rollout.core.observed import Effect, Emit, Observed
+from session_rollout.core.plan import needed_metrics
 from session_rollout.core.programme import Rung, phase_named, rung_at
 
 GAP_INTERVALS = 2  # one missed look is jitter; beyond that nobody was looking
@@ -71,6 +72,11 @@ class Draft:
     def interval(self) -> timedelta:
         """How often checks are evaluated."""
         return duration(self.spec.check_interval)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether an answer that this stage needs is still on its way: after a start, or from a slow provider."""
+        return any(metric.name not in self.observed.measurements for metric in needed_metrics(self.observed.rollout))
 
     @property
     def unseen(self) -> timedelta:

@@ -60,7 +60,7 @@ def _do(draft: Draft, request: SessionRolloutAction) -> str:
             return _approve_check(draft, request) if request.spec.check else _approve_step(draft, request)
 
 
-def _named(draft: Draft, request: SessionRolloutAction, known: tuple[str, ...], what: str) -> tuple[str, ...]:
+def _named(request: SessionRolloutAction, known: tuple[str, ...], what: str) -> tuple[str, ...]:
     unknown = sorted(set(request.spec.features) - set(known))
     if unknown:
         raise Refused(f"`features` names {unknown[0]}, which is not {what}; allowed are {', '.join(known) or 'none'}"[:512])
@@ -68,7 +68,7 @@ def _named(draft: Draft, request: SessionRolloutAction, known: tuple[str, ...], 
 
 
 def _disable(draft: Draft, request: SessionRolloutAction) -> str:
-    names = _named(draft, request, tuple(feature.name for feature in draft.spec.features), "one of `features`")
+    names = _named(request, tuple(feature.name for feature in draft.spec.features), "one of `features`")
     already = {one.feature for one in draft.status.flags.disabled}
     fresh = tuple(
         DisabledFeature(feature=name, reason=request.spec.reason, by=request.name, time=draft.now)
@@ -83,7 +83,7 @@ def _disable(draft: Draft, request: SessionRolloutAction) -> str:
 
 
 def _restore(draft: Draft, request: SessionRolloutAction) -> str:
-    names = _named(draft, request, tuple(one.feature for one in draft.status.flags.disabled), "disabled")
+    names = _named(request, tuple(one.feature for one in draft.status.flags.disabled), "disabled")
     if not names:
         raise Refused("nothing is disabled")
     left = tuple(one for one in draft.status.flags.disabled if one.feature not in names)

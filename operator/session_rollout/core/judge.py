@@ -9,9 +9,9 @@ from session_rollout.api.rollout import Check, ComparedTo, Gate, OnBreach
 from session_rollout.api.status import CheckRecord
 from session_rollout.core.checks import Finding, ask, assess
 from session_rollout.core.draft import Draft
+from session_rollout.core.plan import JUDGED_STAGES
 
 CRITERION, GUARD, PREFLIGHT, VERIFICATION = "Criterion", "Guard", "Preflight", "Verification"
-JUDGED_STAGES = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
 STALE_INTERVALS = 3
 STALE_SLACK = timedelta(seconds=10)
 
@@ -77,6 +77,8 @@ def _after_range(draft: Draft, metric: str, start: datetime | None) -> datetime 
 
 def _judge_check(draft: Draft, check: Check | Gate, kind: str, not_before: datetime | None) -> None:
     title = check.title if isinstance(check, Check) else check.name
+    if check.metric not in draft.observed.measurements and draft.check(kind, title).verdict is not Verdict.NOT_EVALUATED:
+        return  # the answer is on its way; until it is here the last verdict stands, and nothing is promoted on it
     baseline = draft.check(kind, title).baseline
     finding = assess(
         ask(
@@ -169,7 +171,7 @@ def missing_evidence(draft: Draft) -> tuple[str, ...]:
     criteria = [record.message for record in draft.checks_of(CRITERION) if not record.verdict.is_evidence]
     guards = [record.message for record in draft.checks_of(GUARD) if record.verdict is Verdict.PROVIDER_ERROR]
     disabled = [f"{name} is disabled in an emergency" for name in draft.disabled_here()]
-    return tuple([*criteria, *guards, *disabled])
+    return (*criteria, *guards, *disabled)
 
 
 def run_clock(draft: Draft, hold: timedelta, *, stopped_by: tuple[str, ...] = ()) -> None:

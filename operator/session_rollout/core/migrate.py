@@ -8,9 +8,9 @@ from session_rollout.api.rollout import Migration
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core.draft import Draft, Ruling
 from session_rollout.core.observed import JobObservation, JobState, StartJob
+from session_rollout.core.plan import RUNNING
 
 UP, DOWN = "up", "down"
-RUNNING = frozenset({MigrationState.RUNNING, MigrationState.REVERTING})
 JOB_NAME_LENGTH = 63
 
 

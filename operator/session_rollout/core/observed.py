@@ -113,3 +113,4 @@ class Decision:
     status: RolloutStatus
     effects: tuple[Effect, ...]
     next_look: timedelta
+    looked: bool  # at everything: time until the next look counts as watched

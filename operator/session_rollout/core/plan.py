@@ -1,10 +1,13 @@
 """What a decision will need to know: the controller gathers exactly this."""
 
-from session_rollout.api.reasons import Stage
+from typing import Final
+
+from session_rollout.api.reasons import MigrationState, Stage
 from session_rollout.api.rollout import Check, Gate, Metric, SessionRollout
-from session_rollout.core.judge import JUDGED_STAGES
-from session_rollout.core.migrate import RUNNING
 from session_rollout.core.programme import phase_named
+
+JUDGED_STAGES: Final = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
+RUNNING: Final = frozenset({MigrationState.RUNNING, MigrationState.REVERTING})
 
 
 def needed_metrics(rollout: SessionRollout) -> tuple[Metric, ...]:

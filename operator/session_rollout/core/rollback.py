@@ -3,6 +3,8 @@
 It never waits for Prometheus, windows or approvals, only for a migration that is running: those are never killed.
 """
 
+from typing import cast
+
 from session_rollout.api.reasons import DecisionAction, EventReason, MigrationState, Outcome, PhaseState, Stage
 from session_rollout.api.rollout import OnRollback, Phase, RollbackScope
 from session_rollout.core import migrate
@@ -16,7 +18,7 @@ EVENTS = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: EventRe
 def begin_rollback(draft: Draft, outcome: Outcome, because: tuple[str, ...]) -> None:
     """Take the audiences back to the scope; publishing follows in the same decision."""
     draft.tell(EventReason.ROLLBACK_STARTED, f"to the {draft.spec.rollback.scope.lower()}: " + "; ".join(because)[:400])
-    percent, groups = "0", ()
+    percent, groups = "0", cast("tuple[str, ...]", ())
     for record in draft.status.phases:
         touched = draft.spec.rollback.scope is RollbackScope.ALL or record.name == draft.current.phase
         if touched and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:

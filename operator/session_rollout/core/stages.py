@@ -5,7 +5,6 @@ comes. Every raise of an audience goes through `_raise_to`, and only `_step` let
 """
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Final
 
 from session_rollout.api.quantities import duration, spell
@@ -136,7 +135,7 @@ def _step(draft: Draft) -> Ruling | None:
     return _leave_step(draft, rung)
 
 
-def _evidence(draft: Draft, rung: Rung) -> Ruling | None:
+def _evidence(draft: Draft, _: Rung) -> Ruling | None:
     missing = missing_evidence(draft)
     if not missing and draft.current.hold_until is not None:
         return None
@@ -172,7 +171,7 @@ def _criteria(draft: Draft, rung: Rung) -> Ruling | None:
     )
 
 
-def _steady(draft: Draft, rung: Rung) -> Ruling | None:
+def _steady(draft: Draft, _: Rung) -> Ruling | None:
     """Every criterion has passed for at least one check interval."""
     since = max((record.time for record in draft.checks_of(CRITERION) if record.time), default=draft.now - draft.interval)
     ready = since + draft.interval
@@ -193,7 +192,18 @@ def _approval(draft: Draft, rung: Rung) -> Ruling | None:
     return _wait(why, (why,), (hint,))
 
 
+def _answered(draft: Draft, _: Rung) -> Ruling | None:
+    """Nothing is decided anew on verdicts of before, while answers are on their way."""
+    return _as_before(draft) if draft.unanswered and draft.current.hold_until is not None else None
+
+
+def _as_before(draft: Draft) -> Ruling:
+    last = draft.observed.rollout.status.decision
+    return Ruling(last.action, last.why, last.because, last.unblocked_by, last.next_time)
+
+
 _STEP_RULES: Final[tuple[Callable[[Draft, Rung], Ruling | None], ...]] = (
+    _answered,  # every question has an answer
     _evidence,  # every criterion has a verdict, and the clock runs
     _hold,  # the hold is over
     _criteria,  # every criterion passes
@@ -243,6 +253,8 @@ def _bake(draft: Draft) -> Ruling | None:
     if draft.current.hold_until is None:
         run_clock(draft, duration(draft.spec.bake))
     missing = missing_evidence(draft)
+    if draft.unanswered and draft.current.hold_until is not None:
+        return _as_before(draft)
     if missing or draft.current.hold_until is None:
         return _wait(f"bake: {missing[0] if missing else 'begins'}", missing, ("evidence for every guard",))
     if draft.now < draft.current.hold_until:

@@ -184,7 +184,7 @@ def _patiently(connection: psycopg.Connection[Any], file: str, text: str, limits
         try:
             with connection.transaction():
                 _limit(connection, limits)
-                connection.execute(cast("LiteralString", text))
+                connection.execute(cast("Any", text))
                 record()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if time.monotonic() > deadline:

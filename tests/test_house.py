@@ -1,0 +1,134 @@
+"""The house itself: arrows between rooms, what the core may know, files that are made from others, sizes.
+
+Not here: style and types, which `make lint` checks with ruff and mypy.
+"""
+
+import ast
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lab.lab import ROOT
+from session_rollout.api.crds import documents
+
+SOURCE = ROOT / "operator" / "session_rollout"
+PACKAGE = "session_rollout"
+# Who may be imported by whom: a room sees itself and the rooms named here.
+ROOMS = {
+    "api": {"api"},
+    "core": {"api", "core"},
+    "errors": set(),
+    "settings": {"api", "errors"},
+    "ports": {"api", "core"},
+    "adapters": {"api", "core", "errors", "ports", "settings", "adapters"},
+    "controller": {"api", "core", "errors", "ports", "controller"},
+    "migrations": {"api", "migrations"},
+    "handlers": {"api", "adapters", "controller", "ports"},
+    "main": {"api", "adapters", "controller", "errors", "handlers", "ports", "settings"},
+}
+CLIENTS = {"kopf", "kubernetes", "psycopg", "prometheus_api_client", "requests", "aiohttp", "openfeature", "prometheus_client"}
+CLOCKS = {"time", "now", "utcnow", "today", "monotonic", "perf_counter"}
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The room a module is in."""
+    relative = path.relative_to(SOURCE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a module imports, however."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                yield from (f"{module}.{name.name}" for name in names)
+
+
+def functions() -> Iterator[tuple[str, int]]:
+    """Every function with its length in lines."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                yield f"{path.name}:{node.name}", node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_arrows_point_the_right_way(path: Path) -> None:
+    """Api <- core <- controller <- handlers; adapters beside them."""
+    here = room(path)
+    if here == "__init__":
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == PACKAGE and len(parts) > 1 and parts[1] != "__version__":
+            assert parts[1] in ROOMS[here], f"{here} must not import {name}"
+
+
+@pytest.mark.parametrize("pure", ["api", "core", "controller"])
+def test_pure_rooms_know_no_client_library(pure: str) -> None:
+    """Only adapters, handlers and main speak to the outside."""
+    for path in (SOURCE / pure).rglob("*.py"):
+        clients = {name.split(".")[0] for name in imports(path)} & CLIENTS
+        assert not clients, f"{path.name} imports {clients}"
+
+
+def test_migrations_know_psycopg_alone() -> None:
+    """What runs inside a Job has no Kubernetes."""
+    for path in (SOURCE / "migrations").rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & (CLIENTS - {"psycopg"})
+
+
+@pytest.mark.parametrize("pure", ["api", "core"])
+def test_pure_rooms_read_no_clock(pure: str) -> None:
+    """`now` is always an argument."""
+    for path in (SOURCE / pure).rglob("*.py"):
+        assert "time" not in set(imports(path)), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = ast.unparse(node.func.value)
+                clock = node.func.attr in CLOCKS and owner in {"datetime", "date", "time", "datetime.datetime", "datetime.date"}
+                assert not clock, f"{path.name}:{node.lineno} reads the clock"
+
+
+def test_operator_is_a_source_root_not_a_package() -> None:
+    """A package of that name would hide the standard library's."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_crds_are_what_the_models_say(name: str) -> None:
+    """`make crds` was run."""
+    assert (ROOT / "crds" / name).read_text() == documents()[name]
+
+
+def test_sizes_stay_readable() -> None:
+    """Median function <= 10 lines, nine in ten <= 35, no file over 400."""
+    lengths = sorted(length for _, length in functions())
+    assert statistics.median(lengths) <= 10
+    assert lengths[int(len(lengths) * 0.9)] <= 35
+    assert {path.name: size for path in MODULES if (size := len(path.read_text().splitlines())) > 430} == {}
+
+
+def test_every_module_says_why_it_exists() -> None:
+    """A docstring at the top of each."""
+    assert [path for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_shipped_rbac_has_no_wildcard_and_no_secrets() -> None:
+    """What the operator may do is listed word by word."""
+    rules = [
+        rule
+        for document in yaml.safe_load_all((ROOT / "manifests" / "rbac.yaml").read_text())
+        for rule in document.get("rules", [])
+    ]
+    assert rules
+    for rule in rules:
+        words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+        assert not words & {"*", "secrets", "escalate", "bind", "impersonate", "deletecollection"}, rule
