@@ -87,7 +87,7 @@ def test_defaults_are_visible(lab: Lab) -> None:
     assert "windows" not in made
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda path: path.name)
 def test_examples_are_taken(lab: Lab, path: Any) -> None:
     """Every example is an object the API server accepts as it is."""
     for document in yaml.safe_load_all(path.read_text()):

@@ -88,12 +88,11 @@ def _reach(node: Any) -> timedelta:
     nothing = timedelta(0)
     match node:
         case promql_parser.MatrixSelector():
-            reach: timedelta = node.range + (node.vector_selector.offset or nothing)
-            return reach
+            return (node.range or nothing) + (node.vector_selector.offset or nothing)
         case promql_parser.VectorSelector():
             return node.offset or nothing
         case promql_parser.SubqueryExpr():
-            return node.range + (node.offset or nothing) + _reach(node.expr)
+            return (node.range or nothing) + (node.offset or nothing) + _reach(node.expr)
         case promql_parser.BinaryExpr():
             return max(_reach(node.lhs), _reach(node.rhs))
         case promql_parser.Call():

@@ -62,6 +62,7 @@ class Watched:
     fingerprint_version: int = -1
     last_look: datetime | None = None
     failures: int = 0
+    trouble: str = ""  # why the last effect could not be done and will not be before somebody acts
     due: float = 0.0  # monotonic seconds by which the next look should have happened
 
 
@@ -150,7 +151,10 @@ class Controller:
             jobs=jobs,
             requests=tuple(sorted(watched.inbox.values(), key=lambda one: (one.creation_time, one.name))),
             workload=problem,
-            problems=ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
+            problems=(
+                *ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
+                *((watched.trouble,) if watched.trouble else ()),
+            ),
             last_look=watched.last_look or self.unaccounted_since,
         )
 
@@ -165,11 +169,15 @@ class Controller:
 
     async def _apply(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> bool:
         """Do the effects, flags first; whether something changed that is worth another look at once."""
-        again = False
+        again, trouble = False, ""
         first = (effect for effect in decision.effects if isinstance(effect, Publish))
         rest = (effect for effect in decision.effects if not isinstance(effect, Publish))
         for effect in (*first, *rest):
-            again |= await self._do(rollout, watched, effect)
+            try:
+                again |= await self._do(rollout, watched, effect)
+            except SpecError as error:  # goes into status with the next look
+                again, trouble = again or watched.trouble != str(error), str(error)
+        watched.trouble = trouble
         return again
 
     async def _do(self, rollout: SessionRollout, watched: Watched, effect: Effect) -> bool:

@@ -1,0 +1,325 @@
+"""The real operator process, with its own ServiceAccount and the shipped RBAC, on a real API server, PostgreSQL and Prometheus.
+
+Covered: what a person sees and may rely on: steady holds write nothing, emergencies are fast, deletion never hangs, drift is
+put right, mistakes are said in status, secrets show nowhere. Not here: whole programmes (`make demo`), single rules (core).
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.kube import Object
+from lab.lab import ROOT, Lab
+
+CANARY = "canary-password"
+ALPHA: dict[str, Any] = {"name": "alpha", "features": ["alpha"]}
+
+
+class Gauge(ThreadingHTTPServer):
+    """A target whose one metric the test sets."""
+
+    value = "0.001"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Gauge
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        body = f"lab_errors {self.server.value}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture(scope="module")
+def operator(lab: Lab) -> Iterator[Lab]:
+    """The lab with the operator running and one metric scraped."""
+    server = Gauge(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    assert lab.prometheus is not None
+    lab.targets["gauge"] = server.server_port
+    lab.prometheus.targets(lab.targets)
+    lab.start_operator()
+    lab.gauge = server  # type: ignore[attr-defined]
+    yield lab
+    assert lab.operator is not None
+    lab.operator.stop()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def rollout(name: str, steps: list[Object], **spec: Any) -> Object:
+    """An object with one phase."""
+    whole = {
+        "flagSet": name,
+        "checkInterval": "1s",
+        "features": [{"name": "alpha"}],
+        "metrics": [{"name": "errors", "query": "lab_errors"}],
+        "phases": [{**ALPHA, "steps": steps, "criteria": [{"metric": "errors", "below": "1%"}]}],
+        **spec,
+    }
+    return {
+        "apiVersion": "sessionrollout.dev/v1alpha1",
+        "kind": "SessionRollout",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": whole,
+    }
+
+
+LONG = [{"percent": 50, "groups": ["staff"], "hold": "1h"}]
+SHORT = [{"percent": 50, "hold": "1s"}, {"percent": 100, "hold": "1s"}]
+
+
+def holding(lab: Lab, name: str) -> Object:
+    """The rollout, once its hold has begun."""
+    lab.until(lambda: lab.rollout(name).get("status", {}).get("current", {}).get("holdUntil"), 30, f"{name} holding")
+    return lab.rollout(name)
+
+
+def because(lab: Lab, name: str, words: str) -> Object:
+    """Status, once its reasons have these words."""
+
+    def said() -> bool:
+        reasons = lab.rollout(name).get("status", {}).get("decision", {}).get("because", [])
+        return any(words in text for text in reasons)
+
+    lab.until(said, 30, f"{name} saying {words!r}")
+    return dict(lab.rollout(name)["status"])
+
+
+def flags(lab: Lab, name: str) -> Object:
+    """The flags of the published document."""
+    found = lab.kube.get(f"/api/v1/namespaces/default/configmaps/{name}-flags")
+    return dict(json.loads(found["data"]["flags.flagd.json"])["flags"])
+
+
+def audit(lab: Lab, since: datetime | None = None) -> list[Object]:
+    """What the operator asked of the API server."""
+    lines = [json.loads(line) for line in lab.cluster.audit_log.read_text().splitlines()]
+    start = since.isoformat() if since else ""
+    return [line for line in lines if line["requestReceivedTimestamp"] >= start and "objectRef" in line]
+
+
+def test_promotes_and_kubectl_wait_returns(operator: Lab) -> None:
+    """The shortest rollout, end to end; kstatus conditions as kubectl reads them."""
+    operator.apply(rollout("short", SHORT))
+    operator.kubectl("wait", "--for=condition=Ready", "sro/short", "--timeout=40s")
+    row = operator.kubectl("get", "sro", "short", "-o", "wide", "--no-headers").stdout.split()
+    assert row[1:5] == ["alpha", "0", "100", "True"]
+    assert "Promoted" in row
+    assert "targeting" in flags(operator, "short")["alpha"]
+
+
+def test_steady_hold_writes_nothing(operator: Lab) -> None:
+    """Ten checks: no write by the operator but its Lease, by the API server's own audit log."""
+    operator.apply(rollout("steady", LONG))
+    version = holding(operator, "steady")["metadata"]["resourceVersion"]
+    time.sleep(2)
+    since = datetime.now(UTC)
+    time.sleep(10)
+    assert operator.rollout("steady")["metadata"]["resourceVersion"] == version
+    writes = [line for line in audit(operator, since) if line["verb"] not in {"get", "list", "watch"}]
+    assert [line["objectRef"]["resource"] for line in writes if line["objectRef"]["resource"] != "leases"] == []
+    reads = [line for line in audit(operator, since) if line["objectRef"].get("name") == "steady"]
+    assert len(reads) >= 8, "the operator was not looking"
+
+
+def test_emergency_by_kubectl_is_off_within_three_seconds_and_stays(operator: Lab) -> None:
+    """Groups and percentages do not matter; Restore lifts it."""
+    operator.apply(rollout("hot", LONG))
+    holding(operator, "hot")
+    begun = time.monotonic()
+    operator.act("EmergencyDisable", "hot", features=["alpha"], reason="drill")
+    operator.until(lambda: "targeting" not in flags(operator, "hot")["alpha"], 3, "alpha off")
+    assert time.monotonic() - begun < 3
+    time.sleep(2)
+    assert "targeting" not in flags(operator, "hot")["alpha"]
+    name = operator.act("Restore", "hot", reason="over")
+    operator.until(lambda: "targeting" in flags(operator, "hot")["alpha"], 5, "alpha on")
+    path = f"/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions/{name}"
+    answered = operator.until(lambda: operator.kube.get(path).get("status"), 5, "an answer")
+    assert answered["accepted"] is True
+    assert answered["conditions"][0]["type"] == "Accepted"
+
+
+def test_breach_rolls_back(operator: Lab) -> None:
+    """From the scrape to the document in a few seconds."""
+    operator.apply(rollout("breach", LONG, guards=[{"metric": "errors", "below": "5%"}]))
+    holding(operator, "breach")
+    operator.gauge.value = "0.2"  # type: ignore[attr-defined]
+    try:
+        operator.until(lambda: operator.rollout("breach")["status"].get("outcome") == "RolledBack", 10, "a rollback")
+    finally:
+        operator.gauge.value = "0.001"  # type: ignore[attr-defined]
+    status = operator.rollout("breach")["status"]
+    assert status["decision"]["because"] == ["errors 20% is not below 5%"]
+    assert flags(operator, "breach")["alpha"]["targeting"]["if"][-1] == "off"
+
+
+def test_drift_is_put_right(operator: Lab) -> None:
+    """Somebody edits the document; the operator's is back within seconds, and people are told."""
+    operator.apply(rollout("drift", LONG))
+    holding(operator, "drift")
+    path = "/api/v1/namespaces/default/configmaps/drift-flags"
+    right = operator.kube.get(path)["data"]
+    operator.kube.merge(path, {"data": {"flags.flagd.json": "{}"}})
+    operator.until(lambda: operator.kube.get(path)["data"] == right, 5, "the document back")
+    events = lambda: operator.kubectl("get", "events", "--field-selector=reason=FlagDriftCorrected", "-o", "name").stdout  # noqa: E731
+    operator.until(events, 5, "an Event")
+
+
+@pytest.mark.parametrize(("policy", "last"), [("Retain", None), ("Off", "off")])
+def test_deletion_keeps_or_turns_off_the_flags(operator: Lab, policy: str, last: str | None) -> None:
+    """Gone in seconds; the document outlives the object, as its policy says."""
+    name = f"deleted-{policy.lower()}"
+    operator.apply(rollout(name, LONG, deletionPolicy=policy))
+    holding(operator, name)
+    before = flags(operator, name)["alpha"]["targeting"]["if"]
+    operator.kubectl("delete", "sro", name, "--timeout=20s")
+    time.sleep(3)  # garbage collection would have come by now
+    found = operator.kube.get(f"/api/v1/namespaces/default/configmaps/{name}-flags")
+    assert "ownerReferences" not in found["metadata"]
+    after = flags(operator, name)["alpha"]["targeting"]["if"]
+    assert after == before if last is None else after[-1] == last
+
+
+def test_namespace_deletion_does_not_hang(operator: Lab) -> None:
+    """The finalizer is let go even where nothing can be written any more."""
+    operator.namespace("doomed")
+    body = rollout("doomed", LONG)
+    body["metadata"]["namespace"] = "doomed"
+    operator.apply(body)
+    path = "/apis/sessionrollout.dev/v1alpha1/namespaces/doomed/sessionrollouts/doomed"
+    operator.until(lambda: operator.kube.get(path).get("status", {}).get("current", {}).get("holdUntil"), 30, "a hold")
+    operator.kubectl("delete", "namespace", "doomed", "--timeout=40s")
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "words"),
+    [
+        ("bad-provider", {"prometheus": "nowhere"}, "`prometheus` is nowhere, which is no provider"),
+        ("bad-promql", {"metrics": [{"name": "errors", "query": "rate(lab_errors)"}]}, "its PromQL must parse"),
+        (
+            "bad-zone",
+            {"windows": [{"days": ["Mon"], "from": "09:00", "to": "10:00", "timeZone": "Mars/Olympus"}]},
+            "Mars/Olympus",
+        ),
+    ],
+)
+def test_mistakes_the_api_server_cannot_see_are_said_in_status(operator: Lab, name: str, spec: Object, words: str) -> None:
+    """Stalled with a sentence; nothing is published to anybody."""
+    operator.apply(rollout(name, LONG, **spec))
+    status = because(operator, name, words)
+    conditions = {one["type"]: one["status"] for one in status["conditions"]}
+    assert (conditions["Stalled"], conditions["SpecValid"], conditions["Ready"]) == ("True", "False", "False")
+    assert status["current"]["percent"] == "0"
+
+
+def test_two_rollouts_must_not_share_a_flag_set(operator: Lab) -> None:
+    """The second one says whose it is."""
+    operator.apply(rollout("first", LONG))
+    holding(operator, "first")
+    second = rollout("second", LONG, flagSet="first")
+    operator.apply(second)
+    because(operator, "second", "belongs to rollout first: `flagSet` must be another one")
+    assert flags(operator, "first")["alpha"]["targeting"]["if"][4] == {"$ref": "group-staff"}
+
+
+def test_action_without_a_rollout_is_refused(operator: Lab) -> None:
+    """At the next sweep, with the reason."""
+    name = operator.act("Pause", "nobody")
+    path = f"/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions/{name}"
+    answered = operator.until(lambda: operator.kube.get(path).get("status"), 45, "an answer")
+    assert answered["accepted"] is False
+    assert "no such SessionRollout" in answered["message"]
+
+
+def migrated(lab: Lab, name: str, sql: str) -> None:
+    """A rollout with one migration from a ConfigMap."""
+    assert lab.postgres is not None
+    url = lab.postgres.url.replace("postgres@", f"postgres:{CANARY}@")
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{name}-db"}, "stringData": {"url": url}}
+    lab.apply(secret, "default")
+    files = {"0001_x.up.sql": sql, "0001_x.down.sql": f"DROP TABLE {name};"}
+    lab.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-sql"}, "data": files}, "default")
+    phase = {**ALPHA, "steps": SHORT, "migrations": {"before": ["extra"]}}
+    extra = {"name": "extra", "configMapRef": {"name": f"{name}-sql"}}
+    lab.apply(rollout(name, SHORT, phases=[phase], migrations=[extra], database={"secretRef": {"name": f"{name}-db"}}))
+
+
+def test_failed_migration_stalls_with_the_databases_words_and_retry_goes_on(operator: Lab) -> None:
+    """Line and message in status; a corrected ConfigMap and Retry bring it to the end."""
+    migrated(operator, "broken", "CREATE TABLE broken (id int);\nSELECT * FROM nowhere;")
+    status = because(operator, "broken", '0001_x.up.sql line 2: relation "nowhere" does not exist')
+    assert status["migrations"][0]["state"] == "Failed"
+    files = {"0001_x.up.sql": "CREATE TABLE broken (id int);"}
+    operator.kube.merge("/api/v1/namespaces/default/configmaps/broken-sql", {"data": files})
+    operator.act("Retry", "broken", generation=1)
+    operator.kubectl("wait", "--for=condition=Ready", "sro/broken", "--timeout=40s")
+
+
+def test_secret_shows_nowhere(operator: Lab) -> None:
+    """The connection string is in the Secret and nowhere else."""
+    for kind in ("sro", "jobs", "pods", "configmaps", "events"):
+        assert CANARY not in operator.kubectl("get", kind, "-A", "-o", "yaml").stdout, kind
+    assert operator.operator is not None
+    assert CANARY not in operator.operator.log.read_text()
+
+
+def test_metrics_and_health_are_served(operator: Lab) -> None:
+    """`sessionrollout_*` with bounded labels; series of deleted rollouts are gone."""
+    import urllib.request
+
+    base = f"http://127.0.0.1:{operator.operator_port}"
+    with urllib.request.urlopen(f"{base}/healthz", timeout=5) as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(f"{base}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    assert 'sessionrollout_percent_ratio{name="steady",namespace="default"} 0.5' in text
+    assert re.search(r'sessionrollout_outcomes_total\{namespace="default",outcome="RolledBack"\} [1-9]', text)
+    assert 'name="deleted-off"' not in text
+
+
+def test_rbac_is_enough_and_not_more(operator: Lab) -> None:
+    """In all of the above: nothing was forbidden, and every granted verb on every kind was used but the declared few."""
+    forbidden = [
+        line for line in audit(operator) if line["responseStatus"].get("code") == 403 and "doomed" not in line["requestURI"]
+    ]
+    assert forbidden == []
+    used = {
+        (
+            line["objectRef"]["resource"]
+            + ("/" + line["objectRef"]["subresource"] if "subresource" in line["objectRef"] else ""),
+            line["verb"],
+        )
+        for line in audit(operator)
+    }
+    granted = {
+        (resource, verb)
+        for document in yaml.safe_load_all((ROOT / "manifests" / "rbac.yaml").read_text())
+        for rule in document.get("rules", [])
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    rarely = {
+        ("sessionrolloutactions", "delete"),  # after their ttl of days
+        ("jobs", "patch"),  # a deletion while a migration runs
+        ("configmaps", "create"),  # what apply asks for where there is no object; audited as patch
+        ("sessionrollouts/finalizers", "update"),  # asked by an admission plug-in that the lab does not run
+        ("deployments", "get"),  # a rollout with a workload
+    }
+    assert granted - used <= rarely
