@@ -24,7 +24,7 @@ help:
 setup: .venv/.synced
 
 demo: setup
-	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(SEED),--seed $(SEED)) $(if $(TRANSCRIPT),--transcript $(TRANSCRIPT))
 
 lab: setup
 	@$(BIN)/python -m lab

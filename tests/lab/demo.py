@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -58,6 +59,8 @@ class Demo:
         self.lab.until(lambda: self._query("page_load_seconds_count"), 30, "page loads being scraped")
         self.recorder = Recorder(self.lab, NAMESPACE, NAME, self._tell)
         self.started = time.time()
+        watch = [self.lab.kubectl_path, "--kubeconfig", self.lab.kubeconfig, "get", "sro", "-n", NAMESPACE, "-w"]
+        self.watcher = self.lab.processes.start("kubectl-watch", watch)
         self.lab.apply(self.object)
 
     def _query(self, promql: str) -> float | None:
@@ -310,6 +313,7 @@ def main() -> None:
     parser.add_argument("--fault", default="", help="feature that hurts its users")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--outage", action="store_true")
+    parser.add_argument("--transcript", type=Path, help="keep what `kubectl get sro -w` printed")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     console = Console(highlight=False)
@@ -334,6 +338,9 @@ def _run(options: argparse.Namespace, console: Console) -> Proof:
         else:
             _story(demo, options)
         demo.recorder.stop()
+        if options.transcript:
+            demo.watcher.stop()
+            options.transcript.write_text(demo.watcher.log.read_text())
         return demo.proof
 
 
