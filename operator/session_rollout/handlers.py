@@ -16,7 +16,7 @@ from session_rollout.adapters.jobs import MIGRATION_LABEL
 from session_rollout.adapters.rollouts import parse
 from session_rollout.adapters.telemetry import forget
 from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
-from session_rollout.ports import Key
+from session_rollout.ports import Fingerprint, Key
 
 JITTER = 0.05
 
@@ -42,11 +42,8 @@ async def job_changed(namespace: str, labels: Any, memo: Any, **_: Any) -> None:
 @kopf.on.event("", "v1", "configmaps", labels={LABEL: kopf.PRESENT})  # type: ignore[arg-type]
 async def document_changed(event: Any, namespace: str, labels: Any, memo: Any, **_: Any) -> None:
     """A flag document changed, by us or by somebody else."""
-    watched, version = memo.controller.of(Key(namespace, labels[LABEL])), int(event["object"]["metadata"]["resourceVersion"])
-    if version > watched.fingerprint_version:
-        watched.fingerprint_version = version
-        watched.fingerprint = None if event["type"] == "DELETED" else fingerprint_of(event["object"])
-        watched.wake.set()
+    seen = Fingerprint() if event["type"] == "DELETED" else fingerprint_of(event["object"])
+    memo.controller.see_document(Key(namespace, labels[LABEL]), seen)
 
 
 @kopf.daemon(GROUP, VERSION, ROLLOUTS, cancellation_polling=1, backoff=5)  # type: ignore[arg-type]

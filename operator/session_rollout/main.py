@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -84,6 +85,8 @@ class Operator:
             for task in tasks:
                 task.cancel()
             self.metrics.close()
+            with contextlib.suppress(RolloutError):
+                await self.lease.release()
 
     def _lost(self) -> None:
         """Without the Lease this process must not write; a fresh one starts clean."""

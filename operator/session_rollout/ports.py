@@ -37,6 +37,14 @@ class Stored:
         return "deletionTimestamp" in self.raw["metadata"]
 
 
+@dataclass(frozen=True)
+class Fingerprint:
+    """What flag document is in the cluster, and at which version of its object that was seen."""
+
+    sha256: str | None = None
+    version: int = -1
+
+
 class RolloutStore(Protocol):
     """SessionRollouts and the actions on them."""
 
@@ -65,11 +73,11 @@ class RolloutStore(Protocol):
 class FlagPublisher(Protocol):
     """Flag documents in the cluster."""
 
-    async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> str:
-        """Bring the document in and read it back; the sha256 of what is there now."""
+    async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
+        """Bring the document in and read it back; what is there now."""
 
-    async def fingerprint(self, namespace: str, config_map: str) -> str | None:
-        """The sha256 of the document that is there; None when there is none."""
+    async def fingerprint(self, namespace: str, config_map: str) -> Fingerprint:
+        """The document that is there."""
 
     async def release(self, namespace: str, config_map: str, text: str | None) -> None:
         """Let the document outlive its rollout, with another text if one is given."""

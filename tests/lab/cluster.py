@@ -96,7 +96,7 @@ class Cluster:
         files = self.credentials
         policy = self.directory / "audit-policy.yaml"
         policy.write_text(
-            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\nrules:\n"
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n"
             "- {level: Metadata, userGroups: ['system:serviceaccounts:session-rollout']}\n- {level: None}\n"
         )
         user = {

@@ -59,7 +59,7 @@ class Demo:
         self.lab.until(lambda: self._query("page_load_seconds_count"), 30, "page loads being scraped")
         self.recorder = Recorder(self.lab, NAMESPACE, NAME, self._tell)
         self.started = time.time()
-        watch = [self.lab.kubectl_path, "--kubeconfig", self.lab.kubeconfig, "get", "sro", "-n", NAMESPACE, "-w"]
+        watch = [self.lab.kubectl_path, "--kubeconfig", str(self.lab.kubeconfig), "get", "sro", "-n", NAMESPACE, "-w"]
         self.watcher = self.lab.processes.start("kubectl-watch", watch)
         self.lab.apply(self.object)
 

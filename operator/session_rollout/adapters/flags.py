@@ -18,6 +18,7 @@ from session_rollout.api import API_VERSION, GROUP
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.flags import BUCKETING, KEY, PROBE
 from session_rollout.errors import RolloutError, SpecError, Unavailable
+from session_rollout.ports import Fingerprint
 
 LABEL: Final = f"{GROUP}/rollout"
 MANAGED: Final = {"app.kubernetes.io/managed-by": "session-rollout"}
@@ -28,8 +29,8 @@ def bucket(flag_set: str, user: str, total: int = 1000) -> int:
     return int(mmh3.hash(f"{flag_set}:{user}", signed=False) * total) >> 32
 
 
-def fingerprint(text: str) -> str:
-    """sha256 of a document."""
+def sha256(text: str) -> str:
+    """Fingerprint of a text."""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -60,7 +61,7 @@ class ConfigMapPublisher:
     def __init__(self, api: ApiServer) -> None:
         self._api = api
 
-    async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> str:
+    async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
         """See `FlagPublisher.publish`."""
         validate(text)
         owner = {
@@ -74,7 +75,7 @@ class ConfigMapPublisher:
         await self._refuse_foreign(rollout, config_map)
         await self._api.apply(_path(rollout.namespace, config_map), _body(config_map, text, metadata))
         there = await self.fingerprint(rollout.namespace, config_map)
-        if there is None:
+        if there.sha256 is None:
             raise Unavailable(f"ConfigMap {config_map} is not there after it was applied")
         return there
 
@@ -85,10 +86,10 @@ class ConfigMapPublisher:
         if any(one["kind"] == "SessionRollout" and one["uid"] != rollout.uid for one in owners):
             raise SpecError(f"ConfigMap {config_map} belongs to rollout {owners[0]['name']}: `flagSet` must be another one")
 
-    async def fingerprint(self, namespace: str, config_map: str) -> str | None:
+    async def fingerprint(self, namespace: str, config_map: str) -> Fingerprint:
         """See `FlagPublisher.fingerprint`."""
         found = await self._api.find(_path(namespace, config_map))
-        return None if found is None else fingerprint_of(found)
+        return Fingerprint() if found is None else fingerprint_of(found)
 
     async def release(self, namespace: str, config_map: str, text: str | None) -> None:
         """See `FlagPublisher.release`."""
@@ -102,10 +103,10 @@ class ConfigMapPublisher:
             raise Unavailable(f"flag document {config_map} cannot be released: {error}") from error
 
 
-def fingerprint_of(config_map: Any) -> str | None:
-    """The sha256 of the document in a ConfigMap object."""
+def fingerprint_of(config_map: Any) -> Fingerprint:
+    """The document in a ConfigMap object."""
     text = (config_map.get("data") or {}).get(KEY)
-    return None if text is None else fingerprint(text)
+    return Fingerprint(None if text is None else sha256(text), int(config_map["metadata"]["resourceVersion"]))
 
 
 def _path(namespace: str, name: str) -> str:

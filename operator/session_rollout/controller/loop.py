@@ -23,6 +23,7 @@ from session_rollout.errors import Conflict, RolloutError, SpecError
 from session_rollout.ports import (
     Clock,
     EventSink,
+    Fingerprint,
     FlagPublisher,
     JobRunner,
     Key,
@@ -58,8 +59,9 @@ class Watched:
 
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     inbox: dict[str, SessionRolloutAction] = field(default_factory=dict)
-    fingerprint: str | None = None
-    fingerprint_version: int = -1
+    document: Fingerprint = field(
+        default_factory=Fingerprint
+    )  # of the flag document in the cluster; unknown or absent at first
     last_look: datetime | None = None
     failures: int = 0
     trouble: str = ""  # why the last effect could not be done and will not be before somebody acts
@@ -107,6 +109,8 @@ class Controller:
 
     async def _look(self, key: Key, watched: Watched) -> float:
         stored = await self._ports.store.read(key)
+        if stored is None or stored.deleting or stored.rollout is None:
+            self.unaccounted.discard(key)
         if stored is None or stored.deleting:
             return RESYNC.total_seconds()
         if stored.rollout is None:
@@ -160,10 +164,17 @@ class Controller:
 
     async def _fingerprint(self, rollout: SessionRollout, watched: Watched) -> str | None:
         """What is published: the watch tells, and is asked where it has not yet."""
-        if watched.fingerprint is None:
+        if watched.document.sha256 is None:
             name = config_map_name(rollout.spec.flag_set)
-            watched.fingerprint = await self._ports.flags.fingerprint(rollout.namespace, name)
-        return watched.fingerprint
+            watched.document = await self._ports.flags.fingerprint(rollout.namespace, name)
+        return watched.document.sha256
+
+    def see_document(self, key: Key, seen: Fingerprint) -> None:
+        """The watch shows a flag document; what is older than what was read back is no news."""
+        watched = self.of(key)
+        if seen.sha256 is None or seen.version > watched.document.version:
+            watched.document = seen
+            watched.wake.set()
 
     # --- apply
 
@@ -186,7 +197,7 @@ class Controller:
             ports.leader.confirm()
         match effect:
             case Publish(config_map=config_map, text=text):
-                watched.fingerprint = await ports.flags.publish(rollout, config_map, text)
+                watched.document = await ports.flags.publish(rollout, config_map, text)
                 return True
             case StartJob():
                 await ports.jobs.start(rollout, effect)
