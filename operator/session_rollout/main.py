@@ -25,6 +25,7 @@ from session_rollout.adapters.lease import Lease
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse_action
 from session_rollout.api import GROUP
+from session_rollout.api.reasons import Condition
 from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
 from session_rollout.controller.loop import Controller, Ports, Seen
 from session_rollout.errors import RolloutError, SpecError
@@ -35,6 +36,8 @@ log = logging.getLogger("session_rollout")
 WATCHDOG_SECONDS: Final = 5.0
 ACCOUNT_SECONDS: Final = 0.25
 FINALIZER: Final = f"{GROUP}/finalizer"
+EXPORTED_CONDITIONS: Final = frozenset({Condition.READY, Condition.STALLED, Condition.PAUSED, Condition.EVIDENCE_AVAILABLE})
+CONDITION_VALUE: Final = {"True": 1, "False": 0, "Unknown": -1}
 
 
 class Operator:
@@ -132,7 +135,8 @@ class Operator:
 
 
 async def _metrics(_: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    text = await asyncio.to_thread(generate_latest)  # a thousand rollouts are many lines
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def observe(key: Key, seen: Seen) -> None:
@@ -148,8 +152,8 @@ def observe(key: Key, seen: Seen) -> None:
     if not seen.wrote:
         return
     for condition in status.conditions:
-        for value in ("True", "False", "Unknown"):
-            telemetry.CONDITION.labels(namespace, name, condition.type, value).set(condition.status == value)
+        if condition.type in EXPORTED_CONDITIONS:
+            telemetry.CONDITION.labels(namespace, name, condition.type).set(CONDITION_VALUE[condition.status])
     if status.outcome is not None and status.outcome is not seen.rollout.status.outcome:
         telemetry.OUTCOMES.labels(namespace, status.outcome).inc()
     for effect in seen.decision.effects:

@@ -80,7 +80,7 @@ class ApiRolloutStore:
         body = {**stored.raw, "status": status.to_wire()}
         answer = await self._api.request("PUT", _path(key.namespace, ROLLOUTS, key.name) + "/status", body)
         self._written[key] = int(answer["metadata"]["resourceVersion"])
-        STATUS_WRITES.labels(key.namespace, key.name).inc()
+        STATUS_WRITES.inc()
 
     async def keys(self) -> tuple[Key, ...]:
         """See `RolloutStore.keys`."""

@@ -5,8 +5,10 @@ import re
 import sys
 from typing import Any, Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from pythonjsonlogger.json import JsonFormatter
+
+disable_created_metrics()
 
 API_REQUESTS: Final = Counter("sessionrollout_api_requests", "Requests to the API server.", ["verb", "code"])
 PROVIDER_REQUESTS: Final = Counter(
@@ -16,23 +18,21 @@ PROVIDER_SECONDS: Final = Histogram("sessionrollout_provider_request_duration_se
 QUERIES_ASKED: Final = Counter("sessionrollout_queries_asked", "Answers that rollouts asked for, cached or not.", ["provider"])
 RECONCILES: Final = Counter("sessionrollout_reconcile", "Looks at a rollout, by result.", ["result"])
 RECONCILE_SECONDS: Final = Histogram("sessionrollout_reconcile_time_seconds", "Time of one look.")
-STATUS_WRITES: Final = Counter("sessionrollout_status_writes", "Status writes.", ["namespace", "name"])
+STATUS_WRITES: Final = Counter("sessionrollout_status_writes", "Status writes.")
 LAST_RECONCILE: Final = Gauge(
     "sessionrollout_last_reconcile_timestamp_seconds", "When a rollout was last looked at.", ["namespace", "name"]
 )
 OVERDUE: Final = Gauge("sessionrollout_overdue_rollouts", "Rollouts whose loop missed its time.")
 PERCENT: Final = Gauge("sessionrollout_percent_ratio", "Published share of users of the running step.", ["namespace", "name"])
 PHASE_INDEX: Final = Gauge("sessionrollout_phase_index", "Running phase, counted from 1.", ["namespace", "name"])
-CONDITION: Final = Gauge(
-    "sessionrollout_condition", "Conditions, 1 for the one that holds.", ["namespace", "name", "type", "status"]
-)
+CONDITION: Final = Gauge("sessionrollout_condition", "Conditions: 1 True, 0 False, -1 Unknown.", ["namespace", "name", "type"])
 CHECK_VALUE: Final = Gauge(
     "sessionrollout_check_value", "Latest answer of a metric, in base units.", ["namespace", "name", "metric"]
 )
 OUTCOMES: Final = Counter("sessionrollout_outcomes", "How generations ended.", ["namespace", "outcome"])
 ACTIONS: Final = Counter("sessionrollout_actions", "People's actions.", ["verdict"])
 LEADER: Final = Gauge("sessionrollout_leader", "Whether this replica holds the Lease.")
-PER_ROLLOUT: Final = (STATUS_WRITES, LAST_RECONCILE, PERCENT, PHASE_INDEX, CONDITION, CHECK_VALUE)
+PER_ROLLOUT: Final = (LAST_RECONCILE, PERCENT, PHASE_INDEX, CONDITION, CHECK_VALUE)
 
 _SECRETS: Final = re.compile(r"(://[^:/@\s]+:)[^@\s]+(@)|(password=|Bearer )[^\s'\"]+", re.IGNORECASE)
 
