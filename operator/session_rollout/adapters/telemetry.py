@@ -8,7 +8,7 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from pythonjsonlogger.json import JsonFormatter
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 API_REQUESTS: Final = Counter("sessionrollout_api_requests", "Requests to the API server.", ["verb", "code"])
 PROVIDER_REQUESTS: Final = Counter(
