@@ -111,9 +111,9 @@ class Processes:
         self.running.append(process)
         return process
 
-    def wait(self, process: Process, ready: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
+    def wait(self, process: Process, ready: Callable[[], bool]) -> None:
         """Wait until `ready`; raises StartFailed with the log when the program ends or the time is over."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + START_SECONDS
         while not ready():
             if not process.alive or time.monotonic() > deadline:
                 why = "did not answer in time" if process.alive else f"ended with {process.popen.returncode}"
