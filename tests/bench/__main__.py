@@ -185,7 +185,7 @@ def main() -> None:
         ]
         lab.kubectl("delete", "sro", NAME, "-n", NAMESPACE)
         writes, reads = steady(lab)
-        figures += [Figure("b: API writes per check", writes, "", 0.01), Figure("b: API reads per check", reads, "", 1.5)]
+        figures += [Figure("b: API writes per check", writes, "", 0.01), Figure("b: API reads per check", reads, "", 2.2)]
         for count, size in memory(lab, options.rollouts).items():
             figures.append(Figure(f"c: memory at {count} rollouts", size, "MiB", 128 if count == 1 else 512))
         sent, asked, distinct = queries(lab)

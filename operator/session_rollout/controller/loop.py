@@ -38,6 +38,7 @@ RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 FRESH: Final = 0.9  # an answer as old as this part of the interval is asked anew
 FINALIZE_SECONDS: Final = 15.0
 LATE_LOOKS: Final = 2
+TOGETHER_SECONDS: Final = 0.03  # answers that come together are judged in one look
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Controller:
         loop = asyncio.get_running_loop()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(watched.wake.set)
+            loop.call_soon_threadsafe(loop.call_later, TOGETHER_SECONDS, watched.wake.set)
 
         measurements = ports.metrics.look(rollout.spec.prometheus, metrics, max_age, wake) if metrics else {}
         jobs = {name: await ports.jobs.observe(rollout, name) for name in running_jobs(rollout)}
