@@ -79,6 +79,8 @@ class Witness:
         had = answer if isinstance(answer, Decimal) and world.answering else None
         promoting = any(one.spec.action == "Promote" for one in world.requests)
         world.look(crash_before_effects=crash)
+        if before.outcome is not None and world.status.outcome is None:
+            self.breached_in = None  # a person's Retry, or another generation
         self._account(had)
         self._object_to_raise(before, had, promoting=promoting)
         self._object_to_silence()
@@ -132,11 +134,6 @@ class Witness:
             self.passing_known = had is not None and status.current.published_time is not None
         if status.outcome is Outcome.ROLLED_BACK or status.current.ending is Outcome.ROLLED_BACK:
             self.breached_in = status.observed_generation
-        elif status.current.stage not in {Stage.ROLLING_BACK, Stage.ENDED}:
-            self.breached_in = None if self.breached_in != status.observed_generation or self._retried() else self.breached_in
-
-    def _retried(self) -> bool:
-        return any("Retry" in one.because for one in self.world.status.history[-6:])
 
 
 def happen(world: World, witness: Witness, event: tuple[str, Any]) -> None:

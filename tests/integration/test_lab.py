@@ -46,13 +46,16 @@ def start() -> tuple[subprocess.Popen[str], Path]:
 def test_nothing_is_left_behind(number: signal.Signals) -> None:
     """Neither by a polite end, nor by Ctrl-C, nor by a kill."""
     process, directory = start()
-    with process:
+    try:
         assert len(running(directory)) >= 5
         process.send_signal(number)
         process.wait(30)
         deadline = time.monotonic() + 10
         while running(directory) and time.monotonic() < deadline:
             time.sleep(0.1)
+    finally:
+        process.kill()
+        process.communicate()
     assert running(directory) == []
     if number is not signal.SIGKILL:
         assert not directory.exists()

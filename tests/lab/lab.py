@@ -255,13 +255,17 @@ _CLUSTER_KINDS = {"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResou
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit so that context managers clean up."""
+    """Turn SIGTERM into SystemExit and SIGINT into KeyboardInterrupt, also where a shell had it ignored, so that all is cleaned up."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, end),
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

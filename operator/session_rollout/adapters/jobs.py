@@ -54,7 +54,7 @@ def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[s
                         "seccompProfile": {"type": "RuntimeDefault"},
                     },
                     "volumes": volumes,
-                    "containers": [_container(migration, job, profile, volumes)],
+                    "containers": [_container(rollout, migration, job, profile, volumes)],
                 },
             },
         },
@@ -66,8 +66,12 @@ def _sql_volumes(migration: Migration) -> list[dict[str, Any]]:
     return [{"name": "sql", "configMap": {"name": reference.name}}] if reference else []
 
 
-def _container(migration: Migration, job: StartJob, profile: Profile, volumes: list[dict[str, Any]]) -> dict[str, Any]:
+def _container(
+    rollout: SessionRollout, migration: Migration, job: StartJob, profile: Profile, volumes: list[dict[str, Any]]
+) -> dict[str, Any]:
     source = f"--bundle={migration.bundle}" if migration.bundle else f"--directory={SQL}"
+    # A shipped bundle is the same for everybody; SQL of a rollout's own must not meet another's of the same name.
+    ledger = migration.bundle or f"{rollout.namespace}/{rollout.name}/{migration.name}"
     mounts = {"dsn": DSN, "sql": SQL}
     return {
         "name": "migrate",
@@ -77,7 +81,7 @@ def _container(migration: Migration, job: StartJob, profile: Profile, volumes: l
         "args": [
             job.direction,
             source,
-            f"--name={migration.bundle or migration.name}",
+            f"--name={ledger}",
             f"--dsn-file={DSN}/url",
             f"--lock-timeout={profile.lock_timeout}",
             f"--lock-deadline={profile.lock_deadline}",
