@@ -3,6 +3,7 @@
 Every object goes to a real kube-apiserver as a dry run with strict field validation, which is what `kubectl apply` asks for.
 """
 
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from api.corpus import ACTION, BAD, BAD_ACTIONS, FINE, GOOD, spoiled
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
+from session_rollout.settings import Settings
 
 ROLLOUTS = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrollouts"
 ACTIONS = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
@@ -99,6 +101,16 @@ def test_examples_are_taken(lab: Lab, path: Any) -> None:
         else:
             where = f"/api/v1/namespaces/{namespace}/{plural}"
         lab.kube.create(where, document, dryRun="All", fieldValidation="Strict")
+
+
+def test_objects_of_the_readme_are_taken(lab: Lab) -> None:
+    """What a new user copies first works: the rollout, the action, the operator's configuration."""
+    text = (ROOT / "README.md").read_text()
+    first, configuration = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    lab.kube.create(ROLLOUTS, yaml.safe_load(first), dryRun="All", fieldValidation="Strict")
+    [wish] = re.findall(r"<<EOF\n(.*?)EOF\n", text, re.DOTALL)
+    lab.kube.create(ACTIONS, yaml.safe_load(wish), dryRun="All", fieldValidation="Strict")
+    assert Settings.model_validate(yaml.safe_load(configuration)).profiles["default"].service_account == "migrations"
 
 
 def test_minimal_example_is_short() -> None:

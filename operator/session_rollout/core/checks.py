@@ -75,19 +75,18 @@ def assess(question: Question) -> Finding:
     return next(finding for rule in _CHAIN if (finding := rule(question)) is not None)
 
 
+def _warming_up(question: Question) -> Finding | None:
+    start = question.not_before
+    if start is None or question.now >= start:
+        return None
+    return Finding(Verdict.NOT_EVALUATED, f"{question.title}: warms up until {start:%H:%M:%S}, its window holds older data")
+
+
 def _unanswered(question: Question) -> Finding | None:
-    if question.measurement is None or question.not_before is None:
+    measurement, start = question.measurement, question.not_before
+    if measurement is None or start is None or measurement.time < start:
         return Finding(Verdict.NOT_EVALUATED, f"{question.title}: no answer to judge yet")
     return None
-
-
-def _too_early(question: Question) -> Finding | None:
-    measurement, start = question.measurement, question.not_before
-    if measurement is None or start is None or measurement.time >= start:
-        return None
-    if question.now < start:
-        return Finding(Verdict.NOT_EVALUATED, f"{question.title}: warms up until {start:%H:%M:%S}, its window holds older data")
-    return Finding(Verdict.NOT_EVALUATED, f"{question.title}: no answer to judge yet")
 
 
 def _stale(question: Question) -> Finding | None:
@@ -159,8 +158,8 @@ def _against_control(question: Question) -> Finding | None:
 
 
 _CHAIN: Final[tuple[Callable[[Question], Finding | None], ...]] = (
+    _warming_up,  # the window still holds data of another audience
     _unanswered,  # nothing asked, or the answer is on its way
-    _too_early,  # the window still holds data of another audience
     _stale,  # the source has fallen silent
     _no_number,  # empty, NaN, refused, several series ...
     _against_bound,

@@ -22,7 +22,7 @@ def adopt(draft: Draft) -> None:
     draft.change(observed_generation=generation, phases=_merged(draft.spec, status))
     if first:
         draft.enter(Stage.PREFLIGHT, judged_from=draft.now)
-        draft.tell(EventReason.STARTED, f"{len(draft.spec.phases)} phases, {len(draft.spec.features)} features")
+        draft.tell(EventReason.STARTED, f"phases: {len(draft.spec.phases)}, features: {len(draft.spec.features)}")
         return
     draft.tell(EventReason.SUPERSEDED, f"generation {generation} takes over from {status.observed_generation}")
     void_verdicts(draft, keep_baselines=True)

@@ -100,9 +100,8 @@ def _keep(draft: Draft, kind: str, title: str, finding: Finding, baseline: str |
     """
     before = draft.check(kind, title)
     restarted = before.verdict is Verdict.FAIL and draft.unseen > timedelta(0) and kind == GUARD
-    if before.verdict is finding.verdict and before.message and not restarted:
-        return
-    if finding.verdict is Verdict.NOT_EVALUATED and before.verdict is Verdict.NOT_EVALUATED and before.baseline:
+    waiting = finding.verdict is Verdict.NOT_EVALUATED and before.message != finding.message
+    if before.verdict is finding.verdict and before.message and not (restarted or waiting):
         return
     draft.put_check(
         CheckRecord(
@@ -135,12 +134,8 @@ def forget_criteria(draft: Draft) -> None:
 
 def void_criteria(draft: Draft) -> None:
     """A new audience of the same phase: criteria are judged anew against the same baselines, guards go on."""
-    fresh = {"verdict": Verdict.NOT_EVALUATED, "value": None, "bound": None}
-    kept = tuple(
-        record.model_copy(update={**fresh, "message": f"{record.name}: baseline {record.baseline}"})
-        for record in draft.checks_of(CRITERION)
-        if record.baseline is not None
-    )
+    fresh = {"verdict": Verdict.NOT_EVALUATED, "value": None, "bound": None, "message": ""}
+    kept = tuple(record.model_copy(update=fresh) for record in draft.checks_of(CRITERION) if record.baseline is not None)
     draft.change(checks=(*kept, *draft.checks_of(GUARD)))
 
 
@@ -171,7 +166,7 @@ def missing_evidence(draft: Draft) -> tuple[str, ...]:
     criteria = [record.message for record in draft.checks_of(CRITERION) if not record.verdict.is_evidence]
     guards = [record.message for record in draft.checks_of(GUARD) if record.verdict is Verdict.PROVIDER_ERROR]
     disabled = [f"{name} is disabled in an emergency" for name in draft.disabled_here()]
-    return (*criteria, *guards, *disabled)
+    return (*disabled, *criteria, *guards)
 
 
 def run_clock(draft: Draft, hold: timedelta, *, stopped_by: tuple[str, ...] = ()) -> None:
