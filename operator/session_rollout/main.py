@@ -143,6 +143,7 @@ def observe(key: Key, seen: Seen) -> None:
     """Bring the operator's metrics up to one look."""
     namespace, name, status = key.namespace, key.name, seen.decision.status
     telemetry.RECONCILES.labels("write" if seen.wrote else "same").inc()
+    telemetry.RECONCILE_SECONDS.observe(seen.seconds)
     telemetry.LAST_RECONCILE.labels(namespace, name).set_to_current_time()
     telemetry.PERCENT.labels(namespace, name).set(float(status.current.percent) / 100)
     telemetry.PHASE_INDEX.labels(namespace, name).set(status.current.phase_index)

@@ -178,13 +178,18 @@ def test_breach_shorter_than_for_is_forgiven() -> None:
     assert world.status.outcome is None
 
 
-def test_breach_is_not_assumed_over_an_absence() -> None:
-    """A breach before and after ten minutes without a look has lasted no time."""
+@pytest.mark.parametrize("answers_at_once", [True, False])
+def test_breach_is_not_assumed_over_an_absence(*, answers_at_once: bool) -> None:
+    """A breach before and after ten minutes without a look has lasted no time, however long the first answer takes."""
     world = World(spec())
     world.until(at("one", 1))
     world.values["errors"] = Decimal("0.08")
     world.run(10)
     world.now += timedelta(seconds=600)
+    world.answering = answers_at_once
+    world.settle()
+    assert world.status.outcome is None
+    world.answering = True
     world.settle()
     assert world.status.outcome is None
     world.run(20)

@@ -17,7 +17,7 @@ PROVIDER_REQUESTS: Final = Counter(
 PROVIDER_SECONDS: Final = Histogram("sessionrollout_provider_request_duration_seconds", "Time of a query.", ["provider"])
 QUERIES_ASKED: Final = Counter("sessionrollout_queries_asked", "Answers that rollouts asked for, cached or not.", ["provider"])
 RECONCILES: Final = Counter("sessionrollout_reconcile", "Looks at a rollout, by result.", ["result"])
-RECONCILE_SECONDS: Final = Histogram("sessionrollout_reconcile_time_seconds", "Time of one look.")
+RECONCILE_SECONDS: Final = Histogram("sessionrollout_reconcile_time_seconds", "From reading a rollout to its written status.")
 STATUS_WRITES: Final = Counter("sessionrollout_status_writes", "Status writes.")
 LAST_RECONCILE: Final = Gauge(
     "sessionrollout_last_reconcile_timestamp_seconds", "When a rollout was last looked at.", ["namespace", "name"]

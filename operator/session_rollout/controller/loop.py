@@ -60,9 +60,7 @@ class Watched:
 
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     inbox: dict[str, SessionRolloutAction] = field(default_factory=dict)
-    document: Fingerprint = field(
-        default_factory=Fingerprint
-    )  # of the flag document in the cluster; unknown or absent at first
+    document: Fingerprint = field(default_factory=Fingerprint)  # what is published, as far as is known
     last_look: datetime | None = None
     failures: int = 0
     trouble: str = ""  # why the last effect could not be done and will not be before somebody acts
@@ -76,6 +74,7 @@ class Seen:
     rollout: SessionRollout
     decision: Decision
     wrote: bool
+    seconds: float
     measurements: Mapping[str, Any]
 
 
@@ -109,6 +108,7 @@ class Controller:
         return seconds
 
     async def _look(self, key: Key, watched: Watched) -> float:
+        begun = time.monotonic()
         stored = await self._ports.store.read(key)
         if stored is None or stored.deleting or stored.rollout is None:
             self.unaccounted.discard(key)
@@ -126,7 +126,7 @@ class Controller:
         if decision.looked:
             watched.last_look = now
             self.unaccounted.discard(key)
-        self._on_seen(key, Seen(stored.rollout, decision, wrote, observed.measurements))
+        self._on_seen(key, Seen(stored.rollout, decision, wrote, time.monotonic() - begun, observed.measurements))
         if wrote:
             _log_decision(key, decision)
         again = await self._apply(stored.rollout, watched, decision)

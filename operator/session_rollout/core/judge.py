@@ -140,11 +140,12 @@ def void_criteria(draft: Draft) -> None:
 
 
 def breached(draft: Draft, on_breach: OnBreach) -> tuple[str, ...]:
-    """Sentences about the guards of this kind whose breach has lasted as long as they allow."""
+    """Sentences about the guards of this kind whose breach has lasted as long as they allow, and is seen in this look."""
     return tuple(
         record.message + (f" for {guard.for_}" if guard.for_ != "0s" else "")
         for guard in draft.spec.guards
         if guard.on_breach is on_breach
+        and guard.metric in draft.observed.measurements
         and (record := draft.check(GUARD, guard.title)).verdict is Verdict.FAIL
         and record.time is not None
         and draft.now - record.time >= duration(guard.for_)
