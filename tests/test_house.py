@@ -7,6 +7,7 @@ import ast
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -132,3 +133,28 @@ def test_shipped_rbac_has_no_wildcard_and_no_secrets() -> None:
     for rule in rules:
         words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
         assert not words & {"*", "secrets", "escalate", "bind", "impersonate", "deletecollection"}, rule
+
+
+def unbounded(node: dict[str, Any], path: str) -> Iterator[str]:
+    """Paths of a schema that lack a bound, or say how a list is merged."""
+    match node.get("type"):
+        case "string" if not {"maxLength", "enum", "format"} & set(node):
+            yield f"{path}: no maxLength"
+        case "array" if not {"maxItems", "x-kubernetes-list-type"} <= set(node):
+            yield f"{path}: no maxItems or list type"
+        case "integer" if not {"minimum", "maximum"} <= set(node):
+            yield f"{path}: no minimum or maximum"
+        case "number":
+            yield f"{path}: a float"
+    for name, child in node.get("properties", {}).items():
+        yield from unbounded(child, f"{path}.{name}")
+    if "items" in node:
+        yield from unbounded(node["items"], f"{path}[]")
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_schemas_are_bounded_everywhere(name: str) -> None:
+    """Every string, list and number, and no float."""
+    [version] = yaml.safe_load(documents()[name])["spec"]["versions"]
+    properties = version["schema"]["openAPIV3Schema"]["properties"]
+    assert [*unbounded(properties["spec"], "spec"), *unbounded(properties["status"], "status")] == []
