@@ -586,6 +586,7 @@ def test_abort_and_retry() -> None:
     world.ask("Abort")
     world.until(ended)
     assert world.status.outcome is Outcome.ABORTED
+    assert world.status.decision.why == "aborted: because"
     again, wrong = world.ask("Abort", "late"), world.ask("Retry", generation=7)
     world.run(10)
     assert (world.answers[again][0], world.answers[wrong][0]) == (False, False)

@@ -115,7 +115,7 @@ def _resume(draft: Draft) -> str:
 
 def _abort(draft: Draft, request: SessionRolloutAction) -> str:
     _running(draft)
-    begin_rollback(draft, Outcome.ABORTED, (f"aborted: {request.spec.reason}",))
+    begin_rollback(draft, Outcome.ABORTED, (request.spec.reason,))
     return f"rolling back to the {draft.spec.rollback.scope.lower()}"
 
 
