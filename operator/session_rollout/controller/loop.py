@@ -65,6 +65,17 @@ class Watched:
     failures: int = 0
     trouble: str = ""  # why the last effect could not be done and will not be before somebody acts
     due: float = 0.0  # monotonic seconds by which the next look should have happened
+    nudged: bool = False
+
+    def nudge(self) -> None:
+        """Wake in a moment; what comes until then is seen in the same look."""
+        if not self.nudged:
+            self.nudged = True
+            asyncio.get_running_loop().call_later(TOGETHER_SECONDS, self._wake)
+
+    def _wake(self) -> None:
+        self.nudged = False
+        self.wake.set()
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ class Controller:
         loop = asyncio.get_running_loop()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(loop.call_later, TOGETHER_SECONDS, watched.wake.set)
+            loop.call_soon_threadsafe(watched.nudge)
 
         measurements = ports.metrics.look(rollout.spec.prometheus, metrics, max_age, wake) if metrics else {}
         jobs = {name: await ports.jobs.observe(rollout, name) for name in running_jobs(rollout)}
