@@ -5,13 +5,14 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests
 
-.PHONY: help setup demo lab test test-fast lint crds bench clean
+.PHONY: help setup demo lab test test-fast lint crds bench bench-migrations chaos-migrations clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole programme on real parts, proved at its end"
 	@echo "make lab         leave the parts running and print how to reach them"
 	@echo "make test        everything; make test-fast: what needs no lab; make lint"
 	@echo "make bench       figures as JSON and a table"
+	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
 	@echo "make crds        write crds/ from the models"
 
 .uv/bin/uv:
@@ -47,6 +48,12 @@ crds: setup
 
 bench: setup
 	@$(BIN)/python -m bench $(BENCH)
+
+bench-migrations: setup
+	@$(BIN)/python -m bench.migrations $(BENCH)
+
+chaos-migrations: setup
+	@$(BIN)/python -m chaos $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from lab.lab import Lab
+from lab.servers import Postgres
+from lab.sessions import server
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +18,15 @@ def lab() -> Iterator[Lab]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL alone, for what needs no cluster."""
+    with server() as running:
+        yield running
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything that uses the lab is marked so; `-m "not lab"` is fast."""
     for item in items:
-        if "lab" in getattr(item, "fixturenames", ()):
+        if {"lab", "postgres"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.lab)

@@ -26,6 +26,7 @@ from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse_action
 from session_rollout.api import GROUP
 from session_rollout.api.reasons import Condition
+from session_rollout.api.status import MigrationRecord
 from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
 from session_rollout.controller.loop import Controller, Ports, Seen
 from session_rollout.errors import RolloutError, SpecError
@@ -152,6 +153,7 @@ def observe(key: Key, seen: Seen) -> None:
             telemetry.CHECK_VALUE.labels(namespace, name, metric).set(float(measurement.value))
     if not seen.wrote:
         return
+    _observe_migrations(key, status.migrations)
     for condition in status.conditions:
         if condition.type in EXPORTED_CONDITIONS:
             telemetry.CONDITION.labels(namespace, name, condition.type).set(CONDITION_VALUE[condition.status])
@@ -160,6 +162,13 @@ def observe(key: Key, seen: Seen) -> None:
     for effect in seen.decision.effects:
         if hasattr(effect, "accepted"):
             telemetry.ACTIONS.labels("accepted" if effect.accepted else "refused").inc()
+
+
+def _observe_migrations(key: Key, records: tuple[MigrationRecord, ...]) -> None:
+    for record in records:
+        if record.total is not None:
+            for kind in ("total", "done", "quarantined"):
+                telemetry.MIGRATION_ROWS.labels(key.namespace, key.name, record.name, kind).set(getattr(record, kind) or 0)
 
 
 def kopf_settings() -> kopf.OperatorSettings:

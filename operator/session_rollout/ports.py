@@ -92,6 +92,9 @@ class JobRunner(Protocol):
     async def observe(self, rollout: SessionRollout, name: str) -> JobObservation:
         """State of a Job."""
 
+    async def suspend(self, rollout: SessionRollout, name: str, *, suspend: bool) -> None:
+        """Let a Job rest, or go on."""
+
     async def release(self, namespace: str, rollout: str) -> None:
         """Let running Jobs outlive their rollout."""
 

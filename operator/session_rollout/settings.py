@@ -33,10 +33,14 @@ class Profile(Section):
     image: str
     image_pull_policy: str = "IfNotPresent"
     service_account: str = "default"
-    deadline: Annotated[Duration, Field(description="activeDeadlineSeconds of the Job.")] = "1h"
     lock_timeout: Annotated[Duration, Field(description="Longest wait of one statement for a lock.")] = "2s"
     lock_deadline: Annotated[Duration, Field(description="How long locks are tried before the migration fails.")] = "15m"
     statement_timeout: Duration = "10m"
+    retries: Annotated[int, Field(ge=0, le=100, description="Pods of a Job that may be lost before a person must look.")] = 10
+    duty: Annotated[float, Field(gt=0, le=1, description="Share of the time in which rows are moved.")] = 0.25
+    brake_latency: Annotated[Duration, Field(description="Rows rest while reading one takes longer.")] = "100ms"
+    brake_lag: Annotated[Duration, Field(description="Rows rest while a replica is further behind.")] = "10s"
+    free_space_query: Annotated[str, Field(description="SQL that returns the free bytes of the database's disk.")] = ""
     resources: dict[str, dict[str, str]] = Field(
         default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}
     )

@@ -16,14 +16,12 @@ import statistics
 import sys
 import time
 import urllib.request
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import psutil
-from rich.console import Console
-from rich.table import Table
 
+from bench.figures import Figure, show
 from core.world import World, spec
 from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
@@ -33,22 +31,6 @@ from session_rollout.core.decide import decide
 INTERVAL_SECONDS = 1.0
 STEADY_SECONDS = 20
 CRITERIA = 5
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured number against its limit; a ratio of at most 1 is within."""
-
-    name: str
-    value: float
-    unit: str
-    limit: float
-    at_least: bool = False
-
-    @property
-    def ratio(self) -> float:
-        """How much of the limit is used."""
-        return self.limit / self.value if self.at_least else self.value / self.limit
 
 
 def rollout(name: str, *, interval: str = "1s", flag_set: str = "", **fields: Any) -> Object:
@@ -195,16 +177,6 @@ def main() -> None:
         ]
     show(figures)
     sys.exit(any(figure.ratio > 1 for figure in figures))
-
-
-def show(figures: list[Figure]) -> None:
-    """The table, then the JSON."""
-    table = Table("figure", "value", "limit", "ratio to limit")
-    for figure in sorted(figures, key=lambda one: one.name):
-        sign = ">=" if figure.at_least else "<="
-        table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", f"{sign} {figure.limit:.3g}", f"{figure.ratio:.2f}")
-    Console().print(table)
-    print(json.dumps([{**asdict(figure), "limit": str(figure.limit)} for figure in figures]))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 No I/O and no second implementation of any rule: publishing changes a fingerprint, a Job ends when the test says so.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from session_rollout.api.action import ActionSpec, SessionRolloutAction
+from session_rollout.api.progress import Progress
 from session_rollout.api.reasons import Verdict
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
@@ -18,6 +19,7 @@ from session_rollout.core.decide import decide
 from session_rollout.core.observed import (
     Answer,
     Decision,
+    Effect,
     Emit,
     JobObservation,
     JobState,
@@ -25,6 +27,7 @@ from session_rollout.core.observed import (
     Observed,
     Publish,
     StartJob,
+    SuspendJob,
 )
 from session_rollout.core.plan import needed_metrics
 
@@ -82,6 +85,7 @@ class World:
     ranges: dict[str, timedelta] = field(default_factory=dict)
     jobs: dict[str, JobObservation] = field(default_factory=dict)
     jobs_succeed: bool = True
+    job_says: dict[str, Any] = field(default_factory=dict)  # figures of the migration's last words
     requests: list[SessionRolloutAction] = field(default_factory=list)
     answers: dict[str, tuple[bool, str]] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
@@ -132,7 +136,7 @@ class World:
                 self._do(effect)
         return self.decision
 
-    def _do(self, effect: Publish | StartJob | Answer | Emit) -> None:
+    def _do(self, effect: Effect) -> None:
         match effect:
             case Publish(text=text, sha256=sha256):
                 if self.publishing:
@@ -140,6 +144,8 @@ class World:
                     self.texts.append(text)
             case StartJob(name=name):
                 self.jobs.setdefault(name, JobObservation(JobState.ACTIVE))
+            case SuspendJob(name=name, suspend=suspend):
+                self.jobs[name] = replace(self.jobs[name], suspended=suspend)
             case Answer(action=action, accepted=accepted, message=message):
                 self.answers[action] = (accepted, message)
                 self.requests = [one for one in self.requests if one.name != action]
@@ -150,8 +156,9 @@ class World:
         """Every active Job ends."""
         end = JobState.SUCCEEDED if self.jobs_succeed else JobState.FAILED
         for name, job in self.jobs.items():
-            if job.state is JobState.ACTIVE:
-                self.jobs[name] = JobObservation(end, "sha256:bundle", "done" if self.jobs_succeed else "relation exists")
+            if job.state is JobState.ACTIVE and not job.suspended:
+                words = "done" if self.jobs_succeed else "relation exists"
+                self.jobs[name] = JobObservation(end, Progress(checksum="sha256:bundle", message=words, **self.job_says))
 
     def settle(self) -> Decision:
         """Look until nothing more happens at this moment, as the controller does."""

@@ -80,6 +80,7 @@ class Application:
     database: str
     population: tuple[User, ...] = field(default_factory=users)
     faults: dict[str, dict[str, float]] = field(default_factory=dict)  # feature -> kind -> size
+    overrides: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # user -> overridesOn / overridesOff
     window: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=WINDOW_TICKS))
     features: tuple[str, ...] = ()
 
@@ -88,6 +89,7 @@ class Application:
         threading.Thread(target=self._provide, daemon=True).start()
         threading.Thread(target=self._serve_users, daemon=True).start()
         threading.Thread(target=self._write_rows, daemon=True).start()
+        threading.Thread(target=self._read_overrides, daemon=True).start()
 
     def _provide(self) -> None:
         """Wait for the document (the ConfigMap is optional at first), then let the SDK follow it."""
@@ -103,7 +105,8 @@ class Application:
 
     def has(self, user: User, feature: str) -> bool:
         """Whether the user has the feature, as the SDK evaluates it now."""
-        return bool(api.get_client().get_boolean_value(feature, default_value=False, evaluation_context=user.context()))
+        context = user.context(self.overrides.get(user.id, {}))
+        return bool(api.get_client().get_boolean_value(feature, default_value=False, evaluation_context=context))
 
     def _known_features(self) -> tuple[str, ...]:
         with contextlib.suppress(OSError, ValueError):
@@ -186,7 +189,22 @@ class Application:
                 DATABASE_UP.set(0)
                 time.sleep(0.5)
 
+    def _read_overrides(self) -> None:
+        """Per-user overrides from the table that the schema migration makes; those that have expired no longer count."""
+        while True:
+            with contextlib.suppress(psycopg.Error), psycopg.connect(self.database, connect_timeout=2) as connection:
+                found: dict[str, dict[str, list[str]]] = {}
+                for user, feature, enabled in connection.execute(_OVERRIDES).fetchall():
+                    kind = "overridesOn" if enabled else "overridesOff"
+                    found.setdefault(str(user), {}).setdefault(kind, []).append(feature)
+                self.overrides = found
+            time.sleep(1)
 
+
+_OVERRIDES = """
+SELECT user_id, feature_name, enabled FROM session_feature_flags
+WHERE user_id IS NOT NULL AND (expires_at IS NULL OR expires_at > now())
+"""
 _UPSERT = """
 WITH known AS (INSERT INTO users (id) VALUES (%s) ON CONFLICT DO NOTHING)
 INSERT INTO user_sessions (user_id, session_id, last_activity) VALUES (%s, %s, now())
@@ -220,6 +238,10 @@ def handler(application: Application) -> type[BaseHTTPRequestHandler]:
                     feature, size = query["feature"][0], int(query.get("users", ["200"])[0])
                     on = sum(application.has(user, feature) for user in application.population[:size])
                     self._answer(json.dumps({"feature": feature, "on": on, "of": size}).encode())
+                case "/has":
+                    query = parse_qs(url.query)
+                    user = next(one for one in application.population if one.id == query["user"][0])
+                    self._answer(json.dumps(application.has(user, query["feature"][0])).encode())
                 case _:
                     self._answer(b"not found", 404)
 

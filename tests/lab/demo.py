@@ -10,6 +10,7 @@ Exit 0 only when everything it checked held; its figures are the last lines.
 
 import argparse
 import random
+import re
 import sys
 import threading
 import time
@@ -27,14 +28,16 @@ from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
 from lab.population import users
 from lab.processes import StartFailed
-from lab.programme import NAME, NAMESPACE, Programme, example, ladder, scaled
+from lab.programme import LEGACY_ROWS, NAME, NAMESPACE, Programme, example, ladder, scaled
 from lab.proofs import Proof
 from lab.recorder import Recorder, Status
+from lab.sessions import difference, run, value
 
 CHECK_INTERVAL = 1.0
 KILLS_WANTED, KILLS_MOST = 20, 30
 OUTAGE_SECONDS = 20.0
 FAULT_SHARE = 0.3
+COPY = "legacy-sessions"
 ENDED = ("Promoted", "RolledBack", "Aborted")
 
 
@@ -48,6 +51,7 @@ class Demo:
         self.proof = Proof()
         self.told: set[tuple[str, str, str]] = set()
         self.live: Live | None = None
+        self.seen_wide, self.differing = "", -1
         self.started = time.time()
 
     def set_up(self) -> None:
@@ -96,7 +100,8 @@ class Demo:
         table.add_row(f"[b]{current.get('phase')}", f"step {current.get('step')}", audience, str(decision.get("action")), "")
         table.add_row(f"[i]{decision.get('why')}", "", "", "", "")
         for migration in status.get("migrations", []):
-            table.add_row(f"migration {migration['name']}", migration["state"], migration.get("message", ""), "", "")
+            moved = f"{migration.get('done', 0):,} of {migration['total']:,}" if migration.get("total") else ""
+            table.add_row(f"migration {migration['name']}", migration["state"], moved, migration.get("message", ""), "")
         for check in status.get("checks", []):
             cells = (check.get(key) or "" for key in ("verdict", "value", "bound", "baseline"))
             table.add_row(f"{check['kind']} {check['name']}", *cells)
@@ -135,8 +140,33 @@ class Demo:
     def promote(self, seconds: float = 420) -> None:
         """The whole programme to Promoted, and the proof."""
         threading.Thread(target=self.approve_when_asked, daemon=True).start()
+        self.people = Overrides(self.lab, self.programme)
+        for story in (self.people.write, self._kill_migration, self._compare_later):
+            threading.Thread(target=story, daemon=True).start()
         self.wait(self.ended, seconds, "an outcome")
         self.prove_promoted()
+
+    def _copy(self) -> Object:
+        records = self.recorder.last.get("migrations", [])
+        return next((one for one in records if one["name"] == COPY), {})
+
+    def _kill_migration(self) -> None:
+        """SIGKILL of the Pod that moves rows, in the middle; and what a person sees meanwhile."""
+        assert self.lab.node is not None
+        self.wait(lambda: 0 < self._copy().get("done", 0) < 0.7 * LEGACY_ROWS, 300, "rows being moved")
+        self.seen_wide = self.lab.kubectl("get", "sro", NAME, "-n", NAMESPACE, "-o", "wide").stdout
+        before = self._copy()["done"]
+        for pod in list(self.lab.node.pods.values()):
+            if f"{COPY}-up" in pod.name:
+                pod.kill()
+                self.console.print(f"{self._elapsed():6.1f}s --- SIGKILL of Pod {pod.name} at {before:,} rows")
+
+    def _compare_later(self) -> None:
+        """Both sides at one moment, while the application writes and changes are followed."""
+        assert self.lab.postgres is not None
+        last = self.object["spec"]["phases"][-1]["name"]
+        self.wait(lambda: self.recorder.last.get("current", {}).get("phase") == last, 400, "the last phase")
+        self.differing = difference(self.lab.postgres.url)
 
     def kill(self) -> None:
         """The same, while the operator dies again and again."""
@@ -225,10 +255,48 @@ class Demo:
         proofs.prove_shares(proof, self.object["spec"], ladder(self.object), self.recorder.documents)
         proofs.prove_never_backwards(proof, self.recorder.documents)
         proofs.prove_database(proof, self.programme.tables())
-        jobs = self.lab.kube.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
-        proof.check(len(jobs) == len(self.object["spec"]["migrations"]), f"{len(jobs)} Job for each migration")
+        self._prove_migrations()
         self._prove_application()
         self._prove_bookkeeping()
+
+    def _prove_migrations(self) -> None:
+        """One Job for each operation, rows moved once in spite of a SIGKILL, progress seen while it ran."""
+        proof, copy = self.proof, self._copy()
+        items = self.lab.kube.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
+        labels = [item["metadata"]["labels"] for item in items]
+        done = sorted(f"{one['sessionrollout.dev/migration']} {one['sessionrollout.dev/operation']}" for one in labels)
+        wanted = ["legacy-sessions backup", "legacy-sessions finish", "legacy-sessions up", "session-tables up"]
+        proof.check(done == wanted, f"Jobs: {', '.join(done)}, each once")
+        pods = self.lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
+        copying = [pod for pod in pods if f"{COPY}-up" in pod["metadata"]["name"]]
+        states = sorted(pod["status"]["phase"] for pod in copying)
+        proof.check(states == ["Failed", "Succeeded"], f"Pods that moved rows: {', '.join(states)}")
+        proof.check(self.differing == 0, f"{self.differing} rows differ between both sides while the application writes")
+        proof.check(copy["done"] == copy["total"] >= LEGACY_ROWS, f"{copy['done']:,} of {copy['total']:,} rows moved")
+        steps = {one.get("done") for status in self.recorder.statuses for one in status.status.get("migrations", [])} - {None}
+        proof.check(len(steps) >= 4, f"progress in status at {len(steps)} points")
+        proof.check(
+            f"{COPY} up" in self.seen_wide and "%" in self.seen_wide, f"kubectl get sro -o wide: {_progress(self.seen_wide)}"
+        )
+        exported = self._query(f'sessionrollout_migration_rows{{migration="{COPY}",kind="done"}}') or 0
+        proof.check(exported >= LEGACY_ROWS, f"sessionrollout_migration_rows: {exported:,.0f} done")
+        self._prove_table()
+
+    def _prove_table(self) -> None:
+        assert self.lab.postgres is not None
+        dsn, proof = self.lab.postgres.url, self.proof
+        alone = value(
+            dsn,
+            "SELECT count(*) FROM user_sessions s WHERE migrated AND NOT EXISTS (SELECT FROM"
+            " enhanced_user_sessions t WHERE t.id = s.id AND t.migration_source = 'legacy')",
+        )
+        doubled = value(dsn, "SELECT count(*) - count(DISTINCT session_id) FROM enhanced_user_sessions")
+        marked = value(dsn, "SELECT count(*) FROM user_sessions WHERE migrated")
+        proof.check(alone == 0 and marked >= LEGACY_ROWS, f"{marked:,} rows marked as moved, {alone} of them not there")
+        proof.check(doubled == 0, f"{doubled} sessions doubled")
+        kept = value(dsn, "SELECT count(*) FROM session_rollout.snapshots WHERE keep_until > now() + '6 days'::interval")
+        proof.check(kept == 2, f"{kept} snapshots are kept for seven days after the bake")
+        self.people.prove(proof)
 
     def _prove_application(self) -> None:
         """The application itself has every feature on for everybody at the end."""
@@ -301,6 +369,47 @@ class Demo:
 
     def _step_of(self, seen: Status) -> tuple[str, int]:
         return seen.status["current"]["phase"], seen.status["current"]["step"]
+
+
+class Overrides:
+    """Support gives single users a feature, or takes it from them: rows in the table that the first migration makes."""
+
+    FEATURE = "offlineMode"
+
+    def __init__(self, lab: Lab, programme: Programme) -> None:
+        assert lab.postgres is not None
+        self.dsn, self.lab, self.programme = lab.postgres.url, lab, programme
+        self.on, self.off, self.expired = (user.id for user in users(400)[-3:])
+        self.early = False
+
+    def write(self) -> None:
+        """As soon as the table is there."""
+        self.lab.until(lambda: value(self.dsn, "SELECT to_regclass('session_feature_flags')"), 120, "the table of overrides")
+        for user, enabled, expires in (
+            (self.on, True, "1 hour"),
+            (self.off, False, "1 hour"),
+            (self.expired, False, "-1 hour"),
+        ):
+            run(
+                self.dsn,
+                f"INSERT INTO users (id) VALUES ('{user}') ON CONFLICT DO NOTHING",
+                "INSERT INTO session_feature_flags (user_id, feature_name, enabled, reason, expires_at) VALUES"
+                f" ('{user}', '{self.FEATURE}', {enabled}, 'support', now() + '{expires}'::interval)",
+            )
+        self.lab.until(lambda: self.programme.has(self.on, self.FEATURE), 20, "the override being read")
+        self.early = True
+
+    def prove(self, proof: Proof) -> None:
+        """On before its phase, off after it, and as everybody else where it has expired."""
+        have = [self.programme.has(user, self.FEATURE) for user in (self.on, self.off, self.expired)]
+        text = f"overrides of {self.FEATURE}: on before its phase {self.early}, then on/off/expired {have}"
+        proof.check(self.early and have == [True, False, True], text)
+
+
+def _progress(wide: str) -> str:
+    """The migration's column of what kubectl printed."""
+    found = re.search(rf"{COPY} \S+ [^\n]*?(?=\s{{2,}}|$)", wide)
+    return found[0] if found else wide
 
 
 def _seconds(text: str) -> float:

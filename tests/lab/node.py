@@ -1,7 +1,7 @@
 """The process node: registers as a Node and runs every Pod bound to it as local processes. The one imitation of the lab.
 
 It does what a Job's or a small Deployment's Pod needs (command, args, env with valueFrom, Secret / ConfigMap / emptyDir
-volumes, termination message, exit codes, HTTP readiness, SIGTERM then SIGKILL, restart of `Always` containers) and
+volumes, termination message, logs, exit codes, HTTP readiness, SIGTERM then SIGKILL, restart of `Always` containers) and
 nothing else: no isolation, no image, no network of its own. Paths under a volume's mountPath and the termination log
 exist under the Pod's own directory; where they occur in args and env they are replaced by where they really are.
 """
@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -19,9 +20,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import requests
+import trustme
 
 from lab.kube import ApiError, Kube, Object
 from lab.processes import die_with_parent
@@ -209,8 +213,8 @@ class Pod:
         match entry.get("valueFrom"):
             case {"fieldRef": {"fieldPath": str(path)}}:
                 value: object = self.object
-                for part in path.split("."):
-                    value = value[part]  # type: ignore[index]
+                for name, key in re.findall(r"\.?(\w+)|\['([^']+)'\]", path):
+                    value = value[name or key]  # type: ignore[index]
                 return str(value)
             case {"secretKeyRef": {"name": name, "key": key}}:
                 secret = self.kube.get(f"/api/v1/namespaces/{self.namespace}/secrets/{name}")
@@ -288,6 +292,44 @@ def _expand(text: str, environment: dict[str, str]) -> str:
     return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", lambda found: environment.get(found[1], found[0]), text)
 
 
+class _Logs(BaseHTTPRequestHandler):
+    """The one answer of a kubelet that people need: `kubectl logs`, by way of the API server."""
+
+    pods: Path
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query, parts = parse_qs(url.query), url.path.strip("/").split("/")
+        log = self.pods / f"{parts[2]}.log" if len(parts) == 4 and parts[0] == "containerLogs" else self.pods / "none"
+        if not log.exists():
+            self.send_error(404)
+            return
+        body = log.read_bytes()
+        if lines := int(query.get("tailLines", ["0"])[0]):
+            body = b"".join(body.splitlines(keepends=True)[-lines:])
+        body = body[: int(query.get("limitBytes", [str(len(body))])[0])]
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _serve_logs(directory: Path) -> ThreadingHTTPServer:
+    """Serve the Pods' logs over TLS, as the API server asks for them."""
+    handler = type("Logs", (_Logs,), {"pods": directory})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True, name="node-logs").start()
+    return server
+
+
 class Node:
     """The node and all its Pods."""
 
@@ -299,6 +341,7 @@ class Node:
         self.start_delay = 0.0
         self._lock = threading.Lock()
         directory.mkdir()
+        self.logs = _serve_logs(directory)
 
     def start(self) -> None:
         """Register and begin to run Pods."""
@@ -309,6 +352,7 @@ class Node:
     def stop(self) -> None:
         """End every process."""
         self.stopping.set()
+        self.logs.shutdown()
         for pod in list(self.pods.values()):
             pod.grace = 1.0
             pod.deleted.set()
@@ -335,6 +379,7 @@ class Node:
                 "allocatable": capacity,
                 "conditions": [{**ready, "lastHeartbeatTime": now(), "lastTransitionTime": now()}],
                 "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": self.logs.server_port}},
                 "nodeInfo": dict.fromkeys(
                     [
                         "machineID",

@@ -2,6 +2,7 @@
 
 import random
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,9 +19,9 @@ class User:
     id: str
     groups: tuple[str, ...]
 
-    def context(self) -> EvaluationContext:
+    def context(self, overrides: Mapping[str, list[str]] | None = None) -> EvaluationContext:
         """What the application tells the evaluator about the user."""
-        return EvaluationContext(targeting_key=self.id, attributes={"groups": list(self.groups)})
+        return EvaluationContext(targeting_key=self.id, attributes={"groups": list(self.groups), **(overrides or {})})
 
 
 def users(size: int = SIZE) -> tuple[User, ...]:

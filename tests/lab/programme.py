@@ -13,22 +13,15 @@ import yaml
 from lab.kube import Object
 from lab.lab import IMAGE, ROOT, Lab
 from lab.processes import free_port
+from lab.sessions import TABLES, fill
 
 NAMESPACE = "analy-ticket"
 NAME = "session-persistence"
 FACTOR = 7 * 86_400 / 15  # a week becomes a quarter of a minute
 SHORTEST_HOLD = 2_000  # milliseconds
 RANGE = "4s"
+LEGACY_ROWS = 40_000
 UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-
-LEGACY_TABLES = """
-CREATE TABLE users (id uuid PRIMARY KEY, email text);
-CREATE TABLE user_sessions (
-  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id uuid REFERENCES users (id) ON DELETE CASCADE,
-  session_id text UNIQUE, last_activity timestamptz, preferences jsonb, form_data jsonb, navigation_state jsonb,
-  migrated boolean, migrated_at timestamptz
-);
-"""
 
 
 def example(name: str) -> Object:
@@ -93,7 +86,8 @@ class Programme:
         assert lab.postgres is not None
         assert lab.prometheus is not None
         with psycopg.connect(lab.postgres.url, autocommit=True) as connection:
-            connection.execute(LEGACY_TABLES)
+            connection.execute(TABLES)
+        fill(lab.postgres.url, LEGACY_ROWS)
         lab.namespace(NAMESPACE)
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "analy-ticket-db"}}
         lab.apply({**secret, "stringData": {"url": lab.postgres.url}}, NAMESPACE)
@@ -136,6 +130,11 @@ class Programme:
         with urllib.request.urlopen(f"{self.url}/share?feature={feature}&users={users}", timeout=10) as answer:
             body = json.load(answer)
         return float(body["on"] / body["of"])
+
+    def has(self, user: str, feature: str) -> bool:
+        """Whether one user has a feature, as the application itself evaluates it now."""
+        with urllib.request.urlopen(f"{self.url}/has?feature={feature}&user={user}", timeout=10) as answer:
+            return bool(json.load(answer))
 
     def query(self, promql: str) -> float | None:
         """One number from the lab's Prometheus."""

@@ -40,13 +40,14 @@ class Postgres:
         argv = ["-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
         return self.processes.start("initdb", [self.binaries / "initdb", *argv], user=self.user)
 
-    def start(self) -> Process:
-        """Start the server."""
+    def start(self, **more: str) -> Process:
+        """Start the server, or start it again on its data."""
         settings = {
             "fsync": "off",
             "full_page_writes": "off",
             "unix_socket_directories": "",
             "max_connections": "200",
+            **more,
         }
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         argv = [str(self.binaries / "postgres"), "-D", str(self.data), "-h", "127.0.0.1", "-p", str(self.port), *options]

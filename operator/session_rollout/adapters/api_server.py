@@ -50,7 +50,11 @@ class ApiServer:
     async def request(
         self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Query | None = None
     ) -> dict[str, Any]:
-        """One request. Raises Conflict on 409, SpecError on other refusals of the content, Unavailable on the rest; a 404 too."""
+        """One request for JSON. Raises Conflict on 409, SpecError on other refusals of the content, Unavailable on the rest."""
+        return dict(json.loads(await self.text(method, path, body, content=content, query=query)))
+
+    async def text(self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Query | None = None) -> str:
+        """One request, its answer as it is. Raises as `request` does, NotFound on a 404."""
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Content-Type": content, "Accept": JSON, "User-Agent": FIELD_MANAGER}
         try:
@@ -65,7 +69,7 @@ class ApiServer:
         API_REQUESTS.labels(method, str(answer.status)).inc()
         if answer.status >= 400:  # noqa: PLR2004 - HTTP
             raise _translated(answer.status, text)
-        return dict(json.loads(text))
+        return str(text.decode(errors="replace"))
 
     async def find(self, path: str) -> dict[str, Any] | None:
         """GET; None on 404."""

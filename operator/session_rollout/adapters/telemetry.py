@@ -29,10 +29,15 @@ CONDITION: Final = Gauge("sessionrollout_condition", "Conditions: 1 True, 0 Fals
 CHECK_VALUE: Final = Gauge(
     "sessionrollout_check_value", "Latest answer of a metric, in base units.", ["namespace", "name", "metric"]
 )
+MIGRATION_ROWS: Final = Gauge(
+    "sessionrollout_migration_rows",
+    "Rows of a migration that moves rows: total, done, quarantined.",
+    ["namespace", "name", "migration", "kind"],
+)
 OUTCOMES: Final = Counter("sessionrollout_outcomes", "How generations ended.", ["namespace", "outcome"])
 ACTIONS: Final = Counter("sessionrollout_actions", "People's actions.", ["verdict"])
 LEADER: Final = Gauge("sessionrollout_leader", "Whether this replica holds the Lease.")
-PER_ROLLOUT: Final = (LAST_RECONCILE, PERCENT, PHASE_INDEX, CONDITION, CHECK_VALUE)
+PER_ROLLOUT: Final = (LAST_RECONCILE, PERCENT, PHASE_INDEX, CONDITION, CHECK_VALUE, MIGRATION_ROWS)
 
 _SECRETS: Final = re.compile(r"(://[^:/@\s]+:)[^@\s]+(@)|(password=|Bearer )[^\s'\"]+", re.IGNORECASE)
 

@@ -22,9 +22,9 @@ class ActionSpec(Model):
         json_schema_extra=rules(
             ("self == oldSelf", "must stay as it is: an action cannot be changed, create another one"),
             (
-                "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'Restore'])"
+                "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'Restore', 'RestoreSessions'])"
                 " || (has(self.reason) && self.reason.size() > 0)",
-                "`reason` must be given for Promote, Abort, EmergencyDisable and Restore: they override a check",
+                "`reason` must be given for Promote, Abort, EmergencyDisable, Restore and RestoreSessions: they override a check",
             ),
             (
                 "!(self.action in ['Approve', 'Promote', 'Retry']) || has(self.generation)",
@@ -42,6 +42,14 @@ class ActionSpec(Model):
                 "!has(self.features) || self.action in ['EmergencyDisable', 'Restore']",
                 "`features` must only be given with EmergencyDisable and Restore",
             ),
+            (
+                "has(self.migration) == (self.action in ['RestoreSessions', 'RetryMigration'])",
+                "`migration` must be given for RestoreSessions and RetryMigration, and only for these",
+            ),
+            (
+                "!(has(self.user) || has(self.at) || has(self.loseNewer)) || self.action == 'RestoreSessions'",
+                "`user`, `at` and `loseNewer` must only be given with RestoreSessions",
+            ),
         ),
     )
     rollout: Annotated[Name, Field(description="Name of the SessionRollout in the same namespace.")]
@@ -54,6 +62,15 @@ class ActionSpec(Model):
         tuple[Feature, ...],
         Field(max_length=40, json_schema_extra=SET, description="Which features; none means all."),
     ] = ()
+    migration: Annotated[Name | None, Field(description="Which migration's rows or snapshot are meant.")] = None
+    user: Annotated[
+        str | None,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}$", max_length=128, description="Restore only this user's rows."),
+    ] = None
+    at: Annotated[Time | None, Field(description="Restore from the newest snapshot taken before this time.")] = None
+    lose_newer: Annotated[
+        bool | None, Field(description="Bring back every row as it was, also where users have written since.")
+    ] = None
     reason: Text = ""
     ttl: Annotated[Duration, Field(description="How long the answered action is kept.")] = "30d"
 

@@ -18,6 +18,7 @@ Text = Annotated[str, Field(max_length=256)]
 Message = Annotated[str, Field(max_length=512)]
 Index = Annotated[int, Field(ge=0, le=1000, json_schema_extra={"format": "int32"})]
 Generation = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
+Rows = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
 
 
 class Model(BaseModel):

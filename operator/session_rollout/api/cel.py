@@ -120,6 +120,23 @@ PROGRAMME: Final = (
         "`migrations` need `database`: it names the Secret with the connection string",
     ),
     (
+        "!has(self.migrations) || self.phases.all(p, !has(p.migrations) || !has(p.migrations.before)"
+        " || p.migrations.before.all(n, !self.migrations.exists(m, m.name == n && has(m.change) && m.change == 'Contract')))",
+        "a `change: Contract` migration must be in `after` of a phase: the version before needs what it takes away",
+    ),
+    (
+        "!has(self.migrations) || self.phases.map(p, !has(p.migrations) ? -1 : (has(p.migrations.after)"
+        " && p.migrations.after.exists(n, self.migrations.exists(m, m.name == n && has(m.change) && m.change == 'Contract')))"
+        " ? 1 : ((has(p.migrations.before) && p.migrations.before.size() > 0)"
+        " || (has(p.migrations.after) && p.migrations.after.size() > 0)) ? 0 : -1).filter(x, x >= 0).isSorted()",
+        "`change: Contract` migrations must come after all others: first expand, then migrate, then contract",
+    ),
+    (
+        "!has(self.rollback) || !has(self.rollback.restoreSessions) || !self.rollback.restoreSessions"
+        " || (has(self.migrations) && self.migrations.exists(m, has(m.backup) && m.backup))",
+        "`rollback.restoreSessions` needs one of `migrations` with `backup: true`: else there is nothing to restore",
+    ),
+    (
         "self.phases.all(p, p.steps.all(s, !has(s.hold) || "
         f"{_milliseconds('s.hold')} >= {_milliseconds('self.checkInterval')}))",
         "`phases[].steps[].hold` must be at least `checkInterval`: a shorter hold could pass unseen",

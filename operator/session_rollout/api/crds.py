@@ -123,6 +123,7 @@ def rollout_definition() -> Schema:
         _column("Why", ".status.decision.why"),
         _column("Until", ".status.current.holdUntil"),
         AGE,
+        _column("Migrating", ".status.progress", wide=True),
         _column("Outcome", ".status.outcome", wide=True),
         _column("Generation", ".status.observedGeneration", kind="integer", wide=True),
     ]

@@ -62,6 +62,25 @@ class MigrationState(StrEnum):
     REVERTED = "Reverted"
 
 
+class Operation(StrEnum):
+    """What a migration's Job does; the second part of its name."""
+
+    UP = "up"
+    DOWN = "down"
+    BACKUP = "backup"  # a snapshot of its tables
+    FINISH = "finish"  # what was moved becomes the truth
+    RESTORE = "restore"  # rows come back from the snapshot
+    RETRY = "retry"  # rows in quarantine are tried again
+    PRUNE = "prune"  # snapshots whose time is over go
+
+
+class NoReturn(StrEnum):
+    """Where a migration stands to its point of no return."""
+
+    AHEAD = "Ahead"
+    PASSED = "Passed"
+
+
 class ActionType(StrEnum):
     """What a person may ask for with a SessionRolloutAction."""
 
@@ -73,6 +92,8 @@ class ActionType(StrEnum):
     RETRY = "Retry"
     EMERGENCY_DISABLE = "EmergencyDisable"
     RESTORE = "Restore"
+    RESTORE_SESSIONS = "RestoreSessions"
+    RETRY_MIGRATION = "RetryMigration"
 
 
 class Condition(StrEnum):
@@ -117,6 +138,8 @@ class EventReason(StrEnum):
     MIGRATION_STARTED = "MigrationStarted"
     MIGRATION_SUCCEEDED = "MigrationSucceeded"
     MIGRATION_FAILED = "MigrationFailed"
+    MIGRATION_KEPT = "MigrationKept"
+    POINT_OF_NO_RETURN = "PointOfNoReturnAhead"
     APPROVAL_NEEDED = "ApprovalNeeded"
     ACTION_ACCEPTED = "ActionAccepted"
     ACTION_REFUSED = "ActionRefused"
@@ -143,6 +166,8 @@ _WARNINGS = frozenset(
         EventReason.EVIDENCE_LOST,
         EventReason.GUARD_BREACHED,
         EventReason.MIGRATION_FAILED,
+        EventReason.MIGRATION_KEPT,
+        EventReason.POINT_OF_NO_RETURN,
         EventReason.ACTION_REFUSED,
         EventReason.STALLED,
         EventReason.ROLLBACK_STARTED,

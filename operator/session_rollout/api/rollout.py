@@ -202,8 +202,16 @@ class ConfigMapRef(Model):
     name: Name
 
 
+class Change(StrEnum):
+    """What a migration does to what the running version needs; its bundle is held to that."""
+
+    EXPAND = "Expand"  # adds beside what is there
+    MIGRATE = "Migrate"  # moves data into what was added
+    CONTRACT = "Contract"  # takes away what nobody needs any more
+
+
 class Migration(Model):
-    """A bundle of SQL that takes effect once."""
+    """A bundle that takes effect once: steps of SQL, or rows that are moved."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -213,6 +221,19 @@ class Migration(Model):
     name: Name
     bundle: Annotated[str | None, Field(pattern=r"^[a-z0-9-]{1,60}/[a-z0-9-]{1,60}$", max_length=121)] = None
     config_map_ref: ConfigMapRef | None = None
+    change: Annotated[Change, Field(description="Only a Contract migration may drop, rename or delete.")] = Change.EXPAND
+    backup: Annotated[
+        bool, Field(description="Take a snapshot of its tables before its phase is published; of a bundle that moves rows.")
+    ] = False
+    point_of_no_return: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=9999,
+            json_schema_extra={"format": "int32"},
+            description="Number of the first step that cannot be undone; announced in status before it is passed.",
+        ),
+    ] = None
 
 
 class SecretRef(Model):
@@ -227,6 +248,9 @@ class Database(Model):
 
     profile: Name = "default"
     secret_ref: SecretRef
+    data_secret_ref: Annotated[
+        SecretRef | None, Field(description="Connection string of the role that moves rows, where another one defines tables.")
+    ] = None
 
 
 class Workload(Model):
@@ -255,7 +279,13 @@ class Rollback(Model):
     """What a rollback undoes; flags always first."""
 
     scope: RollbackScope = RollbackScope.PHASE
+    restore_sessions: Annotated[bool, Field(description="Merge the snapshot back: what users have written since is kept.")] = (
+        False
+    )
     migrations: OnRollback = OnRollback.KEEP
+    allow_data_loss: Annotated[bool, Field(description="Let `migrations: Down` drop tables and columns that hold data.")] = (
+        False
+    )
 
 
 class Day(StrEnum):

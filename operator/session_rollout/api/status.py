@@ -8,8 +8,18 @@ from typing import Annotated
 
 from pydantic import Field, PlainSerializer
 
-from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Index, Message, Model, Name, Text
-from session_rollout.api.reasons import DecisionAction, EventReason, MigrationState, Outcome, PhaseState, Stage, Verdict
+from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Index, Message, Model, Name, Rows, Text
+from session_rollout.api.reasons import (
+    DecisionAction,
+    EventReason,
+    MigrationState,
+    NoReturn,
+    Operation,
+    Outcome,
+    PhaseState,
+    Stage,
+    Verdict,
+)
 
 HISTORY_LENGTH = 20
 BECAUSE_LENGTH = 8
@@ -99,6 +109,8 @@ class MigrationRecord(Model):
 
     name: Name
     state: MigrationState = MigrationState.PENDING
+    operation: Operation = Operation.UP  # what its Job does, or did last
+    arguments: Annotated[tuple[Text, ...], Field(max_length=6, json_schema_extra=ATOMIC)] = ()  # of the Job, beside the usual
     job: Annotated[str | None, Field(max_length=63)] = None
     source: Sha | None = None  # of the migration as the spec declares it
     attempt: Index = 0
@@ -106,6 +118,17 @@ class MigrationRecord(Model):
     start_time: Time | None = None
     end_time: Time | None = None
     message: Message = ""
+    done: Rows | None = None  # rows that are moved
+    total: Rows | None = None
+    rate: Rows | None = None  # rows a second
+    estimated_end_time: Time | None = None
+    quarantined: Rows | None = None  # rows that could not be moved
+    progress_time: Time | None = None  # of these figures
+    following: bool = False  # changes of the source go on being applied to the target
+    point_of_no_return: NoReturn | None = None
+    backup_time: Time | None = None
+    backup_until: Time | None = None
+    restore_time: Time | None = None
 
 
 class DisabledFeature(Model):
@@ -161,6 +184,7 @@ class RolloutStatus(Model):
     current: Current = Current()
     decision: DecisionRecord = DecisionRecord()
     paused_by: Text | None = None
+    progress: Annotated[str, Field(max_length=120)] = ""  # of the migration that runs, in one line
     phases: Annotated[tuple[PhaseRecord, ...], Field(max_length=40, json_schema_extra=MAP_BY_NAME)] = ()
     checks: Annotated[
         tuple[CheckRecord, ...],

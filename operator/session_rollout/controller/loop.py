@@ -17,7 +17,7 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.core.decide import RESYNC, decide
 from session_rollout.core.flags import NOBODY, Compiled, compile_document, config_map_name
-from session_rollout.core.observed import Answer, Decision, Effect, Emit, Observed, Publish, StartJob
+from session_rollout.core.observed import Answer, Decision, Effect, Emit, Observed, Publish, StartJob, SuspendJob
 from session_rollout.core.plan import needed_metrics, needs_workload, running_jobs
 from session_rollout.errors import Conflict, RolloutError, SpecError
 from session_rollout.ports import (
@@ -213,6 +213,9 @@ class Controller:
                 return True
             case StartJob():
                 await ports.jobs.start(rollout, effect)
+                return True
+            case SuspendJob(name=name, suspend=suspend):
+                await ports.jobs.suspend(rollout, name, suspend=suspend)
                 return True
             case Answer(action=action, accepted=accepted, message=message):
                 now = ports.clock.now()

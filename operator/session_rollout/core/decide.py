@@ -39,6 +39,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     judge(draft)
     _run_clock(draft, problems)
     ruling = _rule(draft, problems)
+    migrate.drive(draft)
     _tell_stall(draft, ruling)
     _publish(draft)
     report(draft, ruling, problems)

@@ -65,6 +65,8 @@ def restart(draft: Draft) -> None:
             for record in draft.status.phases
         ),
     )
+    for record in draft.status.migrations:
+        draft.put_migration(record.model_copy(update={"backup_time": None}))  # data went on: another snapshot is needed
     void_verdicts(draft, keep_baselines=False)
     draft.enter(Stage.PREFLIGHT, judged_from=draft.now, phase=None, phase_index=0, percent="0", groups=())
 

@@ -1,14 +1,18 @@
 """People's actions: each is accepted or refused with a sentence, once, and what it changed is in status before it is answered."""
 
+from collections.abc import Callable
+from typing import Final
+
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.reasons import ActionType, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.reasons import ActionType, EventReason, MigrationState, Operation, Outcome, Stage, Verdict
 from session_rollout.api.rollout import StepApproval
-from session_rollout.api.status import CheckRecord, DisabledFeature
+from session_rollout.api.status import CheckRecord, DisabledFeature, MigrationRecord
 from session_rollout.core import migrate
 from session_rollout.core.draft import Draft
 from session_rollout.core.generation import restart
 from session_rollout.core.judge import PREFLIGHT, VERIFICATION
 from session_rollout.core.observed import Answer
+from session_rollout.core.plan import RUNNING
 from session_rollout.core.rollback import begin_rollback
 
 EMERGENCY = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.RESTORE})
@@ -41,23 +45,7 @@ def _hear_one(draft: Draft, request: SessionRolloutAction) -> None:
 def _do(draft: Draft, request: SessionRolloutAction) -> str:
     if draft.spec.suspend and request.spec.action not in EMERGENCY:
         raise Refused("the rollout is suspended: set `spec.suspend` to false first")
-    match request.spec.action:
-        case ActionType.EMERGENCY_DISABLE:
-            return _disable(draft, request)
-        case ActionType.RESTORE:
-            return _restore(draft, request)
-        case ActionType.PAUSE:
-            return _pause(draft, request)
-        case ActionType.RESUME:
-            return _resume(draft)
-        case ActionType.ABORT:
-            return _abort(draft, request)
-        case ActionType.RETRY:
-            return _retry(draft, request)
-        case ActionType.PROMOTE:
-            return _promote(draft, request)
-        case ActionType.APPROVE:
-            return _approve_check(draft, request) if request.spec.check else _approve_step(draft, request)
+    return _WAYS[request.spec.action](draft, request)
 
 
 def _named(request: SessionRolloutAction, known: tuple[str, ...], what: str) -> tuple[str, ...]:
@@ -105,7 +93,7 @@ def _pause(draft: Draft, request: SessionRolloutAction) -> str:
     return "paused; guards still protect"
 
 
-def _resume(draft: Draft) -> str:
+def _resume(draft: Draft, _: SessionRolloutAction) -> str:
     if not draft.status.paused_by:
         raise Refused("not paused")
     draft.change(paused_by=None)
@@ -128,6 +116,40 @@ def _retry(draft: Draft, request: SessionRolloutAction) -> str:
     if migrate.retry_failed(draft):
         return "the failed migration gets another attempt"
     raise Refused("nothing to retry: the generation was not rolled back and no migration has failed")
+
+
+def _migration(draft: Draft, request: SessionRolloutAction) -> MigrationRecord:
+    """The migration that is meant, while nothing of it runs."""
+    known = {record.name: record for record in draft.status.migrations}
+    record = known.get(request.spec.migration or "")
+    if record is None:
+        allowed = ", ".join(known) or "none has begun"
+        raise Refused(f"`migration` names {request.spec.migration}, and of those that have begun: {allowed}"[:512])
+    if running := [one.name for one in draft.status.migrations if one.state in RUNNING]:
+        raise Refused(f"migration {running[0]} is running: ask again when it has ended")
+    return record
+
+
+def _restore_sessions(draft: Draft, request: SessionRolloutAction) -> str:
+    record, wish = _migration(draft, request), request.spec
+    if record.backup_time is None:
+        raise Refused(f"there is no snapshot of {record.name}")
+    arguments = [f"--user={wish.user}"] if wish.user else []
+    arguments += [f"--at={wish.at.isoformat()}"] if wish.at else []
+    arguments += ["--exact", "--lose-newer"] if wish.lose_newer else []
+    migrate.begin(draft, record, Operation.RESTORE, *arguments)
+    return f"{record.name}: rows come back from the snapshot; " + ("all of them" if wish.lose_newer else "newer ones are kept")
+
+
+def _retry_migration(draft: Draft, request: SessionRolloutAction) -> str:
+    record = _migration(draft, request)
+    if record.state is MigrationState.FAILED:
+        migrate.retry_failed(draft)
+        return f"{record.name} gets another attempt"
+    if not record.quarantined:
+        raise Refused(f"nothing to retry: {record.name} has not failed and has no row in quarantine")
+    migrate.begin(draft, record, Operation.RETRY)
+    return f"{record.quarantined:,} rows in quarantine are tried again"
 
 
 def _promote(draft: Draft, request: SessionRolloutAction) -> str:
@@ -164,6 +186,10 @@ def _approve_check(draft: Draft, request: SessionRolloutAction) -> str:
     return f"{request.spec.check} is approved"
 
 
+def _approve(draft: Draft, request: SessionRolloutAction) -> str:
+    return _approve_check(draft, request) if request.spec.check else _approve_step(draft, request)
+
+
 def _running(draft: Draft) -> None:
     if draft.current.stage is Stage.ENDED:
         raise Refused(f"the rollout has ended ({draft.status.outcome}): nothing is running")
@@ -185,3 +211,17 @@ def _same_step(draft: Draft, request: SessionRolloutAction) -> None:
     if draft.current.stage is not Stage.STEP or (request.spec.phase, request.spec.step) != here:
         where = f"step {here[1]} of phase {here[0]}" if draft.current.stage is Stage.STEP else f"in {draft.current.stage}"
         raise Refused(f"meant is step {request.spec.step} of phase {request.spec.phase}, and the rollout is at {where}")
+
+
+_WAYS: Final[dict[ActionType, Callable[[Draft, SessionRolloutAction], str]]] = {
+    ActionType.EMERGENCY_DISABLE: _disable,
+    ActionType.RESTORE: _restore,
+    ActionType.PAUSE: _pause,
+    ActionType.RESUME: _resume,
+    ActionType.ABORT: _abort,
+    ActionType.RETRY: _retry,
+    ActionType.PROMOTE: _promote,
+    ActionType.APPROVE: _approve,
+    ActionType.RESTORE_SESSIONS: _restore_sessions,
+    ActionType.RETRY_MIGRATION: _retry_migration,
+}

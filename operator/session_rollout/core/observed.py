@@ -7,7 +7,8 @@ from decimal import Decimal
 from enum import StrEnum
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.reasons import EventReason, Verdict
+from session_rollout.api.progress import Progress
+from session_rollout.api.reasons import EventReason, Operation, Verdict
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
 
@@ -44,11 +45,16 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class JobObservation:
-    """A migration Job and what its Pod said at its end."""
+    """A migration Job and what its Pod said last: at its end, or while it runs."""
 
     state: JobState
-    checksum: str | None = None
-    message: str = ""
+    said: Progress = field(default_factory=Progress)
+    suspended: bool = False
+
+    @property
+    def message(self) -> str:
+        """In words."""
+        return self.said.message
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,17 @@ class StartJob:
 
     name: str
     migration: str
-    direction: str
+    operation: Operation
     attempt: int
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SuspendJob:
+    """Let a Job that can be resumed rest, or go on: its Pod ends after its batch, and another one goes on there."""
+
+    name: str
+    suspend: bool
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,7 @@ class Emit:
     message: str
 
 
-Effect = Publish | StartJob | Answer | Emit
+Effect = Publish | StartJob | SuspendJob | Answer | Emit
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from session_rollout.api.reasons import Condition, DecisionAction, MigrationStat
 from session_rollout.api.status import BECAUSE_LENGTH, DecisionRecord, MetaCondition, RolloutStatus
 from session_rollout.core.draft import Draft, Ruling
 from session_rollout.core.judge import missing_evidence
+from session_rollout.core.migrate import in_words
+from session_rollout.core.plan import RUNNING
 
 LIMIT_BYTES: Final = 32 * 1024
 TRUE, FALSE, UNKNOWN = "True", "False", "Unknown"
@@ -25,6 +27,7 @@ def report(draft: Draft, ruling: Ruling, problems: tuple[str, ...]) -> None:
             inputs=_inputs(draft),
         )
     )
+    draft.change(progress="; ".join(in_words(one) for one in draft.status.migrations if one.state in RUNNING)[:120])
     for kind, status, reason, message in _conditions(draft, ruling, problems):
         _set(draft, kind, status, reason, message)
 

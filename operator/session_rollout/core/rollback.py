@@ -5,8 +5,9 @@ It never waits for Prometheus, windows or approvals, only for a migration that i
 
 from typing import cast
 
-from session_rollout.api.reasons import DecisionAction, EventReason, MigrationState, Outcome, PhaseState, Stage
+from session_rollout.api.reasons import DecisionAction, EventReason, MigrationState, Operation, Outcome, PhaseState, Stage
 from session_rollout.api.rollout import OnRollback, Phase, RollbackScope
+from session_rollout.api.status import MigrationRecord
 from session_rollout.core import migrate
 from session_rollout.core.draft import Draft, Ruling
 from session_rollout.core.observed import JobState
@@ -44,10 +45,11 @@ def continue_rollback(draft: Draft) -> Ruling | None:
     if running := _running_migrations(draft):
         why = f"rolling back: waits for migration {running[0]}"[:120]
         return Ruling(DecisionAction.ROLL_BACK, why, because, (f"the end of migration {running[0]}",))
-    if draft.spec.rollback.migrations is OnRollback.DOWN and draft.phase is not None:
-        ruling = migrate.run_down(draft, _migrations_of(draft.phase))
-        if ruling is not None:
-            return ruling
+    names = _migrations_of(draft.phase) if draft.phase is not None else ()
+    if draft.spec.rollback.restore_sessions and (ruling := migrate.run_restore(draft, names, draft.current.since)):
+        return ruling
+    if draft.spec.rollback.migrations is OnRollback.DOWN and (ruling := migrate.run_down(draft, names)):
+        return ruling
     outcome = draft.current.ending or Outcome.ROLLED_BACK
     draft.end(outcome, EVENTS[outcome], "; ".join(because)[:400])
     draft.move(ending=outcome, ending_because=because)
@@ -59,9 +61,14 @@ def _migrations_of(phase: Phase) -> tuple[str, ...]:
 
 
 def _running_migrations(draft: Draft) -> tuple[str, ...]:
-    """Migrations whose Job is running; one whose Job was never created is pending again."""
+    """Migrations whose Job is on its way forward; one whose Job was never created is pending again."""
     for record in draft.status.migrations:
         seen = draft.observed.jobs.get(record.job or "")
-        if record.state is MigrationState.RUNNING and seen is not None and seen.state is JobState.MISSING:
-            draft.put_migration(record.model_copy(update={"state": MigrationState.PENDING}))
-    return tuple(record.name for record in draft.status.migrations if record.state is MigrationState.RUNNING)
+        if _forward(record) and seen is not None and seen.state is JobState.MISSING:
+            state = MigrationState.PENDING if record.operation is Operation.UP else MigrationState.SUCCEEDED
+            draft.put_migration(record.model_copy(update={"state": state}))
+    return tuple(record.name for record in draft.status.migrations if _forward(record))
+
+
+def _forward(record: MigrationRecord) -> bool:
+    return record.state is MigrationState.RUNNING and record.operation is not Operation.RESTORE

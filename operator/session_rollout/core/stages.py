@@ -76,7 +76,8 @@ def _next_phase(draft: Draft) -> Ruling | None:
 
 
 def _before(draft: Draft) -> Ruling | None:
-    if ruling := migrate.run_up(draft, _phase(draft).migrations.before):
+    names = _phase(draft).migrations.before
+    if ruling := migrate.run_up(draft, names) or migrate.run_backups(draft, names):
         return ruling
     draft.enter(Stage.BASELINE)
     return None
@@ -260,6 +261,8 @@ def _bake(draft: Draft) -> Ruling | None:
     if draft.now < draft.current.hold_until:
         why = f"bakes for {draft.spec.bake}: guards are judged"
         return Ruling(DecisionAction.HOLD, why, (why,), next_time=draft.current.hold_until)
+    if ruling := migrate.run_finish(draft):
+        return ruling
     draft.end(Outcome.PROMOTED, EventReason.PROMOTED, "every phase is out and its guards held")
     return None
 
@@ -271,6 +274,7 @@ def _ended(draft: Draft) -> Ruling | None:
         Outcome.ABORTED: "aborted",
     }.get(draft.status.outcome or Outcome.PROMOTED, "ended")
     if draft.status.outcome is Outcome.PROMOTED:
+        migrate.run_prune(draft)
         return Ruling(DecisionAction.NONE, why, ("every phase is out",))
     because = draft.current.ending_because
     reason = f"{why}: {because[0]}"[:120] if because else why

@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS enhanced_user_sessions_moved_once;

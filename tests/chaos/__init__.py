@@ -1,0 +1,1 @@
+"""Migrations under random faults, on the whole lab; see `__main__`."""
