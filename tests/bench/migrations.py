@@ -44,7 +44,7 @@ SCRIPTS = {
     "read.sql@2": "\\set n random(1, {rows})\nSELECT * FROM user_sessions WHERE id = md5('session' || :n)::uuid;\n",
     "list.sql@2": "\\set n random(1, {users})\nSELECT * FROM user_sessions WHERE user_id = md5('user' || :n)::uuid"
     " ORDER BY last_activity DESC LIMIT 20;\n",
-    "active.sql@1": "SELECT count(*), count(DISTINCT user_id) FROM user_sessions WHERE last_activity > now() - interval '3 hours';\n",
+    "active.sql@1": "SELECT count(DISTINCT user_id) FROM user_sessions WHERE last_activity > now() - interval '1 hour';\n",
 }
 PLAIN = """
 INSERT INTO enhanced_user_sessions (id, user_id, session_id, last_activity, preferences, form_data, navigation_state,

@@ -24,7 +24,7 @@ import pytest
 
 from lab.lab import ROOT
 from lab.sessions import BUNDLE, SCHEMA, People, difference, fill, run, value
-from session_rollout.migrations import bundle, capture, copies, copying, copyspec, schema, settling, verify
+from session_rollout.migrations import bundle, capture, copies, copying, copyspec, paced, schema, settling, verify
 from session_rollout.migrations.bundle import BundleError
 from session_rollout.migrations.copying import Job
 from session_rollout.migrations.database import Interrupted, Limits, MigrationFailed, Target
@@ -121,7 +121,7 @@ def test_changes_are_followed_until_the_end(dsn: str) -> None:
 
 def test_open_transactions_at_the_switch_lose_nothing(dsn: str) -> None:
     """A transaction that wrote before the trigger was switched commits after it."""
-    fill(dsn, 500)
+    fill(dsn, 6_000)
     here = target(dsn)
     with psycopg.connect(dsn) as slow:
         capturing = threading.Thread(target=copying.up, args=(here, GENTLE))
@@ -130,9 +130,8 @@ def test_open_transactions_at_the_switch_lose_nothing(dsn: str) -> None:
         wait_for(lambda: value(dsn, "SELECT to_regclass('session_rollout.copies')") and value(dsn, MOVED) > 0)
         slow.execute("UPDATE user_sessions SET form_data = '{\"late\": true}' WHERE id = md5('session9')::uuid")
         slow.execute("DELETE FROM user_sessions WHERE id = md5('session10')::uuid")
-        time.sleep(1.5)
+        wait_for(lambda: "still open" in here.reporter.last.waiting)
         assert capturing.is_alive()
-        assert "still open" in here.reporter.last.waiting
     capturing.join(20)
     assert difference(dsn) == 0
 
@@ -339,6 +338,7 @@ def test_an_overtaken_runner_moves_nothing_more(dsn: str) -> None:
         old = copying.open_copy(here, FAST, connection) if copies.find(connection, BUNDLE) else None
         assert old is None
         sql = copies.sql_of(connection, COPY)
+        paced.define(connection, sql, BUNDLE)
         first = copying.Copier(here, FAST, connection, sql, copies.take_over(connection, BUNDLE, COPY))
         assert first._batch() == 500
         copies.take_over(connection, BUNDLE, COPY)

@@ -156,7 +156,6 @@ def test_two_roles_with_the_least_rights_do_the_whole_work(dsn: str, tmp_path: P
     for forbidden in ("DELETE FROM user_sessions", "DROP TABLE user_sessions", "UPDATE users SET email = ''"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             run(definer, forbidden)
-    run(dsn, f"DROP OWNED BY {roles.DEFINER}, {roles.MOVER} CASCADE")
 
 
 def test_missing_rights_are_named_with_the_grant_that_helps(dsn: str, tmp_path: Path) -> None:
@@ -182,4 +181,3 @@ def test_missing_rights_are_named_with_the_grant_that_helps(dsn: str, tmp_path: 
         f"GRANT TRIGGER ON user_sessions TO {roles.DEFINER}",
     ):
         assert words in done.stderr
-    run(dsn, f"DROP OWNED BY {roles.DEFINER}, {roles.MOVER} CASCADE")
