@@ -34,6 +34,7 @@ lint: setup
 	@$(BIN)/ruff check operator tests
 	@$(BIN)/ruff format --check --quiet operator tests
 	@$(BIN)/mypy
+	@$(BIN)/squawk --config tests/migrations/squawk.toml operator/session_rollout/migrations/bundles/*/*/*.up.sql
 
 test: lint
 	@$(BIN)/python -m pytest tests/core/test_model.py

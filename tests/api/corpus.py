@@ -285,6 +285,30 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("migration bundle path", put("migrations.0.bundle", "../../etc/passwd"), ("spec.migrations[0].bundle", "a-z0-9-")),
     ("migration with image", put("migrations.0.image", "evil"), ("spec.migrations[0].image", "unknown field")),
     ("migration unknown", put("phases.0.migrations.before", ["other"]), ("phases[].migrations", "one of `migrations`")),
+    ("migration that changes in another way", put("migrations.0.change", "Drop"), ("spec.migrations[0].change", '"Contract"')),
+    (
+        "point of no return zero",
+        put("migrations.0.pointOfNoReturn", 0),
+        ("spec.migrations[0].pointOfNoReturn", "greater than or"),
+    ),
+    ("point of no return as text", put("migrations.0.pointOfNoReturn", "3"), ("spec.migrations[0].pointOfNoReturn", "integer")),
+    ("backup as text", put("migrations.0.backup", "yes"), ("spec.migrations[0].backup", "boolean")),
+    ("contract before a phase", put("migrations.0.change", "Contract"), ("`change: Contract`", "`after` of a phase")),
+    (
+        "contract before expand",
+        lambda s: [
+            s["migrations"][1].update(change="Contract"),
+            s["migrations"].append({"name": "late", "bundle": "shop/late"}),
+            s["phases"][1].update(migrations={"before": ["late"]}),
+        ],
+        ("first expand, then migrate, then contract",),
+    ),
+    ("restore without a backup", put("rollback.restoreSessions", True), ("`rollback.restoreSessions`", "`backup: true`")),
+    (
+        "data Secret without a name",
+        put("database.dataSecretRef", {"key": "url"}),
+        ("spec.database.dataSecretRef.name", "Required"),
+    ),
     ("migration in two places", put("phases.1.migrations", {"after": ["tables"]}), ("one place only", "phases[].migrations")),
     # rollback and windows
     ("rollback scope unknown", put("rollback.scope", "Everything"), ("spec.rollback.scope", '"Step", "Phase", "All"')),
@@ -356,6 +380,18 @@ FINE: list[tuple[str, Mistake]] = [
         ],
     ),
     ("another provider", put("prometheus", "eu-west")),
+    ("expand, migrate, contract", lambda s: s["migrations"][1].update(change="Contract")),
+    (
+        "contract after a later phase",
+        lambda s: [
+            s["migrations"].append({"name": "gone", "bundle": "shop/gone", "change": "Contract"}),
+            s["phases"][1].update(migrations={"after": ["gone"]}),
+        ],
+    ),
+    ("snapshot and restore", lambda s: [s["migrations"][1].update(backup=True), s["rollback"].update(restoreSessions=True)]),
+    ("point of no return", put("migrations.0.pointOfNoReturn", 3)),
+    ("two roles", put("database.dataSecretRef", {"name": "mover"})),
+    ("data may be lost", put("rollback", {"migrations": "Down", "allowDataLoss": True})),
 ]
 
 ACTION: Object = {"rollout": "shop", "action": "Pause"}
@@ -374,6 +410,21 @@ BAD_ACTIONS: list[tuple[str, Object, tuple[str, ...]]] = [
         "step zero",
         {"action": "Approve", "generation": 1, "phase": "one", "step": 0},
         ("spec.step", "greater than or equal to 1"),
+    ),
+    ("restore without migration", {"action": "RestoreSessions", "reason": "x"}, ("`migration`", "must be given")),
+    ("restore without reason", {"action": "RestoreSessions", "migration": "rows"}, ("`reason`", "override")),
+    ("retry of no migration", {"action": "RetryMigration"}, ("`migration`", "must be given")),
+    ("migration with pause", {"migration": "rows"}, ("`migration`", "only for these")),
+    ("user with pause", {"user": "u-1"}, ("`user`", "only be given with RestoreSessions")),
+    (
+        "user with a space",
+        {"action": "RestoreSessions", "migration": "rows", "reason": "x", "user": "a b"},
+        ("spec.user", "A-Za-z0-9"),
+    ),
+    (
+        "time that is none",
+        {"action": "RestoreSessions", "migration": "rows", "reason": "x", "at": "yesterday"},
+        ("spec.at", "date-time"),
     ),
     ("ttl without unit", {"ttl": "30"}, ("spec.ttl", "ms|s|m|h|d|w")),
 ]

@@ -25,7 +25,7 @@ from lab.lab import ended_by_signals
 from lab.processes import StartFailed
 from lab.servers import Postgres
 from lab.sessions import BUNDLE, SCHEMA, database, difference, fill, run, server, value
-from session_rollout.migrations import bundle, copying, copyspec, schema, settling
+from session_rollout.migrations import bundle, copying, copyspec, paced, schema, settling
 from session_rollout.migrations.copying import Job
 from session_rollout.migrations.database import Target
 from session_rollout.migrations.schema import Bundle
@@ -215,8 +215,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--throughput-rows", type=int, default=500_000)
     parser.add_argument("--rounds", type=int, default=5, help="of a; 0 leaves it out")
+    parser.add_argument("--slice", type=int, default=paced.MOVE_SLICE, help="rows between two pauses (%(default)s)")
     parser.add_argument("--rate", type=int, default=300)
     options = parser.parse_args()
+    paced.MOVE_SLICE = options.slice  # type: ignore[misc]
     with ended_by_signals(), server(**SETTINGS) as postgres:
         figures = fast(postgres.url, options.throughput_rows, options.rounds) if options.rounds else []
         figures += felt(postgres, postgres.url, options.rows, options.rate)

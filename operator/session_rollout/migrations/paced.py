@@ -1,10 +1,10 @@
-"""Moving and comparing rows in slices of a third of a millisecond, with pauses between them inside the database.
+"""Moving and comparing rows a few at a time, with pauses between them inside the database.
 
 What makes the application's slowest statements slow is not the share of the time in which rows are moved but how long
 they are moved without a pause: a statement that wakes up while another one computes waits for its turn at the processor.
-At the same quarter of the time, work in pieces of 50 ms makes the application's p99 four times as long and pieces of a third
-of a millisecond hardly change it. A client cannot pause that often, so that functions in the database do it. Without a
-pause (`duty` 1) a slice is the whole batch.
+At the same share of the time, pieces of tens of milliseconds make the application's p99 several times as long and pieces of a
+fraction of one hardly change it (`make bench-migrations BENCH="--slice 3000"` shows the difference). A client cannot pause that
+often, so that functions in the database do it. Without a pause (`duty` 1) a slice is the whole batch.
 """
 
 from typing import Final

@@ -109,7 +109,9 @@ def compare(target: Target, job: Job) -> verify.Verification:
     def work(connection: Connection) -> verify.Verification:
         if copies.find(connection, job.name) is None:
             raise MigrationFailed(f"the copy {job.name} has not begun")
-        return verify.verification(connection, copies.sql_of(connection, job.copy), job.name, lambda _: None)
+        pause = 1 / job.gentleness.duty - 1
+        sql = copies.sql_of(connection, job.copy)
+        return verify.verification(connection, sql, job.name, lambda worked: time.sleep(worked * pause))
 
     return persist(target, work)
 

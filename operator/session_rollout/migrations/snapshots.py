@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS session_rollout.snapshots (
   snapshot text NOT NULL,           -- the table that holds the rows
   cursor text,
   rows bigint NOT NULL DEFAULT 0,
-  checksum text,                    -- of all rows, when complete
+  checksum numeric NOT NULL DEFAULT 0,   -- sum of hashtextextended of all rows
   begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   complete_at timestamptz,
   keep_until timestamptz,           -- not known before the rollout has ended
@@ -135,8 +135,7 @@ def _take(target: Target, connection: Connection, throttle: Throttle, job: Job, 
         throttle.rest(time.monotonic() - begun)
     rows = execute(
         connection,
-        f"UPDATE session_rollout.snapshots SET complete_at = coalesce(complete_at, clock_timestamp()), checksum = (SELECT"
-        f" coalesce(sum(hashtextextended(x::text, 0)), 0)::text FROM {snapshot} x) WHERE number = %s RETURNING rows",
+        "UPDATE session_rollout.snapshots SET complete_at = coalesce(complete_at, clock_timestamp()) WHERE number = %s RETURNING rows",
         (number,),
     ).fetchone()[0]
     return f"{rows:,} rows of {table.name}"
@@ -174,7 +173,8 @@ WITH mine AS (
   AND (%(cursor)s::{key_type} IS NULL OR l.{key} > %(cursor)s::{key_type}) ORDER BY l.{key} LIMIT %(size)s
 ), kept AS (INSERT INTO {snapshot} SELECT batch.* FROM batch ON CONFLICT DO NOTHING RETURNING 1
 ), last AS (SELECT b.{key}::text AS key FROM batch b ORDER BY b.{key} DESC LIMIT 1)
-UPDATE session_rollout.snapshots SET cursor = last.key, rows = rows + (SELECT count(*) FROM kept) FROM last
+UPDATE session_rollout.snapshots SET cursor = last.key, rows = rows + (SELECT count(*) FROM kept),
+  checksum = checksum + (SELECT sum(hashtextextended(b::text, 0)) FROM batch b) FROM last
 WHERE number = %(number)s RETURNING rows, cursor"""
 
 
