@@ -469,6 +469,18 @@ def test_finish_makes_the_target_the_truth(dsn: str) -> None:
         settling.down(here, FAST)
 
 
+def test_finish_applies_what_the_trigger_could_only_record(dsn: str) -> None:
+    """A change whose row was locked in the target, at the last moment."""
+    fill(dsn, 100)
+    here = target(dsn)
+    copying.up(here, FAST)
+    run(dsn, "ALTER TABLE user_sessions DISABLE TRIGGER USER", "DELETE FROM user_sessions WHERE id = md5('session1')::uuid")
+    run(dsn, f"INSERT INTO session_rollout.changes VALUES ('{BUNDLE}', md5('session1')::uuid)")
+    settling.finish(here, FAST)
+    assert value(dsn, MOVED) == 99
+    assert value(dsn, "SELECT count(*) FROM session_rollout.changes") == 0
+
+
 def test_verify_finds_what_differs(dsn: str) -> None:
     """Missing, different, extra: by checksum of the range, then by row."""
     fill(dsn, 2_000)

@@ -137,7 +137,8 @@ def _run(options: argparse.Namespace, target: Target) -> str:
         job = Job(name, copyspec.load(directory), _gentleness(options), options.free_space_query)
         target.reporter.tell(checksum=job.copy.checksum)
         return _run_copy(options, target, job)
-    steps = bundle.load(directory, options.point_of_no_return)
+    # Going back asks the ledger, which may know steps that this image does not.
+    steps = bundle.load(directory, None if options.command == "down" else options.point_of_no_return)
     target.reporter.tell(checksum=bundle.checksum(steps))
     # Tables are defined by the role that may, where there are two.
     target.dsn = target.defining

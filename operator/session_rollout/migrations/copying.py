@@ -75,21 +75,22 @@ class Copier:
 
     def run(self) -> None:
         """From wherever it is to following. Raises MigrationFailed, Interrupted, psycopg.Error."""
+        with connect(self.target.defining) as definer:
+            paced.define(definer, self.sql, self.job.name)
         if self.state.state is CopyState.COPYING:
             self._begin()
             while self._step():
                 pass
             self._note_moved()
-            self._drain_all(self.sql.apply)
+            self.drain_all(self.sql.apply)
             self._follow()
-        self._drain_all(self.sql.apply_beside_trigger)
+        self.drain_all(self.sql.apply_beside_trigger)
         self._agree()
 
     def _begin(self) -> None:
         """Record changes from here on; nothing that is read later can be missed."""
         with connect(self.target.defining) as definer:
             capture.replace(definer, self.sql, self.job.name, capture.RECORDING)
-            paced.define(definer, self.sql, self.job.name)
             if not capture.installed(definer, self.sql, self.job.name):
                 patiently(self.target, definer, "the trigger", capture.install_text(self.sql, self.job.name))
         if self.total == 0:
@@ -208,7 +209,8 @@ class Copier:
         """Of the changes that were read before, those that are applied now."""
         done = set(keys) - set(locked)
         if places := [place for place, key in self._taken if key in done]:
-            execute(self.connection, "DELETE FROM session_rollout.changes WHERE ctid = ANY(%s::tid[])", (places,))
+            query = "DELETE FROM session_rollout.changes WHERE ctid = ANY(%s::tid[]) AND key = ANY(%s)"
+            execute(self.connection, query, (places, list(done)))
 
     _taken: tuple[tuple[str, str], ...] = ()  # where the changes are that are being applied, and their keys
 
@@ -233,13 +235,15 @@ class Copier:
         """Apply some changes; how many were there."""
         query = "SELECT ctid::text, key FROM session_rollout.changes WHERE copy = %s LIMIT %s"
         self._taken = tuple(execute(self.connection, query, (self.job.name, CHUNK)).fetchall())
-        keys = {key for _, key in self._taken}
-        if "*" in keys:
-            self._forget_all_that_is_gone()
-            keys.discard("*")
-        self.apply(sorted(keys), statement)
-        count, self._taken = len(self._taken), ()
-        return count
+        try:
+            keys = {key for _, key in self._taken}
+            if "*" in keys:
+                self._forget_all_that_is_gone()
+                keys.discard("*")
+            self.apply(sorted(keys), statement)
+            return len(self._taken)
+        finally:
+            self._taken = ()  # a place may be used again once its change is deleted
 
     def _forget_all_that_is_gone(self) -> None:
         """The source was truncated."""
@@ -251,7 +255,7 @@ class Copier:
         )
         self._forget_changes(["*"], [])
 
-    def _drain_all(self, statement: str) -> None:
+    def drain_all(self, statement: str) -> None:
         """Until no more than a few changes wait; raises Interrupted when they do not become fewer."""
         while True:
             begun = time.monotonic()
@@ -283,7 +287,7 @@ class Copier:
     def _agree(self) -> None:
         """Compare all rows, put right what differs, and end only when nothing does."""
         for _ in range(ROUNDS):
-            self._drain_all(self.sql.apply_beside_trigger)
+            self.drain_all(self.sql.apply_beside_trigger)
             differing = verify.differing(self.connection, self.job.name, self.job.gentleness.duty, self._compared)
             if not differing:
                 break

@@ -37,6 +37,7 @@ def finish(target: Target, job: Job) -> str:
             copies.change(connection, job.name, copier.state.epoch, state=CopyState.FINISHED, cursor=None)
             ledger.remember(connection, target, job.name, f"finished: {job.copy.target} is the truth")
         stop_following(target, copier)
+        copier.drain_all(copier.sql.apply)  # what the trigger could only record in its last moment
         marked = _through(copier, copier.sql.mark, lambda found: found[1]) if job.copy.mark else 0
         snapshots.keep(connection, job.name, snapshots.KEPT)
         copier.target.reporter.tell(following=False, done=copier.done, total=copier.total)
