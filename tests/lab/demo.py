@@ -139,12 +139,15 @@ class Demo:
 
     def promote(self, seconds: float = 420) -> None:
         """The whole programme to Promoted, and the proof."""
-        threading.Thread(target=self.approve_when_asked, daemon=True).start()
-        self.people = Overrides(self.lab, self.programme)
-        for story in (self.people.write, self._kill_migration, self._compare_later):
-            threading.Thread(target=story, daemon=True).start()
+        self._meanwhile()
         self.wait(self.ended, seconds, "an outcome")
         self.prove_promoted()
+
+    def _meanwhile(self) -> None:
+        """What others do while the programme runs."""
+        self.people = Overrides(self.lab, self.programme)
+        for story in (self.approve_when_asked, self.people.write, self._kill_migration, self._compare_later):
+            threading.Thread(target=story, daemon=True).start()
 
     def _copy(self) -> Object:
         records = self.recorder.last.get("migrations", [])
@@ -171,7 +174,7 @@ class Demo:
     def kill(self) -> None:
         """The same, while the operator dies again and again."""
         kills = 0
-        threading.Thread(target=self.approve_when_asked, daemon=True).start()
+        self._meanwhile()
         while not self.ended() and kills < KILLS_MOST:
             time.sleep(self.random.uniform(1.0, 9.0))
             if self.lab.operator is not None and not self.ended():
@@ -179,7 +182,8 @@ class Demo:
                 kills += 1
                 # From this thread: a child ends with the thread that started it.
                 self.lab.start_operator(wait=False)
-        self.promote()
+        self.wait(self.ended, 420, "an outcome")
+        self.prove_promoted()
         self.proof.check(kills >= KILLS_WANTED, f"{kills} SIGKILLs of the operator at random moments")
 
     def fault(self, feature: str) -> None:

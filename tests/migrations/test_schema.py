@@ -207,6 +207,21 @@ class Listening(Reporter):
         self.heard.append(why)
 
 
+def test_access_exclusive_lock_is_waited_for_and_its_holder_named(dsn: str) -> None:
+    """Somebody's DDL holds the table for two seconds."""
+    here, heard = target(dsn), list[str]()
+    here.reporter = Listening(heard)
+    with psycopg.connect(dsn, application_name="alter table") as holder:
+        holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
+        runner = threading.Thread(target=up, args=(here, OURS))
+        runner.start()
+        time.sleep(2)
+        assert runner.is_alive()
+    runner.join(20)
+    assert rows(dsn, LEDGER) == ALL
+    assert any("users is held by pid" in text and "alter table" in text for text in heard)
+
+
 def test_access_exclusive_lock_that_never_goes_fails_with_who_holds_it(dsn: str) -> None:
     """Bounded patience."""
     limits = Limits(lock_timeout=timedelta(milliseconds=100), lock_deadline=timedelta(seconds=1))

@@ -158,6 +158,22 @@ def test_two_roles_with_the_least_rights_do_the_whole_work(dsn: str, tmp_path: P
             run(definer, forbidden)
 
 
+def test_exact_restore_is_refused_while_it_would_lose_newer_rows(dsn: str, tmp_path: Path) -> None:
+    """With how many; and done when it is said."""
+    fill(dsn, 200)
+    bundled = f"--bundle={BUNDLE}"
+    for argv in (("up", f"--bundle={SCHEMA}"), ("up", bundled), ("backup", bundled, "--label=x")):
+        assert migrate(tmp_path, dsn, *argv).returncode == 0
+    run(dsn, "UPDATE user_sessions SET form_data = '{\"new\": 1}', last_activity = now() WHERE id = md5('session1')::uuid")
+    refused = migrate(tmp_path, dsn, "restore", bundled, "--exact")
+    assert refused.returncode == 1
+    assert "rows were written since the snapshot and would be lost: refused without --lose-newer" in refused.stderr
+    done = migrate(tmp_path, dsn, "restore", bundled, "--exact", "--lose-newer")
+    assert done.returncode == 0, done.stderr
+    assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'new'") == 0
+    assert difference(dsn) == 0
+
+
 def test_missing_rights_are_named_with_the_grant_that_helps(dsn: str, tmp_path: Path) -> None:
     """Before anything is changed."""
     fill(dsn, 10)
