@@ -13,7 +13,7 @@ from session_rollout.migrations.capture import trigger_name
 from session_rollout.migrations.copysql import REASON, CopySql
 from session_rollout.migrations.database import Connection, execute
 
-MOVE_SLICE: Final = 10  # rows, about 0.3 ms
+MOVE_SLICE: Final = 6  # rows, about 0.2 ms
 COMPARE_SLICE: Final = 50
 SHORTEST_PAUSE: Final = 0.0006  # seconds; the database sleeps a millisecond then, and more slices follow
 
