@@ -85,7 +85,8 @@ def test_defaults_are_visible(lab: Lab) -> None:
     spec = {key: GOOD[key] for key in ("flagSet", "features", "phases", "metrics", "migrations", "database")}
     made = lab.kube.create(ROLLOUTS, rollout(spec), dryRun="All")["spec"]
     assert (made["checkInterval"], made["prometheus"], made["bake"]) == ("30s", "default", "0s")
-    assert made["rollback"] == {"scope": "Phase", "migrations": "Keep"}
+    keeps = {"migrations": "Keep", "restoreSessions": False, "allowDataLoss": False}
+    assert made["rollback"] == {"scope": "Phase", **keeps}
     assert "windows" not in made
 
 
@@ -106,11 +107,14 @@ def test_examples_are_taken(lab: Lab, path: Any) -> None:
 def test_objects_of_the_readme_are_taken(lab: Lab) -> None:
     """What a new user copies first works: the rollout, the action, the operator's configuration."""
     text = (ROOT / "README.md").read_text()
-    first, configuration = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    lab.kube.create(ROLLOUTS, yaml.safe_load(first), dryRun="All", fieldValidation="Strict")
+    first, data, configuration = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    lab.kube.create(ROLLOUTS, first, dryRun="All", fieldValidation="Strict")
+    phase = {**first["spec"]["phases"][0], **data["phases"][0]}
+    spec = {**first["spec"], **data, "phases": [phase]}
+    lab.kube.create(ROLLOUTS, {**first, "spec": spec}, dryRun="All", fieldValidation="Strict")
     [wish] = re.findall(r"<<EOF\n(.*?)EOF\n", text, re.DOTALL)
     lab.kube.create(ACTIONS, yaml.safe_load(wish), dryRun="All", fieldValidation="Strict")
-    assert Settings.model_validate(yaml.safe_load(configuration)).profiles["default"].service_account == "migrations"
+    assert Settings.model_validate(configuration).profiles["default"].service_account == "migrations"
 
 
 def test_minimal_example_is_short() -> None:

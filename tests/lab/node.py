@@ -353,6 +353,7 @@ class Node:
         """End every process."""
         self.stopping.set()
         self.logs.shutdown()
+        self.logs.server_close()
         for pod in list(self.pods.values()):
             pod.grace = 1.0
             pod.deleted.set()
