@@ -31,7 +31,13 @@ from session_rollout.migrations.database import Target
 from session_rollout.migrations.schema import Bundle
 from session_rollout.migrations.throttle import Gentleness
 
-SETTINGS = {"shared_buffers": "2GB", "max_wal_size": "8GB", "checkpoint_timeout": "30min", "autovacuum_naptime": "10s"}
+SETTINGS = {
+    "shared_buffers": "2GB",
+    "min_wal_size": "4GB",  # segments are used again, as on a server of some age; making a new one stops everybody for 50 ms
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "30min",
+    "autovacuum_naptime": "10s",
+}
 QUIET_SECONDS = 40
 SETTLE_SECONDS = 5
 FOLLOW_SECONDS = 20
