@@ -237,11 +237,11 @@ def _operate(draft: Draft, record: MigrationRecord, operation: Operation, *argum
 
 def failed(record: MigrationRecord) -> Ruling:
     """A failed migration needs a person."""
-    what = f"migration {record.name} {record.operation} failed"
+    what = f"migration {record.name} {record.operation} failed: {record.message}"
     return Ruling(
         DecisionAction.STALL,
         what[:120],
-        because=(f"{what}: {record.message}"[:512],),
+        because=(what[:512],),
         unblocked_by=("mend the database or the migration, then an action `Retry` with this generation",),
     )
 
