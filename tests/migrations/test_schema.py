@@ -352,7 +352,9 @@ def test_down_refuses_to_destroy_data_unless_allowed(dsn: str, tmp_path: Path) -
         MigrationFailed, match=r"0001_one.down.sql would destroy table public.one with 1,234 rows: it is refused"
     ):
         down(target(dsn), ours)
-    assert rows(dsn, LEDGER) == [1]  # the empty column went
+    assert rows(dsn, LEDGER) == [1, 2]  # nothing is undone before all of it may be
+    down(target(dsn), ours, to=1)  # an empty column goes
+    assert rows(dsn, LEDGER) == [1]
     up(target(dsn), ours)
     run(dsn, "UPDATE old SET extra = 'x'")
     with pytest.raises(MigrationFailed, match=r"would destroy column public.old.extra with values"):

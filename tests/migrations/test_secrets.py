@@ -25,11 +25,11 @@ ODD = "a b'c\"d\\e/f@g:h?i#j%k&l=m;n$o`p{q}r[s]t!u~v^w*x(y)z<0>|,.ü€" + CANAR
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
 
 
-def migrate(tmp_path: Path, secret: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run the program with a connection string in a file."""
+def migrate(tmp_path: Path, secret: str, *argv: str, job: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the program with a connection string in a file, as a Job does or as a person."""
     (tmp_path / "dsn").write_text(secret)
     command = [sys.executable, "-m", "session_rollout.migrations", *argv, f"--dsn-file={tmp_path / 'dsn'}"]
-    command += [f"--termination-log={tmp_path / 'log'}", "--lock-deadline=1s"]
+    command += [f"--termination-log={tmp_path / 'log'}", "--lock-deadline=1s"] if job else []
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
@@ -197,3 +197,18 @@ def test_missing_rights_are_named_with_the_grant_that_helps(dsn: str, tmp_path: 
         f"GRANT TRIGGER ON user_sessions TO {roles.DEFINER}",
     ):
         assert words in done.stderr
+
+
+def test_a_person_reads_sentences_and_programs_read_json(dsn: str, tmp_path: Path) -> None:
+    """Progress goes to the standard error in words and is not said twice; the answer alone is on the standard output."""
+    fill(dsn, 2_000)
+    applied = migrate(tmp_path, dsn, "up", f"--bundle={SCHEMA}", job=False)
+    assert applied.stderr.splitlines()[0] == "0001_session_tables.up.sql runs"
+    assert "{" not in applied.stderr
+    moved = migrate(tmp_path, dsn, "up", f"--bundle={BUNDLE}", "--duty=1", job=False)
+    assert moved.stderr.startswith("needs about ")
+    assert moved.stdout.startswith("2,000 of 2,000 rows are moved and agree; changes are followed")
+    standing = migrate(tmp_path, dsn, "status", f"--bundle={BUNDLE}", job=False)
+    assert (json.loads(standing.stdout)["state"], standing.stderr) == ("Following", "")
+    failed = migrate(tmp_path, dsn, "restore", f"--bundle={BUNDLE}", "--label=none", job=False)
+    assert failed.stderr.count("there is no complete snapshot of user_sessions that fits; there are: none") == 1

@@ -21,7 +21,7 @@ from session_rollout.migrations.bundle import BundleError
 from session_rollout.migrations.copying import Job
 from session_rollout.migrations.database import Interrupted, Limits, MigrationFailed, Target
 from session_rollout.migrations.lint import lint
-from session_rollout.migrations.report import to_log
+from session_rollout.migrations.report import to_log, to_person
 from session_rollout.migrations.schema import Bundle
 from session_rollout.migrations.throttle import Gentleness
 
@@ -107,13 +107,10 @@ def _target(options: argparse.Namespace) -> Target:
         lock_deadline=duration(options.lock_deadline),
         statement_timeout=duration(options.statement_timeout),
     )
-    reporter = to_log(options.termination_log)
-    if options.termination_log is None:
-        reporter.stream = sys.stderr
     return Target(
         dsn="",
         limits=limits,
-        reporter=reporter,
+        reporter=to_log(options.termination_log) if options.termination_log else to_person(),
         stopping=threading.Event(),
         actor=os.environ.get("SESSION_ROLLOUT_ACTOR", os.environ.get("USER", "")),
         job_uid=os.environ.get("SESSION_ROLLOUT_JOB_UID", ""),
@@ -121,7 +118,8 @@ def _target(options: argparse.Namespace) -> Target:
 
 
 def _end(target: Target, message: str, code: int) -> None:
-    target.reporter.close(message=message)
+    if target.reporter.termination_log is not None:
+        target.reporter.close(message=message)
     print(f"session-rollout-migrate: {message}", file=sys.stderr)
     sys.exit(code)
 

@@ -8,7 +8,7 @@ leaves of it is finished or removed by the next attempt.
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -36,6 +36,8 @@ from session_rollout.migrations.database import (
 from session_rollout.migrations.ledger import Effect, Entry
 from session_rollout.migrations.lint import lint
 
+Undone = Sequence[tuple[str, str]]  # down files and their SQL, in the order in which they run
+LOSS_ALLOWED: Final = "data loss is allowed (`rollback.allowDataLoss`, `--allow-data-loss`)"
 NONE: Final = timedelta(0)
 _INDEX: Final = re.compile(
     r"(?P<verb>CREATE|DROP)\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(?P<name>[\w.\"]+)",
@@ -114,7 +116,7 @@ def _apply(target: Target, connection: Connection, bundle: str, step: Step) -> N
 
 
 def _in_transaction(
-    target: Target, connection: Connection, file: str, text: str, record: Callable[[Effect], None], *, keep_data: bool = False
+    target: Target, connection: Connection, file: str, text: str, record: Callable[[Effect], None], *, losing: Undone = ()
 ) -> None:
     """Run a step and its ledger entry in one transaction; step back and try again when a lock is not to be had."""
     patience, begun = Patience(target, target.limits.lock_deadline), time.monotonic()
@@ -124,8 +126,8 @@ def _in_transaction(
                 lock_timeout = ladder(target.limits, patience.attempt)
                 settings(connection, lock_timeout=lock_timeout, statement_timeout=target.limits.statement_timeout)
                 before = catalog.lines(connection)
-                if keep_data:
-                    _refuse_loss(connection, file, text)
+                if losing:
+                    _refuse_loss(connection, losing)
                 execute(connection, text)
                 after = catalog.lines(connection)
                 changed = tuple(sorted(after - before)), tuple(sorted(before - after))
@@ -137,7 +139,7 @@ def _in_transaction(
                 raise
             if target.stopping.is_set():
                 raise Interrupted("told to end") from error
-            raise MigrationFailed(f"{file}{_line(error, text)}: {words(error)}") from error
+            raise _fault(error, file, text) from error
         else:
             return
 
@@ -151,19 +153,33 @@ def _step_back(target: Target, patience: Patience, file: str, blocker: str) -> N
         raise MigrationFailed(f"{file}: no lock within {target.limits.lock_deadline}: {blocker}") from error
 
 
-def _refuse_loss(connection: Connection, file: str, text: str) -> None:
-    """Try the step, see what is gone, take it back, and refuse when that held data."""
-    before = catalog.holders(connection)
+def _refuse_loss(connection: Connection, undone: Undone) -> None:
+    """Try the steps in this order, see what is gone, take it back, and refuse when that held data."""
+    gone = []
     with connection.transaction(force_rollback=True):
+        for file, text in undone:
+            before = catalog.holders(connection)
+            _try(connection, file, text)
+            gone.append((file, before - catalog.holders(connection)))
+    for file, what in gone:
+        if found := catalog.data_in(connection, what):
+            raise MigrationFailed(f"{file} would destroy {', '.join(found)}: it is refused unless {LOSS_ALLOWED}")
+
+
+def _try(connection: Connection, file: str, text: str) -> None:
+    try:
         execute(connection, text)
-        gone = before - catalog.holders(connection)
-    if found := catalog.data_in(connection, gone):
-        raise MigrationFailed(f"{file} would destroy {', '.join(found)}: it is refused unless data loss is allowed")
+    except psycopg.Error as error:
+        if passing(error):
+            raise
+        raise _fault(error, file, text) from error
 
 
-def _line(error: psycopg.Error, text: str) -> str:
+def _fault(error: psycopg.Error, file: str, text: str) -> MigrationFailed:
+    """The database's own words, with the line of the file."""
     position = error.diag.statement_position
-    return f" line {text.count(chr(10), 0, int(position)) + 1}" if position else ""
+    line = f" line {text.count(chr(10), 0, int(position)) + 1}" if position else ""
+    return MigrationFailed(f"{file}{line}: {words(error)}")
 
 
 # --- outside a transaction
@@ -186,7 +202,7 @@ def _outside(target: Target, connection: Connection, file: str, text: str) -> Ef
         except psycopg.Error as error:
             if passing(error):
                 raise
-            raise MigrationFailed(f"{file}{_line(error, text)}: {words(error)}") from error
+            raise _fault(error, file, text) from error
     return Effect(begun, patience.attempt + 1)
 
 
@@ -221,8 +237,10 @@ def down(target: Target, bundle: Bundle, *, to: int = 0, allow_data_loss: bool =
         nonlocal done
         entries = [entry for entry in ledger.entries(connection, bundle.name) if entry.version > to]
         _refuse_no_return(entries)
+        if not allow_data_loss:
+            _refuse_any_loss(target, connection, [(_undoing(entry), entry.down) for entry in reversed(entries)])
         for entry in reversed(entries):
-            target.reporter.tell(message=f"{entry.title}.down.sql runs", now=True)
+            target.reporter.tell(message=f"{_undoing(entry)} runs", now=True)
             _undo(target, connection, bundle.name, entry, keep_data=not allow_data_loss)
             done += 1
             target.progress += 1
@@ -236,8 +254,18 @@ def _refuse_no_return(entries: list[Entry]) -> None:
         raise MigrationFailed(f"{passed[0]} was declared as the point of no return, and it is applied: it cannot be undone")
 
 
+def _undoing(entry: Entry) -> str:
+    return f"{entry.title}.down.sql"
+
+
+def _refuse_any_loss(target: Target, connection: Connection, undone: list[tuple[str, str]]) -> None:
+    """Refuse before the first step is undone what a later one would destroy; an index holds no data."""
+    if losing := [(file, text) for file, text in undone if not concurrent(text)]:
+        _in_transaction(target, connection, losing[0][0], "SELECT", lambda _: None, losing=losing)
+
+
 def _undo(target: Target, connection: Connection, bundle: str, entry: Entry, *, keep_data: bool) -> None:
-    file = f"{entry.title}.down.sql"
+    file = _undoing(entry)
 
     def forget(_: Effect) -> None:
         ledger.leave(connection, target, bundle, entry)
@@ -249,4 +277,5 @@ def _undo(target: Target, connection: Connection, bundle: str, entry: Entry, *, 
     elif entry.state == "building":
         raise MigrationFailed(f"{entry.title} was being built when its runner ended: run `up` first")
     else:
-        _in_transaction(target, connection, file, entry.down, forget, keep_data=keep_data)
+        losing = [(file, entry.down)] if keep_data else ()
+        _in_transaction(target, connection, file, entry.down, forget, losing=losing)

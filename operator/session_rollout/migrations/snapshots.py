@@ -238,7 +238,8 @@ def _choose(connection: Connection, job: Job, wanted: Wanted, table: Table) -> s
         *(job.name, table.name, wanted.label, wanted.label, wanted.at, wanted.at),
     )
     if found is None:
-        known = ", ".join(f"{one['label']} of {one['completeAt']}" for one in listed(connection, job.name)) or "none"
+        mine = [one for one in listed(connection, job.name) if one["table"] == table.name and one["completeAt"]]
+        known = ", ".join(f"{one['label']} of {one['completeAt']}" for one in mine) or "none"
         raise MigrationFailed(f"there is no complete snapshot of {table.name} that fits; there are: {known}")
     return str(found[0])
 
