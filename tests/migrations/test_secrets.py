@@ -211,4 +211,4 @@ def test_a_person_reads_sentences_and_programs_read_json(dsn: str, tmp_path: Pat
     standing = migrate(tmp_path, dsn, "status", f"--bundle={BUNDLE}", job=False)
     assert (json.loads(standing.stdout)["state"], standing.stderr) == ("Following", "")
     failed = migrate(tmp_path, dsn, "restore", f"--bundle={BUNDLE}", "--label=none", job=False)
-    assert failed.stderr.count("there is no complete snapshot of user_sessions that fits; there are: none") == 1
+    assert failed.stderr.count("there is no snapshot of session-persistence/sessions") == 1
