@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from session_rollout.adapters.flags import bucket, validate
+from session_rollout.api.checks import ComparedTo
 from session_rollout.api.quantities import bound, duration, show, spell
 from session_rollout.api.reasons import Verdict
-from session_rollout.api.rollout import ComparedTo, RolloutSpec, Window
+from session_rollout.api.rollout import RolloutSpec, Window
 from session_rollout.core.checks import Question, assess
 from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, Compiled, compile_document, with_dependents
 from session_rollout.core.observed import Counts, Measurement

@@ -1,13 +1,13 @@
 """`SessionRolloutAction`: what a person asked for. Create-only and immutable; together they are the audit log."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from session_rollout.api.base import SET, Feature, Generation, Message, Model, Name, Text, rules
+from session_rollout.api.base import ATOMIC, SET, Feature, Generation, Message, Model, Name, Text, rules
 from session_rollout.api.quantities import Duration
-from session_rollout.api.reasons import ActionType
+from session_rollout.api.reasons import ActionType, Operation, Verdict
 from session_rollout.api.status import MetaCondition, Time
 
 
@@ -22,9 +22,10 @@ class ActionSpec(Model):
         json_schema_extra=rules(
             ("self == oldSelf", "must stay as it is: an action cannot be changed, create another one"),
             (
-                "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'Restore', 'RestoreSessions'])"
-                " || (has(self.reason) && self.reason.size() > 0)",
-                "`reason` must be given for Promote, Abort, EmergencyDisable, Restore and RestoreSessions: they override a check",
+                "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'Restore', 'RestoreSessions', 'MigrateDown',"
+                " 'RestartWorkload', 'UndoWorkload']) || (has(self.reason) && self.reason.size() > 0)",
+                "`reason` must be given for Promote, Abort, EmergencyDisable, Restore, RestoreSessions, MigrateDown,"
+                " RestartWorkload and UndoWorkload: they override a check or reach users",
             ),
             (
                 "!(self.action in ['Approve', 'Promote', 'Retry']) || has(self.generation)",
@@ -35,16 +36,26 @@ class ActionSpec(Model):
                 "`phase` and `step` must be given for Approve and Promote, or for Approve the `check` of a gate",
             ),
             (
-                "!has(self.check) || self.action == 'Approve'",
-                "`check` must only be given with Approve: it names the gate that is approved",
+                "!has(self.check) || self.action in ['Approve', 'Verify']",
+                "`check` must only be given with Approve and Verify: it names the gate that is meant",
             ),
             (
                 "!has(self.features) || self.action in ['EmergencyDisable', 'Restore']",
                 "`features` must only be given with EmergencyDisable and Restore",
             ),
             (
-                "has(self.migration) == (self.action in ['RestoreSessions', 'RetryMigration'])",
-                "`migration` must be given for RestoreSessions and RetryMigration, and only for these",
+                "has(self.migration) == (self.action in ['RestoreSessions', 'RetryMigration', 'BackupSessions',"
+                " 'RecoverSessions', 'MigrateDown', 'InspectMigration'])",
+                "`migration` must be given for RestoreSessions, RetryMigration, BackupSessions, RecoverSessions, MigrateDown"
+                " and InspectMigration, and only for these",
+            ),
+            (
+                "has(self.topic) == (self.action == 'Diagnose')",
+                "`topic` must be given for Diagnose, and only for it",
+            ),
+            (
+                "has(self.operation) == (self.action == 'InspectMigration')",
+                "`operation` must be given for InspectMigration, and only for it",
             ),
             (
                 "!(has(self.user) || has(self.at) || has(self.loseNewer)) || self.action == 'RestoreSessions'",
@@ -71,8 +82,23 @@ class ActionSpec(Model):
     lose_newer: Annotated[
         bool | None, Field(description="Bring back every row as it was, also where users have written since.")
     ] = None
+    topic: Annotated[Name | None, Field(description="What is diagnosed: a topic of the operator's configuration.")] = None
+    operation: Annotated[
+        Literal[Operation.PLAN, Operation.STATUS, Operation.VERIFY] | None,
+        Field(description="What is asked of a migration; none of them changes anything."),
+    ] = None
     reason: Text = ""
     ttl: Annotated[Duration, Field(description="How long the answered action is kept.")] = "30d"
+
+
+class Result(Model):
+    """One line of what an examination found."""
+
+    name: Annotated[str, Field(max_length=63)]
+    verdict: Verdict
+    value: Annotated[str | None, Field(max_length=40)] = None
+    bound: Annotated[str | None, Field(max_length=80)] = None
+    message: Message = ""
 
 
 class ActionStatus(Model):
@@ -81,6 +107,8 @@ class ActionStatus(Model):
     accepted: bool | None = None
     at: Time | None = None
     message: Message = ""
+    results: Annotated[tuple[Result, ...], Field(max_length=64, json_schema_extra=ATOMIC)] = ()
+    output: Annotated[str, Field(max_length=4096, description="What a migration said of itself.")] = ""
     conditions: Annotated[
         tuple[MetaCondition, ...],
         Field(

@@ -100,6 +100,18 @@ PROGRAMME: Final = (
         "each of `preflight[].metric` must be the name of one of `metrics`",
     ),
     (
+        f"!has(self.rollback) || !has(self.rollback.verification) || self.rollback.verification.all(c, !has(c.metric) || {_METRIC_KNOWN})",
+        "each of `rollback.verification[].metric` must be the name of one of `metrics`",
+    ),
+    (
+        "!has(self.rollback) || !has(self.rollback.verification) || self.rollback.verification.all(c, !has(c.approval))",
+        "`rollback.verification` must not ask for an `approval`: a rollback waits for nobody",
+    ),
+    (
+        "has(self.workload) || !has(self.rollback) || !has(self.rollback.workload) || self.rollback.workload != 'Undo'",
+        "`rollback.workload: Undo` needs `workload`: it names the Deployment",
+    ),
+    (
         "!has(self.guards) || " + _UNIQUE_CHECKS[0].format("guards"),
         _UNIQUE_CHECKS[1].format("guards"),
     ),

@@ -72,6 +72,10 @@ class Operation(StrEnum):
     RESTORE = "restore"  # rows come back from the snapshot
     RETRY = "retry"  # rows in quarantine are tried again
     PRUNE = "prune"  # snapshots whose time is over go
+    RECOVER = "recover"  # damaged rows are mended from their source
+    PLAN = "plan"  # what up would do and lock; changes nothing
+    STATUS = "status"  # what the ledger says; changes nothing
+    VERIFY = "verify"  # both sides of a copy are compared; changes nothing
 
 
 class NoReturn(StrEnum):
@@ -94,6 +98,19 @@ class ActionType(StrEnum):
     RESTORE = "Restore"
     RESTORE_SESSIONS = "RestoreSessions"
     RETRY_MIGRATION = "RetryMigration"
+    BACKUP_SESSIONS = "BackupSessions"
+    RECOVER_SESSIONS = "RecoverSessions"
+    MIGRATE_DOWN = "MigrateDown"
+    RESTART_WORKLOAD = "RestartWorkload"
+    UNDO_WORKLOAD = "UndoWorkload"
+    VERIFY = "Verify"  # these three only look; their answer is in the action's status
+    DIAGNOSE = "Diagnose"
+    INSPECT_MIGRATION = "InspectMigration"
+
+    @property
+    def only_looks(self) -> bool:
+        """Whether the rollout stays as it is: such an action is answered by an examination, not by a decision."""
+        return self in {ActionType.VERIFY, ActionType.DIAGNOSE, ActionType.INSPECT_MIGRATION}
 
 
 class Condition(StrEnum):
@@ -107,6 +124,7 @@ class Condition(StrEnum):
     EVIDENCE_AVAILABLE = "EvidenceAvailable"
     PAUSED = "Paused"
     ROLLED_BACK = "RolledBack"
+    NOTIFIED = "Notified"
 
 
 class DecisionAction(StrEnum):
@@ -154,6 +172,11 @@ class EventReason(StrEnum):
     FLAGS_DISABLED = "FlagsDisabled"
     FLAGS_RESTORED = "FlagsRestored"
     FLAG_DRIFT = "FlagDriftCorrected"
+    CHECK_FAILED = "CheckFailed"
+    ROLLBACK_VERIFIED = "RollbackVerified"
+    WORKLOAD_UNDONE = "WorkloadUndone"
+    WORKLOAD_KEPT = "WorkloadKept"
+    WORKLOAD_RESTARTED = "WorkloadRestarted"
 
     @property
     def is_warning(self) -> bool:
@@ -175,5 +198,8 @@ _WARNINGS = frozenset(
         EventReason.ABORTED,
         EventReason.FLAGS_DISABLED,
         EventReason.FLAG_DRIFT,
+        EventReason.CHECK_FAILED,
+        EventReason.WORKLOAD_UNDONE,
+        EventReason.WORKLOAD_KEPT,
     }
 )

@@ -12,8 +12,10 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Model, Name, Text, rules
-from session_rollout.api.cel import AUDIENCES, COMPARISON, PROGRAMME
-from session_rollout.api.quantities import Bound, Duration, Percent
+from session_rollout.api.cel import AUDIENCES, PROGRAMME
+from session_rollout.api.checks import Check, Gate, Guard
+from session_rollout.api.quantities import Duration, Percent
+from session_rollout.api.reasons import EventReason
 from session_rollout.api.status import RolloutStatus
 
 
@@ -54,82 +56,6 @@ class Metric(Model):
     name: Name
     query: Annotated[str | None, Field(min_length=1, max_length=2048)] = None
     cohorts: Cohorts | None = None
-
-
-class ComparedTo(StrEnum):
-    """What a value is held against when not against a fixed bound."""
-
-    BASELINE = "Baseline"  # the metric before the phase's first publish
-    CONTROL = "Control"  # the users who do not have the feature, at the same time
-
-
-class Check(Model):
-    """A metric held against one bound."""
-
-    model_config = ConfigDict(json_schema_extra=rules(*COMPARISON))
-    name: Annotated[Name | None, Field(description="Defaults to the name of the metric.")] = None
-    metric: Name
-    above: Bound | None = None
-    below: Bound | None = None
-    compared_to: ComparedTo | None = None
-    increase_below: Annotated[
-        Bound | None, Field(description="Largest rise against `comparedTo` that passes: a share with %, else a difference.")
-    ] = None
-    decrease_below: Annotated[
-        Bound | None, Field(description="Largest fall against `comparedTo` that passes: a share with %, else a difference.")
-    ] = None
-
-    @property
-    def title(self) -> str:
-        """What status calls it: its name, or its metric's."""
-        return self.name or self.metric
-
-
-class OnBreach(StrEnum):
-    """What a breached guard does."""
-
-    ROLLBACK = "Rollback"
-    PAUSE = "Pause"
-    WARN = "Warn"
-
-
-class Guard(Check):
-    """A check that holds all the time, from the first phase to the end of the bake."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            *COMPARISON,
-            (
-                "!has(self.comparedTo) || self.comparedTo == 'Baseline'",
-                "`comparedTo` of a guard must be `Baseline`: a guard is judged in every phase, also where no control is left",
-            ),
-        ),
-    )
-    for_: Annotated[Duration, Field(alias="for", description="How long a breach must last before it acts.")] = "0s"
-    on_breach: OnBreach = OnBreach.ROLLBACK
-
-
-class Approval(Model):
-    """A person's yes, given with a SessionRolloutAction."""
-
-
-class Gate(Model):
-    """Something that must hold once: a metric within a bound, or an approval."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            ("has(self.metric) != has(self.approval)", "must have exactly one of `metric` and `approval`"),
-            (
-                "has(self.metric) == (has(self.above) != has(self.below)) && !(has(self.above) && has(self.below))",
-                "a gate with `metric` must have exactly one of `above` and `below`, one with `approval` neither",
-            ),
-        ),
-    )
-    name: Name
-    metric: Name | None = None
-    above: Bound | None = None
-    below: Bound | None = None
-    approval: Approval | None = None
 
 
 class Ramp(Model):
@@ -275,6 +201,13 @@ class OnRollback(StrEnum):
     DOWN = "Down"
 
 
+class OnWorkload(StrEnum):
+    """What happens to the application on rollback."""
+
+    KEEP = "Keep"
+    UNDO = "Undo"  # the Deployment goes back to its earlier revision
+
+
 class Rollback(Model):
     """What a rollback undoes; flags always first."""
 
@@ -286,6 +219,11 @@ class Rollback(Model):
     allow_data_loss: Annotated[bool, Field(description="Let `migrations: Down` drop tables and columns that hold data.")] = (
         False
     )
+    workload: OnWorkload = OnWorkload.KEEP
+    verification: Annotated[
+        tuple[Gate, ...],
+        Field(max_length=16, json_schema_extra=MAP_BY_NAME, description="Checked when all is undone; waits for nobody."),
+    ] = ()
 
 
 class Day(StrEnum):
@@ -320,6 +258,13 @@ class DeletionPolicy(StrEnum):
 
     RETAIN = "Retain"
     OFF = "Off"
+
+
+class Notification(Model):
+    """Who is told of what; where a sink leads is the admin's to say."""
+
+    sink: Name
+    on: Annotated[tuple[EventReason, ...], Field(min_length=1, max_length=16, json_schema_extra=SET)]
 
 
 class RolloutSpec(Model):
@@ -357,6 +302,7 @@ class RolloutSpec(Model):
     rollback: Rollback = Rollback()
     bake: Annotated[Duration, Field(description="How long guards are judged after the last phase before Promoted.")] = "0s"
     windows: Annotated[tuple[Window, ...], Field(max_length=14, json_schema_extra=ATOMIC)] = ()
+    notifications: Annotated[tuple[Notification, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
 
     def feature(self, name: str) -> FeatureSpec | None:

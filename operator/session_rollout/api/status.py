@@ -23,6 +23,8 @@ from session_rollout.api.reasons import (
 
 HISTORY_LENGTH = 20
 BECAUSE_LENGTH = 8
+OUTBOX_LENGTH = 32
+NOTICE_LENGTH = 240
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -95,13 +97,39 @@ class CheckRecord(Model):
     """Last change of one criterion, guard or gate; a check that repeats its verdict changes nothing here."""
 
     name: Name
-    kind: Annotated[str, Field(max_length=12)]  # Criterion, Guard, Preflight, Verification
+    kind: Annotated[str, Field(max_length=16)]  # Criterion, Guard, Preflight, Verification, AfterRollback
     verdict: Verdict = Verdict.NOT_EVALUATED
     value: Annotated[str | None, Field(max_length=40)] = None
     bound: Annotated[str | None, Field(max_length=80)] = None
     baseline: Annotated[str | None, Field(max_length=40)] = None
     time: Time | None = None
     message: Message = ""
+    job: Annotated[str | None, Field(max_length=63)] = None  # of a gate that is a Job
+    attempt: Index = 0
+
+
+class WorkloadRecord(Model):
+    """What was done to the application: intent first, then its result."""
+
+    undo_asked_time: Time | None = None
+    undo_from: Rows | None = None  # revision of the Deployment that is left
+    undo_to: Rows | None = None  # revision that it goes back to; none when there is no earlier one
+    undone_time: Time | None = None
+    restart_asked_time: Time | None = None
+    restarted_time: Time | None = None
+    message: Message = ""
+
+
+class Notice(Model):
+    """A message that is on its way to a sink; delivered at least once, the receiver knows it again by its id."""
+
+    id: Annotated[str, Field(max_length=32)]
+    sink: Name
+    event: EventReason
+    time: Time
+    phase: Name | None = None
+    step: Index | None = None
+    message: Annotated[str, Field(max_length=NOTICE_LENGTH)] = ""
 
 
 class MigrationRecord(Model):
@@ -195,4 +223,7 @@ class RolloutStatus(Model):
     ] = ()
     migrations: Annotated[tuple[MigrationRecord, ...], Field(max_length=16, json_schema_extra=MAP_BY_NAME)] = ()
     flags: FlagsRecord = FlagsRecord()
+    workload: WorkloadRecord | None = None
+    outbox: Annotated[tuple[Notice, ...], Field(max_length=OUTBOX_LENGTH, json_schema_extra=ATOMIC)] = ()
+    notices_lost: Index = 0  # dropped from a full outbox
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_LENGTH, json_schema_extra=ATOMIC)] = ()

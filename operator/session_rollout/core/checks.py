@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from session_rollout.api.checks import Check, ComparedTo, Gate
 from session_rollout.api.quantities import bound, show, spell, unit_of
 from session_rollout.api.reasons import Verdict
-from session_rollout.api.rollout import Check, ComparedTo, Gate
 from session_rollout.core.observed import Counts, Measurement
 
 CONFIDENCE_Z: Final = 1.96  # two-sided 95 %

@@ -8,17 +8,17 @@ writes costs nothing but time.
 from datetime import datetime, timedelta
 from typing import Final
 
+from session_rollout.api.checks import OnBreach
 from session_rollout.api.quantities import duration
 from session_rollout.api.reasons import DecisionAction, EventReason, Outcome, Stage
-from session_rollout.api.rollout import OnBreach
-from session_rollout.core import migrate
+from session_rollout.core import migrate, outbox, workload
 from session_rollout.core.draft import Draft, Ruling
 from session_rollout.core.flags import Compiled, FlagDocument, audiences, compile_document, with_dependents
 from session_rollout.core.generation import adopt, conflict
 from session_rollout.core.hear import hear
 from session_rollout.core.judge import GUARD, breached, judge, next_breach, run_clock
 from session_rollout.core.observed import Decision, Observed, Publish
-from session_rollout.core.plan import JUDGED_STAGES
+from session_rollout.core.plan import JUDGED_STAGES, gates_now, needs_revisions
 from session_rollout.core.report import fit, report
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.stages import HANDLERS
@@ -31,10 +31,12 @@ SOONEST: Final = timedelta(milliseconds=20)
 def decide(observed: Observed, now: datetime) -> Decision:
     """The decision about one rollout at `now`."""
     draft = Draft(observed=observed, now=now, status=observed.rollout.status)
+    outbox.forget_delivered(draft)
     _confirm(draft)
     adopt(draft)
     hear(draft)
     migrate.track(draft)
+    workload.track(draft)
     problems = _problems(draft)
     judge(draft)
     _run_clock(draft, problems)
@@ -180,7 +182,7 @@ def _compile(draft: Draft, revision: int) -> FlagDocument:
 
 def _next_look(draft: Draft, ruling: Ruling) -> timedelta:
     """When to look again at the latest: a check is due, a hold ends, a breach has lasted."""
-    if draft.current.stage is Stage.ENDED:
+    if draft.current.stage is Stage.ENDED and not gates_now(draft.rollout)[1] and not needs_revisions(draft.rollout):
         return RESYNC
     waits = [min(draft.interval, RESYNC)]
     if any(record.kind == GUARD for record in draft.status.checks) and (end := next_breach(draft)):

@@ -3,19 +3,23 @@
 Only `core` sees a Draft; `decide` turns it into a frozen `Decision`.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from session_rollout.api.quantities import duration
 from session_rollout.api.reasons import DecisionAction, EventReason, Outcome, PhaseState, Stage, Verdict
-from session_rollout.api.rollout import Phase, RolloutSpec
+from session_rollout.api.rollout import Phase, RolloutSpec, SessionRollout
 from session_rollout.api.status import (
     HISTORY_LENGTH,
+    NOTICE_LENGTH,
+    OUTBOX_LENGTH,
     CheckRecord,
     Current,
     HistoryEntry,
     MigrationRecord,
+    Notice,
     PhaseRecord,
     RolloutStatus,
 )
@@ -47,6 +51,11 @@ class Draft:
     status: RolloutStatus
     effects: list[Effect] = field(default_factory=list)
     skip_step: str | None = None  # name of the action that promotes past the checks of this step
+
+    @property
+    def rollout(self) -> SessionRollout:
+        """The object as it will be."""
+        return self.observed.rollout.model_copy(update={"status": self.status})
 
     @property
     def spec(self) -> RolloutSpec:
@@ -159,8 +168,29 @@ class Draft:
             because=because[:512],
         )
         self.change(history=(*self.status.history, entry)[-HISTORY_LENGTH:])
+        self._notify(entry)
         where = f" [{at.phase} step {at.step}]" if at.step else ""
         self.effects.append(Emit(event, because + where))
+
+    def _notify(self, entry: HistoryEntry) -> None:
+        """A message for every sink that wants to hear of this; the same event gives the same id."""
+        for wanted in self.spec.notifications:
+            if entry.event not in wanted.on:
+                continue
+            identity = f"{self.observed.rollout.uid}/{wanted.sink}/{entry.event}/{entry.time.isoformat()}/{entry.because}"
+            notice = Notice(
+                id=hashlib.sha256(identity.encode()).hexdigest()[:32],
+                sink=wanted.sink,
+                event=entry.event,
+                time=entry.time,
+                phase=entry.phase,
+                step=entry.step,
+                message=entry.because[:NOTICE_LENGTH],
+            )
+            if notice not in self.status.outbox:
+                kept = (*self.status.outbox, notice)
+                lost = max(len(kept) - OUTBOX_LENGTH, 0)
+                self.change(outbox=kept[lost:], notices_lost=min(self.status.notices_lost + lost, 1000))
 
     def end(self, outcome: Outcome, event: EventReason, because: str) -> None:
         """The generation has ended."""

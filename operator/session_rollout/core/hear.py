@@ -4,15 +4,24 @@ from collections.abc import Callable
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.reasons import ActionType, EventReason, MigrationState, Operation, Outcome, Stage, Verdict
+from session_rollout.api.reasons import (
+    ActionType,
+    EventReason,
+    MigrationState,
+    NoReturn,
+    Operation,
+    Outcome,
+    Stage,
+    Verdict,
+)
 from session_rollout.api.rollout import StepApproval
 from session_rollout.api.status import CheckRecord, DisabledFeature, MigrationRecord
-from session_rollout.core import migrate
+from session_rollout.core import migrate, workload
 from session_rollout.core.draft import Draft
+from session_rollout.core.gates import retry_checks
 from session_rollout.core.generation import restart
-from session_rollout.core.judge import PREFLIGHT, VERIFICATION
 from session_rollout.core.observed import Answer
-from session_rollout.core.plan import RUNNING
+from session_rollout.core.plan import PREFLIGHT, RUNNING, VERIFICATION
 from session_rollout.core.rollback import begin_rollback
 
 EMERGENCY = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.RESTORE})
@@ -115,7 +124,9 @@ def _retry(draft: Draft, request: SessionRolloutAction) -> str:
         return "starts again with the phase that was rolled back"
     if migrate.retry_failed(draft):
         return "the failed migration gets another attempt"
-    raise Refused("nothing to retry: the generation was not rolled back and no migration has failed")
+    if retry_checks(draft):
+        return "the failed check runs again"
+    raise Refused("nothing to retry: the generation was not rolled back, no migration has failed, and no Job of a check")
 
 
 def _migration(draft: Draft, request: SessionRolloutAction) -> MigrationRecord:
@@ -150,6 +161,55 @@ def _retry_migration(draft: Draft, request: SessionRolloutAction) -> str:
         raise Refused(f"nothing to retry: {record.name} has not failed and has no row in quarantine")
     migrate.begin(draft, record, Operation.RETRY)
     return f"{record.quarantined:,} rows in quarantine are tried again"
+
+
+def _backup_sessions(draft: Draft, request: SessionRolloutAction) -> str:
+    record = _migration(draft, request)
+    if record.state is not MigrationState.SUCCEEDED:
+        raise Refused(f"{record.name} is {record.state}: a snapshot is taken of what is up")
+    migrate.begin(draft, record, Operation.BACKUP, f"--label={request.name[:60]}")
+    return f"a snapshot of the tables of {record.name} is taken"
+
+
+def _recover_sessions(draft: Draft, request: SessionRolloutAction) -> str:
+    record = _migration(draft, request)
+    if record.total is None:
+        raise Refused(f"{record.name} moves no rows: there are none to mend")
+    migrate.begin(draft, record, Operation.RECOVER)
+    return f"{record.name}: damaged rows are mended from their source"
+
+
+def _migrate_down(draft: Draft, request: SessionRolloutAction) -> str:
+    record = _migration(draft, request)
+    if draft.current.stage is not Stage.ENDED or draft.status.outcome is Outcome.PROMOTED:
+        raise Refused("a migration is undone by hand only when its phase was rolled back: `Abort` first")
+    if record.point_of_no_return is NoReturn.PASSED:
+        raise Refused(f"{record.name} has passed its point of no return")
+    if record.state is not MigrationState.SUCCEEDED:
+        raise Refused(f"{record.name} is {record.state}: there is nothing to undo")
+    migrate.begin(draft, record, Operation.DOWN, *migrate.down_arguments(draft))
+    return f"{record.name} is undone"
+
+
+def _restart(draft: Draft, _: SessionRolloutAction) -> str:
+    workload.ask_restart(draft)
+    return f"Pods of {_workload(draft)} are replaced"
+
+
+def _undo(draft: Draft, _: SessionRolloutAction) -> str:
+    name = _workload(draft)
+    workload.ask_undo(draft)
+    return f"{name} goes back to its earlier revision"
+
+
+def _workload(draft: Draft) -> str:
+    if draft.spec.workload is None:
+        raise Refused("`workload` is not in the spec: it names the Deployment")
+    return draft.spec.workload.name
+
+
+def _only_looks(_: Draft, request: SessionRolloutAction) -> str:
+    raise Refused(f"{request.spec.action} is answered by an examination")
 
 
 def _promote(draft: Draft, request: SessionRolloutAction) -> str:
@@ -224,4 +284,12 @@ _WAYS: Final[dict[ActionType, Callable[[Draft, SessionRolloutAction], str]]] = {
     ActionType.APPROVE: _approve,
     ActionType.RESTORE_SESSIONS: _restore_sessions,
     ActionType.RETRY_MIGRATION: _retry_migration,
+    ActionType.BACKUP_SESSIONS: _backup_sessions,
+    ActionType.RECOVER_SESSIONS: _recover_sessions,
+    ActionType.MIGRATE_DOWN: _migrate_down,
+    ActionType.RESTART_WORKLOAD: _restart,
+    ActionType.UNDO_WORKLOAD: _undo,
+    ActionType.VERIFY: _only_looks,
+    ActionType.DIAGNOSE: _only_looks,
+    ActionType.INSPECT_MIGRATION: _only_looks,
 }

@@ -1,17 +1,17 @@
-"""Judging: the records of criteria, guards and gates after this look, and the hold clock that counts evidence only."""
+"""Judging: the records of criteria and guards after this look, and the hold clock that counts evidence only."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from session_rollout.api.checks import Check, ComparedTo, Gate, OnBreach
 from session_rollout.api.quantities import duration
 from session_rollout.api.reasons import EventReason, Stage, Verdict
-from session_rollout.api.rollout import Check, ComparedTo, Gate, OnBreach
 from session_rollout.api.status import CheckRecord
 from session_rollout.core.checks import Finding, ask, assess
 from session_rollout.core.draft import Draft
 from session_rollout.core.plan import JUDGED_STAGES
 
-CRITERION, GUARD, PREFLIGHT, VERIFICATION = "Criterion", "Guard", "Preflight", "Verification"
+CRITERION, GUARD = "Criterion", "Guard"
 STALE_INTERVALS = 3
 STALE_SLACK = timedelta(seconds=10)
 
@@ -20,21 +20,11 @@ def judge(draft: Draft) -> None:
     """Bring the records of everything that is judged in this stage up to date."""
     if draft.current.stage in JUDGED_STAGES:
         for guard in draft.spec.guards:
-            _judge_check(draft, guard, GUARD, _after_range(draft, guard.metric, draft.current.judged_from))
+            judge_check(draft, guard, GUARD, after_range(draft, guard.metric, draft.current.judged_from))
     if draft.current.stage is Stage.STEP and draft.phase is not None:
         for criterion in draft.phase.criteria:
-            start = _after_range(draft, criterion.metric, draft.current.published_time)
-            _judge_check(draft, criterion, CRITERION, start)
-
-
-def judge_gates(draft: Draft, gates: tuple[Gate, ...], kind: str) -> tuple[CheckRecord, ...]:
-    """Judge gates; approvals keep the record that the action made."""
-    for gate in gates:
-        if gate.metric is not None:
-            _judge_check(draft, gate, kind, draft.current.since)
-        elif draft.check(kind, gate.name).time is None:
-            _keep(draft, kind, gate.name, Finding(Verdict.NOT_EVALUATED, f"{gate.name}: waits for an approval"), None)
-    return tuple(draft.check(kind, gate.name) for gate in gates)
+            start = after_range(draft, criterion.metric, draft.current.published_time)
+            judge_check(draft, criterion, CRITERION, start)
 
 
 def measure_baselines(draft: Draft) -> tuple[str, ...]:
@@ -71,11 +61,13 @@ def _measure_baseline(draft: Draft, kind: str, check: Check) -> str | None:
     return None
 
 
-def _after_range(draft: Draft, metric: str, start: datetime | None) -> datetime | None:
+def after_range(draft: Draft, metric: str, start: datetime | None) -> datetime | None:
+    """When the window of a metric's query holds no data from before a moment any more."""
     return None if start is None else start + draft.observed.ranges.get(metric, timedelta(0))
 
 
-def _judge_check(draft: Draft, check: Check | Gate, kind: str, not_before: datetime | None) -> None:
+def judge_check(draft: Draft, check: Check | Gate, kind: str, not_before: datetime | None) -> None:
+    """Bring the record of a check of a metric up to date; data from before a moment is not judged."""
     title = check.title if isinstance(check, Check) else check.name
     if check.metric not in draft.observed.measurements and draft.check(kind, title).verdict is not Verdict.NOT_EVALUATED:
         return  # the answer is on its way; until it is here the last verdict stands, and nothing is promoted on it
@@ -90,10 +82,10 @@ def _judge_check(draft: Draft, check: Check | Gate, kind: str, not_before: datet
             baseline=Decimal(baseline) if baseline is not None else None,
         )
     )
-    _keep(draft, kind, title, finding, baseline)
+    keep(draft, kind, title, finding, baseline)
 
 
-def _keep(draft: Draft, kind: str, title: str, finding: Finding, baseline: str | None) -> None:
+def keep(draft: Draft, kind: str, title: str, finding: Finding, baseline: str | None) -> None:
     """Write the record only when the verdict changed: a check that repeats itself is no change.
 
     After a time in which nobody looked, a breach begins anew: `for` must be seen, not assumed.
@@ -109,10 +101,12 @@ def _keep(draft: Draft, kind: str, title: str, finding: Finding, baseline: str |
             kind=kind,
             verdict=finding.verdict,
             value=finding.value[:40] if finding.value else None,
-            bound=finding.bound,
+            bound=finding.bound[:80] if finding.bound else None,
             baseline=baseline,
             time=draft.now,
             message=finding.message[:160],
+            job=before.job,
+            attempt=before.attempt,
         )
     )
 

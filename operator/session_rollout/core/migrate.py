@@ -22,7 +22,8 @@ JOB_NAME_LENGTH = 63
 PROGRESS_AGE: Final = timedelta(seconds=5)
 BACKUP_KEPT: Final = timedelta(days=7)  # after the bake
 # These are asked for by a person or by time, and no stage waits for them.
-BESIDE: Final = frozenset({Operation.RESTORE, Operation.RETRY, Operation.PRUNE})
+BESIDE: Final = frozenset({Operation.RESTORE, Operation.RETRY, Operation.PRUNE, Operation.RECOVER})
+DRIVEN: Final = BESIDE | {Operation.BACKUP, Operation.DOWN}  # a person may ask for these, too
 REPEATED: Final = BESIDE | {Operation.BACKUP}
 
 
@@ -64,7 +65,7 @@ def drive(draft: Draft) -> None:
         seen = draft.observed.jobs.get(record.job or "")
         if record.state not in RUNNING:
             continue
-        if record.operation in BESIDE and (seen is None or seen.state is JobState.MISSING):
+        if record.operation in DRIVEN and (seen is None or seen.state is JobState.MISSING):
             _start(draft, record)
         elif seen is not None and seen.state is JobState.ACTIVE and record.total is not None:
             paused = bool(draft.status.paused_by or draft.spec.suspend) and draft.current.stage is not Stage.ROLLING_BACK
@@ -132,7 +133,8 @@ def _consequences(draft: Draft, record: MigrationRecord, said: Progress) -> dict
 def _failed(draft: Draft, record: MigrationRecord, seen: JobObservation) -> None:
     text = f"{record.name} {record.operation}: {seen.message or 'its Job failed without a message'}"
     # A wish that could not be granted leaves the migration what it was, unless a rollback waits for it.
-    beside = record.operation in BESIDE and draft.current.stage is not Stage.ROLLING_BACK
+    alone = record.operation is Operation.BACKUP and draft.current.stage is not Stage.BEFORE
+    beside = alone or (record.operation in BESIDE and draft.current.stage is not Stage.ROLLING_BACK)
     state = MigrationState.SUCCEEDED if beside else MigrationState.FAILED
     message = f"{record.operation} failed: {seen.message}" if beside else seen.message
     fields = {"state": state, "end_time": draft.now, "message": message[:512], "rate": None, "estimated_end_time": None}
@@ -203,7 +205,7 @@ def run_restore(draft: Draft, names: tuple[str, ...], since: datetime | None) ->
 
 def run_down(draft: Draft, names: tuple[str, ...]) -> Ruling | None:
     """Take these migrations down, last first; None when none is up any more, but for those that cannot be undone."""
-    arguments = ("--allow-data-loss",) if draft.spec.rollback.allow_data_loss else ()
+    arguments = down_arguments(draft)
     for name in reversed(names):
         record = draft.migration(name)
         if record.point_of_no_return is NoReturn.PASSED:
@@ -211,6 +213,11 @@ def run_down(draft: Draft, names: tuple[str, ...]) -> Ruling | None:
         elif record.state in {MigrationState.SUCCEEDED, MigrationState.FAILED, MigrationState.REVERTING}:
             return _operate(draft, record, Operation.DOWN, *arguments)
     return None
+
+
+def down_arguments(draft: Draft) -> tuple[str, ...]:
+    """What the spec allows an undoing migration."""
+    return ("--allow-data-loss",) if draft.spec.rollback.allow_data_loss else ()
 
 
 def _keep(draft: Draft, record: MigrationRecord) -> None:

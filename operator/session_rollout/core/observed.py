@@ -58,6 +58,26 @@ class JobObservation:
 
 
 @dataclass(frozen=True)
+class Examined:
+    """What came of a check that is no metric: an HTTP request, a built-in check."""
+
+    time: datetime
+    verdict: Verdict
+    message: str
+    value: str | None = None
+    bound: str | None = None
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """Revisions of the workload's Deployment."""
+
+    current: int
+    earlier: int | None = None  # the newest before it that still exists
+    restarted: datetime | None = None  # moment of the last restart that was asked for
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything a decision may depend on, except the time."""
 
@@ -67,6 +87,10 @@ class Observed:
     published_sha256: str | None = None  # of the document that is in the cluster
     jobs: Mapping[str, JobObservation] = field(default_factory=dict)
     requests: tuple[SessionRolloutAction, ...] = ()  # not answered yet, oldest first
+    gates: Mapping[str, Examined] = field(default_factory=dict)  # by name of the gate; absent: asked, no answer yet
+    revisions: Revisions | None = None  # of the workload, where it may have to go back
+    delivered: frozenset[str] = frozenset()  # ids of notices that a sink has taken
+    undeliverable: Mapping[str, str] = field(default_factory=dict)  # by sink: why it takes nothing
     workload: str = ""  # why the workload is not available; empty when it is, or when none is named
     problems: tuple[str, ...] = ()  # what the operator's configuration or the spec makes impossible
     last_look: datetime | None = None  # when evidence was last looked at; None: nobody knows
@@ -102,6 +126,29 @@ class SuspendJob:
 
 
 @dataclass(frozen=True)
+class StartCheck:
+    """Create the Job of a check, or find that it exists."""
+
+    name: str
+    profile: str
+
+
+@dataclass(frozen=True)
+class UndoWorkload:
+    """Bring the workload back to an earlier revision, if it still has the one that was seen."""
+
+    revision: int
+    earlier: int
+
+
+@dataclass(frozen=True)
+class RestartWorkload:
+    """Let the workload's Pods be replaced, once for this moment."""
+
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Answer:
     """Answer a person's action."""
 
@@ -118,7 +165,7 @@ class Emit:
     message: str
 
 
-Effect = Publish | StartJob | SuspendJob | Answer | Emit
+Effect = Publish | StartJob | SuspendJob | StartCheck | UndoWorkload | RestartWorkload | Answer | Emit
 
 
 @dataclass(frozen=True)

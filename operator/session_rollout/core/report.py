@@ -9,6 +9,7 @@ from session_rollout.api.status import BECAUSE_LENGTH, DecisionRecord, MetaCondi
 from session_rollout.core.draft import Draft, Ruling
 from session_rollout.core.judge import missing_evidence
 from session_rollout.core.migrate import in_words
+from session_rollout.core.outbox import standing
 from session_rollout.core.plan import RUNNING
 
 LIMIT_BYTES: Final = 32 * 1024
@@ -66,6 +67,7 @@ def _conditions(draft: Draft, ruling: Ruling, problems: tuple[str, ...]) -> list
         (Condition.EVIDENCE_AVAILABLE, *_evidence_available(draft)),
         (Condition.PAUSED, *_paused(draft)),
         (Condition.ROLLED_BACK, *_rolled_back(draft)),
+        (Condition.NOTIFIED, *standing(draft)),
     ]
 
 
@@ -146,6 +148,7 @@ def _cut(status: RolloutStatus, keep: int, length: int) -> RolloutStatus:
         update={
             "history": history,
             "flags": status.flags.model_copy(update={"disabled": disabled}),
+            "outbox": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.outbox),
             "checks": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.checks),
             "migrations": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.migrations),
             "conditions": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.conditions),

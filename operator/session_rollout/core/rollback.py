@@ -6,9 +6,9 @@ It never waits for Prometheus, windows or approvals, only for a migration that i
 from typing import cast
 
 from session_rollout.api.reasons import DecisionAction, EventReason, MigrationState, Operation, Outcome, PhaseState, Stage
-from session_rollout.api.rollout import OnRollback, Phase, RollbackScope
+from session_rollout.api.rollout import OnRollback, OnWorkload, Phase, RollbackScope
 from session_rollout.api.status import MigrationRecord
-from session_rollout.core import migrate
+from session_rollout.core import migrate, workload
 from session_rollout.core.draft import Draft, Ruling
 from session_rollout.core.observed import JobState
 from session_rollout.core.programme import percent_text, rungs
@@ -49,6 +49,8 @@ def continue_rollback(draft: Draft) -> Ruling | None:
     if draft.spec.rollback.restore_sessions and (ruling := migrate.run_restore(draft, names, draft.current.since)):
         return ruling
     if draft.spec.rollback.migrations is OnRollback.DOWN and (ruling := migrate.run_down(draft, names)):
+        return ruling
+    if draft.spec.rollback.workload is OnWorkload.UNDO and (ruling := workload.run_undo(draft, draft.current.since)):
         return ruling
     outcome = draft.current.ending or Outcome.ROLLED_BACK
     draft.end(outcome, EVENTS[outcome], "; ".join(because)[:400])

@@ -7,23 +7,23 @@ comes. Every raise of an audience goes through `_raise_to`, and only `_step` let
 from collections.abc import Callable
 from typing import Final
 
+from session_rollout.api.checks import Gate
 from session_rollout.api.quantities import duration, spell
 from session_rollout.api.reasons import DecisionAction, EventReason, Outcome, PhaseState, Stage, Verdict
-from session_rollout.api.rollout import Gate, OnDeadline, Phase
+from session_rollout.api.rollout import OnDeadline, Phase
 from session_rollout.api.status import CheckRecord
 from session_rollout.core import migrate
 from session_rollout.core.draft import Draft, Ruling
+from session_rollout.core.gates import judge_gates, verify_rollback
 from session_rollout.core.judge import (
     CRITERION,
-    PREFLIGHT,
-    VERIFICATION,
     forget_criteria,
-    judge_gates,
     measure_baselines,
     missing_evidence,
     run_clock,
     void_criteria,
 )
+from session_rollout.core.plan import PREFLIGHT, VERIFICATION
 from session_rollout.core.programme import Rung, percent_text, rung_after, rungs
 from session_rollout.core.rollback import begin_rollback, continue_rollback
 from session_rollout.core.windows import next_opening
@@ -53,6 +53,8 @@ def _gates(draft: Draft, gates: tuple[Gate, ...], records: tuple[CheckRecord, ..
         return None
     needed = [gate.name for gate, record in zip(gates, records, strict=True) if gate.approval and record in waiting]
     hints = tuple(f"an action `Approve` with generation {draft.status.observed_generation} and check {name}" for name in needed)
+    if any(record.job and record.verdict is Verdict.FAIL for record in waiting):
+        hints = (*hints, f"an action `Retry` with generation {draft.status.observed_generation}: the Job runs again")
     return _wait(f"{stage}: {waiting[0].message}", tuple(record.message for record in waiting), hints)
 
 
@@ -276,6 +278,7 @@ def _ended(draft: Draft) -> Ruling | None:
     if draft.status.outcome is Outcome.PROMOTED:
         migrate.run_prune(draft)
         return Ruling(DecisionAction.NONE, why, ("every phase is out",))
+    verify_rollback(draft)
     because = draft.current.ending_because
     reason = f"{why}: {because[0]}"[:120] if because else why
     hints = (f"a change of the spec, or an action `Retry` with generation {draft.status.observed_generation}",)
