@@ -3,6 +3,7 @@
     RolloutError
     +-- SpecError      a person must act: the object or the operator's configuration is wrong
     +-- Unavailable    something outside does not answer: try again later
+    |   +-- Forbidden  the API server refuses us a verb on a resource: an admin must grant it
     +-- Conflict       somebody else wrote first: read again, decide again, never re-send
 
 "Could not measure" is not here: it is a verdict (`api.reasons.Verdict`), not an exception.
@@ -19,6 +20,10 @@ class SpecError(RolloutError):
 
 class Unavailable(RolloutError):
     """A server did not answer, or answered that it cannot now; later it may."""
+
+
+class Forbidden(Unavailable):
+    """The API server refuses (HTTP 403); its sentence names the verb and the resource."""
 
 
 class Conflict(RolloutError):

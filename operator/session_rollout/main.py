@@ -19,14 +19,19 @@ from session_rollout import handlers
 from session_rollout.adapters import telemetry
 from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.clock import WallClock
+from session_rollout.adapters.examiner import GateExaminer
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
 from session_rollout.adapters.jobs import MIGRATION_LABEL, KubernetesJobs
 from session_rollout.adapters.lease import Lease
 from session_rollout.adapters.prometheus import PrometheusSource
+from session_rollout.adapters.records import ConfigMapRecorder
 from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse_action
+from session_rollout.adapters.sinks import SinkCourier
+from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import GROUP
 from session_rollout.api.reasons import Condition
 from session_rollout.api.status import MigrationRecord
+from session_rollout.controller.examination import Examinations
 from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
 from session_rollout.controller.loop import Controller, Ports, Seen
 from session_rollout.errors import RolloutError, SpecError
@@ -51,17 +56,24 @@ class Operator:
         self.store = ApiRolloutStore(api, settings.namespaces)
         self.lease = Lease(api, os.environ.get("POD_NAMESPACE", "default"), identity, clock)
         self.metrics = PrometheusSource(settings.prometheus, clock, settings.metric_workers)
+        self.courier = SinkCourier(settings.sinks, clock)
+        workloads = ApiWorkloads(api)
         ports = Ports(
             store=self.store,
             flags=ConfigMapPublisher(api),
-            jobs=KubernetesJobs(api, settings.profiles),
+            jobs=KubernetesJobs(api, settings.profiles, settings.checks),
+            workloads=workloads,
+            examiner=GateExaminer(api, settings, self.metrics, workloads, clock),
+            courier=self.courier,
+            recorder=ConfigMapRecorder(api),
             metrics=self.metrics,
             events=ApiEventSink(api, clock, identity),
             clock=clock,
             leader=self.lease,
         )
         self.controller = Controller(ports, observe)
-        self.inbox = Inbox(self.controller, self.store, clock, parse_action)
+        examinations = Examinations(self.store, ports.examiner, ports.jobs, clock)
+        self.inbox = Inbox(self.controller, examinations, self.store, clock, parse_action)
         self.ready = asyncio.Event()
         self.stop = asyncio.Event()
 
@@ -89,6 +101,7 @@ class Operator:
             for task in tasks:
                 task.cancel()
             self.metrics.close()
+            self.courier.close()
             with contextlib.suppress(RolloutError):
                 await self.lease.release()
 

@@ -8,10 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from session_rollout.api.reasons import EventReason
-from session_rollout.api.rollout import Metric, SessionRollout
-from session_rollout.api.status import RolloutStatus
-from session_rollout.core.observed import JobObservation, Measurement, StartJob
+from session_rollout.api.action import ActionStatus, Result
+from session_rollout.api.checks import Gate
+from session_rollout.api.reasons import EventReason, Operation
+from session_rollout.api.rollout import Metric, SessionRollout, Workload
+from session_rollout.api.status import Notice, RolloutStatus
+from session_rollout.core.observed import (
+    Decision,
+    Examined,
+    JobObservation,
+    Measurement,
+    Observed,
+    Revisions,
+    StartCheck,
+    StartJob,
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -60,14 +71,71 @@ class RolloutStore(Protocol):
     async def actions(self) -> tuple[Mapping[str, Any], ...]:
         """Every action, answered or not."""
 
-    async def answer(self, namespace: str, name: str, *, accepted: bool, message: str, now: datetime) -> None:
+    async def answer(self, namespace: str, name: str, answer: ActionStatus) -> None:
         """Write the answer to an action."""
 
     async def delete_action(self, namespace: str, name: str) -> None:
         """Delete an action whose `ttl` is over."""
 
-    async def workload_problem(self, namespace: str, kind: str, name: str) -> str:
-        """Why the workload is not available; empty when it is."""
+
+class Workloads(Protocol):
+    """The application's Deployment."""
+
+    async def problem(self, namespace: str, workload: Workload) -> str:
+        """Why it is not available; empty when it is."""
+
+    async def revisions(self, namespace: str, workload: Workload) -> Revisions | None:
+        """Its revisions; None when it does not exist."""
+
+    async def undo(self, namespace: str, workload: Workload, *, revision: int, earlier: int) -> None:
+        """Bring an earlier revision's template back, if it still has this revision. SpecError when the right is missing."""
+
+    async def restart(self, namespace: str, workload: Workload, at: datetime) -> None:
+        """Let its Pods be replaced. SpecError when the right is missing."""
+
+
+class Examiner(Protocol):
+    """Checks that are no metric. Never waits: what is not known yet is absent, and `wake` is called when it is."""
+
+    def look(
+        self, rollout: SessionRollout, gates: tuple[Gate, ...], max_age: timedelta, wake: Callable[[], None]
+    ) -> dict[str, Examined]:
+        """Latest results by name of the gate; looks again where they are older than `max_age`."""
+
+    async def examine(self, rollout: SessionRollout, gate: Gate) -> Examined:
+        """The result of one check now; never raises what can be foreseen."""
+
+    async def diagnose(self, topic: str) -> tuple[Result, ...] | None:
+        """What the configuration asks about a topic; None when it has none of that name."""
+
+    def topics(self) -> tuple[str, ...]:
+        """Topics of the configuration."""
+
+
+class Courier(Protocol):
+    """Carries notices to sinks, in its own time."""
+
+    def carry(self, rollout: SessionRollout, notices: tuple[Notice, ...], wake: Callable[[], None]) -> None:
+        """Deliver these; what is on its way already is not taken twice."""
+
+    def delivered(self, notices: tuple[Notice, ...]) -> frozenset[str]:
+        """Ids of those that a sink has taken."""
+
+    def troubles(self) -> Mapping[str, str]:
+        """By sink: why it takes nothing now."""
+
+    def forget(self, uid: str) -> None:
+        """The rollout is gone."""
+
+
+class Recorder(Protocol):
+    """Keeps what each decision rested on, so that it can be explained later."""
+
+    async def keep(self, observed: Observed, now: datetime, decision: Decision) -> None:
+        """Keep one decision; never fails the caller."""
+
+    def forget(self, uid: str) -> None:
+        """The rollout is gone."""
 
 
 class FlagPublisher(Protocol):
@@ -95,6 +163,15 @@ class JobRunner(Protocol):
     async def suspend(self, rollout: SessionRollout, name: str, *, suspend: bool) -> None:
         """Let a Job rest, or go on."""
 
+    async def start_check(self, rollout: SessionRollout, check: StartCheck) -> None:
+        """Create the Job of a check, or find that it exists."""
+
+    async def words(self, rollout: SessionRollout, name: str) -> str:
+        """What the Pod of a Job left as its last words, as it is."""
+
+    async def inspect(self, rollout: SessionRollout, name: str, migration: str, operation: Operation) -> None:
+        """Create a Job that looks at a migration and changes nothing, or find that it exists."""
+
     async def release(self, namespace: str, rollout: str) -> None:
         """Let running Jobs outlive their rollout."""
 
@@ -109,6 +186,12 @@ class MetricSource(Protocol):
 
     def problems(self, provider: str, metrics: tuple[Metric, ...]) -> tuple[str, ...]:
         """Why these can never be asked: unknown provider, PromQL that does not parse."""
+
+    async def ask(self, provider: str, query: str) -> Measurement:
+        """The answer of one query now, cached by nobody."""
+
+    async def alert_rules(self, provider: str) -> frozenset[str]:
+        """Names of the alert rules that a provider has loaded."""
 
     def ranges(self, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
         """Largest range in each metric's PromQL, offsets included."""

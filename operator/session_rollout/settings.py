@@ -1,13 +1,13 @@
 """The operator's configuration: one YAML file that only admins write. A SessionRollout names its entries and never brings a URL."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from session_rollout.api.quantities import Duration
+from session_rollout.api.quantities import Bound, Duration
 from session_rollout.errors import SpecError
 
 
@@ -46,11 +46,71 @@ class Profile(Section):
     )
 
 
+class CheckProfile(Section):
+    """A Job that checks something, such as smoke tests: a gate names it and says nothing else."""
+
+    image: str
+    command: Annotated[tuple[str, ...], Field(description="Empty: what the image starts.")] = ()
+    args: tuple[str, ...] = ()
+    image_pull_policy: str = "IfNotPresent"
+    service_account: str = "default"
+    timeout: Annotated[Duration, Field(description="After this the check has failed.")] = "10m"
+    resources: dict[str, dict[str, str]] = Field(
+        default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+    )
+
+
+class Diagnostic(Section):
+    """One question of a topic that people on call ask about, and what to do when its answer is out of bounds."""
+
+    name: Annotated[str, Field(max_length=63)]
+    query: Annotated[str, Field(min_length=1, max_length=2048)]
+    provider: str = "default"
+    above: Bound | None = None
+    below: Bound | None = None
+    advice: Annotated[str, Field(max_length=200)] = ""
+
+    @model_validator(mode="after")
+    def _one_bound_at_most(self) -> Self:
+        if self.above is not None and self.below is not None:
+            raise ValueError("must have at most one of `above` and `below`")
+        return self
+
+
+class Webhook(Section):
+    """A receiver of signed JSON, as the Standard Webhooks specification has it."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    secret_file: Annotated[Path | None, Field(description="File with the key that signs; none: unsigned.")] = None
+
+
+class Sink(Section):
+    """Where notices go: one webhook, or anything that Apprise knows by a URL (Slack, Teams, e-mail, PagerDuty ...)."""
+
+    webhook: Webhook | None = None
+    url_file: Annotated[Path | None, Field(description="File with the Apprise URL, for it holds a secret.")] = None
+    timeout: Duration = "10s"
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.webhook is None) == (self.url_file is None):
+            raise ValueError("must have exactly one of `webhook` and `urlFile`")
+        return self
+
+
 class Settings(Section):
     """The whole file."""
 
     prometheus: dict[str, Provider] = Field(default_factory=dict)
     profiles: dict[str, Profile] = Field(default_factory=dict)
+    checks: dict[str, CheckProfile] = Field(default_factory=dict)
+    diagnostics: dict[str, tuple[Diagnostic, ...]] = Field(default_factory=dict)
+    alerts: Annotated[tuple[str, ...], Field(description="Alert rules that the built-in check `Alerts` looks for.")] = ()
+    sinks: dict[str, Sink] = Field(default_factory=dict)
+    service_address: Annotated[
+        str,
+        Field(pattern=r"^\S+$", description="Where a Service is reached: host and port, with {service}, {namespace}, {port}."),
+    ] = "{service}.{namespace}.svc:{port}"
     namespaces: Annotated[tuple[str, ...], Field(description="Empty: all namespaces.")] = ()
     metric_workers: Annotated[int, Field(ge=1, le=64)] = 8
 

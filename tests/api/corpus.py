@@ -167,12 +167,64 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     (
         "gate without anything",
         put("preflight.0", {"name": "calm"}),
-        ("spec.preflight[0]", "exactly one of `metric` and `approval`"),
+        ("spec.preflight[0]", "exactly one of `metric`, `http`"),
     ),
-    ("gate with both", put("preflight.0.approval", {}), ("spec.preflight[0]", "exactly one of `metric` and `approval`")),
+    ("gate with both", put("preflight.0.approval", {}), ("spec.preflight[0]", "exactly one of `metric`, `http`")),
     ("gate without bound", drop("preflight.0.below"), ("spec.preflight[0]", "exactly one of `above` and `below`")),
     ("gate with two bounds", put("preflight.0.above", "1"), ("spec.preflight[0]", "exactly one of `above` and `below`")),
-    ("gate approval with bound", put("preflight.1.below", "1"), ("spec.preflight[1]", "one with `approval` neither")),
+    ("gate approval with bound", put("preflight.1.below", "1"), ("spec.preflight[1]", "any other neither")),
+    ("gate with metric and http", put("preflight.0.http", {"service": "web"}), ("spec.preflight[0]", "exactly one of")),
+    ("http without service", put("preflight.1", {"name": "up", "http": {}}), ("preflight[1].http.service", "Required")),
+    (
+        "http with a host",
+        put("preflight.1", {"name": "up", "http": {"service": "web.other"}}),
+        ("preflight[1].http.service", "a-z0-9"),
+    ),
+    (
+        "http with a url",
+        put("preflight.1", {"name": "up", "http": {"service": "web", "path": "http://x/"}}),
+        ("preflight[1].http.path", "in body should match"),
+    ),
+    (
+        "http port zero",
+        put("preflight.1", {"name": "up", "http": {"service": "web", "port": 0}}),
+        ("preflight[1].http.port", "greater than or equal to 1"),
+    ),
+    (
+        "http status of none",
+        put("preflight.1", {"name": "up", "http": {"service": "web", "expectStatus": 99}}),
+        ("preflight[1].http.expectStatus", "100"),
+    ),
+    ("job without profile", put("preflight.1", {"name": "smoke", "job": {}}), ("preflight[1].job.profile", "Required")),
+    (
+        "job with an image",
+        put("preflight.1", {"name": "smoke", "job": {"profile": "smoke", "image": "x"}}),
+        ("preflight[1].job.image", "unknown field"),
+    ),
+    (
+        "built-in check that is none",
+        put("preflight.1", {"name": "all", "builtin": "Everything"}),
+        ("preflight[1].builtin", '"FlagStore"'),
+    ),
+    (
+        "approval after a rollback",
+        put("rollback.verification", [{"name": "ok", "approval": {}}]),
+        ("`rollback.verification`", "waits for nobody"),
+    ),
+    (
+        "unknown metric after a rollback",
+        put("rollback.verification", [{"name": "calm", "metric": "latency", "below": "1"}]),
+        ("rollback.verification[].metric", "one of `metrics`"),
+    ),
+    (
+        "undo without a workload",
+        both(drop("workload"), put("rollback.workload", "Undo")),
+        ("`rollback.workload: Undo`", "`workload`"),
+    ),
+    ("undo unknown", put("rollback.workload", "Redo"), ("spec.rollback.workload", '"Keep", "Undo"')),
+    ("sink with a url", put("notifications", [{"sink": "https://x", "on": ["Promoted"]}]), ("notifications[0].sink", "a-z0-9")),
+    ("sink of nothing", put("notifications", [{"sink": "chat", "on": []}]), ("notifications[0].on", "at least 1")),
+    ("event unknown", put("notifications", [{"sink": "chat", "on": ["Everything"]}]), ("notifications[0].on[0]", '"Promoted"')),
     ("gate with unknown metric", put("preflight.0.metric", "latency"), ("preflight[].metric", "one of `metrics`")),
     ("gate twice", put("preflight.1.name", "calm"), ("spec.preflight[1]", "Duplicate")),
     (
@@ -323,6 +375,12 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
 
 FINE: list[tuple[str, Mistake]] = [
     ("as it is", lambda _: None),
+    ("http check", put("preflight.1", {"name": "up", "http": {"service": "web", "port": 8080, "path": "/health?deep=1"}})),
+    ("job check", put("preflight.1", {"name": "smoke", "job": {"profile": "smoke-tests"}})),
+    ("built-in check", put("preflight.1", {"name": "store", "builtin": "FlagStore"})),
+    ("check after a rollback", put("rollback.verification", [{"name": "calm", "metric": "errors", "below": "1%"}])),
+    ("undo of the workload", put("rollback.workload", "Undo")),
+    ("notifications", put("notifications", [{"sink": "chat", "on": ["Promoted", "ApprovalNeeded", "Stalled"]}])),
     (
         "only what is required",
         lambda s: (
@@ -404,7 +462,7 @@ BAD_ACTIONS: list[tuple[str, Object, tuple[str, ...]]] = [
     ("approve without generation", {"action": "Approve", "phase": "one", "step": 1}, ("`generation`", "must be given")),
     ("approve without step", {"action": "Approve", "generation": 1}, ("`phase` and `step`", "must be given")),
     ("retry without generation", {"action": "Retry"}, ("`generation`", "must be given")),
-    ("check with pause", {"check": "signed"}, ("`check`", "only be given with Approve")),
+    ("check with pause", {"check": "signed"}, ("`check`", "only be given with Approve and Verify")),
     ("features with pause", {"features": ["alpha"]}, ("`features`", "EmergencyDisable and Restore")),
     (
         "step zero",
@@ -426,5 +484,19 @@ BAD_ACTIONS: list[tuple[str, Object, tuple[str, ...]]] = [
         {"action": "RestoreSessions", "migration": "rows", "reason": "x", "at": "yesterday"},
         ("spec.at", "date-time"),
     ),
+    ("restart without reason", {"action": "RestartWorkload"}, ("`reason`", "reach users")),
+    ("undo without reason", {"action": "UndoWorkload"}, ("`reason`", "reach users")),
+    ("down without reason", {"action": "MigrateDown", "migration": "rows"}, ("`reason`", "override")),
+    ("backup of no migration", {"action": "BackupSessions"}, ("`migration`", "must be given")),
+    ("recovery of no migration", {"action": "RecoverSessions"}, ("`migration`", "must be given")),
+    ("diagnosis without topic", {"action": "Diagnose"}, ("`topic`", "must be given for Diagnose")),
+    ("topic with pause", {"topic": "memory"}, ("`topic`", "only for it")),
+    ("inspection without operation", {"action": "InspectMigration", "migration": "rows"}, ("`operation`", "must be given")),
+    (
+        "inspection that changes something",
+        {"action": "InspectMigration", "migration": "rows", "operation": "down"},
+        ("spec.operation", '"plan", "status", "verify"'),
+    ),
+    ("operation with pause", {"operation": "plan"}, ("`operation`", "only for it")),
     ("ttl without unit", {"ttl": "30"}, ("spec.ttl", "ms|s|m|h|d|w")),
 ]

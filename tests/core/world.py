@@ -21,15 +21,20 @@ from session_rollout.core.observed import (
     Decision,
     Effect,
     Emit,
+    Examined,
     JobObservation,
     JobState,
     Measurement,
     Observed,
     Publish,
+    RestartWorkload,
+    Revisions,
+    StartCheck,
     StartJob,
     SuspendJob,
+    UndoWorkload,
 )
-from session_rollout.core.plan import needed_metrics
+from session_rollout.core.plan import asked_gates, needed_metrics, needs_revisions
 
 START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)  # a Monday
 GOOD = {"errors": Decimal("0.001"), "load": Decimal("1.0")}
@@ -92,6 +97,12 @@ class World:
     last_look: datetime | None = START
     problems: tuple[str, ...] = ()
     workload: str = ""
+    revisions: Revisions | None = None
+    undone: list[tuple[int, int]] = field(default_factory=list)
+    restarts: list[datetime] = field(default_factory=list)
+    gates: dict[str, Verdict] = field(default_factory=dict)  # what HTTP and built-in checks find
+    delivered: set[str] = field(default_factory=set)
+    undeliverable: dict[str, str] = field(default_factory=dict)
     publishing: bool = True
     answering: bool = True
     writes: int = 0
@@ -114,6 +125,14 @@ class World:
             jobs=self.jobs,
             requests=tuple(self.requests),
             workload=self.workload,
+            revisions=self.revisions if needs_revisions(rollout) else None,
+            gates={
+                gate.name: Examined(self.now, self.gates[gate.name], f"{self.gates[gate.name]} it is")
+                for gate in asked_gates(rollout)
+                if gate.name in self.gates
+            },
+            delivered=frozenset(self.delivered),
+            undeliverable=self.undeliverable,
             problems=self.problems,
             last_look=self.last_look,
         )
@@ -142,15 +161,27 @@ class World:
                 if self.publishing:
                     self.published = sha256
                     self.texts.append(text)
-            case StartJob(name=name):
+            case StartJob(name=name) | StartCheck(name=name):
                 self.jobs.setdefault(name, JobObservation(JobState.ACTIVE))
             case SuspendJob(name=name, suspend=suspend):
                 self.jobs[name] = replace(self.jobs[name], suspended=suspend)
+            case UndoWorkload() | RestartWorkload():
+                self._change_workload(effect)
             case Answer(action=action, accepted=accepted, message=message):
                 self.answers[action] = (accepted, message)
                 self.requests = [one for one in self.requests if one.name != action]
             case Emit(reason=reason):
                 self.events.append(reason)
+
+    def _change_workload(self, effect: UndoWorkload | RestartWorkload) -> None:
+        assert self.revisions is not None
+        match effect:
+            case UndoWorkload(revision=revision, earlier=earlier) if self.revisions.current == revision:
+                self.undone.append((revision, earlier))
+                self.revisions = Revisions(revision + 1, revision)
+            case RestartWorkload(at=at) if self.revisions.restarted != at:
+                self.restarts.append(at)
+                self.revisions = replace(self.revisions, restarted=at)
 
     def finish_jobs(self) -> None:
         """Every active Job ends."""

@@ -332,5 +332,6 @@ def test_rbac_is_enough_and_not_more(operator: Lab) -> None:
         ("configmaps", "create"),  # what apply asks for where there is no object; audited as patch
         ("sessionrollouts/finalizers", "update"),  # asked by an admission plug-in that the lab does not run
         ("deployments", "get"),  # a rollout with a workload
+        ("services", "get"),  # an HTTP check
     }
     assert granted - used <= rarely

@@ -200,6 +200,7 @@ class Lab:
                 "default": {"url": self.prometheus.url if self.prometheus else "http://127.0.0.1:9", "timeout": "3s"}
             },
             "profiles": {"default": {"image": IMAGE, "serviceAccount": "default"}},
+            "serviceAddress": "127.0.0.1:{port}",  # the process node has no network of its own, and no DNS
             **override,
         }
         path = self.directory / "operator.yaml"
@@ -222,6 +223,7 @@ class Lab:
         """Start the operator, or start it again; every start has the same identity, as a restarted container has."""
         if self.operator_starts == 0:
             self.operator_config = self.operator_kubeconfig()
+        if self.operator_starts == 0 or settings:
             self.settings_path = self.write_settings(**settings)
         self.operator_starts += 1
         self.operator = self.processes.start(

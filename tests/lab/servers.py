@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from lab import sources
 from lab.processes import Process, Processes, free_port, port_open
@@ -81,10 +83,17 @@ class Prometheus:
         scratch.write_text(json.dumps(groups))
         scratch.rename(self.directory / "targets.json")
 
+    def rules(self, document: dict[str, Any]) -> None:
+        """Load alert and recording rules."""
+        (self.directory / "rules.json").write_text(json.dumps(document))
+        if self.process is not None:
+            self.process.send(signal.SIGHUP)
+
     def start(self) -> Process:
         """Start, or start again."""
         config = {
             "global": {"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"},
+            "rule_files": [str(self.directory / "rules*.json")],
             "scrape_configs": [
                 {
                     "job_name": "lab",

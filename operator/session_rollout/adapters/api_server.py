@@ -15,7 +15,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
 from session_rollout.adapters.telemetry import API_REQUESTS
-from session_rollout.errors import Conflict, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, SpecError, Unavailable
 
 Object = Mapping[str, Any]
 Query = Mapping[str, str | int]
@@ -23,6 +23,7 @@ FIELD_MANAGER: Final = "session-rollout"
 REQUEST_SECONDS: Final = 10.0
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
+JSON_PATCH: Final = "application/json-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 
 
@@ -78,9 +79,9 @@ class ApiServer:
         except NotFound:
             return None
 
-    async def apply(self, path: str, body: Object) -> dict[str, Any]:
+    async def apply(self, path: str, body: Object, *, dry_run: bool = False) -> dict[str, Any]:
         """Server-side apply with our field manager; fields of ours that others took are taken back."""
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
         return await self.request("PATCH", path, body, content=APPLY, query=query)
 
 
@@ -97,6 +98,8 @@ def _translated(code: int | None, body: Any) -> Exception:
     match code:
         case 404:
             return NotFound(text)
+        case 403:
+            return Forbidden(text)
         case 409:
             return Conflict(text)
         case 400 | 422:

@@ -9,11 +9,13 @@ from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound
 from session_rollout.adapters.flags import LABEL, MANAGED
 from session_rollout.adapters.telemetry import redact
 from session_rollout.api import API_VERSION, GROUP
-from session_rollout.api.progress import Progress
+from session_rollout.api.progress import Progress, clipped
+from session_rollout.api.quantities import duration
+from session_rollout.api.reasons import Operation
 from session_rollout.api.rollout import Database, Migration, SecretRef, SessionRollout
-from session_rollout.core.observed import JobObservation, JobState, StartJob
+from session_rollout.core.observed import JobObservation, JobState, StartCheck, StartJob
 from session_rollout.errors import Conflict, RolloutError, SpecError
-from session_rollout.settings import Profile
+from session_rollout.settings import CheckProfile, Profile
 
 DSN: Final = "/var/run/session-rollout/dsn"
 DATA_DSN: Final = "/var/run/session-rollout/data-dsn"
@@ -21,6 +23,7 @@ SQL: Final = "/var/run/session-rollout/sql"
 TERMINATION_LOG: Final = "/dev/termination-log"
 MIGRATION_LABEL: Final = f"{GROUP}/migration"
 OPERATION_LABEL: Final = f"{GROUP}/operation"
+CHECK_LABEL: Final = f"{GROUP}/check"
 SECONDS_KEPT: Final = 3600
 LOG_BYTES: Final = 4096
 WAITING_LENGTH: Final = 256
@@ -35,12 +38,11 @@ def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[s
     if migration is None or database is None:
         raise SpecError(f"migration {job.migration} is not in the spec, or `database` is missing")
     labels = {LABEL: rollout.name, MIGRATION_LABEL: migration.name, OPERATION_LABEL: job.operation, **MANAGED}
-    owner = {"apiVersion": API_VERSION, "kind": "SessionRollout", "name": rollout.name, "uid": rollout.uid, "controller": True}
     volumes = [_secret("dsn", database.secret_ref), *_data_volumes(database), *_sql_volumes(migration)]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": job.name, "namespace": rollout.namespace, "labels": labels, "ownerReferences": [owner]},
+        "metadata": {"name": job.name, "namespace": rollout.namespace, "labels": labels, "ownerReferences": [_owner(rollout)]},
         "spec": {
             # A Pod that is lost is replaced, and goes on where it was; one that says why it cannot go on is not.
             "backoffLimit": profile.retries,
@@ -135,21 +137,85 @@ def _limits(profile: Profile) -> tuple[str, ...]:
     )
 
 
+def check_body(rollout: SessionRollout, check: StartCheck, profile: CheckProfile) -> dict[str, Any]:
+    """The Job of a check: what the admin's profile says, and nothing from the custom resource but its name."""
+    labels = {LABEL: rollout.name, CHECK_LABEL: check.profile, **MANAGED}
+    container = {
+        "name": "check",
+        "image": profile.image,
+        "imagePullPolicy": profile.image_pull_policy,
+        **({"command": list(profile.command)} if profile.command else {}),
+        "args": list(profile.args),
+        "env": [{"name": "SESSION_ROLLOUT_NAMESPACE", "value": rollout.namespace}],
+        "resources": profile.resources,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "serviceAccountName": profile.service_account,
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": check.name,
+            "namespace": rollout.namespace,
+            "labels": labels,
+            "ownerReferences": [_owner(rollout)],
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": max(round(duration(profile.timeout).total_seconds()), 1),
+            "ttlSecondsAfterFinished": SECONDS_KEPT,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+
+
+def _owner(rollout: SessionRollout) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": "SessionRollout", "name": rollout.name, "uid": rollout.uid, "controller": True}
+
+
 class KubernetesJobs:
     """Creates and watches the Jobs."""
 
-    def __init__(self, api: ApiServer, profiles: dict[str, Profile]) -> None:
+    def __init__(self, api: ApiServer, profiles: dict[str, Profile], checks: dict[str, CheckProfile]) -> None:
         self._api = api
         self._profiles = profiles
+        self._checks = checks
+
+    async def start_check(self, rollout: SessionRollout, check: StartCheck) -> None:
+        """See `JobRunner.start_check`."""
+        profile = self._checks.get(check.profile)
+        if profile is None:
+            allowed = ", ".join(self._checks) or "none"
+            raise SpecError(f"`job.profile` is {check.profile}, which is no check of the configuration; allowed are {allowed}")
+        await self._create(rollout, check_body(rollout, check, profile))
+
+    async def inspect(self, rollout: SessionRollout, name: str, migration: str, operation: Operation) -> None:
+        """See `JobRunner.inspect`."""
+        body = job_body(rollout, StartJob(name, migration, operation, 0), self._profile(rollout))
+        body["spec"] |= {"backoffLimit": 0, "ttlSecondsAfterFinished": SECONDS_KEPT}
+        await self._create(rollout, body)
 
     async def start(self, rollout: SessionRollout, job: StartJob) -> None:
         """See `JobRunner.start`."""
+        await self._create(rollout, job_body(rollout, job, self._profile(rollout)))
+
+    def _profile(self, rollout: SessionRollout) -> Profile:
         name = rollout.spec.database.profile if rollout.spec.database else ""
         profile = self._profiles.get(name)
         if profile is None:
             raise SpecError(f"`database.profile` is {name}; allowed are {', '.join(self._profiles) or 'none'}")
+        return profile
+
+    async def _create(self, rollout: SessionRollout, body: dict[str, Any]) -> None:
         try:
-            await self._api.request("POST", _jobs(rollout.namespace), job_body(rollout, job, profile))
+            await self._api.request("POST", _jobs(rollout.namespace), body)
         except Conflict:
             return  # it exists; `observe` says whether it is ours
 
@@ -172,6 +238,10 @@ class KubernetesJobs:
         return JobObservation(
             JobState.FAILED, said if said.message else Progress(message=conditions["Failed"].get("message", ""))
         )
+
+    async def words(self, rollout: SessionRollout, name: str) -> str:
+        """See `JobRunner.words`."""
+        return redact(_raw_words(await self._pods(rollout.namespace, name)))
 
     async def _pods(self, namespace: str, job: str) -> list[dict[str, Any]]:
         """The Job's Pods, oldest first."""
@@ -221,18 +291,30 @@ def _parsed(text: str) -> Progress | None:
     return said.model_copy(update={"message": redact(said.message), "waiting": redact(said.waiting)})
 
 
-def _last_words(pods: list[dict[str, Any]]) -> Progress:
-    """The newest termination message; the exit code when there is none."""
-    ends = [
+def _ends(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
         status["state"]["terminated"]
         for pod in pods
         for status in pod.get("status", {}).get("containerStatuses", [])
         if "terminated" in status.get("state", {})
     ]
+
+
+def _raw_words(pods: list[dict[str, Any]]) -> str:
+    """The newest termination message as it is."""
+    ends = _ends(pods)
+    return str(ends[-1].get("message") or "") if ends else ""
+
+
+def _last_words(pods: list[dict[str, Any]]) -> Progress:
+    """The newest termination message; what a check printed last, or the exit code, when it is not a migration's."""
+    ends = _ends(pods)
     if not ends:
         return Progress()
-    silent = Progress(message=f"its Pod ended with exit code {ends[-1].get('exitCode')} and without a message")
-    return _parsed(ends[-1].get("message") or "") or silent
+    text = redact(_raw_words(pods)).strip()
+    tail = f": {text.splitlines()[-1]}" if text else " and without a message"
+    silent = Progress(message=clipped(f"its Pod ended with exit code {ends[-1].get('exitCode')}{tail}"))
+    return _parsed(text) or silent
 
 
 def _why_not_running(pods: list[dict[str, Any]]) -> str:

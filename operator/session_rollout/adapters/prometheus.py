@@ -5,6 +5,7 @@ query. Equal questions of many rollouts are one question. Whatever comes back is
 verdict that says why there is none; nothing here raises past `look`.
 """
 
+import asyncio
 import json
 import logging
 import math
@@ -25,6 +26,7 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.reasons import Verdict
 from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Counts, Measurement
+from session_rollout.errors import Unavailable
 from session_rollout.ports import Clock
 from session_rollout.settings import Provider
 
@@ -188,6 +190,28 @@ class PrometheusSource:
             except ValueError:
                 self._ranges[query] = None
         return self._ranges[query]
+
+    async def ask(self, provider: str, query: str) -> Measurement:
+        """See `MetricSource.ask`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._measure, (provider, query), self._clock.now())
+
+    async def alert_rules(self, provider: str) -> frozenset[str]:
+        """See `MetricSource.alert_rules`. Raises Unavailable."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._alert_rules, provider)
+
+    def _alert_rules(self, provider: str) -> frozenset[str]:
+        try:
+            known = self._providers[provider]
+            client, seconds = self._client(provider, known), duration(known.timeout).total_seconds()
+            answer = client._session.get(  # noqa: SLF001 - the library has no call for rules
+                f"{client.url}/api/v1/rules", params={"type": "alert"}, headers=client.headers, timeout=seconds
+            )
+            answer.raise_for_status()
+            groups = answer.json()["data"]["groups"]
+        except (requests.RequestException, AnswerTooLarge, PartialAnswer, KeyError, ValueError, OSError) as error:
+            raise Unavailable(f"alert rules of {provider}: {type(error).__name__}") from error
+        return frozenset(rule["name"] for group in groups for rule in group["rules"])
 
     def close(self) -> None:
         """Let no new question start."""

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound
 from session_rollout.adapters.telemetry import STATUS_WRITES
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
-from session_rollout.api.action import ActionSpec, SessionRolloutAction
+from session_rollout.api.action import ActionSpec, ActionStatus, SessionRolloutAction
 from session_rollout.api.reasons import EventReason
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
@@ -104,20 +103,11 @@ class ApiRolloutStore:
                 query["continue"] = token
         return tuple(found)
 
-    async def answer(self, namespace: str, name: str, *, accepted: bool, message: str, now: datetime) -> None:
+    async def answer(self, namespace: str, name: str, answer: ActionStatus) -> None:
         """See `RolloutStore.answer`."""
-        moment = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        condition = {
-            "type": "Accepted",
-            "status": "True" if accepted else "False",
-            "reason": "Accepted" if accepted else "Refused",
-            "message": message[:512],
-            "observedGeneration": 1,
-            "lastTransitionTime": moment,
-        }
-        status = {"accepted": accepted, "at": moment, "message": message[:512], "conditions": [condition]}
+        status = {"status": answer.to_wire()}
         try:
-            await self._api.request("PATCH", _path(namespace, ACTIONS, name) + "/status", {"status": status}, content=MERGE)
+            await self._api.request("PATCH", _path(namespace, ACTIONS, name) + "/status", status, content=MERGE)
         except NotFound:
             return  # deleted meanwhile: nobody waits for the answer
 
@@ -127,17 +117,6 @@ class ApiRolloutStore:
             await self._api.request("DELETE", _path(namespace, ACTIONS, name))
         except NotFound:
             return
-
-    async def workload_problem(self, namespace: str, kind: str, name: str) -> str:
-        """See `RolloutStore.workload_problem`."""
-        found = await self._api.find(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
-        if found is None:
-            return f"{kind} {name} does not exist"
-        conditions = {one["type"]: one for one in found.get("status", {}).get("conditions", [])}
-        available = conditions.get("Available", {})
-        if available.get("status") == "True":
-            return ""
-        return f"{kind} {name} is not available: {available.get('message', 'no condition Available yet')}"[:400]
 
 
 class ApiEventSink:

@@ -1,5 +1,6 @@
 """`SessionRolloutAction`: what a person asked for. Create-only and immutable; together they are the audit log."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -116,6 +117,21 @@ class ActionStatus(Model):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = ()
+
+
+def answer(*, accepted: bool, message: str, now: datetime, results: tuple[Result, ...] = (), output: str = "") -> ActionStatus:
+    """The status that answers an action."""
+    condition = MetaCondition(
+        type="Accepted",
+        status="True" if accepted else "False",
+        observed_generation=1,
+        last_transition_time=now,
+        reason="Accepted" if accepted else "Refused",
+        message=message[:512],
+    )
+    return ActionStatus(
+        accepted=accepted, at=now, message=message[:512], results=results[:64], output=output[:4096], conditions=(condition,)
+    )
 
 
 class SessionRolloutAction(Model):

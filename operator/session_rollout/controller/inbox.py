@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.action import SessionRolloutAction, answer
 from session_rollout.api.quantities import duration
+from session_rollout.controller.examination import Examinations
 from session_rollout.controller.loop import Controller
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Clock, Key, RolloutStore
@@ -21,8 +22,11 @@ Parser = Callable[[Mapping[str, Any]], SessionRolloutAction]
 class Inbox:
     """Sorts actions into the memory of their rollouts and wakes these."""
 
-    def __init__(self, controller: Controller, store: RolloutStore, clock: Clock, parse: Parser) -> None:
+    def __init__(
+        self, controller: Controller, examinations: Examinations, store: RolloutStore, clock: Clock, parse: Parser
+    ) -> None:
         self._controller = controller
+        self._examinations = examinations
         self._store = store
         self._clock = clock
         self._parse = parse
@@ -31,6 +35,10 @@ class Inbox:
         """An action was created, answered or deleted."""
         action = self._readable(raw)
         if action is None:
+            return
+        if action.spec.action.only_looks:
+            if not deleted and not _answered(raw):
+                self._examinations.begin(action)
             return
         watched = self._controller.of(Key(action.namespace, action.spec.rollout))
         if deleted or _answered(raw):
@@ -63,7 +71,7 @@ class Inbox:
             await self._store.delete_action(action.namespace, action.name)
         elif not answered and key not in rollouts:
             message = f"`rollout` names {action.spec.rollout}, and there is no such SessionRollout in {action.namespace}"
-            await self._store.answer(action.namespace, action.name, accepted=False, message=message, now=now)
+            await self._store.answer(action.namespace, action.name, answer(accepted=False, message=message, now=now))
 
 
 def _answered(raw: Mapping[str, Any]) -> bool:

@@ -9,28 +9,45 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.action import SessionRolloutAction, answer
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.core.decide import RESYNC, decide
 from session_rollout.core.flags import NOBODY, Compiled, compile_document, config_map_name
-from session_rollout.core.observed import Answer, Decision, Effect, Emit, Observed, Publish, StartJob, SuspendJob
-from session_rollout.core.plan import needed_metrics, needs_workload, running_jobs
+from session_rollout.core.observed import (
+    Answer,
+    Decision,
+    Effect,
+    Emit,
+    Observed,
+    Publish,
+    RestartWorkload,
+    Revisions,
+    StartCheck,
+    StartJob,
+    SuspendJob,
+    UndoWorkload,
+)
+from session_rollout.core.plan import asked_gates, needed_metrics, needs_revisions, needs_workload, running_jobs
 from session_rollout.errors import Conflict, RolloutError, SpecError
 from session_rollout.ports import (
     Clock,
+    Courier,
     EventSink,
+    Examiner,
     Fingerprint,
     FlagPublisher,
     JobRunner,
     Key,
     Leadership,
     MetricSource,
+    Recorder,
     RolloutStore,
     Stored,
+    Workloads,
 )
 
 log = logging.getLogger(__name__)
@@ -38,6 +55,8 @@ RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 FRESH: Final = 0.9  # an answer as old as this part of the interval is asked anew
 FINALIZE_SECONDS: Final = 15.0
 LATE_LOOKS: Final = 2
+SAMPLE_EVERY: Final = timedelta(minutes=5)
+SAMPLE_INTERVALS: Final = 10
 TOGETHER_SECONDS: Final = 0.03  # answers that come together are judged in one look
 
 
@@ -46,6 +65,10 @@ class Ports:
     """Everything outside that a look touches."""
 
     store: RolloutStore
+    workloads: Workloads
+    examiner: Examiner
+    courier: Courier
+    recorder: Recorder
     flags: FlagPublisher
     jobs: JobRunner
     metrics: MetricSource
@@ -62,6 +85,7 @@ class Watched:
     inbox: dict[str, SessionRolloutAction] = field(default_factory=dict)
     document: Fingerprint = field(default_factory=Fingerprint)  # what is published, as far as is known
     last_look: datetime | None = None
+    last_record: datetime | None = None
     failures: int = 0
     trouble: str = ""  # why the last effect could not be done and will not be before somebody acts
     due: float = 0.0  # monotonic seconds by which the next look should have happened
@@ -141,6 +165,8 @@ class Controller:
         if wrote:
             _log_decision(key, decision)
         again = await self._apply(stored.rollout, watched, decision)
+        self._carry(stored.rollout, watched, decision)
+        await self._record(observed, now, decision, watched, wrote=wrote)
         return 0.0 if again else decision.next_look.total_seconds()
 
     # --- gather
@@ -155,10 +181,8 @@ class Controller:
 
         measurements = ports.metrics.look(rollout.spec.prometheus, metrics, max_age, wake) if metrics else {}
         jobs = {name: await ports.jobs.observe(rollout, name) for name in running_jobs(rollout)}
-        workload = rollout.spec.workload
-        problem = ""
-        if workload is not None and needs_workload(rollout):
-            problem = await ports.store.workload_problem(rollout.namespace, workload.kind, workload.name)
+        gates, outbox = asked_gates(rollout), rollout.status.outbox
+        problem, revisions = await self._workload(rollout)
         return Observed(
             rollout=rollout,
             measurements=measurements,
@@ -167,12 +191,25 @@ class Controller:
             jobs=jobs,
             requests=tuple(sorted(watched.inbox.values(), key=lambda one: (one.creation_time, one.name))),
             workload=problem,
+            revisions=revisions,
+            gates=ports.examiner.look(rollout, gates, max_age, watched.nudge) if gates else {},
+            delivered=ports.courier.delivered(outbox) if outbox else frozenset(),
+            undeliverable=ports.courier.troubles() if rollout.spec.notifications else {},
             problems=(
                 *ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
                 *((watched.trouble,) if watched.trouble else ()),
             ),
             last_look=watched.last_look or self.unaccounted_since,
         )
+
+    async def _workload(self, rollout: SessionRollout) -> tuple[str, Revisions | None]:
+        """Why the workload is not available, and its revisions; each only when a decision needs it."""
+        workload, ports = rollout.spec.workload, self._ports
+        if workload is None:
+            return "", None
+        problem = await ports.workloads.problem(rollout.namespace, workload) if needs_workload(rollout) else ""
+        revisions = await ports.workloads.revisions(rollout.namespace, workload) if needs_revisions(rollout) else None
+        return problem, revisions
 
     async def _fingerprint(self, rollout: SessionRollout, watched: Watched) -> str | None:
         """What is published: the watch tells, and is asked where it has not yet."""
@@ -217,14 +254,44 @@ class Controller:
             case SuspendJob(name=name, suspend=suspend):
                 await ports.jobs.suspend(rollout, name, suspend=suspend)
                 return True
+            case StartCheck():
+                await ports.jobs.start_check(rollout, effect)
+                return True
+            case UndoWorkload() | RestartWorkload():
+                await self._change_workload(rollout, effect)
+                return True
             case Answer(action=action, accepted=accepted, message=message):
-                now = ports.clock.now()
-                await ports.store.answer(rollout.namespace, action, accepted=accepted, message=message, now=now)
+                status = answer(accepted=accepted, message=message, now=ports.clock.now())
+                await ports.store.answer(rollout.namespace, action, status)
                 watched.inbox.pop(action, None)
                 return False
             case Emit(reason=reason, message=message):
                 await ports.events.emit(rollout, reason, message)
                 return False
+
+    async def _change_workload(self, rollout: SessionRollout, effect: UndoWorkload | RestartWorkload) -> None:
+        workload, ports = rollout.spec.workload, self._ports.workloads
+        if workload is None:
+            return
+        match effect:
+            case UndoWorkload(revision=revision, earlier=earlier):
+                await ports.undo(rollout.namespace, workload, revision=revision, earlier=earlier)
+            case RestartWorkload(at=at):
+                await ports.restart(rollout.namespace, workload, at)
+
+    # --- beside the decision: nothing waits for these
+
+    def _carry(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> None:
+        if rollout.spec.notifications or decision.status.outbox:
+            self._ports.courier.carry(rollout, decision.status.outbox, watched.nudge)
+
+    async def _record(self, observed: Observed, now: datetime, decision: Decision, watched: Watched, *, wrote: bool) -> None:
+        """Keep what the decision rested on: when it changed something, and now and then for the answers it saw."""
+        period = max(SAMPLE_EVERY, SAMPLE_INTERVALS * duration(observed.rollout.spec.check_interval))
+        due = watched.last_record is not None and now - watched.last_record >= period and bool(observed.measurements)
+        if wrote or due:
+            watched.last_record = now
+            await self._ports.recorder.keep(observed, now, decision)
 
     # --- deletion
 
@@ -234,6 +301,8 @@ class Controller:
         rollout = parse(raw).rollout
         if rollout is None:
             return
+        self._ports.recorder.forget(rollout.uid)
+        self._ports.courier.forget(rollout.uid)
         name = config_map_name(rollout.spec.flag_set)
         steps: tuple[Awaitable[None], ...] = (
             self._ports.flags.release(key.namespace, name, _all_off(rollout)),

@@ -13,7 +13,7 @@ from session_rollout.api.reasons import EventReason, Outcome, Verdict
 from session_rollout.api.status import CheckRecord
 from session_rollout.core.checks import Finding
 from session_rollout.core.draft import Draft
-from session_rollout.core.judge import after_range, judge_check, keep
+from session_rollout.core.judge import MESSAGE_LENGTH, after_range, judge_check, keep
 from session_rollout.core.observed import JobState, StartCheck
 from session_rollout.core.plan import AFTER_ROLLBACK
 
@@ -55,6 +55,9 @@ def _take_over(draft: Draft, gate: Gate, kind: str) -> None:
         return
     finding = Finding(seen.verdict, f"{gate.name}: {seen.message}", value=seen.value, bound=seen.bound)
     keep(draft, kind, gate.name, finding, None)
+    kept = draft.check(kind, gate.name)
+    if kept.verdict is not Verdict.PASS and kept.message != finding.message[:MESSAGE_LENGTH]:  # it fails in another way now
+        draft.put_check(kept.model_copy(update={"message": finding.message[:MESSAGE_LENGTH], "value": finding.value}))
 
 
 def _judge_job(draft: Draft, gate: Gate, kind: str) -> None:

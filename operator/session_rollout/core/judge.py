@@ -13,6 +13,7 @@ from session_rollout.core.plan import JUDGED_STAGES
 
 CRITERION, GUARD = "Criterion", "Guard"
 STALE_INTERVALS = 3
+MESSAGE_LENGTH = 160
 STALE_SLACK = timedelta(seconds=10)
 
 
@@ -104,7 +105,7 @@ def keep(draft: Draft, kind: str, title: str, finding: Finding, baseline: str | 
             bound=finding.bound[:80] if finding.bound else None,
             baseline=baseline,
             time=draft.now,
-            message=finding.message[:160],
+            message=finding.message[:MESSAGE_LENGTH],
             job=before.job,
             attempt=before.attempt,
         )

@@ -75,6 +75,7 @@ class Revisions:
     current: int
     earlier: int | None = None  # the newest before it that still exists
     restarted: datetime | None = None  # moment of the last restart that was asked for
+    problem: str = ""  # why it cannot be changed; empty when it can
 
 
 @dataclass(frozen=True)

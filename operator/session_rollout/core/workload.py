@@ -55,8 +55,8 @@ def _track_undo(draft: Draft, record: WorkloadRecord, seen: Revisions) -> None:
 
 
 def _choose(draft: Draft, seen: Revisions) -> None:
-    if seen.earlier is None:
-        message = f"{_name(draft)} stays at revision {seen.current}: there is no earlier one"
+    if seen.earlier is None or seen.problem:
+        message = f"{_name(draft)} stays at revision {seen.current}: {seen.problem or 'there is no earlier one'}"
         _put(draft, undo_from=seen.current, undone_time=draft.now, message=message)
         draft.tell(EventReason.WORKLOAD_KEPT, message)
         return
@@ -67,6 +67,10 @@ def _choose(draft: Draft, seen: Revisions) -> None:
 def _track_restart(draft: Draft, record: WorkloadRecord, seen: Revisions) -> None:
     asked = record.restart_asked_time
     if asked is None or record.restarted_time is not None:
+        return
+    if seen.problem:
+        _put(draft, restarted_time=draft.now, message=f"not restarted: {seen.problem}")
+        draft.tell(EventReason.WORKLOAD_KEPT, f"{_name(draft)} is not restarted: {seen.problem}")
         return
     if seen.restarted == asked:
         _put(draft, restarted_time=draft.now)

@@ -26,6 +26,8 @@ from session_rollout.migrations.schema import Bundle
 from session_rollout.migrations.throttle import Gentleness
 
 FAILED, INTERRUPTED = 1, 75
+LOOKING: Final = {"status", "plan", "verify"}
+TERMINATION_BYTES: Final = 4096
 WITHOUT_DATABASE: Final = {"lint", "roles"}
 COMMANDS: Final = {
     "up": "apply the bundle, or move its rows; what is done already is not done again",
@@ -95,10 +97,18 @@ def main() -> None:
         _end(target, str(error), FAILED)
     except Interrupted as error:
         _end(target, f"interrupted: {error}", INTERRUPTED)
-    if options.termination_log is not None:
+    if options.termination_log is not None and options.command in LOOKING:
+        options.termination_log.write_text(_fitting(message))
+    elif options.termination_log is not None:
         target.reporter.close(message=message)
     else:
         print(message)
+
+
+def _fitting(message: str) -> str:
+    """A message within what Kubernetes keeps of a Pod's last words."""
+    data = message.encode()
+    return message if len(data) <= TERMINATION_BYTES else data[: TERMINATION_BYTES - 8].decode(errors="ignore") + "\n..."
 
 
 def _target(options: argparse.Namespace) -> Target:

@@ -1,0 +1,118 @@
+"""What decisions rested on (port `Recorder`): everything `decide` was given, kept beside the rollout so that it can be asked again.
+
+A ring of ConfigMaps holds the last decisions, one compressed entry each; `core.recall` reads them, and the same `decide`
+gives the same answer. An entry is added by a small merge patch, a slot of the ring begins with one that stands alone and
+is the dictionary of the others. Writing is no part of deciding: what fails is tried with the next decision.
+"""
+
+import base64
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, NotFound
+from session_rollout.adapters.flags import MANAGED
+from session_rollout.api import API_VERSION, GROUP
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.core.observed import Decision, Observed
+from session_rollout.core.recall import BASE, SEQUENCE, SLOTS, Record, config_map_name, entry_name, line_of, pack, unpack
+from session_rollout.errors import Conflict, RolloutError
+
+log = logging.getLogger(__name__)
+RECORD_LABEL: Final = f"{GROUP}/record-of"
+SLOT_BYTES: Final = 48 * 1024
+WAITING_LENGTH: Final = 64  # decisions that wait to be written
+
+
+@dataclass
+class Ring:
+    """Where one rollout's records are."""
+
+    sequence: int = -1  # of the slot that is written now; the slot itself is that modulo the size of the ring
+    base: bytes = b""  # its first line
+    entries: int = 0
+    size: int = SLOT_BYTES  # full: the first entry begins a slot
+    waiting: deque[Record] = field(default_factory=lambda: deque(maxlen=WAITING_LENGTH))
+
+
+class ConfigMapRecorder:
+    """The rings of all rollouts."""
+
+    def __init__(self, api: ApiServer) -> None:
+        self._api = api
+        self._rings: dict[str, Ring] = {}
+
+    async def keep(self, observed: Observed, now: datetime, decision: Decision) -> None:
+        """See `Recorder.keep`."""
+        rollout = observed.rollout
+        try:
+            if rollout.uid not in self._rings:
+                self._rings[rollout.uid] = await self._find(rollout)
+            ring = self._rings[rollout.uid]
+            ring.waiting.append(Record.of(observed, now, decision))
+            while ring.waiting:
+                await self._write(rollout, ring, line_of(ring.waiting[0]))
+                ring.waiting.popleft()
+        except RolloutError as error:
+            log.warning("decision not recorded yet: %s", error, extra={"namespace": rollout.namespace, "rollout": rollout.name})
+
+    def forget(self, uid: str) -> None:
+        """See `Recorder.forget`."""
+        self._rings.pop(uid, None)
+
+    async def _find(self, rollout: SessionRollout) -> Ring:
+        """Where the process before this one stopped: the slot with the highest sequence."""
+        path = f"/api/v1/namespaces/{rollout.namespace}/configmaps"
+        listed = await self._api.request("GET", path, query={"labelSelector": f"{RECORD_LABEL}={rollout.name}"})
+        own = [one for one in listed["items"] if _belongs(one, rollout)]
+        if not own:
+            return Ring()
+        last = max(own, key=lambda one: int(one["data"][SEQUENCE]))
+        packed = {name: base64.b64decode(text) for name, text in last["binaryData"].items()}
+        size = sum(len(one) for one in packed.values())
+        return Ring(int(last["data"][SEQUENCE]), unpack(packed[BASE]), len(packed) - 1, size)
+
+    async def _write(self, rollout: SessionRollout, ring: Ring, line: bytes) -> None:
+        packed = pack(line, ring.base)
+        if ring.size + len(packed) > SLOT_BYTES:
+            await self._begin_slot(rollout, ring, line)
+            return
+        entry = {"binaryData": {entry_name(ring.entries): base64.b64encode(packed).decode()}}
+        path = _path(rollout, config_map_name(rollout.name, ring.sequence % SLOTS))
+        try:
+            await self._api.request("PATCH", path, entry, content=MERGE)
+        except NotFound:  # somebody deleted it
+            await self._begin_slot(rollout, ring, line)
+            return
+        ring.entries, ring.size = ring.entries + 1, ring.size + len(packed)
+
+    async def _begin_slot(self, rollout: SessionRollout, ring: Ring, line: bytes) -> None:
+        sequence, packed = ring.sequence + 1, pack(line)
+        data, binary = {SEQUENCE: str(sequence)}, {BASE: base64.b64encode(packed).decode()}
+        name = config_map_name(rollout.name, sequence % SLOTS)
+        owner = {
+            "apiVersion": API_VERSION,
+            "kind": "SessionRollout",
+            "name": rollout.name,
+            "uid": rollout.uid,
+            "controller": True,
+        }
+        metadata = {"name": name, "labels": {RECORD_LABEL: rollout.name, **MANAGED}, "ownerReferences": [owner]}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data, "binaryData": binary}
+        try:
+            await self._api.request("POST", f"/api/v1/namespaces/{rollout.namespace}/configmaps", body)
+        except Conflict:
+            parts = {"data": data, "binaryData": binary, "metadata/ownerReferences": [owner]}
+            patch = [{"op": "add", "path": f"/{part}", "value": value} for part, value in parts.items()]
+            await self._api.request("PATCH", _path(rollout, name), patch, content=JSON_PATCH)
+        ring.sequence, ring.base, ring.entries, ring.size = sequence, line, 0, len(packed)
+
+
+def _belongs(config_map: dict[str, Any], rollout: SessionRollout) -> bool:
+    return any(owner["uid"] == rollout.uid for owner in config_map["metadata"].get("ownerReferences", []))
+
+
+def _path(rollout: SessionRollout, name: str) -> str:
+    return f"/api/v1/namespaces/{rollout.namespace}/configmaps/{name}"

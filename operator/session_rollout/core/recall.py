@@ -1,0 +1,126 @@
+"""Records of decisions: what `decide` was given and what came of it, as lines that can be decided again.
+
+A record is complete in itself: the object with its status before, every answer, Job and wish that was seen, and the time.
+Written by `adapters.records`, read by whoever asks why. Asking again is `replay`: the same core, and no cluster.
+"""
+
+import json
+import zlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.reasons import DecisionAction
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.core.decide import decide
+from session_rollout.core.observed import Decision, Examined, JobObservation, Measurement, Observed, Revisions
+
+SLOTS: Final = 16
+SEQUENCE: Final = "sequence"  # of a slot: the highest is the newest
+BASE: Final = "base"
+WINDOW: Final = 32 * 1024
+
+
+class Record(BaseModel):
+    """One decision that changed the status."""
+
+    model_config = ConfigDict(frozen=True)
+
+    time: datetime
+    observed: dict[str, Any]  # an Observed, as JSON
+    action: DecisionAction
+    why: str
+    because: tuple[str, ...]
+
+    @classmethod
+    def of(cls, observed: Observed, now: datetime, decision: Decision) -> "Record":
+        """The record of a decision."""
+        said = decision.status.decision
+        return cls(time=now, observed=_to_json(observed), action=said.action, why=said.why, because=said.because)
+
+    def decide_again(self) -> Decision:
+        """The decision of this core on the same facts at the same time."""
+        return decide(_observed(self.observed), self.time)
+
+    @property
+    def rollout(self) -> SessionRollout:
+        """The object as it was before the decision."""
+        return _observed(self.observed).rollout
+
+    @property
+    def measurements(self) -> Mapping[str, Measurement]:
+        """The answers that were seen."""
+        return _observed(self.observed).measurements
+
+    def agrees(self) -> bool:
+        """Whether deciding again gives the same action for the same reasons."""
+        said = self.decide_again().status.decision
+        return (said.action, said.why, said.because) == (self.action, self.why, self.because)
+
+
+_PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
+    "measurements": TypeAdapter(dict[str, Measurement]),
+    "ranges": TypeAdapter(dict[str, timedelta]),
+    "published_sha256": TypeAdapter(str | None),
+    "jobs": TypeAdapter(dict[str, JobObservation]),
+    "requests": TypeAdapter(tuple[SessionRolloutAction, ...]),
+    "gates": TypeAdapter(dict[str, Examined]),
+    "revisions": TypeAdapter(Revisions | None),
+    "delivered": TypeAdapter(frozenset[str]),
+    "undeliverable": TypeAdapter(dict[str, str]),
+    "workload": TypeAdapter(str),
+    "problems": TypeAdapter(tuple[str, ...]),
+    "last_look": TypeAdapter(datetime | None),
+}
+
+
+def _to_json(observed: Observed) -> dict[str, Any]:
+    parts = {name: adapter.dump_python(getattr(observed, name), mode="json") for name, adapter in _PARTS.items()}
+    return {
+        "rollout": observed.rollout.to_wire(),
+        **{name: part for name, part in parts.items() if part not in ({}, [], None, "")},
+    }
+
+
+def _observed(data: Mapping[str, Any]) -> Observed:
+    parts = {name: adapter.validate_python(data[name]) for name, adapter in _PARTS.items() if name in data}
+    return Observed(rollout=SessionRollout.model_validate(data["rollout"]), **parts)
+
+
+def config_map_name(rollout: str, slot: int) -> str:
+    """Name of one ConfigMap of the ring."""
+    return f"{rollout}-decisions-{slot:02}"
+
+
+def entry_name(number: int) -> str:
+    """Key of an entry; keys sort as the entries were written."""
+    return f"entry-{number:05}"
+
+
+def line_of(record: Record) -> bytes:
+    """A record as one line."""
+    return json.dumps(record.model_dump(mode="json"), separators=(",", ":")).encode()
+
+
+def pack(line: bytes, base: bytes = b"") -> bytes:
+    """A line compressed; with another line as its dictionary, only what differs takes room."""
+    packer = zlib.compressobj(level=6, zdict=base[-WINDOW:]) if base else zlib.compressobj(level=6)
+    return packer.compress(line) + packer.flush()
+
+
+def unpack(packed: bytes, base: bytes = b"") -> bytes:
+    """The line. Raises zlib.error."""
+    return (zlib.decompressobj(zdict=base[-WINDOW:]) if base else zlib.decompressobj()).decompress(packed)
+
+
+def records_in(entries: Mapping[str, bytes]) -> tuple[Record, ...]:
+    """The records of one ConfigMap, oldest first. Raises ValueError when they cannot be read."""
+    try:
+        base = unpack(entries[BASE])
+        lines = [base, *(unpack(entries[name], base) for name in sorted(entries) if name != BASE)]
+        return tuple(Record.model_validate_json(line) for line in lines)
+    except (zlib.error, KeyError) as error:
+        raise ValueError(f"the records cannot be read: {error}") from error
