@@ -25,12 +25,13 @@ from session_rollout.adapters.jobs import MIGRATION_LABEL, KubernetesJobs
 from session_rollout.adapters.lease import Lease
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.records import ConfigMapRecorder
-from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse_action
+from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore
 from session_rollout.adapters.sinks import SinkCourier
 from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import GROUP
 from session_rollout.api.reasons import Condition
 from session_rollout.api.status import MigrationRecord
+from session_rollout.api.wire import action_of
 from session_rollout.controller.examination import Examinations
 from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
 from session_rollout.controller.loop import Controller, Ports, Seen
@@ -73,7 +74,7 @@ class Operator:
         )
         self.controller = Controller(ports, observe)
         examinations = Examinations(self.store, ports.examiner, ports.jobs, clock)
-        self.inbox = Inbox(self.controller, examinations, self.store, clock, parse_action)
+        self.inbox = Inbox(self.controller, examinations, self.store, clock, action_of)
         self.ready = asyncio.Event()
         self.stop = asyncio.Event()
 

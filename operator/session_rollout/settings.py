@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.alias_generators import to_camel
 
 from session_rollout.api.quantities import Bound, Duration
+from session_rollout.api.wire import sentence
 from session_rollout.errors import SpecError
 
 
@@ -124,12 +125,3 @@ def load(path: Path) -> Settings:
         raise SpecError(f"configuration {path}: {error}") from error
     except ValidationError as error:
         raise SpecError(f"configuration {path}: {sentence(error)}") from error
-
-
-def sentence(error: ValidationError) -> str:
-    """The first problems of a validation as one sentence: field, what was found, what is allowed."""
-    parts = []
-    for problem in error.errors(include_url=False)[:4]:
-        field = ".".join(str(part) for part in problem["loc"])
-        parts.append(f"`{field}` is {str(problem['input'])[:80]!r}: {problem['msg']}")
-    return "; ".join(parts)

@@ -14,7 +14,8 @@ from core.test_stories import at, ended
 from core.world import START, World, spec
 from session_rollout.api.reasons import ActionType, MigrationState, Outcome, Stage, Verdict
 from session_rollout.core.observed import Revisions
-from session_rollout.core.recall import BASE, Record, line_of, pack, records_in
+from session_rollout.core.recall import Record, line_of, records_in
+from session_rollout.core.slots import BASE, pack
 
 HEALTH = {"name": "health", "http": {"service": "web", "path": "/health"}}
 STORE = {"name": "store", "builtin": "FlagStore"}

@@ -176,7 +176,7 @@ def check(lab: Lab, name: str, title: str) -> Object:
 def test_preflight_of_every_kind(operator: Lab) -> None:
     """It waits for each with a sentence, and goes on when all pass."""
     kinds = ("FlagStore", "Migrations", "Metrics", "Alerts", "Rollback", "Cache")
-    gates = [
+    gates: list[Object] = [
         {"name": "metric", "metric": "errors", "below": "1%"},
         {"name": "http", "http": {"service": "gauge", "port": port(operator), "path": "/health"}},
         {"name": "gone", "http": {"service": "gone"}},

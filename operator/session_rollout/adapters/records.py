@@ -17,7 +17,8 @@ from session_rollout.adapters.flags import MANAGED
 from session_rollout.api import API_VERSION, GROUP
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.recall import BASE, SEQUENCE, SLOTS, Record, config_map_name, entry_name, line_of, pack, unpack
+from session_rollout.core.recall import Record, line_of
+from session_rollout.core.slots import BASE, SEQUENCE, SLOTS, config_map_name, entry_name, pack, unpack
 from session_rollout.errors import Conflict, RolloutError
 
 log = logging.getLogger(__name__)

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound
 from session_rollout.adapters.telemetry import STATUS_WRITES
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
-from session_rollout.api.action import ActionSpec, ActionStatus, SessionRolloutAction
+from session_rollout.api.action import ActionStatus
 from session_rollout.api.reasons import EventReason
-from session_rollout.api.rollout import RolloutSpec, SessionRollout
+from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
+from session_rollout.api.wire import rollout_of, sentence
 from session_rollout.errors import Conflict, RolloutError
 from session_rollout.ports import Clock, Key, Stored
-from session_rollout.settings import sentence
 
 PAGE = 500
 EVENT_NOTE = 1024
@@ -23,32 +23,11 @@ EVENT_NOTE = 1024
 
 def parse(raw: Mapping[str, Any]) -> Stored:
     """An object of the API server as a model, or the sentence that says why it is none."""
-    metadata = raw["metadata"]
-    key = Key(metadata["namespace"], metadata["name"])
+    key = Key(raw["metadata"]["namespace"], raw["metadata"]["name"])
     try:
-        rollout = SessionRollout(
-            namespace=key.namespace,
-            name=key.name,
-            uid=metadata["uid"],
-            generation=metadata["generation"],
-            spec=RolloutSpec.model_validate(raw["spec"]),
-            status=RolloutStatus.model_validate(raw.get("status", {})),
-        )
+        return Stored(key, raw, rollout_of(raw))
     except ValidationError as error:
         return Stored(key, raw, None, sentence(error))
-    return Stored(key, raw, rollout)
-
-
-def parse_action(raw: Mapping[str, Any]) -> SessionRolloutAction:
-    """An action of the API server as a model. Raises ValidationError."""
-    metadata = raw["metadata"]
-    return SessionRolloutAction(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-        creation_time=metadata["creationTimestamp"],
-        spec=ActionSpec.model_validate(raw["spec"]),
-    )
 
 
 def _path(namespace: str, plural: str, name: str = "") -> str:

@@ -5,7 +5,6 @@ Written by `adapters.records`, read by whoever asks why. Asking again is `replay
 """
 
 import json
-import zlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -17,11 +16,7 @@ from session_rollout.api.reasons import DecisionAction
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.decide import decide
 from session_rollout.core.observed import Decision, Examined, JobObservation, Measurement, Observed, Revisions
-
-SLOTS: Final = 16
-SEQUENCE: Final = "sequence"  # of a slot: the highest is the newest
-BASE: Final = "base"
-WINDOW: Final = 32 * 1024
+from session_rollout.core.slots import lines_in
 
 
 class Record(BaseModel):
@@ -53,7 +48,8 @@ class Record(BaseModel):
     @property
     def measurements(self) -> Mapping[str, Measurement]:
         """The answers that were seen."""
-        return _observed(self.observed).measurements
+        found: Mapping[str, Measurement] = _PARTS["measurements"].validate_python(self.observed.get("measurements", {}))
+        return found
 
     def agrees(self) -> bool:
         """Whether deciding again gives the same action for the same reasons."""
@@ -90,37 +86,11 @@ def _observed(data: Mapping[str, Any]) -> Observed:
     return Observed(rollout=SessionRollout.model_validate(data["rollout"]), **parts)
 
 
-def config_map_name(rollout: str, slot: int) -> str:
-    """Name of one ConfigMap of the ring."""
-    return f"{rollout}-decisions-{slot:02}"
-
-
-def entry_name(number: int) -> str:
-    """Key of an entry; keys sort as the entries were written."""
-    return f"entry-{number:05}"
-
-
 def line_of(record: Record) -> bytes:
     """A record as one line."""
     return json.dumps(record.model_dump(mode="json"), separators=(",", ":")).encode()
 
 
-def pack(line: bytes, base: bytes = b"") -> bytes:
-    """A line compressed; with another line as its dictionary, only what differs takes room."""
-    packer = zlib.compressobj(level=6, zdict=base[-WINDOW:]) if base else zlib.compressobj(level=6)
-    return packer.compress(line) + packer.flush()
-
-
-def unpack(packed: bytes, base: bytes = b"") -> bytes:
-    """The line. Raises zlib.error."""
-    return (zlib.decompressobj(zdict=base[-WINDOW:]) if base else zlib.decompressobj()).decompress(packed)
-
-
 def records_in(entries: Mapping[str, bytes]) -> tuple[Record, ...]:
     """The records of one ConfigMap, oldest first. Raises ValueError when they cannot be read."""
-    try:
-        base = unpack(entries[BASE])
-        lines = [base, *(unpack(entries[name], base) for name in sorted(entries) if name != BASE)]
-        return tuple(Record.model_validate_json(line) for line in lines)
-    except (zlib.error, KeyError) as error:
-        raise ValueError(f"the records cannot be read: {error}") from error
+    return tuple(Record.model_validate_json(line) for line in lines_in(entries))

@@ -1,0 +1,155 @@
+"""kubectl as the door of the command line: whoever may use kubectl may use the plugin, with the same flags, logins and proxies.
+
+A question is asked at once and waited for where its answer is needed, so that several go side by side. What kubectl says on
+failure is sorted into a few kinds; its own sentence, which names the verb and the resource, stays.
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from session_rollout.errors import RolloutError
+
+ROLLOUTS: Final = "sessionrollouts.sessionrollout.dev"
+ACTIONS: Final = "sessionrolloutactions.sessionrollout.dev"
+
+
+class Kind(StrEnum):
+    """Why kubectl failed."""
+
+    NOT_FOUND = "NotFound"
+    FORBIDDEN = "Forbidden"
+    UNAUTHORIZED = "Unauthorized"
+    UNREACHABLE = "Unreachable"
+    INVALID = "Invalid"
+    NOT_INSTALLED = "NotInstalled"
+    CONFIGURATION = "Configuration"
+    OTHER = "Other"
+
+
+class KubectlFailed(RolloutError):
+    """kubectl said no; the message is one sentence."""
+
+    def __init__(self, kind: Kind, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+_KINDS: Final[tuple[tuple[str, Kind], ...]] = (
+    (r"\(NotFound\)", Kind.NOT_FOUND),
+    (r"\(Forbidden\)", Kind.FORBIDDEN),
+    (r"\(Unauthorized\)|must be logged in|provide credentials", Kind.UNAUTHORIZED),
+    (r"\(Invalid\)|\(BadRequest\)|is invalid|strict decoding|error validating|cannot be handled as", Kind.INVALID),
+    (r"doesn't have a resource type|no matches for kind|could not find the requested resource", Kind.NOT_INSTALLED),
+    (
+        r"was refused|Unable to connect|i/o timeout|deadline exceeded|no such host|couldn't get current server|"
+        r"ServiceUnavailable|InternalError|request canceled|context canceled|EOF|Timeout",
+        Kind.UNREACHABLE,
+    ),
+    (
+        r"context .* does not exist|no context exists|error loading config|unknown flag|no such file|invalid argument|flag needs|"
+        r"invalid configuration|cluster .* does not exist|auth info .* does not exist",
+        Kind.CONFIGURATION,
+    ),
+)
+_PREFIX: Final = re.compile(r"^(?:Error from server(?: \(\w+\))?|[Ee]rror): ?(?:error when \w+ \"?[^\"]*\"?: )?")
+_NOISE: Final = re.compile(r"^[EWI]\d{4} ")  # client-go's own log lines
+
+
+def failure(text: str) -> KubectlFailed:
+    """What kubectl printed as an error, in one sentence."""
+    lines = [line for line in text.splitlines() if line.strip() and not _NOISE.match(line)]
+    noisy = " ".join(text.split())
+    kind = next((kind for pattern, kind in _KINDS if re.search(pattern, "\n".join(lines) or noisy)), Kind.OTHER)
+    if kind is Kind.NOT_INSTALLED:
+        return KubectlFailed(kind, "this cluster does not know SessionRollouts: an admin must apply `crds/` first")
+    sentence = _PREFIX.sub("", " ".join(lines) or noisy or "kubectl ended without a word")
+    return KubectlFailed(kind, sentence[:600])
+
+
+@dataclass
+class Answer:
+    """A question that was asked."""
+
+    process: "subprocess.Popen[str]"
+    stdin: str | None = None
+    done: tuple[str, str] | None = None
+
+    def text(self) -> str:
+        """What kubectl printed. Raises KubectlFailed."""
+        if self.done is None:
+            self.done = self.process.communicate(self.stdin)
+        if self.process.returncode:
+            raise failure(self.done[1])
+        return self.done[0]
+
+    def json(self) -> dict[str, Any]:
+        """The same, as JSON."""
+        return dict(json.loads(self.text()))
+
+    def items(self) -> list[dict[str, Any]]:
+        """The items of a list."""
+        return list(self.json()["items"])
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """kubectl with the flags of one call of ours."""
+
+    flags: tuple[str, ...] = ()
+
+    def ask(self, *argv: str, stdin: str | None = None) -> Answer:
+        """Start kubectl; the answer is waited for later."""
+        return Answer(self._start(argv, stdin=stdin), stdin)
+
+    def _start(self, argv: tuple[str, ...], *, stdin: str | None = None) -> "subprocess.Popen[str]":
+        program = os.environ.get("KUBECTL", "kubectl")
+        try:
+            return subprocess.Popen(  # noqa: S603 - no shell; the arguments are the user's own, for their own kubectl
+                [program, *argv, *self.flags],
+                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "KUBECTL_COMMAND_HEADERS": "false"},
+            )
+        except OSError as error:
+            raise KubectlFailed(Kind.CONFIGURATION, f"kubectl cannot be started ({program}): {error.strerror}") from error
+
+    def get(self, resource: str, name: str) -> Answer:
+        """One object."""
+        return self.ask("get", resource, name, "-o", "json")
+
+    def list(self, resource: str, *argv: str) -> Answer:
+        """Objects."""
+        return self.ask("get", resource, "-o", "json", *argv)
+
+    def create(self, body: Mapping[str, Any]) -> Answer:
+        """Create an object; the answer is the object as it was stored."""
+        return self.ask("create", "-f", "-", "-o", "json", stdin=json.dumps(body))
+
+    def watch(self, resource: str, name: str) -> Iterator[dict[str, Any]]:
+        """The object, again each time it changes, until it is deleted. Raises KubectlFailed when the watch breaks."""
+        argv = ("get", resource, name, "-o", "json", "--watch", "--output-watch-events")
+        process = self._start(argv)
+        decoder, text = json.JSONDecoder(), ""
+        assert process.stdout is not None
+        try:
+            while part := process.stdout.readline():
+                text = (text + part).lstrip()
+                try:
+                    event, end = decoder.raw_decode(text)
+                except ValueError:
+                    continue  # the object goes on in the next line
+                text = text[end:]
+                yield dict(event)
+        finally:
+            process.terminate()
+            errors = process.communicate()[1]
+        if process.returncode and errors.strip():
+            raise failure(errors)

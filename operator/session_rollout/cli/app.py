@@ -1,0 +1,66 @@
+"""All commands of `kubectl sessionrollout`, in the order in which people need them."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from session_rollout.cli.command import Group, run
+
+# Command or group -> (module, object, help for the list): a module is loaded when its command is called.
+COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
+    "get": ("look", "get", "List rollouts: where each is and why."),
+    "status": ("look", "status", "Show where a rollout is, why, and what would unblock it."),
+    "explain": ("look", "explain", "Say why it is there, from the record of its decisions alone."),
+    "approve": ("act", "approve", "Give the yes that a step or a gate waits for."),
+    "promote": ("act", "promote", "Leave the running step now, past its hold and criteria."),
+    "pause": ("act", "pause", "Keep the audience as it is; guards still protect."),
+    "resume": ("act", "resume", "Go on after a pause."),
+    "abort": ("act", "abort", "Roll back now: flags first."),
+    "rollback": ("act", "rollback", "Roll back now; with --workload the application alone."),
+    "retry": ("act", "retry", "Another attempt at what failed or was rolled back."),
+    "restart": ("act", "restart", "Have the Pods of the workload replaced."),
+    "history": ("look", "history", "Show what happened and what people asked for."),
+    "events": ("look", "events", "Show the Kubernetes Events about a rollout."),
+}
+
+
+class App(Group):
+    """The root."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """All, in order."""
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        """Load one."""
+        if name not in COMMANDS:
+            return None
+        module, attribute, _help = COMMANDS[name]
+        found: click.Command = getattr(importlib.import_module(f"session_rollout.cli.{module}"), attribute)
+        return found
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list, without loading anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.command(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="session-rollout", prog_name="kubectl sessionrollout")
+def app() -> None:
+    """Progressive rollouts of feature flags with their database migrations.
+
+    NAME may be left out where a namespace has one rollout. kubectl's own flags (-n, --context, --as, ...) go with every
+    command. Exit codes: 0 done, 1 refused, 2 wrong arguments, 3 not found, 4 not allowed, 5 unreachable, 6 no answer in time.
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> Any:
+    """Entry point."""
+    run(app, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""How records of decisions are packed into a ring of ConfigMaps: one compressed entry each, the first of a slot is the dictionary.
+
+Apart from `core.recall`, so that who only wants to look at values need not load everything that decides.
+"""
+
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+SLOTS: Final = 16
+SEQUENCE: Final = "sequence"  # of a slot: the highest is the newest
+BASE: Final = "base"
+WINDOW: Final = 32 * 1024
+
+
+def config_map_name(rollout: str, slot: int) -> str:
+    """Name of one ConfigMap of the ring."""
+    return f"{rollout}-decisions-{slot:02}"
+
+
+def entry_name(number: int) -> str:
+    """Key of an entry; keys sort as the entries were written."""
+    return f"entry-{number:05}"
+
+
+def pack(line: bytes, base: bytes = b"") -> bytes:
+    """A line compressed; with another line as its dictionary, only what differs takes room."""
+    packer = zlib.compressobj(level=6, zdict=base[-WINDOW:]) if base else zlib.compressobj(level=6)
+    return packer.compress(line) + packer.flush()
+
+
+def unpack(packed: bytes, base: bytes = b"") -> bytes:
+    """The line. Raises zlib.error."""
+    return (zlib.decompressobj(zdict=base[-WINDOW:]) if base else zlib.decompressobj()).decompress(packed)
+
+
+def lines_in(entries: Mapping[str, bytes], newest: int = 0) -> list[bytes]:
+    """The lines of one slot, oldest first; the newest alone where a number is given. Raises ValueError."""
+    try:
+        base = unpack(entries[BASE])
+        names = sorted(name for name in entries if name != BASE)
+        chosen = names[-newest:] if newest else names
+        rest = [unpack(entries[name], base) for name in chosen]
+    except (zlib.error, KeyError) as error:
+        raise ValueError(f"the records cannot be read: {error}") from error
+    return rest if newest and len(rest) == newest else [base, *rest]
