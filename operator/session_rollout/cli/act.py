@@ -1,8 +1,10 @@
 """Acting: each command shows what will change, asks where it overrides something, creates an action and waits for its answer."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -15,16 +17,30 @@ POLL_SECONDS: Final = 0.2
 API_VERSION: Final = "sessionrollout.dev/v1alpha1"
 
 
+@dataclass(frozen=True)
+class Wish:
+    """How a person wants an action done."""
+
+    reason: str = ""
+    yes: bool = False
+    form: str | None = None
+    timeout: int = 30
+
+
 def wish(*, reason: bool = False, asks: bool = False) -> Callable[[Any], Any]:
-    """Options of a command that creates an action."""
+    """Options of a command that creates an action; the command gets them as one `asked`."""
 
     def decorate(function: Any) -> Any:
-        function = click.option("--timeout", default=30, show_default=True, help="Seconds to wait for the answer.")(function)
-        function = output()(function)
+        @functools.wraps(function)
+        def gathered(*arguments: Any, reason: str, form: str | None, timeout: int, yes: bool = False, **fields: Any) -> Any:
+            return function(*arguments, asked=Wish(reason, yes, form, timeout), **fields)
+
+        made = click.option("--timeout", default=30, show_default=True, help="Seconds to wait for the answer.")(gathered)
+        made = output()(made)
         if asks:
-            function = click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
+            made = click.option("-y", "--yes", is_flag=True, help="Do not ask.")(made)
         text = "Why; goes into the history and to the audit log."
-        return click.option("-r", "--reason", required=reason, default="", help=text)(function)
+        return click.option("-r", "--reason", required=reason, default="", help=text)(made)
 
     return decorate
 
@@ -41,7 +57,7 @@ def confirm(lines: list[str], question: str, *, yes: bool) -> None:
         raise refusal("nothing was changed")
 
 
-def send(kubectl: Kubectl, name: str, action: str, spec: Mapping[str, Any], *, timeout: int) -> dict[str, Any]:
+def send(kubectl: Kubectl, name: str, action: str, spec: Mapping[str, Any], asked: Wish) -> dict[str, Any]:
     """Create an action and wait for its answer; the answered action. Raises Failure when it is refused or not answered."""
     body = {
         "apiVersion": API_VERSION,
@@ -50,11 +66,11 @@ def send(kubectl: Kubectl, name: str, action: str, spec: Mapping[str, Any], *, t
         "spec": {
             "rollout": name,
             "action": action,
-            **{key: value for key, value in spec.items() if value not in (None, "", [])},
+            **{key: value for key, value in {**spec, "reason": asked.reason}.items() if value not in (None, "", [])},
         },
     }
     made = kubectl.create(body).json()["metadata"]["name"]
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + asked.timeout
     while time.monotonic() < deadline:
         found = kubectl.get(ACTIONS, made).json()
         if "accepted" in found.get("status", {}):
@@ -62,7 +78,7 @@ def send(kubectl: Kubectl, name: str, action: str, spec: Mapping[str, Any], *, t
                 raise refusal(f"refused: {found['status']['message']}")
             return found
         time.sleep(POLL_SECONDS)
-    raise Failure(Exit.TIMEOUT, f"action {made} was not answered within {timeout} s: is the operator running?")
+    raise Failure(Exit.TIMEOUT, f"action {made} was not answered within {asked.timeout} s: is the operator running?")
 
 
 def done(answered: dict[str, Any], form: str | None) -> None:
@@ -76,6 +92,13 @@ def done(answered: dict[str, Any], form: str | None) -> None:
 def current(raw: dict[str, Any]) -> dict[str, Any]:
     """Where it is; empty before the first look."""
     return dict(raw.get("status", {}).get("current", {}))
+
+
+def running(raw: dict[str, Any]) -> dict[str, Any]:
+    """The object, if something runs. Raises Failure when it has ended."""
+    if outcome := raw.get("status", {}).get("outcome"):
+        raise refusal(f"{raw['metadata']['name']} has ended ({outcome}): nothing is running")
+    return raw
 
 
 def place(raw: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +138,7 @@ def unmet(raw: dict[str, Any]) -> list[str]:
 @click.option("--check", help="A gate of preflight or verification, where it waits for one.")
 @wish()
 @pass_kubectl
-def approve(kubectl: Kubectl, name: str | None, *, check: str | None, reason: str, form: str | None, timeout: int) -> None:
+def approve(kubectl: Kubectl, name: str | None, *, check: str | None, asked: Wish) -> None:
     """Give the yes that a step or a gate waits for: to exactly this generation, phase and step."""
     name = the_only(kubectl, name)
     raw = kubectl.get(ROLLOUTS, name).json()
@@ -134,47 +157,47 @@ def approve(kubectl: Kubectl, name: str | None, *, check: str | None, reason: st
     else:
         spec = place(raw)
         click.echo(f"Approves step {spec['step']} of {spec['phase']}; {next_audience(raw)}.", err=True)
-    done(send(kubectl, name, "Approve", {**spec, "reason": reason}, timeout=timeout), form)
+    done(send(kubectl, name, "Approve", spec, asked), asked.form)
 
 
 @click.command("promote", cls=Command)
 @NAME
 @wish(reason=True, asks=True)
 @pass_kubectl
-def promote(kubectl: Kubectl, name: str | None, *, reason: str, yes: bool, form: str | None, timeout: int) -> None:
+def promote(kubectl: Kubectl, name: str | None, *, asked: Wish) -> None:
     """Leave the running step now, past its hold and its criteria. Guards go on."""
     name = the_only(kubectl, name)
-    raw = kubectl.get(ROLLOUTS, name).json()
+    raw = running(kubectl.get(ROLLOUTS, name).json())
     spec = place(raw)
     lines = [f"Leaves step {spec['step']} of {spec['phase']} of {name}; {next_audience(raw)}.", "It overrides:", *unmet(raw)]
-    confirm(lines, "Promote?", yes=yes)
-    done(send(kubectl, name, "Promote", {**spec, "reason": reason}, timeout=timeout), form)
+    confirm(lines, "Promote?", yes=asked.yes)
+    done(send(kubectl, name, "Promote", spec, asked), asked.form)
 
 
 @click.command("pause", cls=Command)
 @NAME
 @wish()
 @pass_kubectl
-def pause(kubectl: Kubectl, name: str | None, *, reason: str, form: str | None, timeout: int) -> None:
+def pause(kubectl: Kubectl, name: str | None, *, asked: Wish) -> None:
     """Keep the audience as it is; guards still protect."""
     name = the_only(kubectl, name)
-    here = current(kubectl.get(ROLLOUTS, name).json())
+    here = current(running(kubectl.get(ROLLOUTS, name).json()))
     click.echo(f"Keeps {name} at {here.get('percent', '0')}% of {here.get('phase', 'no phase yet')}.", err=True)
-    done(send(kubectl, name, "Pause", {"reason": reason}, timeout=timeout), form)
+    done(send(kubectl, name, "Pause", {}, asked), asked.form)
 
 
 @click.command("resume", cls=Command)
 @NAME
 @wish()
 @pass_kubectl
-def resume(kubectl: Kubectl, name: str | None, *, reason: str, form: str | None, timeout: int) -> None:
+def resume(kubectl: Kubectl, name: str | None, *, asked: Wish) -> None:
     """Go on after a pause."""
     name = the_only(kubectl, name)
-    raw = kubectl.get(ROLLOUTS, name).json()
+    raw = running(kubectl.get(ROLLOUTS, name).json())
     if raw["spec"].get("suspend"):
         raise refusal(f"{name} is suspended by `spec.suspend`: set it to false where the object is declared")
     click.echo(f"Lets {name} go on; it was paused by {raw.get('status', {}).get('pausedBy', 'nobody')}.", err=True)
-    done(send(kubectl, name, "Resume", {"reason": reason}, timeout=timeout), form)
+    done(send(kubectl, name, "Resume", {}, asked), asked.form)
 
 
 def _what_goes_back(raw: dict[str, Any]) -> list[str]:
@@ -195,20 +218,20 @@ def _what_goes_back(raw: dict[str, Any]) -> list[str]:
     return lines or ["  nothing is published yet"]
 
 
-def _abort(kubectl: Kubectl, name: str | None, *, reason: str, yes: bool, form: str | None, timeout: int) -> None:
+def _abort(kubectl: Kubectl, name: str | None, asked: Wish) -> None:
     name = the_only(kubectl, name)
-    raw = kubectl.get(ROLLOUTS, name).json()
-    confirm([f"Rolls {name} back:", *_what_goes_back(raw)], "Roll back?", yes=yes)
-    done(send(kubectl, name, "Abort", {"reason": reason}, timeout=timeout), form)
+    raw = running(kubectl.get(ROLLOUTS, name).json())
+    confirm([f"Rolls {name} back:", *_what_goes_back(raw)], "Roll back?", yes=asked.yes)
+    done(send(kubectl, name, "Abort", {}, asked), asked.form)
 
 
 @click.command("abort", cls=Command)
 @NAME
 @wish(reason=True, asks=True)
 @pass_kubectl
-def abort(kubectl: Kubectl, name: str | None, *, reason: str, yes: bool, form: str | None, timeout: int) -> None:
+def abort(kubectl: Kubectl, name: str | None, *, asked: Wish) -> None:
     """Roll back now: flags first, then what `rollback` of the object asks for."""
-    _abort(kubectl, name, reason=reason, yes=yes, form=form, timeout=timeout)
+    _abort(kubectl, name, asked)
 
 
 @click.command("rollback", cls=Command)
@@ -216,50 +239,44 @@ def abort(kubectl: Kubectl, name: str | None, *, reason: str, yes: bool, form: s
 @click.option("--workload", is_flag=True, help="Bring the Deployment back to its earlier revision instead; flags stay.")
 @wish(reason=True, asks=True)
 @pass_kubectl
-def rollback(
-    kubectl: Kubectl, name: str | None, *, workload: bool, reason: str, yes: bool, form: str | None, timeout: int
-) -> None:
+def rollback(kubectl: Kubectl, name: str | None, *, workload: bool, asked: Wish) -> None:
     """Roll back now, as abort does; or the application alone."""
     if not workload:
-        _abort(kubectl, name, reason=reason, yes=yes, form=form, timeout=timeout)
+        _abort(kubectl, name, asked)
         return
-    _on_workload(
-        kubectl, name, "UndoWorkload", "goes back to its earlier revision", reason=reason, yes=yes, form=form, timeout=timeout
-    )
+    _on_workload(kubectl, name, "UndoWorkload", "goes back to its earlier revision", asked)
 
 
 @click.command("restart", cls=Command)
 @NAME
 @wish(reason=True, asks=True)
 @pass_kubectl
-def restart(kubectl: Kubectl, name: str | None, *, reason: str, yes: bool, form: str | None, timeout: int) -> None:
+def restart(kubectl: Kubectl, name: str | None, *, asked: Wish) -> None:
     """Have the Pods of the workload replaced, as `kubectl rollout restart` does."""
-    _on_workload(kubectl, name, "RestartWorkload", "has its Pods replaced", reason=reason, yes=yes, form=form, timeout=timeout)
+    _on_workload(kubectl, name, "RestartWorkload", "has its Pods replaced", asked)
 
 
-def _on_workload(
-    kubectl: Kubectl, name: str | None, action: str, words: str, *, reason: str, yes: bool, form: str | None, timeout: int
-) -> None:
+def _on_workload(kubectl: Kubectl, name: str | None, action: str, words: str, asked: Wish) -> None:
     name = the_only(kubectl, name)
     raw = kubectl.get(ROLLOUTS, name).json()
     workload = raw["spec"].get("workload")
     if workload is None:
         raise refusal(f"`workload` is not in the spec of {name}: it names the Deployment")
-    confirm([f"Deployment {workload['name']} {words}."], "Go on?", yes=yes)
-    done(send(kubectl, name, action, {"reason": reason}, timeout=timeout), form)
+    confirm([f"Deployment {workload['name']} {words}."], "Go on?", yes=asked.yes)
+    done(send(kubectl, name, action, {}, asked), asked.form)
 
 
 @click.command("retry", cls=Command)
 @NAME
 @wish()
 @pass_kubectl
-def retry(kubectl: Kubectl, name: str | None, *, reason: str, form: str | None, timeout: int) -> None:
+def retry(kubectl: Kubectl, name: str | None, *, asked: Wish) -> None:
     """Another attempt: the phase that was rolled back, the migration or the check that failed."""
     name = the_only(kubectl, name)
     raw = kubectl.get(ROLLOUTS, name).json()
     status = raw.get("status", {})
     click.echo(f"Tries again: {status.get('decision', {}).get('why', 'nothing has been decided yet')}", err=True)
     done(
-        send(kubectl, name, "Retry", {"generation": status.get("observedGeneration", 0), "reason": reason}, timeout=timeout),
-        form,
+        send(kubectl, name, "Retry", {"generation": status.get("observedGeneration", 0)}, asked),
+        asked.form,
     )

@@ -21,6 +21,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "rollback": ("act", "rollback", "Roll back now; with --workload the application alone."),
     "retry": ("act", "retry", "Another attempt at what failed or was rolled back."),
     "restart": ("act", "restart", "Have the Pods of the workload replaced."),
+    "flags": ("flags", "flags", "status, who, verify, enable, rollout, emergency-disable, restore"),
+    "migrations": ("database", "migrations", "status, plan, up, down"),
+    "sessions": ("database", "sessions", "status, migrate, retry, recover, backup, restore, verify"),
+    "verify": ("examine", "verify", "Run the checks of preflight, verification and rollback now."),
+    "diagnose": ("examine", "diagnose", "Ask about a topic: memory, performance, database, cache ..."),
+    "check-errors": ("examine", "check_errors", "Ask about errors."),
     "history": ("look", "history", "Show what happened and what people asked for."),
     "events": ("look", "events", "Show the Kubernetes Events about a rollout."),
 }

@@ -62,6 +62,7 @@ def wrong(message: str) -> Failure:
 
 # kubectl's own flags, which every command takes and hands on.
 _SHOWN: Final = {"namespace", "context", "kubeconfig", "as"}
+INSECURE: Final = "--insecure-skip-tls-verify"
 _FLAGS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("--namespace", "-n"), "Namespace (default: the context's)."),
     (("--context",), "Context of the kubeconfig."),
@@ -83,10 +84,20 @@ _FLAGS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
 
 def _options() -> list[click.Option]:
     made = [
-        click.Option(names, help=text, hidden=names[0].removeprefix("--") not in _SHOWN, multiple=names[0] == "--as-group")
+        click.Option(
+            (*names, _parameter(names[0])),
+            help=text,
+            hidden=names[0].removeprefix("--") not in _SHOWN,
+            multiple=names[0] == "--as-group",
+        )
         for names, text in _FLAGS
     ]
-    return [*made, click.Option(("--insecure-skip-tls-verify",), is_flag=True, hidden=True)]
+    return [*made, click.Option((INSECURE, _parameter(INSECURE)), is_flag=True, hidden=True)]
+
+
+def _parameter(flag: str) -> str:
+    """Name of the parameter behind a flag of kubectl's, apart from our own."""
+    return f"kubectl_{flag.removeprefix('--').replace('-', '_')}"
 
 
 class Command(click.Command):
@@ -100,11 +111,11 @@ class Command(click.Command):
         """Take kubectl's flags out of the arguments."""
         flags: list[str] = []
         for names, _ in _FLAGS:
-            value = ctx.params.pop(names[0].removeprefix("--").replace("-", "_"))
+            value = ctx.params.pop(_parameter(names[0]))
             values = value if isinstance(value, tuple) else (value,) if value is not None else ()
             flags += [f"{names[0]}={one}" for one in values]
-        if ctx.params.pop("insecure_skip_tls_verify"):
-            flags.append("--insecure-skip-tls-verify")
+        if ctx.params.pop(_parameter(INSECURE)):
+            flags.append(INSECURE)
         ctx.obj = Kubectl(tuple(flags))
         return super().invoke(ctx)
 
