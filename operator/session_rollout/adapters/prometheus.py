@@ -16,11 +16,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-import promql_parser
 import requests
 from prometheus_api_client import PrometheusApiClientException, PrometheusConnect
 from urllib3.util.retry import Retry
 
+from session_rollout.adapters.promql import largest_range, parse, queries_of
 from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_ASKED
 from session_rollout.api.quantities import duration
 from session_rollout.api.reasons import Verdict
@@ -32,7 +32,6 @@ from session_rollout.settings import Provider
 
 log = logging.getLogger(__name__)
 Question = tuple[str, str]  # provider, PromQL
-COHORTS: Final = ("on", "off")
 FORGET_AFTER: Final = timedelta(minutes=10)
 
 
@@ -71,47 +70,6 @@ def _refuse_partial(answer: requests.Response) -> None:
     warnings = answer.json().get("warnings")
     if warnings:
         raise PartialAnswer(f"a partial answer: {'; '.join(map(str, warnings))[:200]}")
-
-
-def parse(query: str) -> Any:
-    """The syntax tree of a query. Raises ValueError with the parser's sentence."""
-    return promql_parser.parse(query)
-
-
-def largest_range(query: str) -> timedelta:
-    """How far back the query looks: the largest sum of range and offset on a path of its tree.
-
-    Subqueries add to what they contain; `@` is no range.
-    """
-    return _reach(parse(query))
-
-
-def _reach(node: Any) -> timedelta:
-    nothing = timedelta(0)
-    match node:
-        case promql_parser.MatrixSelector():
-            return (node.range or nothing) + (node.vector_selector.offset or nothing)
-        case promql_parser.VectorSelector():
-            return node.offset or nothing
-        case promql_parser.SubqueryExpr():
-            return (node.range or nothing) + (node.offset or nothing) + _reach(node.expr)
-        case promql_parser.BinaryExpr():
-            return max(_reach(node.lhs), _reach(node.rhs))
-        case promql_parser.Call():
-            return max((_reach(argument) for argument in node.args), default=nothing)
-        case promql_parser.AggregateExpr() | promql_parser.ParenExpr() | promql_parser.UnaryExpr():
-            return _reach(node.expr)
-    return nothing
-
-
-def queries_of(metric: Metric) -> tuple[str, ...]:
-    """The PromQL of a metric: one query, or good and total for each cohort."""
-    if metric.query is not None:
-        return (metric.query,)
-    assert metric.cohorts is not None
-    return tuple(
-        query.replace("$cohort", cohort) for cohort in COHORTS for query in (metric.cohorts.good, metric.cohorts.total)
-    )
 
 
 class PrometheusSource:

@@ -28,6 +28,10 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "diagnose": ("examine", "diagnose", "Ask about a topic: memory, performance, database, cache ..."),
     "check-errors": ("examine", "check_errors", "Ask about errors."),
     "history": ("look", "history", "Show what happened and what people asked for."),
+    "init": ("write", "init", "Write a valid object."),
+    "validate": ("write", "validate", "Check files as the API server would, and warn of what is unwise."),
+    "rehearse": ("write", "rehearse", "Play a whole programme on a virtual clock."),
+    "diff": ("write", "diff", "Show what applying a file would change."),
     "events": ("look", "events", "Show the Kubernetes Events about a rollout."),
 }
 
