@@ -187,8 +187,8 @@ class _World:
         return any("`Approve`" in text for text in decision.status.decision.unblocked_by)
 
     def _missing_ends(self) -> bool:
-        """Whether missing evidence comes back by itself."""
-        return self.status.current.stage is Stage.STEP and not any(one.lasts is None for one in self._active() if one.is_outage)
+        """Whether the next answers may bring what is missing; in an outage they bring nothing before it ends."""
+        return self.status.current.stage is Stage.STEP and not any(one.is_outage for one in self._active())
 
     def _moments(self, decision: Decision) -> Iterator[datetime]:
         said, current = decision.status.decision, self.status.current
