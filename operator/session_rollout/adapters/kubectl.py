@@ -52,7 +52,7 @@ _KINDS: Final[tuple[tuple[str, Kind], ...]] = (
         Kind.UNREACHABLE,
     ),
     (
-        r"context .* does not exist|no context exists|error loading config|unknown flag|no such file|invalid argument|flag needs|"
+        r"context .* does not exist|context was not found|Error in configuration|no context exists|error loading config|unknown flag|no such file|invalid argument|flag needs|"
         r"invalid configuration|cluster .* does not exist|auth info .* does not exist",
         Kind.CONFIGURATION,
     ),
@@ -130,8 +130,8 @@ class Kubectl:
         return self.ask("get", resource, "-o", "json", *argv)
 
     def create(self, body: Mapping[str, Any]) -> Answer:
-        """Create an object; the answer is the object as it was stored."""
-        return self.ask("create", "-f", "-", "-o", "json", stdin=json.dumps(body))
+        """Create an object; the answer is the object as it was stored. The server judges it, kubectl need not."""
+        return self.ask("create", "--validate=false", "-f", "-", "-o", "json", stdin=json.dumps(body))
 
     def watch(self, resource: str, name: str) -> Iterator[dict[str, Any]]:
         """The object, again each time it changes, until it is deleted. Raises KubectlFailed when the watch breaks."""

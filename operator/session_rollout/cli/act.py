@@ -40,7 +40,8 @@ def wish(*, reason: bool = False, asks: bool = False) -> Callable[[Any], Any]:
         if asks:
             made = click.option("-y", "--yes", is_flag=True, help="Do not ask.")(made)
         text = "Why; goes into the history and to the audit log."
-        return click.option("-r", "--reason", required=reason, default="", help=text)(made)
+        needed: dict[str, Any] = {"required": True} if reason else {"default": ""}
+        return click.option("-r", "--reason", help=text, **needed)(made)
 
     return decorate
 

@@ -238,9 +238,9 @@ def sessions_restore(
     raw = kubectl.get(ROLLOUTS, name).json()
     chosen = _chosen(raw, migration, rows=True)
     whose = f"the rows of {user}" if user else "all rows"
+    moment = moment_of(at).isoformat() if at else None
     kept = "what users wrote since is LOST" if lose_newer else "what users wrote since is kept"
     confirm([f"Brings {whose} of {chosen} back from its snapshot; {kept}."], "Restore?", yes=asked.yes)
-    moment = moment_of(at).isoformat() if at else None
     spec = {"migration": chosen, "user": user, "at": moment, "loseNewer": lose_newer or None}
     done(send(kubectl, name, "RestoreSessions", spec, asked), asked.form)
 

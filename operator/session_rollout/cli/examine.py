@@ -25,6 +25,13 @@ def report_results(answered: dict[str, Any], form: str | None) -> None:
         raise refusal(f"{len(results) - len(bad)} of {len(results)} pass; {', '.join(one['name'] for one in bad)} do not"[:300])
 
 
+def _existing(kubectl: Kubectl, name: str | None) -> str:
+    """The name of a rollout that exists: an action on none would be refused only later."""
+    name = the_only(kubectl, name)
+    kubectl.get(ROLLOUTS, name).text()
+    return name
+
+
 @click.command("verify", cls=Command)
 @NAME
 @click.option("--check", help="Only the gate of this name.")
@@ -32,7 +39,7 @@ def report_results(answered: dict[str, Any], form: str | None) -> None:
 @pass_kubectl
 def verify(kubectl: Kubectl, name: str | None, *, check: str | None, form: str | None) -> None:
     """Run the checks of preflight, verification and rollback now; the rollout stays as it is."""
-    name = the_only(kubectl, name)
+    name = _existing(kubectl, name)
     report_results(send(kubectl, name, "Verify", {"check": check}, Wish(timeout=EXAMINE_SECONDS)), form)
 
 
@@ -43,7 +50,7 @@ def verify(kubectl: Kubectl, name: str | None, *, check: str | None, form: str |
 @pass_kubectl
 def diagnose(kubectl: Kubectl, topic: str, *, name: str | None, form: str | None) -> None:
     """Ask what the operator's configuration knows about a TOPIC: memory, performance, database, cache, errors ..."""
-    name = the_only(kubectl, name)
+    name = _existing(kubectl, name)
     report_results(send(kubectl, name, "Diagnose", {"topic": topic}, Wish(timeout=EXAMINE_SECONDS)), form)
 
 

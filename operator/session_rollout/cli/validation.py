@@ -125,11 +125,7 @@ def _unknown(node: Any, schema: Schema, path: Path) -> Iterator[Problem]:
 def _defaulted(node: Any, schema: Schema) -> Any:
     """The object with defaults, and without nulls: the server takes a null for a field that is not there."""
     if isinstance(node, dict) and "properties" in schema:
-        known = {
-            key: _defaulted(value, schema["properties"].get(key, {}))
-            for key, value in node.items()
-            if value is not None
-        }
+        known = {key: _defaulted(value, schema["properties"].get(key, {})) for key, value in node.items() if value is not None}
         for key, child in schema["properties"].items():
             if key not in known and "default" in child:
                 known[key] = _defaulted(json.loads(json.dumps(child["default"])), child)
