@@ -153,6 +153,22 @@ def unbounded(node: dict[str, Any], path: str) -> Iterator[str]:
         yield from unbounded(node["items"], f"{path}[]")
 
 
+def names(node: dict[str, Any]) -> Iterator[str]:
+    """Every field name of a schema."""
+    for name, child in node.get("properties", {}).items():
+        yield name
+        yield from names(child)
+    yield from names(node["items"]) if "items" in node else ()
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_no_field_is_a_word_that_yaml_reads_as_a_truth(name: str) -> None:
+    """`on: [Promoted]` would reach the API server as `true: [Promoted]`."""
+    [version] = yaml.safe_load(documents()[name])["spec"]["versions"]
+    truths = {"y", "n", "yes", "no", "on", "off", "true", "false"}
+    assert {one for one in names(version["schema"]["openAPIV3Schema"]) if one.lower() in truths} == set()
+
+
 @pytest.mark.parametrize("name", sorted(documents()))
 def test_schemas_are_bounded_everywhere(name: str) -> None:
     """Every string, list and number, and no float."""

@@ -222,9 +222,17 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
         ("`rollback.workload: Undo`", "`workload`"),
     ),
     ("undo unknown", put("rollback.workload", "Redo"), ("spec.rollback.workload", '"Keep", "Undo"')),
-    ("sink with a url", put("notifications", [{"sink": "https://x", "on": ["Promoted"]}]), ("notifications[0].sink", "a-z0-9")),
-    ("sink of nothing", put("notifications", [{"sink": "chat", "on": []}]), ("notifications[0].on", "at least 1")),
-    ("event unknown", put("notifications", [{"sink": "chat", "on": ["Everything"]}]), ("notifications[0].on[0]", '"Promoted"')),
+    (
+        "sink with a url",
+        put("notifications", [{"sink": "https://x", "events": ["Promoted"]}]),
+        ("notifications[0].sink", "a-z0-9"),
+    ),
+    ("sink of nothing", put("notifications", [{"sink": "chat", "events": []}]), ("notifications[0].events", "at least 1")),
+    (
+        "event unknown",
+        put("notifications", [{"sink": "chat", "events": ["Everything"]}]),
+        ("notifications[0].events[0]", '"Promoted"'),
+    ),
     ("gate with unknown metric", put("preflight.0.metric", "latency"), ("preflight[].metric", "one of `metrics`")),
     ("gate twice", put("preflight.1.name", "calm"), ("spec.preflight[1]", "Duplicate")),
     (
@@ -380,7 +388,7 @@ FINE: list[tuple[str, Mistake]] = [
     ("built-in check", put("preflight.1", {"name": "store", "builtin": "FlagStore"})),
     ("check after a rollback", put("rollback.verification", [{"name": "calm", "metric": "errors", "below": "1%"}])),
     ("undo of the workload", put("rollback.workload", "Undo")),
-    ("notifications", put("notifications", [{"sink": "chat", "on": ["Promoted", "ApprovalNeeded", "Stalled"]}])),
+    ("notifications", put("notifications", [{"sink": "chat", "events": ["Promoted", "ApprovalNeeded", "Stalled"]}])),
     (
         "only what is required",
         lambda s: (

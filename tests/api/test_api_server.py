@@ -6,6 +6,7 @@ Every object goes to a real kube-apiserver as a dry run with strict field valida
 import re
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 
@@ -115,6 +116,19 @@ def test_objects_of_the_readme_are_taken(lab: Lab) -> None:
     [wish] = re.findall(r"<<EOF\n(.*?)EOF\n", text, re.DOTALL)
     lab.kube.create(ACTIONS, yaml.safe_load(wish), dryRun="All", fieldValidation="Strict")
     assert Settings.model_validate(configuration).profiles["default"].service_account == "migrations"
+
+
+def test_admins_examples_can_be_read() -> None:
+    """The operator's configuration and the alert rules: every query parses, every alert it looks for is a rule with the seed's name."""
+    configuration = yaml.safe_load((ROOT / "examples" / "operator-configuration.yaml").read_text())["data"]["operator.yaml"]
+    settings = Settings.model_validate(yaml.safe_load(configuration))
+    questions = [one for topic in settings.diagnostics.values() for one in topic]
+    assert {"errors", "memory", "performance", "database", "cache", "capacity"} < set(settings.diagnostics)
+    assert [one.name for one in questions if promql_parser.parse(one.query) is None] == []
+    rules = yaml.safe_load((ROOT / "examples" / "session-persistence-alerts.yaml").read_text())["data"]["rules.yaml"]
+    [group] = yaml.safe_load(rules)["groups"]
+    assert tuple(rule["alert"] for rule in group["rules"]) == settings.alerts
+    assert all(promql_parser.parse(rule["expr"]) for rule in group["rules"])
 
 
 def test_minimal_example_is_short() -> None:

@@ -1,18 +1,21 @@
-"""Five figures, each with the limit it is held against, as a table and as JSON on the last line.
+"""Six figures, each with the limit it is held against, as a table and as JSON on the last line.
 
 a  from the breach in Prometheus to the application evaluating the flag as off
 b  API writes and reads of a rollout in a steady hold
 c  memory of the operator at 1, 100 and 1,000 active rollouts with 5 criteria each
 d  queries sent to Prometheus against distinct queries
 e  `decide` calls per second
+f  from starting the plugin to the first byte of `status`, against `kubectl get sro` in the same run
 
 make bench BENCH="--rollouts 1 100 --trials 3"
 """
 
 import argparse
 import json
+import os
 import re
 import statistics
+import subprocess
 import sys
 import time
 import urllib.request
@@ -31,6 +34,7 @@ from session_rollout.core.decide import decide
 INTERVAL_SECONDS = 1.0
 STEADY_SECONDS = 20
 CRITERIA = 5
+STARTS = 11
 
 
 def rollout(name: str, *, interval: str = "1s", flag_set: str = "", **fields: Any) -> Object:
@@ -135,6 +139,31 @@ def queries(lab: Lab) -> tuple[float, float, float]:
     return sent, asked, CRITERIA * 60 / INTERVAL_SECONDS
 
 
+def first_byte(lab: Lab, argv: list[str]) -> float:
+    """Median seconds from the start of a program to the first byte it prints, after a first run that warms caches."""
+    environment = {**os.environ, "KUBECONFIG": str(lab.kubeconfig), "KUBECTL": lab.kubectl_path, "PYTHONPATH": "operator"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
+    took = []
+    for _ in range(1 + STARTS):
+        begun = time.monotonic()
+        process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.read(1), "it printed nothing"
+        took.append(time.monotonic() - begun)
+        process.communicate()
+    return statistics.median(took[1:])
+
+
+def plugin(lab: Lab) -> list[Figure]:
+    """Start of the plugin beside kubectl's own."""
+    ours = first_byte(lab, [sys.executable, "-m", "session_rollout.cli.app", "status", "steady", "-n", NAMESPACE])
+    theirs = first_byte(lab, [lab.kubectl_path, "get", "sro", "steady", "-n", NAMESPACE])
+    return [
+        Figure("f: first byte of status", ours, "s", 0.4),
+        Figure("f: first byte of status to kubectl get sro", ours / theirs, "", float("inf")),
+    ]
+
+
 def decisions() -> float:
     """`decide` calls per second for a rollout in a hold."""
     world = World(spec())
@@ -168,6 +197,7 @@ def main() -> None:
         lab.kubectl("delete", "sro", NAME, "-n", NAMESPACE)
         writes, reads = steady(lab)
         figures += [Figure("b: API writes per check", writes, "", 0.01), Figure("b: API reads per check", reads, "", 2.2)]
+        figures += plugin(lab)
         for count, size in memory(lab, options.rollouts).items():
             figures.append(Figure(f"c: memory at {count} rollouts", size, "MiB", 128 if count == 1 else 512))
         sent, asked, distinct = queries(lab)

@@ -36,7 +36,7 @@ RICH = {
         "workload": "Undo",
         "verification": [{"name": "calm", "metric": "errors", "below": "1%"}],
     },
-    "notifications": [{"sink": "chat", "on": ["Promoted", "Stalled"]}],
+    "notifications": [{"sink": "chat", "events": ["Promoted", "Stalled"]}],
 }
 
 

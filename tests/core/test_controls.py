@@ -178,7 +178,7 @@ def test_people_restart_and_undo_the_workload() -> None:
 
 def test_notices_wait_in_status_until_a_sink_took_them() -> None:
     """Each event once, in order, under an id of its own; a restart makes no second one."""
-    world = World(spec(notifications=[{"sink": "chat", "on": TOLD}, {"sink": "mail", "on": ["RolledBack"]}]))
+    world = World(spec(notifications=[{"sink": "chat", "events": TOLD}, {"sink": "mail", "events": ["RolledBack"]}]))
     rolled_back(world)
     notices = [(one.sink, one.event) for one in world.status.outbox]
     assert notices == [("chat", "PhaseStarted"), ("chat", "GuardBreached"), ("chat", "RolledBack"), ("mail", "RolledBack")]
@@ -193,7 +193,7 @@ def test_notices_wait_in_status_until_a_sink_took_them() -> None:
 
 def test_sink_that_fails_is_named_and_slows_nothing() -> None:
     """The same looks, the same decisions; only the condition differs."""
-    told: dict[str, Any] = {"notifications": [{"sink": "chat", "on": TOLD}]}
+    told: dict[str, Any] = {"notifications": [{"sink": "chat", "events": TOLD}]}
     quiet, loud = World(spec()), World(spec(**told), undeliverable={"chat": "answered 500"})
     for world in (quiet, loud):
         world.until(lambda one: one.status.outcome is Outcome.PROMOTED)
@@ -204,7 +204,7 @@ def test_sink_that_fails_is_named_and_slows_nothing() -> None:
 
 def test_outbox_is_bounded_and_counts_what_it_loses() -> None:
     """A sink that is gone for weeks costs its oldest notices, not the status."""
-    world = World(spec(notifications=[{"sink": "chat", "on": ["Paused", "Resumed"]}]))
+    world = World(spec(notifications=[{"sink": "chat", "events": ["Paused", "Resumed"]}]))
     world.until(at("one", 1))
     for _ in range(20):
         for wish in ("Pause", "Resume"):
@@ -276,7 +276,7 @@ def test_session_data_by_hand(action: str, operation: str) -> None:
 
 def test_every_decision_can_be_made_again_from_its_record() -> None:
     """A whole run with everything in it: the record, as a line, packed and unpacked, gives the same action and reason."""
-    world = World(spec(**WEB, preflight=[HEALTH], notifications=[{"sink": "chat", "on": TOLD}]), revisions=Revisions(7, 6))
+    world = World(spec(**WEB, preflight=[HEALTH], notifications=[{"sink": "chat", "events": TOLD}]), revisions=Revisions(7, 6))
     world.gates["health"] = Verdict.PASS
     lines: list[bytes] = []
     asked = False

@@ -260,7 +260,7 @@ def test_sink_that_is_down_for_a_minute_gets_every_message_once_and_makes_nothin
     chat.taken.clear()
     chat.down()
     begun = time.monotonic()
-    operator.apply(rollout("told", steps, notifications=[{"sink": "chat", "on": told}]))
+    operator.apply(rollout("told", steps, notifications=[{"sink": "chat", "events": told}]))
     operator.apply(rollout("untold", steps))
     for mode in ("", "500", "hang"):
         if mode:
@@ -298,7 +298,7 @@ def test_operator_that_dies_with_messages_on_their_way_loses_none(operator: Lab,
     """What a sink has not taken is in status; the next process delivers it under the same id."""
     chat.taken.clear()
     chat.down()
-    operator.apply(rollout("dying", LONG, notifications=[{"sink": "chat", "on": ["StepPublished"]}]))
+    operator.apply(rollout("dying", LONG, notifications=[{"sink": "chat", "events": ["StepPublished"]}]))
     holding(operator, "dying")
     [notice] = operator.rollout("dying")["status"]["outbox"]
     assert operator.operator is not None
@@ -313,7 +313,7 @@ def test_sinks_of_other_kinds_and_sinks_that_are_none(operator: Lab, chat: Chat)
     """Apprise carries the same words; an unknown sink is said in the condition and keeps nothing."""
     chat.taken.clear()
     chat.up()
-    sinks = [{"sink": "apprise", "on": ["Promoted"]}, {"sink": "nowhere", "on": ["Promoted"]}]
+    sinks = [{"sink": "apprise", "events": ["Promoted"]}, {"sink": "nowhere", "events": ["Promoted"]}]
     operator.apply(rollout("apprise", SHORT, notifications=sinks))
     operator.until(lambda: chat.taken, 60, "Apprise's message")
     assert "kubectl sessionrollout explain apprise -n default" in json.loads(chat.taken[-1][1])["message"], chat.taken

@@ -9,6 +9,7 @@ Exit 0 only when everything it checked held; its figures are the last lines.
 """
 
 import argparse
+import base64
 import random
 import re
 import sys
@@ -32,6 +33,7 @@ from lab.programme import LEGACY_ROWS, NAME, NAMESPACE, Programme, example, ladd
 from lab.proofs import Proof
 from lab.recorder import Recorder, Status
 from lab.sessions import difference, run, value
+from session_rollout.core.recall import Record, records_in
 
 CHECK_INTERVAL = 1.0
 KILLS_WANTED, KILLS_MOST = 20, 30
@@ -314,6 +316,17 @@ class Demo:
         self.proof.check(largest <= 32 * 1024, f"{writes} status writes, the largest status {largest} bytes")
         waited = self.lab.kubectl("wait", "--for=condition=Ready", f"sro/{NAME}", "-n", NAMESPACE, "--timeout=5s", check=False)
         self.proof.check(waited.returncode == 0, "kubectl wait --for=condition=Ready returns")
+        self._prove_decisions()
+
+    def _prove_decisions(self) -> None:
+        """Every decision comes out the same when it is made again from its record, with no cluster."""
+        last = self.recorder.last
+        self.wait(lambda: decisions(self.lab)[-1].decide_again().status.to_wire() == last, 10, "the last record")
+        kept = decisions(self.lab)
+        same = sum(record.agrees() for record in kept)
+        self.proof.check(same == len(kept), f"{same} of {len(kept)} recorded decisions made again: the same action and reason")
+        writes = len(self.recorder.statuses)
+        self.proof.check(len(kept) >= writes - KILLS_MOST, f"{len(kept)} decisions recorded, {writes} statuses seen")
 
     def _prove_rolled_back(self, phase: Object, breach: float) -> None:
         proof, status = self.proof, self.recorder.last
@@ -325,6 +338,7 @@ class Demo:
         limit = CHECK_INTERVAL + 2
         proof.check(took <= limit, f"breach in Prometheus to features off in the cluster: {took:.2f} s (limit {limit:.0f} s)")
         because = status["decision"]["because"][0]
+        self._prove_decisions()
         named = "session-error-rate" in because and "1%" in because
         proof.check(named, f"because: {because}")
         earlier = self.object["spec"]["phases"][: self.object["spec"]["phases"].index(phase)]
@@ -408,6 +422,15 @@ class Overrides:
         have = [self.programme.has(user, self.FEATURE) for user in (self.on, self.off, self.expired)]
         text = f"overrides of {self.FEATURE}: on before its phase {self.early}, then on/off/expired {have}"
         proof.check(self.early and have == [True, False, True], text)
+
+
+def decisions(lab: Lab) -> list[Record]:
+    """Every recorded decision about the programme, oldest first."""
+    select = f"sessionrollout.dev/record-of={NAME}"
+    slots = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps", labelSelector=select)["items"]
+    slots.sort(key=lambda one: int(one["data"]["sequence"]))
+    entries = [{key: base64.b64decode(text) for key, text in one["binaryData"].items()} for one in slots]
+    return [record for one in entries for record in records_in(one)]
 
 
 def _progress(wide: str) -> str:

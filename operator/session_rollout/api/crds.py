@@ -50,13 +50,18 @@ def _fold(node: Any, definitions: dict[str, Schema]) -> Any:
             return {**_fold(beside, definitions), "properties": folded}
         case dict():
             return {
-                key: _fold(value, definitions)
+                key: _fold(_lean(value) if key == "default" else value, definitions)
                 for key, value in node.items()
                 if key not in DROPPED and not (key == "default" and _empty(value))
             }
         case list():
             return [_fold(item, definitions) for item in node]
     return node
+
+
+def _lean(default: Any) -> Any:
+    """A default object without the empty lists in it."""
+    return {key: value for key, value in default.items() if not _empty(value)} if isinstance(default, dict) else default
 
 
 def _empty(default: Any) -> bool:

@@ -264,7 +264,8 @@ class Notification(Model):
     """Who is told of what; where a sink leads is the admin's to say."""
 
     sink: Name
-    on: Annotated[tuple[EventReason, ...], Field(min_length=1, max_length=16, json_schema_extra=SET)]
+    # Not `on`: YAML reads that as `true`.
+    events: Annotated[tuple[EventReason, ...], Field(min_length=1, max_length=16, json_schema_extra=SET)]
 
 
 class RolloutSpec(Model):

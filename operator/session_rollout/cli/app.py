@@ -32,6 +32,8 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "validate": ("write", "validate", "Check files as the API server would, and warn of what is unwise."),
     "rehearse": ("write", "rehearse", "Play a whole programme on a virtual clock."),
     "diff": ("write", "diff", "Show what applying a file would change."),
+    "report": ("report", "report", "The scorecard, as Markdown or HTML."),
+    "completion": ("completion", "completion", "Print the completion for a shell."),
     "events": ("look", "events", "Show the Kubernetes Events about a rollout."),
 }
 

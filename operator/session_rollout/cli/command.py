@@ -16,6 +16,7 @@ from session_rollout.adapters.kubectl import Kind, Kubectl, KubectlFailed
 from session_rollout.errors import RolloutError
 
 PROGRAM: Final = "kubectl sessionrollout"
+COMPLETE: Final = "_SRO_COMPLETE"  # what a shell sets to ask for completions of `sro`
 
 
 class Exit(IntEnum):
@@ -155,7 +156,9 @@ def run(group: click.Group, argv: Sequence[str] | None = None) -> None:
 def code_of(group: click.Group, argv: Sequence[str] | None = None) -> int:
     """Run a command line; its exit code."""
     try:
-        result = group.main(args=list(argv) if argv is not None else None, prog_name=PROGRAM, standalone_mode=False)
+        result = group.main(
+            args=list(argv) if argv is not None else None, prog_name=PROGRAM, complete_var=COMPLETE, standalone_mode=False
+        )
         return int(result) if isinstance(result, int) else Exit.DONE
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

@@ -7,12 +7,24 @@ from typing import Any, Final
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
+from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl, KubectlFailed
 from session_rollout.cli.command import Command, Exit, Failure, emit, output, refusal, wrong
 
 REFRESH_SECONDS: Final = 1.0
 ENDINGS: Final = ("Promoted", "RolledBack", "Aborted")
-NAME = click.argument("name", required=False)
+
+
+def _names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """Rollouts of the namespace, for a shell that completes; nothing where they cannot be asked for."""
+    namespace = ctx.params.get("kubectl_namespace")
+    try:
+        items = Kubectl((f"--namespace={namespace}",) if namespace else ()).list(ROLLOUTS).items()
+    except KubectlFailed:
+        return []
+    return [name for item in items if (name := str(item["metadata"]["name"])).startswith(incomplete)]
+
+
+NAME = click.argument("name", required=False, shell_complete=_names)
 pass_kubectl = click.pass_obj
 
 
@@ -90,7 +102,6 @@ def rollout_of(raw: dict[str, Any]) -> Any:
 
 def trends_of(kept: Any) -> Any:
     """Past values; none where the records may not be read."""
-    from session_rollout.adapters.kubectl import KubectlFailed
     from session_rollout.cli.recent import trends
 
     try:

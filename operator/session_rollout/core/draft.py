@@ -175,7 +175,7 @@ class Draft:
     def _notify(self, entry: HistoryEntry) -> None:
         """A message for every sink that wants to hear of this; the same event gives the same id."""
         for wanted in self.spec.notifications:
-            if entry.event not in wanted.on:
+            if entry.event not in wanted.events:
                 continue
             identity = f"{self.observed.rollout.uid}/{wanted.sink}/{entry.event}/{entry.time.isoformat()}/{entry.because}"
             notice = Notice(
