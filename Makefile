@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests
 
-.PHONY: help setup demo lab test test-fast lint crds bench bench-migrations chaos-migrations clean
+.PHONY: help setup demo lab test test-fast lint crds bench bench-migrations chaos-migrations wheel clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole programme on real parts, proved at its end"
@@ -13,6 +13,7 @@ help:
 	@echo "make test        everything; make test-fast: what needs no lab; make lint"
 	@echo "make bench       figures as JSON and a table"
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
+	@echo "make wheel       the project as a Python wheel in build/"
 	@echo "make crds        write crds/ from the models"
 
 .uv/bin/uv:
@@ -55,6 +56,9 @@ bench-migrations: setup
 
 chaos-migrations: setup
 	@$(BIN)/python -m chaos $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
+
+wheel: setup
+	@$(UV) build --quiet --wheel --out-dir build
 
 clean:
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build

@@ -111,7 +111,7 @@ def trends_of(kept: Any) -> Any:
 
 
 def _watch(kubectl: Kubectl, name: str, console: Any) -> None:
-    """Draw anew on every change and every second, until the rollout has ended."""
+    """Draw anew on every change and every second, until the rollout has ended; where there is no terminal, on every change."""
     import queue
     import threading
 
@@ -123,16 +123,24 @@ def _watch(kubectl: Kubectl, name: str, console: Any) -> None:
     changes: queue.Queue[Any] = queue.Queue()
     threading.Thread(target=_follow, args=(kubectl, name, changes.put), daemon=True).start()
     raw, trends = kubectl.get(ROLLOUTS, name).json(), trends_of(recent.ask(kubectl, name))
-    with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        drawn = None
         while True:
-            live.update(draw(rollout_of(raw), datetime.now(UTC), trends), refresh=True)
+            picture = draw(rollout_of(raw), datetime.now(UTC), trends)
+            if console.is_terminal:
+                live.update(picture, refresh=True)
+            elif raw is not drawn:
+                console.print(picture, "")
+            drawn = raw
             if raw.get("status", {}).get("outcome") in ENDINGS:
-                return
+                break
             for change in _changes(changes):
                 if isinstance(change, Exception):
                     raise change
                 raw = change
                 trends = trends_of(recent.ask(kubectl, name))
+    if console.is_terminal:
+        console.print(picture)
 
 
 def _follow(kubectl: Kubectl, name: str, put: Callable[[Any], None]) -> None:

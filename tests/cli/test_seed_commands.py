@@ -1,0 +1,407 @@
+"""Every `npm run` line of the deployment guide has a counterpart in docs/seed-commands.md, and each of them does what it says.
+
+The seed's programme runs on the lab with its application, database and Prometheus; the table's own commands are run, in the
+guide's order, and each is followed by an assertion on its effect. The guide is a copy, and is only read.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+import yaml
+
+from cli.test_commands import Done, run
+from lab.kube import Object
+from lab.lab import IMAGE, ROOT, Lab
+from lab.population import users
+from lab.programme import NAME, NAMESPACE, Programme, example
+from lab.sessions import run as execute
+from lab.sessions import value
+
+GUIDE = ROOT / "tests" / "data" / "session-persistence-deployment.md"
+PAGE = ROOT / "docs" / "seed-commands.md"
+RANGE = "4s"
+
+
+def guide_names() -> set[str]:
+    """Names after `npm run` in the guide."""
+    return set(re.findall(r"npm run ([\w:-]+)", GUIDE.read_text()))
+
+
+def page() -> dict[str, str]:
+    """Name in the guide to its counterpart, from the table."""
+    rows = re.findall(r"^\| `([\w:-]+)` \| `([^`]+)` \| .+ \|$", PAGE.read_text(), re.MULTILINE)
+    assert len({name for name, _ in rows}) == len(rows)
+    return dict(rows)
+
+
+def test_page_has_every_name_of_the_guide() -> None:
+    """And no other."""
+    assert set(page()) == guide_names()
+    assert len(guide_names()) == 36
+
+
+def configuration() -> Object:
+    """The admin's example, on the lab's servers: Jobs that say what they are, no sinks."""
+    document = yaml.safe_load((ROOT / "examples" / "operator-configuration.yaml").read_text())
+    wanted = yaml.safe_load(document["data"]["operator.yaml"].replace("[5m]", f"[{RANGE}]"))
+    checks = {
+        name: {"image": IMAGE, "command": ["python", "-c"], "args": [f"print('{name} done')"], "timeout": "60s"}
+        for name in wanted["checks"]
+    }
+    return {"checks": checks, "diagnostics": wanted["diagnostics"], "alerts": wanted["alerts"]}
+
+
+def programme(port: int) -> Object:
+    """The shipped programme with holds that people must hurry, short ranges, and the checks of the guide."""
+    document = example("session-persistence.yaml")
+    spec = document["spec"]
+    spec["checkInterval"] = "1s"
+    for metric in spec["metrics"]:
+        metric["query"] = metric["query"].replace("[5m]", f"[{RANGE}]")
+    web = {"service": "analy-ticket-web", "port": port, "path": "/health"}
+    spec["preflight"] = [
+        {"name": "application", "builtin": "Health"},
+        {"name": "health", "http": web},
+        {"name": "alerts", "builtin": "Alerts"},
+        *({"name": name, "job": {"profile": name}} for name in ("smoke-tests", "session-smoke-tests", "user-journeys")),
+    ]
+    spec["rollback"]["verification"] = [{"name": "healthy-again", "http": web}]
+    return document
+
+
+@dataclass
+class World:
+    """The programme on the lab, and who types."""
+
+    lab: Lab
+    application: Programme
+
+    @property
+    def dsn(self) -> str:
+        """The database."""
+        assert self.lab.postgres is not None
+        return self.lab.postgres.url
+
+    @property
+    def status(self) -> Object:
+        """Of the rollout."""
+        return dict(self.lab.rollout(NAME, NAMESPACE).get("status", {}))
+
+    def sro(self, counterpart: str) -> Done:
+        """A line of the table, as a person in the namespace would type it."""
+        program, *argv = shlex.split(counterpart)
+        assert program == "sro"
+        done = run(self.lab, *argv, "-n", NAMESPACE)
+        assert done.code == 0, done
+        return done
+
+    def promote(self, phase: str, step: int) -> None:
+        """On to a place, past the holds."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            here = self.status["current"]
+            there = (here.get("phase"), here.get("step")) == (phase, step)
+            if there and here.get("publishedTime"):
+                return
+            if here.get("stage") == "Step" and not there:
+                run(self.lab, "promote", "-y", "-r", "the guide is walked", "-n", NAMESPACE)
+            time.sleep(0.3)
+        raise TimeoutError(f"{phase} step {step}: {self.status['decision']}")
+
+    def rows(self) -> Object:
+        """Record of the migration that moves rows."""
+        return next(dict(one) for one in self.status["migrations"] if one["name"] == "legacy-sessions")
+
+    def idle(self) -> None:
+        """Until no Job of a migration runs."""
+        running = {"Running", "Reverting"}
+        self.lab.until(lambda: not {one["state"] for one in self.status["migrations"]} & running, 60, "the Job")
+
+    def share(self, feature: str) -> float:
+        """Of users who have it, as the application evaluates it."""
+        return self.application.share(feature, 200)
+
+
+@pytest.fixture(scope="module")
+def world(lab: Lab) -> Iterator[World]:
+    """The guide's programme, from its deployment on."""
+    application = Programme(lab)
+    application.deploy()
+    rules = yaml.safe_load((ROOT / "examples" / "session-persistence-alerts.yaml").read_text())["data"]["rules.yaml"]
+    assert lab.prometheus is not None
+    lab.prometheus.rules(yaml.safe_load(rules))
+    lab.start_operator(**configuration())
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "analy-ticket-web", "namespace": NAMESPACE}}
+    lab.apply({**service, "spec": {"ports": [{"port": application.port}]}})
+    lab.until(lambda: _answers(application, "session_error_rate"), 60, "the application being scraped")
+    lab.until(lambda: _answers(application, "sum(rate(cache_requests_total[4s]))"), 30, "rates")
+    lab.apply(programme(application.port))
+    made = World(lab, application)
+    yield made
+    assert lab.operator is not None
+    lab.operator.stop()
+    lab.kubectl("delete", "deployment", "analy-ticket-web", "-n", NAMESPACE)
+
+
+def _answers(application: Programme, query: str) -> bool:
+    with contextlib.suppress(OSError):
+        return application.query(query) is not None
+    return False
+
+
+# --- what each must have done
+
+
+def migrate_up(world: World, line: str) -> None:
+    world.lab.until(lambda: world.status.get("current", {}).get("phase"), 60, "the first phase")
+    world.lab.until(lambda: world.status["current"]["stage"] == "Step", 60, "the first step")
+    assert "session-tables" in world.sro(line).out
+    assert world.application.tables()["tables"] == ["enhanced_user_sessions", "session_analytics", "session_feature_flags"]
+
+
+def migrate_status(world: World, line: str) -> None:
+    assert re.search(r"session-tables\s+Succeeded\s+up\s+in core-infrastructure", world.sro(line).out)
+
+
+def flags_verify(world: World, line: str) -> None:
+    assert "decides 19,000 times as its rules say" in world.sro(line).out
+
+
+def flags_status(world: World, line: str) -> None:
+    assert re.search(r"enhancedSessionManager\s+100%\s+core-infrastructure", world.sro(line).out)
+
+
+def passes(check: str) -> Callable[[World, str], None]:
+    def effect(world: World, line: str) -> None:
+        done = world.sro(line)
+        assert f"✔ {check}" in done.out, done
+
+    return effect
+
+
+def smoke(profile: str) -> Callable[[World, str], None]:
+    def effect(world: World, line: str) -> None:
+        before = jobs(world, profile)
+        passes(profile)(world, line)
+        assert len(jobs(world, profile)) == len(before) + 1
+
+    return effect
+
+
+def jobs(world: World, profile: str) -> list[Object]:
+    select = f"sessionrollout.dev/check={profile}"
+    return list(world.lab.kube.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", labelSelector=select)["items"])
+
+
+def diagnosed(*names: str) -> Callable[[World, str], None]:
+    def effect(world: World, line: str) -> None:
+        argv = shlex.split(line)[1:]
+        done = run(world.lab, *argv, "-n", NAMESPACE)
+        assert [name for name in names if name not in done.out] == [], done
+        assert "no sink" not in done.err
+
+    return effect
+
+
+def enable_core(world: World, line: str) -> None:
+    assert "already" in world.sro(line).out
+    core = world.lab.rollout(NAME, NAMESPACE)["spec"]["phases"][0]["features"]
+    assert [world.share(feature) for feature in core] == [1.0] * 7
+
+
+def gradual(world: World, line: str) -> None:
+    assert "phase 1 of 4, step 1 of 1, 100%" in world.sro(line).out
+
+
+def dashboard(world: World, line: str) -> None:
+    argv = [sys.executable, "-m", "session_rollout.cli.app", *shlex.split(line)[1:], "-n", NAMESPACE]
+    where = {"KUBECONFIG": str(world.lab.kubeconfig), "KUBECTL": world.lab.kubectl_path, "PYTHONPATH": "operator"}
+    process = subprocess.Popen(argv, env={**os.environ, **where}, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    time.sleep(4)
+    process.terminate()
+    seen = process.communicate(timeout=10)[0]
+    assert "core-infrastructure" in seen
+    assert "session-error-rate" in seen
+
+
+def flags_enable(world: World, line: str) -> None:
+    early = run(world.lab, *shlex.split(line)[1:], "-n", NAMESPACE)
+    assert (early.code, "belongs to phase connection-management" in early.err) == (1, True)
+    world.promote("connection-management", 1)
+    assert "group beta has it" in world.sro(line).out
+    beta = next(user.id for user in users() if "beta" in user.groups)
+    world.lab.until(lambda: world.application.has(beta, "connectionMonitoring"), 20, "the application seeing it")
+
+
+def flags_rollout(world: World, line: str) -> None:
+    execute(world.dsn, "INSERT INTO user_sessions (session_id, preferences) VALUES ('spoiled', '[]')")
+    world.promote("state-persistence", 1)
+    other = run(world.lab, "flags", "rollout", "formAutoSave", "--percentage", "25", "-n", NAMESPACE)
+    assert (other.code, "its steps are 5%+power-users, 20%+power-users, 50%+power-users" in other.err) == (1, True)
+    world.sro(line)
+    world.promote("state-persistence", 2)
+    world.lab.until(lambda: 0.1 < world.share("formAutoSave") < 0.5, 20, "a fifth of the users")
+
+
+def sessions_moved(world: World, line: str) -> None:
+    assert re.search(r"legacy-sessions\s+Succeeded", world.sro(line).out)
+    assert world.rows()["done"] >= 40_000
+    assert value(world.dsn, "SELECT count(*) FROM enhanced_user_sessions WHERE migration_source = 'legacy'") >= 40_000
+
+
+def sessions_status(world: World, line: str) -> None:
+    assert "1 in quarantine" in world.sro(line).out
+
+
+def sessions_retry(world: World, line: str) -> None:
+    execute(world.dsn, "UPDATE user_sessions SET preferences = '{}' WHERE session_id = 'spoiled'")
+    world.sro(line)
+    world.idle()
+    assert value(world.dsn, "SELECT count(*) FROM enhanced_user_sessions WHERE session_id = 'spoiled'") == 1
+
+
+def sessions_recover(world: World, line: str) -> None:
+    damage = "UPDATE enhanced_user_sessions SET preferences = '\"broken\"' WHERE session_id = 'spoiled'"
+    execute(world.dsn, damage)
+    world.sro(line)
+    world.idle()
+    assert value(world.dsn, "SELECT preferences::text FROM enhanced_user_sessions WHERE session_id = 'spoiled'") == "{}"
+
+
+def sessions_restore(world: World, line: str) -> None:
+    execute(world.dsn, "DELETE FROM user_sessions WHERE id IN (SELECT id FROM user_sessions WHERE session_id = md5('token7'))")
+    world.sro(line)
+    world.idle()
+    assert value(world.dsn, "SELECT count(*) FROM user_sessions WHERE session_id = md5('token7')") == 1
+
+
+def emergency(world: World, line: str) -> None:
+    assert "With them go those that depend on them: offlineIndicators." in world.sro(line).err
+    world.lab.until(lambda: world.share("offlineMode") + world.share("offlineIndicators") == 0, 20, "both off")
+    assert world.share("formAutoSave") > 0
+    world.sro("sro flags restore offlineMode --reason over")
+    world.lab.until(lambda: world.share("offlineMode") > 0, 20, "on again")
+
+
+def emergency_all(world: World, line: str) -> None:
+    world.sro(line)
+    features = [one["name"] for one in world.lab.rollout(NAME, NAMESPACE)["spec"]["features"]]
+    world.lab.until(lambda: not any(world.share(feature) for feature in features), 30, "all off")
+    world.sro("sro flags restore --all --reason over")
+
+
+def restarted(world: World, line: str) -> None:
+    before = {pod["metadata"]["uid"] for pod in pods(world)}
+    world.sro(line)
+    world.lab.until(lambda: pods(world) and not before & {pod["metadata"]["uid"] for pod in pods(world)}, 90, "other Pods")
+
+
+def pods(world: World) -> list[Object]:
+    return list(world.lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector="app=analy-ticket-web")["items"])
+
+
+def deploy_rollback(world: World, line: str) -> None:
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/analy-ticket-web"
+    annotations = world.lab.kube.get(path)["spec"]["template"]["metadata"].get("annotations", {})
+    assert "sessionrollout.dev/restarted-at" in annotations  # the second revision; the first has none
+    world.sro(line)
+    world.lab.until(lambda: world.status["workload"].get("undoneTime"), 30, "the undo")
+    assert not world.lab.kube.get(path)["spec"]["template"]["metadata"].get("annotations", {})
+    world.lab.until(lambda: healthy(world), 60, "the application")
+
+
+def healthy(world: World) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{world.application.url}/health", timeout=2) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def migrate_down(world: World, line: str) -> None:
+    world.sro("sro abort -y --reason 'the guide is at its end'")
+    world.lab.until(lambda: world.status.get("outcome") == "Aborted", 60, "an outcome")
+    world.sro(line)
+    world.idle()
+    assert value(world.dsn, "SELECT count(*) FROM enhanced_user_sessions WHERE migration_source = 'legacy'") == 0
+    assert value(world.dsn, "SELECT count(*) FROM user_sessions") >= 40_000
+
+
+def migrate_rollback(world: World, line: str) -> None:
+    world.sro(line)
+    world.idle()
+    assert world.application.tables()["tables"] == []
+
+
+def project_tests(_: World, line: str) -> None:
+    plan = subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-m pytest" in plan
+
+
+def wheel(_: World, line: str) -> None:
+    subprocess.run(shlex.split(line), cwd=ROOT, capture_output=True, text=True, check=True)
+    [made] = sorted((ROOT / "build").glob("session_rollout-*.whl"))
+    names = subprocess.run([sys.executable, "-m", "zipfile", "-l", made], capture_output=True, text=True, check=True).stdout
+    assert "session_rollout/cli/app.py" in names
+    assert "bundles/session-persistence/sessions/copy.yaml" in names
+    made.unlink()
+
+
+# In the guide's order: before, during and after the deployment, then the troubles, then the way back.
+EFFECTS: dict[str, Callable[[World, str], None]] = {
+    "test:all": project_tests,
+    "build": wheel,
+    "migrate:up": migrate_up,
+    "migrate:status": migrate_status,
+    "feature-flag:verify": flags_verify,
+    "deploy:staging": passes("application"),
+    "test:smoke": smoke("smoke-tests"),
+    "deploy:production": passes("application"),
+    "deploy:verify": passes("health"),
+    "monitoring:enable": passes("alerts"),
+    "feature-flag:enable-core": enable_core,
+    "feature-flag:status": flags_status,
+    "monitoring:dashboard": dashboard,
+    "feature-flag:gradual-rollout": gradual,
+    "monitoring:check-errors": diagnosed("Guard", "session-error-rate", "connection-recovery", "users-affected"),
+    "monitoring:memory": diagnosed("resident-memory"),
+    "debug:memory-leaks": diagnosed("memory-growth"),
+    "profile:performance": diagnosed("session-initialisation", "page-load-p95"),
+    "db:analyze-queries": diagnosed("database-up"),
+    "cache:optimize": diagnosed("cache-hits"),
+    "feature-flag:enable": flags_enable,
+    "feature-flag:rollout": flags_rollout,
+    "migrate:sessions": sessions_moved,
+    "migrate:sessions:status": sessions_status,
+    "migrate:sessions:retry": sessions_retry,
+    "session:recover-data": sessions_recover,
+    "session:restore-backup": sessions_restore,
+    "feature-flag:emergency-disable": emergency,
+    "feature-flag:emergency-disable-all": emergency_all,
+    "test:session-smoke": smoke("session-smoke-tests"),
+    "test:user-journey": smoke("user-journeys"),
+    "service:restart": restarted,
+    "deploy:rollback": deploy_rollback,
+    "rollback:verify": passes("healthy-again"),
+    "migrate:down": migrate_down,
+    "migrate:rollback": migrate_rollback,
+}
+
+
+def test_every_name_is_walked() -> None:
+    """None is left out."""
+    assert set(EFFECTS) == guide_names()
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_counterpart_does_what_the_page_says(name: str, world: World) -> None:
+    """The table's own line is run, and its effect is looked for."""
+    EFFECTS[name](world, page()[name])
