@@ -41,12 +41,12 @@ RICH = {
 
 
 def rollout(spec: Any) -> dict[str, Any]:
-    return {"apiVersion": API, "kind": "SessionRollout", "metadata": {"name": "shop"}, "spec": spec}
+    return {"apiVersion": API, "kind": "SessionRollout", "metadata": {"name": "validated"}, "spec": spec}
 
 
 def action(spec: Any) -> dict[str, Any]:
     wanted = {key: value for key, value in {**ACTION, **spec}.items() if value is not None}
-    return {"apiVersion": API, "kind": "SessionRolloutAction", "metadata": {"name": "shop-1"}, "spec": wanted}
+    return {"apiVersion": API, "kind": "SessionRolloutAction", "metadata": {"name": "validated-1"}, "spec": wanted}
 
 
 def objects() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -200,6 +200,9 @@ def test_check_of_an_unknown_profile_is_said(operator: Lab) -> None:
     """With what is allowed."""
     operator.apply(rollout("unknown-check", LONG, preflight=[{"name": "smoke", "job": {"profile": "blue"}}]))
     because(operator, "unknown-check", "`job.profile` is blue, which is no check of the configuration; allowed are green, red")
+    version = operator.rollout("unknown-check")["metadata"]["resourceVersion"]
+    time.sleep(5)
+    assert operator.rollout("unknown-check")["metadata"]["resourceVersion"] == version, "it says so once, not at every look"
 
 
 def test_failed_job_of_a_check_says_its_last_line_and_runs_again_by_retry(operator: Lab) -> None:

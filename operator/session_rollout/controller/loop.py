@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from session_rollout.api.action import SessionRolloutAction, answer
 from session_rollout.api.quantities import duration
+from session_rollout.api.reasons import Stage
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.core.decide import RESYNC, decide
 from session_rollout.core.flags import NOBODY, Compiled, compile_document, config_map_name
@@ -77,6 +78,15 @@ class Ports:
     leader: Leadership
 
 
+@dataclass(frozen=True)
+class Stuck:
+    """An effect that could not be done."""
+
+    effect: Effect
+    generation: int
+    time: datetime
+
+
 @dataclass
 class Watched:
     """What the process remembers about one rollout; all of it can be lost."""
@@ -87,6 +97,7 @@ class Watched:
     last_look: datetime | None = None
     last_record: datetime | None = None
     failures: int = 0
+    stuck: Stuck | None = None
     trouble: str = ""  # why the last effect could not be done and will not be before somebody acts
     due: float = 0.0  # monotonic seconds by which the next look should have happened
     nudged: bool = False
@@ -230,15 +241,32 @@ class Controller:
     async def _apply(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> bool:
         """Do the effects, flags first; whether something changed that is worth another look at once."""
         again, trouble = False, ""
-        first = (effect for effect in decision.effects if isinstance(effect, Publish))
-        rest = (effect for effect in decision.effects if not isinstance(effect, Publish))
+        first = [effect for effect in decision.effects if isinstance(effect, Publish)]
+        rest = [effect for effect in decision.effects if not isinstance(effect, Publish)]
+        if (stuck := self._stuck(rollout, watched, decision)) is not None:
+            if self._ports.clock.now() - stuck.time < RESYNC:
+                trouble = watched.trouble
+            else:
+                rest.append(stuck.effect)
         for effect in (*first, *rest):
             try:
                 again |= await self._do(rollout, watched, effect)
             except SpecError as error:  # goes into status with the next look
                 again, trouble = again or watched.trouble != str(error), str(error)
+                watched.stuck = Stuck(effect, rollout.generation, self._ports.clock.now())
         watched.trouble = trouble
         return again
+
+    def _stuck(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> Stuck | None:
+        """What could not be done and is not asked for now, because it keeps the rollout from going on: it is tried now and then.
+
+        Another spec or a rollback asks for something else.
+        """
+        stuck, stage = watched.stuck, decision.status.current.stage
+        gone = (
+            stuck is None or not watched.trouble or stuck.generation != rollout.generation or stuck.effect in decision.effects
+        )
+        return None if gone or stage in {Stage.ROLLING_BACK, Stage.ENDED} else stuck
 
     async def _do(self, rollout: SessionRollout, watched: Watched, effect: Effect) -> bool:
         ports = self._ports
