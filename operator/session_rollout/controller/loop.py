@@ -242,7 +242,7 @@ class Controller:
         """Do the effects, flags first; whether something changed that is worth another look at once."""
         again, trouble = False, ""
         first = [effect for effect in decision.effects if isinstance(effect, Publish)]
-        rest = [effect for effect in decision.effects if not isinstance(effect, Publish)]
+        rest: list[Effect] = [effect for effect in decision.effects if not isinstance(effect, Publish)]
         if (stuck := self._stuck(rollout, watched, decision)) is not None:
             if self._ports.clock.now() - stuck.time < RESYNC:
                 trouble = watched.trouble
