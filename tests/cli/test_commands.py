@@ -20,7 +20,8 @@ import pytest
 import yaml
 
 from integration.test_controls import PYTHON, service
-from integration.test_operator import Gauge, Handler, holding
+from integration.test_operator import holding
+from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import IMAGE, Lab
 
@@ -122,23 +123,15 @@ def begin(lab: Lab, name: str) -> None:
 @pytest.fixture(scope="module")
 def operator(lab: Lab) -> Iterator[Lab]:
     """The operator with diagnostics, one metric, and the shop in its first hold."""
-    server = Gauge(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    assert lab.prometheus is not None
-    lab.targets["gauge"] = server.server_port
-    lab.prometheus.targets(lab.targets)
-    errors = [{"name": "error-rate", "query": "lab_errors", "below": "1%"}]
-    memory = [{"name": "resident", "query": "vector(900)", "below": "500", "advice": "restart"}]
-    lab.start_operator(diagnostics={"errors": errors, "memory": memory})
-    lab.apply(service("gauge", server.server_port))
-    begin(lab, SHOP)
-    yield lab
-    assert lab.operator is not None
-    lab.operator.stop()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with scraped(lab) as server:
+        errors = [{"name": "error-rate", "query": "lab_errors", "below": "1%"}]
+        memory = [{"name": "resident", "query": "vector(900)", "below": "500", "advice": "restart"}]
+        lab.start_operator(diagnostics={"errors": errors, "memory": memory})
+        lab.apply(service("gauge", server.server_port))
+        begin(lab, SHOP)
+        yield lab
+        assert lab.operator is not None
+        lab.operator.stop()
 
 
 # --- looking
@@ -204,6 +197,41 @@ def test_examinations(operator: Lab) -> None:
     assert (memory.code, "900 is not below 500; restart" in memory.out) == (1, True)
     unknown = run(operator, "diagnose", "weather", SHOP)
     assert (unknown.code, "allowed are errors, memory" in unknown.err) == (1, True)
+
+
+def test_report_is_a_scorecard(operator: Lab) -> None:
+    """Phases, what they were judged by, targets as they are measured now, the story; as Markdown and as one page."""
+    text = fine(operator, "report", SHOP, "--topic", "errors")
+    assert text.startswith("# shop: scorecard\n")
+    for words in (
+        "| one | Running | 10%+staff |",
+        "## Judged: one",
+        "| errors | ✔ Pass | 0.1% | below 1% |",
+        "## Targets: errors",
+    ):
+        assert words in text
+    assert "| error-rate | ✔ Pass | 0.1% | below 1% |" in text
+    page = fine(operator, "report", SHOP, "-o", "html")
+    assert page.startswith("<!doctype html>")
+    assert "<td>10%+staff</td>" in page
+    unknown = run(operator, "report", SHOP, "--topic", "weather")
+    assert (unknown.code, "allowed are errors, memory" in unknown.err) == (1, True)
+
+
+def test_shells_complete_commands_and_names(operator: Lab) -> None:
+    """What kubectl asks for: lines, and that no files are meant; the shell's own script for `sro`."""
+    ask = "from session_rollout.cli.completion import main; main()"
+    where = {"KUBECONFIG": str(operator.kubeconfig), "KUBECTL": operator.kubectl_path, "PYTHONPATH": "operator"}
+
+    def completed(*words: str) -> list[str]:
+        argv = [sys.executable, "-c", ask, *words]
+        done = subprocess.run(argv, env={**os.environ, **where}, capture_output=True, text=True, timeout=60, check=True)
+        return [line.split("\t")[0] for line in done.stdout.splitlines()]
+
+    assert completed("flags", "em") == ["emergency-disable", ":4"]
+    assert completed("status", "sho") == ["shop", ":4"]
+    assert completed("rehearse", "") == [":0"]
+    assert "_SRO_COMPLETE" in fine(operator, "completion", "zsh")
 
 
 # --- acting

@@ -5,7 +5,6 @@ the lab's servers add to.
 """
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -17,7 +16,7 @@ import pytest
 import yaml
 
 from integration.test_controls import records
-from integration.test_operator import Gauge, Handler
+from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import ROOT, Lab
 from session_rollout.api.rollout import RolloutSpec
@@ -33,23 +32,14 @@ PASSING = {"EvidenceLost", "EvidenceBack", "ActionAccepted"}
 @pytest.fixture(scope="module")
 def operator(lab: Lab) -> Iterator[Lab]:
     """The operator, one metric, and a database."""
-    server = Gauge(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    assert lab.prometheus is not None
-    assert lab.postgres is not None
-    lab.targets["gauge"] = server.server_port
-    lab.prometheus.targets(lab.targets)
-    lab.start_operator()
-    lab.gauge = server  # type: ignore[attr-defined]
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "default"}}
-    lab.apply({**secret, "stringData": {"url": lab.postgres.url}})
-    yield lab
-    assert lab.operator is not None
-    lab.operator.stop()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with scraped(lab):
+        assert lab.postgres is not None
+        lab.start_operator()
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "default"}}
+        lab.apply({**secret, "stringData": {"url": lab.postgres.url}})
+        yield lab
+        assert lab.operator is not None
+        lab.operator.stop()
 
 
 def sql(lab: Lab, name: str, statement: str) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from integration.test_operator import LONG, SHORT, Gauge, Handler, because, holding, rollout
+from integration.test_operator import LONG, SHORT, because, holding, rollout
+from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import IMAGE, Lab
 from lab.processes import free_port
@@ -130,22 +131,14 @@ def chat() -> Iterator[Chat]:
 @pytest.fixture(scope="module")
 def operator(lab: Lab, chat: Chat, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The operator with sinks, checks and diagnostics, a Service's port, and one metric."""
-    server = Gauge(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    assert lab.prometheus is not None
-    lab.targets["gauge"] = server.server_port
-    lab.prometheus.targets(lab.targets)
-    lab.prometheus.rules({"groups": [{"name": "lab", "rules": [{"alert": "LabErrors", "expr": "lab_errors > 0.5"}]}]})
-    lab.start_operator(**settings(chat, tmp_path_factory.mktemp("settings")))
-    lab.apply(service("gauge", server.server_port))
-    lab.gauge = server  # type: ignore[attr-defined]
-    yield lab
-    assert lab.operator is not None
-    lab.operator.stop()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with scraped(lab) as server:
+        assert lab.prometheus is not None
+        lab.prometheus.rules({"groups": [{"name": "lab", "rules": [{"alert": "LabErrors", "expr": "lab_errors > 0.5"}]}]})
+        lab.start_operator(**settings(chat, tmp_path_factory.mktemp("settings")))
+        lab.apply(service("gauge", server.server_port))
+        yield lab
+        assert lab.operator is not None
+        lab.operator.stop()
 
 
 def service(name: str, number: int) -> Object:

@@ -6,16 +6,15 @@ put right, mistakes are said in status, secrets show nowhere. Not here: whole pr
 
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 import yaml
 
+from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import ROOT, Lab
 
@@ -23,43 +22,14 @@ CANARY = "canary-password"
 ALPHA: dict[str, Any] = {"name": "alpha", "features": ["alpha"]}
 
 
-class Gauge(ThreadingHTTPServer):
-    """A target whose one metric the test sets."""
-
-    value = "0.001"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Gauge
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        body = f"lab_errors {self.server.value}\n".encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4")
-        self.end_headers()
-        self.wfile.write(body)
-
-
 @pytest.fixture(scope="module")
 def operator(lab: Lab) -> Iterator[Lab]:
     """The lab with the operator running and one metric scraped."""
-    server = Gauge(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    assert lab.prometheus is not None
-    lab.targets["gauge"] = server.server_port
-    lab.prometheus.targets(lab.targets)
-    lab.start_operator()
-    lab.gauge = server  # type: ignore[attr-defined]
-    yield lab
-    assert lab.operator is not None
-    lab.operator.stop()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with scraped(lab):
+        lab.start_operator()
+        yield lab
+        assert lab.operator is not None
+        lab.operator.stop()
 
 
 def rollout(name: str, steps: list[Object], **spec: Any) -> Object:

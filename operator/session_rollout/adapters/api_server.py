@@ -15,6 +15,8 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
 from session_rollout.adapters.telemetry import API_REQUESTS
+from session_rollout.api import API_VERSION
+from session_rollout.api.rollout import SessionRollout
 from session_rollout.errors import Conflict, Forbidden, SpecError, Unavailable
 
 Object = Mapping[str, Any]
@@ -83,6 +85,11 @@ class ApiServer:
         """Server-side apply with our field manager; fields of ours that others took are taken back."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
         return await self.request("PATCH", path, body, content=APPLY, query=query)
+
+
+def owner_of(rollout: SessionRollout) -> dict[str, Any]:
+    """The owner reference of what belongs to a rollout: it goes with it."""
+    return {"apiVersion": API_VERSION, "kind": "SessionRollout", "name": rollout.name, "uid": rollout.uid, "controller": True}
 
 
 class NotFound(Unavailable):

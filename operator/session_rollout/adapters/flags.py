@@ -13,8 +13,8 @@ from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import OpenFeatureError
 
-from session_rollout.adapters.api_server import ApiServer
-from session_rollout.api import API_VERSION, GROUP
+from session_rollout.adapters.api_server import ApiServer, owner_of
+from session_rollout.api import GROUP
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.flags import BUCKETING, KEY, PROBE
 from session_rollout.errors import RolloutError, SpecError, Unavailable
@@ -64,14 +64,7 @@ class ConfigMapPublisher:
     async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
         """See `FlagPublisher.publish`."""
         validate(text)
-        owner = {
-            "apiVersion": API_VERSION,
-            "kind": "SessionRollout",
-            "name": rollout.name,
-            "uid": rollout.uid,
-            "controller": True,
-        }
-        metadata = {"labels": {LABEL: rollout.name, **MANAGED}, "ownerReferences": [owner]}
+        metadata = {"labels": {LABEL: rollout.name, **MANAGED}, "ownerReferences": [owner_of(rollout)]}
         await self._refuse_foreign(rollout, config_map)
         await self._api.apply(_path(rollout.namespace, config_map), _body(config_map, text, metadata))
         there = await self.fingerprint(rollout.namespace, config_map)

@@ -5,10 +5,10 @@ The connection string is a file in the Pod; the operator has no right to read Se
 
 from typing import Any, Final
 
-from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound
+from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound, owner_of
 from session_rollout.adapters.flags import LABEL, MANAGED
 from session_rollout.adapters.telemetry import redact
-from session_rollout.api import API_VERSION, GROUP
+from session_rollout.api import GROUP
 from session_rollout.api.progress import Progress, clipped
 from session_rollout.api.quantities import duration
 from session_rollout.api.reasons import Operation
@@ -42,7 +42,12 @@ def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[s
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": job.name, "namespace": rollout.namespace, "labels": labels, "ownerReferences": [_owner(rollout)]},
+        "metadata": {
+            "name": job.name,
+            "namespace": rollout.namespace,
+            "labels": labels,
+            "ownerReferences": [owner_of(rollout)],
+        },
         "spec": {
             # A Pod that is lost is replaced, and goes on where it was; one that says why it cannot go on is not.
             "backoffLimit": profile.retries,
@@ -165,7 +170,7 @@ def check_body(rollout: SessionRollout, check: StartCheck, profile: CheckProfile
             "name": check.name,
             "namespace": rollout.namespace,
             "labels": labels,
-            "ownerReferences": [_owner(rollout)],
+            "ownerReferences": [owner_of(rollout)],
         },
         "spec": {
             "backoffLimit": 0,
@@ -174,10 +179,6 @@ def check_body(rollout: SessionRollout, check: StartCheck, profile: CheckProfile
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
-
-
-def _owner(rollout: SessionRollout) -> dict[str, Any]:
-    return {"apiVersion": API_VERSION, "kind": "SessionRollout", "name": rollout.name, "uid": rollout.uid, "controller": True}
 
 
 class KubernetesJobs:

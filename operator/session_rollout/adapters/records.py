@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, NotFound
+from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, NotFound, owner_of
 from session_rollout.adapters.flags import MANAGED
-from session_rollout.api import API_VERSION, GROUP
+from session_rollout.api import GROUP
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.recall import Record, line_of
@@ -93,13 +93,7 @@ class ConfigMapRecorder:
         sequence, packed = ring.sequence + 1, pack(line)
         data, binary = {SEQUENCE: str(sequence)}, {BASE: base64.b64encode(packed).decode()}
         name = config_map_name(rollout.name, sequence % SLOTS)
-        owner = {
-            "apiVersion": API_VERSION,
-            "kind": "SessionRollout",
-            "name": rollout.name,
-            "uid": rollout.uid,
-            "controller": True,
-        }
+        owner = owner_of(rollout)
         metadata = {"name": name, "labels": {RECORD_LABEL: rollout.name, **MANAGED}, "ownerReferences": [owner]}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data, "binaryData": binary}
         try:

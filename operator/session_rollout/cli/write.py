@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from session_rollout.cli.documents import Document
     from session_rollout.cli.validation import Problem
 
-FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...")
+ANY_FILE: Final = click.Path(allow_dash=True)  # for completion; what cannot be read is said when it is read
+FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...", type=ANY_FILE)
 DAY_STEPS: Final = (5, 20, 50, 100)
 
 
@@ -107,7 +108,7 @@ def the_rollout(file: str) -> tuple[str, Any]:
 
 
 @click.command("diff", cls=Command)
-@click.argument("file")
+@click.argument("file", type=ANY_FILE)
 @pass_kubectl
 def diff(kubectl: Kubectl, file: str) -> None:
     """Show what applying FILE would change in what runs, and what that means for the rollout. Exit code 1: it differs."""
@@ -162,13 +163,18 @@ def _consequence(running: Mapping[str, Any], spec: Any) -> str:
 
 
 @click.command("rehearse")
-@click.argument("file")
+@click.argument("file", type=ANY_FILE)
 @click.option(
     "--fail", "fails", multiple=True, metavar="METRIC[=VALUE]@PHASE/STEP[:FOR]", help="A metric fails from that step on."
 )
 @click.option("--outage", "outages", multiple=True, metavar="TIME@PHASE/STEP", help="Prometheus is gone for a time.")
 @click.option("--fail-migration", "failing", multiple=True, metavar="MIGRATION", help="A migration fails.")
-@click.option("--scenario", metavar="FILE", help="The same and more as YAML: start, approveAfter, migrations, fail, outage.")
+@click.option(
+    "--scenario",
+    metavar="FILE",
+    type=ANY_FILE,
+    help="The same and more as YAML: start, approveAfter, migrations, fail, outage.",
+)
 @click.option("--start", metavar="TIME", help="When it begins (default: now).")
 @click.option("--approve-after", metavar="TIME", help="How long people need for an approval (default 0s; `never`).")
 @click.option("-o", "--output", "form", type=click.Choice(["text", "json", "html"]), default="text", show_default=True)
@@ -206,7 +212,7 @@ def rehearse(file: str, *, form: str, **told: Any) -> None:
 @click.option("--steps", metavar="LIST", help="Percentages, such as 5,20,50,100.")
 @click.option("--hold", help="How long each is kept, such as 1d.")
 @click.option("-n", "--namespace", help="Namespace.")
-@click.option("-f", "--file", "target", metavar="FILE", help="Write here instead of to the standard output.")
+@click.option("-f", "--file", "target", metavar="FILE", type=ANY_FILE, help="Write here instead of to the standard output.")
 def init(name: str | None, *, target: str | None, **told: Any) -> None:
     """Write a valid SessionRollout: from the options, and from your answers where there is a terminal."""
     import yaml

@@ -1,0 +1,47 @@
+"""One metric that a test sets: a target that Prometheus scrapes, which also answers HTTP checks."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from lab.lab import Lab
+
+
+class Gauge(ThreadingHTTPServer):
+    """A target whose one metric, `lab_errors`, the test sets."""
+
+    value = "0.001"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Gauge
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        body = f"lab_errors {self.server.value}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextlib.contextmanager
+def scraped(lab: Lab) -> Iterator[Gauge]:
+    """A gauge that the lab's Prometheus scrapes; the lab knows it as `gauge`."""
+    server = Gauge(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    assert lab.prometheus is not None
+    lab.targets["gauge"] = server.server_port
+    lab.prometheus.targets(lab.targets)
+    lab.gauge = server  # type: ignore[attr-defined]
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
