@@ -27,7 +27,7 @@ ROOMS = {
     "adapters": {"api", "core", "errors", "ports", "settings", "adapters"},
     "controller": {"api", "core", "errors", "ports", "controller"},
     "migrations": {"api", "migrations"},
-    "cli": {"adapters", "api", "cli", "core", "errors"},
+    "cli": {"adapters", "api", "cli", "core", "errors", "migrations"},
     "handlers": {"api", "adapters", "controller", "ports"},
     "main": {"api", "adapters", "controller", "errors", "handlers", "ports", "settings"},
 }

@@ -229,6 +229,20 @@ def test_page_is_one_file_with_a_picture(capsys: pytest.CaptureFixture[str]) -> 
     assert "http" not in printed.replace("http://www.w3.org", "")
 
 
+def test_locks_of_each_migration_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of shipped bundles and of a ConfigMap in the same file; what cannot be known says where it can."""
+    text = said(capsys, EXAMPLE)[1]
+    assert "locks    0002_user_keys.up.sql: users ShareRowExclusiveLock, blocks writes" in text
+    assert "locks    0001_session_tables.up.sql: nothing in use" in text
+    assert "locks    rows are moved in small batches" in text
+    example = (ROOT / "examples" / "features" / "migration-from-configmap.yaml").read_text()
+    file = tmp_path / "both.yaml"
+    file.write_text(example)
+    assert "0001_" in said(capsys, str(file))[1]
+    file.write_text(example.split("---\n", 1)[1])
+    assert "shows its locks" in said(capsys, str(file))[1]
+
+
 WRONG = [
     (("--fail", "nothing@checkout/1"), "nothing is not a metric of the spec; allowed are"),
     (("--fail", "session-error-rate@nowhere/1"), "nowhere is not a phase of the spec; allowed are"),

@@ -20,6 +20,7 @@ from session_rollout.migrations import examine, ledger
 from session_rollout.migrations.bundle import BundleError, Step, load, shipped
 from session_rollout.migrations.database import LOCK_KEY, Limits, MigrationFailed, Target, connect, persist
 from session_rollout.migrations.lint import lint
+from session_rollout.migrations.locks import locks_of
 from session_rollout.migrations.report import Reporter
 from session_rollout.migrations.schema import Bundle, down, up
 
@@ -307,6 +308,34 @@ def test_plan_names_the_locks_and_changes_nothing(dsn: str) -> None:
     assert catalog(dsn) == before
     up(target(dsn), OURS)
     assert examine.plan(target(dsn), OURS) == []
+
+
+LOCKING = [
+    "CREATE TABLE orders (id uuid PRIMARY KEY, user_id uuid REFERENCES users (id))",
+    "ALTER TABLE user_sessions ADD COLUMN note text",
+    "ALTER TABLE user_sessions ADD CONSTRAINT again FOREIGN KEY (user_id) REFERENCES users (id) NOT VALID",
+    "ALTER TABLE user_sessions ADD CONSTRAINT positive CHECK (session_id <> '') NOT VALID",
+    "ALTER TABLE user_sessions VALIDATE CONSTRAINT user_sessions_user_id_fkey",
+    "ALTER TABLE user_sessions ALTER COLUMN session_id SET STATISTICS 500",
+    "ALTER TABLE user_sessions ALTER COLUMN session_id SET NOT NULL",
+    "CREATE INDEX by_activity ON user_sessions (last_activity)",
+    "TRUNCATE user_sessions",
+    "COMMENT ON TABLE users IS 'people'",
+    "UPDATE user_sessions SET migrated = false",
+    "DELETE FROM user_sessions",
+    "INSERT INTO users (id) VALUES (gen_random_uuid())",
+    "CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    'ALTER TABLE "users" ADD COLUMN phone text; CREATE TABLE phones (id int)',
+]
+
+
+@pytest.mark.parametrize("statement", LOCKING, ids=lambda text: " ".join(text.split()[:4]))
+def test_locks_read_from_sql_are_those_the_database_takes(statement: str, dsn: str) -> None:
+    """For plans without a database; weak locks beside them, and those of a dropped foreign key, are not spoken of."""
+    bundle = Bundle("locks", (Step(1, "it", statement, "SELECT 1"),), "Contract")
+    [planned] = examine.plan(target(dsn), bundle)
+    weak = {"AccessShareLock", "RowShareLock"}
+    assert locks_of(bundle.steps)[planned.file] == tuple(lock for lock in planned.locks if lock.mode not in weak)
 
 
 def test_drift_is_found_by_what_the_steps_had_made(dsn: str) -> None:

@@ -1,17 +1,18 @@
 """A rehearsal as people read it: a timeline with dates, data, or a page with a picture."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import click
 
-from session_rollout.api.reasons import EventReason
+from session_rollout.api.reasons import EventReason, Operation
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.rehearsal import Moment, Rehearsed
 from session_rollout.cli.tree import left
 
+Locks = Mapping[str, Sequence[str]]  # by migration
 _BAD: Final = frozenset(
     {
         EventReason.GUARD_BREACHED,
@@ -27,7 +28,7 @@ _BAD: Final = frozenset(
 _SILENT: Final = frozenset({EventReason.ACTION_ACCEPTED})
 
 
-def print_text(name: str, spec: RolloutSpec, result: Rehearsed) -> None:
+def print_text(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> None:
     """The timeline."""
     for moment in result.moments:
         if moment.event in _SILENT:
@@ -35,6 +36,9 @@ def print_text(name: str, spec: RolloutSpec, result: Rehearsed) -> None:
         style = "red" if moment.event in _BAD else "green" if moment.event is EventReason.PROMOTED else None
         line = f"{moment.time:%a %Y-%m-%d %H:%M}  {_where(moment):<26} {moment.event:<19} {_said(moment)}"
         click.echo(click.style(line, fg=style) if style else line)
+        if moment.event is EventReason.MIGRATION_STARTED and f" {Operation.UP}" in moment.because:
+            for text in locks.get(moment.because.split()[0], ()):
+                click.echo(f"{'':<46} locks    {text}")
     took = left(result.end - result.scenario.start)
     ending = f"{result.status.outcome} after {took}" if result.ended else f"stays after {took}: {result.status.decision.why}"
     click.echo(f"{name}: {ending}; {len(spec.phases)} phases, {len(spec.features)} features")
@@ -53,7 +57,7 @@ def _said(moment: Moment) -> str:
     return moment.because.split(", revision")[0].split(" in Job ")[0]
 
 
-def as_data(result: Rehearsed) -> dict[str, Any]:
+def as_data(result: Rehearsed, locks: Locks) -> dict[str, Any]:
     """Everything, as JSON."""
     return {
         "start": result.scenario.start.isoformat(),
@@ -61,6 +65,7 @@ def as_data(result: Rehearsed) -> dict[str, Any]:
         "outcome": result.status.outcome,
         "why": result.status.decision.why,
         "looks": result.looks,
+        "locks": dict(locks),
         "timeline": [
             {
                 "time": one.time.isoformat(),
@@ -100,7 +105,7 @@ def _bars(result: Rehearsed) -> Iterator[tuple[str, str, datetime, datetime, str
         yield phase.removeprefix("m:"), label, begun, result.end, "#e76f51"
 
 
-def as_html(name: str, spec: RolloutSpec, result: Rehearsed) -> str:
+def as_html(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> str:
     """One page, self-contained: the picture, then the timeline."""
     rows = [phase.name for phase in spec.phases]
     whole = max(result.end - result.scenario.start, timedelta(seconds=1))
@@ -128,7 +133,8 @@ def as_html(name: str, spec: RolloutSpec, result: Rehearsed) -> str:
         if one.event not in _SILENT
     )
     ending = html.escape(f"{result.status.outcome or 'stays'}: {result.status.decision.why}")
-    return _PAGE.format(name=html.escape(name), ending=ending, picture="".join(parts), lines=lines)
+    taken = "".join(f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, texts in locks.items() for text in texts)
+    return _PAGE.format(name=html.escape(name), ending=ending, picture="".join(parts), lines=lines, locks=taken)
 
 
 def _axis(result: Rehearsed, whole: timedelta, height: int) -> str:
@@ -150,4 +156,5 @@ td {{ padding: 1px 12px 1px 0; vertical-align: top }} .bad {{ color: #b23a1d }}
 <h1>{name}</h1><p>{ending}</p>
 {picture}
 <table>{lines}</table>
+<h2>Locks of the migrations</h2><ul>{locks}</ul>
 </body></html>"""

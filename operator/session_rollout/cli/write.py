@@ -184,18 +184,21 @@ def rehearse(file: str, *, form: str, **told: Any) -> None:
     Exit code 1 when it does not end in Promoted.
     """
     from session_rollout.cli import timeline
+    from session_rollout.cli.documents import read
+    from session_rollout.cli.locking import lock_lines
     from session_rollout.cli.rehearsal import rehearse as play
     from session_rollout.cli.scenario import scenario_of
 
     name, spec = the_rollout(file)
     result = play(spec, scenario_of(spec, **told), name)
+    locks = lock_lines(spec, read(file) if file != "-" else ())
     match form:
         case "json":
-            emit(timeline.as_data(result), "json")
+            emit(timeline.as_data(result, locks), "json")
         case "html":
-            click.echo(timeline.as_html(name, spec, result))
+            click.echo(timeline.as_html(name, spec, result, locks))
         case _:
-            timeline.print_text(name, spec, result)
+            timeline.print_text(name, spec, result, locks)
     if result.status.outcome != "Promoted":
         raise refusal(f"it would not be Promoted: {result.status.decision.why}")
 

@@ -97,16 +97,6 @@ STRENGTH: Final = (
     "ExclusiveLock",
     "AccessExclusiveLock",
 )
-BLOCKS: Final = {
-    "AccessShareLock": "blocks nothing but DROP and ALTER",
-    "RowShareLock": "blocks no reads and no writes",
-    "RowExclusiveLock": "blocks no reads and no writes",
-    "ShareUpdateExclusiveLock": "blocks no reads and no writes",
-    "ShareLock": "blocks writes",
-    "ShareRowExclusiveLock": "blocks writes",
-    "ExclusiveLock": "blocks writes",
-    "AccessExclusiveLock": "blocks reads and writes",
-}
 
 
 def tables(connection: Connection) -> list[int]:

@@ -10,19 +10,11 @@ from session_rollout.migrations import catalog, ledger
 from session_rollout.migrations.bundle import Step, concurrent
 from session_rollout.migrations.database import Connection, MigrationFailed, Target, execute, persist, settings, words
 from session_rollout.migrations.lint import lint
+from session_rollout.migrations.locks import Lock, locks_of
 from session_rollout.migrations.schema import Bundle
 
 DRY_LOCK_TIMEOUT: Final = timedelta(milliseconds=100)
 DRY_TRIES: Final = 20
-
-
-@dataclass(frozen=True)
-class Lock:
-    """A lock that a step would take on a table that is there already."""
-
-    table: str
-    mode: str
-    blocks: str
 
 
 @dataclass(frozen=True)
@@ -62,8 +54,7 @@ def _pending(connection: Connection, bundle: Bundle) -> list[Step]:
 def _planned(connection: Connection, bundle: Bundle, step: Step) -> Planned:
     findings = tuple(str(one) for one in lint(bundle.steps, bundle.change) if one.file == step.file)
     if concurrent(step.up):
-        mode = "ShareUpdateExclusiveLock"
-        return Planned(step.file, step.up, (Lock("its table", mode, catalog.BLOCKS[mode]),), findings)
+        return Planned(step.file, step.up, locks_of((step,))[step.file], findings)
     there, held = catalog.tables(connection), dict[str, str]()
     held = catalog.locks(connection, there)
     try:
@@ -73,7 +64,7 @@ def _planned(connection: Connection, bundle: Bundle, step: Step) -> Planned:
     except psycopg.Error as error:
         raise MigrationFailed(f"{step.file}: {words(error)}") from error
     taken = catalog.locks(connection, there)
-    locks = (Lock(table, mode, catalog.BLOCKS[mode]) for table, mode in sorted(taken.items()) if held.get(table) != mode)
+    locks = (Lock.of(table, mode) for table, mode in sorted(taken.items()) if held.get(table) != mode)
     return Planned(step.file, step.up, tuple(locks), findings)
 
 
