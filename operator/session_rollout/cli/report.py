@@ -72,12 +72,12 @@ def _phases(raw: Mapping[str, Any]) -> Section:
 def _judged(raw: Mapping[str, Any], records: Sequence["Record"]) -> list[Section]:
     """What each phase was judged by: its criteria as the last decision of the phase had them."""
     last: dict[str, Any] = {}
-    for record in records:
-        here = record.rollout.status
-        criteria = [one for one in here.checks if one.kind == "Criterion" and one.verdict.is_evidence]
-        if here.current.phase is not None and criteria:
-            last[here.current.phase] = criteria
-    last |= {"guards": [one for one in rollout_of(dict(raw)).status.checks if one.kind == "Guard"]}
+    now = rollout_of(dict(raw)).status
+    for seen in (*(record.rollout.status for record in records), now):
+        criteria = [one for one in seen.checks if one.kind == "Criterion" and one.verdict.is_evidence]
+        if seen.current.phase is not None and criteria:
+            last[seen.current.phase] = criteria
+    last |= {"guards": [one for one in now.checks if one.kind == "Guard"]}
     columns = ("check", "verdict", "value", "bound", "baseline")
     made = []
     for title, checks in last.items():
