@@ -42,6 +42,7 @@ from session_rollout.core.programme import phase_named
 
 LONGEST: Final = timedelta(days=730)
 LOOKS_AT_ONCE: Final = 60
+IDLE_LOOKS: Final = 5  # after as many that changed nothing, the next answer will change nothing, too
 DEFAULT_MIGRATION: Final = timedelta(minutes=1)
 BIG: Final = Decimal(10**6)
 
@@ -124,7 +125,7 @@ class _World:
         self.revisions = Revisions(2, 1)
         self.moments: list[Moment] = []
         self.found: dict[Any, Decimal] = {}  # values that were searched for
-        self.looks = 0
+        self.looks = self.idle = 0
         self.ranges = {metric.name: _range(metric) for metric in spec.metrics}
 
     # --- the clock
@@ -133,7 +134,8 @@ class _World:
         """From the start to the end, or to where nothing moves it any more."""
         stop = self.scenario.start + LONGEST
         while self.now < stop:
-            decision = self._settle()
+            before, decision = self.status, self._settle()
+            self.idle = self.idle + 1 if self.status == before else 0
             if self.status.outcome is not None:
                 break
             following = self._next(decision)
@@ -169,7 +171,7 @@ class _World:
         """The next moment at which a decision may differ; None when there is none."""
         moments = set(self._moments(decision))
         interval = duration(self.spec.check_interval)
-        if self._judging(decision):
+        if self._judging(decision) and self.idle < IDLE_LOOKS:
             moments.add(self.now + interval)
         return min((moment for moment in moments if moment > self.now), default=None)
 
