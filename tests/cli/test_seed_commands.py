@@ -147,9 +147,14 @@ def world(lab: Lab) -> Iterator[World]:
     lab.apply(programme(application.port))
     made = World(lab, application)
     yield made
+    # Others use the same names: nothing of this programme is left to them.
+    for kind, name in (("sro", NAME), ("deployment", "analy-ticket-web"), ("service", "analy-ticket-web")):
+        lab.kubectl("delete", kind, name, "-n", NAMESPACE)
+    lab.kubectl("delete", "configmap", f"{NAME}-flags", "-n", NAMESPACE)
+    lab.kubectl("wait", "--for=delete", "job", "--all", "-n", NAMESPACE, "--timeout=60s")
+    execute(made.dsn, "DROP SCHEMA session_rollout CASCADE", "DROP TABLE user_sessions, users CASCADE")
     assert lab.operator is not None
     lab.operator.stop()
-    lab.kubectl("delete", "deployment", "analy-ticket-web", "-n", NAMESPACE)
 
 
 def _answers(application: Programme, query: str) -> bool:
