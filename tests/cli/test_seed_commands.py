@@ -306,23 +306,31 @@ def emergency_all(world: World, line: str) -> None:
 
 
 def restarted(world: World, line: str) -> None:
-    before = {pod["metadata"]["uid"] for pod in pods(world)}
+    before = pods(world)
     world.sro(line)
-    world.lab.until(lambda: pods(world) and not before & {pod["metadata"]["uid"] for pod in pods(world)}, 90, "other Pods")
+    other_pods(world, before)
 
 
-def pods(world: World) -> list[Object]:
-    return list(world.lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector="app=analy-ticket-web")["items"])
+def pods(world: World) -> set[str]:
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    return {pod["metadata"]["uid"] for pod in world.lab.kube.get(path, labelSelector="app=analy-ticket-web")["items"]}
+
+
+def other_pods(world: World, before: set[str]) -> None:
+    """Those of `before` still answer for a while: none of them, and then health."""
+    world.lab.until(lambda: pods(world) and not before & pods(world), 90, "other Pods")
+    world.lab.until(lambda: healthy(world), 60, "the application")
 
 
 def deploy_rollback(world: World, line: str) -> None:
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/analy-ticket-web"
     annotations = world.lab.kube.get(path)["spec"]["template"]["metadata"].get("annotations", {})
     assert "sessionrollout.dev/restarted-at" in annotations  # the second revision; the first has none
+    before = pods(world)
     world.sro(line)
     world.lab.until(lambda: world.status["workload"].get("undoneTime"), 30, "the undo")
     assert not world.lab.kube.get(path)["spec"]["template"]["metadata"].get("annotations", {})
-    world.lab.until(lambda: healthy(world), 60, "the application")
+    other_pods(world, before)
 
 
 def healthy(world: World) -> bool:
