@@ -118,8 +118,8 @@ class Courier(Protocol):
     def carry(self, rollout: SessionRollout, notices: tuple[Notice, ...], wake: Callable[[], None]) -> None:
         """Deliver these; what is on its way already is not taken twice."""
 
-    def delivered(self, notices: tuple[Notice, ...]) -> frozenset[str]:
-        """Ids of those that a sink has taken."""
+    def delivered(self, uid: str) -> frozenset[str]:
+        """Ids of a rollout's notices that a sink has taken; forgotten once they are carried no more."""
 
     def troubles(self) -> Mapping[str, str]:
         """By sink: why it takes nothing now."""

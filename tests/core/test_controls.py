@@ -171,6 +171,7 @@ def test_people_restart_and_undo_the_workload() -> None:
     refused = bare.ask("RestartWorkload")
     bare.run(10)
     assert bare.answers[refused] == (False, "`workload` is not in the spec: it names the Deployment")
+    assert bare.status.workload is None, "a wish that was refused is none"
 
 
 # --- notices

@@ -24,7 +24,8 @@ from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import IMAGE, Lab
 from lab.processes import free_port
-from session_rollout.core.recall import Record, records_in
+from session_rollout.cli import recent
+from session_rollout.core.recall import Record
 
 KEY = b"a signing key"
 ACTIONS = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
@@ -399,9 +400,7 @@ def records(lab: Lab, name: str) -> list[Record]:
     """Every record of a rollout, oldest first."""
     select = f"sessionrollout.dev/record-of={name}"
     slots = lab.kube.get("/api/v1/namespaces/default/configmaps", labelSelector=select)["items"]
-    slots.sort(key=lambda one: int(one["data"]["sequence"]))
-    entries = [{key: base64.b64decode(text) for key, text in one["binaryData"].items()} for one in slots]
-    return [record for one in entries for record in records_in(one)]
+    return recent.records(slots)
 
 
 def test_every_decision_is_recorded_and_can_be_made_again(operator: Lab) -> None:

@@ -9,7 +9,6 @@ Exit 0 only when everything it checked held; its figures are the last lines.
 """
 
 import argparse
-import base64
 import random
 import re
 import sys
@@ -33,7 +32,8 @@ from lab.programme import LEGACY_ROWS, NAME, NAMESPACE, Programme, example, ladd
 from lab.proofs import Proof
 from lab.recorder import Recorder, Status
 from lab.sessions import difference, run, value
-from session_rollout.core.recall import Record, records_in
+from session_rollout.cli import recent
+from session_rollout.core.recall import Record
 
 CHECK_INTERVAL = 1.0
 KILLS_WANTED, KILLS_MOST = 20, 30
@@ -428,9 +428,7 @@ def decisions(lab: Lab) -> list[Record]:
     """Every recorded decision about the programme, oldest first."""
     select = f"sessionrollout.dev/record-of={NAME}"
     slots = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps", labelSelector=select)["items"]
-    slots.sort(key=lambda one: int(one["data"]["sequence"]))
-    entries = [{key: base64.b64decode(text) for key, text in one["binaryData"].items()} for one in slots]
-    return [record for one in entries for record in records_in(one)]
+    return recent.records(slots)
 
 
 def _progress(wide: str) -> str:

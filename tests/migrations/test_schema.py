@@ -314,6 +314,7 @@ LOCKING = [
     "CREATE TABLE orders (id uuid PRIMARY KEY, user_id uuid REFERENCES users (id))",
     "ALTER TABLE user_sessions ADD COLUMN note text",
     "ALTER TABLE user_sessions ADD CONSTRAINT again FOREIGN KEY (user_id) REFERENCES users (id) NOT VALID",
+    "ALTER TABLE user_sessions ADD FOREIGN KEY (user_id) REFERENCES users (id) NOT VALID, ADD COLUMN note text",
     "ALTER TABLE user_sessions ADD CONSTRAINT positive CHECK (session_id <> '') NOT VALID",
     "ALTER TABLE user_sessions VALIDATE CONSTRAINT user_sessions_user_id_fkey",
     "ALTER TABLE user_sessions ALTER COLUMN session_id SET STATISTICS 500",

@@ -16,9 +16,10 @@ from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.flags import validate
 from session_rollout.api.action import Result
 from session_rollout.api.checks import Builtin, Gate, HttpCheck
-from session_rollout.api.quantities import bound, show, unit_of
+from session_rollout.api.quantities import show
 from session_rollout.api.reasons import MigrationState, Verdict
 from session_rollout.api.rollout import OnRollback, OnWorkload, SessionRollout
+from session_rollout.core.checks import held
 from session_rollout.core.flags import KEY, config_map_name
 from session_rollout.core.observed import Examined, Measurement
 from session_rollout.errors import RolloutError
@@ -226,10 +227,8 @@ def against(measured: Measurement, above: str | None, below: str | None, begun: 
     """A measurement held against at most one bound; without one, any number is fine."""
     if measured.value is None:
         return Examined(begun, measured.problem or Verdict.NO_DATA, measured.message)
-    text, word = (above, "above") if above is not None else (below, "below")
-    if text is None:
+    if above is None and below is None:
         return Examined(begun, Verdict.PASS, f"is {show(measured.value, '')}", value=show(measured.value, ""))
-    holds = measured.value > bound(text) if word == "above" else measured.value < bound(text)
-    shown = show(measured.value, unit_of(text))
+    holds, shown, bound_text = held(measured.value, above, below)
     verdict = Verdict.PASS if holds else Verdict.FAIL
-    return Examined(begun, verdict, f"{shown} is {'' if holds else 'not '}{word} {text}", value=shown, bound=f"{word} {text}")
+    return Examined(begun, verdict, f"{shown} is {'' if holds else 'not '}{bound_text}", value=shown, bound=bound_text)

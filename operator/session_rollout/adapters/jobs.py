@@ -39,40 +39,39 @@ def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[s
         raise SpecError(f"migration {job.migration} is not in the spec, or `database` is missing")
     labels = {LABEL: rollout.name, MIGRATION_LABEL: migration.name, OPERATION_LABEL: job.operation, **MANAGED}
     volumes = [_secret("dsn", database.secret_ref), *_data_volumes(database), *_sql_volumes(migration)]
+    pod = {
+        "serviceAccountName": profile.service_account,
+        "volumes": volumes,
+        "containers": [_container(rollout, migration, job, profile, volumes)],
+    }
+    # A Pod that is lost is replaced, and goes on where it was; one that says why it cannot go on is not.
+    rules = [
+        {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [1, 2]}},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+    ]
+    spec = {"backoffLimit": profile.retries, "podFailurePolicy": {"rules": rules}}
+    return _job(rollout, job.name, labels, pod, spec)
+
+
+def _job(
+    rollout: SessionRollout, name: str, labels: dict[str, str], pod: dict[str, Any], spec: dict[str, Any]
+) -> dict[str, Any]:
+    """A Job that belongs to a rollout and whose Pod may do nothing but its work."""
+    confined = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
-            "name": job.name,
+            "name": name,
             "namespace": rollout.namespace,
             "labels": labels,
             "ownerReferences": [owner_of(rollout)],
         },
-        "spec": {
-            # A Pod that is lost is replaced, and goes on where it was; one that says why it cannot go on is not.
-            "backoffLimit": profile.retries,
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [1, 2]}},
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
-                ]
-            },
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "restartPolicy": "Never",
-                    "serviceAccountName": profile.service_account,
-                    "automountServiceAccountToken": False,
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": 10001,
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                    "volumes": volumes,
-                    "containers": [_container(rollout, migration, job, profile, volumes)],
-                },
-            },
-        },
+        "spec": {**spec, "template": {"metadata": {"labels": labels}, "spec": {**confined, **pod}}},
     }
 
 
@@ -156,29 +155,12 @@ def check_body(rollout: SessionRollout, check: StartCheck, profile: CheckProfile
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-    pod = {
-        "restartPolicy": "Never",
-        "serviceAccountName": profile.service_account,
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
+    spec = {
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": max(round(duration(profile.timeout).total_seconds()), 1),
+        "ttlSecondsAfterFinished": SECONDS_KEPT,
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": check.name,
-            "namespace": rollout.namespace,
-            "labels": labels,
-            "ownerReferences": [owner_of(rollout)],
-        },
-        "spec": {
-            "backoffLimit": 0,
-            "activeDeadlineSeconds": max(round(duration(profile.timeout).total_seconds()), 1),
-            "ttlSecondsAfterFinished": SECONDS_KEPT,
-            "template": {"metadata": {"labels": labels}, "spec": pod},
-        },
-    }
+    return _job(rollout, check.name, labels, {"serviceAccountName": profile.service_account, "containers": [container]}, spec)
 
 
 class KubernetesJobs:

@@ -116,7 +116,6 @@ class Kubectl:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "KUBECTL_COMMAND_HEADERS": "false"},
             )
         except OSError as error:
             raise KubectlFailed(Kind.CONFIGURATION, f"kubectl cannot be started ({program}): {error.strerror}") from error

@@ -14,15 +14,13 @@ from typing import Any, Final
 
 from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, NotFound, owner_of
 from session_rollout.adapters.flags import MANAGED
-from session_rollout.api import GROUP
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.recall import Record, line_of
-from session_rollout.core.slots import BASE, SEQUENCE, SLOTS, config_map_name, entry_name, pack, unpack
+from session_rollout.core.slots import BASE, RECORD_LABEL, SEQUENCE, SLOTS, config_map_name, entry_name, pack, unpack
 from session_rollout.errors import Conflict, RolloutError
 
 log = logging.getLogger(__name__)
-RECORD_LABEL: Final = f"{GROUP}/record-of"
 SLOT_BYTES: Final = 48 * 1024
 WAITING_LENGTH: Final = 64  # decisions that wait to be written
 

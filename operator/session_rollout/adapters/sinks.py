@@ -34,7 +34,7 @@ WORKERS: Final = 4
 COMMANDS: Final[Mapping[EventReason, str]] = {
     EventReason.APPROVAL_NEEDED: "approve",
     EventReason.PAUSED: "resume",
-    EventReason.FLAGS_DISABLED: "flags status",
+    EventReason.FLAGS_DISABLED: "flags status --in",
 }
 
 
@@ -118,10 +118,9 @@ class SinkCourier:
             if line.letters and (line.worker is None or line.worker.done()):
                 line.worker = asyncio.create_task(self._work(notice.sink, line))
 
-    def delivered(self, notices: tuple[Notice, ...]) -> frozenset[str]:
+    def delivered(self, uid: str) -> frozenset[str]:
         """See `Courier.delivered`."""
-        known = set().union(*self._delivered.values())
-        return frozenset(one.id for one in notices if one.id in known)
+        return frozenset(self._delivered.get(uid, ()))
 
     def troubles(self) -> Mapping[str, str]:
         """See `Courier.troubles`."""

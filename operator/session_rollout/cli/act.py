@@ -10,11 +10,11 @@ from typing import Any, Final
 import click
 
 from session_rollout.adapters.kubectl import ACTIONS, ROLLOUTS, Kubectl
+from session_rollout.api import API_VERSION
 from session_rollout.cli.command import Command, Exit, Failure, emit, output, refusal, wrong
 from session_rollout.cli.look import NAME, pass_kubectl, the_only
 
 POLL_SECONDS: Final = 0.2
-API_VERSION: Final = "sessionrollout.dev/v1alpha1"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ import click
 from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
 from session_rollout.cli.act import Wish, confirm, done, send, wish
 from session_rollout.cli.command import Group, emit, output, refusal, wrong
-from session_rollout.cli.look import pass_kubectl, the_only
+from session_rollout.cli.look import ROLLOUT, moment_of, pass_kubectl, the_only
 
 INSPECT_SECONDS: Final = 300
 MIGRATION = click.argument("migration", required=False)
-ROLLOUT = click.option("--in", "name", metavar="NAME", help="The rollout (default: the only one in the namespace).")
 
 
 @click.group("migrations", cls=Group)
@@ -232,8 +231,6 @@ def sessions_restore(
     asked: Wish,
 ) -> None:
     """Bring rows back from a snapshot; what users have written since is kept."""
-    from session_rollout.cli.look import moment_of
-
     name = the_only(kubectl, name)
     raw = kubectl.get(ROLLOUTS, name).json()
     chosen = _chosen(raw, migration, rows=True)

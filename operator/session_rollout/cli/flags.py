@@ -15,12 +15,11 @@ import click
 from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
 from session_rollout.cli.act import Wish, confirm, current, done, place, send, unmet, wish
 from session_rollout.cli.command import Group, emit, output, refusal, wrong
-from session_rollout.cli.look import pass_kubectl, rollout_of, terminal, the_only
-from session_rollout.core.programme import Rung, percent_text, rungs
+from session_rollout.cli.look import ROLLOUT, pass_kubectl, rollout_of, terminal, the_only
+from session_rollout.core.flags import KEY, PROBE, audiences, config_map_name, with_dependents
+from session_rollout.core.programme import Rung, audience_text, percent_text, rungs
 
-KEY: Final = "flags.flagd.json"
 NOBODY: Final[Mapping[str, Any]] = {"groups": [], "overridesOn": [], "overridesOff": []}  # in no group, without overrides
-ROLLOUT = click.option("--in", "name", metavar="NAME", help="The rollout (default: the only one in the namespace).")
 
 
 @click.group("flags", cls=Group)
@@ -30,7 +29,7 @@ def flags() -> None:
 
 def document(kubectl: Kubectl, raw: Mapping[str, Any]) -> str:
     """The published flag document. Raises Failure when there is none."""
-    name = raw.get("status", {}).get("flags", {}).get("configMap") or f"{raw['spec']['flagSet']}-flags"
+    name = raw.get("status", {}).get("flags", {}).get("configMap") or config_map_name(raw["spec"]["flagSet"])
     text = kubectl.get("configmaps", name).json().get("data", {}).get(KEY)
     if text is None:
         raise refusal(f"ConfigMap {name} has no key {KEY}")
@@ -54,11 +53,9 @@ def _feature(raw: Mapping[str, Any], feature: str) -> None:
 @pass_kubectl
 def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     """Show every flag: who has it now, in which phase it is, and whether it is off in an emergency."""
-    from session_rollout.core.flags import audiences, with_dependents
-
     raw = kubectl.get(ROLLOUTS, the_only(kubectl, name)).json()
     rollout = rollout_of(raw)
-    disabled = with_dependents(rollout.spec, {one.feature: one.reason for one in rollout.status.flags.disabled})
+    disabled = _disabled(rollout)
     reached = audiences(rollout.spec, rollout.status)
     phases = {feature: phase.name for phase in rollout.spec.phases for feature in phase.features}
     rows = [
@@ -77,6 +74,11 @@ def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     _table(rows)
 
 
+def _disabled(rollout: Any) -> dict[str, str]:
+    """What is off in an emergency, with all that depends on it, each with its reason."""
+    return with_dependents(rollout.spec, {one.feature: one.reason for one in rollout.status.flags.disabled})
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
@@ -85,7 +87,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> None:
     for title in ("FEATURE", "WHO", "PHASE", "EMERGENCY"):
         table.add_column(title, overflow="fold")
     for row in rows:
-        who = "off for everybody" if row["disabled"] else f"{row['percent']}%" + "".join(f"+{one}" for one in row["groups"])
+        who = "off for everybody" if row["disabled"] else audience_text(row["percent"], row["groups"])
         style = "bold red" if row["disabled"] else "dim" if who == "0%" else ""
         table.add_row(row["feature"], Text(who, style), row["phase"], row["disabled"])
     terminal().print(table)
@@ -128,7 +130,7 @@ class Reader:
     def __init__(self, published: Mapping[str, Any], flag_set: str) -> None:
         from openfeature.contrib.tools.flagd.core import FlagdCore
 
-        self._flags = {name: flag for name, flag in published["flags"].items() if not name.startswith("sessionrollout-")}
+        self._flags = {name: flag for name, flag in published["flags"].items() if name != PROBE}
         self._flag_set = flag_set
         self._core = FlagdCore()
         self._core.set_flags(json.dumps(published))
@@ -202,10 +204,8 @@ def verify(kubectl: Kubectl, *, users: int, name: str | None) -> None:
 
 
 def _compare(rollout: Any, counts: Mapping[str, int], users: int) -> None:
-    from session_rollout.core.flags import audiences, with_dependents
-
     reached = audiences(rollout.spec, rollout.status)
-    disabled = with_dependents(rollout.spec, {one.feature: one.reason for one in rollout.status.flags.disabled})
+    disabled = _disabled(rollout)
     for feature, audience in reached.items():
         wanted = Decimal(0) if feature in disabled else audience.percent
         share = 100 * counts[feature] / users
@@ -258,7 +258,7 @@ def _reach(
     phase = next(one for one in rollout.spec.phases if feature in one.features)
     record = next((one for one in rollout.status.phases if one.name == phase.name), None)
     if record is not None and record.features and _has(record.percent, record.groups, group, percent):
-        click.echo(f"{feature} is at {record.percent}%{''.join(f'+{one}' for one in record.groups)} already: {what} has it")
+        click.echo(f"{feature} is at {audience_text(record.percent, record.groups)} already: {what} has it")
         return
     here = current(raw)
     if here.get("phase") != phase.name or here.get("stage") != "Step":
@@ -266,7 +266,7 @@ def _reach(
         raise refusal(f"{feature} belongs to phase {phase.name}, and {where}: its features move when their phase runs")
     following = _following(rungs(phase), here)
     if following is None or not _has(percent_text(following.percent), following.groups, group, percent):
-        ladder = ", ".join(f"{percent_text(one.percent)}%{''.join(f'+{each}' for each in one.groups)}" for one in rungs(phase))
+        ladder = ", ".join(audience_text(percent_text(one.percent), one.groups) for one in rungs(phase))
         step = f"the next is {percent_text(following.percent)}%" if following else "this is the last"
         raise refusal(
             f"no step of {phase.name} leads to {what} from here: its steps are {ladder}, {step}; `promote` goes one on"
@@ -275,7 +275,7 @@ def _reach(
         raise wrong("--reason is missing: going on now overrides the checks of the running step")
     others = [one for one in phase.features if one != feature]
     lines = [
-        f"Goes to {percent_text(following.percent)}%{''.join(f'+{one}' for one in following.groups)} of {phase.name} now;"
+        f"Goes to {audience_text(percent_text(following.percent), following.groups)} of {phase.name} now;"
         f" with {feature} go {', '.join(others) or 'no others'}.",
         "It overrides:",
         *unmet(raw),
@@ -301,9 +301,7 @@ def _following(ladder: Sequence[Rung], here: Mapping[str, Any]) -> Rung | None:
 @pass_kubectl
 def emergency_disable(kubectl: Kubectl, features: tuple[str, ...], *, everything: bool, name: str | None, asked: Wish) -> None:
     """Switch features off for everybody, now: groups, percentages and overrides do not count until restore."""
-    if everything == bool(features):
-        raise wrong("give either FEATURES or --all")
-    _switch(kubectl, name, "EmergencyDisable", features, asked)
+    _switch(kubectl, name, "EmergencyDisable", features, asked, everything=everything)
 
 
 @flags.command("restore")
@@ -314,13 +312,15 @@ def emergency_disable(kubectl: Kubectl, features: tuple[str, ...], *, everything
 @pass_kubectl
 def restore(kubectl: Kubectl, features: tuple[str, ...], *, everything: bool, name: str | None, asked: Wish) -> None:
     """Lift an emergency: features are as the rollout says again."""
+    _switch(kubectl, name, "Restore", features, asked, everything=everything)
+
+
+def _switch(
+    kubectl: Kubectl, name: str | None, action: str, features: tuple[str, ...], asked: Wish, *, everything: bool
+) -> None:
+    """No question is asked: in an emergency nobody wants one."""
     if everything == bool(features):
         raise wrong("give either FEATURES or --all")
-    _switch(kubectl, name, "Restore", features, asked)
-
-
-def _switch(kubectl: Kubectl, name: str | None, action: str, features: tuple[str, ...], asked: Wish) -> None:
-    """No question is asked: in an emergency nobody wants one."""
     name = the_only(kubectl, name)
     raw = kubectl.get(ROLLOUTS, name).json()
     for feature in features:

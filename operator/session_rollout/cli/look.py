@@ -25,6 +25,9 @@ def _names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]
 
 
 NAME = click.argument("name", required=False, shell_complete=_names)
+ROLLOUT = click.option(
+    "--in", "name", metavar="NAME", shell_complete=_names, help="The rollout (default: the only one in the namespace)."
+)
 pass_kubectl = click.pass_obj
 
 
@@ -61,23 +64,25 @@ def status(kubectl: Kubectl, name: str | None, *, watch: bool, form: str | None)
 
     Phases with their steps, checks with value, trend, bound and baseline, migrations with their progress, flags.
     """
-    from session_rollout.cli import recent
-
-    name = the_only(kubectl, name)
-    asked, kept = kubectl.get(ROLLOUTS, name), recent.ask(kubectl, name)
     if watch and form:
         raise wrong("--watch draws a picture, and --output prints data: give one of them")
+    name = the_only(kubectl, name)
     if form:
-        emit(asked.json(), form)
-        return
-    from session_rollout.cli.tree import draw
+        emit(kubectl.get(ROLLOUTS, name).json(), form)
+    elif watch:
+        _watch(kubectl, name, terminal())
+    else:
+        _draw_once(kubectl, name)
+
+
+def _draw_once(kubectl: Kubectl, name: str) -> None:
+    from session_rollout.cli import recent
+
+    asked, kept = kubectl.get(ROLLOUTS, name), recent.ask(kubectl, name)
+    from session_rollout.cli.tree import draw  # while kubectl asks
 
     raw = asked.json()
-    console = terminal()
-    if not watch:
-        console.print(draw(rollout_of(raw), datetime.now(UTC), trends_of(kept)))
-        return
-    _watch(kubectl, name, console)
+    terminal().print(draw(rollout_of(raw), datetime.now(UTC), trends_of(kept)))
 
 
 def terminal() -> Any:

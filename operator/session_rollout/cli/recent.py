@@ -7,18 +7,17 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from session_rollout.adapters.kubectl import Answer, Kubectl
-from session_rollout.core.slots import SEQUENCE, lines_in
+from session_rollout.core.slots import RECORD_LABEL, SEQUENCE, lines_in
 
 if TYPE_CHECKING:
     from session_rollout.core.recall import Record
 
-LABEL: Final = "sessionrollout.dev/record-of"
 VALUES: Final = 12
 
 
 def ask(kubectl: Kubectl, name: str) -> Answer:
     """Begin to fetch the records of a rollout."""
-    return kubectl.list("configmaps", "-l", f"{LABEL}={name}")
+    return kubectl.list("configmaps", "-l", f"{RECORD_LABEL}={name}")
 
 
 def _entries(slot: dict[str, Any]) -> dict[str, bytes]:

@@ -11,13 +11,11 @@ import click
 from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
 from session_rollout.cli.act import Wish, send
 from session_rollout.cli.command import Command
-from session_rollout.cli.examine import EXAMINE_SECONDS
+from session_rollout.cli.examine import EXAMINE_SECONDS, MARKS
 from session_rollout.cli.look import NAME, pass_kubectl, rollout_of, the_only
 
 if TYPE_CHECKING:
     from session_rollout.core.recall import Record
-
-MARKS: Final[Mapping[str, str]] = {"Pass": "✔", "Fail": "✖"}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from session_rollout.api.quantities import spell
 from session_rollout.api.reasons import DecisionAction, MigrationState, Outcome, PhaseState, Stage, Verdict
 from session_rollout.api.rollout import Phase, SessionRollout
 from session_rollout.api.status import CheckRecord, Current, MigrationRecord, PhaseRecord
-from session_rollout.core.programme import Rung, percent_text, rungs
+from session_rollout.core.programme import Rung, audience_text, percent_text, rungs
 
 Trends = Mapping[str, Sequence[Decimal]]  # by name of the metric, oldest first
 
@@ -45,7 +45,7 @@ _ACTION_STYLES: Final = {
     DecisionAction.PAUSE: "bold yellow",
     DecisionAction.WAIT: "yellow",
 }
-DECIDED_WELL: Final = {Outcome.PROMOTED: "bold green"}
+_OUTCOME_STYLES: Final = {Outcome.PROMOTED: "bold green"}
 
 
 def draw(rollout: SessionRollout, now: datetime, trends: Trends | None = None) -> RenderableType:
@@ -57,7 +57,7 @@ def _head(rollout: SessionRollout) -> Text:
     current, spec = rollout.status.current, rollout.spec
     head = Text.assemble((rollout.name, "bold"), f" in {rollout.namespace}")
     if rollout.status.outcome:
-        head.append(f"  {rollout.status.outcome}", DECIDED_WELL.get(rollout.status.outcome, "bold red"))
+        head.append(f"  {rollout.status.outcome}", _OUTCOME_STYLES.get(rollout.status.outcome, "bold red"))
     elif current.phase:
         head.append(f"  phase {current.phase_index} of {len(spec.phases)}")
         head.append(f", {_place(current, spec.phases)}")
@@ -71,13 +71,8 @@ def _head(rollout: SessionRollout) -> Text:
 def _place(current: Current, phases: Sequence[Phase]) -> str:
     phase = next((one for one in phases if one.name == current.phase), None)
     if current.stage is Stage.STEP and phase is not None:
-        return f"step {current.step} of {len(phase.steps)}, {audience(current.percent, current.groups)}"
+        return f"step {current.step} of {len(phase.steps)}, {audience_text(current.percent, current.groups)}"
     return str(current.stage)
-
-
-def audience(percent: str, groups: Sequence[str]) -> str:
-    """`20%+beta`."""
-    return f"{percent}%" + "".join(f"+{group}" for group in groups)
 
 
 def _why(rollout: SessionRollout, now: datetime) -> list[Text]:
@@ -120,7 +115,7 @@ def _tree(rollout: SessionRollout, now: datetime, trends: Trends) -> Tree:
 
 
 def _add_phase(tree: Tree, rollout: SessionRollout, phase: Phase, record: PhaseRecord, now: datetime, trends: Trends) -> None:
-    reached = f"  {audience(record.percent, record.groups)}" if record.state is not PhaseState.PENDING else ""
+    reached = f"  {audience_text(record.percent, record.groups)}" if record.state is not PhaseState.PENDING else ""
     times = _times(record)
     branch = tree.add(_line(_PHASE_MARKS[record.state], (phase.name, "bold"), reached, (times, "dim")))
     here = rollout.status.current.phase == phase.name
@@ -151,7 +146,7 @@ def _step(current: Current, rung: Rung, now: datetime) -> Text:
         HERE if here == there and current.stage is Stage.STEP else DONE if after or (current.step and here < there) else AHEAD
     )
     number = f"{rung.step}.{rung.increment}" if rung.increment else f"{rung.step}"
-    words = f"step {number:<4} {audience(percent_text(rung.percent), rung.groups):<20} {spell(rung.hold)}"
+    words = f"step {number:<4} {audience_text(percent_text(rung.percent), rung.groups):<20} {spell(rung.hold)}"
     if rung.approval and rung.last_of_step:
         words += ", approved" if mark is HERE and current.approved_by else ", needs an approval"
     if mark is HERE:

@@ -9,7 +9,7 @@ import click
 from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl, KubectlFailed
 from session_rollout.adapters.kubectl import Kind as Failed
 from session_rollout.cli.command import Command, emit, refusal, wrong
-from session_rollout.cli.look import pass_kubectl
+from session_rollout.cli.look import pass_kubectl, rollout_of
 
 if TYPE_CHECKING:
     from session_rollout.cli.documents import Document
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 ANY_FILE: Final = click.Path(allow_dash=True)  # for completion; what cannot be read is said when it is read
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE...", type=ANY_FILE)
-DAY_STEPS: Final = (5, 20, 50, 100)
 
 
 # --- validate
@@ -88,20 +87,24 @@ def _finding(document: "Document", problem: "Problem", severity: str) -> dict[st
     }
 
 
-def the_rollout(file: str) -> tuple[str, Any]:
-    """Name and spec of the one SessionRollout of a file. Raises Failure when it is not valid or not alone."""
+def the_rollout(file: str) -> tuple["Document", Any, tuple["Document", ...]]:
+    """The one SessionRollout of a file, its spec, and all that the file holds.
+
+    Raises Failure when it is not valid or not alone.
+    """
     from session_rollout.api.rollout import RolloutSpec
     from session_rollout.cli.documents import read
     from session_rollout.cli.validation import check
 
-    found = [one for one in read(file) if one.kind == "SessionRollout"]
+    documents = read(file)
+    found = [one for one in documents if one.kind == "SessionRollout"]
     if len(found) != 1:
         raise refusal(f"{file} holds {len(found)} SessionRollouts; one is needed")
     [document] = found
     if problems := check(document.data):
         place = document.place(problems[0].path)
         raise refusal(f"{file}:{place.line}:{place.column}: {problems[0]} (`validate` shows all)")
-    return document.name, RolloutSpec.model_validate(document.data["spec"])
+    return document, RolloutSpec.model_validate(document.data["spec"]), documents
 
 
 # --- diff
@@ -116,11 +119,10 @@ def diff(kubectl: Kubectl, file: str) -> None:
 
     import yaml
 
-    from session_rollout.cli.documents import read
     from session_rollout.cli.validation import completed
 
-    name, spec = the_rollout(file)
-    [document] = [one for one in read(file) if one.kind == "SessionRollout"]
+    document, spec, _ = the_rollout(file)
+    name = document.name
     namespace = document.data["metadata"].get("namespace")
     cluster = Kubectl((*kubectl.flags, f"--namespace={namespace}")) if namespace else kubectl
     try:
@@ -144,9 +146,8 @@ def diff(kubectl: Kubectl, file: str) -> None:
     raise refusal(f"{name} differs from {file}")
 
 
-def _consequence(running: Mapping[str, Any], spec: Any) -> str:
+def _consequence(running: dict[str, Any], spec: Any) -> str:
     """What the new generation would do: go on where it is, or stall with a reason."""
-    from session_rollout.api.wire import rollout_of
     from session_rollout.core.generation import conflict
 
     rollout = rollout_of(running)
@@ -184,14 +185,14 @@ def rehearse(file: str, *, form: str, **told: Any) -> None:
     Exit code 1 when it does not end in Promoted.
     """
     from session_rollout.cli import timeline
-    from session_rollout.cli.documents import read
     from session_rollout.cli.locking import lock_lines
     from session_rollout.cli.rehearsal import rehearse as play
     from session_rollout.cli.scenario import scenario_of
 
-    name, spec = the_rollout(file)
+    document, spec, documents = the_rollout(file)
+    name = document.name
     result = play(spec, scenario_of(spec, **told), name)
-    locks = lock_lines(spec, read(file) if file != "-" else ())
+    locks = lock_lines(spec, documents)
     match form:
         case "json":
             emit(timeline.as_data(result, locks), "json")

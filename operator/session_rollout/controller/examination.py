@@ -5,7 +5,6 @@ or ended. An examination that a crash cut short is made again.
 """
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Final
@@ -15,14 +14,13 @@ from session_rollout.api.checks import Gate
 from session_rollout.api.reasons import ActionType, Operation, Verdict
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import JobState, StartCheck
-from session_rollout.core.plan import PREFLIGHT, VERIFICATION
+from session_rollout.core.plan import PREFLIGHT, VERIFICATION, job_name
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Clock, Examiner, JobRunner, Key, RolloutStore
 
 log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.5
 LONGEST_SECONDS: Final = 900.0
-JOB_NAME_LENGTH: Final = 63
 
 
 class Refused(Exception):
@@ -103,7 +101,7 @@ class Examinations:
         return Result(name=gate.name, verdict=seen.verdict, value=seen.value, bound=seen.bound, message=seen.message[:512])
 
     async def _job(self, action: SessionRolloutAction, rollout: SessionRollout, gate: Gate, profile: str) -> Result:
-        name = _job_name(rollout, gate.name, action.uid)
+        name = job_name(rollout, gate.name, f"{gate.name}/{action.uid}")
         await self._jobs.start_check(rollout, StartCheck(name, profile))
         succeeded, message = await self._wait(rollout, name)
         verdict = Verdict.PASS if succeeded else Verdict.FAIL
@@ -124,7 +122,7 @@ class Examinations:
         known = [one.name for one in rollout.spec.migrations]
         if migration not in known:
             raise Refused(f"`migration` names {migration}, which is none of the spec; allowed are {', '.join(known) or 'none'}")
-        name = _job_name(rollout, f"{migration}-{operation}", action.uid)
+        name = job_name(rollout, migration, f"{migration}-{operation}/{action.uid}", kind=operation)
         await self._jobs.inspect(rollout, name, migration, operation)
         succeeded, message = await self._wait(rollout, name)
         output = await self._jobs.words(rollout, name)
@@ -152,8 +150,3 @@ def _summary(results: tuple[Result, ...]) -> str:
     bad = [one for one in results if one.verdict is not Verdict.PASS]
     text = f"{len(results) - len(bad)} of {len(results)} pass"
     return (text + "".join(f"; {one.name} {one.message}" for one in bad))[:512]
-
-
-def _job_name(rollout: SessionRollout, what: str, uid: str) -> str:
-    tail = f"-{hashlib.sha256(f'{rollout.uid}/{what}/{uid}'.encode()).hexdigest()[:10]}"
-    return f"{rollout.name}-{what}"[: JOB_NAME_LENGTH - len(tail)].rstrip("-") + tail

@@ -85,6 +85,7 @@ class Stuck:
     effect: Effect
     generation: int
     time: datetime
+    why: str
 
 
 @dataclass
@@ -97,10 +98,14 @@ class Watched:
     last_look: datetime | None = None
     last_record: datetime | None = None
     failures: int = 0
-    stuck: Stuck | None = None
-    trouble: str = ""  # why the last effect could not be done and will not be before somebody acts
+    stuck: Stuck | None = None  # the last effect that could not be done and will not be before somebody acts
     due: float = 0.0  # monotonic seconds by which the next look should have happened
     nudged: bool = False
+
+    @property
+    def trouble(self) -> str:
+        """Why an effect could not be done; goes into status with the next look."""
+        return self.stuck.why if self.stuck is not None else ""
 
     def nudge(self) -> None:
         """Wake in a moment; what comes until then is seen in the same look."""
@@ -204,7 +209,7 @@ class Controller:
             workload=problem,
             revisions=revisions,
             gates=ports.examiner.look(rollout, gates, max_age, watched.nudge) if gates else {},
-            delivered=ports.courier.delivered(outbox) if outbox else frozenset(),
+            delivered=ports.courier.delivered(rollout.uid) if outbox else frozenset(),
             undeliverable=ports.courier.troubles() if rollout.spec.notifications else {},
             problems=(
                 *ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
@@ -240,32 +245,28 @@ class Controller:
 
     async def _apply(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> bool:
         """Do the effects, flags first; whether something changed that is worth another look at once."""
-        again, trouble = False, ""
+        again, before, now = False, watched.trouble, self._ports.clock.now()
         first = [effect for effect in decision.effects if isinstance(effect, Publish)]
         rest: list[Effect] = [effect for effect in decision.effects if not isinstance(effect, Publish)]
-        if (stuck := self._stuck(rollout, watched, decision)) is not None:
-            if self._ports.clock.now() - stuck.time < RESYNC:
-                trouble = watched.trouble
-            else:
-                rest.append(stuck.effect)
+        stuck = self._still_stuck(rollout, watched, decision)
+        if stuck is not None and now - stuck.time >= RESYNC:
+            rest.append(stuck.effect)
+            stuck = None
         for effect in (*first, *rest):
             try:
                 again |= await self._do(rollout, watched, effect)
-            except SpecError as error:  # goes into status with the next look
-                again, trouble = again or watched.trouble != str(error), str(error)
-                watched.stuck = Stuck(effect, rollout.generation, self._ports.clock.now())
-        watched.trouble = trouble
-        return again
+            except SpecError as error:
+                stuck = Stuck(effect, rollout.generation, now, str(error))
+        watched.stuck = stuck
+        return again or watched.trouble not in {"", before}
 
-    def _stuck(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> Stuck | None:
+    def _still_stuck(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> Stuck | None:
         """What could not be done and is not asked for now, because it keeps the rollout from going on: it is tried now and then.
 
         Another spec or a rollback asks for something else.
         """
         stuck, stage = watched.stuck, decision.status.current.stage
-        gone = (
-            stuck is None or not watched.trouble or stuck.generation != rollout.generation or stuck.effect in decision.effects
-        )
+        gone = stuck is None or stuck.generation != rollout.generation or stuck.effect in decision.effects
         return None if gone or stage in {Stage.ROLLING_BACK, Stage.ENDED} else stuck
 
     async def _do(self, rollout: SessionRollout, watched: Watched, effect: Effect) -> bool:

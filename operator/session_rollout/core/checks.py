@@ -106,12 +106,16 @@ def _no_number(question: Question) -> Finding | None:
 def _against_bound(question: Question) -> Finding | None:
     if question.above is None and question.below is None:
         return None
-    text, word = (question.above, "above") if question.above is not None else (question.below, "below")
+    holds, shown, bound_text = held(_value(question), question.above, question.below)
+    return _finding(question, holds=holds, shown=shown, bound_text=bound_text, sentence=f"{shown} {{}} {bound_text}")
+
+
+def held(value: Decimal, above: str | None, below: str | None) -> tuple[bool, str, str]:
+    """Whether a value keeps the one bound that is given; the value in the bound's unit, and the bound in words."""
+    text, word = (above, "above") if above is not None else (below, "below")
     assert text is not None
-    value, limit = _value(question), bound(text)
-    holds = value > limit if word == "above" else value < limit
-    shown = show(value, unit_of(text))
-    return _finding(question, holds=holds, shown=shown, bound_text=f"{word} {text}", sentence=f"{shown} {{}} {word} {text}")
+    holds = value > bound(text) if word == "above" else value < bound(text)
+    return holds, show(value, unit_of(text)), f"{word} {text}"
 
 
 def _against_baseline(question: Question) -> Finding | None:

@@ -19,6 +19,7 @@ from session_rollout.core.hear import hear
 from session_rollout.core.judge import GUARD, breached, judge, next_breach, run_clock
 from session_rollout.core.observed import Decision, Observed, Publish
 from session_rollout.core.plan import JUDGED_STAGES, gates_now, needs_revisions
+from session_rollout.core.programme import audience_text
 from session_rollout.core.report import fit, report
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.stages import HANDLERS
@@ -65,8 +66,8 @@ def _confirm(draft: Draft) -> None:
         return
     draft.move(published_time=draft.now)
     if current.stage is Stage.STEP:
-        groups = "".join(f"+{group}" for group in current.groups)
-        draft.tell(EventReason.STEP_PUBLISHED, f"{current.percent}%{groups} is published, revision {flags.revision}")
+        audience = audience_text(current.percent, current.groups)
+        draft.tell(EventReason.STEP_PUBLISHED, f"{audience} is published, revision {flags.revision}")
 
 
 def _problems(draft: Draft) -> tuple[str, ...]:

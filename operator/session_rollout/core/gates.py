@@ -4,20 +4,16 @@ A metric is judged like a criterion; a Job is started once for each time its sta
 action left; HTTP requests and built-in checks come examined from outside. Their results stay in `status.checks`.
 """
 
-import hashlib
 from datetime import datetime
-from typing import Final
 
 from session_rollout.api.checks import Gate
-from session_rollout.api.reasons import EventReason, Outcome, Verdict
+from session_rollout.api.reasons import EventReason, Verdict
 from session_rollout.api.status import CheckRecord
 from session_rollout.core.checks import Finding
 from session_rollout.core.draft import Draft
 from session_rollout.core.judge import MESSAGE_LENGTH, after_range, judge_check, keep
 from session_rollout.core.observed import JobState, StartCheck
-from session_rollout.core.plan import AFTER_ROLLBACK
-
-JOB_NAME_LENGTH: Final = 63
+from session_rollout.core.plan import AFTER_ROLLBACK, gates_now, job_name
 
 
 def judge_gates(draft: Draft, gates: tuple[Gate, ...], kind: str) -> tuple[CheckRecord, ...]:
@@ -81,11 +77,10 @@ def _judge_job(draft: Draft, gate: Gate, kind: str) -> None:
 
 
 def _job_name(draft: Draft, record: CheckRecord) -> str:
-    """`<rollout>-<check>-<hash>`: another one for each time the stage is entered and for each attempt."""
-    rollout, since = draft.observed.rollout, draft.current.since
-    identity = f"{rollout.uid}/{record.kind}/{record.name}/{since and since.isoformat()}/{record.attempt}"
-    tail = f"-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
-    return f"{rollout.name}-{record.name}"[: JOB_NAME_LENGTH - len(tail)].rstrip("-") + tail
+    """Another one for each time the stage is entered and for each attempt."""
+    since = draft.current.since
+    identity = f"{record.kind}/{record.name}/{since and since.isoformat()}/{record.attempt}"
+    return job_name(draft.observed.rollout, record.name, identity)
 
 
 def retry_checks(draft: Draft) -> bool:
@@ -98,10 +93,8 @@ def retry_checks(draft: Draft) -> bool:
 
 def verify_rollback(draft: Draft) -> None:
     """Judge what must hold after a rollback; it has ended already, and waits for none of this."""
-    gates = draft.spec.rollback.verification
-    if draft.status.outcome not in {Outcome.ROLLED_BACK, Outcome.ABORTED} or not gates:
-        return
-    if all(draft.check(AFTER_ROLLBACK, gate.name).verdict is Verdict.PASS for gate in gates):
+    _, gates = gates_now(draft.rollout)
+    if not gates:
         return
     records = judge_gates(draft, gates, AFTER_ROLLBACK)
     if all(record.verdict is Verdict.PASS for record in records):

@@ -192,8 +192,9 @@ def _migrate_down(draft: Draft, request: SessionRolloutAction) -> str:
 
 
 def _restart(draft: Draft, _: SessionRolloutAction) -> str:
+    name = _workload(draft)
     workload.ask_restart(draft)
-    return f"Pods of {_workload(draft)} are replaced"
+    return f"Pods of {name} are replaced"
 
 
 def _undo(draft: Draft, _: SessionRolloutAction) -> str:

@@ -16,9 +16,8 @@ from session_rollout.api.rollout import Migration
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core.draft import Draft, Ruling
 from session_rollout.core.observed import JobObservation, JobState, StartJob, SuspendJob
-from session_rollout.core.plan import RUNNING
+from session_rollout.core.plan import RUNNING, job_name
 
-JOB_NAME_LENGTH = 63
 PROGRESS_AGE: Final = timedelta(seconds=5)
 BACKUP_KEPT: Final = timedelta(days=7)  # after the bake
 # These are asked for by a person or by time, and no stage waits for them.
@@ -27,13 +26,10 @@ DRIVEN: Final = BESIDE | {Operation.BACKUP, Operation.DOWN}  # a person may ask 
 REPEATED: Final = BESIDE | {Operation.BACKUP}
 
 
-def job_name(draft: Draft, record: MigrationRecord) -> str:
-    """`<rollout>-<migration>-<operation>-<hash of uid, migration source and attempt>`, at most 63 characters."""
-    rollout = draft.observed.rollout
-    identity = f"{rollout.uid}/{record.name}/{source_of(draft, record.name)}/{record.operation}/{record.attempt}"
-    tail = f"-{record.operation}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
-    head = f"{rollout.name}-{record.name}"[: JOB_NAME_LENGTH - len(tail)].rstrip("-")
-    return head + tail
+def _job_name(draft: Draft, record: MigrationRecord) -> str:
+    """Another one for each source, operation and attempt."""
+    identity = f"{record.name}/{source_of(draft, record.name)}/{record.operation}/{record.attempt}"
+    return job_name(draft.observed.rollout, record.name, identity, kind=record.operation)
 
 
 def _declared(draft: Draft, name: str) -> Migration:
@@ -269,7 +265,7 @@ def begin(draft: Draft, record: MigrationRecord, operation: Operation, *argument
             "message": "",
         }
     )
-    fresh = fresh.model_copy(update={"job": job_name(draft, fresh)})
+    fresh = fresh.model_copy(update={"job": _job_name(draft, fresh)})
     draft.put_migration(fresh)
     draft.tell(EventReason.MIGRATION_STARTED, f"{record.name} {operation} in Job {fresh.job}")
     return fresh

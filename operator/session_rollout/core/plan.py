@@ -1,5 +1,6 @@
 """What a decision will need to know: the controller gathers exactly this."""
 
+import hashlib
 from typing import Final
 
 from session_rollout.api.checks import Check, Gate
@@ -9,8 +10,7 @@ from session_rollout.core.programme import phase_named
 
 JUDGED_STAGES: Final = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
 RUNNING: Final = frozenset({MigrationState.RUNNING, MigrationState.REVERTING})
-
-
+JOB_NAME_LENGTH: Final = 63
 PREFLIGHT, VERIFICATION, AFTER_ROLLBACK = "Preflight", "Verification", "AfterRollback"
 
 
@@ -57,6 +57,13 @@ def running_jobs(rollout: SessionRollout) -> tuple[str, ...]:
     migrations = tuple(record.job for record in rollout.status.migrations if record.state in RUNNING and record.job)
     checks = tuple(one.job for one in rollout.status.checks if one.job and one.verdict is Verdict.NOT_EVALUATED)
     return (*migrations, *checks)
+
+
+def job_name(rollout: SessionRollout, what: str, identity: str, *, kind: str = "") -> str:
+    """`<rollout>-<what>[-<kind>]-<hash>`, at most 63 characters; the same identity gives the same Job."""
+    digest = hashlib.sha256(f"{rollout.uid}/{identity}".encode()).hexdigest()[:10]
+    tail = f"-{kind}-{digest}" if kind else f"-{digest}"
+    return f"{rollout.name}-{what}"[: JOB_NAME_LENGTH - len(tail)].rstrip("-") + tail
 
 
 def needs_revisions(rollout: SessionRollout) -> bool:

@@ -1,5 +1,6 @@
 """Where in the programme one is: phases as rungs, a ramp being several of them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -25,6 +26,11 @@ class Rung:
 def percent_text(percent: Decimal) -> str:
     """`30`, `0.5`: how a percentage is written in status and YAML."""
     return f"{percent.quantize(Decimal('0.1')).normalize():f}"
+
+
+def audience_text(percent: str, groups: Iterable[str]) -> str:
+    """`20%+beta`: who has a feature, as people read it."""
+    return f"{percent}%" + "".join(f"+{group}" for group in groups)
 
 
 def rungs(phase: Phase) -> tuple[Rung, ...]:

@@ -1,10 +1,9 @@
 """Records of decisions: what `decide` was given and what came of it, as lines that can be decided again.
 
 A record is complete in itself: the object with its status before, every answer, Job and wish that was seen, and the time.
-Written by `adapters.records`, read by whoever asks why. Asking again is `replay`: the same core, and no cluster.
+Written by `adapters.records`, read by whoever asks why. Asking again takes the same core, and no cluster.
 """
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -43,7 +42,7 @@ class Record(BaseModel):
     @property
     def rollout(self) -> SessionRollout:
         """The object as it was before the decision."""
-        return _observed(self.observed).rollout
+        return SessionRollout.model_validate(self.observed["rollout"])
 
     @property
     def measurements(self) -> Mapping[str, Measurement]:
@@ -88,7 +87,7 @@ def _observed(data: Mapping[str, Any]) -> Observed:
 
 def line_of(record: Record) -> bytes:
     """A record as one line."""
-    return json.dumps(record.model_dump(mode="json"), separators=(",", ":")).encode()
+    return record.model_dump_json().encode()
 
 
 def records_in(entries: Mapping[str, bytes]) -> tuple[Record, ...]:

@@ -7,6 +7,9 @@ import zlib
 from collections.abc import Mapping
 from typing import Final
 
+from session_rollout.api import GROUP
+
+RECORD_LABEL: Final = f"{GROUP}/record-of"  # of the ConfigMaps: the rollout's name
 SLOTS: Final = 16
 SEQUENCE: Final = "sequence"  # of a slot: the highest is the newest
 BASE: Final = "base"

@@ -24,7 +24,7 @@ from session_rollout.core.judge import (
     void_criteria,
 )
 from session_rollout.core.plan import PREFLIGHT, VERIFICATION
-from session_rollout.core.programme import Rung, percent_text, rung_after, rungs
+from session_rollout.core.programme import Rung, audience_text, percent_text, rung_after, rungs
 from session_rollout.core.rollback import begin_rollback, continue_rollback
 from session_rollout.core.windows import next_opening
 
@@ -292,8 +292,7 @@ def _phase(draft: Draft) -> Phase:
 
 
 def _audience(rung: Rung) -> str:
-    names = "".join(f"+{group}" for group in rung.groups)
-    return f"{percent_text(rung.percent)}%{names}"
+    return audience_text(percent_text(rung.percent), rung.groups)
 
 
 HANDLERS: Final[dict[Stage, Handler]] = {

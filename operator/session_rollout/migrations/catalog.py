@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from session_rollout.migrations.database import Connection, execute, quoted, row
+from session_rollout.migrations.locks import STRENGTH
 
 _OURS: Final = (
     "n.nspname NOT IN ('pg_catalog', 'information_schema', 'session_rollout', 'session_rollout_snapshots')"
@@ -87,16 +88,6 @@ def data_in(connection: Connection, gone: frozenset[Column]) -> list[str]:
 _LOCKS: Final = """
 SELECT l.relation::regclass::text, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
 WHERE l.pid = pg_backend_pid() AND l.relation = ANY(%s::oid[]) AND c.relkind IN ('r', 'p')"""
-STRENGTH: Final = (
-    "AccessShareLock",
-    "RowShareLock",
-    "RowExclusiveLock",
-    "ShareUpdateExclusiveLock",
-    "ShareLock",
-    "ShareRowExclusiveLock",
-    "ExclusiveLock",
-    "AccessExclusiveLock",
-)
 
 
 def tables(connection: Connection) -> list[int]:

@@ -39,6 +39,11 @@ class Lock:
 
 
 _NAME: Final = r"(?:ONLY\s+)?(?:IF\s+(?:NOT\s+)?EXISTS\s+)?([\w.\"]+)"
+# Alone in its statement; columns in parentheses may have commas between them.
+_ADDS_REFERENCE: Final = (
+    r"^ALTER\s+TABLE\s+{name}\s+ADD\s+(?:CONSTRAINT\s+[\w\"]+\s+)?FOREIGN\s+KEY\s*\([^)]*\)"
+    r"\s*REFERENCES\s+[\w.\"]+(?:\s*\([^)]*\))?[^,]*$"
+)
 # The first pattern that a statement matches says how strongly the table it names is locked.
 _MODES: Final = tuple(
     (re.compile(pattern.format(name=_NAME), re.IGNORECASE | re.DOTALL), mode)
@@ -48,11 +53,7 @@ _MODES: Final = tuple(
         (r"^CREATE\s+(?:OR\s+REPLACE\s+)?(?:CONSTRAINT\s+)?TRIGGER\b.*?\bON\s+{name}", "ShareRowExclusiveLock"),
         (r"^ALTER\s+TABLE\s+{name}\s+VALIDATE\s+CONSTRAINT\b", "ShareUpdateExclusiveLock"),
         (r"^ALTER\s+TABLE\s+{name}\s+ALTER\s+(?:COLUMN\s+)?[\w\"]+\s+SET\s+STATISTICS\b", "ShareUpdateExclusiveLock"),
-        (r"^ALTER\s+TABLE\s+{name}\s+ADD\s+(?:CONSTRAINT\s+[\w\"]+\s+)?FOREIGN\s+KEY\b[^,]*$", "ShareRowExclusiveLock"),
-        (
-            r"^ALTER\s+TABLE\s+{name}\s+ADD\s+(?:CONSTRAINT\s+[\w\"]+\s+)?FOREIGN\s+KEY\s*\([^)]*\)[^;]*$",
-            "ShareRowExclusiveLock",
-        ),
+        (_ADDS_REFERENCE, "ShareRowExclusiveLock"),
         (r"^ALTER\s+TABLE\s+{name}", "AccessExclusiveLock"),
         (r"^DROP\s+TABLE\s+{name}", "AccessExclusiveLock"),
         (r"^TRUNCATE\s+(?:TABLE\s+)?{name}", "AccessExclusiveLock"),
