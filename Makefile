@@ -5,15 +5,17 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests
 
-.PHONY: help setup demo lab test test-fast lint crds bench bench-migrations chaos-migrations wheel clean
+.PHONY: help setup demo lab transcripts test test-model test-rest test-fast lint crds bench bench-migrations chaos-migrations wheel krew clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole programme on real parts, proved at its end"
 	@echo "make lab         leave the parts running and print how to reach them"
+	@echo "make transcripts what docs/recordings.md shows, made anew"
 	@echo "make test        everything; make test-fast: what needs no lab; make lint"
 	@echo "make bench       figures as JSON and a table"
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
 	@echo "make wheel       the project as a Python wheel in build/"
+	@echo "make krew RELEASES=https://...   the plugin as an archive for this platform, and krew's manifest, in build/krew"
 	@echo "make crds        write crds/ from the models"
 
 .uv/bin/uv:
@@ -26,19 +28,28 @@ help:
 setup: .venv/.synced
 
 demo: setup
-	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(SEED),--seed $(SEED)) $(if $(TRANSCRIPT),--transcript $(TRANSCRIPT))
+	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(SEED),--seed $(SEED))
 
 lab: setup
 	@$(BIN)/python -m lab
 
+transcripts: setup
+	@$(BIN)/python -m lab.transcripts
+
 lint: setup
-	@$(BIN)/ruff check operator tests
-	@$(BIN)/ruff format --check --quiet operator tests
+	@$(BIN)/ruff check operator tests krew
+	@$(BIN)/ruff format --check --quiet operator tests krew
 	@$(BIN)/mypy
 	@$(BIN)/squawk --config tests/migrations/squawk.toml operator/session_rollout/migrations/bundles/*/*/*.up.sql
 
+# The model wants a processor for minutes and nothing else: it gets what the real parts leave over.
 test: lint
-	@$(BIN)/python -m pytest tests/core/test_model.py
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-model test-rest
+
+test-model: setup
+	@nice -n 19 $(BIN)/python -m pytest tests/core/test_model.py
+
+test-rest: setup
 	@$(BIN)/coverage run -m pytest --ignore=tests/core/test_model.py
 	@$(BIN)/coverage report
 
@@ -59,6 +70,10 @@ chaos-migrations: setup
 
 wheel: setup
 	@$(UV) build --quiet --wheel --out-dir build
+
+# In an environment of its own, so that the archive holds what the plugin needs and nothing of ours.
+krew:
+	@$(UV) run --quiet --frozen --isolated --no-editable --no-default-groups --group release --python $(PYTHON) python krew/build.py "$(RELEASES)"
 
 clean:
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -447,7 +446,6 @@ def main() -> None:
     parser.add_argument("--fault", default="", help="feature that hurts its users")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--outage", action="store_true")
-    parser.add_argument("--transcript", type=Path, help="keep what `kubectl get sro -w` printed")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     console = Console(highlight=False)
@@ -472,9 +470,6 @@ def _run(options: argparse.Namespace, console: Console) -> Proof:
         else:
             _story(demo, options)
         demo.recorder.stop()
-        if options.transcript:
-            demo.watcher.stop()
-            options.transcript.write_text(demo.watcher.log.read_text())
         return demo.proof
 
 

@@ -201,9 +201,20 @@ def history(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     console = terminal()
     for one in told:
         by = f" (by {one['by']})" if one["by"] else ""
-        console.print(
-            f"{one['time'][:19].replace('T', ' ')}  {one['event']}{one['where']}: {one['because']}{by}", soft_wrap=True
-        )
+        hang(console, one["time"][:19].replace("T", " "), f"{one['event']}{one['where']}: {one['because']}{by}")
+
+
+def hang(console: Any, first: str, rest: str) -> None:
+    """A line whose rest keeps to the right of its beginning where a terminal makes it wrap; one line elsewhere."""
+    from rich.table import Table
+
+    if not console.is_terminal:
+        console.print(f"{first}  {rest}", soft_wrap=True)
+        return
+    line = Table.grid(padding=(0, 2))
+    line.add_column(no_wrap=True)
+    line.add_row(first, rest)
+    console.print(line)
 
 
 def _where(entry: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Final
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -75,16 +76,15 @@ def _place(current: Current, phases: Sequence[Phase]) -> str:
     return str(current.stage)
 
 
-def _why(rollout: SessionRollout, now: datetime) -> list[Text]:
+def _why(rollout: SessionRollout, now: datetime) -> list[RenderableType]:
     decision = rollout.status.decision
-    lines = [
-        Text.assemble((f"{decision.action}: ", _ACTION_STYLES.get(decision.action, "cyan")), decision.why or "not decided yet")
-    ]
-    lines += [Text(f"  because {text}") for text in decision.because if text != decision.why]
+    action = "" if decision.action is DecisionAction.NONE else f"{decision.action}: "
+    head = Text.assemble((action, _ACTION_STYLES.get(decision.action, "cyan")), decision.why or "not decided yet")
+    lines = [Text(f"because {text}") for text in decision.because if text not in decision.why]
     if decision.next_time is not None and decision.next_time > now:
-        lines.append(Text(f"  until {decision.next_time:%a %d %b %H:%M:%S} UTC, in {left(decision.next_time - now)}"))
-    lines += [Text.assemble("  unblocked by ", (text, "bold")) for text in decision.unblocked_by]
-    return lines
+        lines.append(Text(f"until {decision.next_time:%a %d %b %H:%M:%S} UTC, in {left(decision.next_time - now)}"))
+    lines += [Text.assemble("unblocked by ", (text, "bold")) for text in decision.unblocked_by]
+    return [head, *(Padding(line, (0, 0, 0, 2), expand=False) for line in lines)]
 
 
 def left(length: timedelta) -> str:
