@@ -132,7 +132,12 @@ CHECKS: list[tuple[str, dict[str, Any], Verdict, str]] = [
         Verdict.FAIL,
         "not within a decrease",
     ),
-    ("must rise", {**BASELINE, "decrease_below": "-1%", "baseline": Decimal("0.02")}, Verdict.FAIL, "-1%"),
+    (
+        "must rise",
+        {**BASELINE, "decrease_below": "-1%", "baseline": Decimal("0.02")},
+        Verdict.FAIL,
+        "0.02 is not an increase of at least 1% from the baseline 0.02",
+    ),
     ("any rise from zero", {**BASELINE, "increase_below": "50%", "baseline": Decimal(0)}, Verdict.FAIL, "baseline 0"),
 ]
 

@@ -37,6 +37,7 @@ from session_rollout.core.recall import Record
 CHECK_INTERVAL = 1.0
 KILLS_WANTED, KILLS_MOST = 20, 30
 OUTAGE_SECONDS = 20.0
+READING_SECONDS = 2.0  # before a person says yes
 FAULT_SHARE = 0.3
 COPY = "legacy-sessions"
 ENDED = ("Promoted", "RolledBack", "Aborted")
@@ -116,6 +117,7 @@ class Demo:
             decision, status = self.recorder.last.get("decision", {}), self.recorder.last
             if "waits for an approval" in decision.get("why", ""):
                 current = status["current"]
+                time.sleep(READING_SECONDS)
                 self.lab.act(
                     "Approve",
                     NAME,

@@ -89,8 +89,8 @@ SHOWN = (
         Demo.promote,
         [
             Moment("A step of a ramp holds", r"▶ step 2\.\d[^\n]* left\n"),
-            Moment("Session rows are moved", r"legacy-sessions up Running, (1\d|2\d),\d{3} of .*/s", pictured=True),
-            Moment("A person is waited for", r"unblocked by"),
+            Moment("Session rows are moved", r"legacy-sessions up, (1\d|2\d),\d{3} of .*/s", pictured=True),
+            Moment("A person is waited for", r"waits for an approval"),
             Moment("Promoted", r"  Promoted"),
         ],
     ),

@@ -4,11 +4,13 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
+from session_rollout.api.quantities import show
 from session_rollout.cli.act import Wish, send
 from session_rollout.cli.command import Command
 from session_rollout.cli.examine import EXAMINE_SECONDS, MARKS
@@ -85,7 +87,7 @@ def _judged(raw: Mapping[str, Any], records: Sequence["Record"]) -> list[Section
                 f"{MARKS.get(one.verdict, '?')} {one.verdict}",
                 one.value or "",
                 one.bound or "",
-                (one.baseline or "")[:8],
+                show(Decimal(one.baseline), "") if one.baseline else "",
             )
             for one in checks
         )

@@ -41,7 +41,7 @@ def print_text(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) ->
                 click.echo(f"{'':<46} locks    {text}")
     took = left(result.end - result.scenario.start)
     ending = f"{result.status.outcome} after {took}" if result.ended else f"stays after {took}: {result.status.decision.why}"
-    click.echo(f"{name}: {ending}; {len(spec.phases)} phases, {len(spec.features)} features")
+    click.echo(f"{name}: {ending}; phases: {len(spec.phases)}, features: {len(spec.features)}")
     for hint in result.status.decision.unblocked_by if not result.ended else ():
         click.echo(f"  unblocked by {hint}")
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from session_rollout.api.quantities import spell
+from session_rollout.api.quantities import show, spell
 from session_rollout.api.reasons import DecisionAction, MigrationState, Outcome, PhaseState, Stage, Verdict
 from session_rollout.api.rollout import Phase, SessionRollout
 from session_rollout.api.status import CheckRecord, Current, MigrationRecord, PhaseRecord
@@ -127,7 +127,7 @@ def _add_phase(tree: Tree, rollout: SessionRollout, phase: Phase, record: PhaseR
     if not here:
         return
     for rung in rungs(phase):
-        branch.add(_step(rollout.status.current, rung, now))
+        branch.add(_step(rollout.status.current, rung, now, over=record.state is PhaseState.COMPLETED))
     _add_checks(branch, rollout, "Criterion", "criteria", trends)
     _add_checks(branch, rollout, "Verification", "verification", trends)
 
@@ -139,15 +139,15 @@ def _times(record: PhaseRecord) -> str:
     return f"  {record.start_time:%d %b %H:%M}{end}"
 
 
-def _step(current: Current, rung: Rung, now: datetime) -> Text:
+def _step(current: Current, rung: Rung, now: datetime, *, over: bool) -> Text:
     here, there = (rung.step, rung.increment), (current.step, current.increment)
-    after = current.stage in {Stage.VERIFICATION, Stage.AFTER}
+    after = over or current.stage in {Stage.VERIFICATION, Stage.AFTER}
     mark = (
         HERE if here == there and current.stage is Stage.STEP else DONE if after or (current.step and here < there) else AHEAD
     )
     number = f"{rung.step}.{rung.increment}" if rung.increment else f"{rung.step}"
     words = f"step {number:<4} {audience_text(percent_text(rung.percent), rung.groups):<20} {spell(rung.hold)}"
-    if rung.approval and rung.last_of_step:
+    if rung.approval and rung.last_of_step and mark is not DONE:
         words += ", approved" if mark is HERE and current.approved_by else ", needs an approval"
     if mark is HERE:
         words += _clock(current, now)
@@ -164,7 +164,9 @@ def _clock(current: Current, now: datetime) -> str:
 
 def _migration(record: MigrationRecord) -> Text:
     mark = _MIGRATION_MARKS.get(record.state, HERE)
-    words = f"migration {record.name} {record.operation} {record.state}"
+    words = f"migration {record.name} {record.operation}"
+    if record.state is not MigrationState.RUNNING or not record.total:
+        words += f" {record.state}"
     if record.total:
         words += f", {record.done or 0:,} of {record.total:,} rows"
     if record.rate:
@@ -200,7 +202,7 @@ def _check(record: CheckRecord, metric: str, trends: Trends) -> tuple[Renderable
     mark = _MARKS.get(record.verdict, UNKNOWN)
     value = record.value or ""
     bound = record.bound or ""
-    baseline = f"baseline {record.baseline[:8]}" if record.baseline else ""
+    baseline = f"{'from' if bound else 'baseline'} {show(Decimal(record.baseline), '')}" if record.baseline else ""
     said = record.message.removeprefix(f"{record.name}:").strip() if not record.verdict.is_evidence or not value else ""
     return (
         Text(mark, _STYLES[mark]),

@@ -131,10 +131,21 @@ def _against_baseline(question: Question) -> Finding | None:
         question,
         holds=change <= limit,
         shown=show(value, ""),
-        bound_text=f"{word} of at most {text}",
-        sentence=f"{show(value, '')} {{}} within a{'n' if word == 'increase' else ''} {word} of {text}"
-        f" of the baseline {show(question.baseline, '')}",
+        bound_text=_change(word, text),
+        sentence=f"{show(value, '')} {{}} {_within(word, text)} the baseline {show(question.baseline, '')}",
     )
+
+
+def _change(word: str, text: str) -> str:
+    """`increase of at most 5%`; a decrease of at most -1 % is, for people, an increase of at least 1 %."""
+    opposite = {"increase": "decrease", "decrease": "increase"}
+    return f"{opposite[word]} of at least {text[1:]}" if text.startswith("-") else f"{word} of at most {text}"
+
+
+def _within(word: str, text: str) -> str:
+    change = _change(word, text)
+    article = "an" if change.startswith("i") else "a"
+    return f"{article} {change} from" if text.startswith("-") else f"within {article} {word} of {text} of"
 
 
 def _against_control(question: Question) -> Finding | None:
@@ -157,7 +168,7 @@ def _against_control(question: Question) -> Finding | None:
         verdict,
         f"{question.title}: the {word} against users without the feature, {spread}, {words[verdict]} {text}",
         value=spread,
-        bound=f"{word} of at most {text}",
+        bound=_change(word, text),
     )
 
 

@@ -283,7 +283,7 @@ def _keep_running(draft: Draft, record: MigrationRecord) -> Ruling:
     if seen is None or seen.state is JobState.MISSING:
         _start(draft, record)
     what = in_words(record)
-    because = (f"Job {record.job} runs {what}", *((record.message,) if record.message else ()))
+    because = (f"Job {record.job} runs", *((record.message,) if record.message else ()))
     return Ruling(DecisionAction.MIGRATE, f"migration {what}"[:120], because, ("the end of the Job",))
 
 
