@@ -485,7 +485,7 @@ WRONG = [
     (("status", SHOP, "--watch", "-o", "json"), "give one of them"),
     (("status", SHOP, "--context", "nowhere"), "nowhere"),
     (("status", SHOP, "--no-such-flag"), "No such option"),
-    (("statu",), "No such command"),
+    (("statu",), "No such command 'statu'. (Did you mean one of: 'restart', 'status'"),
     (("status", SHOP, "-o", "xml"), "'xml' is not one of"),
     (("promote", SHOP), "--reason"),
     (("flags", "emergency-disable", "-r", "x", "--in", SHOP), "give either FEATURES or --all"),

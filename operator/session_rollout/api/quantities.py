@@ -60,12 +60,17 @@ def duration(text: str) -> timedelta:
 
 
 def spell(length: timedelta) -> str:
-    """The duration as a person writes it: the largest unit that divides it (`timedelta(days=7)` is `1w`)."""
-    milliseconds = round(length / timedelta(milliseconds=1))
-    for unit in ("w", "d", "h", "m", "s"):
-        if milliseconds % MILLISECONDS[unit] == 0:
-            return f"{milliseconds // MILLISECONDS[unit]}{unit}"
-    return f"{milliseconds}ms"
+    """The duration as a person reads it: `1w`, `18h40m`; `2143ms` where it is no whole number of seconds."""
+    rest = round(length / timedelta(milliseconds=1))
+    if rest % MILLISECONDS["s"]:
+        return f"{rest}ms"
+    if rest and rest % MILLISECONDS["w"] == 0:
+        return f"{rest // MILLISECONDS['w']}w"
+    parts = []
+    for unit in ("d", "h", "m", "s"):
+        number, rest = divmod(rest, MILLISECONDS[unit])
+        parts += [f"{number}{unit}"] if number else []
+    return "".join(parts) or "0s"
 
 
 def bound(text: str) -> Decimal:

@@ -131,6 +131,17 @@ def unmet(raw: dict[str, Any]) -> list[str]:
     return [*open_, *([f"  the hold, until {until}"] if until else ["  the hold, which has not begun"])]
 
 
+def _needed(raw: dict[str, Any]) -> None:
+    """Raises Failure when the running step asks for no approval; says which one does."""
+    here = current(raw)
+    steps = next(one["steps"] for one in raw["spec"]["phases"] if one["name"] == here["phase"])
+    asking = [number for number, step in enumerate(steps, start=1) if step.get("approval") == "Required"]
+    if here["step"] not in asking:
+        later = [str(number) for number in asking if number > here["step"]]
+        hint = f"; step {', '.join(later)} will" if later else ""
+        raise refusal(f"step {here['step']} of phase {here['phase']} needs no approval{hint}")
+
+
 # --- the commands
 
 
@@ -157,6 +168,7 @@ def approve(kubectl: Kubectl, name: str | None, *, check: str | None, asked: Wis
         click.echo(f"Approves gate {check} of {name}.", err=True)
     else:
         spec = place(raw)
+        _needed(raw)
         click.echo(f"Approves step {spec['step']} of {spec['phase']}; {next_audience(raw)}.", err=True)
     done(send(kubectl, name, "Approve", spec, asked), asked.form)
 

@@ -53,6 +53,13 @@ class App(Group):
         found: click.Command = getattr(importlib.import_module(f"session_rollout.cli.{module}"), attribute)
         return found
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find one; where there is none, name those that were probably meant: the base class knows only loaded ones."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.exceptions.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
+
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         """The list, without loading anything."""
         with formatter.section("Commands"):

@@ -50,6 +50,8 @@ def _show(raw: dict[str, Any], records: dict[str, dict[str, Any]], form: str | N
     if form:
         emit(list(records.values()), form)
         return
+    if not records:
+        click.echo(f"{raw['metadata']['name']} has no `migrations`")
     phases = {
         name: phase["name"]
         for phase in raw["spec"]["phases"]

@@ -20,6 +20,8 @@ def report_results(answered: dict[str, Any], form: str | None) -> None:
         emit(results, form)
     for one in results if not form else ():
         click.echo(f"{MARKS.get(one['verdict'], '?')} {one['name']:<28} {one['message']}")
+    if not results:
+        raise refusal("no check is declared that this could ask: nothing was examined")
     bad = [one for one in results if one["verdict"] != "Pass"]
     if bad:
         raise refusal(f"{len(results) - len(bad)} of {len(results)} pass; {', '.join(one['name'] for one in bad)} do not"[:300])

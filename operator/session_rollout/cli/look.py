@@ -284,7 +284,7 @@ def explain(kubectl: Kubectl, name: str | None, *, at: str | None, check: bool, 
     if form:
         emit(chosen[-1].model_dump(mode="json"), form)
         return
-    _explain(chosen[-1], moment)
+    _explain(chosen[-1], moment, since="before that" if at else "ago")
 
 
 def moment_of(text: str) -> datetime:
@@ -320,15 +320,15 @@ def _check(name: str, records: list[Any]) -> None:
     click.echo(said)
 
 
-def _explain(record: Any, moment: datetime) -> None:
+def _explain(record: Any, moment: datetime, *, since: str) -> None:
     from session_rollout.cli.tree import draw, left
 
     console = terminal()
     again = record.decide_again()
     rollout = record.rollout.model_copy(update={"status": again.status})
     agrees = "made again here with the same result" if record.agrees() else "this version decides otherwise"
-    age = left(moment - record.time)
-    console.print(f"Decided {record.time:%Y-%m-%d %H:%M:%S} UTC, {age} before; {agrees}.", style="dim")
+    age = f"{left(moment - record.time)} {since}"
+    console.print(f"Decided {record.time:%Y-%m-%d %H:%M:%S} UTC, {age}; {agrees}.", style="dim")
     console.print(draw(rollout, record.time))
     seen = [f"  {name}: {one.value if one.value is not None else one.message}" for name, one in record.measurements.items()]
     if seen:

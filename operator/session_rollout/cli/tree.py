@@ -227,7 +227,7 @@ def spark(values: Sequence[Decimal]) -> str:
 def _add_flags(tree: Tree, rollout: SessionRollout) -> None:
     flags = rollout.status.flags
     read = "read back" if flags.sha256 is not None and flags.sha256 == flags.published_sha256 else "being published"
-    words = f"{len(rollout.spec.features)} flags in {flags.config_map}, revision {flags.revision}, {read}"
+    words = f"flags: {len(rollout.spec.features)} in {flags.config_map}, revision {flags.revision}, {read}"
     branch = tree.add(_line(DONE if read == "read back" else HERE, words if flags.config_map else "no flags are published yet"))
     for one in flags.disabled:
         branch.add(_line(BAD, (one.feature, "bold"), f" is off for everybody: {one.reason} ({one.by})"))
