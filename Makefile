@@ -44,7 +44,7 @@ lint: setup
 
 # The model wants a processor for minutes and nothing else: it gets what the real parts leave over.
 test: lint
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-model test-rest
+	@$(MAKE) --no-print-directory --jobs=2 test-model test-rest
 
 test-model: setup
 	@nice -n 19 $(BIN)/python -m pytest tests/core/test_model.py
