@@ -401,8 +401,16 @@ def test_only_people_on_call_may_act(people: Lab, argv: tuple[str, ...], verb: s
 
 def test_approver_may_approve(people: Lab) -> None:
     """Refused by the operator, not by the API server: there is nothing to approve in this step."""
-    done = run(people, "approve", SHOP, "--as", "approver")
-    assert (done.code, "refused: step 1 of phase one needs no approval" in done.err) == (1, True), done
+    done = run(people, "approve", SHOP, "--check", "nosuch", "--as", "approver")
+    assert (done.code, "refused: `check` names nosuch" in done.err) == (1, True), done
+
+
+def test_approve_of_a_step_that_asks_for_none_creates_nothing(operator: Lab) -> None:
+    """And says which step will ask."""
+    before = operator.kubectl("get", "sroa", "-o", "name").stdout
+    done = run(operator, "approve", SHOP)
+    assert (done.code, done.err) == (1, "kubectl sessionrollout: step 1 of phase one needs no approval; step 2 will\n")
+    assert operator.kubectl("get", "sroa", "-o", "name").stdout == before
 
 
 # --- wrong input

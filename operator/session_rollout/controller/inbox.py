@@ -57,8 +57,9 @@ class Inbox:
     async def sweep(self) -> None:
         """List all actions: see what the watch missed, refuse what has no rollout, delete what is too old."""
         try:
-            rollouts = set(await self._store.keys())
-            for raw in await self._store.actions():
+            actions = await self._store.actions()
+            rollouts = set(await self._store.keys())  # afterwards, or one made meanwhile would be missed
+            for raw in actions:
                 self.see(raw)
                 if (action := self._readable(raw)) is not None:
                     await self._tidy(action, rollouts, answered=_answered(raw))
