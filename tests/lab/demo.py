@@ -198,8 +198,8 @@ class Demo:
         self._prove_rolled_back(phase, breach)
 
     def _first_breach(self) -> float:
-        """When Prometheus first answered more than 1 %."""
-        while not (self._query("session_error_rate") or 0) > 0.01:
+        """When Prometheus first answered 1 % or more: the guard wants less."""
+        while not (self._query("session_error_rate") or 0) >= 0.01:
             if self.ended():
                 raise TimeoutError("the rollout ended before its error rate rose")
             time.sleep(0.02)
