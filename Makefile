@@ -3,9 +3,9 @@ PYTHON ?= python3
 export UV_PYTHON_DOWNLOADS := never
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
-export PYTHONPATH := operator:tests
+export PYTHONPATH := operator:tests:charts
 
-.PHONY: help setup demo lab transcripts test test-model test-rest test-fast lint crds bench bench-migrations chaos-migrations wheel krew clean
+.PHONY: help setup demo lab transcripts test test-model test-rest test-fast lint crds chart bench bench-migrations chaos-migrations wheel krew clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole programme on real parts, proved at its end"
@@ -16,7 +16,7 @@ help:
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
 	@echo "make wheel       the project as a Python wheel in build/"
 	@echo "make krew RELEASES=https://...   the plugin as an archive for this platform, and krew's manifest, in build/krew"
-	@echo "make crds        write crds/ from the models"
+	@echo "make crds        write crds/ from the models; make chart: that, and the chart and manifests/ from theirs"
 
 .uv/bin/uv:
 	@$(PYTHON) -m venv .uv && .uv/bin/pip install --quiet uv
@@ -37,8 +37,8 @@ transcripts: setup
 	@$(BIN)/python -m lab.transcripts
 
 lint: setup
-	@$(BIN)/ruff check operator tests krew
-	@$(BIN)/ruff format --check --quiet operator tests krew
+	@$(BIN)/ruff check operator tests krew charts
+	@$(BIN)/ruff format --check --quiet operator tests krew charts
 	@$(BIN)/mypy
 	@$(BIN)/squawk --config tests/migrations/squawk.toml operator/session_rollout/migrations/bundles/*/*/*.up.sql
 
@@ -58,6 +58,9 @@ test-fast: setup
 
 crds: setup
 	@$(BIN)/python -m session_rollout.api.crds crds
+
+chart: setup crds
+	@$(BIN)/python -m chart.build
 
 bench: setup
 	@$(BIN)/python -m bench $(BENCH)

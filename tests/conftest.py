@@ -9,6 +9,11 @@ from lab.servers import Postgres
 from lab.sessions import server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Golden files are written only when somebody says so, and read before they are committed."""
+    parser.addoption("--golden", action="store_true", help="write the golden files anew")
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """The lab with the project installed in it; started once, for the first test that needs it."""

@@ -55,7 +55,8 @@ class Operator:
         identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self.settings = settings
         self.store = ApiRolloutStore(api, settings.namespaces)
-        self.lease = Lease(api, os.environ.get("POD_NAMESPACE", "default"), identity, clock)
+        name = os.environ.get("LEASE_NAME", "session-rollout")
+        self.lease = Lease(api, os.environ.get("POD_NAMESPACE", "default"), name, identity, clock)
         self.metrics = PrometheusSource(settings.prometheus, clock, settings.metric_workers)
         self.courier = SinkCourier(settings.sinks, clock)
         workloads = ApiWorkloads(api)
@@ -145,8 +146,12 @@ class Operator:
         return web.Response(text="ok" if not late else f"{len(late)} loops missed their time", status=500 if late else 200)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        ready = self.ready.is_set()
-        return web.Response(text="ok" if ready else "not leading, or still listing", status=200 if ready else 503)
+        """Ready to lead, or standing by: a replica that waits for the Lease is no less available."""
+        if self.ready.is_set():
+            return web.Response(text="ok")
+        if self.lease.leader:
+            return web.Response(text=f"standing by: {self.lease.leader} leads")
+        return web.Response(text="not leading, or still listing", status=503)
 
 
 async def _metrics(_: web.Request) -> web.Response:

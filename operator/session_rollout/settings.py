@@ -1,5 +1,6 @@
 """The operator's configuration: one YAML file that only admins write. A SessionRollout names its entries and never brings a URL."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -28,10 +29,15 @@ class Provider(Section):
     max_answer_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
 
 
+def own_image() -> str:
+    """The image this process runs from, where its Pod says so."""
+    return os.environ.get("SESSION_ROLLOUT_IMAGE", "")
+
+
 class Profile(Section):
     """How migration Jobs run: everything a pod template could say that a custom resource must not."""
 
-    image: str
+    image: Annotated[str, Field(description="Empty: the operator's own.")] = ""
     image_pull_policy: str = "IfNotPresent"
     service_account: str = "default"
     lock_timeout: Annotated[Duration, Field(description="Longest wait of one statement for a lock.")] = "2s"
@@ -120,8 +126,14 @@ def load(path: Path) -> Settings:
     """Read the file. Raises SpecError with the field, what was found and what is allowed."""
     try:
         document: Any = yaml.safe_load(path.read_text()) or {}
-        return Settings.model_validate(document)
+        settings = Settings.model_validate(document)
     except (OSError, yaml.YAMLError) as error:
         raise SpecError(f"configuration {path}: {error}") from error
     except ValidationError as error:
         raise SpecError(f"configuration {path}: {sentence(error)}") from error
+    profiles = {
+        name: one if one.image else one.model_copy(update={"image": own_image()}) for name, one in settings.profiles.items()
+    }
+    if nameless := next((name for name, one in profiles.items() if not one.image), None):
+        raise SpecError(f"configuration {path}: profiles.{nameless}.image must be set where SESSION_ROLLOUT_IMAGE is not")
+    return settings.model_copy(update={"profiles": profiles})

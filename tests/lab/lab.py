@@ -153,12 +153,11 @@ class Lab:
         return value
 
     def install(self) -> None:
-        """Apply the CRDs and the manifests the project ships, and wait until the kinds are served."""
-        for folder in ("crds", "manifests"):
-            for path in sorted((ROOT / folder).glob("*.yaml")):
-                for document in yaml.safe_load_all(path.read_text()):
-                    if document["kind"] not in {"Deployment", "ConfigMap"}:
-                        self.apply(document)
+        """Apply what the project ships for a whole cluster, but the Deployment: here the operator is a process."""
+        shipped = yaml.safe_load_all(self.kubectl("kustomize", str(ROOT / "manifests" / "overlays" / "cluster")).stdout)
+        for document in sorted(shipped, key=lambda one: one["kind"] not in {"CustomResourceDefinition", "Namespace"}):
+            if document["kind"] not in {"Deployment", "ConfigMap"}:
+                self.apply(document)
         for plural in ("sessionrollouts", "sessionrolloutactions"):
             served = f"/apis/sessionrollout.dev/v1alpha1/{plural}"
             self.until(lambda served=served: self.kube.find(served), 30, f"{plural} being served")
@@ -246,12 +245,16 @@ class Lab:
 
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.operator_port}/readyz", timeout=1) as answer:
-                return bool(answer.status == 200)
+                return bool(answer.read() == b"ok")
         except OSError:
             return False
 
 
-_PLURALS = {"NetworkPolicy": "networkpolicies", "ValidatingAdmissionPolicy": "validatingadmissionpolicies"}
+_PLURALS = {
+    "NetworkPolicy": "networkpolicies",
+    "PodDisruptionBudget": "poddisruptionbudgets",
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+}
 _CLUSTER_KINDS = {
     "Namespace",
     "ClusterRole",

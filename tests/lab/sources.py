@@ -1,5 +1,6 @@
 """Where the programs of the lab come from: the first source that works, said in one line, with progress when it takes long."""
 
+import functools
 import hashlib
 import os
 import platform
@@ -188,6 +189,51 @@ def prometheus() -> Path:
         "Prometheus",
         [("the PATH", on_path), ("the cache", cached), ("its release", release), ("the Debian package", debian)],
     )
+
+
+def _go_install(name: str, package: str, version: str, *values: str) -> Path:
+    """A program of the Go module proxy, built once and kept."""
+    directory = cache() / f"{name}-{version}"
+
+    def on_path() -> Path:
+        if found := shutil.which(name):
+            return Path(found)
+        raise NotFound("not on the PATH")
+
+    def cached() -> Path:
+        if (directory / name).exists():
+            return directory / name
+        raise NotFound("empty")
+
+    def build() -> Path:
+        if (go := shutil.which("go")) is None:
+            raise NotFound("no Go on the PATH")
+        directory.mkdir(parents=True, exist_ok=True)
+        with progress(f"building {name} with Go (once)"), tempfile.TemporaryDirectory(dir=directory) as made:
+            subprocess.run(
+                [
+                    go,
+                    "install",
+                    "-trimpath",
+                    f"-ldflags=-s -w {' '.join(f'-X {one}' for one in values)}",
+                    f"{package}@v{version}",
+                ],
+                check=True,
+                env={**os.environ, "CGO_ENABLED": "0", "GOBIN": made, "GOFLAGS": ""},
+            )
+            Path(made, name).rename(directory / name)
+        return directory / name
+
+    return first(name, [("the PATH", on_path), ("the cache", cached), ("go install", build)])
+
+
+@functools.cache
+def helm() -> Path:
+    """Helm itself."""
+    major, minor, _ = versions.KUBERNETES.split(".")  # or it takes every cluster it has not asked for an ancient one
+    told = f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor={major}", f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={minor}"
+    version = f"helm.sh/helm/v3/internal/version.version=v{versions.HELM}"
+    return _go_install("helm", "helm.sh/helm/v3/cmd/helm", versions.HELM, version, *told)
 
 
 def postgres(run_directory: Path, user: int | None) -> Path:

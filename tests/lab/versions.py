@@ -8,3 +8,4 @@ PROMETHEUS: Final = "3.5.3"
 PROMETHEUS_URL: Final = (
     "https://github.com/prometheus/prometheus/releases/download/v{version}/prometheus-{version}.{os}-{arch}.tar.gz"
 )
+HELM: Final = "3.22.0"

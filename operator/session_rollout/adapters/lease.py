@@ -19,7 +19,6 @@ from session_rollout.errors import Conflict, RolloutError, Unavailable
 from session_rollout.ports import Clock
 
 log = logging.getLogger(__name__)
-NAME: Final = "session-rollout"
 LEASE_SECONDS: Final = 15
 RENEW_DEADLINE: Final = 10.0
 RETRY_SECONDS: Final = 2.0
@@ -27,16 +26,18 @@ UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
 
 
 class Lease:
-    """Our claim on the Lease."""
+    """Our claim on the Lease. `leader` is who else was last seen to hold it; empty: nobody."""
 
-    def __init__(self, api: ApiServer, namespace: str, identity: str, clock: Clock) -> None:
+    def __init__(self, api: ApiServer, namespace: str, name: str, identity: str, clock: Clock) -> None:
         self._api = api
+        self._name = name
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._identity = identity
         self._clock = clock
         self._renewed = -RENEW_DEADLINE * 10  # monotonic seconds
         self._seen: tuple[str, float] = ("", 0.0)
         self.unaccounted_since: datetime | None = None
+        self.leader = ""
 
     def confirm(self) -> None:
         """See `Leadership.confirm`."""
@@ -65,10 +66,10 @@ class Lease:
 
     async def release(self) -> None:
         """Give the Lease up so that the next one need not wait."""
-        found = await self._api.find(f"{self._path}/{NAME}")
+        found = await self._api.find(f"{self._path}/{self._name}")
         if found is not None and found["spec"].get("holderIdentity") == self._identity:
             found["spec"]["holderIdentity"] = ""
-            await self._api.request("PUT", f"{self._path}/{NAME}", found)
+            await self._api.request("PUT", f"{self._path}/{self._name}", found)
 
     async def _try(self) -> bool:
         start = time.monotonic()
@@ -78,17 +79,23 @@ class Lease:
             log.warning("lease: %s", error)
             return False
         if held:
-            self._renewed = start
+            self._renewed, self.leader = start, ""
         return held
 
     async def _claim(self) -> bool:
-        found = await self._api.find(f"{self._path}/{NAME}")
+        found = await self._api.find(f"{self._path}/{self._name}")
         if found is None:
-            body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}, "spec": self._spec(0)}
+            body = {
+                "apiVersion": "coordination.k8s.io/v1",
+                "kind": "Lease",
+                "metadata": {"name": self._name},
+                "spec": self._spec(0),
+            }
             await self._api.request("POST", self._path, body)
             return True
         holder, ours = found["spec"].get("holderIdentity"), time.monotonic() - self._renewed < RENEW_DEADLINE
         if holder not in {self._identity, "", None} and not self._expired(found["spec"]):
+            self.leader = holder
             return False
         if not ours:
             self._remember(found)
@@ -102,7 +109,9 @@ class Lease:
             annotations[UNACCOUNTED] = self.unaccounted_since.isoformat()
         metadata = {**found["metadata"], "annotations": annotations}
         try:
-            await self._api.request("PUT", f"{self._path}/{NAME}", {**found, "metadata": metadata, "spec": self._spec(moves)})
+            await self._api.request(
+                "PUT", f"{self._path}/{self._name}", {**found, "metadata": metadata, "spec": self._spec(moves)}
+            )
         except Conflict:
             return False
         return True
