@@ -3,7 +3,7 @@
 ARG PYTHON=python:3.13-slim-trixie
 
 FROM ${PYTHON} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=true PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 COPY image/uv.txt image/
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --require-hashes --only-binary=:all: -r image/uv.txt
@@ -16,7 +16,7 @@ RUN /opt/build/bin/python -m hatchling build --target wheel --directory /tmp/whe
  && /opt/uv/bin/uv pip install --no-cache --no-deps --offline --python /opt/session-rollout/bin/python /tmp/wheel/*.whl \
  && find /opt/session-rollout -name direct_url.json -delete \
  && find /opt/session-rollout -type d -name tests -path '*/site-packages/*' -prune -exec rm -r {} + \
- && /opt/session-rollout/bin/python -m compileall --quiet --invalidation-mode unchecked-hash /opt/session-rollout/lib
+ && /opt/session-rollout/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/session-rollout/lib
 
 FROM ${PYTHON}
 ARG VERSION=0.1.0

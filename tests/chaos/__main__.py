@@ -83,8 +83,7 @@ class Round:
         with database(self.lab.postgres.url, f"chaos_{self.number}") as dsn:
             fill(dsn, ROWS)
             self.lab.namespace(self.name)
-            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "database"}, "stringData": {"url": dsn}}
-            self.lab.apply(secret, self.name)
+            self.lab.database_secret("database", dsn, self.name)
             faults = Faults(self.lab, self.name, dsn, self.dice)
             faults.prepare()
             with People(dsn, ROWS, seed=self.number) as people:

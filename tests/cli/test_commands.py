@@ -110,8 +110,7 @@ def web(name: str) -> Object:
 def begin(lab: Lab, name: str) -> None:
     """A rollout in the hold of its first step, with all that it needs."""
     assert lab.postgres is not None
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "default"}}
-    lab.apply({**secret, "stringData": {"url": lab.postgres.url}})
+    lab.database_secret("db", lab.postgres.url)
     bundle = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-tables", "namespace": "default"}}
     steps = {"0001_it.up.sql": f'CREATE TABLE "{name}" (id int);', "0001_it.down.sql": f'DROP TABLE "{name}";'}
     lab.apply({**bundle, "data": steps})

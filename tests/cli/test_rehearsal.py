@@ -35,8 +35,7 @@ def operator(lab: Lab) -> Iterator[Lab]:
     with scraped(lab):
         assert lab.postgres is not None
         lab.start_operator()
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "default"}}
-        lab.apply({**secret, "stringData": {"url": lab.postgres.url}})
+        lab.database_secret("db", lab.postgres.url)
         yield lab
         assert lab.operator is not None
         lab.operator.stop()

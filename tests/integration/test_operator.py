@@ -222,8 +222,7 @@ def migrated(lab: Lab, name: str, sql: str) -> None:
     """A rollout with one migration from a ConfigMap."""
     assert lab.postgres is not None
     url = lab.postgres.url.replace("postgres@", f"postgres:{CANARY}@")
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{name}-db"}, "stringData": {"url": url}}
-    lab.apply(secret, "default")
+    lab.database_secret(f"{name}-db", url)
     files = {"0001_x.up.sql": sql, "0001_x.down.sql": f"DROP TABLE {name};"}
     lab.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-sql"}, "data": files}, "default")
     phase = {**ALPHA, "steps": SHORT, "migrations": {"before": ["extra"]}}

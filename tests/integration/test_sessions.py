@@ -99,8 +99,7 @@ def sessions(lab: Lab) -> Iterator[Sessions]:
         lab.namespace(NAMESPACE)
         for name, role in (("definer", roles.DEFINER), ("mover", roles.MOVER)):
             url = dsn.replace("postgres@", f"{role}:{CANARY}@")
-            secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"url": url}}
-            lab.apply(secret, NAMESPACE)
+            lab.database_secret(name, url, NAMESPACE)
         lab.start_operator()
         lab.apply(rollout())
         yield Sessions(lab, dsn)

@@ -166,6 +166,11 @@ class Lab:
         """Server-side apply of any object."""
         return self.kube.apply(self.path_of(document, namespace), document)
 
+    def database_secret(self, name: str, url: str, namespace: str = "default") -> None:
+        """A Secret that rollouts may name: its label says so, and a policy of the chart asks for that."""
+        metadata = {"name": name, "labels": {"sessionrollout.dev/database": "allowed"}}
+        self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"url": url}}, namespace)
+
     def path_of(self, document: Object, namespace: str | None = None) -> str:
         """URL path of an object."""
         plural = _PLURALS.get(document["kind"], document["kind"].lower() + "s")

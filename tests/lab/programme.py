@@ -89,8 +89,7 @@ class Programme:
             connection.execute(TABLES)
         fill(lab.postgres.url, LEGACY_ROWS)
         lab.namespace(NAMESPACE)
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "analy-ticket-db"}}
-        lab.apply({**secret, "stringData": {"url": lab.postgres.url}}, NAMESPACE)
+        lab.database_secret("analy-ticket-db", lab.postgres.url, NAMESPACE)
         lab.apply(self._deployment(), NAMESPACE)
         lab.targets["analy-ticket-web"] = self.port
         lab.prometheus.targets(lab.targets)
