@@ -7,12 +7,16 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trustme
 
 from lab import sources
 from lab.processes import Process, Processes, free_port
+
+
+LOOPBACK: Final = "127.0.0.1"
+SERVICE_IP: Final = "10.96.0.1"
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,10 @@ class Credentials:
     service_account_key: Path
 
 
-def issue(directory: Path) -> Credentials:
+def issue(directory: Path, host: str) -> Credentials:
     """A CA, the server's certificate, an administrator's, and the key that signs ServiceAccount tokens."""
     authority = trustme.CA(key_type=trustme.KeyType.RSA)
-    server = authority.issue_cert("127.0.0.1", "localhost", key_type=trustme.KeyType.RSA)
+    server = authority.issue_cert(host, "localhost", SERVICE_IP, "kubernetes.default.svc", key_type=trustme.KeyType.RSA)
     client = authority.issue_cert(
         "lab-admin@localhost", common_name="lab-admin", organization_name="system:masters", key_type=trustme.KeyType.RSA
     )
@@ -59,15 +63,16 @@ def kubeconfig(url: str, ca: bytes, user: dict[str, Any], namespace: str = "defa
 
 
 class Cluster:
-    """A running control plane."""
+    """A running control plane; on another address than loopback it is one that Pods of a real node reach."""
 
-    def __init__(self, directory: Path, processes: Processes) -> None:
+    def __init__(self, directory: Path, processes: Processes, host: str = LOOPBACK) -> None:
+        self.host = host
         self.directory = directory
         self.processes = processes
         self.binaries = sources.control_plane()
-        self.credentials = issue(directory)
+        self.credentials = issue(directory, host)
         self.port = free_port()
-        self.url = f"https://127.0.0.1:{self.port}"
+        self.url = f"https://{host}:{self.port}"
         self.kubeconfig = directory / "admin.kubeconfig"
         self.audit_log = directory / "audit.log"
         self._etcd_port = free_port()
@@ -110,7 +115,7 @@ class Cluster:
             [
                 self.binaries / "kube-apiserver",
                 f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
-                "--bind-address=127.0.0.1",
+                f"--bind-address={self.host}",
                 f"--secure-port={self.port}",
                 "--authorization-mode=RBAC",
                 "--service-account-issuer=https://kubernetes.default.svc",
@@ -120,13 +125,24 @@ class Cluster:
                 f"--tls-cert-file={files.server_cert}",
                 f"--tls-private-key-file={files.server_key}",
                 f"--cert-dir={self.directory / 'apiserver'}",
-                "--endpoint-reconciler-type=none",
+                "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
+                *self._for_pods(),
                 "--service-cluster-ip-range=10.96.0.0/16",
                 f"--audit-policy-file={policy}",
                 f"--audit-log-path={self.audit_log}",
                 "--audit-log-mode=blocking",
             ],
         )
+
+    def _for_pods(self) -> list[str]:
+        if self.host == LOOPBACK:
+            return ["--endpoint-reconciler-type=none"]
+        return [
+            f"--advertise-address={self.host}",
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--kubelet-client-certificate={self.credentials.client_cert}",
+            f"--kubelet-client-key={self.credentials.client_key}",
+        ]
 
     def start_controller_manager(self) -> Process:
         """Start kube-controller-manager."""

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import yaml
 
-from lab import sources
-from lab.cluster import Cluster, kubeconfig
+from lab import realnode, sources
+from lab.cluster import LOOPBACK, Cluster, kubeconfig
 from lab.kube import ApiError, Kube, Object
 from lab.node import Node
 from lab.processes import Process, Processes, free_port
@@ -36,7 +36,9 @@ class KubectlFailed(Exception):
 class Lab:
     """Use as a context manager; `with Lab() as lab`."""
 
-    def __init__(self, *, database: bool = True, metrics: bool = True) -> None:
+    def __init__(self, *, database: bool = True, metrics: bool = True, real_node: bool | None = None) -> None:
+        self._real = os.environ.get("LAB_NODE") == "containerd" if real_node is None else real_node
+        self.host = realnode.ADDRESS if self._real else LOOPBACK
         self.directory = Path(tempfile.mkdtemp(prefix="session-rollout-lab-"))
         self.directory.chmod(0o755)  # PostgreSQL's unprivileged user must reach its part
         self.logs = self._sub("logs")
@@ -44,10 +46,11 @@ class Lab:
         self.postgres: Postgres | None = None
         self.prometheus: Prometheus | None = None
         self.node: Node | None = None
+        self.real_node: realnode.RealNode | None = None
         self.operator: Process | None = None
         self.operator_port = free_port()
         self.operator_starts = 0
-        self.targets: dict[str, int] = {"operator": self.operator_port}
+        self.targets: dict[str, int | str] = {"operator": self.operator_port}
         self._database, self._metrics = database, metrics
 
     def _sub(self, name: str) -> Path:
@@ -78,15 +81,18 @@ class Lab:
             sources.say(f"control plane from LAB_KUBECONFIG ({named})")
             self.kubeconfig = self._existing(Path(named))
         else:
-            self.cluster = Cluster(self._sub("cluster"), self.processes)
+            if self._real:
+                self.real_node = realnode.RealNode(self._sub("node"), self.processes)
+                self.real_node.prepare()
+            self.cluster = Cluster(self._sub("cluster"), self.processes, self.host)
             self.cluster.start_etcd()
             api_server = self.cluster.start_api_server()
             self.kubeconfig = self.cluster.kubeconfig
         if self._database:
-            self.postgres = Postgres(self._sub("postgres"), self.processes)
+            self.postgres = Postgres(self._sub("postgres"), self.processes, self.host)
             initdb = self.postgres.initialise()
         if self._metrics:
-            self.prometheus = Prometheus(self._sub("prometheus"), self.processes)
+            self.prometheus = Prometheus(self._sub("prometheus"), self.processes, self.host)
             self.prometheus.targets(self.targets)
             self.prometheus.start()
         if self.postgres is not None:
@@ -97,7 +103,9 @@ class Lab:
             self.processes.wait(api_server, self.cluster.ready)
             self.cluster.start_controller_manager()
         self.kube = Kube(self.kubeconfig)
-        if "LAB_KUBECONFIG" not in os.environ:
+        if self.real_node is not None:
+            self.real_node.start(self.cluster)
+        elif "LAB_KUBECONFIG" not in os.environ:
             self.node = Node(self.kubeconfig, self._sub("pods") / "node")
             self.node.start()
         if self.prometheus is not None and self.prometheus.process is not None:
@@ -117,7 +125,11 @@ class Lab:
         """End every process and remove every file."""
         if self.node is not None:
             self.node.stop()
+        if self.real_node is not None:
+            self.real_node.stop()
         self.processes.stop()
+        if self.real_node is not None:
+            self.real_node.clean()
         if "LAB_KEEP" not in os.environ:
             shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -128,8 +128,8 @@ class Processes:
             self.running.pop().stop(grace=LAB_STOP_SECONDS)
 
 
-def port_open(port: int) -> bool:
-    """Whether something listens on a loopback port."""
+def port_open(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something listens on a port of this machine."""
     with socket.socket() as probe:
         probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0

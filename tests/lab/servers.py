@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from lab import sources
+from lab.cluster import LOOPBACK
 from lab.processes import Process, Processes, free_port, port_open
 
 NOBODY = 65534
+ALL_HOSTS = "host all all 0.0.0.0/0 trust\n"
 
 
 class Postgres:
     """A PostgreSQL server on loopback without durability; `postgres` may do everything, without a password."""
 
-    def __init__(self, directory: Path, processes: Processes) -> None:
+    def __init__(self, directory: Path, processes: Processes, host: str = LOOPBACK) -> None:
+        self.host = host
         self.user = NOBODY if os.geteuid() == 0 else None
         self.directory = directory
         self.processes = processes
@@ -35,7 +38,7 @@ class Postgres:
     @property
     def url(self) -> str:
         """Libpq connection string of the administrator."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://postgres@{self.host}:{self.port}/postgres"
 
     def initialise(self) -> Process:
         """Start initdb; the caller waits for its end."""
@@ -51,34 +54,40 @@ class Postgres:
             "max_connections": "200",
             **more,
         }
+        if self.host != LOOPBACK and ALL_HOSTS not in (rules := self.data / "pg_hba.conf").read_text():
+            with rules.open("a") as text:
+                text.write(ALL_HOSTS)
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
-        argv = [str(self.binaries / "postgres"), "-D", str(self.data), "-h", "127.0.0.1", "-p", str(self.port), *options]
+        argv = [str(self.binaries / "postgres"), "-D", str(self.data), "-h", self.host, "-p", str(self.port), *options]
         self.process = self.processes.start("postgres", argv, user=self.user)
         return self.process
 
     def ready(self) -> bool:
         """Whether it answers."""
-        probe = [str(self.binaries / "pg_isready"), "-q", "-U", "postgres", "-h", "127.0.0.1", "-p", str(self.port)]
+        probe = [str(self.binaries / "pg_isready"), "-q", "-U", "postgres", "-h", self.host, "-p", str(self.port)]
         if (self.binaries / "pg_isready").exists():
             return subprocess.run(probe, check=False).returncode == 0
-        return port_open(self.port)
+        return port_open(self.port, self.host)
 
 
 class Prometheus:
     """A Prometheus that scrapes every second what `targets.json` names; it can be stopped and started again on its data."""
 
-    def __init__(self, directory: Path, processes: Processes) -> None:
+    def __init__(self, directory: Path, processes: Processes, host: str = LOOPBACK) -> None:
+        self.host = host
         self.binary = sources.prometheus()
         self.directory = directory
         self.processes = processes
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self.process: Process | None = None
         self.targets({})
 
-    def targets(self, jobs: dict[str, int]) -> None:
-        """Scrape these loopback ports, under these job names."""
-        groups = [{"targets": [f"127.0.0.1:{port}"], "labels": {"job": job}} for job, port in jobs.items()]
+    def targets(self, jobs: dict[str, int | str]) -> None:
+        """Scrape these under these job names: a port of loopback, or host:port."""
+        groups = [
+            {"targets": [at if isinstance(at, str) else f"{LOOPBACK}:{at}"], "labels": {"job": job}} for job, at in jobs.items()
+        ]
         scratch = self.directory / "targets.new"
         scratch.write_text(json.dumps(groups))
         scratch.rename(self.directory / "targets.json")
@@ -108,7 +117,7 @@ class Prometheus:
                 self.binary,
                 f"--config.file={self.directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={self.directory / 'data'}",
-                f"--web.listen-address=127.0.0.1:{self.port}",
+                f"--web.listen-address={self.host}:{self.port}",
                 "--log.level=warn",
             ],
         )

@@ -24,6 +24,7 @@ CONNECT_SECONDS = 3.0
 HERE = Path(__file__).parent
 ARCH = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), platform.machine())
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
+NODE = ("kube-scheduler", "kubelet", "kube-proxy")
 
 
 class NotFound(Exception):
@@ -87,8 +88,21 @@ def control_plane() -> Path:
     )
 
 
-def _complete(directory: Path) -> Path:
-    if all((directory / name).exists() for name in CONTROL_PLANE):
+def node(control_plane: Path) -> Path:
+    """Directory with kube-scheduler, kubelet and kube-proxy."""
+    directory = cache() / f"v{versions.KUBERNETES}"
+    return first(
+        "node",
+        [
+            ("the control plane's directory", lambda: _complete(control_plane, NODE)),
+            ("the cache", lambda: _complete(directory, NODE)),
+            ("go build", lambda: _build(directory)),
+        ],
+    )
+
+
+def _complete(directory: Path, names: tuple[str, ...] = CONTROL_PLANE) -> Path:
+    if all((directory / name).exists() for name in names):
         return directory
     raise NotFound("empty")
 
@@ -99,10 +113,30 @@ def _assets() -> Path:
     return _complete(Path(named))
 
 
-def _download(url: str) -> tarfile.TarFile:
-    host = urlsplit(url).hostname or ""
+def reachable(url: str) -> None:
+    """Raises NotFound at once where nothing answers."""
     try:
-        socket.create_connection((host, 443), CONNECT_SECONDS).close()
+        socket.create_connection((urlsplit(url).hostname or "", 443), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise NotFound(f"cannot be reached: {error}") from error
+
+
+def packages(*names: str) -> None:
+    """Install Debian packages that are not there. Raises NotFound where that cannot be."""
+    missing = [name for name in names if subprocess.run(["dpkg", "-s", name], capture_output=True, check=False).returncode]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise NotFound("needs root on Debian")
+    with progress(f"installing Debian's {' '.join(missing)}"):
+        for step in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
+            quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            subprocess.run(["apt-get", *step], check=True, stdout=subprocess.DEVNULL, env=quiet)
+
+
+def _download(url: str) -> tarfile.TarFile:
+    reachable(url)
+    try:
         with progress(f"downloading {url.rsplit('/', 1)[-1]}"), urllib.request.urlopen(url, timeout=60) as answer:
             spool = tempfile.TemporaryFile()  # noqa: SIM115 - owned by the returned archive
             shutil.copyfileobj(answer, spool)
@@ -140,18 +174,37 @@ def _build(directory: Path) -> Path:
     flags = f"-s -w -X {package}.gitVersion=v{version} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
     target = directory / f"controlplane-{os.getpid()}"
     with progress("building the control plane with Go (several minutes, once)"):
-        subprocess.run(
-            [go, "build", "-trimpath", "-ldflags", flags, "-o", target, "."],
-            check=True,
-            cwd=HERE / "controlplane",
-            env={**os.environ, "CGO_ENABLED": "0"},
-        )
+        _compile(go, "controlplane", target, flags)
     target.rename(directory / "controlplane")
-    for name in CONTROL_PLANE:
+    for name in (*CONTROL_PLANE, *NODE):
         link = directory / name
         link.unlink(missing_ok=True)
         link.symlink_to("controlplane")
     return directory
+
+
+def _compile(go: str, module: str, target: Path, flags: str = "-s -w") -> None:
+    command = [go, "build", "-trimpath", "-ldflags", flags, "-o", str(target), "."]
+    subprocess.run(command, check=True, cwd=HERE / module, env={**os.environ, "CGO_ENABLED": "0"})
+
+
+def coredns() -> Path:
+    """CoreDNS, for the real node."""
+    path = cache() / f"v{versions.KUBERNETES}" / "coredns"
+
+    def cached() -> Path:
+        if path.exists():
+            return path
+        raise NotFound("empty")
+
+    def build() -> Path:
+        if (go := shutil.which("go")) is None:
+            raise NotFound("no Go on the PATH")
+        with progress("building CoreDNS with Go (once)"):
+            _compile(go, "dns", path.with_suffix(f".{os.getpid()}"))
+        return path.with_suffix(f".{os.getpid()}").rename(path)
+
+    return first("CoreDNS", [("the cache", cached), ("go build", build)])
 
 
 def prometheus() -> Path:
@@ -173,16 +226,7 @@ def prometheus() -> Path:
         return _unpack(_download(url), ("prometheus", "promtool"), directory) / "prometheus"
 
     def debian() -> Path:
-        if os.geteuid() != 0 or shutil.which("apt-get") is None:
-            raise NotFound("needs root on Debian")
-        with progress("installing Debian's prometheus"):
-            for step in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "prometheus"]):
-                subprocess.run(
-                    ["apt-get", *step],
-                    check=True,
-                    stdout=subprocess.DEVNULL,
-                    env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                )
+        packages("prometheus")
         return on_path()
 
     return first(

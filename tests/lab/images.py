@@ -1,0 +1,138 @@
+"""Container images on a machine that may reach no registry: podman, a base made from Debian packages, and our own.
+
+Debian's python3 in a minimal root stands for the official `python` image where that cannot be pulled; the Dockerfile is the same.
+"""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from lab import sources
+
+ROOT: Final = Path(__file__).parents[2]
+BASE: Final = "docker.io/library/python:3.13-slim-trixie"
+OPERATOR: Final = "docker.io/library/session-rollout:0.1.0"
+APPLICATION: Final = "docker.io/library/analy-ticket-web:lab"
+PAUSE: Final = "localhost/pause:lab"
+AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
+# Limits that a machine without CAP_SYS_RESOURCE can give, and its own certificate authorities while something is built.
+CONFIGURATION: Final = f"""[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
+volumes = ["{AUTHORITIES}:{AUTHORITIES}:ro"]
+[engine]
+cgroup_manager = "cgroupfs"
+runtime = "runc"
+events_logger = "file"
+"""
+
+
+@functools.cache
+def _environment() -> dict[str, str]:
+    path = sources.cache() / "containers.conf"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(CONFIGURATION)
+    return {**os.environ, "CONTAINERS_CONF": str(path)}
+
+
+def podman(*argv: str, check: bool = True, cwd: Path = ROOT, **more: Any) -> str:
+    """Run podman; what it printed. Raises CalledProcessError with its own words."""
+    done = subprocess.run(["podman", *argv], capture_output=True, text=True, check=False, cwd=cwd, env=_environment(), **more)
+    if check and done.returncode:
+        raise SystemExit(f"lab: podman {' '.join(argv[:3])} ...: {done.stderr.strip()[-2000:]}")
+    return done.stdout.strip()
+
+
+def exists(image: str) -> bool:
+    """Whether it is here."""
+    return subprocess.run(["podman", "image", "exists", image], check=False, env=_environment()).returncode == 0
+
+
+def base() -> str:
+    """The image that ours stands on: here, pulled, or made from Debian's packages."""
+
+    def here() -> Path:
+        if exists(BASE):
+            return Path(BASE)
+        raise sources.NotFound("not here")
+
+    def pulled() -> Path:
+        sources.reachable("https://registry-1.docker.io")
+        podman("pull", "--quiet", BASE, check=False)
+        return here()
+
+    sources.first("base image", [("this machine", here), ("its registry", pulled), ("Debian's packages", _made)])
+    return BASE
+
+
+def _made() -> Path:
+    sources.packages("mmdebstrap")
+    listed = Path("/etc/apt/sources.list.d/debian.sources").read_text().splitlines()
+    mirror = next(line.split()[1] for line in listed if line.startswith("URIs:"))
+    include = "--include=ca-certificates,python3,python3-pip,python3-venv"
+    with tempfile.TemporaryDirectory() as scratch:
+        tar = Path(scratch, "base.tar")
+        with sources.progress("making a base image of Debian's packages"):
+            subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", include, "trixie", str(tar), mirror], check=True)
+            podman("import", "--quiet", str(tar), "localhost/debian-python:lab")
+        name = "FROM localhost/debian-python:lab\nRUN ln -sf python3 /usr/bin/python && rm -f /usr/lib/python3*/EXTERNALLY-MANAGED\n"
+        Path(scratch, "Containerfile").write_text(name)
+        podman("build", "--quiet", "-t", BASE, scratch)
+    return Path(BASE)
+
+
+def operator(tag: str = OPERATOR, *options: str) -> str:
+    """Our image, built from this checkout."""
+    base()
+    with sources.progress("building the image"):
+        podman("build", "--quiet", "--timestamp", "0", "--build-arg", f"PYTHON={BASE}", "-t", tag, *options, ".")
+    return tag
+
+
+def application() -> str:
+    """The demo application: our image, its evaluator, and the lab's own code."""
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = subprocess.run(
+            [shutil.which("uv") or ".uv/bin/uv", "export", "--frozen", "--quiet", "--only-group", "application", "--no-annotate"],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        ).stdout
+        Path(scratch, "requirements.txt").write_text(wanted)
+        shutil.copytree(ROOT / "tests" / "lab", Path(scratch, "lab"), ignore=shutil.ignore_patterns("__pycache__", "*.go", "go.*"))
+        Path(scratch, "Containerfile").write_text(
+            f"FROM {BASE} AS build\nCOPY requirements.txt /\n"
+            "RUN pip install --no-cache-dir --require-hashes --no-deps --target /opt/application -r /requirements.txt\n"
+            f"FROM {OPERATOR}\nCOPY --from=build /opt/application /opt/application\nCOPY lab /opt/application/lab\n"
+            "ENV PYTHONPATH=/opt/application\nENTRYPOINT []\n"
+        )
+        with sources.progress("building the application's image"):
+            podman("build", "--quiet", "-t", APPLICATION, scratch)
+    return APPLICATION
+
+
+def pause() -> str:
+    """What holds a Pod's network: a process that sleeps."""
+    if not exists(PAUSE):
+        sources.packages("busybox-static")
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copy("/bin/busybox", Path(scratch, "busybox"))
+            tar = Path(scratch, "pause.tar")
+            subprocess.run(["tar", "-C", scratch, "-cf", str(tar), "busybox"], check=True)
+            entry = "ENTRYPOINT " + json.dumps(["/busybox", "sleep", "2147483647"])
+            podman("import", "--quiet", "--change", entry, str(tar), PAUSE)
+    return PAUSE
+
+
+def save(image: str, path: Path) -> Path:
+    """The image as an archive that containerd reads."""
+    podman("save", "--quiet", "--format", "docker-archive", "-o", str(path), image)
+    return path
+
+
+
