@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests:charts
 
-.PHONY: help setup demo lab transcripts test test-model test-rest test-fast lint crds chart bench bench-migrations chaos-migrations wheel krew clean
+.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-model test-rest test-fast lint crds chart bench bench-migrations chaos-migrations wheel krew clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole programme on real parts, proved at its end"
@@ -29,6 +29,9 @@ setup: .venv/.synced
 
 demo: setup
 	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(SEED),--seed $(SEED))
+
+cluster-demo: setup
+	@$(BIN)/python -m lab.cluster_demo
 
 lab: setup
 	@$(BIN)/python -m lab

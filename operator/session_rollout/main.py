@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import kopf
 from aiohttp import web
+from kopf._core.engines.peering import Identity
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from session_rollout import handlers
@@ -29,7 +30,7 @@ from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore
 from session_rollout.adapters.sinks import SinkCourier
 from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import GROUP
-from session_rollout.api.reasons import Condition
+from session_rollout.api.reasons import Condition, MigrationState
 from session_rollout.api.status import MigrationRecord
 from session_rollout.api.wire import action_of
 from session_rollout.controller.examination import Examinations
@@ -43,7 +44,7 @@ log = logging.getLogger("session_rollout")
 WATCHDOG_SECONDS: Final = 5.0
 ACCOUNT_SECONDS: Final = 0.25
 FINALIZER: Final = f"{GROUP}/finalizer"
-EXPORTED_CONDITIONS: Final = frozenset({Condition.READY, Condition.STALLED, Condition.PAUSED, Condition.EVIDENCE_AVAILABLE})
+EXPORTED_CONDITIONS: Final = frozenset({Condition.READY, Condition.STALLED, Condition.PAUSED, Condition.EVIDENCE_AVAILABLE, Condition.ROLLED_BACK})
 CONDITION_VALUE: Final = {"True": 1, "False": 0, "Unknown": -1}
 
 
@@ -53,7 +54,7 @@ class Operator:
     def __init__(self, settings: Settings, api: ApiServer) -> None:
         clock = WallClock()
         identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        self.settings = settings
+        self.settings, self.identity = settings, identity
         self.store = ApiRolloutStore(api, settings.namespaces)
         name = os.environ.get("LEASE_NAME", "session-rollout")
         self.lease = Lease(api, os.environ.get("POD_NAMESPACE", "default"), name, identity, clock)
@@ -96,6 +97,7 @@ class Operator:
                 clusterwide=not self.settings.namespaces,
                 namespaces=self.settings.namespaces,
                 standalone=True,
+                identity=Identity(self.identity),  # or Kopf asks for a user's name, which a uid in a container has not
                 ready_flag=self.ready,
                 stop_flag=self.stop,
             )
@@ -173,6 +175,9 @@ def observe(key: Key, seen: Seen) -> None:
     if not seen.wrote:
         return
     _observe_migrations(key, status.migrations)
+    hold = status.current.hold_until
+    telemetry.HOLD_UNTIL.labels(namespace, name).set(hold.timestamp() if hold else 0)
+    telemetry.APPROVAL.labels(namespace, name).set(any("`Approve`" in hint for hint in status.decision.unblocked_by))
     for condition in status.conditions:
         if condition.type in EXPORTED_CONDITIONS:
             telemetry.CONDITION.labels(namespace, name, condition.type).set(CONDITION_VALUE[condition.status])
@@ -184,6 +189,8 @@ def observe(key: Key, seen: Seen) -> None:
 
 
 def _observe_migrations(key: Key, records: tuple[MigrationRecord, ...]) -> None:
+    failed = sum(record.state is MigrationState.FAILED for record in records)
+    telemetry.MIGRATIONS_FAILED.labels(key.namespace, key.name).set(failed)
     for record in records:
         if record.total is not None:
             for kind in ("total", "done", "quarantined"):

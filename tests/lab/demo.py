@@ -58,9 +58,8 @@ class Demo:
 
     def set_up(self) -> None:
         """Everything up to the moment a person applies the object."""
-        self.lab.install()
+        self._install()
         self.programme.deploy()
-        self.lab.start_operator()
         self.lab.until(lambda: self._query("session_error_rate") is not None, 60, "the application being scraped")
         self.lab.until(lambda: self._query("page_load_seconds_count"), 30, "page loads being scraped")
         self.recorder = Recorder(self.lab, NAMESPACE, NAME, self._tell)
@@ -68,6 +67,11 @@ class Demo:
         watch = [self.lab.kubectl_path, "--kubeconfig", str(self.lab.kubeconfig), "get", "sro", "-n", NAMESPACE, "-w"]
         self.watcher = self.lab.processes.start("kubectl-watch", watch)
         self.lab.apply(self.object)
+
+    def _install(self) -> None:
+        """The project, and its operator."""
+        self.lab.install()
+        self.lab.start_operator()
 
     def _query(self, promql: str) -> float | None:
         try:
@@ -158,11 +162,10 @@ class Demo:
 
     def _kill_migration(self) -> None:
         """SIGKILL of the Pod that moves rows, in the middle; and what a person sees meanwhile."""
-        assert self.lab.node is not None
         self.wait(lambda: 0 < self._copy().get("done", 0) < 0.7 * LEGACY_ROWS, 300, "rows being moved")
         self.seen_wide = self.lab.kubectl("get", "sro", NAME, "-n", NAMESPACE, "-o", "wide").stdout
         before = self._copy()["done"]
-        for pod in list(self.lab.node.pods.values()):
+        for pod in list(self.lab.pods.values()):
             if f"{COPY}-up" in pod.name:
                 pod.kill()
                 self.console.print(f"{self._elapsed():6.1f}s --- SIGKILL of Pod {pod.name} at {before:,} rows")

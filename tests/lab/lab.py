@@ -183,6 +183,24 @@ class Lab:
         metadata = {"name": name, "labels": {"sessionrollout.dev/database": "allowed"}}
         self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"url": url}}, namespace)
 
+    def pod_address(self, namespace: str, labels: str, seconds: float = 60) -> str:
+        """Address of the one Pod with these labels, once it is Ready."""
+
+        def ready() -> str:
+            for one in self.kube.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=labels)["items"]:
+                conditions = {each["type"]: each["status"] for each in one["status"].get("conditions", [])}
+                if conditions.get("Ready") == "True" and "deletionTimestamp" not in one["metadata"]:
+                    return str(one["status"]["podIP"])
+            return ""
+
+        return str(self.until(ready, seconds, f"a Pod {labels} being ready"))
+
+    @property
+    def pods(self) -> dict[str, Any]:
+        """What runs on the node, of either kind; each can be killed."""
+        node = self.node or self.real_node
+        return {} if node is None else dict(node.pods)
+
     def path_of(self, document: Object, namespace: str | None = None) -> str:
         """URL path of an object."""
         plural = _PLURALS.get(document["kind"], document["kind"].lower() + "s")

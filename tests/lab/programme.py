@@ -10,6 +10,8 @@ from typing import Any
 import psycopg
 import yaml
 
+from lab import images
+from lab.cluster import LOOPBACK
 from lab.kube import Object
 from lab.lab import IMAGE, ROOT, Lab
 from lab.processes import free_port
@@ -78,7 +80,12 @@ class Programme:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.address = LOOPBACK
+
+    @property
+    def url(self) -> str:
+        """Where the application answers."""
+        return f"http://{self.address}:{self.port}"
 
     def deploy(self) -> None:
         """Create the legacy tables, the Secret and the application's Deployment, and scrape it."""
@@ -91,7 +98,9 @@ class Programme:
         lab.namespace(NAMESPACE)
         lab.database_secret("analy-ticket-db", lab.postgres.url, NAMESPACE)
         lab.apply(self._deployment(), NAMESPACE)
-        lab.targets["analy-ticket-web"] = self.port
+        if lab.real_node is not None:
+            self.address = lab.pod_address(NAMESPACE, "app=analy-ticket-web")
+        lab.targets["analy-ticket-web"] = f"{self.address}:{self.port}"
         lab.prometheus.targets(lab.targets)
 
     def _deployment(self) -> Object:
@@ -99,15 +108,18 @@ class Programme:
         flags = "/etc/flags"
         container = {
             "name": "web",
-            "image": IMAGE,
+            "image": IMAGE if self.lab.real_node is None else images.APPLICATION,
             "command": ["python", "-m", "lab.application"],
             "args": [f"--flags={flags}/flags.flagd.json", f"--port={self.port}", "--database=$(DATABASE_URL)"],
             "env": [{"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "analy-ticket-db", "key": "url"}}}],
             "ports": [{"containerPort": self.port}],
             "readinessProbe": {"httpGet": {"path": "/health", "port": self.port}},
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
             "volumeMounts": [{"name": "flags", "mountPath": flags, "readOnly": True}],
         }
+        restricted = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
         volume = {"name": "flags", "configMap": {"name": f"{NAME}-flags", "optional": True}}
+        pod = {"containers": [container], "volumes": [volume], "securityContext": restricted}
         return {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -115,7 +127,7 @@ class Programme:
             "spec": {
                 "replicas": 1,
                 "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": {"containers": [container], "volumes": [volume]}},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
             },
         }
 

@@ -274,6 +274,7 @@ class RealNode:
         self._remove_bridge()
         if self._rules:
             subprocess.run(["iptables-restore"], input=self._rules, text=True, check=False)
+        self._remove_chains()
         for root in Path("/sys/fs/cgroup").glob("*/kubepods"):
             for path in sorted((one for one in root.rglob("*") if one.is_dir()), reverse=True):
                 with contextlib.suppress(OSError):
@@ -285,6 +286,15 @@ class RealNode:
                 path.unlink()
         if self._lock is not None:
             self._lock.close()
+
+    def _remove_chains(self) -> None:
+        """Kubernetes' own chains of iptables that the restored rules know nothing of."""
+        table = ""
+        for line in self._run("iptables-save").splitlines():
+            table = line[1:] if line.startswith("*") else table
+            if line.startswith(":KUBE-") and line not in self._rules:
+                for what in ("--flush", "--delete-chain"):
+                    self._run("iptables", "--table", table, what, line[1:].split()[0], check=False)
 
     def _remove_bridge(self) -> None:
         self._run("ip", "link", "delete", BRIDGE, check=False)

@@ -68,11 +68,12 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
+{{- /* What helm test makes goes again; the Pod stays until the next one, for its log. */ -}}
 {{- define "session-rollout.testHook" }}
   annotations:
     helm.sh/hook: test
     helm.sh/hook-weight: {{ . | quote }}
-    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+    helm.sh/hook-delete-policy: {{ if eq . "3" }}before-hook-creation{{ else }}before-hook-creation,hook-succeeded{{ end }}
 {{- end }}
 
 {{- /* The port of a URL. */ -}}

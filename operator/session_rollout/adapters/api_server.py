@@ -65,6 +65,7 @@ class ApiServer:
             answer = await self._client.call_api(method, url, headers, body, _request_timeout=REQUEST_SECONDS)
             text = await answer.read()
         except ApiException as error:
+            API_REQUESTS.labels(method, str(error.status)).inc()
             raise _translated(error.status, error.body) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             API_REQUESTS.labels(method, "error").inc()

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from importlib.metadata import version
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
@@ -26,6 +27,11 @@ OVERDUE: Final = Gauge("sessionrollout_overdue_rollouts", "Rollouts whose loop m
 PERCENT: Final = Gauge("sessionrollout_percent_ratio", "Published share of users of the running step.", ["namespace", "name"])
 PHASE_INDEX: Final = Gauge("sessionrollout_phase_index", "Running phase, counted from 1.", ["namespace", "name"])
 CONDITION: Final = Gauge("sessionrollout_condition", "Conditions: 1 True, 0 False, -1 Unknown.", ["namespace", "name", "type"])
+HOLD_UNTIL: Final = Gauge(
+    "sessionrollout_hold_until_timestamp_seconds", "When the hold of the running step is over; 0: it has not begun.", ["namespace", "name"]
+)
+APPROVAL: Final = Gauge("sessionrollout_approval_awaited", "Whether a person's approval is awaited: 0 or 1.", ["namespace", "name"])
+MIGRATIONS_FAILED: Final = Gauge("sessionrollout_migrations_failed", "Migrations that failed and wait for a person.", ["namespace", "name"])
 CHECK_VALUE: Final = Gauge(
     "sessionrollout_check_value", "Latest answer of a metric, in base units.", ["namespace", "name", "metric"]
 )
@@ -36,8 +42,20 @@ MIGRATION_ROWS: Final = Gauge(
 )
 OUTCOMES: Final = Counter("sessionrollout_outcomes", "How generations ended.", ["namespace", "outcome"])
 ACTIONS: Final = Counter("sessionrollout_actions", "People's actions.", ["verdict"])
-LEADER: Final = Gauge("sessionrollout_leader", "Whether this replica holds the Lease.")
-PER_ROLLOUT: Final = (LAST_RECONCILE, PERCENT, PHASE_INDEX, CONDITION, CHECK_VALUE, MIGRATION_ROWS)
+LEADER: Final = Gauge("sessionrollout_leader", "Whether this replica holds the Lease: 0 or 1.")
+BUILD: Final = Gauge("sessionrollout_build_info", "Always 1; the version is a label.", ["version"])
+BUILD.labels(version("session-rollout")).set(1)
+PER_ROLLOUT: Final = (
+    LAST_RECONCILE,
+    PERCENT,
+    PHASE_INDEX,
+    CONDITION,
+    HOLD_UNTIL,
+    APPROVAL,
+    MIGRATIONS_FAILED,
+    CHECK_VALUE,
+    MIGRATION_ROWS,
+)
 
 _SECRETS: Final = re.compile(r"(://[^:/@\s]+:)[^@\s]+(@)|(password=|Bearer )[^\s'\"]+", re.IGNORECASE)
 

@@ -1,0 +1,140 @@
+"""`make cluster-demo`: the chart on a real node, as a platform team would use it.
+
+helm installs it with its default values into a namespace that enforces PodSecurity `restricted`; `helm test`; the minimal
+example and then the whole programme are promoted by an operator that runs as a Pod, with migrations in containers;
+`helm uninstall` leaves the flags. Does its own set-up on a bare Debian machine as root; every command is shown.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from lab import images, sources
+from lab.demo import Demo
+from lab.kube import Object
+from lab.lab import OPERATOR_NAMESPACE, ROOT, Lab, ended_by_signals
+from lab.processes import StartFailed
+from lab.programme import NAME, NAMESPACE, example, scaled
+
+RELEASE = "session-rollout"
+SHOP = "shop"
+RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+
+
+class ClusterDemo(Demo):
+    """The demo with everything in Pods."""
+
+    def _install(self) -> None:
+        """Images on the node, namespaces that enforce, Prometheus where the chart looks for it, and helm."""
+        assert self.lab.real_node is not None
+        assert self.lab.prometheus is not None
+        for image in (images.operator(), images.application()):
+            self.lab.real_node.load(image)
+        for namespace in (OPERATOR_NAMESPACE, NAMESPACE, SHOP, "monitoring"):
+            metadata = {"name": namespace, "labels": RESTRICTED}
+            self.lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        ports = {"web": (9090, self.lab.prometheus.port, "TCP")}
+        self.lab.real_node.service("monitoring", "prometheus-operated", ports)
+        self.helm("install", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "120s")
+        self.show("get", "pods", "--namespace", OPERATOR_NAMESPACE, "-o", "wide")
+        self.helm("test", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--logs")
+        self.prove_restricted()
+        self.lab.targets["operator"] = self.lab.pod_address(OPERATOR_NAMESPACE, "app.kubernetes.io/component=operator") + ":8080"
+
+    def helm(self, *argv: str) -> str:
+        """Run helm as the administrator and show it; raises TimeoutError when it says no."""
+        self.console.print(f"\n$ helm {' '.join(argv)}", soft_wrap=True)
+        command = [str(sources.helm()), "--kubeconfig", str(self.lab.kubeconfig), *argv]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        self.console.print((done.stdout + done.stderr).strip(), soft_wrap=True)
+        if done.returncode:
+            raise TimeoutError(f"helm {argv[0]} failed")
+        return done.stdout
+
+    def show(self, *argv: str) -> str:
+        """Run kubectl as the administrator and show it."""
+        self.console.print(f"\n$ kubectl {' '.join(argv)}", soft_wrap=True)
+        text = self.lab.kubectl(*argv).stdout
+        self.console.print(text.strip(), soft_wrap=True)
+        return text
+
+    def prove_restricted(self) -> None:
+        """The operator is a Pod under its own ServiceAccount, where a Pod that is not restricted is refused."""
+        pods = self.lab.kube.get(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods")["items"]
+        accounts = {one["spec"]["serviceAccountName"] for one in pods}
+        self.proof.check(accounts == {RELEASE}, f"the operator runs as Pod under the ServiceAccount {', '.join(accounts)}")
+        loose = {"containers": [{"name": "loose", "image": images.OPERATOR}]}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "loose"}, "spec": loose}
+        refused = self.lab.kubectl("-n", OPERATOR_NAMESPACE, "create", "-f", "-", stdin=json.dumps(body), check=False)
+        self.proof.check("violates PodSecurity" in refused.stderr, "a Pod that is not restricted is refused there")
+
+    def minimal(self) -> None:
+        """The minimal example with its times divided, promoted by the operator in the cluster."""
+        document = scaled(example("minimal.yaml"))
+        self.lab.kubectl("-n", SHOP, "apply", "-f", "-", stdin=yaml.safe_dump(document))
+        self.show("-n", SHOP, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=120s")
+        self.show("-n", SHOP, "get", "sro", "minimal", "-o", "wide")
+        outcome = self.lab.rollout("minimal", SHOP)["status"]["outcome"]
+        self.proof.check(outcome == "Promoted", f"the minimal example: {outcome}")
+
+    def whole(self) -> None:
+        """Install, the minimal example, the programme, and removal."""
+        self.set_up()
+        self.promote(600)
+        self.minimal()
+        self._prove_jobs_were_containers()
+        self._uninstall()
+
+    def _prove_jobs_were_containers(self) -> None:
+        pods = self.lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector="sessionrollout.dev/migration")["items"]
+        runtimes = {one["containerID"].split(":")[0] for pod in pods for one in pod["status"].get("containerStatuses", [])}
+        tokens = [volume for pod in pods for volume in pod["spec"].get("volumes", []) if "projected" in volume]
+        self.proof.check(
+            runtimes == {"containerd"} and not tokens, f"{len(pods)} migration Pods ran in {', '.join(runtimes)}, none with a token"
+        )
+
+    def _uninstall(self) -> None:
+        before = self._documents()
+        said = self.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")
+        self.proof.check("kept due to the resource policy" in said, "helm uninstall says that the kinds are kept")
+        time.sleep(3)
+        self.proof.check(before == self._documents() and len(before) == 2, f"{len(before)} flag documents are as they were")
+        kept = [self.lab.rollout(*one)["status"]["outcome"] for one in ((NAME, NAMESPACE), ("minimal", SHOP))]
+        self.proof.check(kept == ["Promoted", "Promoted"], f"both rollouts are there: {', '.join(kept)}")
+        names = [feature["name"] for feature in self.object["spec"]["features"]]
+        on = [name for name in names if self.programme.share(name, 50) == 1]
+        self.proof.check(on == names, f"the application still has {len(on)} of {len(names)} features on for everybody")
+        self.show("get", "configmaps", "-A", "-l", "sessionrollout.dev/rollout")
+
+    def _documents(self) -> dict[str, Any]:
+        found: list[Object] = self.lab.kube.get("/api/v1/configmaps", labelSelector="sessionrollout.dev/rollout")["items"]
+        return {one["metadata"]["name"]: one["data"] for one in found if one["metadata"]["name"].endswith("-flags")}
+
+
+def main() -> None:
+    """Entry point."""
+    console = Console(highlight=False, width=200)
+    begun = time.monotonic()
+    with ended_by_signals():
+        try:
+            with Lab(real_node=True) as lab:
+                demo = ClusterDemo(lab, console, seed=1)
+                demo.whole()
+                demo.recorder.stop()
+        except (StartFailed, TimeoutError) as error:
+            sys.exit(f"cluster-demo: {error}")
+    console.print()
+    for line in demo.proof.lines:
+        console.print(line, soft_wrap=True)
+    held = len(demo.proof.lines) - len(demo.proof.failures)
+    console.print(f"{held} checks held, {len(demo.proof.failures)} did not; {time.monotonic() - begun:.0f} s")
+    sys.exit(1 if demo.proof.failures else 0)
+
+
+if __name__ == "__main__":
+    main()

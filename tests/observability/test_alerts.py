@@ -1,0 +1,165 @@
+"""Every alert fires when it should and not otherwise, by promtool's own evaluation; and has a runbook."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab import sources
+from lab.lab import ROOT
+from session_rollout.adapters import telemetry
+
+RULES = ROOT / "charts" / "session-rollout" / "files" / "rules"
+RUNBOOKS = ROOT / "docs" / "runbooks"
+SECTIONS = ("Meaning", "Impact", "Diagnosis", "Mitigation")
+Object = dict[str, Any]
+
+
+def alerts() -> list[Object]:
+    return [
+        rule
+        for path in sorted(RULES.glob("*.yaml"))
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+    ]
+
+
+OF_ROLLOUT = '{namespace="shop",name="checkout"%s}'
+
+
+def condition(kind: str, value: int) -> str:
+    return "sessionrollout_condition" + OF_ROLLOUT % f',type="{kind}"' + f" {value}x2000"
+
+
+def average(name: str, seconds: float) -> dict[str, str]:
+    """A histogram's sum and count: ten operations a second of so many seconds each."""
+    return {f"{name}_seconds_sum": f"0+{600 * seconds}x2000", f"{name}_seconds_count": "0+600x2000"}
+
+
+def rates(good: int, bad: int) -> dict[str, str]:
+    total = "sessionrollout_api_requests_total"
+    return {total + '{verb="GET",code="200"}': f"0+{good}x2000", total + '{verb="GET",code="503"}': f"0+{bad}x2000"}
+
+
+LEADS = {"sessionrollout_leader": "1x2000"}
+LOOKED_AT = "sessionrollout_last_reconcile_timestamp_seconds" + OF_ROLLOUT % ""
+
+
+def one(series: str) -> dict[str, str]:
+    name, values = series.rsplit(" ", 1)
+    return {name: values}
+
+
+# Alert: series with which it fires, series with which it must not, and after how long, in minutes. A series has a value a minute.
+CASES: dict[str, tuple[dict[str, str], dict[str, str], int]] = {
+    "SessionRolloutStalled": (one(condition("Stalled", 1)), one(condition("Stalled", 0)), 11),
+    "SessionRolloutRolledBack": (one(condition("RolledBack", 1)), one(condition("RolledBack", 0)), 1),
+    "SessionRolloutNoEvidence": (one(condition("EvidenceAvailable", 0)), one(condition("EvidenceAvailable", -1)), 16),
+    "SessionRolloutMigrationFailed": (
+        {"sessionrollout_migrations_failed" + OF_ROLLOUT % "": "1x2000"},
+        {"sessionrollout_migrations_failed" + OF_ROLLOUT % "": "0x2000"},
+        1,
+    ),
+    "SessionRolloutApprovalWaiting": (
+        {"sessionrollout_approval_awaited" + OF_ROLLOUT % "": "1x2000"},
+        {"sessionrollout_approval_awaited" + OF_ROLLOUT % "": "1x1400 0x600"},
+        1441,
+    ),
+    "SessionRolloutOperatorDown": ({"sessionrollout_leader": "0x2000"}, LEADS, 6),
+    "SessionRolloutWatchdog": ({"sessionrollout_overdue_rollouts": "2x2000"}, {"sessionrollout_overdue_rollouts": "0x2000"}, 2),
+    "SessionRolloutNotLookedAt": ({LOOKED_AT: "0x2000", **LEADS}, {LOOKED_AT: "0+60x2000", **LEADS}, 8),
+    "SessionRolloutApiErrors": (rates(60, 30), rates(60, 3), 25),
+    "HighSessionErrorRate": ({"session_error_rate": "0.011x2000"}, {"session_error_rate": "0.01x2000"}, 6),
+    "TokenRefreshFailures": ({"token_refresh_failure_rate": "0.051x2000"}, {"token_refresh_failure_rate": "0.05x2000"}, 3),
+    "ConnectionRecoveryIssues": (
+        {"connection_recovery_success_rate": "0.949x2000"},
+        {"connection_recovery_success_rate": "0.95x2000"},
+        11,
+    ),
+    "CriticalSessionErrors": (
+        {'session_errors_total{type="TokenRefreshError"}': "0+6x2000"},
+        {'session_errors_total{type="TokenRefreshError"}': "0+4x2000"},
+        10,
+    ),
+    "SessionUserImpact": (
+        {"critical_bug_affected_users_ratio": "0.051x2000"},
+        {"critical_bug_affected_users_ratio": "0.05x2000"},
+        2,
+    ),
+    "SlowSessionInitialization": (average("session_initialization", 0.51), average("session_initialization", 0.5), 12),
+    "SlowTokenRefresh": (average("token_refresh", 1.1), average("token_refresh", 1), 12),
+    "SlowConnectionRecovery": (average("connection_recovery", 5.1), average("connection_recovery", 5), 12),
+    "SlowStatePersistence": (average("state_persistence", 0.21), average("state_persistence", 0.2), 12),
+    "SlowCacheOperation": (average("cache_operation", 0.06), average("cache_operation", 0.05), 12),
+}
+
+
+def test_every_alert_has_a_case() -> None:
+    assert [rule["alert"] for rule in alerts()] == list(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fires_and_does_not_fire(name: str, tmp_path: Path) -> None:
+    """`promtool test rules`: firing after its time, pending just before where it has one, silent on the other series."""
+    fires, silent, minutes = CASES[name]
+    rule = next(one for one in alerts() if one["alert"] == name)
+    expected = {"exp_labels": rule["labels"]}
+    early = rule.get("for") is not None
+    checks = [(fires, f"{minutes}m", [expected]), (silent, f"{minutes}m", [])]
+    if early:
+        checks.append((fires, "1s", []))
+    document = {
+        "rule_files": [str(path) for path in sorted(RULES.glob("*.yaml"))],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": series, "values": values} for series, values in input_series.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": f'count by (severity) (ALERTS{{alertname="{name}",alertstate="firing"}}) > 0',
+                        "eval_time": at,
+                        "exp_samples": [{"labels": "{" + f'severity="{rule["labels"]["severity"]}"' + "}", "value": 1}] if wanted else [],
+                    }
+                ],
+            }
+            for input_series, at, wanted in checks
+        ],
+    }
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump(document))
+    promtool = sources.prometheus().parent / "promtool"
+    done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rules_lint() -> None:
+    promtool = sources.prometheus().parent / "promtool"
+    files = sorted(RULES.glob("*.yaml"))
+    subprocess.run([promtool, "check", "rules", "--lint-fatal", *files], check=True, capture_output=True)
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
+    assert {path.stem for path in RUNBOOKS.glob("*.md")} - {"index"} == set(CASES)
+    for path in RUNBOOKS.glob("*.md"):
+        if path.stem != "index":
+            text = path.read_text()
+            assert text.startswith(f"# {path.stem}\n")
+            assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == SECTIONS, path.name
+
+
+def test_annotations_are_sentences() -> None:
+    for rule in alerts():
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        assert rule["annotations"]["summary"]
+
+
+def test_operator_alerts_name_only_metrics_that_are_exported() -> None:
+    exported = {name for name in dir(telemetry) if name.isupper()}
+    known = {family._name for name in exported if hasattr(family := getattr(telemetry, name), "_name")}
+    for rule in alerts():
+        for metric in re.findall(r"sessionrollout_\w+", rule["expr"]):
+            assert metric.removesuffix("_total") in known, rule["alert"]
