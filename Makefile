@@ -28,10 +28,13 @@ help:
 setup: .venv/.synced
 
 demo: setup
-	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(KEEP),--keep $(KEEP)) $(if $(SEED),--seed $(SEED))
 
 cluster-demo: setup
 	@$(BIN)/python -m lab.cluster_demo
+
+ha-demo: setup
+	@$(BIN)/python -m lab.ha_demo
 
 lab: setup
 	@$(BIN)/python -m lab

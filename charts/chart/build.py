@@ -14,6 +14,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from chart import gitops
+from chart.dashboards import dashboards
 from chart.values import Values
 from lab import sources
 
@@ -248,6 +250,8 @@ def derived() -> dict[Path, str]:
     }
     crds = sorted((ROOT / "crds").glob("sessionrollout*.yaml"))
     files |= {CHART / "files" / "crds" / path.name: path.read_text() for path in crds}
+    files[gitops.ARGOCD / "argocd-cm.yaml"] = gitops.argocd_configuration()
+    files |= {CHART / "files" / "dashboards" / f"{name}.json": text for name, text in dashboards().items()}
     return files
 
 

@@ -284,12 +284,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--flags", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1", help="where it listens; a Pod has an address of its own")
     parser.add_argument("--database", default="")
     options = parser.parse_args()
     application = Application(options.flags, options.database)
     application.start()
     print("serving", options.port, file=sys.stderr)
-    ThreadingHTTPServer(("127.0.0.1", options.port), handler(application)).serve_forever()
+    ThreadingHTTPServer((options.host, options.port), handler(application)).serve_forever()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import trustme
 from lab import sources
 from lab.processes import Process, Processes, free_port
 
-
 LOOPBACK: Final = "127.0.0.1"
 SERVICE_IP: Final = "10.96.0.1"
 

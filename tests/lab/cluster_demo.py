@@ -40,11 +40,15 @@ class ClusterDemo(Demo):
             self.lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         ports = {"web": (9090, self.lab.prometheus.port, "TCP")}
         self.lab.real_node.service("monitoring", "prometheus-operated", ports)
-        self.helm("install", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "120s")
+        self.helm(
+            "install", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "120s"
+        )
         self.show("get", "pods", "--namespace", OPERATOR_NAMESPACE, "-o", "wide")
         self.helm("test", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--logs")
         self.prove_restricted()
-        self.lab.targets["operator"] = self.lab.pod_address(OPERATOR_NAMESPACE, "app.kubernetes.io/component=operator") + ":8080"
+        self.lab.targets["operator"] = (
+            self.lab.pod_address(OPERATOR_NAMESPACE, "app.kubernetes.io/component=operator") + ":8080"
+        )
 
     def helm(self, *argv: str) -> str:
         """Run helm as the administrator and show it; raises TimeoutError when it says no."""
@@ -95,7 +99,8 @@ class ClusterDemo(Demo):
         runtimes = {one["containerID"].split(":")[0] for pod in pods for one in pod["status"].get("containerStatuses", [])}
         tokens = [volume for pod in pods for volume in pod["spec"].get("volumes", []) if "projected" in volume]
         self.proof.check(
-            runtimes == {"containerd"} and not tokens, f"{len(pods)} migration Pods ran in {', '.join(runtimes)}, none with a token"
+            runtimes == {"containerd"} and not tokens,
+            f"{len(pods)} migration Pods ran in {', '.join(runtimes)}, none with a token",
         )
 
     def _uninstall(self) -> None:
@@ -128,12 +133,7 @@ def main() -> None:
                 demo.recorder.stop()
         except (StartFailed, TimeoutError) as error:
             sys.exit(f"cluster-demo: {error}")
-    console.print()
-    for line in demo.proof.lines:
-        console.print(line, soft_wrap=True)
-    held = len(demo.proof.lines) - len(demo.proof.failures)
-    console.print(f"{held} checks held, {len(demo.proof.failures)} did not; {time.monotonic() - begun:.0f} s")
-    sys.exit(1 if demo.proof.failures else 0)
+    sys.exit(demo.proof.report(console, f"{time.monotonic() - begun:.0f} s"))
 
 
 if __name__ == "__main__":

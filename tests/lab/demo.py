@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lab import proofs
+from lab import gitops, proofs
+from lab.gitops import GitSide
 from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
 from lab.population import users
@@ -67,6 +68,7 @@ class Demo:
         watch = [self.lab.kubectl_path, "--kubeconfig", str(self.lab.kubeconfig), "get", "sro", "-n", NAMESPACE, "-w"]
         self.watcher = self.lab.processes.start("kubectl-watch", watch)
         self.lab.apply(self.object)
+        self.git = GitSide(self.lab, self.object, self.recorder)
 
     def _install(self) -> None:
         """The project, and its operator."""
@@ -153,7 +155,13 @@ class Demo:
     def _meanwhile(self) -> None:
         """What others do while the programme runs."""
         self.people = Overrides(self.lab, self.programme)
-        for story in (self.approve_when_asked, self.people.write, self._kill_migration, self._compare_later):
+        for story in (
+            self.approve_when_asked,
+            self.people.write,
+            self._kill_migration,
+            self._compare_later,
+            self.git.watch,
+        ):
             threading.Thread(target=story, daemon=True).start()
 
     def _copy(self) -> Object:
@@ -267,6 +275,7 @@ class Demo:
         proofs.prove_database(proof, self.programme.tables())
         self._prove_migrations()
         self._prove_application()
+        self.git.prove(proof)
         self._prove_bookkeeping()
 
     def _prove_migrations(self) -> None:
@@ -288,7 +297,7 @@ class Demo:
         proof.check(
             f"{COPY} up" in self.seen_wide and "%" in self.seen_wide, f"kubectl get sro -o wide: {_progress(self.seen_wide)}"
         )
-        exported = self._query(f'sessionrollout_migration_rows{{migration="{COPY}",kind="done"}}') or 0
+        exported = self._query(f'max(sessionrollout_migration_rows{{migration="{COPY}",kind="done"}})') or 0
         proof.check(exported >= LEGACY_ROWS, f"sessionrollout_migration_rows: {exported:,.0f} done")
         self._prove_table()
 
@@ -451,6 +460,7 @@ def main() -> None:
     parser.add_argument("--fault", default="", help="feature that hurts its users")
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--outage", action="store_true")
+    parser.add_argument("--keep", default="", help="write the statuses of the run to tests/gitops/statuses under this name")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     console = Console(highlight=False)
@@ -459,11 +469,7 @@ def main() -> None:
             proof = _run(options, console)
         except (StartFailed, TimeoutError) as error:
             sys.exit(f"demo: {error}")
-    console.print()
-    for line in proof.lines:
-        console.print(line, soft_wrap=True)
-    console.print(f"{len(proof.lines) - len(proof.failures)} checks held, {len(proof.failures)} did not (seed {options.seed})")
-    sys.exit(1 if proof.failures else 0)
+    sys.exit(proof.report(console, f"seed {options.seed}"))
 
 
 def _run(options: argparse.Namespace, console: Console) -> Proof:
@@ -475,6 +481,8 @@ def _run(options: argparse.Namespace, console: Console) -> Proof:
         else:
             _story(demo, options)
         demo.recorder.stop()
+        if options.keep:
+            gitops.keep(options.keep, demo.object, demo.recorder)
         return demo.proof
 
 

@@ -44,7 +44,7 @@ def podman(*argv: str, check: bool = True, cwd: Path = ROOT, **more: Any) -> str
     done = subprocess.run(["podman", *argv], capture_output=True, text=True, check=False, cwd=cwd, env=_environment(), **more)
     if check and done.returncode:
         raise SystemExit(f"lab: podman {' '.join(argv[:3])} ...: {done.stderr.strip()[-2000:]}")
-    return done.stdout.strip()
+    return str(done.stdout).strip()
 
 
 def exists(image: str) -> bool:
@@ -97,14 +97,24 @@ def application() -> str:
     """The demo application: our image, its evaluator, and the lab's own code."""
     with tempfile.TemporaryDirectory() as scratch:
         wanted = subprocess.run(
-            [shutil.which("uv") or ".uv/bin/uv", "export", "--frozen", "--quiet", "--only-group", "application", "--no-annotate"],
+            [
+                shutil.which("uv") or ".uv/bin/uv",
+                "export",
+                "--frozen",
+                "--quiet",
+                "--only-group",
+                "application",
+                "--no-annotate",
+            ],
             check=True,
             capture_output=True,
             text=True,
             cwd=ROOT,
         ).stdout
         Path(scratch, "requirements.txt").write_text(wanted)
-        shutil.copytree(ROOT / "tests" / "lab", Path(scratch, "lab"), ignore=shutil.ignore_patterns("__pycache__", "*.go", "go.*"))
+        shutil.copytree(
+            ROOT / "tests" / "lab", Path(scratch, "lab"), ignore=shutil.ignore_patterns("__pycache__", "*.go", "go.*")
+        )
         Path(scratch, "Containerfile").write_text(
             f"FROM {BASE} AS build\nCOPY requirements.txt /\n"
             "RUN pip install --no-cache-dir --require-hashes --no-deps --target /opt/application -r /requirements.txt\n"
@@ -133,6 +143,3 @@ def save(image: str, path: Path) -> Path:
     """The image as an archive that containerd reads."""
     podman("save", "--quiet", "--format", "docker-archive", "-o", str(path), image)
     return path
-
-
-

@@ -253,36 +253,45 @@ class Lab:
         path.chmod(0o600)
         return path
 
+    def configure(self, **settings: Any) -> None:
+        """What operators start with: the ServiceAccount's token, and the configuration file."""
+        if not hasattr(self, "operator_config"):
+            self.operator_config = self.operator_kubeconfig()
+        self.settings_path = self.write_settings(**settings)
+
     def start_operator(self, *, wait: bool = True, **settings: Any) -> Process:
         """Start the operator, or start it again; every start has the same identity, as a restarted container has."""
-        if self.operator_starts == 0:
-            self.operator_config = self.operator_kubeconfig()
         if self.operator_starts == 0 or settings:
-            self.settings_path = self.write_settings(**settings)
+            self.configure(**settings)
         self.operator_starts += 1
-        self.operator = self.processes.start(
+        self.operator = self.replica("session-rollout-0", self.operator_port)
+        if wait:
+            self.processes.wait(self.operator, lambda: self.readiness(self.operator_port) == "ok")
+        return self.operator
+
+    def replica(self, identity: str, port: int) -> Process:
+        """One operator process under this identity, as a Pod has it by its name."""
+        return self.processes.start(
             "operator",
             [Path(sys.executable), "-m", "session_rollout.main", "--config", self.settings_path],
             env={
                 "KUBECONFIG": str(self.operator_config),
-                "POD_NAME": "session-rollout-0",
+                "POD_NAME": identity,
                 "POD_NAMESPACE": OPERATOR_NAMESPACE,
-                "SESSION_ROLLOUT_PORT": str(self.operator_port),
+                "SESSION_ROLLOUT_PORT": str(port),
                 "PYTHONPATH": str(ROOT / "operator"),
             },
         )
-        if wait:
-            self.processes.wait(self.operator, self._operator_ready)
-        return self.operator
 
-    def _operator_ready(self) -> bool:
+    def readiness(self, port: int) -> str:
+        """What the operator on this port says of itself: `ok` when it leads; empty when it does not answer, or is not ready."""
         import urllib.request
 
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.operator_port}/readyz", timeout=1) as answer:
-                return bool(answer.read() == b"ok")
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer:
+                return str(answer.read().decode())
         except OSError:
-            return False
+            return ""
 
 
 _PLURALS = {

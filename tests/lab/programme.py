@@ -106,11 +106,12 @@ class Programme:
     def _deployment(self) -> Object:
         labels = {"app": "analy-ticket-web"}
         flags = "/etc/flags"
+        host = [] if self.lab.real_node is None else ["--host=0.0.0.0"]
         container = {
             "name": "web",
             "image": IMAGE if self.lab.real_node is None else images.APPLICATION,
             "command": ["python", "-m", "lab.application"],
-            "args": [f"--flags={flags}/flags.flagd.json", f"--port={self.port}", "--database=$(DATABASE_URL)"],
+            "args": [f"--flags={flags}/flags.flagd.json", f"--port={self.port}", "--database=$(DATABASE_URL)", *host],
             "env": [{"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "analy-ticket-db", "key": "url"}}}],
             "ports": [{"containerPort": self.port}],
             "readinessProbe": {"httpGet": {"path": "/health", "port": self.port}},

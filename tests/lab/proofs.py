@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, field
 
 from openfeature.contrib.tools.flagd.core import FlagdCore
+from rich.console import Console
 
 from lab.kube import Object
 from lab.population import User, users
@@ -38,6 +39,14 @@ class Proof:
         self.lines.append(f"{'ok  ' if holds else 'FAIL'} {text}")
         if not holds:
             self.failures.append(text)
+
+    def report(self, console: Console, beside: str) -> int:
+        """Print every line and the sum; the exit code."""
+        console.print()
+        for line in self.lines:
+            console.print(line, soft_wrap=True)
+        console.print(f"{len(self.lines) - len(self.failures)} checks held, {len(self.failures)} did not ({beside})")
+        return 1 if self.failures else 0
 
 
 class Evaluator:

@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import json
 import os
-
 import signal
 import subprocess
 import time
@@ -100,7 +99,13 @@ class RealNode:
         kubeconfig = f"--kubeconfig={cluster.kubeconfig}"
         self.processes.start(
             "kube-scheduler",
-            [binaries / "kube-scheduler", kubeconfig, "--leader-elect=false", f"--cert-dir={self.directory}", f"--secure-port={free_port()}"],
+            [
+                binaries / "kube-scheduler",
+                kubeconfig,
+                "--leader-elect=false",
+                f"--cert-dir={self.directory}",
+                f"--secure-port={free_port()}",
+            ],
         )
         self._kubelet(binaries, cluster)
         self._proxy(binaries, cluster)
@@ -201,7 +206,9 @@ class RealNode:
     def _dns(self, cluster: Cluster) -> None:
         port = free_port()
         corefile = self.directory / "Corefile"
-        corefile.write_text(f".:{port} {{\n  errors\n  kubernetes cluster.local in-addr.arpa {{\n    kubeconfig {cluster.kubeconfig} lab\n  }}\n}}\n")
+        corefile.write_text(
+            f".:{port} {{\n  errors\n  kubernetes cluster.local in-addr.arpa {{\n    kubeconfig {cluster.kubeconfig} lab\n  }}\n}}\n"
+        )
         self.processes.start("coredns", [sources.coredns(), "-conf", str(corefile)])
         self.service("kube-system", "kube-dns", {"dns": (53, port, "UDP"), "dns-tcp": (53, port, "TCP")}, cluster_ip=DNS)
 
@@ -224,7 +231,9 @@ class RealNode:
 
     def _ready(self) -> bool:
         node = self.kube.find(f"/api/v1/nodes/{NAME}")
-        return any(one["type"] == "Ready" and one["status"] == "True" for one in (node or {}).get("status", {}).get("conditions", []))
+        return any(
+            one["type"] == "Ready" and one["status"] == "True" for one in (node or {}).get("status", {}).get("conditions", [])
+        )
 
     def wait(self, condition: Any, seconds: float, what: str) -> None:
         """Wait for a condition. Raises TimeoutError."""
@@ -320,5 +329,3 @@ oom_score = 0
     bin_dir = "/usr/lib/cni"
     conf_dir = "{cni}"
 """
-
-

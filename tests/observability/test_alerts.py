@@ -122,7 +122,9 @@ def test_fires_and_does_not_fire(name: str, tmp_path: Path) -> None:
                     {
                         "expr": f'count by (severity) (ALERTS{{alertname="{name}",alertstate="firing"}}) > 0',
                         "eval_time": at,
-                        "exp_samples": [{"labels": "{" + f'severity="{rule["labels"]["severity"]}"' + "}", "value": 1}] if wanted else [],
+                        "exp_samples": [{"labels": "{" + f'severity="{rule["labels"]["severity"]}"' + "}", "value": 1}]
+                        if wanted
+                        else [],
                     }
                 ],
             }

@@ -1,0 +1,30 @@
+-- Healthy when promoted; Suspended while a person is awaited or it is paused; Degraded when it needs a person or was
+-- rolled back; Progressing otherwise. What is known of an older generation says nothing.
+local status = obj.status or {}
+if status.observedGeneration == nil or status.observedGeneration ~= obj.metadata.generation then
+  return { status = "Progressing", message = "the operator has not looked at this generation yet" }
+end
+
+local conditions = {}
+for _, condition in ipairs(status.conditions or {}) do
+  conditions[condition.type] = condition.status
+end
+local decision = status.decision or {}
+local message = decision.why or ""
+
+if conditions["Stalled"] == "True" or status.outcome == "RolledBack" or status.outcome == "Aborted"
+    or decision.action == "RollBack" then
+  return { status = "Degraded", message = message }
+end
+if conditions["Ready"] == "True" then
+  return { status = "Healthy", message = message }
+end
+if conditions["Paused"] == "True" then
+  return { status = "Suspended", message = message }
+end
+for _, hint in ipairs(decision.unblockedBy or {}) do
+  if string.find(hint, "`Approve`", 1, true) then
+    return { status = "Suspended", message = message }
+  end
+end
+return { status = "Progressing", message = message }

@@ -1,0 +1,242 @@
+"""Argo CD's Lua, Flux' CEL and kstatus' rules over every kind of status that the demo's three scenarios produced."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lupa
+import pytest
+import yaml
+from cel import Context, evaluate
+
+from chart import gitops
+from lab.kube import ApiError
+from lab.lab import ROOT, Lab
+
+LUA = gitops.LUA
+STATUSES = Path(__file__).parent / "statuses"
+SCENARIOS = ("promoted", "rolled-back", "outage")
+Object = dict[str, Any]
+
+
+def recorded(scenario: str) -> list[Object]:
+    return list(json.loads((STATUSES / f"{scenario}.json").read_text()))
+
+
+def every() -> list[Object]:
+    return [one for scenario in SCENARIOS for one in recorded(scenario)]
+
+
+def conditions(one: Object) -> dict[str, str]:
+    return {each["type"]: each["status"] for each in one["status"].get("conditions", [])}
+
+
+def awaited(one: Object) -> bool:
+    return any("`Approve`" in hint for hint in one["status"].get("decision", {}).get("unblockedBy", []))
+
+
+def expected(one: Object) -> str:
+    """Argo CD's word for a status, by what the API says of outcome and conditions."""
+    have, outcome = conditions(one), one["status"].get("outcome")
+    if one["status"].get("observedGeneration") != one["metadata"]["generation"]:
+        return "Progressing"
+    if outcome == "Promoted":
+        return "Healthy"
+    if (
+        outcome in {"RolledBack", "Aborted"}
+        or have.get("Stalled") == "True"
+        or one["status"]["decision"]["action"] == "RollBack"
+    ):
+        return "Degraded"
+    return "Suspended" if have.get("Paused") == "True" or awaited(one) else "Progressing"
+
+
+class Script:
+    """A Lua script as Argo CD runs it: the object is `obj`, and of the libraries only what Argo CD opens."""
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text()
+
+    def run(self, one: Object) -> Any:
+        lua = lupa.LuaRuntime(register_eval=False, attribute_filter=None)
+        lua.execute("io, package, require, dofile, loadfile, debug = nil, nil, nil, nil, nil, nil")
+        lua.globals().obj = lua.table_from(one, recursive=True)
+        return plain(lua.execute(self.text))
+
+
+def plain(value: Any) -> Any:
+    """A Lua table as Python has it: a list where its keys are 1 to n."""
+    if lupa.lua_type(value) != "table":
+        return value
+    items = {key: plain(inner) for key, inner in value.items()}
+    return list(items.values()) if items and list(items) == list(range(1, len(items) + 1)) else items
+
+
+def health(one: Object) -> Object:
+    return dict(Script(LUA / "health.lua").run(one))
+
+
+def enabled(one: Object) -> set[str]:
+    found = Script(LUA / "actions" / "discovery.lua").run(one)
+    return {name for name, says in found.items() if not says["disabled"]}
+
+
+def asked(name: str, one: Object) -> Object:
+    (impact,) = Script(LUA / "actions" / name / "action.lua").run(one)
+    assert impact["operation"] == "create"
+    return dict(impact["resource"])
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_health_of_every_recorded_status(scenario: str) -> None:
+    seen = set()
+    for one in recorded(scenario):
+        found = health(one)
+        assert found["status"] == expected(one), one["status"]
+        assert found["message"], "it says why"
+        seen.add(found["status"])
+    last = health(recorded(scenario)[-1])["status"]
+    assert {"promoted": "Healthy", "rolled-back": "Degraded", "outage": "Progressing"}[scenario] == last
+    assert "Progressing" in seen
+
+
+def test_the_scenarios_hold_every_health() -> None:
+    assert {health(one)["status"] for one in every()} == {"Progressing", "Suspended", "Healthy", "Degraded"}
+
+
+def test_health_survives_anything_missing() -> None:
+    """Each part taken out of each recorded status, and objects with next to nothing: never an error, always a word."""
+    for one in [{"metadata": {"generation": 1}}, {"metadata": {"generation": 1}, "status": {}}]:
+        assert health(one)["status"] == "Progressing"
+        assert enabled(one) == set()
+    for one in every():
+        for part in one["status"]:
+            less = {**one, "status": {key: value for key, value in one["status"].items() if key != part}}
+            assert health(less)["status"] in {"Progressing", "Suspended", "Healthy", "Degraded"}
+            enabled(less)
+
+
+def test_what_is_known_of_an_older_generation_says_nothing() -> None:
+    for one in every():
+        newer = {**one, "metadata": {**one["metadata"], "generation": 2}}
+        assert health(newer)["status"] == "Progressing"
+
+
+def test_actions_fit_what_is_going_on() -> None:
+    for one in every():
+        running = one["status"].get("outcome") is None
+        paused = conditions(one).get("Paused") == "True"
+        wanted = {"emergency-disable"} | ({"abort"} if running else set()) | ({"approve"} if awaited(one) else set())
+        wanted |= {"resume"} if paused else {"pause"} if running else set()
+        assert enabled(one) == wanted
+    assert any("approve" in enabled(one) for one in every())
+
+
+def test_every_action_is_accepted_by_the_api_server(lab: Lab) -> None:
+    """A dry run of what each script makes, for each status in which it is offered."""
+    path = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
+    seen: set[str] = set()
+    for one in every():
+        here = {**one, "metadata": {**one["metadata"], "namespace": "default"}}
+        for name in enabled(here) | ({"resume"} if not seen else set()):
+            made = asked(name, here)
+            lab.kube.create(path, made, dryRun="All", fieldValidation="Strict")
+            seen.add(name)
+    assert seen == set(gitops.ACTIONS)
+
+
+def test_an_approval_of_a_gate_names_its_check(lab: Lab) -> None:
+    hint = "an action `Approve` with generation 1 and check tests-green"
+    one = {
+        "metadata": {"name": "x", "namespace": "default", "generation": 1},
+        "status": {"observedGeneration": 1, "decision": {"unblockedBy": [hint]}, "current": {"phase": "a", "step": 1}},
+    }
+    made = asked("approve", one)
+    assert made["spec"]["check"] == "tests-green"
+    assert "phase" not in made["spec"]
+    path = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
+    lab.kube.create(path, made, dryRun="All")
+    with pytest.raises(ApiError):
+        lab.kube.create(path, {**made, "spec": {**made["spec"], "check": None}}, dryRun="All")
+
+
+def test_argocd_configuration_holds_the_scripts() -> None:
+    data = yaml.safe_load((gitops.ARGOCD / "argocd-cm.yaml").read_text())["data"]
+    assert data[gitops.KEY.format(what="health")] == (LUA / "health.lua").read_text()
+    actions = yaml.safe_load(data[gitops.KEY.format(what="actions")])
+    assert actions["discovery.lua"] == (LUA / "actions" / "discovery.lua").read_text()
+    found = {one["name"]: one["action.lua"] for one in actions["definitions"]}
+    assert found == {name: (LUA / "actions" / name / "action.lua").read_text() for name in gitops.ACTIONS}
+
+
+def flux(which: str) -> dict[str, str]:
+    documents = yaml.safe_load_all((ROOT / "examples" / "gitops" / "flux" / "kustomization.yaml").read_text())
+    found = next(one for one in documents if one["metadata"]["name"] == which)
+    (expressions,) = found["spec"]["healthCheckExprs"]
+    return {key: expressions[key] for key in ("inProgress", "failed", "current")}
+
+
+def holds(expression: str, one: Object) -> bool:
+    context = Context()
+    for name in ("metadata", "status"):
+        context.add_variable(name, one[name])
+    return bool(evaluate(expression, context))
+
+
+def flux_health(which: str, one: Object) -> str:
+    """In the order of Flux: in progress, failed, current; nothing: in progress."""
+    for key, expression in flux(which).items():
+        if holds(expression, one):
+            return key
+    return "inProgress"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_flux_finished(scenario: str) -> None:
+    wanted = {"Healthy": "current", "Suspended": "inProgress", "Progressing": "inProgress"}
+    for one in recorded(scenario):
+        found = flux_health("checkout-finished", one)
+        if one["status"].get("outcome") in {"RolledBack", "Aborted"} or conditions(one).get("Stalled") == "True":
+            assert found == "failed"
+        elif (argo := expected(one)) != "Degraded":
+            assert found == wanted[argo]
+        else:
+            assert found in {"inProgress", "failed"}  # on its way back
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_flux_accepted(scenario: str) -> None:
+    for one in recorded(scenario):
+        valid = conditions(one).get("SpecValid")
+        found = flux_health("checkout-production", one)
+        assert found == {"True": "current", "False": "failed"}.get(valid or "", "inProgress")
+    assert flux_health("checkout-production", recorded(scenario)[-1]) == "current"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_kstatus(scenario: str) -> None:
+    """Generic tools read three conditions: never working and stuck at once, done only when promoted."""
+    for one in recorded(scenario):
+        have = conditions(one)
+        assert not (have.get("Reconciling") == "True" and have.get("Stalled") == "True")
+        if have.get("Ready") == "True":
+            assert have.get("Reconciling") != "True"
+            assert one["status"]["outcome"] == "Promoted"
+        assert isinstance(one["status"].get("observedGeneration", 0), int)
+
+
+@pytest.mark.parametrize("environment", ["base", "staging", "production"])
+def test_the_example_repository_is_accepted(lab: Lab, environment: str) -> None:
+    made = lab.kubectl("kustomize", str(ROOT / "examples" / "gitops" / "repository" / environment)).stdout
+    for namespace in ("shop", "shop-staging"):
+        lab.namespace(namespace)
+    lab.kubectl(
+        "apply",
+        "--server-side",
+        "--dry-run=server",
+        "-n",
+        "shop" if environment != "staging" else "shop-staging",
+        "-f",
+        "-",
+        stdin=made,
+    )

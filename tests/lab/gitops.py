@@ -1,0 +1,74 @@
+"""What Argo CD and Flux see of a rollout: whether Git and the cluster agree, and the health of every status."""
+
+import json
+import subprocess
+from typing import Any, Final
+
+from lab.kube import Object
+from lab.lab import ROOT, Lab
+from lab.proofs import Proof
+from lab.recorder import Recorder
+
+STATUSES: Final = ROOT / "tests" / "gitops" / "statuses"
+# What the health of an object is decided by.
+DECISIVE: Final = ("observedGeneration", "conditions", "outcome", "current", "decision")
+
+
+class GitSide:
+    """Applies the version of Git again after each phase, without writing: nothing may differ."""
+
+    def __init__(self, lab: Lab, document: Object, recorder: Recorder) -> None:
+        self.lab, self.document, self.recorder = lab, document, recorder
+        self.differences: dict[str, str] = {}
+
+    def watch(self) -> None:
+        """Until the last phase is over."""
+        for phase in self.document["spec"]["phases"]:
+            self.lab.until(lambda name=phase["name"]: self._over(name), 600, f"the end of {phase['name']}")
+            self.differences[phase["name"]] = self._difference()
+
+    def _over(self, name: str) -> bool:
+        states = {one["name"]: one["state"] for one in self.recorder.last.get("phases", [])}
+        return states.get(name) in {"Completed", "RolledBack"}
+
+    def _difference(self) -> str:
+        """By the manager that applied it, and by one that takes every conflict, as Argo CD does."""
+        text = ""
+        for options in (["--field-manager=lab"], ["--field-manager=argocd-controller", "--force-conflicts"]):
+            command = [
+                self.lab.kubectl_path,
+                "--kubeconfig",
+                str(self.lab.kubeconfig),
+                "diff",
+                "--server-side",
+                *options,
+                "-f",
+                "-",
+            ]
+            done = subprocess.run(command, input=json.dumps(self.document), capture_output=True, text=True, check=False)
+            text += done.stdout if done.returncode in {0, 1} else done.stderr
+        return text
+
+    def prove(self, proof: Proof) -> None:
+        """Every phase was compared, and none differed."""
+        clean = [name for name, text in self.differences.items() if not text]
+        proof.check(
+            clean == [phase["name"] for phase in self.document["spec"]["phases"]],
+            f"server-side dry-run apply of the version of Git after {len(clean)} phases: no difference",
+        )
+
+
+def keep(scenario: str, document: Object, recorder: Recorder) -> int:
+    """Write the statuses of a run for the tests of health: one of each kind that differs in more than times and numbers."""
+    kept: dict[str, Any] = {}
+    for seen in recorder.statuses:
+        status = {key: seen.status[key] for key in DECISIVE if key in seen.status}
+        conditions = [(one["type"], one["status"], one["reason"]) for one in status.get("conditions", [])]
+        awaited = any("Approve" in hint for hint in status.get("decision", {}).get("unblockedBy", []))
+        phase = status.get("current", {}).get("phase")
+        kept.setdefault(json.dumps([conditions, status.get("outcome"), awaited, phase]), status)
+    metadata = {"name": document["metadata"]["name"], "namespace": document["metadata"]["namespace"], "generation": 1}
+    objects = [{"metadata": metadata, "status": status} for status in kept.values()]
+    STATUSES.mkdir(parents=True, exist_ok=True)
+    (STATUSES / f"{scenario}.json").write_text(json.dumps(objects, indent=1) + "\n")
+    return len(objects)
