@@ -69,7 +69,8 @@ class ClusterDemo(Demo):
 
     def prove_restricted(self) -> None:
         """The operator is a Pod under its own ServiceAccount, where a Pod that is not restricted is refused."""
-        pods = self.lab.kube.get(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods")["items"]
+        ours = "app.kubernetes.io/component=operator"
+        pods = self.lab.kube.get(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods", labelSelector=ours)["items"]
         accounts = {one["spec"]["serviceAccountName"] for one in pods}
         self.proof.check(accounts == {RELEASE}, f"the operator runs as Pod under the ServiceAccount {', '.join(accounts)}")
         loose = {"containers": [{"name": "loose", "image": images.OPERATOR}]}

@@ -100,6 +100,7 @@ class Rehearsed:
     status: RolloutStatus
     end: datetime
     looks: int
+    path: tuple[Stage, ...]  # as they were passed
 
     @property
     def ended(self) -> bool:
@@ -124,6 +125,7 @@ class _World:
         self.begun: dict[tuple[str, int], datetime] = {}  # steps
         self.revisions = Revisions(2, 1)
         self.moments: list[Moment] = []
+        self.path: list[Stage] = []
         self.found: dict[Any, Decimal] = {}  # values that were searched for
         self.looks = self.idle = 0
         self.ranges = {metric.name: _range(metric) for metric in spec.metrics}
@@ -142,7 +144,7 @@ class _World:
             if following is None:
                 break
             self.now = following
-        return Rehearsed(self.scenario, tuple(self.moments), self.status, self.now, self.looks)
+        return Rehearsed(self.scenario, tuple(self.moments), self.status, self.now, self.looks, tuple(self.path))
 
     def _settle(self) -> Decision:
         """Look until nothing more happens at this moment."""
@@ -163,6 +165,8 @@ class _World:
             self._do(effect)
         self._approve()
         here = self.status.current
+        if not self.path or self.path[-1] is not here.stage:
+            self.path.append(here.stage)
         if here.stage is Stage.STEP and here.phase is not None:
             self.begun.setdefault((here.phase, here.step), self.now)
         return decision

@@ -1,0 +1,160 @@
+"""`make docs` writes docs/reference from the code: the API from the kinds' schemas, metrics from their registry, the stages from the core.
+
+A test compares what is there with what this makes.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from prometheus_client import Counter, Gauge, Histogram
+
+from session_rollout.adapters import telemetry
+from session_rollout.api.reasons import Stage
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.cli.rehearsal import Scenario, Trouble, rehearse
+
+ROOT: Final = Path(__file__).parents[1]
+REFERENCE: Final = ROOT / "docs" / "reference"
+HEAD: Final = "<!-- Written by docs/generate.py: `make docs`. -->\n"
+KINDS: Final = {"SessionRollout": "sessionrollouts", "SessionRolloutAction": "sessionrolloutactions"}
+LIMITS: Final = {"pattern": "matches `{}`", "minimum": "at least {}", "maximum": "at most {}", "maxLength": "at most {} characters", "maxItems": "at most {} entries", "minItems": "at least {} entries"}
+
+
+# --- the API
+
+
+def api() -> str:
+    """Both kinds, one table for each object in them; and the rules that the API server checks."""
+    parts = [f"{HEAD}# API reference\n", "Group `sessionrollout.dev`, version `v1alpha1`. `kubectl explain sessionrollout.spec` says the same.\n"]
+    for kind, plural in KINDS.items():
+        document = yaml.safe_load((ROOT / "crds" / f"{plural}.yaml").read_text())
+        schema = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+        parts.append(f"## {kind}\n")
+        parts += [part for half in ("spec", "status") for part in _object(half, schema[half], kind)]
+    return "\n".join(parts)
+
+
+def _object(path: str, schema: dict[str, Any], kind: str) -> Iterator[str]:
+    yield f"### {kind}: `{path}`\n"
+    if says := schema.get("description"):
+        yield says + "\n"
+    yield "| field | type | default | meaning |\n|---|---|---|---|"
+    inner = []
+    for name, field in schema["properties"].items():
+        star = "**" if name in schema.get("required", []) else ""
+        text = " ".join(part for part in (field.get("description", ""), _limits(field)) if part)
+        default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+        yield f"| {star}`{name}`{star} | {_type(field)} | {_cell(default)} | {_cell(text)} |"
+        content = field.get("items", field)
+        if "properties" in content:
+            inner.append((f"{path}.{name}{'[]' if 'items' in field else ''}", content))
+    yield ""
+    rules = [rule["message"] for rule in schema.get("x-kubernetes-validations", [])]
+    if rules:
+        yield "Refused by the API server with:\n\n" + "\n".join(f"- {rule}" for rule in rules) + "\n"
+    for where, content in inner:
+        yield from _object(where, content, kind)
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return " \\| ".join(f"`{one}`" for one in field["enum"])
+    if "items" in field:
+        return f"list of {_type(field['items'])}"
+    if field.get("x-kubernetes-int-or-string"):
+        return "integer or string"
+    return str(field.get("format", field.get("type", "any")))
+
+
+def _limits(field: dict[str, Any]) -> str:
+    said = [text.format(field[key]) for key, text in LIMITS.items() if key in field]
+    return f"({', '.join(said)})" if said else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("\n", " ").replace("|", "\\|").replace("\\\\|", "\\|")
+
+
+# --- metrics
+
+
+def metrics() -> str:
+    """What the operator exports."""
+    lines = [
+        f"{HEAD}# Metrics\n",
+        "On port 8080 at `/metrics`. Series of a rollout go when it goes; a label never holds a generation, a user or a message.\n",
+        "| metric | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    families = [one for name, one in sorted(vars(telemetry).items()) if isinstance(one, Counter | Gauge | Histogram)]
+    for family in sorted(families, key=lambda one: str(one._name)):  # noqa: SLF001 - no public way to ask
+        name = family._name + ("_total" if isinstance(family, Counter) else "")  # noqa: SLF001
+        labels = ", ".join(f"`{label}`" for label in family._labelnames)  # noqa: SLF001
+        lines.append(f"| `{name}` | {family._type} | {labels} | {family._documentation} |")  # noqa: SLF001
+    lines.append("\n`process_*` and `python_*` are the Prometheus client's own.\n")
+    return "\n".join(lines)
+
+
+# --- stages
+
+
+def stages() -> str:
+    """The stages of a rollout and how one leads to another, found by playing the examples on a virtual clock."""
+    seen: set[tuple[str, str]] = set()
+    for path, end in _paths():
+        seen |= {(a.value, b.value) for a, b in itertools.pairwise(path)}
+        seen |= {(path[-1].value, end)} if end else set()
+    edges = sorted(seen, key=lambda edge: (_rank(edge[0]), _rank(edge[1]), edge))
+    diagram = "\n".join(["stateDiagram-v2", f"    [*] --> {Stage.PREFLIGHT}", *(f"    {a} --> {b}" for a, b in edges)])
+    return (
+        f"{HEAD}# Stages\n\nWhat `status.current.stage` says, and what follows it. The picture is not drawn by hand: the core was asked to play\n"
+        "every example on a virtual clock, once as it should go, once with each of its metrics failing in each step, once with\n"
+        f"each migration failing. What it passed through is what is here.\n\n```mermaid\n{diagram}\n```\n"
+    )
+
+
+def _rank(name: str) -> int:
+    order = [stage.value for stage in Stage]
+    return order.index(name) if name in order else len(order)
+
+
+def _paths() -> Iterator[tuple[tuple[Stage, ...], str]]:
+    for example in sorted((ROOT / "examples").rglob("*.yaml")):
+        for document in yaml.safe_load_all(example.read_text()):
+            if document.get("kind") != "SessionRollout" or document["spec"].get("suspend"):
+                continue
+            spec = RolloutSpec.model_validate(document["spec"])
+            for scenario in _scenarios(spec):
+                played = rehearse(spec, scenario)
+                yield played.path, played.status.outcome.value if played.status.outcome else ""
+
+
+def _scenarios(spec: RolloutSpec) -> Iterator[Scenario]:
+    yield Scenario()
+    for phase in spec.phases:
+        for step in range(1, len(phase.steps) + 1):
+            for metric in spec.metrics:
+                yield Scenario(troubles=(Trouble(phase.name, step, metric.name),))
+    for migration in spec.migrations:
+        yield Scenario(failing=frozenset({migration.name}))
+
+
+def pages() -> dict[Path, str]:
+    """Every page that is written."""
+    return {REFERENCE / "api.md": api(), REFERENCE / "metrics.md": metrics(), REFERENCE / "stages.md": stages()}
+
+
+def main() -> None:
+    """Write them."""
+    for path, text in pages().items():
+        path.write_text(text)
+
+
+
+
+if __name__ == "__main__":
+    main()
