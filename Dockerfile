@@ -10,7 +10,7 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --require-
 COPY pyproject.toml uv.lock README.md ./
 # What it stands on first: it changes less often.
 RUN UV_PROJECT_ENVIRONMENT=/opt/build /opt/uv/bin/uv sync --frozen --no-cache --only-group build \
- && UV_PROJECT_ENVIRONMENT=/opt/session-rollout /opt/uv/bin/uv sync --frozen --no-cache --no-default-groups --group image --no-install-project
+ && UV_PROJECT_ENVIRONMENT=/opt/session-rollout /opt/uv/bin/uv sync --frozen --no-cache --no-default-groups --extra tracing --group image --no-install-project
 COPY operator operator
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /tmp/wheel \
  && /opt/uv/bin/uv pip install --no-cache --no-deps --offline --python /opt/session-rollout/bin/python /tmp/wheel/*.whl \

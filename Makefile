@@ -9,6 +9,10 @@ export PYTHONPATH := operator:tests:charts
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole programme on real parts, proved at its end"
+	@echo "make cluster-demo the same in Pods of a real node: containerd, kubelet, helm; needs root"
+	@echo "make ha-demo     two replicas, the leader killed ten times and frozen once"
+	@echo "make image       the image, its size, layers, start time and SBOM"
+	@echo "make docs        the documentation as a site in build/site"
 	@echo "make lab         leave the parts running and print how to reach them"
 	@echo "make transcripts what docs/recordings.md shows, made anew"
 	@echo "make test        everything; make test-fast: what needs no lab; make lint"
@@ -28,13 +32,18 @@ help:
 setup: .venv/.synced
 
 demo: setup
-	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(KEEP),--keep $(KEEP)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(KEEP),--keep $(KEEP)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(SEED),--seed $(SEED))
 
 cluster-demo: setup
 	@$(BIN)/python -m lab.cluster_demo
 
 ha-demo: setup
 	@$(BIN)/python -m lab.ha_demo
+
+docs: setup
+	@$(BIN)/python docs/generate.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "the documentation is in build/site"
 
 lab: setup
 	@$(BIN)/python -m lab
@@ -43,8 +52,8 @@ transcripts: setup
 	@$(BIN)/python -m lab.transcripts
 
 lint: setup
-	@$(BIN)/ruff check operator tests krew charts
-	@$(BIN)/ruff format --check --quiet operator tests krew charts
+	@$(BIN)/ruff check operator tests krew charts docs
+	@$(BIN)/ruff format --check --quiet operator tests krew charts docs
 	@$(BIN)/mypy
 	@$(BIN)/squawk --config tests/migrations/squawk.toml operator/session_rollout/migrations/bundles/*/*/*.up.sql
 

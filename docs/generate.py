@@ -21,7 +21,14 @@ ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
 HEAD: Final = "<!-- Written by docs/generate.py: `make docs`. -->\n"
 KINDS: Final = {"SessionRollout": "sessionrollouts", "SessionRolloutAction": "sessionrolloutactions"}
-LIMITS: Final = {"pattern": "matches `{}`", "minimum": "at least {}", "maximum": "at most {}", "maxLength": "at most {} characters", "maxItems": "at most {} entries", "minItems": "at least {} entries"}
+LIMITS: Final = {
+    "pattern": "matches `{}`",
+    "minimum": "at least {}",
+    "maximum": "at most {}",
+    "maxLength": "at most {} characters",
+    "maxItems": "at most {} entries",
+    "minItems": "at least {} entries",
+}
 
 
 # --- the API
@@ -29,7 +36,10 @@ LIMITS: Final = {"pattern": "matches `{}`", "minimum": "at least {}", "maximum":
 
 def api() -> str:
     """Both kinds, one table for each object in them; and the rules that the API server checks."""
-    parts = [f"{HEAD}# API reference\n", "Group `sessionrollout.dev`, version `v1alpha1`. `kubectl explain sessionrollout.spec` says the same.\n"]
+    parts = [
+        f"{HEAD}# API reference\n",
+        "Group `sessionrollout.dev`, version `v1alpha1`. `kubectl explain sessionrollout.spec` says the same.\n",
+    ]
     for kind, plural in KINDS.items():
         document = yaml.safe_load((ROOT / "crds" / f"{plural}.yaml").read_text())
         schema = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
@@ -152,8 +162,6 @@ def main() -> None:
     """Write them."""
     for path, text in pages().items():
         path.write_text(text)
-
-
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from session_rollout.adapters.flags import LABEL, fingerprint_of
 from session_rollout.adapters.jobs import MIGRATION_LABEL
 from session_rollout.adapters.rollouts import parse
 from session_rollout.adapters.telemetry import forget
+from session_rollout.adapters.tracing import span
 from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
 from session_rollout.ports import Fingerprint, Key
 
@@ -52,7 +53,8 @@ async def reconcile(namespace: str, name: str, body: Any, memo: Any, stopped: An
     key, controller = Key(namespace, name), memo.controller
     while not stopped:
         controller.of(key).wake.clear()  # before reading, or a change is lost
-        seconds = await controller.look(key)
+        with span("look", {"k8s.namespace.name": namespace, "sessionrollout.name": name}):
+            seconds = await controller.look(key)
         controller.expect(key, seconds)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(controller.of(key).wake.wait(), seconds + random.uniform(0, JITTER))  # noqa: S311

@@ -17,7 +17,7 @@ from kopf._core.engines.peering import Identity
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from session_rollout import handlers
-from session_rollout.adapters import telemetry
+from session_rollout.adapters import telemetry, tracing
 from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.examiner import GateExaminer
@@ -44,7 +44,9 @@ log = logging.getLogger("session_rollout")
 WATCHDOG_SECONDS: Final = 5.0
 ACCOUNT_SECONDS: Final = 0.25
 FINALIZER: Final = f"{GROUP}/finalizer"
-EXPORTED_CONDITIONS: Final = frozenset({Condition.READY, Condition.STALLED, Condition.PAUSED, Condition.EVIDENCE_AVAILABLE, Condition.ROLLED_BACK})
+EXPORTED_CONDITIONS: Final = frozenset(
+    {Condition.READY, Condition.STALLED, Condition.PAUSED, Condition.EVIDENCE_AVAILABLE, Condition.ROLLED_BACK}
+)
 CONDITION_VALUE: Final = {"True": 1, "False": 0, "Unknown": -1}
 
 
@@ -234,6 +236,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=int(os.environ.get("SESSION_ROLLOUT_PORT", "8080")))
     options = parser.parse_args()
     telemetry.log_as_json()
+    tracing.start()
     try:
         settings = load(options.config)
     except SpecError as error:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +24,7 @@ from rich.live import Live
 from rich.table import Table
 
 from lab import gitops, proofs
+from lab.boards import Boards
 from lab.gitops import GitSide
 from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
@@ -55,6 +57,7 @@ class Demo:
         self.told: set[tuple[str, str, str]] = set()
         self.live: Live | None = None
         self.seen_wide, self.differing = "", -1
+        self.pictures: Path | None = None  # where dashboards are drawn
         self.started = time.time()
 
     def set_up(self) -> None:
@@ -276,6 +279,7 @@ class Demo:
         self._prove_migrations()
         self._prove_application()
         self.git.prove(proof)
+        self._prove_dashboards()
         self._prove_bookkeeping()
 
     def _prove_migrations(self) -> None:
@@ -323,6 +327,14 @@ class Demo:
         time.sleep(2)
         on = [name for name in names if self.programme.share(name, 50) == 1]
         self.proof.check(on == names, f"the application evaluates {len(on)} of {len(names)} features as on for everybody")
+
+    def _prove_dashboards(self) -> None:
+        assert self.lab.prometheus is not None
+        variables = {"namespace": NAMESPACE, "name": NAME}
+        boards = Boards(self.lab.prometheus.url, self.started, time.time(), variables)
+        boards.prove(self.proof)
+        if self.pictures:
+            boards.draw(self.pictures)
 
     def _prove_bookkeeping(self) -> None:
         writes, largest = len(self.recorder.statuses), max(one.size for one in self.recorder.statuses)
@@ -461,6 +473,7 @@ def main() -> None:
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--outage", action="store_true")
     parser.add_argument("--keep", default="", help="write the statuses of the run to tests/gitops/statuses under this name")
+    parser.add_argument("--pictures", type=Path, help="draw the dashboards of the run into this directory")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     console = Console(highlight=False)
@@ -475,6 +488,7 @@ def main() -> None:
 def _run(options: argparse.Namespace, console: Console) -> Proof:
     with Lab() as lab:
         demo = Demo(lab, console, options.seed)
+        demo.pictures = options.pictures
         if console.is_terminal:
             with Live(console=console, refresh_per_second=4) as demo.live:
                 _story(demo, options)

@@ -1,10 +1,9 @@
 """What Argo CD and Flux see of a rollout: whether Git and the cluster agree, and the health of every status."""
 
 import json
-import subprocess
 from typing import Any, Final
 
-from lab.kube import Object
+from lab.kube import ApiError, Object
 from lab.lab import ROOT, Lab
 from lab.proofs import Proof
 from lab.recorder import Recorder
@@ -33,20 +32,19 @@ class GitSide:
 
     def _difference(self) -> str:
         """By the manager that applied it, and by one that takes every conflict, as Argo CD does."""
-        text = ""
-        for options in (["--field-manager=lab"], ["--field-manager=argocd-controller", "--force-conflicts"]):
-            command = [
-                self.lab.kubectl_path,
-                "--kubeconfig",
-                str(self.lab.kubeconfig),
-                "diff",
-                "--server-side",
-                *options,
-                "-f",
-                "-",
-            ]
-            done = subprocess.run(command, input=json.dumps(self.document), capture_output=True, text=True, check=False)
-            text += done.stdout if done.returncode in {0, 1} else done.stderr
+        path, text = self.lab.path_of(self.document), ""
+        for manager, force in (("lab", "false"), ("argocd-controller", "true")):
+            content = "application/apply-patch+yaml"
+            try:
+                applied = self.lab.kube.request(
+                    "PATCH", path, self.document, content=content, fieldManager=manager, force=force, dryRun="All"
+                )
+            except ApiError as error:
+                return str(error)
+            before, after = (_declared(one) for one in (self.lab.kube.get(path), applied))
+            text += "".join(
+                f"{manager}: {key} {before.get(key)} {after[key]}; " for key in after if before.get(key) != after[key]
+            )
         return text
 
     def prove(self, proof: Proof) -> None:
@@ -54,8 +52,14 @@ class GitSide:
         clean = [name for name, text in self.differences.items() if not text]
         proof.check(
             clean == [phase["name"] for phase in self.document["spec"]["phases"]],
-            f"server-side dry-run apply of the version of Git after {len(clean)} phases: no difference",
+            f"server-side dry-run apply of the version of Git after {len(clean)} phases: {'; '.join(self.differences.values()).strip('; ') or 'no difference'}",
         )
+
+
+def _declared(document: Object) -> Object:
+    """What Git could say of an object: not its status, nor what the API server keeps of its versions."""
+    kept = {key: value for key, value in document["metadata"].items() if key not in {"managedFields", "resourceVersion"}}
+    return {"metadata": kept, "spec": document["spec"]}
 
 
 def keep(scenario: str, document: Object, recorder: Recorder) -> int:

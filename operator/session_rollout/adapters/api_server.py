@@ -15,6 +15,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
 from session_rollout.adapters.telemetry import API_REQUESTS
+from session_rollout.adapters.tracing import span
 from session_rollout.api import API_VERSION
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.errors import Conflict, Forbidden, SpecError, Unavailable
@@ -60,6 +61,10 @@ class ApiServer:
         """One request, its answer as it is. Raises as `request` does, NotFound on a 404."""
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Content-Type": content, "Accept": JSON, "User-Agent": FIELD_MANAGER}
+        with span("api", {"http.request.method": method, "url.path": path}):
+            return await self._send(method, path, url, headers, body)
+
+    async def _send(self, method: str, path: str, url: str, headers: dict[str, str], body: Any) -> str:
         try:
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             answer = await self._client.call_api(method, url, headers, body, _request_timeout=REQUEST_SECONDS)

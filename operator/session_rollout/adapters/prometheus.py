@@ -22,6 +22,7 @@ from urllib3.util.retry import Retry
 
 from session_rollout.adapters.promql import largest_range, parse, queries_of
 from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_ASKED
+from session_rollout.adapters.tracing import span
 from session_rollout.api.quantities import duration
 from session_rollout.api.reasons import Verdict
 from session_rollout.api.rollout import Metric
@@ -179,7 +180,8 @@ class PrometheusSource:
         """Ask one question in a thread, keep the answer and wake who waits for it."""
         start = self._clock.now()
         try:
-            measurement = self._measure(question, start)
+            with span("query", {"sessionrollout.provider": question[0]}):
+                measurement = self._measure(question, start)
         except Exception:  # the last line of a thread: a bug here must not leave rollouts waiting for ever
             log.exception("metric source")
             measurement = Measurement(start, problem=Verdict.PROVIDER_ERROR, message="the metric source failed; see the log")

@@ -28,10 +28,16 @@ PERCENT: Final = Gauge("sessionrollout_percent_ratio", "Published share of users
 PHASE_INDEX: Final = Gauge("sessionrollout_phase_index", "Running phase, counted from 1.", ["namespace", "name"])
 CONDITION: Final = Gauge("sessionrollout_condition", "Conditions: 1 True, 0 False, -1 Unknown.", ["namespace", "name", "type"])
 HOLD_UNTIL: Final = Gauge(
-    "sessionrollout_hold_until_timestamp_seconds", "When the hold of the running step is over; 0: it has not begun.", ["namespace", "name"]
+    "sessionrollout_hold_until_timestamp_seconds",
+    "When the hold of the running step is over; 0: it has not begun.",
+    ["namespace", "name"],
 )
-APPROVAL: Final = Gauge("sessionrollout_approval_awaited", "Whether a person's approval is awaited: 0 or 1.", ["namespace", "name"])
-MIGRATIONS_FAILED: Final = Gauge("sessionrollout_migrations_failed", "Migrations that failed and wait for a person.", ["namespace", "name"])
+APPROVAL: Final = Gauge(
+    "sessionrollout_approval_awaited", "Whether a person's approval is awaited: 0 or 1.", ["namespace", "name"]
+)
+MIGRATIONS_FAILED: Final = Gauge(
+    "sessionrollout_migrations_failed", "Migrations that failed and wait for a person.", ["namespace", "name"]
+)
 CHECK_VALUE: Final = Gauge(
     "sessionrollout_check_value", "Latest answer of a metric, in base units.", ["namespace", "name", "metric"]
 )

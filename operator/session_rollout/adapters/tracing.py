@@ -1,0 +1,40 @@
+"""OpenTelemetry traces: off unless `OTEL_EXPORTER_OTLP_ENDPOINT` says where they go; all else is its standard variables.
+
+A span for each look at a rollout, with one below it for each request to the API server. A rollout lasts for days, so a look is
+a trace of its own; its attributes say which rollout it was. A query is a trace of its own, too: several rollouts share its answer.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from opentelemetry import trace
+
+_TRACER = trace.get_tracer("session_rollout")
+
+
+def start() -> None:
+    """Send spans where the environment says; nowhere by default, which costs next to nothing."""
+    if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        return
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - only who wants traces waits
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    resource = Resource.create({"service.name": "session-rollout", "service.version": version("session-rollout")})
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+
+
+@contextmanager
+def span(name: str, attributes: dict[str, str]) -> Iterator[None]:
+    """One span around what is done; an exception is recorded by its type and goes on."""
+    with _TRACER.start_as_current_span(name, attributes=attributes, record_exception=False) as current:
+        try:
+            yield
+        except BaseException as error:
+            current.set_attribute("error.type", type(error).__name__)
+            raise
