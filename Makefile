@@ -40,6 +40,9 @@ cluster-demo: setup
 ha-demo: setup
 	@$(BIN)/python -m lab.ha_demo
 
+image: setup
+	@$(BIN)/python -m lab.images
+
 docs: setup
 	@$(BIN)/python docs/generate.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -6,9 +6,10 @@ Every query uses the variables only; a test runs each against a Prometheus with 
 from dataclasses import dataclass
 from typing import Final
 
-from grafana_foundation_sdk.builders import dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import BigValueGraphMode, TooltipDisplayMode
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, ThresholdsMode, VariableRefresh, VariableSort
 
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -429,7 +430,12 @@ def _variable(name: str, query: str) -> dashboard.QueryVariable:
 
 
 def _panel(panel: Panel, number: int) -> stat.Panel | timeseries.Panel:
-    made = stat.Panel() if panel.single else timeseries.Panel().line_width(1).fill_opacity(8)
+    made: stat.Panel | timeseries.Panel
+    if panel.single:
+        made = stat.Panel().graph_mode(BigValueGraphMode.NONE)
+    else:
+        tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI)
+        made = timeseries.Panel().line_width(1).fill_opacity(8).tooltip(tooltip)
     made = made.id(number).title(panel.title).description(panel.says).unit(panel.unit).datasource(SOURCE)
     made = made.span(panel.span).height(4 if panel.single else 8)
     if panel.red is not None:

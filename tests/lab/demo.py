@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lab import gitops, proofs
+from lab import gitops, proofs, rights
 from lab.boards import Boards
 from lab.gitops import GitSide
 from lab.kube import Object
@@ -53,6 +53,7 @@ class Demo:
         self.lab, self.console, self.random = lab, console, random.Random(seed)
         self.programme = Programme(lab)
         self.object = scaled(example("session-persistence.yaml"))
+        self.object["spec"]["preflight"] = [self.programme.health()]
         self.proof = Proof()
         self.told: set[tuple[str, str, str]] = set()
         self.live: Live | None = None
@@ -158,6 +159,7 @@ class Demo:
     def _meanwhile(self) -> None:
         """What others do while the programme runs."""
         self.people = Overrides(self.lab, self.programme)
+        self.lab.act("Verify", NAME, NAMESPACE, ttl="1s")  # answered, and then removed by the operator
         for story in (
             self.approve_when_asked,
             self.people.write,
@@ -327,6 +329,18 @@ class Demo:
         time.sleep(2)
         on = [name for name in names if self.programme.share(name, 50) == 1]
         self.proof.check(on == names, f"the application evaluates {len(on)} of {len(names)} features as on for everybody")
+
+    def prove_rights(self) -> None:
+        """With the two actions on the workload, everything that the operator may was done: compared with its audit log."""
+        for action in ("RestartWorkload", "UndoWorkload"):
+            name = self.lab.act(action, NAME, NAMESPACE, reason="a look at the operator's rights")
+            answer = self._answer(name)
+            self.proof.check(answer["accepted"], f"{action}: {answer.get('message')}")
+        rights.prove(self.lab, self.proof)
+
+    def _answer(self, name: str) -> Object:
+        path = f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrolloutactions/{name}"
+        return dict(self.wait(lambda: self.lab.kube.get(path).get("status"), 30, f"an answer to {name}"))
 
     def _prove_dashboards(self) -> None:
         assert self.lab.prometheus is not None
@@ -510,6 +524,7 @@ def _story(demo: Demo, options: argparse.Namespace) -> None:
         demo.kill()
     else:
         demo.promote()
+        demo.prove_rights()
 
 
 if __name__ == "__main__":

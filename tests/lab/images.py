@@ -1,5 +1,7 @@
 """Container images on a machine that may reach no registry: podman, a base made from Debian packages, and our own.
 
+`make image` builds ours twice and prints its size, layers and start time, whether both builds are the same, and what is in it.
+
 Debian's python3 in a minimal root stands for the official `python` image where that cannot be pulled; the Dockerfile is the same.
 """
 
@@ -8,7 +10,9 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -143,3 +147,67 @@ def save(image: str, path: Path) -> Path:
     """The image as an archive that containerd reads."""
     podman("save", "--quiet", "--format", "docker-archive", "-o", str(path), image)
     return path
+
+
+def layers(image: str) -> list[dict[str, Any]]:
+    """Size in bytes and what made it, of every layer that is not empty, the lowest first."""
+    history = json.loads(podman("history", "--format", "json", "--human=false", image))
+    return [{"size": one["size"], "by": one["CreatedBy"]} for one in reversed(history) if one["size"]]
+
+
+def digest(image: str) -> str:
+    """Of the configuration: it holds the digest of every layer."""
+    return podman("image", "inspect", "--format", "{{.Id}}", image)
+
+
+def start_seconds(image: str, *command: str) -> float:
+    """Median of five runs of a command in a container."""
+    times = []
+    for _ in range(5):
+        begun = time.monotonic()
+        podman("run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--entrypoint", command[0], image, *command[1:])
+        times.append(time.monotonic() - begun)
+    return sorted(times)[2]
+
+
+def bill(image: str, path: Path) -> int:
+    """Write the CycloneDX bill of materials of what Python has in the image; how many components."""
+    listing = "import importlib.metadata as m; print('\\n'.join(f'{d.name}=={d.version}' for d in m.distributions()))"
+    found = podman("run", "--rm", "--network=none", "--entrypoint", "python", image, "-c", listing)
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = Path(scratch, "requirements.txt")
+        wanted.write_text("\n".join(sorted(set(found.splitlines()))))
+        tool = str(Path(sys.executable).parent / "cyclonedx-py")
+        subprocess.run(
+            [tool, "requirements", "--output-reproducible", "-o", str(path), str(wanted)], check=True, capture_output=True
+        )
+    return len(json.loads(path.read_text())["components"])
+
+
+def main() -> None:
+    """Entry point of `make image`."""
+    operator(OPERATOR, "--no-cache")
+    again = operator("localhost/session-rollout:again", "--no-cache")
+    size = int(podman("image", "inspect", "--format", "{{.Size}}", OPERATOR))
+    print(f"{OPERATOR}: {size / 1e6:.0f} MB")
+    for layer in layers(OPERATOR):
+        print(f"  {layer['size'] / 1e6:7.1f} MB  {layer['by'][:100]}")
+    bare = start_seconds(OPERATOR, "true")
+    for command in (
+        ("session-rollout-operator", "--help"),
+        ("session-rollout-migrate", "--help"),
+        ("kubectl-sessionrollout", "--version"),
+    ):
+        print(
+            f"  {command[0]}: {start_seconds(OPERATOR, *command) - bare:.2f} s to start, beside {bare:.2f} s for the container"
+        )
+    path = ROOT / "build" / "sbom.cdx.json"
+    path.parent.mkdir(exist_ok=True)
+    print(f"  {bill(OPERATOR, path)} components in {path.relative_to(ROOT)}")
+    same = digest(OPERATOR) == digest(again)
+    print(f"  a second build from nothing has {'the same digest' if same else 'another digest'}: {digest(OPERATOR)}")
+    sys.exit(0 if same else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -98,10 +98,19 @@ class Programme:
         lab.namespace(NAMESPACE)
         lab.database_secret("analy-ticket-db", lab.postgres.url, NAMESPACE)
         lab.apply(self._deployment(), NAMESPACE)
+        ports = {"selector": {"app": "analy-ticket-web"}, "ports": [{"port": self.port}]}
+        lab.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "analy-ticket-web"}, "spec": ports}, NAMESPACE)
         if lab.real_node is not None:
             self.address = lab.pod_address(NAMESPACE, "app=analy-ticket-web")
         lab.targets["analy-ticket-web"] = f"{self.address}:{self.port}"
         lab.prometheus.targets(lab.targets)
+
+    def health(self) -> Object:
+        """A gate: the application answers."""
+        return {
+            "name": "health",
+            "http": {"service": "analy-ticket-web", "port": self.port, "path": "/health", "expectStatus": 200},
+        }
 
     def _deployment(self) -> Object:
         labels = {"app": "analy-ticket-web"}
