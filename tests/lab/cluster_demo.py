@@ -23,6 +23,7 @@ from lab.programme import NAME, NAMESPACE, example, scaled
 
 RELEASE = "session-rollout"
 SHOP = "shop"
+EARLIER = "0.0.9"
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 
 
@@ -40,15 +41,18 @@ class ClusterDemo(Demo):
             self.lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         ports = {"web": (9090, self.lab.prometheus.port, "TCP")}
         self.lab.real_node.service("monitoring", "prometheus-operated", ports)
-        self.helm(
-            "install", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "120s"
-        )
+        self.helm("install", RELEASE, self._earlier_chart(), "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "120s")
         self.show("get", "pods", "--namespace", OPERATOR_NAMESPACE, "-o", "wide")
         self.helm("test", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--logs")
         self.prove_restricted()
         self.lab.targets["operator"] = (
             self.lab.pod_address(OPERATOR_NAMESPACE, "app.kubernetes.io/component=operator") + ":8080"
         )
+
+    def _earlier_chart(self) -> str:
+        """The chart under an earlier version: what a team has before it upgrades to the one of this checkout."""
+        self.helm("package", "charts/session-rollout", "--version", EARLIER, "--destination", str(self.lab.directory))
+        return str(self.lab.directory / f"session-rollout-{EARLIER}.tgz")
 
     def helm(self, *argv: str) -> str:
         """Run helm as the administrator and show it; raises TimeoutError when it says no."""
@@ -81,11 +85,29 @@ class ClusterDemo(Demo):
     def minimal(self) -> None:
         """The minimal example with its times divided, promoted by the operator in the cluster."""
         document = scaled(example("minimal.yaml"))
+        document["spec"]["phases"][0]["steps"][0]["hold"] = "15s"
         self.lab.kubectl("-n", SHOP, "apply", "-f", "-", stdin=yaml.safe_dump(document))
+        self._upgrade_in_a_hold()
         self.show("-n", SHOP, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=120s")
         self.show("-n", SHOP, "get", "sro", "minimal", "-o", "wide")
         outcome = self.lab.rollout("minimal", SHOP)["status"]["outcome"]
         self.proof.check(outcome == "Promoted", f"the minimal example: {outcome}")
+
+    def _upgrade_in_a_hold(self) -> None:
+        """From the earlier chart to this one while the first step holds: it goes on where it was, and is not shorter."""
+
+        def current() -> Object:
+            return dict(self.lab.rollout("minimal", SHOP).get("status", {}).get("current", {}))
+
+        self.lab.until(lambda: current().get("holdUntil"), 60, "a hold")
+        before = current()
+        self.helm(
+            "upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "120s"
+        )
+        after = current()
+        same = (after["step"], after["percent"], after["since"]) == (before["step"], before["percent"], before["since"])
+        text = f"helm upgrade from {EARLIER} in a hold: step {after['step']} at {after['percent']}% goes on, until {after['holdUntil']}"
+        self.proof.check(same and after["holdUntil"] >= before["holdUntil"], f"{text} (before: {before['holdUntil']})")
 
     def whole(self) -> None:
         """Install, the minimal example, the programme, and removal."""

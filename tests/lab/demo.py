@@ -331,12 +331,37 @@ class Demo:
         self.proof.check(on == names, f"the application evaluates {len(on)} of {len(names)} features as on for everybody")
 
     def prove_rights(self) -> None:
-        """With the two actions on the workload, everything that the operator may was done: compared with its audit log."""
+        """With two actions on the workload and a rollout that goes, everything that the operator may was done."""
+        self._leave()
         for action in ("RestartWorkload", "UndoWorkload"):
             name = self.lab.act(action, NAME, NAMESPACE, reason="a look at the operator's rights")
             answer = self._answer(name)
             self.proof.check(answer["accepted"], f"{action}: {answer.get('message')}")
         rights.prove(self.lab, self.proof)
+
+    def _leave(self) -> None:
+        """A rollout is deleted while its migration runs: the Job outlives it."""
+        name, root = "leaving", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
+        files = {"0001_slow.up.sql": "SELECT pg_sleep(6);", "0001_slow.down.sql": "SELECT 1;"}
+        self.lab.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files}, NAMESPACE)
+        step = {"percent": 100, "hold": "1h"}
+        spec = {
+            "flagSet": name,
+            "database": self.object["spec"]["database"],
+            "features": [{"name": "gone"}],
+            "migrations": [{"name": "slow", "configMapRef": {"name": name}}],
+            "phases": [{"name": "only", "features": ["gone"], "migrations": {"before": ["slow"]}, "steps": [step]}],
+        }
+        self.lab.apply({**self.object, "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
+
+        def job() -> Object | None:
+            select = f"sessionrollout.dev/rollout={name}"
+            return next((one for one in self.lab.kube.get(root, labelSelector=select)["items"]), None)
+
+        self.wait(lambda: ((job() or {}).get("status") or {}).get("active"), 30, "a migration that runs")
+        self.lab.kubectl("delete", "sro", name, "-n", NAMESPACE, "--timeout=20s")
+        done = self.wait(lambda: ((job() or {}).get("status") or {}).get("succeeded"), 30, "the Job of a rollout that is gone")
+        self.proof.check(bool(done), "a rollout was deleted while its migration ran: the Job came to its end")
 
     def _answer(self, name: str) -> Object:
         path = f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrolloutactions/{name}"
