@@ -16,6 +16,7 @@ from lab.proofs import Proof
 BOARDS: Final = ROOT / "charts" / "session-rollout" / "files" / "dashboards"
 POINTS: Final = 200
 COLUMNS: Final = 24
+ROW_INCHES: Final = 0.34
 Series = tuple[str, list[float], list[float]]
 
 
@@ -58,30 +59,56 @@ class Boards:
 
         for name, board in self.boards.items():
             rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels(board))
-            figure = plt.figure(figsize=(16, rows * 0.34), layout="constrained")
-            grid = figure.add_gridspec(rows, COLUMNS)
-            figure.suptitle(board["title"], fontsize=14)
+            figure = plt.figure(figsize=(16, rows * ROW_INCHES + 0.6))
+            figure.suptitle(board["title"], fontsize=14, y=1 - 0.2 / (rows * ROW_INCHES + 0.6))
             for panel in panels(board):
-                place = panel["gridPos"]
-                axes = figure.add_subplot(grid[place["y"] : place["y"] + place["h"], place["x"] : place["x"] + place["w"]])
-                self._panel(axes, name, panel)
+                self._panel(figure.add_axes(_place(panel["gridPos"], rows)), name, panel)
             figure.savefig(directory / f"dashboard-{name}.png", dpi=70)
             plt.close(figure)
 
     def _panel(self, axes: Any, name: str, panel: Object) -> None:
         axes.set_title(panel["title"], fontsize=9)
+        defaults = panel["fieldConfig"]["defaults"]
         found = [series for target in panel["targets"] for series in self.answers[name, panel["id"], target["refId"]]]
         if panel["type"] == "stat":
             value = found[0][2][-1] if found else float("nan")
-            axes.text(0.5, 0.45, f"{value:g}", ha="center", va="center", fontsize=18)
+            axes.text(0.5, 0.45, _in_unit(defaults["unit"], value), ha="center", va="center", fontsize=18)
             axes.set_axis_off()
             return
         for legend, times, values in found:
-            axes.plot([time - self.start for time in times], values, linewidth=1, label=legend)
+            axes.plot([time - self.start for time in times], values, linewidth=1.2, label=legend)
+        red = [step["value"] for step in defaults.get("thresholds", {}).get("steps", []) if step["value"] is not None]
+        for value in red:
+            axes.axhline(value, color="tab:red", linewidth=0.8, linestyle="--")
+        top = max([*(value for _, _, values in found for value in values), *red, 0])
+        axes.set_ylim(0, top * 1.15 or 1)
+        axes.yaxis.set_major_formatter(lambda value, _: _in_unit(defaults["unit"], value))
         axes.tick_params(labelsize=7)
         axes.grid(visible=True, alpha=0.3)
-        if 1 < len(found) <= 8:
-            axes.legend(fontsize=6, loc="best")
+        if 1 < len(found) <= 20:
+            axes.legend(fontsize=6, loc="upper left", ncols=1 if len(found) < 8 else 4)
+
+
+def _place(place: Object, rows: int) -> tuple[float, float, float, float]:
+    """Left, bottom, width and height in the picture, with room for a title and the numbers."""
+    height = rows * ROW_INCHES + 0.6
+    left, width = place["x"] / COLUMNS, place["w"] / COLUMNS
+    top = 1 - (place["y"] * ROW_INCHES + 0.7) / height
+    tall = (place["h"] * ROW_INCHES - 0.55) / height
+    return left + 0.03, top - tall, width - 0.04, tall
+
+
+def _in_unit(unit: str, value: float) -> str:
+    match unit:
+        case "percentunit":
+            return f"{value * 100:.3g} %"
+        case "s":
+            return f"{value * 1000:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
+        case "bytes":
+            return f"{value / 2**20:.0f} MiB"
+        case "bool_yes_no":
+            return "yes" if value > 0 else "no"
+    return f"{value:.4g}"
 
 
 def panels(board: Object) -> list[Object]:
