@@ -172,8 +172,8 @@ class JobRunner(Protocol):
     async def inspect(self, rollout: SessionRollout, name: str, migration: str, operation: Operation) -> None:
         """Create a Job that looks at a migration and changes nothing, or find that it exists."""
 
-    async def release(self, namespace: str, rollout: str) -> None:
-        """Let running Jobs outlive their rollout."""
+    async def running(self, namespace: str, rollout: str) -> tuple[str, ...]:
+        """Names of the Jobs of a rollout that have Pods."""
 
 
 class MetricSource(Protocol):

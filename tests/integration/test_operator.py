@@ -242,15 +242,31 @@ def test_failed_migration_stalls_with_the_databases_words_and_retry_goes_on(oper
 
 
 def test_deletion_lets_a_running_migration_finish(operator: Lab) -> None:
-    """Its Job is no longer ours, so garbage collection does not kill it half-way."""
+    """The rollout goes only after its Job came to its end: garbage collection would kill it half-way."""
     migrated(operator, "leaving", "CREATE TABLE leaving (id int); SELECT pg_sleep(6);")
     path = "/apis/batch/v1/namespaces/default/jobs"
     select = {"labelSelector": "sessionrollout.dev/rollout=leaving"}
     operator.until(lambda: any(one["status"].get("active") for one in operator.kube.get(path, **select)["items"]), 20, "a Job")
-    operator.kubectl("delete", "sro", "leaving", "--timeout=20s")
-    [job] = operator.kube.get(path, **select)["items"]
-    assert "ownerReferences" not in job["metadata"]
-    operator.until(lambda: operator.kube.get(path, **select)["items"][0]["status"].get("succeeded"), 20, "its end")
+    operator.kubectl("delete", "sro", "leaving", "--wait=false")
+    ended = lambda: any(one["status"].get("succeeded") for one in operator.kube.get(path, **select)["items"])  # noqa: E731
+    operator.until(ended, 20, "its end")
+    operator.kubectl("wait", "--for=delete", "sro/leaving", "--timeout=20s")
+
+
+def test_a_document_belongs_to_nobody(operator: Lab) -> None:
+    """Even a rollout that is torn out by force takes no feature from its users; and another of its name goes on with it."""
+    operator.apply(rollout("torn", LONG))
+    holding(operator, "torn")
+    path = "/api/v1/namespaces/default/configmaps/torn-flags"
+    assert "ownerReferences" not in operator.kube.get(path)["metadata"]
+    before = operator.kube.get(path)["data"]
+    assert operator.operator is not None
+    operator.operator.stop()
+    operator.kubectl("patch", "sro", "torn", "--type=merge", "-p", '{"metadata":{"finalizers":[]}}')
+    operator.kubectl("delete", "sro", "torn", "--timeout=20s")
+    time.sleep(3)  # garbage collection would have come by now
+    assert operator.kube.get(path)["data"] == before
+    operator.start_operator()
 
 
 def test_secret_shows_nowhere(operator: Lab) -> None:

@@ -340,7 +340,7 @@ class Demo:
         rights.prove(self.lab, self.proof)
 
     def _leave(self) -> None:
-        """A rollout is deleted while its migration runs: the Job outlives it."""
+        """A rollout is paused, resumed and deleted while its migration runs."""
         name, root = "leaving", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
         files = {"0001_slow.up.sql": "SELECT pg_sleep(6);", "0001_slow.down.sql": "SELECT 1;"}
         self.lab.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files}, NAMESPACE)
@@ -359,9 +359,15 @@ class Demo:
             return next((one for one in self.lab.kube.get(root, labelSelector=select)["items"]), None)
 
         self.wait(lambda: ((job() or {}).get("status") or {}).get("active"), 30, "a migration that runs")
-        self.lab.kubectl("delete", "sro", name, "-n", NAMESPACE, "--timeout=20s")
-        done = self.wait(lambda: ((job() or {}).get("status") or {}).get("succeeded"), 30, "the Job of a rollout that is gone")
-        self.proof.check(bool(done), "a rollout was deleted while its migration ran: the Job came to its end")
+        self.lab.act("Pause", name, NAMESPACE, reason="its migration rests")
+        self.wait(lambda: (job() or {}).get("spec", {}).get("suspend"), 30, "the migration resting")
+        self.lab.act("Resume", name, NAMESPACE)
+        self.wait(lambda: ((job() or {}).get("status") or {}).get("active"), 30, "the migration running again")
+        self.lab.kubectl("delete", "sro", name, "-n", NAMESPACE, "--wait=false")
+        done = self.wait(
+            lambda: ((job() or {}).get("status") or {}).get("succeeded"), 30, "the end of the Job of a rollout that goes"
+        )
+        self.proof.check(bool(done), "a rollout was deleted while its migration ran: the Job came to its end first")
 
     def _answer(self, name: str) -> Object:
         path = f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrolloutactions/{name}"

@@ -13,7 +13,7 @@ from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import OpenFeatureError
 
-from session_rollout.adapters.api_server import ApiServer, owner_of
+from session_rollout.adapters.api_server import ApiServer
 from session_rollout.api import GROUP
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.flags import BUCKETING, KEY, PROBE
@@ -56,7 +56,10 @@ def _probe(core: FlagdCore, context: EvaluationContext) -> None:
 
 
 class ConfigMapPublisher:
-    """Publishes by server-side apply and reads back."""
+    """Publishes by server-side apply and reads back.
+
+    A document has no owner reference: whatever becomes of its rollout, garbage collection must not take users' features.
+    """
 
     def __init__(self, api: ApiServer) -> None:
         self._api = api
@@ -64,7 +67,7 @@ class ConfigMapPublisher:
     async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
         """See `FlagPublisher.publish`."""
         validate(text)
-        metadata = {"labels": {LABEL: rollout.name, **MANAGED}, "ownerReferences": [owner_of(rollout)]}
+        metadata = {"labels": {LABEL: rollout.name, **MANAGED}}
         await self._refuse_foreign(rollout, config_map)
         await self._api.apply(_path(rollout.namespace, config_map), _body(config_map, text, metadata))
         there = await self.fingerprint(rollout.namespace, config_map)
@@ -75,9 +78,9 @@ class ConfigMapPublisher:
     async def _refuse_foreign(self, rollout: SessionRollout, config_map: str) -> None:
         """Two rollouts with one `flagSet` must not take turns."""
         found = await self._api.find(_path(rollout.namespace, config_map))
-        owners = found["metadata"].get("ownerReferences", []) if found else []
-        if any(one["kind"] == "SessionRollout" and one["uid"] != rollout.uid for one in owners):
-            raise SpecError(f"ConfigMap {config_map} belongs to rollout {owners[0]['name']}: `flagSet` must be another one")
+        owner = found["metadata"].get("labels", {}).get(LABEL, rollout.name) if found else rollout.name
+        if owner != rollout.name:
+            raise SpecError(f"ConfigMap {config_map} belongs to rollout {owner}: `flagSet` must be another one")
 
     async def fingerprint(self, namespace: str, config_map: str) -> Fingerprint:
         """See `FlagPublisher.fingerprint`."""

@@ -252,17 +252,10 @@ class KubernetesJobs:
         except NotFound:
             return
 
-    async def release(self, namespace: str, rollout: str) -> None:
-        """See `JobRunner.release`: owner references go, so that garbage collection does not kill what runs."""
+    async def running(self, namespace: str, rollout: str) -> tuple[str, ...]:
+        """See `JobRunner.running`."""
         found = await self._api.request("GET", _jobs(namespace), query={"labelSelector": f"{LABEL}={rollout}"})
-        for job in found["items"]:
-            if job.get("status", {}).get("active"):
-                patch = {"metadata": {"ownerReferences": None}, "spec": {"ttlSecondsAfterFinished": SECONDS_KEPT}}
-                try:
-                    path = f"{_jobs(namespace)}/{job['metadata']['name']}"
-                    await self._api.request("PATCH", path, patch, content=MERGE)
-                except NotFound:
-                    continue
+        return tuple(job["metadata"]["name"] for job in found["items"] if job.get("status", {}).get("active"))
 
 
 def _parsed(text: str) -> Progress | None:

@@ -7,7 +7,7 @@ object is read again and decided again, never re-sent. Whatever is not finished 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -55,6 +55,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 FRESH: Final = 0.9  # an answer as old as this part of the interval is asked anew
 FINALIZE_SECONDS: Final = 15.0
+SETTLE_SECONDS: Final = 2.0
 LATE_LOOKS: Final = 2
 SAMPLE_EVERY: Final = timedelta(minutes=5)
 SAMPLE_INTERVALS: Final = 10
@@ -325,7 +326,10 @@ class Controller:
     # --- deletion
 
     async def finalize(self, key: Key, raw: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], Stored]) -> None:
-        """Let go of a deleted rollout, bounded in time: running migrations end on their own, flags stay or go off."""
+        """Let go of a deleted rollout: flags stay or go off, bounded in time; then a migration that runs comes to its end.
+
+        Garbage collection would kill it: taking its owner reference away is a right that few clusters would give us.
+        """
         self.watched.pop(key, None)
         rollout = parse(raw).rollout
         if rollout is None:
@@ -333,15 +337,13 @@ class Controller:
         self._ports.recorder.forget(rollout.uid)
         self._ports.courier.forget(rollout.uid)
         name = config_map_name(rollout.spec.flag_set)
-        steps: tuple[Awaitable[None], ...] = (
-            self._ports.flags.release(key.namespace, name, _all_off(rollout)),
-            self._ports.jobs.release(key.namespace, key.name),
-        )
-        for step in steps:
-            try:
-                await asyncio.wait_for(step, FINALIZE_SECONDS / len(steps))
-            except (RolloutError, TimeoutError) as error:
-                log.warning("deletion goes on without: %s", error or "time is over", extra=_names(key))
+        try:
+            await asyncio.wait_for(self._ports.flags.release(key.namespace, name, _all_off(rollout)), FINALIZE_SECONDS)
+            while running := await self._ports.jobs.running(key.namespace, key.name):
+                log.info("deletion waits for %s", ", ".join(running), extra=_names(key))
+                await asyncio.sleep(SETTLE_SECONDS)
+        except (RolloutError, TimeoutError) as error:
+            log.warning("deletion goes on without: %s", error or "time is over", extra=_names(key))
 
     # --- watching the loops
 
