@@ -1,5 +1,6 @@
 """What happens when objects come back from a backup without their status; docs/how-to/upgrade-and-remove.md says the same."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,8 +36,10 @@ def operator(lab: Lab) -> Iterator[Lab]:
         yield lab
         assert lab.operator is not None
         lab.operator.stop()
-    lab.kube.merge(ROLLOUT, {"metadata": {"finalizers": None}})
+    if lab.kube.find(ROLLOUT):
+        lab.kube.merge(ROLLOUT, {"metadata": {"finalizers": None}})
     lab.kube.delete(ROLLOUT)
+    lab.kube.delete(DOCUMENT)
 
 
 def applied(**more: Any) -> Object:
@@ -68,6 +71,20 @@ def back_from_a_backup(lab: Lab, **more: Any) -> str:
     lab.apply(applied(**more))
     lab.start_operator()
     return text
+
+
+def test_a_document_belongs_to_nobody(operator: Lab) -> None:
+    """Even a rollout that is torn out by force takes no feature from its users."""
+    operator.apply(applied())
+    operator.until(lambda: percent(operator) == "50", 40, "the second step")
+    assert "ownerReferences" not in operator.kube.get(DOCUMENT)["metadata"]
+    before = operator.kube.get(DOCUMENT)["data"]
+    assert operator.operator is not None
+    operator.operator.stop()
+    operator.kube.merge(ROLLOUT, {"metadata": {"finalizers": None}})
+    operator.kube.delete(ROLLOUT)
+    time.sleep(3)  # garbage collection would have come by now
+    assert operator.kube.get(DOCUMENT)["data"] == before
 
 
 def test_without_its_status_a_rollout_begins_anew_and_suspend_keeps_the_document(operator: Lab) -> None:
