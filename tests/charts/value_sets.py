@@ -47,7 +47,14 @@ VALUE_SETS: Final[dict[str, dict[str, Any]]] = {
             "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
             "extraEgress": [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 465}]}],
         },
-        "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "beside"}, "data": {"key": "value"}}],
+        "extraObjects": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "beside", "namespace": "session-rollout"},
+                "data": {"key": "value"},
+            }
+        ],
     },
     "minimum": {
         "fullnameOverride": "tiny",

@@ -193,6 +193,6 @@ def test_steps_without_evidence_are_warned_of(tmp_path: Path, capsys: pytest.Cap
 
 def test_shipped_examples_are_valid_and_the_programme_is_without_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     """What people copy first."""
-    files = [str(path) for path in sorted((ROOT / "examples").rglob("*.yaml"))]
+    files = [str(path) for path in sorted((ROOT / "examples").rglob("*.yaml")) if "gitops" not in path.parts]
     assert findings(capsys, *files)[0] == 0
     assert findings(capsys, str(ROOT / "examples" / "session-persistence.yaml"), "--strict")[0] == 0
