@@ -30,7 +30,7 @@ RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("e
 class ClusterDemo(Demo):
     """The demo with everything in Pods."""
 
-    def _install(self) -> None:
+    def install(self) -> None:
         """Images on the node, namespaces that enforce, Prometheus where the chart looks for it, and helm."""
         assert self.lab.real_node is not None
         assert self.lab.prometheus is not None

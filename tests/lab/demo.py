@@ -63,7 +63,7 @@ class Demo:
 
     def set_up(self) -> None:
         """Everything up to the moment a person applies the object."""
-        self._install()
+        self.install()
         self.programme.deploy()
         self.lab.until(lambda: self._query("session_error_rate") is not None, 60, "the application being scraped")
         self.lab.until(lambda: self._query("page_load_seconds_count"), 30, "page loads being scraped")
@@ -74,7 +74,7 @@ class Demo:
         self.lab.apply(self.object)
         self.git = GitSide(self.lab, self.object, self.recorder)
 
-    def _install(self) -> None:
+    def install(self) -> None:
         """The project, and its operator."""
         self.lab.install()
         self.lab.start_operator()

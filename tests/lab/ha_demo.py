@@ -26,7 +26,7 @@ LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/se
 class HaDemo(Demo):
     """The demo with two replicas."""
 
-    def _install(self) -> None:
+    def install(self) -> None:
         self.lab.install()
         self.lab.configure()
         self.replicas: dict[str, tuple[Process, int]] = {}

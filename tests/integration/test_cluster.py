@@ -1,0 +1,45 @@
+"""The chart on a real node: where the machine can have one. `make cluster-demo` does the whole programme there."""
+
+import os
+import shutil
+
+import pytest
+from rich.console import Console
+
+from lab.cluster_demo import RELEASE, ClusterDemo
+from lab.lab import OPERATOR_NAMESPACE, Lab
+from lab.programme import NAMESPACE, example, scaled
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("apt-get") is None or "LAB_KUBECONFIG" in os.environ,
+        reason="a real node needs root on Debian",
+    ),
+]
+
+
+def test_install_test_upgrade_and_uninstall() -> None:
+    """Helm installs, its test is green, a rollout is promoted through an upgrade by an operator that is a Pod, and flags stay."""
+    with Lab(real_node=True, database=False) as lab:
+        demo = ClusterDemo(lab, Console(quiet=True), seed=1)
+        demo.install()
+        assert demo.proof.failures == []
+        rollout = scaled(example("minimal.yaml"))
+        rollout["metadata"]["namespace"] = NAMESPACE
+        rollout["spec"] |= {"metrics": [], "guards": []}
+        rollout["spec"]["phases"][0]["criteria"] = []
+        rollout["spec"]["phases"][0]["steps"][0]["hold"] = "20s"
+        lab.apply(rollout)
+        lab.until(lambda: lab.rollout("minimal", NAMESPACE).get("status", {}).get("current", {}).get("holdUntil"), 40, "a hold")
+        before = lab.rollout("minimal", NAMESPACE)["status"]["current"]
+        demo.helm(
+            "upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--set", "replicas=2", "--wait"
+        )
+        after = lab.rollout("minimal", NAMESPACE)["status"]["current"]
+        assert (after["since"], after["holdUntil"]) == (before["since"], before["holdUntil"])
+        lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=60s")
+        document = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"]
+        assert "kept due to the resource policy" in demo.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")
+        assert lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"] == document
+        assert lab.rollout("minimal", NAMESPACE)["status"]["outcome"] == "Promoted"
