@@ -13,8 +13,7 @@ RUN UV_PROJECT_ENVIRONMENT=/opt/build /opt/uv/bin/uv sync --frozen --no-cache --
  && UV_PROJECT_ENVIRONMENT=/opt/session-rollout /opt/uv/bin/uv sync --frozen --no-cache --no-default-groups --extra tracing --group image --no-install-project
 COPY operator operator
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /tmp/wheel \
- && /opt/uv/bin/uv pip install --no-cache --no-deps --offline --python /opt/session-rollout/bin/python /tmp/wheel/*.whl \
- && find /opt/session-rollout -name direct_url.json -delete \
+ && /opt/uv/bin/pip --python /opt/session-rollout/bin/python install --no-cache-dir --no-deps --no-index --no-compile /tmp/wheel/*.whl \
  && find /opt/session-rollout -type d -name tests -path '*/site-packages/*' -prune -exec rm -r {} + \
  && /opt/session-rollout/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/session-rollout/lib
 

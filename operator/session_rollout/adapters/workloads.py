@@ -17,7 +17,7 @@ from session_rollout.errors import SpecError, Unavailable
 REVISION: Final = "deployment.kubernetes.io/revision"
 RESTARTED: Final = f"{GROUP}/restarted-at"
 POD_HASH: Final = "pod-template-hash"
-ROLE: Final = "ClusterRole session-rollout-workloads"
+GRANT: Final = "the chart's value `rbac.workloads`"
 REVIEWS: Final = "authorization.k8s.io/v1"
 
 
@@ -62,7 +62,7 @@ class ApiWorkloads:
             review = {"apiVersion": REVIEWS, "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": wish}}
             answer = await self._api.request("POST", f"/apis/{REVIEWS}/selfsubjectaccessreviews", review)
             if not answer["status"]["allowed"]:
-                return f"the operator may not {verb} {resource}, {ROLE} grants it"
+                return f"the operator may not {verb} {resource}, {GRANT} grants it"
         return ""
 
     async def _sets(self, namespace: str, deployment: Mapping[str, Any]) -> list[dict[str, Any]]:
