@@ -122,8 +122,8 @@ def stages() -> str:
     diagram = "\n".join(["stateDiagram-v2", f"    [*] --> {Stage.PREFLIGHT}", *(f"    {a} --> {b}" for a, b in edges)])
     return (
         f"{HEAD}# Stages\n\nWhat `status.current.stage` says, and what follows it. The picture is not drawn by hand: the core was asked to play\n"
-        "every example on a virtual clock, once as it should go, once with each of its metrics failing in each step, once with\n"
-        f"each migration failing. What it passed through is what is here.\n\n```mermaid\n{diagram}\n```\n"
+        "every example on a virtual clock: as it should go, with each criterion failing in the first step of its phase, with each guard\n"
+        f"breached in the last, with each migration failing. What it passed through is what is here.\n\n```mermaid\n{diagram}\n```\n"
     )
 
 
@@ -146,9 +146,10 @@ def _paths() -> Iterator[tuple[tuple[Stage, ...], str]]:
 def _scenarios(spec: RolloutSpec) -> Iterator[Scenario]:
     yield Scenario()
     for phase in spec.phases:
-        for step in range(1, len(phase.steps) + 1):
-            for metric in spec.metrics:
-                yield Scenario(troubles=(Trouble(phase.name, step, metric.name),))
+        for check in phase.criteria:
+            yield Scenario(troubles=(Trouble(phase.name, 1, check.metric),))
+        for guard in spec.guards:
+            yield Scenario(troubles=(Trouble(phase.name, len(phase.steps), guard.metric),))
     for migration in spec.migrations:
         yield Scenario(failing=frozenset({migration.name}))
 

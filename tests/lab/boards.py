@@ -4,6 +4,7 @@ Grafana itself is not part of the lab; what it would show is drawn here with mat
 """
 
 import json
+import math
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -80,7 +81,7 @@ class Boards:
         red = [step["value"] for step in defaults.get("thresholds", {}).get("steps", []) if step["value"] is not None]
         for value in red:
             axes.axhline(value, color="tab:red", linewidth=0.8, linestyle="--")
-        top = max([*(value for _, _, values in found for value in values), *red, 0])
+        top = max([*(value for _, _, values in found for value in values if math.isfinite(value)), *red, 0])
         axes.set_ylim(0, top * 1.15 or 1)
         axes.yaxis.set_major_formatter(lambda value, _: _in_unit(defaults["unit"], value))
         axes.tick_params(labelsize=7)
