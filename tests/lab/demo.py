@@ -330,6 +330,15 @@ class Demo:
         on = [name for name in names if self.programme.share(name, 50) == 1]
         self.proof.check(on == names, f"the application evaluates {len(on)} of {len(names)} features as on for everybody")
 
+    def rest(self) -> None:
+        """Rows rest while a person pauses the rollout, and go on where they were."""
+        self.wait(lambda: 0 < self._copy().get("done", 0) < 0.5 * LEGACY_ROWS, 300, "rows being moved")
+        path = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{self._copy()['job']}"
+        self.lab.act("Pause", NAME, NAMESPACE, reason="a look at the migration")
+        self.wait(lambda: self.lab.kube.get(path)["spec"].get("suspend"), 30, "the migration resting")
+        self.lab.act("Resume", NAME, NAMESPACE)
+        self.wait(lambda: not self.lab.kube.get(path)["spec"].get("suspend"), 30, "the migration going on")
+
     def prove_rights(self) -> None:
         """With two actions on the workload and a rollout that goes, everything that the operator may was done."""
         self._leave()
@@ -340,7 +349,7 @@ class Demo:
         rights.prove(self.lab, self.proof)
 
     def _leave(self) -> None:
-        """A rollout is paused, resumed and deleted while its migration runs."""
+        """A rollout is deleted while its migration runs."""
         name, root = "leaving", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
         files = {"0001_slow.up.sql": "SELECT pg_sleep(6);", "0001_slow.down.sql": "SELECT 1;"}
         self.lab.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": files}, NAMESPACE)
@@ -359,10 +368,6 @@ class Demo:
             return next((one for one in self.lab.kube.get(root, labelSelector=select)["items"]), None)
 
         self.wait(lambda: ((job() or {}).get("status") or {}).get("active"), 30, "a migration that runs")
-        self.lab.act("Pause", name, NAMESPACE, reason="its migration rests")
-        self.wait(lambda: (job() or {}).get("spec", {}).get("suspend"), 30, "the migration resting")
-        self.lab.act("Resume", name, NAMESPACE)
-        self.wait(lambda: ((job() or {}).get("status") or {}).get("active"), 30, "the migration running again")
         self.lab.kubectl("delete", "sro", name, "-n", NAMESPACE, "--wait=false")
         done = self.wait(
             lambda: ((job() or {}).get("status") or {}).get("succeeded"), 30, "the end of the Job of a rollout that goes"
@@ -554,6 +559,7 @@ def _story(demo: Demo, options: argparse.Namespace) -> None:
     elif options.kill:
         demo.kill()
     else:
+        threading.Thread(target=demo.rest, daemon=True).start()
         demo.promote()
         demo.prove_rights()
 
