@@ -39,11 +39,6 @@ def dumped(document: Any) -> str:
     return yaml.safe_dump(document, sort_keys=False, width=1000)
 
 
-def defaults(model: BaseModel) -> dict[str, Any]:
-    """The values that stand in values.yaml: what is not set inside an entry stays out."""
-    return dict(to_jsonable_python(model.model_dump(by_alias=True, exclude_defaults=False)))
-
-
 def _plain(value: Any) -> Any:
     """A default as it is shown: of the operator's entries only what was set."""
     if isinstance(value, BaseModel):

@@ -5,7 +5,6 @@ frozen one must find, when it goes on after a minute, that it leads no longer, a
 """
 
 import itertools
-import random
 import signal
 import sys
 import time
@@ -116,7 +115,6 @@ def main() -> None:
         try:
             with Lab() as lab:
                 demo = HaDemo(lab, console, seed)
-                random.seed(seed)
                 demo.set_up()
                 demo.lead_and_die()
                 demo.recorder.stop()

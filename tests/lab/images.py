@@ -43,9 +43,9 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "CONTAINERS_CONF": str(path)}
 
 
-def podman(*argv: str, check: bool = True, cwd: Path = ROOT, **more: Any) -> str:
+def podman(*argv: str, check: bool = True) -> str:
     """Run podman; what it printed. Raises CalledProcessError with its own words."""
-    done = subprocess.run(["podman", *argv], capture_output=True, text=True, check=False, cwd=cwd, env=_environment(), **more)
+    done = subprocess.run(["podman", *argv], capture_output=True, text=True, check=False, cwd=ROOT, env=_environment())
     if check and done.returncode:
         raise SystemExit(f"lab: podman {' '.join(argv[:3])} ...: {done.stderr.strip()[-2000:]}")
     return str(done.stdout).strip()

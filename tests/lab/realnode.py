@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -43,11 +42,6 @@ class Pod:
         """SIGKILL of its containers."""
         for container in self.containers:
             self.node.ctr("tasks", "kill", "--signal", "SIGKILL", container)
-
-    def signal(self, number: signal.Signals) -> None:
-        """A signal to every process of its containers."""
-        for container in self.containers:
-            self.node.ctr("tasks", "kill", "--all", "--signal", number.name, container)
 
 
 class RealNode:

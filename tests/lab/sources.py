@@ -101,6 +101,12 @@ def node(control_plane: Path) -> Path:
     )
 
 
+def _on_path(name: str) -> Path:
+    if found := shutil.which(name):
+        return Path(found)
+    raise NotFound(f"no {name} on the PATH")
+
+
 def _complete(directory: Path, names: tuple[str, ...] = CONTROL_PLANE) -> Path:
     if all((directory / name).exists() for name in names):
         return directory
@@ -165,8 +171,7 @@ def _envtest(directory: Path) -> Path:
 
 
 def _build(directory: Path) -> Path:
-    if (go := shutil.which("go")) is None:
-        raise NotFound("no Go on the PATH")
+    go = str(_on_path("go"))
     directory.mkdir(parents=True, exist_ok=True)
     version = versions.KUBERNETES
     major, minor, _ = version.split(".")
@@ -192,34 +197,18 @@ def coredns() -> Path:
     """CoreDNS, for the real node."""
     path = cache() / f"v{versions.KUBERNETES}" / "coredns"
 
-    def cached() -> Path:
-        if path.exists():
-            return path
-        raise NotFound("empty")
-
     def build() -> Path:
-        if (go := shutil.which("go")) is None:
-            raise NotFound("no Go on the PATH")
+        go = str(_on_path("go"))
         with progress("building CoreDNS with Go (once)"):
             _compile(go, "dns", path.with_suffix(f".{os.getpid()}"))
         return path.with_suffix(f".{os.getpid()}").rename(path)
 
-    return first("CoreDNS", [("the cache", cached), ("go build", build)])
+    return first("CoreDNS", [("the cache", lambda: _complete(path.parent, (path.name,)) / path.name), ("go build", build)])
 
 
 def prometheus() -> Path:
     """The Prometheus server."""
     directory = cache() / f"prometheus-{versions.PROMETHEUS}"
-
-    def on_path() -> Path:
-        if found := shutil.which("prometheus"):
-            return Path(found)
-        raise NotFound("not on the PATH")
-
-    def cached() -> Path:
-        if (directory / "prometheus").exists():
-            return directory / "prometheus"
-        raise NotFound("empty")
 
     def release() -> Path:
         url = versions.PROMETHEUS_URL.format(version=versions.PROMETHEUS, os=sys.platform, arch=ARCH)
@@ -227,11 +216,16 @@ def prometheus() -> Path:
 
     def debian() -> Path:
         packages("prometheus")
-        return on_path()
+        return _on_path("prometheus")
 
     return first(
         "Prometheus",
-        [("the PATH", on_path), ("the cache", cached), ("its release", release), ("the Debian package", debian)],
+        [
+            ("the PATH", lambda: _on_path("prometheus")),
+            ("the cache", lambda: _complete(directory, ("prometheus",)) / "prometheus"),
+            ("its release", release),
+            ("the Debian package", debian),
+        ],
     )
 
 
@@ -239,19 +233,8 @@ def _go_install(name: str, package: str, version: str, *values: str) -> Path:
     """A program of the Go module proxy, built once and kept."""
     directory = cache() / f"{name}-{version}"
 
-    def on_path() -> Path:
-        if found := shutil.which(name):
-            return Path(found)
-        raise NotFound("not on the PATH")
-
-    def cached() -> Path:
-        if (directory / name).exists():
-            return directory / name
-        raise NotFound("empty")
-
     def build() -> Path:
-        if (go := shutil.which("go")) is None:
-            raise NotFound("no Go on the PATH")
+        go = str(_on_path("go"))
         directory.mkdir(parents=True, exist_ok=True)
         with progress(f"building {name} with Go (once)"), tempfile.TemporaryDirectory(dir=directory) as made:
             subprocess.run(
@@ -268,7 +251,14 @@ def _go_install(name: str, package: str, version: str, *values: str) -> Path:
             Path(made, name).rename(directory / name)
         return directory / name
 
-    return first(name, [("the PATH", on_path), ("the cache", cached), ("go install", build)])
+    return first(
+        name,
+        [
+            ("the PATH", lambda: _on_path(name)),
+            ("the cache", lambda: _complete(directory, (name,)) / name),
+            ("go install", build),
+        ],
+    )
 
 
 @functools.cache
