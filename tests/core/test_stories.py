@@ -695,6 +695,28 @@ def test_suspend_freezes_and_only_emergencies_work() -> None:
     assert "targeting" not in flag(world, "alpha")
 
 
+def test_suspended_without_a_status_leaves_the_document_that_is_there() -> None:
+    """As after a restore from a backup; an emergency is published all the same, and so is what follows the suspension."""
+    world = World(spec(suspend=True))
+    world.published = "sha256:of-before"
+    world.run(600)
+    assert world.published == "sha256:of-before"
+    assert world.status.flags.sha256 is None
+    assert "the flag document that was found stays as it is" in world.status.decision.because
+    kill = world.ask("EmergencyDisable", features=["alpha"])
+    world.run(60)
+    assert world.answers[kill][0] is True
+    assert world.published == world.status.flags.sha256 is not None
+
+
+def test_suspended_from_the_start_publishes_everything_off_where_nothing_is() -> None:
+    """Applications find a document, and no feature in it is on."""
+    world = World(spec(suspend=True))
+    world.run(60)
+    assert world.published == world.status.flags.sha256 is not None
+    assert "fractional" not in json.dumps(flag(world, "alpha"))
+
+
 def test_edit_in_mid_flight_keeps_the_audience_and_voids_verdicts() -> None:
     """Same place by name, a new hold, evidence of the new generation."""
     world = World(spec())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cli.test_commands import one_sentence, run
 from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import Lab
@@ -94,7 +95,11 @@ def test_without_its_status_a_rollout_begins_anew_and_suspend_keeps_the_document
     text = back_from_a_backup(operator, suspend=True)
     operator.until(lambda: operator.rollout(NAME).get("status", {}).get("observedGeneration"), 20, "a look at it")
     operator.until(lambda: "suspend" in operator.rollout(NAME)["status"]["decision"]["why"], 20, "being suspended")
+    time.sleep(3)  # several looks: an effect of the first one comes after its status
     assert operator.kube.get(DOCUMENT)["data"]["flags.flagd.json"] == text, "suspended: users keep what they have"
+    verified = run(operator, "flags", "verify", "--in", NAME)
+    one_sentence(verified, 1)
+    assert "has published nothing yet" in verified.err
 
     operator.apply(applied())
     operator.until(lambda: percent(operator) == "10", 30, "the first step")

@@ -187,6 +187,8 @@ def verify(kubectl: Kubectl, *, users: int, name: str | None) -> None:
     raw = kubectl.get(ROLLOUTS, the_only(kubectl, name)).json()
     rollout = rollout_of(raw)
     text = document(kubectl, raw)
+    if rollout.status.flags.sha256 is None:
+        raise refusal(f"{raw['metadata']['name']} has published nothing yet: the document in the cluster is from before")
     if sha256(text) != rollout.status.flags.sha256:
         where = rollout.status.flags.config_map
         raise refusal(f"ConfigMap {where} is not what the rollout published: somebody changed it, or it is on its way")

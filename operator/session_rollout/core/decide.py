@@ -107,7 +107,8 @@ def _frozen(draft: Draft) -> Ruling | None:
     if not draft.spec.suspend or draft.current.stage is Stage.ENDED:
         return None
     breaches = breached(draft, OnBreach.ROLLBACK)
-    because = ("`spec.suspend` is true: nothing moves, not even back", *breaches)
+    found = ("the flag document that was found stays as it is",) if _keeps_what_was_found(draft) else ()
+    because = ("`spec.suspend` is true: nothing moves, not even back", *found, *breaches)
     return Ruling(DecisionAction.PAUSE, "suspended", because[:8], ("`spec.suspend: false`",))
 
 
@@ -146,8 +147,19 @@ def _tell_stall(draft: Draft, ruling: Ruling) -> None:
         draft.tell(EventReason.STALLED, ruling.why)
 
 
+def _keeps_what_was_found(draft: Draft) -> bool:
+    """Suspended before it has published anything, with a document in the cluster: both came back from a backup.
+
+    The status that said who has which feature is lost, and the document is all that users have. An emergency is published.
+    """
+    flags = draft.status.flags
+    return draft.spec.suspend and flags.sha256 is None and not flags.disabled and draft.observed.published_sha256 is not None
+
+
 def _publish(draft: Draft) -> None:
     """Compile the document of the status as it is now; publish while the cluster has another one."""
+    if _keeps_what_was_found(draft):
+        return
     flags = draft.status.flags
     document = _compile(draft, flags.revision)
     if document.sha256 != flags.sha256:
