@@ -23,9 +23,18 @@ JITTER = 0.05
 
 
 @kopf.on.event(GROUP, VERSION, ROLLOUTS)  # type: ignore[arg-type]
-async def wake(namespace: str, name: str, memo: Any, **_: Any) -> None:
-    """The object changed."""
-    memo.controller.of(Key(namespace, name)).wake.set()
+async def wake(event: Any, namespace: str, name: str, body: Any, memo: Any, **_: Any) -> None:
+    """The object changed.
+
+    One that was deleted while no operator ran gets no daemon: Kopf takes the finalizer away as soon as this returns.
+    """
+    key = Key(namespace, name)
+    if "deletionTimestamp" not in body["metadata"]:
+        memo.has_daemon = True
+    elif event["type"] != "DELETED" and not memo.get("has_daemon"):
+        await memo.controller.finalize(key, body, parse)
+        return
+    memo.controller.of(key).wake.set()
 
 
 @kopf.on.event(GROUP, VERSION, ACTIONS)

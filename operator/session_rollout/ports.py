@@ -147,8 +147,8 @@ class FlagPublisher(Protocol):
     async def fingerprint(self, namespace: str, config_map: str) -> Fingerprint:
         """The document that is there."""
 
-    async def release(self, namespace: str, config_map: str, text: str | None) -> None:
-        """Let the document outlive its rollout, with another text if one is given."""
+    async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> None:
+        """Let the document outlive its rollout, with another text if one is given; one of another rollout is left alone."""
 
 
 class JobRunner(Protocol):

@@ -166,6 +166,18 @@ def test_deletion_keeps_or_turns_off_the_flags(operator: Lab, policy: str, last:
     assert after == before if last is None else after[-1] == last
 
 
+def test_deletion_leaves_the_document_of_another_rollout_alone(operator: Lab) -> None:
+    """A second rollout with the same `flagSet` was refused; its going takes nothing from the first one's users."""
+    operator.apply(rollout("mine", LONG))
+    holding(operator, "mine")
+    path = "/api/v1/namespaces/default/configmaps/mine-flags"
+    before = operator.kube.get(path)["metadata"]["resourceVersion"]
+    operator.apply(rollout("other", LONG, flagSet="mine", deletionPolicy="Off"))
+    because(operator, "other", "belongs to rollout mine")
+    operator.kubectl("delete", "sro", "other", "--timeout=20s")
+    assert operator.kube.get(path)["metadata"]["resourceVersion"] == before
+
+
 def test_namespace_deletion_does_not_hang(operator: Lab) -> None:
     """The finalizer is let go even where nothing can be written any more."""
     operator.namespace("doomed")
@@ -229,6 +241,12 @@ def migrated(lab: Lab, name: str, sql: str) -> None:
     lab.apply(rollout(name, SHORT, phases=[phase], migrations=[extra], database={"secretRef": {"name": f"{name}-db"}}))
 
 
+def jobs(lab: Lab, name: str, state: str) -> list[Object]:
+    """The rollout's Jobs with Pods in this state: active, succeeded, failed."""
+    found = lab.kube.get("/apis/batch/v1/namespaces/default/jobs", labelSelector=f"sessionrollout.dev/rollout={name}")
+    return [one for one in found["items"] if one["status"].get(state)]
+
+
 def test_failed_migration_stalls_with_the_databases_words_and_retry_goes_on(operator: Lab) -> None:
     """Line and message in status; a corrected ConfigMap and Retry bring it to the end."""
     migrated(operator, "broken", "CREATE TABLE broken (id int);\nSELECT * FROM nowhere;")
@@ -243,12 +261,9 @@ def test_failed_migration_stalls_with_the_databases_words_and_retry_goes_on(oper
 def test_deletion_lets_a_running_migration_finish(operator: Lab) -> None:
     """The rollout goes only after its Job came to its end: garbage collection would kill it half-way."""
     migrated(operator, "leaving", "CREATE TABLE leaving (id int); SELECT pg_sleep(6);")
-    path = "/apis/batch/v1/namespaces/default/jobs"
-    select = {"labelSelector": "sessionrollout.dev/rollout=leaving"}
-    operator.until(lambda: any(one["status"].get("active") for one in operator.kube.get(path, **select)["items"]), 20, "a Job")
+    operator.until(lambda: jobs(operator, "leaving", "active"), 20, "a Job")
     operator.kubectl("delete", "sro", "leaving", "--wait=false")
-    ended = lambda: any(one["status"].get("succeeded") for one in operator.kube.get(path, **select)["items"])  # noqa: E731
-    operator.until(ended, 20, "its end")
+    operator.until(lambda: jobs(operator, "leaving", "succeeded"), 20, "its end")
     operator.kubectl("wait", "--for=delete", "sro/leaving", "--timeout=20s")
 
 
@@ -291,3 +306,22 @@ def test_rbac_is_enough_and_not_more(operator: Lab) -> None:
         ("jobs", "patch"),  # a migration that rests
     }
     assert rights.granted(operator) - rights.used(audit(operator)) <= rarely
+
+
+def test_deletion_while_no_operator_runs_is_done_by_the_next_one(operator: Lab) -> None:
+    """Flags go off as the policy says; a migration that runs comes to its end, through a restart, too."""
+    operator.apply(rollout("orphan", LONG, deletionPolicy="Off"))
+    holding(operator, "orphan")
+    migrated(operator, "left", "CREATE TABLE left_behind (id int); SELECT pg_sleep(20);")
+    operator.until(lambda: jobs(operator, "left", "active"), 20, "a Job")
+    assert operator.operator is not None
+    operator.operator.stop()
+    operator.kubectl("delete", "sro", "orphan", "left", "--wait=false")
+    operator.start_operator()
+    operator.kubectl("wait", "--for=delete", "sro/orphan", "--timeout=20s")
+    assert flags(operator, "orphan")["alpha"]["targeting"]["if"][-1] == "off"
+    operator.until(lambda: "deletion waits for left-" in operator.operator.log.read_text(), 10, "waiting")
+    operator.operator.stop()
+    operator.start_operator()
+    operator.until(lambda: jobs(operator, "left", "succeeded"), 30, "its end")
+    operator.kubectl("wait", "--for=delete", "sro/left", "--timeout=20s")

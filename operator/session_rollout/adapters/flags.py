@@ -87,14 +87,15 @@ class ConfigMapPublisher:
         found = await self._api.find(_path(namespace, config_map))
         return Fingerprint() if found is None else fingerprint_of(found)
 
-    async def release(self, namespace: str, config_map: str, text: str | None) -> None:
+    async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> None:
         """See `FlagPublisher.release`."""
-        found = await self._api.find(_path(namespace, config_map))
-        if found is None:
+        path = _path(rollout.namespace, config_map)
+        found = await self._api.find(path)
+        if found is None or found["metadata"].get("labels", {}).get(LABEL) != rollout.name:
             return
         kept = text if text is not None else found.get("data", {}).get(KEY, "")
         try:
-            await self._api.apply(_path(namespace, config_map), _body(config_map, kept, {"labels": MANAGED}))
+            await self._api.apply(path, _body(config_map, kept, {"labels": MANAGED}))
         except RolloutError as error:
             raise Unavailable(f"flag document {config_map} cannot be released: {error}") from error
 

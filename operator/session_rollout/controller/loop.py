@@ -33,7 +33,7 @@ from session_rollout.core.observed import (
     UndoWorkload,
 )
 from session_rollout.core.plan import asked_gates, needed_metrics, needs_revisions, needs_workload, running_jobs
-from session_rollout.errors import Conflict, RolloutError, SpecError
+from session_rollout.errors import Conflict, Forbidden, RolloutError, SpecError, Unavailable
 from session_rollout.ports import (
     Clock,
     Courier,
@@ -328,7 +328,7 @@ class Controller:
     async def finalize(self, key: Key, raw: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], Stored]) -> None:
         """Let go of a deleted rollout: flags stay or go off, bounded in time; then a migration that runs comes to its end.
 
-        Garbage collection would kill it: taking its owner reference away is a right that few clusters would give us.
+        Doing it again, or from the beginning after a crash, changes nothing.
         """
         self.watched.pop(key, None)
         rollout = parse(raw).rollout
@@ -338,12 +338,33 @@ class Controller:
         self._ports.courier.forget(rollout.uid)
         name = config_map_name(rollout.spec.flag_set)
         try:
-            await asyncio.wait_for(self._ports.flags.release(key.namespace, name, _all_off(rollout)), FINALIZE_SECONDS)
-            while running := await self._ports.jobs.running(key.namespace, key.name):
-                log.info("deletion waits for %s", ", ".join(running), extra=_names(key))
-                await asyncio.sleep(SETTLE_SECONDS)
+            await asyncio.wait_for(self._ports.flags.release(rollout, name, _all_off(rollout)), FINALIZE_SECONDS)
         except (RolloutError, TimeoutError) as error:
             log.warning("deletion goes on without: %s", error or "time is over", extra=_names(key))
+        await self._outwait(key)
+
+    async def _outwait(self, key: Key) -> None:
+        """Wait for the Jobs that run; garbage collection would kill them.
+
+        Taking their owner references away is a right that few clusters would give us. While the API server does not answer,
+        the object could not go either.
+        """
+        said: tuple[str, ...] = ()
+        while True:
+            try:
+                running = await self._ports.jobs.running(key.namespace, key.name)
+            except Forbidden as error:
+                log.warning("deletion does not wait for migrations: %s", error, extra=_names(key))
+                return
+            except Unavailable:
+                running = said
+            else:
+                if not running:
+                    return
+            if running != said:
+                log.info("deletion waits for %s", ", ".join(running), extra=_names(key))
+            said = running
+            await asyncio.sleep(SETTLE_SECONDS)
 
     # --- watching the loops
 
