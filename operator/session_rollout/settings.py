@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from session_rollout.api.quantities import Bound, Duration
 from session_rollout.api.wire import sentence
-from session_rollout.errors import SpecError
+from session_rollout.errors import SpecError, Unavailable
 
 
 class Section(BaseModel):
@@ -27,6 +27,19 @@ class Provider(Section):
     bearer_token_file: Path | None = None
     ca_file: Path | None = None
     max_answer_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20)] = 2**20
+
+
+def credential(path: Path) -> str:
+    """A secret in a file that the configuration names, read each time, for it is rotated.
+
+    Raises Unavailable with the path and the reason.
+    """
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Unavailable(f"{path} cannot be read: it is not text") from error
 
 
 def own_image() -> str:

@@ -78,9 +78,10 @@ def answers() -> Iterator[Answers]:
     thread.join()
 
 
-def source(port: int, **fields: Any) -> PrometheusSource:
+def source(port: int, scheme: str = "http", **fields: Any) -> PrometheusSource:
     """A source with one provider called `default`."""
-    return PrometheusSource({"default": Provider(url=f"http://127.0.0.1:{port}", timeout="500ms", **fields)}, WallClock(), 4)
+    provider = Provider(url=f"{scheme}://127.0.0.1:{port}", timeout="500ms", **fields)
+    return PrometheusSource({"default": provider}, WallClock(), 4)
 
 
 def ask(metrics: PrometheusSource, metric: Metric | None = None) -> Measurement:
@@ -197,6 +198,16 @@ def test_token_is_read_from_its_file_each_time(answers: Answers, tmp_path: Any) 
         token.write_text(secret)
         ask(metrics, Metric(name="m", query=f"up{secret}"))
         assert answers.sent[-1]["Authorization"] == f"Bearer {secret}"
+
+
+def test_file_that_cannot_be_read_is_named(answers: Answers, tmp_path: Any) -> None:
+    """A Secret that is not mounted, or not for us."""
+    token = ask(source(answers.server_port, bearer_token_file=tmp_path / "token"))
+    said = f"provider default: {tmp_path}/token cannot be read: No such file or directory"
+    assert (token.problem, token.message) == (Verdict.PROVIDER_ERROR, said)
+    authority = ask(source(answers.server_port, scheme="https", ca_file=tmp_path / "ca.crt"))
+    assert authority.problem is Verdict.PROVIDER_ERROR
+    assert f"invalid path: {tmp_path}/ca.crt" in authority.message
 
 
 def test_problems_name_the_field() -> None:

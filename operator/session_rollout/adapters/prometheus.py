@@ -29,7 +29,7 @@ from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.errors import Unavailable
 from session_rollout.ports import Clock
-from session_rollout.settings import Provider
+from session_rollout.settings import Provider, credential
 
 log = logging.getLogger(__name__)
 Question = tuple[str, str]  # provider, PromQL
@@ -211,7 +211,7 @@ class PrometheusSource:
             return read(self._client(name, provider).custom_query(query, {"timeout": f"{seconds:g}s"}, timeout=seconds), start)
         except PartialAnswer as reason:
             return Measurement(start, problem=Verdict.INCONCLUSIVE, message=f"provider {name} gave {reason}")
-        except AnswerTooLarge as reason:
+        except (AnswerTooLarge, Unavailable) as reason:
             return Measurement(start, problem=Verdict.PROVIDER_ERROR, message=f"provider {name}: {reason}")
         except PrometheusApiClientException as error:
             return Measurement(start, problem=Verdict.PROVIDER_ERROR, message=f"provider {name}: {_refusal(error)}")
@@ -223,6 +223,8 @@ class PrometheusSource:
         except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
             message = f"provider {name} gave an answer that is not Prometheus': {type(error).__name__}"
             return Measurement(start, problem=Verdict.PROVIDER_ERROR, message=message)
+        except OSError as error:  # of `caFile`: requests looks for it when it connects
+            return Measurement(start, problem=Verdict.PROVIDER_ERROR, message=f"provider {name}: {error}"[:200])
 
     def _client(self, name: str, provider: Provider) -> PrometheusConnect:
         """A client of this thread; `requests` sessions are not shared between threads."""
@@ -233,7 +235,7 @@ class PrometheusSource:
             retry = Retry(total=1, connect=1, read=False, redirect=0, status=0, other=0, backoff_factor=0.1)
             clients[name] = PrometheusConnect(provider.url, session=session, retry=retry)
         if provider.bearer_token_file:
-            clients[name].headers = {"Authorization": f"Bearer {provider.bearer_token_file.read_text().strip()}"}
+            clients[name].headers = {"Authorization": f"Bearer {credential(provider.bearer_token_file)}"}
         return clients[name]
 
 

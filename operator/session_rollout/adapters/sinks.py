@@ -26,7 +26,7 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import Notice
 from session_rollout.errors import SpecError, Unavailable
 from session_rollout.ports import Clock
-from session_rollout.settings import Sink, Webhook
+from session_rollout.settings import Sink, Webhook, credential
 
 log = logging.getLogger(__name__)
 BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -187,7 +187,7 @@ def send(sink: Sink, letter: Letter, seconds: float, now: datetime) -> None:
         if sink.webhook is not None:
             _post(sink.webhook, letter, seconds, now)
         elif sink.url_file is not None:
-            _through_apprise(sink.url_file.read_text().strip(), letter)
+            _through_apprise(credential(sink.url_file), letter)
     except OSError as error:  # requests' errors are of this kind, too
         said = f"no answer within {seconds:g} s" if isinstance(error, requests.Timeout) else type(error).__name__
         raise Unavailable(said) from error
@@ -210,8 +210,11 @@ def signature(webhook: Webhook, identity: str, now: datetime, body: bytes) -> di
     headers = {"webhook-id": identity, "webhook-timestamp": moment}
     if webhook.secret_file is None:
         return headers
-    secret = webhook.secret_file.read_text().strip()
-    key = base64.b64decode(secret.removeprefix("whsec_")) if secret.startswith("whsec_") else secret.encode()
+    secret = credential(webhook.secret_file)
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_")) if secret.startswith("whsec_") else secret.encode()
+    except ValueError as error:
+        raise Unavailable("`secretFile` begins with whsec_, and what follows is not base64") from error
     digest = hmac.new(key, f"{identity}.{moment}.".encode() + body, hashlib.sha256).digest()
     return {**headers, "webhook-signature": f"v1,{base64.b64encode(digest).decode()}"}
 
