@@ -44,7 +44,7 @@ def _environment() -> dict[str, str]:
 
 
 def podman(*argv: str, check: bool = True) -> str:
-    """Run podman; what it printed. Raises CalledProcessError with its own words."""
+    """Run podman; what it printed. Raises SystemExit with its own words."""
     done = subprocess.run(["podman", *argv], capture_output=True, text=True, check=False, cwd=ROOT, env=_environment())
     if check and done.returncode:
         raise SystemExit(f"lab: podman {' '.join(argv[:3])} ...: {done.stderr.strip()[-2000:]}")

@@ -19,7 +19,7 @@ import yaml
 from lab import images, sources
 from lab.cluster import Cluster
 from lab.kube import Kube
-from lab.processes import Processes, free_port
+from lab.processes import Process, Processes, free_port
 
 BRIDGE: Final = "lab0"
 ADDRESS: Final = "10.244.0.1"
@@ -101,10 +101,10 @@ class RealNode:
                 f"--secure-port={free_port()}",
             ],
         )
-        self._kubelet(binaries, cluster)
+        kubelet = self._kubelet(binaries, cluster)
         self._proxy(binaries, cluster)
         self._dns(cluster)
-        self.wait(self._ready, 60, "the node")
+        self.processes.wait(kubelet, self._ready)
 
     def _containerd(self) -> None:
         config = self.directory / "containerd.toml"
@@ -133,7 +133,7 @@ class RealNode:
         )
         self.processes.wait(self.containerd, self.socket.exists)
 
-    def _kubelet(self, binaries: Path, cluster: Cluster) -> None:
+    def _kubelet(self, binaries: Path, cluster: Cluster) -> Process:
         config = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -166,7 +166,7 @@ class RealNode:
         path = self.directory / "kubelet.yaml"
         path.write_text(yaml.safe_dump(config))
         inside = ["nsenter", "--target", str(self.containerd.popen.pid), "--mount"]
-        self.processes.start(
+        return self.processes.start(
             "kubelet",
             [
                 *inside,
@@ -228,14 +228,6 @@ class RealNode:
         return any(
             one["type"] == "Ready" and one["status"] == "True" for one in (node or {}).get("status", {}).get("conditions", [])
         )
-
-    def wait(self, condition: Any, seconds: float, what: str) -> None:
-        """Wait for a condition. Raises TimeoutError."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{what} was not ready within {seconds:.0f} s")
-            time.sleep(0.1)
 
     # --- what callers use
 

@@ -153,6 +153,13 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
             assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == SECTIONS, path.name
 
 
+def test_the_programme_brings_the_rules_of_its_guide() -> None:
+    """For who has no PrometheusRule: the same three, in a ConfigMap."""
+    example = yaml.safe_load((ROOT / "examples" / "session-persistence-alerts.yaml").read_text())
+    shipped = yaml.safe_load((RULES / "session.yaml").read_text())
+    assert yaml.safe_load(example["data"]["rules.yaml"])["groups"] == shipped["groups"][:1]
+
+
 def test_annotations_are_sentences() -> None:
     for rule in alerts():
         assert rule["labels"]["severity"] in {"critical", "warning", "info"}
