@@ -20,22 +20,27 @@ pytestmark = [
 
 
 def test_install_test_upgrade_and_uninstall() -> None:
-    """Helm installs, its test is green, a rollout is promoted through an upgrade by an operator that is a Pod, and flags stay."""
+    """Helm installs, its test is green, a rollout is promoted through an upgrade by an operator that is a Pod, and flags stay.
+
+    From the upgrade on its evidence needs a token that only a mounted Secret has.
+    """
     with Lab(real_node=True, database=False) as lab:
         demo = ClusterDemo(lab, Console(quiet=True), seed=1)
         demo.install()
         assert demo.proof.failures == []
         rollout = scaled(example("minimal.yaml"))
         rollout["metadata"]["namespace"] = NAMESPACE
-        rollout["spec"] |= {"metrics": [], "guards": []}
-        rollout["spec"]["phases"][0]["criteria"] = []
+        rollout["spec"] |= {"metrics": [{"name": "errors", "query": "vector(0)"}], "guards": []}
+        rollout["spec"]["phases"][0]["criteria"] = [{"metric": "errors", "below": "1%"}]
         rollout["spec"]["phases"][0]["steps"][0]["hold"] = "20s"
         lab.apply(rollout)
         lab.until(lambda: lab.rollout("minimal", NAMESPACE).get("status", {}).get("current", {}).get("holdUntil"), 40, "a hold")
         before = lab.rollout("minimal", NAMESPACE)["status"]["current"]
-        demo.helm(
-            "upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--set", "replicas=2", "--wait"
-        )
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"}, "stringData": {"token": "t0ken"}}
+        lab.apply(secret, OPERATOR_NAMESPACE)
+        token = "config.prometheus.default.bearerTokenFile=/etc/session-rollout/credentials/token"
+        values = f"replicas=2,credentialsSecret=credentials,{token}"
+        demo.helm("upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--set", values, "--wait")
         after = lab.rollout("minimal", NAMESPACE)["status"]["current"]
         assert (after["since"], after["holdUntil"]) == (before["since"], before["holdUntil"])
         lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=60s")
