@@ -2,10 +2,12 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
 
+from lab import rights
 from lab.cluster_demo import RELEASE, ClusterDemo
 from lab.lab import OPERATOR_NAMESPACE, Lab
 from lab.programme import NAMESPACE, example, scaled
@@ -19,32 +21,55 @@ pytestmark = [
 ]
 
 
-def test_install_test_upgrade_and_uninstall() -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterDemo]:
+    """A real node with our images."""
+    with Lab(real_node=True, database=False) as lab:
+        demo = ClusterDemo(lab, Console(quiet=True), seed=1)
+        demo.prepare()
+        yield demo
+
+
+def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     """Helm installs, its test is green, a rollout is promoted through an upgrade by an operator that is a Pod, and flags stay.
 
     From the upgrade on its evidence needs a token that only a mounted Secret has.
     """
-    with Lab(real_node=True, database=False) as lab:
-        demo = ClusterDemo(lab, Console(quiet=True), seed=1)
-        demo.install()
-        assert demo.proof.failures == []
-        rollout = scaled(example("minimal.yaml"))
-        rollout["metadata"]["namespace"] = NAMESPACE
-        rollout["spec"] |= {"metrics": [{"name": "errors", "query": "vector(0)"}], "guards": []}
-        rollout["spec"]["phases"][0]["criteria"] = [{"metric": "errors", "below": "1%"}]
-        rollout["spec"]["phases"][0]["steps"][0]["hold"] = "20s"
-        lab.apply(rollout)
-        lab.until(lambda: lab.rollout("minimal", NAMESPACE).get("status", {}).get("current", {}).get("holdUntil"), 40, "a hold")
-        before = lab.rollout("minimal", NAMESPACE)["status"]["current"]
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"}, "stringData": {"token": "t0ken"}}
-        lab.apply(secret, OPERATOR_NAMESPACE)
-        token = "config.prometheus.default.bearerTokenFile=/etc/session-rollout/credentials/token"
-        values = f"replicas=2,credentialsSecret=credentials,{token}"
-        demo.helm("upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--set", values, "--wait")
-        after = lab.rollout("minimal", NAMESPACE)["status"]["current"]
-        assert (after["since"], after["holdUntil"]) == (before["since"], before["holdUntil"])
-        lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=60s")
-        document = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"]
-        assert "kept due to the resource policy" in demo.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")
-        assert lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"] == document
-        assert lab.rollout("minimal", NAMESPACE)["status"]["outcome"] == "Promoted"
+    demo, lab = cluster, cluster.lab
+    demo.install()
+    assert demo.proof.failures == []
+    rollout = scaled(example("minimal.yaml"))
+    rollout["metadata"]["namespace"] = NAMESPACE
+    rollout["spec"] |= {"metrics": [{"name": "errors", "query": "vector(0)"}], "guards": []}
+    rollout["spec"]["phases"][0]["criteria"] = [{"metric": "errors", "below": "1%"}]
+    rollout["spec"]["phases"][0]["steps"][0]["hold"] = "20s"
+    lab.apply(rollout)
+    lab.until(lambda: lab.rollout("minimal", NAMESPACE).get("status", {}).get("current", {}).get("holdUntil"), 40, "a hold")
+    before = lab.rollout("minimal", NAMESPACE)["status"]["current"]
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"}, "stringData": {"token": "t0ken"}}
+    lab.apply(secret, OPERATOR_NAMESPACE)
+    token = "config.prometheus.default.bearerTokenFile=/etc/session-rollout/credentials/token"
+    values = f"replicas=2,credentialsSecret=credentials,{token}"
+    demo.helm("upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--set", values, "--wait")
+    after = lab.rollout("minimal", NAMESPACE)["status"]["current"]
+    assert after["since"] == before["since"]
+    assert after["holdUntil"] >= before["holdUntil"], "a hold is longer by what nobody looked at, and never shorter"
+    lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=60s")
+    document = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"]
+    assert "kept due to the resource policy" in demo.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")
+    assert lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"] == document
+    assert lab.rollout("minimal", NAMESPACE)["status"]["outcome"] == "Promoted"
+
+
+def test_in_one_namespace_with_a_role(cluster: ClusterDemo) -> None:
+    """No ClusterRole, and nothing is refused: `helm test` promotes its rollout in the namespace that the values name."""
+    before = len(rights.audit(cluster.lab))
+    names = ("--namespace", OPERATOR_NAMESPACE)
+    values = ("--set", f"namespaces={{{NAMESPACE}}},rbac.workloads=false")
+    cluster.helm("install", RELEASE, "charts/session-rollout", *names, *values, "--wait", "--timeout", "120s")
+    assert "was promoted, and its flag document is there" in cluster.helm("test", RELEASE, *names, "--logs")
+    asked = rights.audit(cluster.lab)[before:]
+    assert asked
+    assert [line["requestURI"] for line in asked if line["responseStatus"].get("code") == 403] == []
+    assert {line["objectRef"].get("namespace") for line in asked} == {OPERATOR_NAMESPACE, NAMESPACE}
+    cluster.helm("uninstall", RELEASE, *names, "--wait")

@@ -30,8 +30,8 @@ RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("e
 class ClusterDemo(Demo):
     """The demo with everything in Pods."""
 
-    def install(self) -> None:
-        """Images on the node, namespaces that enforce, Prometheus where the chart looks for it, and helm."""
+    def prepare(self) -> None:
+        """Images on the node, namespaces that enforce, and Prometheus where the chart looks for it."""
         assert self.lab.real_node is not None
         assert self.lab.prometheus is not None
         for image in (images.operator(), images.application()):
@@ -41,6 +41,9 @@ class ClusterDemo(Demo):
             self.lab.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         ports = {"web": (9090, self.lab.prometheus.port, "TCP")}
         self.lab.real_node.service("monitoring", "prometheus-operated", ports)
+
+    def install(self) -> None:
+        """The project, by helm, under its earlier version."""
         self.helm("install", RELEASE, self._earlier_chart(), "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "120s")
         self.show("get", "pods", "--namespace", OPERATOR_NAMESPACE, "-o", "wide")
         self.helm("test", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--logs")
@@ -111,6 +114,7 @@ class ClusterDemo(Demo):
 
     def whole(self) -> None:
         """Install, the minimal example, the programme, and removal."""
+        self.prepare()
         self.set_up()
         self.promote(600)
         self.minimal()
