@@ -1,4 +1,4 @@
-"""`make docs` writes docs/reference from the code: the API from the kinds' schemas, metrics from their registry, the stages from the core.
+"""`make docs` writes docs/reference from the code: API and configuration from their models, metrics, the stages from the core.
 
 A test compares what is there with what this makes.
 """
@@ -16,6 +16,7 @@ from session_rollout.adapters import telemetry
 from session_rollout.api.reasons import Stage
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.rehearsal import Scenario, Trouble, rehearse
+from session_rollout.settings import Settings
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -49,8 +50,9 @@ def api() -> str:
 
 
 def _object(path: str, schema: dict[str, Any], kind: str) -> Iterator[str]:
-    yield f"### {kind}: `{path}`\n"
-    if says := schema.get("description"):
+    if path:
+        yield f"### {kind}: `{path}`\n"
+    if path and (says := schema.get("description")):
         yield says + "\n"
     yield "| field | type | default | meaning |\n|---|---|---|---|"
     inner = []
@@ -59,9 +61,9 @@ def _object(path: str, schema: dict[str, Any], kind: str) -> Iterator[str]:
         text = " ".join(part for part in (field.get("description", ""), _limits(field)) if part)
         default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
         yield f"| {star}`{name}`{star} | {_type(field)} | {_cell(default)} | {_cell(text)} |"
-        content = field.get("items", field)
+        mark, content = _content(field)
         if "properties" in content:
-            inner.append((f"{path}.{name}{'[]' if 'items' in field else ''}", content))
+            inner.append((f"{path}.{name}{mark}".removeprefix("."), content))
     yield ""
     rules = [rule["message"] for rule in schema.get("x-kubernetes-validations", [])]
     if rules:
@@ -70,11 +72,24 @@ def _object(path: str, schema: dict[str, Any], kind: str) -> Iterator[str]:
         yield from _object(where, content, kind)
 
 
+def _content(field: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a list or a map holds, and how that is written behind its name; anything else holds itself."""
+    if "items" in field:
+        mark, content = _content(field["items"])
+        return f"[]{mark}", content
+    if isinstance(entries := field.get("additionalProperties"), dict):
+        mark, content = _content(entries)
+        return f".NAME{mark}", content
+    return "", field
+
+
 def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
         return " \\| ".join(f"`{one}`" for one in field["enum"])
     if "items" in field:
         return f"list of {_type(field['items'])}"
+    if isinstance(entries := field.get("additionalProperties"), dict):
+        return f"map to {_type(entries)}"
     if field.get("x-kubernetes-int-or-string"):
         return "integer or string"
     return str(field.get("format", field.get("type", "any")))
@@ -87,6 +102,35 @@ def _limits(field: dict[str, Any]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("\n", " ").replace("|", "\\|").replace("\\\\|", "\\|")
+
+
+# --- the configuration
+
+
+def configuration() -> str:
+    """The operator's file, one table for each section in it."""
+    schema = Settings.model_json_schema(by_alias=True)
+    parts = [
+        f"{HEAD}# Configuration\n",
+        "One YAML file, `--config FILE`, which only admins write; the chart makes it from `config` and `namespaces`. An unknown name or a",
+        "value that is not allowed ends the operator at its start, with a sentence that says which.\n",
+        *_object("", _resolved(schema, schema["$defs"]), "Configuration"),
+    ]
+    return "\n".join(parts)
+
+
+def _resolved(node: Any, definitions: dict[str, Any]) -> Any:
+    """A schema with its references in their places, and what may be null as what it is otherwise."""
+    match node:
+        case {"$ref": str(name), **beside}:
+            return {**_resolved(definitions[name.rsplit("/", 1)[-1]], definitions), **beside}
+        case {"anyOf": [dict(inner), {"type": "null"}], **beside}:
+            return _resolved({**inner, **{key: value for key, value in beside.items() if key != "default"}}, definitions)
+        case dict():
+            return {key: _resolved(value, definitions) for key, value in node.items() if key != "$defs"}
+        case list():
+            return [_resolved(one, definitions) for one in node]
+    return node
 
 
 # --- metrics
@@ -156,7 +200,8 @@ def _scenarios(spec: RolloutSpec) -> Iterator[Scenario]:
 
 def pages() -> dict[Path, str]:
     """Every page that is written."""
-    return {REFERENCE / "api.md": api(), REFERENCE / "metrics.md": metrics(), REFERENCE / "stages.md": stages()}
+    made = {"api": api, "configuration": configuration, "metrics": metrics, "stages": stages}
+    return {REFERENCE / f"{name}.md": text() for name, text in made.items()}
 
 
 def main() -> None:

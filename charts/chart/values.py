@@ -129,7 +129,7 @@ class Tracing(Section):
 
 
 class Configuration(Section):
-    """The operator's configuration file; a rollout names its entries and never brings an address."""
+    """The operator's configuration file, all of which is in docs/reference/configuration.md; a rollout names its entries."""
 
     prometheus: Annotated[dict[Name, Provider], Field(description="Anything that answers Prometheus' query API.")] = {
         "default": Provider(url="http://prometheus-operated.monitoring.svc:9090")
@@ -139,8 +139,10 @@ class Configuration(Section):
     diagnostics: Annotated[dict[Name, list[Diagnostic]], Field(description="Topics of `kubectl sessionrollout diagnose`.")] = {}
     alerts: Annotated[list[str], Field(description="Alert rules that the check `Alerts` looks for.")] = []
     sinks: Annotated[dict[Name, Sink], Field(description="Where notices go.")] = {}
-    service_address: Annotated[str, Field(pattern=r"^\S+$")] = "{service}.{namespace}.svc:{port}"
-    metric_workers: Annotated[int, Field(ge=1, le=64)] = 8
+    service_address: Annotated[str, Field(pattern=r"^\S+$", description="Where an HTTP check finds a Service.")] = (
+        "{service}.{namespace}.svc:{port}"
+    )
+    metric_workers: Annotated[int, Field(ge=1, le=64, description="Queries asked at the same time.")] = 8
 
 
 class Resources(Section):
