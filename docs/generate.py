@@ -22,6 +22,7 @@ ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
 HEAD: Final = "<!-- Written by docs/generate.py: `make docs`. -->\n"
 KINDS: Final = {"SessionRollout": "sessionrollouts", "SessionRolloutAction": "sessionrolloutactions"}
+EXACT: Final = 2**53  # the largest integer that JSON keeps exactly: no limit that a reader would meet
 LIMITS: Final = {
     "pattern": "matches `{}`",
     "minimum": "at least {}",
@@ -39,7 +40,9 @@ def api() -> str:
     """Both kinds, one table for each object in them; and the rules that the API server checks."""
     parts = [
         f"{HEAD}# API reference\n",
-        "Group `sessionrollout.dev`, version `v1alpha1`. `kubectl explain sessionrollout.spec` says the same.\n",
+        "Group `sessionrollout.dev`, version `v1alpha1`. `kubectl explain sessionrollout.spec` says the same. Fields in bold are required.\n",
+        "A duration is a number and one unit of ms, s, m, h, d, w (`90m`); a percentage an integer, or a string with one decimal (`\"0.5\"`); a",
+        "bound a string with an optional unit (`\"0.1%\"`, `\"500ms\"`). There are no floats.\n",
     ]
     for kind, plural in KINDS.items():
         document = yaml.safe_load((ROOT / "crds" / f"{plural}.yaml").read_text())
@@ -96,7 +99,7 @@ def _type(field: dict[str, Any]) -> str:
 
 
 def _limits(field: dict[str, Any]) -> str:
-    said = [text.format(field[key]) for key, text in LIMITS.items() if key in field]
+    said = [text.format(field[key]) for key, text in LIMITS.items() if key in field and field[key] != EXACT]
     return f"({', '.join(said)})" if said else ""
 
 

@@ -140,12 +140,21 @@ def unbounded(node: dict[str, Any], path: str) -> Iterator[str]:
         yield from unbounded(node["items"], f"{path}[]")
 
 
-def names(node: dict[str, Any]) -> Iterator[str]:
-    """Every field name of a schema."""
+def fields(node: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every field of a schema by its name."""
     for name, child in node.get("properties", {}).items():
-        yield name
-        yield from names(child)
-    yield from names(node["items"]) if "items" in node else ()
+        yield name, child
+        yield from fields(child)
+    yield from fields(node["items"]) if "items" in node else ()
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_every_field_says_what_it_means(name: str) -> None:
+    """`kubectl explain`, and the reference in the documentation."""
+    [version] = yaml.safe_load(documents()[name])["spec"]["versions"]
+    properties = version["schema"]["openAPIV3Schema"]["properties"]
+    for half in ("spec", "status"):
+        assert [one for one, field in fields(properties[half]) if not field.get("description", "").endswith((".", "`"))] == []
 
 
 @pytest.mark.parametrize("name", sorted(documents()))
@@ -153,7 +162,7 @@ def test_no_field_is_a_word_that_yaml_reads_as_a_truth(name: str) -> None:
     """`on: [Promoted]` would reach the API server as `true: [Promoted]`."""
     [version] = yaml.safe_load(documents()[name])["spec"]["versions"]
     truths = {"y", "n", "yes", "no", "on", "off", "true", "false"}
-    assert {one for one in names(version["schema"]["openAPIV3Schema"]) if one.lower() in truths} == set()
+    assert {one for one, _ in fields(version["schema"]["openAPIV3Schema"]) if one.lower() in truths} == set()
 
 
 @pytest.mark.parametrize("name", sorted(documents()))

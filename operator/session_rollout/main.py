@@ -179,7 +179,7 @@ def observe(key: Key, seen: Seen) -> None:
     _observe_migrations(key, status.migrations)
     hold = status.current.hold_until
     telemetry.HOLD_UNTIL.labels(namespace, name).set(hold.timestamp() if hold else 0)
-    telemetry.APPROVAL.labels(namespace, name).set(any("`Approve`" in hint for hint in status.decision.unblocked_by))
+    telemetry.APPROVAL.labels(namespace, name).set(bool(status.decision.approvals))
     for condition in status.conditions:
         if condition.type in EXPORTED_CONDITIONS:
             telemetry.CONDITION.labels(namespace, name, condition.type).set(CONDITION_VALUE[condition.status])

@@ -16,6 +16,7 @@ import yaml
 from core.world import PROGRAMME, START, World, spec
 from session_rollout.api.reasons import DecisionAction, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.api.status import AwaitedApproval
 
 
 def programme(**changes: Any) -> dict[str, Any]:
@@ -408,6 +409,7 @@ def test_preflight_waits_for_workload_metric_and_approval() -> None:
     world.run(20)
     assert world.status.decision.why == "preflight: signed: waits for an approval"
     assert "check signed" in world.status.decision.unblocked_by[0]
+    assert world.status.decision.approvals == (AwaitedApproval(check="signed"),)
     wrong = world.ask("Approve", generation=1, check="calm")
     world.run(10)
     assert world.answers[wrong][0] is False
@@ -441,6 +443,7 @@ def test_step_waits_for_its_approval() -> None:
     world.until(at("two", 1))
     world.run(300)
     assert world.status.decision.why == "step 1 of two waits for an approval"
+    assert world.status.decision.approvals == (AwaitedApproval(phase="two", step=1),)
     assert world.events.count("ApprovalNeeded") == 1
     refused = [
         world.ask("Approve", generation=2, phase="two", step=1),
@@ -451,6 +454,7 @@ def test_step_waits_for_its_approval() -> None:
     assert [world.answers[name][0] for name in refused] == [False] * 3
     world.ask("Approve", generation=1, phase="two", step=1)
     world.until(at("two", 2))
+    assert world.status.decision.approvals == ()
     needless = world.ask("Approve", generation=1, phase="two", step=2)
     world.run(10)
     assert world.answers[needless] == (False, "step 2 of phase two needs no approval")

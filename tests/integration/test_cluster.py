@@ -56,7 +56,7 @@ def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     assert after["holdUntil"] >= before["holdUntil"], "a hold is longer by what nobody looked at, and never shorter"
     lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=60s")
     document = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"]
-    assert "kept due to the resource policy" in demo.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")
+    assert "kept due to the resource policy" in demo.uninstall()
     assert lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"] == document
     assert lab.rollout("minimal", NAMESPACE)["status"]["outcome"] == "Promoted"
 
@@ -72,4 +72,4 @@ def test_in_one_namespace_with_a_role(cluster: ClusterDemo) -> None:
     assert asked
     assert [line["requestURI"] for line in asked if line["responseStatus"].get("code") == 403] == []
     assert {line["objectRef"].get("namespace") for line in asked} == {OPERATOR_NAMESPACE, NAMESPACE}
-    cluster.helm("uninstall", RELEASE, *names, "--wait")
+    cluster.uninstall()

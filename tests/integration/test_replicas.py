@@ -1,8 +1,13 @@
 """Two replicas: one leads, the other stands by and is no less ready. `make ha-demo` kills and freezes the one that leads."""
 
 from lab.gauge import scraped
-from lab.lab import Lab
+from lab.kube import Object
+from lab.lab import LEASE, Lab
 from lab.processes import free_port
+
+
+def lease(lab: Lab) -> Object:
+    return dict(lab.kube.get(LEASE)["spec"])
 
 
 def test_the_other_stands_by_and_takes_over_at_once_when_the_leader_leaves(lab: Lab) -> None:
@@ -13,8 +18,17 @@ def test_the_other_stands_by_and_takes_over_at_once_when_the_leader_leaves(lab: 
         try:
             lab.until(lambda: lab.readiness(port) == "standing by: session-rollout-0 leads", 30, "standing by")
             assert lab.readiness(lab.operator_port) == "ok"
+            first = lease(lab)
+            lab.until(lambda: lease(lab)["renewTime"] > first["renewTime"], 10, "a renewal")
+            assert lease(lab)["acquireTime"] == first["acquireTime"], "a renewal is no acquisition"
             leader.stop()
             lab.until(lambda: lab.readiness(port) == "ok", 10, "the other leading: the Lease was given back")
+            second = lease(lab)
+            assert second["acquireTime"] > first["acquireTime"]
+            assert (second["holderIdentity"], second["leaseTransitions"]) == (
+                "session-rollout-1",
+                first["leaseTransitions"] + 1,
+            )
         finally:
             other.stop()
             leader.stop()

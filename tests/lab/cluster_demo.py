@@ -76,14 +76,24 @@ class ClusterDemo(Demo):
 
     def prove_restricted(self) -> None:
         """The operator is a Pod under its own ServiceAccount, where a Pod that is not restricted is refused."""
-        ours = "app.kubernetes.io/component=operator"
-        pods = self.lab.kube.get(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods", labelSelector=ours)["items"]
-        accounts = {one["spec"]["serviceAccountName"] for one in pods}
+        accounts = {one["spec"]["serviceAccountName"] for one in self._operators()}
         self.proof.check(accounts == {RELEASE}, f"the operator runs as Pod under the ServiceAccount {', '.join(accounts)}")
         loose = {"containers": [{"name": "loose", "image": images.OPERATOR}]}
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "loose"}, "spec": loose}
         refused = self.lab.kubectl("-n", OPERATOR_NAMESPACE, "create", "-f", "-", stdin=json.dumps(body), check=False)
         self.proof.check("violates PodSecurity" in refused.stderr, "a Pod that is not restricted is refused there")
+
+    def _operators(self) -> list[Object]:
+        """The operator's Pods, those included that are about to end."""
+        ours = "app.kubernetes.io/component=operator"
+        found: list[Object] = self.lab.kube.get(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods", labelSelector=ours)["items"]
+        return found
+
+    def uninstall(self) -> str:
+        """What helm says of it; returns when the Pods have ended, too, for which helm does not wait."""
+        said = self.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")
+        self.lab.until(lambda: not self._operators(), 60, "the operator's Pods being gone")
+        return said
 
     def minimal(self) -> None:
         """The minimal example with its times divided, promoted by the operator in the cluster."""
@@ -119,7 +129,7 @@ class ClusterDemo(Demo):
         self.promote(600)
         self.minimal()
         self._prove_jobs_were_containers()
-        self._uninstall()
+        self._prove_removal()
 
     def _prove_jobs_were_containers(self) -> None:
         pods = self.lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector="sessionrollout.dev/migration")["items"]
@@ -130,11 +140,9 @@ class ClusterDemo(Demo):
             f"{len(pods)} migration Pods ran in {', '.join(runtimes)}, none with a token",
         )
 
-    def _uninstall(self) -> None:
+    def _prove_removal(self) -> None:
         before = self._documents()
-        said = self.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")
-        self.proof.check("kept due to the resource policy" in said, "helm uninstall says that the kinds are kept")
-        time.sleep(3)
+        self.proof.check("kept due to the resource policy" in self.uninstall(), "helm uninstall says that the kinds are kept")
         self.proof.check(before == self._documents() and len(before) == 2, f"{len(before)} flag documents are as they were")
         kept = [self.lab.rollout(*one)["status"]["outcome"] for one in ((NAME, NAMESPACE), ("minimal", SHOP))]
         self.proof.check(kept == ["Promoted", "Promoted"], f"both rollouts are there: {', '.join(kept)}")

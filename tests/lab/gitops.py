@@ -68,9 +68,9 @@ def keep(scenario: str, document: Object, recorder: Recorder) -> int:
     for seen in recorder.statuses:
         status = {key: seen.status[key] for key in DECISIVE if key in seen.status}
         conditions = [(one["type"], one["status"], one["reason"]) for one in status.get("conditions", [])]
-        awaited = any("Approve" in hint for hint in status.get("decision", {}).get("unblockedBy", []))
+        awaited = status.get("decision", {}).get("approvals")
         phase = status.get("current", {}).get("phase")
-        kept.setdefault(json.dumps([conditions, status.get("outcome"), awaited, phase]), status)
+        kept.setdefault(json.dumps([conditions, status.get("outcome"), bool(awaited), phase]), status)
     metadata = {"name": document["metadata"]["name"], "namespace": document["metadata"]["namespace"], "generation": 1}
     objects = [{"metadata": metadata, "status": status} for status in kept.values()]
     STATUSES.mkdir(parents=True, exist_ok=True)

@@ -13,13 +13,12 @@ from datetime import datetime
 from rich.console import Console
 
 from lab.demo import Demo
-from lab.lab import OPERATOR_NAMESPACE, Lab, ended_by_signals
+from lab.lab import LEASE, Lab, ended_by_signals
 from lab.processes import Process, StartFailed, free_port
 
 KILLS = 10
 FROZEN_SECONDS = 60.0
 TAKEOVER_LIMIT = 20.0
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/session-rollout"
 
 
 class HaDemo(Demo):

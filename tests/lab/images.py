@@ -65,7 +65,7 @@ def base() -> str:
         raise sources.NotFound("not here")
 
     def pulled() -> Path:
-        sources.reachable("https://registry-1.docker.io")
+        sources.reachable("https://" + BASE.split("/", 1)[0])
         podman("pull", "--quiet", BASE, check=False)
         return here()
 

@@ -26,6 +26,7 @@ from lab.servers import Postgres, Prometheus
 
 ROOT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "session-rollout"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/session-rollout"
 IMAGE = "session-rollout:lab"
 
 

@@ -102,16 +102,18 @@ class Lease:
         return await self._take(found)
 
     async def _take(self, found: dict[str, Any]) -> bool:
-        moves = found["spec"].get("leaseTransitions", 0) + (found["spec"].get("holderIdentity") != self._identity)
+        before = found["spec"]
+        ours = before.get("holderIdentity") == self._identity
+        spec = self._spec(before.get("leaseTransitions", 0) + (not ours))
+        if ours and "acquireTime" in before:
+            spec["acquireTime"] = before["acquireTime"]
         annotations = dict(found["metadata"].get("annotations", {}))
         annotations.pop(UNACCOUNTED, None)
         if self.unaccounted_since is not None:
             annotations[UNACCOUNTED] = self.unaccounted_since.isoformat()
         metadata = {**found["metadata"], "annotations": annotations}
         try:
-            await self._api.request(
-                "PUT", f"{self._path}/{self._name}", {**found, "metadata": metadata, "spec": self._spec(moves)}
-            )
+            await self._api.request("PUT", f"{self._path}/{self._name}", {**found, "metadata": metadata, "spec": spec})
         except Conflict:
             return False
         return True

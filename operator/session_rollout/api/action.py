@@ -66,9 +66,14 @@ class ActionSpec(Model):
     )
     rollout: Annotated[Name, Field(description="Name of the SessionRollout in the same namespace.")]
     action: ActionType
-    generation: Generation | None = None
-    phase: Name | None = None
-    step: Annotated[int | None, Field(ge=1, le=16, json_schema_extra={"format": "int32"})] = None
+    generation: Annotated[
+        Generation | None,
+        Field(description="Which generation of the rollout is meant; another one running, and the action is refused."),
+    ] = None
+    phase: Annotated[Name | None, Field(description="Which phase is meant, for Approve and Promote.")] = None
+    step: Annotated[
+        int | None, Field(description="Which step of it, counted from 1.", ge=1, le=16, json_schema_extra={"format": "int32"})
+    ] = None
     check: Annotated[Name | None, Field(description="Name of a preflight or verification gate to approve.")] = None
     features: Annotated[
         tuple[Feature, ...],
@@ -88,31 +93,34 @@ class ActionSpec(Model):
         Literal[Operation.PLAN, Operation.STATUS, Operation.VERIFY] | None,
         Field(description="What is asked of a migration; none of them changes anything."),
     ] = None
-    reason: Text = ""
+    reason: Annotated[Text, Field(description="Why; it is kept, and told in history and notices.")] = ""
     ttl: Annotated[Duration, Field(description="How long the answered action is kept.")] = "30d"
 
 
 class Result(Model):
     """One line of what an examination found."""
 
-    name: Annotated[str, Field(max_length=63)]
+    name: Annotated[str, Field(description="What was looked at.", max_length=63)]
     verdict: Verdict
-    value: Annotated[str | None, Field(max_length=40)] = None
-    bound: Annotated[str | None, Field(max_length=80)] = None
-    message: Message = ""
+    value: Annotated[str | None, Field(description="What was found.", max_length=40)] = None
+    bound: Annotated[str | None, Field(description="What it is held against.", max_length=80)] = None
+    message: Annotated[Message, Field(description="The verdict in one sentence.")] = ""
 
 
 class ActionStatus(Model):
     """The answer."""
 
-    accepted: bool | None = None
-    at: Time | None = None
-    message: Message = ""
-    results: Annotated[tuple[Result, ...], Field(max_length=64, json_schema_extra=ATOMIC)] = ()
+    accepted: Annotated[bool | None, Field(description="Whether it was heard; none: not answered yet.")] = None
+    at: Annotated[Time | None, Field(description="When it was answered.")] = None
+    message: Annotated[Message, Field(description="What comes of it, or why it was refused.")] = ""
+    results: Annotated[
+        tuple[Result, ...], Field(description="What an examination found.", max_length=64, json_schema_extra=ATOMIC)
+    ] = ()
     output: Annotated[str, Field(max_length=4096, description="What a migration said of itself.")] = ""
     conditions: Annotated[
         tuple[MetaCondition, ...],
         Field(
+            description="`Accepted`, for generic tools.",
             max_length=4,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),

@@ -22,9 +22,11 @@ class Check(Model):
 
     model_config = ConfigDict(json_schema_extra=rules(*COMPARISON))
     name: Annotated[Name | None, Field(description="Defaults to the name of the metric.")] = None
-    metric: Name
-    above: Bound | None = None
-    below: Bound | None = None
+    metric: Annotated[Name, Field(description="Which of `metrics`.")]
+    above: Annotated[Bound | None, Field(description='The value must be greater, such as "95%", "500ms", "10737418240".')] = (
+        None
+    )
+    below: Annotated[Bound | None, Field(description='The value must be less, such as "0.1%", "500ms", "10737418240".')] = None
     compared_to: ComparedTo | None = None
     increase_below: Annotated[
         Bound | None, Field(description="Largest rise against `comparedTo` that passes: a share with %, else a difference.")
@@ -70,16 +72,20 @@ class Approval(Model):
 class HttpCheck(Model):
     """A request to a Service of the rollout's own namespace; where that is reached is the admin's to say."""
 
-    service: Name
-    port: Annotated[int, Field(ge=1, le=65535, json_schema_extra={"format": "int32"})] = 80
-    path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~/%?&=+-]{0,255}$", max_length=256)] = "/"
-    expect_status: Annotated[int, Field(ge=100, le=599, json_schema_extra={"format": "int32"})] = 200
+    service: Annotated[Name, Field(description="A Service of the same namespace.")]
+    port: Annotated[int, Field(description="Of the Service.", ge=1, le=65535, json_schema_extra={"format": "int32"})] = 80
+    path: Annotated[
+        str, Field(description="What is asked for, by GET.", pattern=r"^/[A-Za-z0-9._~/%?&=+-]{0,255}$", max_length=256)
+    ] = "/"
+    expect_status: Annotated[
+        int, Field(description="The only answer that passes.", ge=100, le=599, json_schema_extra={"format": "int32"})
+    ] = 200
 
 
 class JobCheck(Model):
     """A Job made from a check profile of the operator's configuration: image, command and time-out are the admin's."""
 
-    profile: Name
+    profile: Annotated[Name, Field(description="An entry of `checks` in the operator's configuration.")]
 
 
 class Builtin(StrEnum):
@@ -111,10 +117,12 @@ class Gate(Model):
             ),
         ),
     )
-    name: Name
-    metric: Name | None = None
-    above: Bound | None = None
-    below: Bound | None = None
+    name: Annotated[Name, Field(description="What actions and status call it.")]
+    metric: Annotated[Name | None, Field(description="Which of `metrics`; with `above` or `below`.")] = None
+    above: Annotated[Bound | None, Field(description='The value must be greater, such as "95%", "500ms", "10737418240".')] = (
+        None
+    )
+    below: Annotated[Bound | None, Field(description='The value must be less, such as "0.1%", "500ms", "10737418240".')] = None
     http: HttpCheck | None = None
     job: JobCheck | None = None
     approval: Approval | None = None

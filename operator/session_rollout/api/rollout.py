@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Model, Name, Text, rules
 from session_rollout.api.cel import AUDIENCES, PROGRAMME
 from session_rollout.api.checks import Check, Gate, Guard
+from session_rollout.api.migration import Database, Migration
 from session_rollout.api.quantities import Duration, Percent
 from session_rollout.api.reasons import EventReason
 from session_rollout.api.status import RolloutStatus
@@ -29,16 +30,19 @@ class OnOff(StrEnum):
 class FeatureSpec(Model):
     """One switch of the flag document."""
 
-    name: Feature
+    name: Annotated[Feature, Field(description="The key of the flag in the document.")]
     initial: OnOff = OnOff.OFF
-    depends_on: Annotated[tuple[Feature, ...], Field(max_length=4, json_schema_extra=SET)] = ()
+    depends_on: Annotated[
+        tuple[Feature, ...],
+        Field(description="Features that whoever has this one has, too.", max_length=4, json_schema_extra=SET),
+    ] = ()
 
 
 class Cohorts(Model):
     """Two queries with the placeholder `$cohort`, asked once with `on` and once with `off`: good events of all events."""
 
-    good: Annotated[str, Field(min_length=1, max_length=2048)]
-    total: Annotated[str, Field(min_length=1, max_length=2048)]
+    good: Annotated[str, Field(description="PromQL: good events of the users with `$cohort`.", min_length=1, max_length=2048)]
+    total: Annotated[str, Field(description="PromQL: all events of the users with `$cohort`.", min_length=1, max_length=2048)]
 
 
 class Metric(Model):
@@ -53,17 +57,23 @@ class Metric(Model):
             ),
         ),
     )
-    name: Name
-    query: Annotated[str | None, Field(min_length=1, max_length=2048)] = None
+    name: Annotated[Name, Field(description="What checks call it.")]
+    query: Annotated[
+        str | None, Field(description="PromQL with one scalar or one series as its answer.", min_length=1, max_length=2048)
+    ] = None
     cohorts: Cohorts | None = None
 
 
 class Ramp(Model):
     """A climb from the percentage before it to `to`, in equal increments over a time."""
 
-    to: Percent
-    over: Duration
-    increments: Annotated[int, Field(ge=1, le=100, json_schema_extra={"format": "int32"})]
+    to: Annotated[Percent, Field(description="Percentage of users at its end, such as `50`.")]
+    over: Annotated[
+        Duration, Field(description="How long it takes in all, such as `7d`; each increment is held for its share.")
+    ]
+    increments: Annotated[
+        int, Field(description="In how many equal steps.", ge=1, le=100, json_schema_extra={"format": "int32"})
+    ]
 
 
 class StepApproval(StrEnum):
@@ -85,18 +95,38 @@ class Step(Model):
             ("has(self.ramp) || has(self.hold)", "a step without `ramp` must say in `hold` how long it is held"),
         ),
     )
-    percent: Percent | None = None
+    percent: Annotated[
+        Percent | None,
+        Field(
+            description='Share of users, such as `10` or `"0.5"`, picked by a hash of their id that stays the same; never less than before.'
+        ),
+    ] = None
     ramp: Ramp | None = None
-    groups: Annotated[tuple[Name, ...], Field(max_length=8, json_schema_extra=SET)] = ()
-    hold: Duration | None = None
+    groups: Annotated[
+        tuple[Name, ...],
+        Field(
+            description="Who has the features whatever the percentage; once named, to be named in every later step.",
+            max_length=8,
+            json_schema_extra=SET,
+        ),
+    ] = ()
+    hold: Annotated[
+        Duration | None, Field(description="How long it is kept, such as `1d` or `90m`; time without evidence does not count.")
+    ] = None
     approval: StepApproval = StepApproval.NOT_REQUIRED
 
 
 class PhaseMigrations(Model):
     """Names of migrations to run before the first step and after the last."""
 
-    before: Annotated[tuple[Name, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
-    after: Annotated[tuple[Name, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
+    before: Annotated[
+        tuple[Name, ...],
+        Field(description="Run before its first step is published, in this order.", max_length=8, json_schema_extra=ATOMIC),
+    ] = ()
+    after: Annotated[
+        tuple[Name, ...],
+        Field(description="Run when its last step has passed, in this order.", max_length=8, json_schema_extra=ATOMIC),
+    ] = ()
 
 
 class OnDeadline(StrEnum):
@@ -112,78 +142,34 @@ class Phase(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(*AUDIENCES),
     )
-    name: Name
-    features: Annotated[tuple[Feature, ...], Field(min_length=1, max_length=16, json_schema_extra=SET)]
+    name: Annotated[
+        Name, Field(description="What actions and status call it; a spec that is edited goes on at the phase of this name.")
+    ]
+    features: Annotated[
+        tuple[Feature, ...],
+        Field(description="What this phase gives to its audiences.", min_length=1, max_length=16, json_schema_extra=SET),
+    ]
     migrations: PhaseMigrations = PhaseMigrations()
-    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=16, json_schema_extra=ATOMIC)]
-    criteria: Annotated[tuple[Check, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
+    steps: Annotated[
+        tuple[Step, ...],
+        Field(description="Audiences from the smallest to the largest.", min_length=1, max_length=16, json_schema_extra=ATOMIC),
+    ]
+    criteria: Annotated[
+        tuple[Check, ...], Field(description="Must pass before a step is left.", max_length=16, json_schema_extra=ATOMIC)
+    ] = ()
     deadline: Annotated[Duration | None, Field(description="How long criteria may keep a step beyond its planned hold.")] = None
     on_deadline: OnDeadline = OnDeadline.STALL
-    verification: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=MAP_BY_NAME)] = ()
-
-
-class ConfigMapRef(Model):
-    """A ConfigMap of the same namespace with files `0001_x.up.sql` and `0001_x.down.sql`."""
-
-    name: Name
-
-
-class Change(StrEnum):
-    """What a migration does to what the running version needs; its bundle is held to that."""
-
-    EXPAND = "Expand"  # adds beside what is there
-    MIGRATE = "Migrate"  # moves data into what was added
-    CONTRACT = "Contract"  # takes away what nobody needs any more
-
-
-class Migration(Model):
-    """A bundle that takes effect once: steps of SQL, or rows that are moved."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            ("has(self.bundle) != has(self.configMapRef)", "must have exactly one of `bundle` and `configMapRef`"),
-        ),
-    )
-    name: Name
-    bundle: Annotated[str | None, Field(pattern=r"^[a-z0-9-]{1,60}/[a-z0-9-]{1,60}$", max_length=121)] = None
-    config_map_ref: ConfigMapRef | None = None
-    change: Annotated[Change, Field(description="Only a Contract migration may drop, rename or delete.")] = Change.EXPAND
-    backup: Annotated[
-        bool, Field(description="Take a snapshot of its tables before its phase is published; of a bundle that moves rows.")
-    ] = False
-    point_of_no_return: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=9999,
-            json_schema_extra={"format": "int32"},
-            description="Number of the first step that cannot be undone; announced in status before it is passed.",
-        ),
-    ] = None
-
-
-class SecretRef(Model):
-    """A key of a Secret of the same namespace; it is mounted into the Job, the operator never reads it."""
-
-    name: Name
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = "url"
-
-
-class Database(Model):
-    """Where migrations run, and under which profile of the operator's configuration."""
-
-    profile: Name = "default"
-    secret_ref: SecretRef
-    data_secret_ref: Annotated[
-        SecretRef | None, Field(description="Connection string of the role that moves rows, where another one defines tables.")
-    ] = None
+    verification: Annotated[
+        tuple[Gate, ...],
+        Field(description="What must hold when the last step has passed.", max_length=16, json_schema_extra=MAP_BY_NAME),
+    ] = ()
 
 
 class Workload(Model):
     """The application: it must be available before the first phase."""
 
-    kind: Literal["Deployment"] = "Deployment"
-    name: Name
+    kind: Annotated[Literal["Deployment"], Field(description="Of the application.")] = "Deployment"
+    name: Annotated[Name, Field(description="Of the application.")]
 
 
 class RollbackScope(StrEnum):
@@ -247,10 +233,17 @@ class Window(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(("self.from < self.to", "`to` must be later than `from` on the same day")),
     )
-    days: Annotated[tuple[Day, ...], Field(min_length=1, max_length=7, json_schema_extra=SET)]
-    from_: Annotated[TimeOfDay, Field(alias="from")]
-    to: TimeOfDay
-    time_zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]+$", max_length=64)] = "UTC"
+    days: Annotated[tuple[Day, ...], Field(description="On which days.", min_length=1, max_length=7, json_schema_extra=SET)]
+    from_: Annotated[TimeOfDay, Field(description="From when, in its time zone.", alias="from")]
+    to: Annotated[TimeOfDay, Field(description="Until when, in its time zone.")]
+    time_zone: Annotated[
+        str,
+        Field(
+            description="A name of the time zone database, such as `Europe/Berlin`.",
+            pattern=r"^[A-Za-z0-9_+/-]+$",
+            max_length=64,
+        ),
+    ] = "UTC"
 
 
 class DeletionPolicy(StrEnum):
@@ -263,9 +256,11 @@ class DeletionPolicy(StrEnum):
 class Notification(Model):
     """Who is told of what; where a sink leads is the admin's to say."""
 
-    sink: Name
+    sink: Annotated[Name, Field(description="An entry of `sinks` in the operator's configuration.")]
     # Not `on`: YAML reads that as `true`.
-    events: Annotated[tuple[EventReason, ...], Field(min_length=1, max_length=16, json_schema_extra=SET)]
+    events: Annotated[
+        tuple[EventReason, ...], Field(description="What is told.", min_length=1, max_length=16, json_schema_extra=SET)
+    ]
 
 
 class RolloutSpec(Model):
@@ -291,19 +286,56 @@ class RolloutSpec(Model):
     ]
     suspend: Annotated[bool, Field(description="Freezes the rollout as it is; only emergency actions still work.")] = False
     prometheus: Annotated[Name, Field(description="A provider of the operator's configuration; never a URL.")] = "default"
-    check_interval: Duration = "30s"
+    check_interval: Annotated[
+        Duration, Field(description="How often criteria and guards are judged, such as `30s`; at least `1s`.")
+    ] = "30s"
     workload: Workload | None = None
     database: Database | None = None
-    features: Annotated[tuple[FeatureSpec, ...], Field(min_length=1, max_length=40, json_schema_extra=MAP_BY_NAME)]
-    metrics: Annotated[tuple[Metric, ...], Field(max_length=64, json_schema_extra=MAP_BY_NAME)] = ()
-    preflight: Annotated[tuple[Gate, ...], Field(max_length=16, json_schema_extra=MAP_BY_NAME)] = ()
-    phases: Annotated[tuple[Phase, ...], Field(min_length=1, max_length=20, json_schema_extra=MAP_BY_NAME)]
-    guards: Annotated[tuple[Guard, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
-    migrations: Annotated[tuple[Migration, ...], Field(max_length=16, json_schema_extra=MAP_BY_NAME)] = ()
+    features: Annotated[
+        tuple[FeatureSpec, ...],
+        Field(description="The switches of the flag document.", min_length=1, max_length=40, json_schema_extra=MAP_BY_NAME),
+    ]
+    metrics: Annotated[
+        tuple[Metric, ...],
+        Field(description="Questions to Prometheus, for checks to name.", max_length=64, json_schema_extra=MAP_BY_NAME),
+    ] = ()
+    preflight: Annotated[
+        tuple[Gate, ...],
+        Field(description="What must hold before the first phase.", max_length=16, json_schema_extra=MAP_BY_NAME),
+    ] = ()
+    phases: Annotated[
+        tuple[Phase, ...],
+        Field(description="The programme, in order.", min_length=1, max_length=20, json_schema_extra=MAP_BY_NAME),
+    ]
+    guards: Annotated[
+        tuple[Guard, ...],
+        Field(
+            description="Judged all the time, from the first phase to the end of the bake.",
+            max_length=16,
+            json_schema_extra=ATOMIC,
+        ),
+    ] = ()
+    migrations: Annotated[
+        tuple[Migration, ...],
+        Field(
+            description="For `phases[].migrations` to name; each takes effect once.",
+            max_length=16,
+            json_schema_extra=MAP_BY_NAME,
+        ),
+    ] = ()
     rollback: Rollback = Rollback()
     bake: Annotated[Duration, Field(description="How long guards are judged after the last phase before Promoted.")] = "0s"
-    windows: Annotated[tuple[Window, ...], Field(max_length=14, json_schema_extra=ATOMIC)] = ()
-    notifications: Annotated[tuple[Notification, ...], Field(max_length=8, json_schema_extra=ATOMIC)] = ()
+    windows: Annotated[
+        tuple[Window, ...],
+        Field(
+            description="When steps may be raised; without one, always. Going back waits for none.",
+            max_length=14,
+            json_schema_extra=ATOMIC,
+        ),
+    ] = ()
+    notifications: Annotated[
+        tuple[Notification, ...], Field(description="Who is told of what.", max_length=8, json_schema_extra=ATOMIC)
+    ] = ()
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
 
     def feature(self, name: str) -> FeatureSpec | None:

@@ -154,11 +154,8 @@ def approve(kubectl: Kubectl, name: str | None, *, check: str | None, asked: Wis
     """Give the yes that a step or a gate waits for: to exactly this generation, phase and step."""
     name = the_only(kubectl, name)
     raw = kubectl.get(ROLLOUTS, name).json()
-    waiting = [
-        one["name"]
-        for one in raw.get("status", {}).get("checks", [])
-        if one.get("message", "").endswith("waits for an approval")
-    ]
+    awaited = raw.get("status", {}).get("decision", {}).get("approvals", [])
+    waiting = [one["check"] for one in awaited if "check" in one]
     if check is None and current(raw).get("stage") in {"Preflight", "Verification"}:
         if len(waiting) != 1:
             raise wrong(f"--check must name the gate; awaited are {', '.join(waiting) or 'none'}")

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from session_rollout.api.rollout import Migration, RolloutSpec
+from session_rollout.api.migration import Migration
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.documents import Document
 from session_rollout.migrations.bundle import BundleError, Step, is_copy, load, shipped
 from session_rollout.migrations.locks import locks_of

@@ -186,11 +186,8 @@ class _World:
             waits.next_time is None
             and waits.action in {DecisionAction.WAIT, DecisionAction.HOLD, DecisionAction.PUBLISH}
             and (self._missing_ends() or self.status.current.stage in {Stage.BASELINE, Stage.PREFLIGHT, Stage.VERIFICATION})
-            and not self._only_people(decision)
+            and not waits.approvals
         )
-
-    def _only_people(self, decision: Decision) -> bool:
-        return any("`Approve`" in text for text in decision.status.decision.unblocked_by)
 
     def _missing_ends(self) -> bool:
         """Whether the next answers may bring what is missing; in an outage they bring nothing before it ends."""
@@ -351,17 +348,10 @@ class _World:
 
     def _approve(self) -> None:
         """Somebody says yes, as late as the scenario has it."""
-        if self.scenario.approve_after is None or self.requests:
+        awaited = self.status.decision.approvals
+        if self.scenario.approve_after is None or self.requests or not awaited:
             return
-        current = self.status.current
-        wish: dict[str, Any] = {"rollout": self.name, "action": ActionType.APPROVE, "generation": 1}
-        waiting = [one.name for one in self.status.checks if one.message.endswith("waits for an approval")]
-        if self.status.decision.why.endswith("waits for an approval") and current.stage is Stage.STEP:
-            wish |= {"phase": current.phase, "step": current.step}
-        elif waiting and current.stage in {Stage.PREFLIGHT, Stage.VERIFICATION}:
-            wish |= {"check": waiting[0]}
-        else:
-            return
+        wish = {"rollout": self.name, "action": ActionType.APPROVE, "generation": 1, **awaited[0].to_wire()}
         identity = f"approval-{self.looks}"
         self.requests[identity] = SessionRolloutAction(
             namespace="rehearsal",

@@ -15,6 +15,7 @@ from session_rollout.api.status import (
     HISTORY_LENGTH,
     NOTICE_LENGTH,
     OUTBOX_LENGTH,
+    AwaitedApproval,
     CheckRecord,
     Current,
     HistoryEntry,
@@ -40,6 +41,7 @@ class Ruling:
     because: tuple[str, ...] = ()
     unblocked_by: tuple[str, ...] = ()
     next_time: datetime | None = None
+    approvals: tuple[AwaitedApproval, ...] = ()
 
 
 @dataclass

@@ -9,10 +9,10 @@ import json
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from session_rollout.api.migration import Migration
 from session_rollout.api.progress import Progress
 from session_rollout.api.quantities import spell
 from session_rollout.api.reasons import DecisionAction, EventReason, MigrationState, NoReturn, Operation, Stage
-from session_rollout.api.rollout import Migration
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core.draft import Draft, Ruling
 from session_rollout.core.observed import JobObservation, JobState, StartJob, SuspendJob

@@ -24,6 +24,7 @@ def report(draft: Draft, ruling: Ruling, problems: tuple[str, ...]) -> None:
             why=ruling.why[:120],
             because=tuple(text[:512] for text in ruling.because[:BECAUSE_LENGTH]),
             unblocked_by=tuple(text[:512] for text in ruling.unblocked_by[:BECAUSE_LENGTH]),
+            approvals=ruling.approvals[:BECAUSE_LENGTH],
             next_time=ruling.next_time,
             inputs=_inputs(draft),
         )

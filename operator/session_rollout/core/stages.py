@@ -11,7 +11,7 @@ from session_rollout.api.checks import Gate
 from session_rollout.api.quantities import duration, spell
 from session_rollout.api.reasons import DecisionAction, EventReason, Outcome, PhaseState, Stage, Verdict
 from session_rollout.api.rollout import OnDeadline, Phase
-from session_rollout.api.status import CheckRecord
+from session_rollout.api.status import AwaitedApproval, CheckRecord
 from session_rollout.core import migrate
 from session_rollout.core.draft import Draft, Ruling
 from session_rollout.core.gates import judge_gates, verify_rollback
@@ -31,8 +31,10 @@ from session_rollout.core.windows import next_opening
 Handler = Callable[[Draft], Ruling | None]
 
 
-def _wait(why: str, because: tuple[str, ...], unblocked_by: tuple[str, ...] = ()) -> Ruling:
-    return Ruling(DecisionAction.WAIT, why[:120], because, unblocked_by)
+def _wait(
+    why: str, because: tuple[str, ...], unblocked_by: tuple[str, ...] = (), approvals: tuple[AwaitedApproval, ...] = ()
+) -> Ruling:
+    return Ruling(DecisionAction.WAIT, why[:120], because, unblocked_by, approvals=approvals)
 
 
 # --- before the first phase
@@ -55,7 +57,8 @@ def _gates(draft: Draft, gates: tuple[Gate, ...], records: tuple[CheckRecord, ..
     hints = tuple(f"an action `Approve` with generation {draft.status.observed_generation} and check {name}" for name in needed)
     if any(record.job and record.verdict is Verdict.FAIL for record in waiting):
         hints = (*hints, f"an action `Retry` with generation {draft.status.observed_generation}: the Job runs again")
-    return _wait(f"{stage}: {waiting[0].message}", tuple(record.message for record in waiting), hints)
+    approvals = tuple(AwaitedApproval(check=name) for name in needed)
+    return _wait(f"{stage}: {waiting[0].message}", tuple(record.message for record in waiting), hints, approvals)
 
 
 def _next_phase(draft: Draft) -> Ruling | None:
@@ -192,7 +195,7 @@ def _approval(draft: Draft, rung: Rung) -> Ruling | None:
     if draft.status.decision.why != why:
         draft.tell(EventReason.APPROVAL_NEEDED, f"step {rung.step} of phase {phase}, generation {generation}")
     hint = f"an action `Approve` with generation {generation}, phase {phase}, step {rung.step}"
-    return _wait(why, (why,), (hint,))
+    return _wait(why, (why,), (hint,), (AwaitedApproval(phase=phase, step=rung.step),))
 
 
 def _answered(draft: Draft, _: Rung) -> Ruling | None:
@@ -202,7 +205,7 @@ def _answered(draft: Draft, _: Rung) -> Ruling | None:
 
 def _as_before(draft: Draft) -> Ruling:
     last = draft.observed.rollout.status.decision
-    return Ruling(last.action, last.why, last.because, last.unblocked_by, last.next_time)
+    return Ruling(last.action, last.why, last.because, last.unblocked_by, last.next_time, last.approvals)
 
 
 _STEP_RULES: Final[tuple[Callable[[Draft, Rung], Ruling | None], ...]] = (

@@ -1,17 +1,12 @@
--- What may be asked for now; who may ask is for RBAC and the chart's admission policy to say.
+-- What may be asked for now; who may ask is for Argo CD's RBAC to say.
 local status = obj.status or {}
-local decision = status.decision or {}
-local paused, awaited = false, false
+local paused = false
 for _, condition in ipairs(status.conditions or {}) do
   if condition.type == "Paused" and condition.status == "True" then
     paused = true
   end
 end
-for _, hint in ipairs(decision.unblockedBy or {}) do
-  if string.find(hint, "`Approve`", 1, true) then
-    awaited = true
-  end
-end
+local awaited = #((status.decision or {}).approvals or {}) > 0
 local running = status.observedGeneration ~= nil and status.outcome == nil
 return {
   ["approve"] = { ["disabled"] = not awaited },

@@ -3,7 +3,7 @@ local action = {
   apiVersion = "sessionrollout.dev/v1alpha1",
   kind = "SessionRolloutAction",
   metadata = {
-    name = string.sub(obj.metadata.name, 1, 200) .. "-emergency-disable-" .. os.date("!%Y%m%d%H%M%S"),
+    name = obj.metadata.name .. "-emergency-disable-" .. os.date("!%Y%m%d%H%M%S"),
     namespace = obj.metadata.namespace,
   },
   spec = { rollout = obj.metadata.name, action = "EmergencyDisable", reason = "asked for in Argo CD" },
