@@ -41,8 +41,8 @@ def api() -> str:
     parts = [
         f"{HEAD}# API reference\n",
         "Group `sessionrollout.dev`, version `v1alpha1`. `kubectl explain sessionrollout.spec` says the same. Fields in bold are required.\n",
-        "A duration is a number and one unit of ms, s, m, h, d, w (`90m`); a percentage an integer, or a string with one decimal (`\"0.5\"`); a",
-        "bound a string with an optional unit (`\"0.1%\"`, `\"500ms\"`). There are no floats.\n",
+        'A duration is a number and one unit of ms, s, m, h, d, w (`90m`); a percentage an integer, or a string with one decimal (`"0.5"`); a',
+        'bound a string with an optional unit (`"0.1%"`, `"500ms"`). There are no floats.\n',
     ]
     for kind, plural in KINDS.items():
         document = yaml.safe_load((ROOT / "crds" / f"{plural}.yaml").read_text())

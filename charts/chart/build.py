@@ -34,9 +34,19 @@ HELM_ONLY: Final = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 CONFIGURATION: Final = "session-rollout-configuration"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Text of several lines as a block, as people write it."""
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 def dumped(document: Any) -> str:
     """YAML as people write it: keys in their order, two spaces, no folding."""
-    return yaml.safe_dump(document, sort_keys=False, width=1000)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000)
 
 
 def _plain(value: Any) -> Any:

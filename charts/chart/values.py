@@ -190,6 +190,10 @@ class Values(Section):
     prometheus_rule: Rules = Rules()
     dashboards: Dashboards = Dashboards()
     tracing: Tracing = Tracing()
+    run_as_user: Annotated[
+        int,
+        Field(ge=1, le=2**31 - 1, description="Uid and gid of every Pod, Jobs included; null on OpenShift, which gives them."),
+    ] = 10001
     resources: Resources = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"})
     priority_class_name: NoName = ""
     node_selector: Labels = {}

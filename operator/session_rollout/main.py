@@ -66,7 +66,7 @@ class Operator:
         ports = Ports(
             store=self.store,
             flags=ConfigMapPublisher(api),
-            jobs=KubernetesJobs(api, settings.profiles, settings.checks),
+            jobs=KubernetesJobs(api, settings),
             workloads=workloads,
             examiner=GateExaminer(api, settings, self.metrics, workloads, clock),
             courier=self.courier,

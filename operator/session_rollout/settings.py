@@ -133,6 +133,10 @@ class Settings(Section):
     diagnostics: dict[str, tuple[Diagnostic, ...]] = Field(default_factory=dict, description="By topic.")
     alerts: Annotated[tuple[str, ...], Field(description="Alert rules that the built-in check `Alerts` looks for.")] = ()
     sinks: dict[str, Sink] = Field(default_factory=dict, description="By the name that `spec.notifications` says.")
+    run_as_user: Annotated[
+        int | None,
+        Field(ge=1, le=2**31 - 1, description="Uid of every Job's Pod; null: the cluster gives one, as OpenShift does."),
+    ] = 10001
     service_address: Annotated[
         str,
         Field(pattern=r"^\S+$", description="Where a Service is reached: host and port, with {service}, {namespace}, {port}."),

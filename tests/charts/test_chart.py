@@ -155,6 +155,16 @@ def test_pods_are_restricted(name: str) -> None:
             assert "memory" in container["resources"]["limits"]
 
 
+def test_where_the_cluster_gives_the_uid(tmp_path: Path) -> None:
+    """OpenShift refuses a Pod that names one outside of its namespace's range; a Job's Pod, too."""
+    documents = build.render({"runAsUser": None, "config": {"profiles": {"default": {"image": "x"}}}})
+    named = {"runAsUser", "runAsGroup", "fsGroup"}
+    assert [named & set(pod["securityContext"]) for pod in pods(documents)] == [set(), set()]
+    configuration = next(one for one in documents if one["metadata"]["name"].endswith("-configuration"))
+    (tmp_path / "operator.yaml").write_text(configuration["data"]["operator.yaml"])
+    assert load(tmp_path / "operator.yaml").run_as_user is None
+
+
 def test_namespaced_means_no_role_of_the_operator_in_the_cluster() -> None:
     documents = rendered("namespaced")
     assert [one for one in documents if one["kind"] == "ClusterRoleBinding"] == []
@@ -201,9 +211,11 @@ def test_kinds_are_kept_on_removal() -> None:
 
 def test_egress_holds_the_ports_of_providers_and_sinks() -> None:
     policy = next(one for one in rendered("production") if one["kind"] == "NetworkPolicy")
-    outside = next(rule for rule in policy["spec"]["egress"] if "ipBlock" in rule["to"][0])
+    outside = next(rule for rule in policy["spec"]["egress"] if "ipBlock" in rule.get("to", [{}])[0])
     assert [one["port"] for one in outside["ports"]] == [443, 6443, 9091, 8443]
     assert outside["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]  # where clouds keep credentials
+    names = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    assert {"ports": names} in policy["spec"]["egress"], "anywhere: a resolver on the node has such an address, too"
 
 
 def test_a_change_of_the_configuration_replaces_the_pods() -> None:

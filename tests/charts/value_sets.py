@@ -117,6 +117,7 @@ REFUSED: Final[list[tuple[dict[str, Any], tuple[str, ...]]]] = [
     ({"prometheusRule": {"labels": ["a"]}}, ("/prometheusRule/labels", "want object")),
     ({"tracing": {"ratio": 2}}, ("/tracing/ratio", "maximum")),
     ({"tracing": {"endpoint": "collector:4318"}}, ("/tracing/endpoint", "pattern")),
+    ({"runAsUser": 0}, ("/runAsUser", "minimum: got 0, want 1")),
     ({"resources": {"limit": {"memory": "1Gi"}}}, ("/resources", "limit")),
     ({"podLabels": {"number": 5}}, ("/podLabels/number", "want string")),
     ({"extraEnv": {"NAME": "value"}}, ("/extraEnv", "want array")),

@@ -454,7 +454,7 @@ def test_step_waits_for_its_approval() -> None:
     assert [world.answers[name][0] for name in refused] == [False] * 3
     world.ask("Approve", generation=1, phase="two", step=1)
     world.until(at("two", 2))
-    assert world.status.decision.approvals == ()
+    assert not world.status.decision.approvals
     needless = world.ask("Approve", generation=1, phase="two", step=2)
     world.run(10)
     assert world.answers[needless] == (False, "step 2 of phase two needs no approval")

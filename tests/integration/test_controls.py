@@ -113,6 +113,7 @@ def settings(chat: Chat, directory: Path) -> dict[str, Any]:
             "cache": [{"name": "hits", "query": "vector(0.9)", "above": "80%"}],
         },
         "alerts": ["LabErrors"],
+        "runAsUser": 20001,
         "sinks": {
             "chat": {"webhook": webhook, "timeout": "2s"},
             "apprise": {"urlFile": str(directory / "apprise")},
@@ -204,6 +205,9 @@ def test_failed_job_of_a_check_says_its_last_line_and_runs_again_by_retry(operat
     operator.apply(rollout("red", LONG, preflight=[{"name": "smoke", "job": {"profile": "red"}}]))
     status = because(operator, "red", "3 of 40 tests failed")
     first = check(operator, "red", "smoke")["job"]
+    pod = operator.kube.get(f"/apis/batch/v1/namespaces/default/jobs/{first}")["spec"]["template"]["spec"]
+    confined = {"runAsNonRoot": True, "runAsUser": 20001, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert pod["securityContext"] == confined, "the configuration says under which uid"
     operator.act("Retry", "red", generation=status["observedGeneration"])
     operator.until(lambda: check(operator, "red", "smoke").get("job") not in {first, None}, 20, "another Job")
 

@@ -50,6 +50,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "session-rollout.configuration" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $_ := set $config "namespaces" .Values.namespaces -}}
+{{- $_ := set $config "runAsUser" .Values.runAsUser -}}
 {{- toYaml $config -}}
 {{- end -}}
 
@@ -62,9 +63,11 @@ capabilities:
 
 {{- define "session-rollout.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+{{- with .Values.runAsUser }}
+runAsUser: {{ int . }}
+runAsGroup: {{ int . }}
+fsGroup: {{ int . }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}

@@ -16,7 +16,7 @@ from session_rollout.api.reasons import Operation
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import JobObservation, JobState, StartCheck, StartJob
 from session_rollout.errors import Conflict, RolloutError, SpecError
-from session_rollout.settings import CheckProfile, Profile
+from session_rollout.settings import CheckProfile, Profile, Settings
 
 DSN: Final = "/var/run/session-rollout/dsn"
 DATA_DSN: Final = "/var/run/session-rollout/data-dsn"
@@ -61,7 +61,7 @@ def _job(
     confined = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
     }
     return {
         "apiVersion": "batch/v1",
@@ -167,10 +167,11 @@ def check_body(rollout: SessionRollout, check: StartCheck, profile: CheckProfile
 class KubernetesJobs:
     """Creates and watches the Jobs."""
 
-    def __init__(self, api: ApiServer, profiles: dict[str, Profile], checks: dict[str, CheckProfile]) -> None:
+    def __init__(self, api: ApiServer, settings: Settings) -> None:
         self._api = api
-        self._profiles = profiles
-        self._checks = checks
+        self._profiles = settings.profiles
+        self._checks = settings.checks
+        self._user = {} if settings.run_as_user is None else {"runAsUser": settings.run_as_user}
 
     async def start_check(self, rollout: SessionRollout, check: StartCheck) -> None:
         """See `JobRunner.start_check`."""
@@ -198,6 +199,7 @@ class KubernetesJobs:
         return profile
 
     async def _create(self, rollout: SessionRollout, body: dict[str, Any]) -> None:
+        body["spec"]["template"]["spec"]["securityContext"] |= self._user
         try:
             await self._api.request("POST", _jobs(rollout.namespace), body)
         except Conflict:
