@@ -251,7 +251,7 @@ class Demo:
 
     def _look(self, when: str) -> Object:
         status = self.lab.rollout(NAME, NAMESPACE)["status"]
-        self.console.print(f"{self._elapsed():6.1f}s while {when}: {status['decision']['why']}")
+        self.console.print(f"{self._elapsed():6.1f}s while {when}: {status['decision']['why']}", soft_wrap=True)
         return dict(status)
 
     def _emergency(self, feature: str) -> float:
