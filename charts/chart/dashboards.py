@@ -3,23 +3,37 @@
 Every query uses the variables only; a test runs each against a Prometheus with data of a whole demo.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import BigValueGraphMode, TooltipDisplayMode
-from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, ThresholdsMode, VariableRefresh, VariableSort
+from grafana_foundation_sdk.models.dashboard import (
+    DataSourceRef,
+    Threshold,
+    ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
+    VariableRefresh,
+    VariableSort,
+)
 
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 ONE: Final = '{namespace="$namespace",name="$name"}'
 WIDTH: Final = 24
+Words = dict[int, tuple[str, str]]
+NEEDED: Final[Words] = {1: ("yes", "red"), 0: ("no", "green")}
+AWAITED: Final[Words] = {1: ("yes", "orange"), 0: ("no", "green")}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel: its queries by legend, Grafana's name of its unit, and the value from which it is red."""
+    """One panel: its queries by legend, Grafana's name of its unit, the value from which it is red.
+
+    `words` says what a value is called, and its colour.
+    """
 
     title: str
     says: str
@@ -28,6 +42,7 @@ class Panel:
     red: float | None = None
     single: bool = False
     span: int = 8
+    words: Words = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,10 +73,11 @@ FLEET: Final = Board(
             Panel(
                 "Leader",
                 "Whether a replica holds the Lease.",
-                "bool_yes_no",
+                "short",
                 {"leads": "max(sessionrollout_leader)"},
                 single=True,
                 span=4,
+                words={1: ("yes", "green"), 0: ("none", "red")},
             ),
             Panel(
                 "Rollouts",
@@ -187,44 +203,48 @@ ROLLOUT: Final = Board(
         "Is it alive": (
             Panel(
                 "Ready",
-                "Condition Ready: 1 True, 0 False, -1 Unknown (it works).",
+                "The condition Ready.",
                 "short",
                 {"ready": 'max(sessionrollout_condition{namespace="$namespace",name="$name",type="Ready"})'},
                 single=True,
                 span=4,
+                words={1: ("promoted", "green"), 0: ("stopped", "red"), -1: ("works", "blue")},
             ),
             Panel(
                 "Stalled",
                 "Whether it needs a person.",
-                "bool_yes_no",
+                "short",
                 {"stalled": 'max(sessionrollout_condition{namespace="$namespace",name="$name",type="Stalled"})'},
-                1,
                 single=True,
                 span=4,
+                words=NEEDED,
             ),
             Panel(
                 "Evidence",
                 "Whether every metric has a usable answer.",
-                "bool_yes_no",
+                "short",
                 {"evidence": 'max(sessionrollout_condition{namespace="$namespace",name="$name",type="EvidenceAvailable"})'},
                 single=True,
                 span=4,
+                words={1: ("there", "green"), 0: ("missing", "red"), -1: ("not needed now", "blue")},
             ),
             Panel(
                 "Paused",
                 "Whether a person, Git or a guard keeps it.",
-                "bool_yes_no",
+                "short",
                 {"paused": 'max(sessionrollout_condition{namespace="$namespace",name="$name",type="Paused"})'},
                 single=True,
                 span=4,
+                words=AWAITED,
             ),
             Panel(
                 "Approval",
                 "Whether a person's yes is awaited.",
-                "bool_yes_no",
+                "short",
                 {"awaited": f"max(sessionrollout_approval_awaited{ONE})"},
                 single=True,
                 span=4,
+                words=AWAITED,
             ),
             Panel(
                 "Last look",
@@ -438,9 +458,12 @@ def _panel(panel: Panel, number: int) -> stat.Panel | timeseries.Panel:
         made = timeseries.Panel().line_width(1).fill_opacity(8).tooltip(tooltip)
     made = made.id(number).title(panel.title).description(panel.says).unit(panel.unit).datasource(SOURCE)
     made = made.span(panel.span).height(4 if panel.single else 8)
-    if panel.red is not None:
-        steps = [Threshold(value=None, color="green"), Threshold(value=panel.red, color="red")]
-        made = made.thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+    # Without steps of its own, Grafana draws what is 80 or more in red.
+    steps = [Threshold(value=None, color="green")] + ([] if panel.red is None else [Threshold(value=panel.red, color="red")])
+    made = made.thresholds(ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+    if panel.words:
+        words = {str(value): ValueMappingResult(text=text, color=color) for value, (text, color) in panel.words.items()}
+        made = made.mappings([ValueMap(options=words)])
     for letter, (legend, query) in zip("ABCDEF", panel.queries.items(), strict=False):
         made = made.with_target(prometheus.Dataquery().expr(query).legend_format(legend).ref_id(letter))
     return made

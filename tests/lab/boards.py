@@ -73,7 +73,8 @@ class Boards:
         found = [series for target in panel["targets"] for series in self.answers[name, panel["id"], target["refId"]]]
         if panel["type"] == "stat":
             value = found[0][2][-1] if found else float("nan")
-            axes.text(0.5, 0.45, _in_unit(defaults["unit"], value), ha="center", va="center", fontsize=18)
+            text, color = _in_words(defaults, value)
+            axes.text(0.5, 0.45, text, ha="center", va="center", fontsize=18, color=color)
             axes.set_axis_off()
             return
         for legend, times, values in found:
@@ -96,7 +97,16 @@ def _place(place: Object, rows: int) -> tuple[float, float, float, float]:
     left, width = place["x"] / COLUMNS, place["w"] / COLUMNS
     top = 1 - (place["y"] * ROW_INCHES + 0.7) / height
     tall = (place["h"] * ROW_INCHES - 0.55) / height
-    return left + 0.03, top - tall, width - 0.04, tall
+    return left + 0.04, top - tall, width - 0.05, tall
+
+
+def _in_words(defaults: Object, value: float) -> tuple[str, str]:
+    """What a single value is shown as, and its colour: by its name, or by the thresholds."""
+    for mapping in defaults.get("mappings", []):
+        if found := mapping["options"].get(f"{value:.0f}"):
+            return found["text"], f"tab:{found['color']}"
+    reached = [step["color"] for step in defaults["thresholds"]["steps"] if step["value"] is None or value >= step["value"]]
+    return _in_unit(defaults["unit"], value), f"tab:{reached[-1]}"
 
 
 def _in_unit(unit: str, value: float) -> str:
@@ -107,9 +117,7 @@ def _in_unit(unit: str, value: float) -> str:
             return f"{value * 1000:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
         case "bytes":
             return f"{value / 2**20:.0f} MiB"
-        case "bool_yes_no":
-            return "yes" if value > 0 else "no"
-    return f"{value:.4g}"
+    return f"{value / 1000:.4g} k" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def panels(board: Object) -> list[Object]:

@@ -39,3 +39,15 @@ def test_queries_parse_and_name_what_is_exported(name: str) -> None:
             for metric in re.findall(r"sessionrollout_\w+", query):
                 bare = re.sub(r"_(total|bucket|sum|count)$", "", metric)
                 assert bare in EXPORTED, metric
+
+
+def test_a_condition_is_shown_in_words() -> None:
+    """Grafana's own `bool` calls everything but 0 a yes, and Unknown is -1."""
+    board = json.loads((BOARDS / "rollout.json").read_text())
+    shown = {}
+    for panel in panels(board):
+        if named := re.search(r'sessionrollout_condition\{.*type="(\w+)"', panel["targets"][0]["expr"]):
+            [mapping] = panel["fieldConfig"]["defaults"]["mappings"]
+            shown[named[1]] = set(mapping["options"])
+    both, three = {"0", "1"}, {"-1", "0", "1"}
+    assert shown == {"Ready": three, "EvidenceAvailable": three, "Stalled": both, "Paused": both}
