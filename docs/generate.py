@@ -13,8 +13,10 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
 from session_rollout.adapters import telemetry
+from session_rollout.api.base import FEATURE_PATTERN, NAME_PATTERN
+from session_rollout.api.quantities import BOUND_PATTERN, DURATION_PATTERN, PERCENT_PATTERN
 from session_rollout.api.reasons import Stage
-from session_rollout.api.rollout import RolloutSpec
+from session_rollout.api.rollout import TIME_PATTERN, RolloutSpec
 from session_rollout.cli.rehearsal import Scenario, Trouble, rehearse
 from session_rollout.settings import Settings
 
@@ -22,15 +24,17 @@ ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
 HEAD: Final = "<!-- Written by docs/generate.py: `make docs`. -->\n"
 KINDS: Final = {"SessionRollout": "sessionrollouts", "SessionRolloutAction": "sessionrolloutactions"}
-EXACT: Final = 2**53  # the largest integer that JSON keeps exactly: no limit that a reader would meet
-LIMITS: Final = {
-    "pattern": "matches `{}`",
-    "minimum": "at least {}",
-    "maximum": "at most {}",
-    "maxLength": "at most {} characters",
-    "maxItems": "at most {} entries",
-    "minItems": "at least {} entries",
+WORDS: Final = {
+    DURATION_PATTERN: "duration",
+    PERCENT_PATTERN: "percentage",
+    BOUND_PATTERN: "bound",
+    NAME_PATTERN: "name",
+    FEATURE_PATTERN: "feature name",
+    TIME_PATTERN: "time of day",
 }
+EXACT: Final = 2**53  # the largest integer that JSON keeps exactly: no limit that a reader would meet
+# Lowest and highest of a limit in a schema, and of what.
+LIMITS: Final = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"))
 
 
 # --- the API
@@ -41,8 +45,11 @@ def api() -> str:
     parts = [
         f"{HEAD}# API reference\n",
         "Group `sessionrollout.dev`, version `v1alpha1`. `kubectl explain sessionrollout.spec` says the same. Fields in bold are required.\n",
-        'A duration is a number and one unit of ms, s, m, h, d, w (`90m`); a percentage an integer, or a string with one decimal (`"0.5"`); a',
-        'bound a string with an optional unit (`"0.1%"`, `"500ms"`). There are no floats.\n',
+        "- **duration**: a number and one unit of ms, s, m, h, d, w, such as `90m`",
+        '- **percentage**: an integer from 0 to 100, or a string with one decimal, such as `"0.5"`',
+        '- **bound**: a number as a string, with an optional unit, such as `"0.1%"`, `"500ms"`, `"10737418240"`',
+        '- **time of day**: hours and minutes, such as `"09:00"`',
+        "- **name**: at most 63 lower-case letters, digits and dashes; a **feature name**: at most 44 letters, digits, `_`, `.` and `-`\n",
     ]
     for kind, plural in KINDS.items():
         document = yaml.safe_load((ROOT / "crds" / f"{plural}.yaml").read_text())
@@ -62,7 +69,7 @@ def _object(path: str, schema: dict[str, Any], kind: str) -> Iterator[str]:
     for name, field in schema["properties"].items():
         star = "**" if name in schema.get("required", []) else ""
         text = " ".join(part for part in (field.get("description", ""), _limits(field)) if part)
-        default = f"`{json.dumps(field['default'])}`" if "default" in field else ""
+        default = f"`{json.dumps(field['default'])}`" if "default" in field and "properties" not in field else ""
         yield f"| {star}`{name}`{star} | {_type(field)} | {_cell(default)} | {_cell(text)} |"
         mark, content = _content(field)
         if "properties" in content:
@@ -87,6 +94,8 @@ def _content(field: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _type(field: dict[str, Any]) -> str:
+    if (word := WORDS.get(field.get("pattern", ""))) is not None:
+        return word
     if "enum" in field:
         return " \\| ".join(f"`{one}`" for one in field["enum"])
     if "items" in field:
@@ -99,7 +108,15 @@ def _type(field: dict[str, Any]) -> str:
 
 
 def _limits(field: dict[str, Any]) -> str:
-    said = [text.format(field[key]) for key, text in LIMITS.items() if key in field and field[key] != EXACT]
+    if field.get("pattern") in WORDS:
+        return ""
+    said = [f"matches `{field['pattern']}`"] if "pattern" in field else []
+    for low, high, what in LIMITS:
+        least, most = field.get(low, 0), field.get(high, EXACT)
+        if most < EXACT:
+            said.append(f"{least} to {most}{what}" if least else f"at most {most}{what}")
+        elif least:
+            said.append(f"at least {least}{what}")
     return f"({', '.join(said)})" if said else ""
 
 
@@ -128,7 +145,8 @@ def _resolved(node: Any, definitions: dict[str, Any]) -> Any:
         case {"$ref": str(name), **beside}:
             return {**_resolved(definitions[name.rsplit("/", 1)[-1]], definitions), **beside}
         case {"anyOf": [dict(inner), {"type": "null"}], **beside}:
-            return _resolved({**inner, **{key: value for key, value in beside.items() if key != "default"}}, definitions)
+            kept = {key: value for key, value in beside.items() if (key, value) != ("default", None)}
+            return _resolved({**inner, **kept}, definitions)
         case dict():
             return {key: _resolved(value, definitions) for key, value in node.items() if key != "$defs"}
         case list():

@@ -121,6 +121,8 @@ def test_objects_of_the_readme_are_taken(lab: Lab) -> None:
     [wish] = re.findall(r"<<EOF\n(.*?)EOF\n", text, re.DOTALL)
     lab.kube.create(ACTIONS, yaml.safe_load(wish), dryRun="All", fieldValidation="Strict")
     assert Settings.model_validate(configuration).profiles["default"].service_account == "migrations"
+    [front] = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.DOTALL))
+    lab.kube.create(ROLLOUTS, front, dryRun="All", fieldValidation="Strict")
 
 
 def test_admins_examples_can_be_read() -> None:

@@ -6,7 +6,7 @@ documentation; numbers in `max_length` are the bounds that keep CEL inside the A
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -224,7 +224,8 @@ class Day(StrEnum):
     SUN = "Sun"
 
 
-TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", max_length=5)]
+TIME_PATTERN: Final = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+TimeOfDay = Annotated[str, Field(pattern=TIME_PATTERN, max_length=5)]
 
 
 class Window(Model):
