@@ -24,7 +24,6 @@ SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 ONE: Final = '{namespace="$namespace",name="$name"}'
 WIDTH: Final = 24
 Words = dict[int, tuple[str, str]]
-NEEDED: Final[Words] = {1: ("yes", "red"), 0: ("no", "green")}
 AWAITED: Final[Words] = {1: ("yes", "orange"), 0: ("no", "green")}
 
 
@@ -58,6 +57,11 @@ class Board:
 
 def _share(metric: str, good: str) -> str:
     return f"sum(rate({metric}{{{good}}}[5m])) / sum(rate({metric}[5m]))"
+
+
+def _condition(title: str, says: str, kind: str, words: Words) -> Panel:
+    query = f'max(sessionrollout_condition{{namespace="$namespace",name="$name",type="{kind}"}})'
+    return Panel(title, says, "short", {kind.lower(): query}, single=True, span=4, words=words)
 
 
 def _average(metric: str) -> str:
@@ -201,42 +205,20 @@ ROLLOUT: Final = Board(
     "Where one rollout is, what it is judged by, and what its migrations do.",
     {
         "Is it alive": (
-            Panel(
+            _condition(
                 "Ready",
                 "The condition Ready.",
-                "short",
-                {"ready": 'max(sessionrollout_condition{namespace="$namespace",name="$name",type="Ready"})'},
-                single=True,
-                span=4,
-                words={1: ("promoted", "green"), 0: ("stopped", "red"), -1: ("works", "blue")},
+                "Ready",
+                {1: ("promoted", "green"), 0: ("stopped", "red"), -1: ("works", "blue")},
             ),
-            Panel(
-                "Stalled",
-                "Whether it needs a person.",
-                "short",
-                {"stalled": 'max(sessionrollout_condition{namespace="$namespace",name="$name",type="Stalled"})'},
-                single=True,
-                span=4,
-                words=NEEDED,
-            ),
-            Panel(
+            _condition("Stalled", "Whether it needs a person.", "Stalled", {1: ("yes", "red"), 0: ("no", "green")}),
+            _condition(
                 "Evidence",
                 "Whether every metric has a usable answer.",
-                "short",
-                {"evidence": 'max(sessionrollout_condition{namespace="$namespace",name="$name",type="EvidenceAvailable"})'},
-                single=True,
-                span=4,
-                words={1: ("there", "green"), 0: ("missing", "red"), -1: ("not needed now", "blue")},
+                "EvidenceAvailable",
+                {1: ("there", "green"), 0: ("missing", "red"), -1: ("not needed now", "blue")},
             ),
-            Panel(
-                "Paused",
-                "Whether a person, Git or a guard keeps it.",
-                "short",
-                {"paused": 'max(sessionrollout_condition{namespace="$namespace",name="$name",type="Paused"})'},
-                single=True,
-                span=4,
-                words=AWAITED,
-            ),
+            _condition("Paused", "Whether a person, Git or a guard keeps it.", "Paused", AWAITED),
             Panel(
                 "Approval",
                 "Whether a person's yes is awaited.",

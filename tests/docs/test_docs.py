@@ -3,14 +3,17 @@
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import click
 import pytest
 
 from lab.lab import ROOT, Lab
+from session_rollout.cli.app import app
 
 DOCS = ROOT / "docs"
 RUNNABLE = re.compile(r"<!-- runnable -->\n```sh\n(.*?)```", re.DOTALL)
@@ -75,3 +78,25 @@ def test_runnable_blocks_run(page: Path, lab: Lab) -> None:
     finally:
         assert lab.operator is not None
         lab.operator.stop()
+
+
+COMMAND = re.compile(r"kubectl sessionrollout ([^\n`|>#&]+)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_is_named_exists(page: Path) -> None:
+    """In blocks that are not run and in sentences, too: with its options, and no more arguments than it takes."""
+    for code in CODE.findall(page.read_text()):
+        for line in COMMAND.findall(code) if code.startswith(("```sh", "`k")) else ():
+            command: click.Command = app
+            words = shlex.split(line)
+            while isinstance(command, click.Group) and words and words[0] != "...":
+                name = words.pop(0)
+                found = command.get_command(click.Context(command), name)
+                assert found is not None, f"{line}: no command {name}"
+                command = found
+            if words and words[0] != "...":
+                try:
+                    command.make_context(line, words)
+                except click.UsageError as error:
+                    pytest.fail(f"{line}: {error.format_message()}")
