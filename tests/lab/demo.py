@@ -164,6 +164,7 @@ class Demo:
             self.approve_when_asked,
             self.people.write,
             self._kill_migration,
+            self._watch_rows,
             self._compare_later,
             self.git.watch,
         ):
@@ -173,15 +174,28 @@ class Demo:
         records = self.recorder.last.get("migrations", [])
         return next((one for one in records if one["name"] == COPY), {})
 
+    def _moved(self) -> int:
+        """Rows that are there, by the database: nobody may lead while they are moved."""
+        assert self.lab.postgres is not None
+        if self._copy().get("state") != "Running":
+            return 0
+        return int(
+            value(self.lab.postgres.url, "SELECT count(*) FROM enhanced_user_sessions WHERE migration_source = 'legacy'")
+        )
+
     def _kill_migration(self) -> None:
-        """SIGKILL of the Pod that moves rows, in the middle; and what a person sees meanwhile."""
-        self.wait(lambda: 0 < self._copy().get("done", 0) < 0.7 * LEGACY_ROWS, 300, "rows being moved")
-        self.seen_wide = self.lab.kubectl("get", "sro", NAME, "-n", NAMESPACE, "-o", "wide").stdout
-        before = self._copy()["done"]
+        """SIGKILL of the Pod that moves rows, in the middle."""
+        self.wait(lambda: 0 < self._moved() < 0.7 * LEGACY_ROWS, 600, "rows being moved")
+        before = self._moved()
         for pod in list(self.lab.pods.values()):
             if f"{COPY}-up" in pod.name:
                 pod.kill()
                 self.console.print(f"{self._elapsed():6.1f}s --- SIGKILL of Pod {pod.name} at {before:,} rows")
+
+    def _watch_rows(self) -> None:
+        """What a person sees of the rows that are moved."""
+        self.wait(lambda: 0 < self._copy().get("done", 0) < 0.7 * LEGACY_ROWS, 600, "rows being moved, in status")
+        self.seen_wide = self.lab.kubectl("get", "sro", NAME, "-n", NAMESPACE, "-o", "wide").stdout
 
     def _compare_later(self) -> None:
         """Both sides at one moment, while the application writes and changes are followed."""
@@ -285,7 +299,7 @@ class Demo:
         self._prove_bookkeeping()
 
     def _prove_migrations(self) -> None:
-        """One Job for each operation, rows moved once in spite of a SIGKILL, progress seen while it ran."""
+        """One Job for each operation, rows moved once in spite of a SIGKILL."""
         proof, copy = self.proof, self._copy()
         items = self.lab.kube.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
         labels = [item["metadata"]["labels"] for item in items]
@@ -298,14 +312,17 @@ class Demo:
         proof.check(states == ["Failed", "Succeeded"], f"Pods that moved rows: {', '.join(states)}")
         proof.check(self.differing == 0, f"{self.differing} rows differ between both sides while the application writes")
         proof.check(copy["done"] == copy["total"] >= LEGACY_ROWS, f"{copy['done']:,} of {copy['total']:,} rows moved")
-        steps = {one.get("done") for status in self.recorder.statuses for one in status.status.get("migrations", [])} - {None}
-        proof.check(len(steps) >= 4, f"progress in status at {len(steps)} points")
-        proof.check(
-            f"{COPY} up" in self.seen_wide and "%" in self.seen_wide, f"kubectl get sro -o wide: {_progress(self.seen_wide)}"
-        )
+        self._prove_progress()
         exported = self._query(f'max(sessionrollout_migration_rows{{migration="{COPY}",kind="done"}})') or 0
         proof.check(exported >= LEGACY_ROWS, f"sessionrollout_migration_rows: {exported:,.0f} done")
         self._prove_table()
+
+    def _prove_progress(self) -> None:
+        """It was seen while it ran."""
+        steps = {one.get("done") for status in self.recorder.statuses for one in status.status.get("migrations", [])} - {None}
+        self.proof.check(len(steps) >= 4, f"progress in status at {len(steps)} points")
+        seen = f"{COPY} up" in self.seen_wide and "%" in self.seen_wide
+        self.proof.check(seen, f"kubectl get sro -o wide: {_progress(self.seen_wide)}")
 
     def _prove_table(self) -> None:
         assert self.lab.postgres is not None
