@@ -12,10 +12,11 @@ COPY pyproject.toml uv.lock README.md ./
 RUN UV_PROJECT_ENVIRONMENT=/opt/build /opt/uv/bin/uv sync --frozen --no-cache --only-group build \
  && UV_PROJECT_ENVIRONMENT=/opt/session-rollout /opt/uv/bin/uv sync --frozen --no-cache --no-default-groups --extra tracing --group image --no-install-project
 COPY operator operator
+# No bytecode of the Kubernetes client's models: they are read when they are used, and they are not.
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /tmp/wheel \
  && /opt/uv/bin/pip --python /opt/session-rollout/bin/python install --no-cache-dir --no-deps --no-index --no-compile /tmp/wheel/*.whl \
  && find /opt/session-rollout -type d -name tests -path '*/site-packages/*' -prune -exec rm -r {} + \
- && /opt/session-rollout/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/session-rollout/lib
+ && /opt/session-rollout/bin/python -m compileall -q --invalidation-mode unchecked-hash -x '/kubernetes/(aio/)?client/(api|models)/[a-z]' /opt/session-rollout/lib
 
 FROM ${PYTHON}
 ARG VERSION=0.1.0

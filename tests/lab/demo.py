@@ -190,7 +190,8 @@ class Demo:
         for pod in list(self.lab.pods.values()):
             if f"{COPY}-up" in pod.name:
                 pod.kill()
-                self.console.print(f"{self._elapsed():6.1f}s --- SIGKILL of Pod {pod.name} at {before:,} rows")
+                text = f"{self._elapsed():6.1f}s --- SIGKILL of Pod {pod.name} at {before:,} rows"
+                self.console.print(text, soft_wrap=True)
 
     def _watch_rows(self) -> None:
         """What a person sees of the rows that are moved."""

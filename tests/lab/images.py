@@ -160,6 +160,22 @@ def digest(image: str) -> str:
     return podman("image", "inspect", "--format", "{{.Id}}", image)
 
 
+def pulled_bytes(image: str) -> int:
+    """What a registry would hand out: the layers, compressed as they are pushed by default."""
+    with tempfile.TemporaryDirectory() as scratch:
+        podman("push", "--quiet", image, f"oci:{scratch}/image")
+        return sum(one.stat().st_size for one in Path(scratch, "image", "blobs").rglob("*") if one.is_file())
+
+
+def largest(image: str, count: int = 6) -> list[str]:
+    """The largest parts of what we put in, in megabytes."""
+    script = "cd /opt/session-rollout && du -s --block-size=1MB bin/kubectl lib/python3*/site-packages/* | sort -rn"
+    parts = [
+        line.split() for line in podman("run", "--rm", "--network=none", "--entrypoint=sh", image, "-c", script).splitlines()
+    ]
+    return [f"{Path(path).name} {size}" for size, path in parts[:count]]
+
+
 def start_seconds(image: str, *command: str) -> float:
     """Median of five runs of a command in a container."""
     times = []
@@ -184,9 +200,10 @@ def main() -> None:
     operator(OPERATOR, "--no-cache")
     again = operator("localhost/session-rollout:again", "--no-cache")
     size = int(podman("image", "inspect", "--format", "{{.Size}}", OPERATOR))
-    print(f"{OPERATOR}: {size / 1e6:.0f} MB")
+    print(f"{OPERATOR}: {size / 1e6:.0f} MB, {pulled_bytes(OPERATOR) / 1e6:.0f} MB to pull")
     for layer in layers(OPERATOR):
         print(f"  {layer['size'] / 1e6:7.1f} MB  {layer['by'][:100]}")
+    print(f"  the largest parts, in MB: {', '.join(largest(OPERATOR))}")
     bare = start_seconds(OPERATOR, "true")
     for command in (
         ("session-rollout-operator", "--help"),
