@@ -83,7 +83,7 @@ class Boards:
         for value in red:
             axes.axhline(value, color="tab:red", linewidth=0.8, linestyle="--")
         top = max([*(value for _, _, values in found for value in values if math.isfinite(value)), *red, 0])
-        axes.set_ylim(0, top * 1.15 or 1)
+        axes.set_ylim(-0.02 * (top or 1), top * 1.15 or 1)  # a line at zero is seen
         axes.yaxis.set_major_formatter(lambda value, _: _in_unit(defaults["unit"], value))
         axes.tick_params(labelsize=7)
         axes.grid(visible=True, alpha=0.3)
