@@ -118,12 +118,14 @@ def readme() -> str:
     return words.replace("{{ values }}", "\n".join(table))
 
 
-def render(values: dict[str, Any], *options: str, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
+def render(
+    values: dict[str, Any], *options: str, namespace: str = NAMESPACE, release: str = "session-rollout"
+) -> list[dict[str, Any]]:
     """The chart's objects for these values, as helm renders them."""
     command = [
         str(sources.helm()),
         "template",
-        "session-rollout",
+        release,
         str(CHART),
         "--namespace",
         namespace,

@@ -125,6 +125,33 @@ def test_valid_for_kubernetes(version: str) -> None:
     assert {"Deployment", "NetworkPolicy", "PodDisruptionBudget", "ValidatingAdmissionPolicy", "Pod"} <= seen
 
 
+def test_names_that_yaml_reads_as_something_else() -> None:
+    """A release called `y`, a namespace called `42`: what is a name stays one, everywhere."""
+    values = {
+        **VALUE_SETS["monitoring"],
+        "fullnameOverride": "1",
+        "nameOverride": "on",
+        "namespaces": ["7"],
+        "replicas": 2,
+        "image": {"repository": "1", "tag": "2", "pullSecrets": ["5"]},
+        "serviceAccount": {"name": "0"},
+        "priorityClassName": "null",
+        "credentialsSecret": "3",
+        "commonLabels": {"tier": "1"},
+    }
+    values["dashboards"] = {**values["dashboards"], "label": "y", "folder": "off"}
+    documents = build.render(values, namespace="42", release="y")
+    for one in documents:
+        metadata = one["metadata"]
+        texts = [metadata["name"], *metadata.get("labels", {}).items(), *metadata.get("annotations", {}).items()]
+        assert all(isinstance(text, str) for pair in texts for text in ((pair,) if isinstance(pair, str) else pair)), metadata
+        if one["kind"] not in OWN_KINDS:
+            validate(one, KUBERNETES[-1], strict=True)
+    assert {one["metadata"]["namespace"] for one in documents if "namespace" in one["metadata"]} == {"42", "7"}
+    monitors = [one for one in documents if one["kind"] in {"ServiceMonitor", "PodMonitor"}]
+    assert [one["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] for one in monitors] == ["y", "y"]
+
+
 @pytest.mark.parametrize(("values", "words"), REFUSED, ids=[str(values)[:60] for values, _ in REFUSED])
 def test_bad_values_are_refused(values: Object, words: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="values don't meet the specifications") as refusal:

@@ -62,14 +62,20 @@ def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
 
 
 def test_in_one_namespace_with_a_role(cluster: ClusterDemo) -> None:
-    """No ClusterRole, and nothing is refused: `helm test` promotes its rollout in the namespace that the values name."""
+    """No ClusterRole, and nothing is refused: `helm test` promotes its rollout in the namespace that the values name.
+
+    Under another name, after a removal that left the kinds: `--take-ownership` takes them over.
+    """
     before = len(rights.audit(cluster.lab))
     names = ("--namespace", OPERATOR_NAMESPACE)
     values = ("--set", f"namespaces={{{NAMESPACE}}},rbac.workloads=false")
-    cluster.helm("install", RELEASE, "charts/session-rollout", *names, *values, "--wait", "--timeout", "120s")
-    assert "was promoted, and its flag document is there" in cluster.helm("test", RELEASE, *names, "--logs")
+    install = ("install", "second", "charts/session-rollout", *names, *values, "--wait", "--timeout", "120s")
+    with pytest.raises(TimeoutError):
+        cluster.helm(*install)
+    cluster.helm(*install, "--take-ownership")
+    assert "was promoted, and its flag document is there" in cluster.helm("test", "second", *names, "--logs")
     asked = rights.audit(cluster.lab)[before:]
     assert asked
     assert [line["requestURI"] for line in asked if line["responseStatus"].get("code") == 403] == []
     assert {line["objectRef"].get("namespace") for line in asked} == {OPERATOR_NAMESPACE, NAMESPACE}
-    cluster.uninstall()
+    cluster.uninstall("second")

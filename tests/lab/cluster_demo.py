@@ -89,9 +89,9 @@ class ClusterDemo(Demo):
         found: list[Object] = self.lab.kube.get(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods", labelSelector=ours)["items"]
         return found
 
-    def uninstall(self) -> str:
+    def uninstall(self, release: str = RELEASE) -> str:
         """What helm says of it; returns when the Pods have ended, too, for which helm does not wait."""
-        said = self.helm("uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")
+        said = self.helm("uninstall", release, "--namespace", OPERATOR_NAMESPACE, "--wait")
         self.lab.until(lambda: not self._operators(), 60, "the operator's Pods being gone")
         return said
 

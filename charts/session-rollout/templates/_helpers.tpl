@@ -17,8 +17,8 @@
 {{- end -}}
 
 {{- define "session-rollout.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "session-rollout.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "session-rollout.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "session-rollout.labels" -}}

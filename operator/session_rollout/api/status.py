@@ -116,7 +116,7 @@ class DecisionRecord(Model):
     approvals: Annotated[
         tuple[AwaitedApproval, ...],
         Field(
-            description="Approvals that are awaited; none: no person's yes would change anything.",
+            description="Approvals that are awaited now, to be given with an action `Approve`.",
             max_length=BECAUSE_LENGTH,
             json_schema_extra=ATOMIC,
         ),
