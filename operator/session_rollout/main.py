@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import uuid
@@ -84,8 +85,19 @@ class Operator:
 
     async def run(self, port: int) -> None:
         """Serve, lead, and run Kopf until told to stop."""
+        for number in (signal.SIGTERM, signal.SIGINT):  # Kopf takes them over; who stands by has no Kopf yet
+            asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
         await self._serve(port)
-        await self.lease.acquire()
+        try:
+            if await self.lease.acquire(self.stop):
+                await self._lead()
+        finally:
+            self.metrics.close()
+            self.courier.close()
+            with contextlib.suppress(RolloutError):
+                await self.lease.release()
+
+    async def _lead(self) -> None:
         self.controller.unaccounted_since = self.lease.unaccounted_since
         self.controller.unaccounted = set(await self.store.keys())
         tasks = [
@@ -106,10 +118,6 @@ class Operator:
         finally:
             for task in tasks:
                 task.cancel()
-            self.metrics.close()
-            self.courier.close()
-            with contextlib.suppress(RolloutError):
-                await self.lease.release()
 
     def _lost(self) -> None:
         """Without the Lease this process must not write; a fresh one starts clean."""
@@ -226,7 +234,10 @@ async def login(**known: Any) -> kopf.ConnectionInfo | None:
 async def serve(settings: Settings, port: int) -> None:
     """Run one operator."""
     api = await ApiServer.connect()
-    await Operator(settings, api).run(port)
+    try:
+        await Operator(settings, api).run(port)
+    finally:
+        await api.close()
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
 """Two replicas: one leads, the other stands by and is no less ready. `make ha-demo` kills and freezes the one that leads."""
 
+import json
+import signal
+
 from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import LEASE, Lab
@@ -8,6 +11,26 @@ from lab.processes import free_port
 
 def lease(lab: Lab) -> Object:
     return dict(lab.kube.get(LEASE)["spec"])
+
+
+def test_who_stands_by_ends_at_once_when_told_to(lab: Lab) -> None:
+    """In a container it is the first process, for which a SIGTERM that nobody handles is none: it would get the Lease and be killed."""
+    with scraped(lab):
+        leader = lab.start_operator()
+        before = len(leader.log.read_bytes())
+        port = free_port()
+        other = lab.replica("session-rollout-1", port)
+        try:
+            lab.until(lambda: lab.readiness(port).startswith("standing by"), 30, "standing by")
+            other.send(signal.SIGTERM)
+            lab.until(lambda: not other.alive, 5, "its end")
+            assert other.popen.returncode == 0, "it ended by itself"
+            assert lease(lab)["holderIdentity"] == "session-rollout-0"
+        finally:
+            other.stop()
+            leader.stop()
+    lines = leader.log.read_bytes()[before:].decode().splitlines()
+    assert [line for line in lines if json.loads(line)["level"] == "ERROR"] == [], "an end as it should be is no error"
 
 
 def test_the_other_stands_by_and_takes_over_at_once_when_the_leader_leaves(lab: Lab) -> None:

@@ -92,7 +92,7 @@ class ClusterDemo(Demo):
     def uninstall(self, release: str = RELEASE) -> str:
         """What helm says of it; returns when the Pods have ended, too, for which helm does not wait."""
         said = self.helm("uninstall", release, "--namespace", OPERATOR_NAMESPACE, "--wait")
-        self.lab.until(lambda: not self._operators(), 60, "the operator's Pods being gone")
+        self.lab.until(lambda: not self._operators(), 25, "the operator's Pods being gone, before they are killed")
         return said
 
     def minimal(self) -> None:

@@ -6,6 +6,7 @@ at after a start, that time is kept on the Lease, so that a second crash does no
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -44,12 +45,16 @@ class Lease:
         if time.monotonic() - self._renewed > RENEW_DEADLINE:
             raise Unavailable("the Lease is not held for certain: nothing is written")
 
-    async def acquire(self) -> None:
-        """Wait until the Lease is ours."""
-        while not await self._try():
-            await asyncio.sleep(RETRY_SECONDS)
+    async def acquire(self, stop: asyncio.Event) -> bool:
+        """Wait until the Lease is ours; False when told to stop before."""
+        while not stop.is_set() and not await self._try():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
+        if stop.is_set():
+            return False
         LEADER.set(1)
         log.info("leading", extra={"identity": self._identity})
+        return True
 
     async def keep(self, lost: Callable[[], None]) -> None:
         """Renew until the Lease is lost, then call `lost`."""
