@@ -70,3 +70,9 @@ async def reconcile(namespace: str, name: str, body: Any, memo: Any, stopped: An
     if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
         await controller.finalize(key, body, parse)
         forget(namespace, name)
+
+
+@kopf.on.cleanup()
+async def leave(memo: Any, **_: Any) -> None:
+    """Told to end."""
+    await memo.leave()

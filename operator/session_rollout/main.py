@@ -107,7 +107,7 @@ class Operator:
             await kopf.operator(
                 registry=kopf.get_default_registry(),
                 settings=kopf_settings(),
-                memo=kopf.Memo(controller=self.controller, inbox=self.inbox),
+                memo=kopf.Memo(controller=self.controller, inbox=self.inbox, leave=self._leave),
                 clusterwide=not self.settings.namespaces,
                 namespaces=self.settings.namespaces,
                 standalone=True,
@@ -118,6 +118,11 @@ class Operator:
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def _leave(self) -> None:
+        """End what Kopf would wait five seconds for, holding the Lease: its own waiting for our flag, and open connections."""
+        self.stop.set()
+        await self._http.cleanup()
 
     def _lost(self) -> None:
         """Without the Lease this process must not write; a fresh one starts clean."""
@@ -149,9 +154,9 @@ class Operator:
         application.router.add_get("/metrics", _metrics)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        await web.TCPSite(runner, os.environ.get("SESSION_ROLLOUT_HOST"), port).start()
+        self._http = web.AppRunner(application)
+        await self._http.setup()
+        await web.TCPSite(self._http, os.environ.get("SESSION_ROLLOUT_HOST"), port).start()
 
     async def _healthz(self, _: web.Request) -> web.Response:
         late = self.controller.overdue()
