@@ -5,7 +5,6 @@ No create, update or timer handlers: their state lives in annotations and a reje
 """
 
 import asyncio
-import contextlib
 import random
 from typing import Any
 
@@ -56,6 +55,16 @@ async def document_changed(event: Any, namespace: str, labels: Any, memo: Any, *
     memo.controller.see_document(Key(namespace, labels[LABEL]), seen)
 
 
+async def _rest(wake: asyncio.Event, stopped: Any, seconds: float) -> None:
+    """Until something happens, the loop is to end, or the time is over."""
+    waiting = [asyncio.ensure_future(wake.wait()), asyncio.ensure_future(stopped.wait())]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
+
+
 @kopf.daemon(GROUP, VERSION, ROLLOUTS, cancellation_polling=1, backoff=5)  # type: ignore[arg-type]
 async def reconcile(namespace: str, name: str, body: Any, memo: Any, stopped: Any, **_: Any) -> None:
     """The loop of one rollout; it never ends by itself."""
@@ -65,8 +74,7 @@ async def reconcile(namespace: str, name: str, body: Any, memo: Any, stopped: An
         with span("look", {"k8s.namespace.name": namespace, "sessionrollout.name": name}):
             seconds = await controller.look(key)
         controller.expect(key, seconds)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(controller.of(key).wake.wait(), seconds + random.uniform(0, JITTER))  # noqa: S311
+        await _rest(controller.of(key).wake, stopped, seconds + random.uniform(0, JITTER))  # noqa: S311
     if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
         await controller.finalize(key, body, parse)
         forget(namespace, name)

@@ -227,6 +227,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.watching.label_selectors["", "v1", "configmaps"] = LABEL
     settings.watching.label_selectors["batch", "v1", "jobs"] = MIGRATION_LABEL
     settings.process.ultimate_exiting_timeout = 15
+    settings.background.instant_exit_timeout = 0.5  # a loop that is looking just now comes to its end
     return settings
 
 

@@ -11,7 +11,6 @@ make bench BENCH="--rollouts 1 100 --trials 3"
 """
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -26,6 +25,7 @@ import psutil
 
 from bench.figures import Figure, show
 from core.world import World, spec
+from lab import rights
 from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
 from lab.programme import NAME, NAMESPACE, Programme
@@ -91,11 +91,10 @@ def steady(lab: Lab) -> tuple[float, float]:
     time.sleep(2)
     since = datetime.now(UTC).isoformat()
     time.sleep(STEADY_SECONDS)
-    lines = [json.loads(line) for line in lab.cluster.audit_log.read_text().splitlines()]
     mine = [
         line["verb"]
-        for line in lines
-        if line["requestReceivedTimestamp"] >= since and line.get("objectRef", {}).get("name", "").startswith("steady")
+        for line in rights.audit(lab)
+        if line["requestReceivedTimestamp"] >= since and line["objectRef"].get("name", "").startswith("steady")
     ]
     writes = sum(verb not in {"get", "list", "watch"} for verb in mine)
     checks = STEADY_SECONDS / INTERVAL_SECONDS

@@ -30,6 +30,7 @@ def test_who_stands_by_ends_at_once_when_told_to(lab: Lab) -> None:
             other.stop()
             leader.stop()
     lines = leader.log.read_bytes()[before:].decode().splitlines()
+    assert [line for line in lines if not line.startswith("{")] == [], "every line is JSON"
     assert [line for line in lines if json.loads(line)["level"] == "ERROR"] == [], "an end as it should be is no error"
 
 

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -63,6 +64,7 @@ PER_ROLLOUT: Final = (
     MIGRATION_ROWS,
 )
 
+OF_KOPF: Final = ("settings", "k8s_skip", "k8s_ref")  # what it gives with a line; the first is no JSON
 _SECRETS: Final = re.compile(r"(://[^:/@\s]+:)[^@\s]+(@)|(password=|Bearer )[^\s'\"]+", re.IGNORECASE)
 
 
@@ -84,7 +86,8 @@ def log_as_json() -> None:
     """One JSON object a line on standard error; no field that a person would not want."""
     handler = logging.StreamHandler(sys.stderr)
     fields = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    handler.setFormatter(JsonFormatter(fields, rename_fields={"asctime": "ts", "levelname": "level", "name": "logger"}))
+    names = {"asctime": "ts", "levelname": "level", "name": "logger"}
+    handler.setFormatter(JsonFormatter(fields, rename_fields=names, reserved_attrs=[*RESERVED_ATTRS, *OF_KOPF]))
     handler.addFilter(Redacted())
     root = logging.getLogger()
     root.handlers[:] = [handler]
