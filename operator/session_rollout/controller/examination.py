@@ -15,8 +15,8 @@ from session_rollout.api.reasons import ActionType, Operation, Verdict
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import JobState, StartCheck
 from session_rollout.core.plan import PREFLIGHT, VERIFICATION, job_name
-from session_rollout.errors import RolloutError
-from session_rollout.ports import Clock, Examiner, JobRunner, Key, RolloutStore
+from session_rollout.errors import Conflict, RolloutError
+from session_rollout.ports import Clock, Examiner, JobRunner, Key, RolloutStore, Stored
 
 log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.5
@@ -57,7 +57,7 @@ class Examinations:
         return answer(accepted=accepted, message=message, now=self._clock.now(), results=results, output=output)
 
     async def _status(self, action: SessionRolloutAction) -> ActionStatus:
-        stored = await self._store.read(Key(action.namespace, action.spec.rollout))
+        stored = await self._read(Key(action.namespace, action.spec.rollout))
         if stored is None or stored.rollout is None:
             why = stored.problem if stored else f"there is no SessionRollout {action.spec.rollout} in {action.namespace}"
             return self._answer(accepted=False, message=why)
@@ -71,6 +71,14 @@ class Examinations:
                     return await self._inspect(action, stored.rollout)
         except Refused as reason:
             return self._answer(accepted=False, message=str(reason))
+
+    async def _read(self, key: Key) -> Stored | None:
+        """The rollout's own loop may write while we read: that is no reason to refuse anything."""
+        while True:
+            try:
+                return await self._store.read(key)
+            except Conflict:
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _diagnose(self, action: SessionRolloutAction) -> ActionStatus:
         topic = action.spec.topic or ""

@@ -1,0 +1,49 @@
+"""An examination against the rollout's own loop, which writes while it reads; everything else about them is in tests/integration."""
+
+import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from session_rollout.api.action import ActionSpec, ActionStatus, Result, SessionRolloutAction
+from session_rollout.api.reasons import ActionType, Verdict
+from session_rollout.controller import examination
+from session_rollout.errors import Conflict
+
+NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
+
+
+class Store:
+    """The first answer is older than what the loop wrote meanwhile."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.answered: list[ActionStatus] = []
+
+    async def read(self, _: Any) -> Any:
+        self.reads += 1
+        if self.reads == 1:
+            raise Conflict("default/shop: the answer is older than our last write")
+        return SimpleNamespace(rollout=object(), problem=None)
+
+    async def answer(self, _namespace: str, _name: str, status: ActionStatus) -> None:
+        self.answered.append(status)
+
+
+class Examiner:
+    async def diagnose(self, _: str) -> tuple[Result, ...]:
+        return (Result(name="error-rate", verdict=Verdict.PASS),)
+
+
+def test_a_write_of_the_loop_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examination, "POLL_SECONDS", 0)
+    store, unused = Store(), None
+    clock = SimpleNamespace(now=lambda: NOW)
+    examinations: Any = examination.Examinations(store, Examiner(), unused, clock)  # type: ignore[arg-type]
+    spec = ActionSpec(rollout="shop", action=ActionType.DIAGNOSE, topic="errors")
+    action = SessionRolloutAction(namespace="default", name="shop-1", uid="uid-1", creation_time=NOW, spec=spec)
+    asyncio.run(examinations._run(action))
+    assert store.reads == 2
+    assert [status.accepted for status in store.answered] == [True]
