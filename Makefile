@@ -3,7 +3,7 @@ PYTHON ?= python3
 export UV_PYTHON_DOWNLOADS := never
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
-export PYTHONPATH := operator:tests:charts
+export PYTHONPATH := operator:tests:charts:.
 
 .PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-model test-rest test-fast lint crds chart bench bench-migrations chaos-migrations wheel krew clean
 
@@ -55,8 +55,8 @@ transcripts: setup
 	@$(BIN)/python -m lab.transcripts
 
 lint: setup
-	@$(BIN)/ruff check operator tests krew charts docs
-	@$(BIN)/ruff format --check --quiet operator tests krew charts docs
+	@$(BIN)/ruff check operator lab bench chaos tools tests charts docs
+	@$(BIN)/ruff format --check --quiet operator lab bench chaos tools tests charts docs
 	@$(BIN)/mypy
 	@$(BIN)/squawk --config tests/migrations/squawk.toml operator/session_rollout/migrations/bundles/*/*/*.up.sql
 
@@ -94,7 +94,7 @@ wheel: setup
 
 # In an environment of its own, so that the archive holds what the plugin needs and nothing of ours.
 krew:
-	@$(UV) run --quiet --frozen --isolated --no-editable --no-default-groups --group release --python $(PYTHON) python krew/build.py "$(RELEASES)"
+	@$(UV) run --quiet --frozen --isolated --no-editable --no-default-groups --group release --python $(PYTHON) python tools/krew/build.py "$(RELEASES)"
 
 clean:
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build

@@ -14,11 +14,11 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from session_rollout.adapters import telemetry
 from session_rollout.api.base import FEATURE_PATTERN, NAME_PATTERN
+from session_rollout.api.enums import Stage
 from session_rollout.api.quantities import BOUND_PATTERN, DURATION_PATTERN, PERCENT_PATTERN
-from session_rollout.api.reasons import Stage
 from session_rollout.api.rollout import TIME_PATTERN, RolloutSpec
-from session_rollout.cli.rehearsal import Scenario, Trouble, rehearse
 from session_rollout.settings import Settings
+from session_rollout.simulation.world import Scenario, Trouble, rehearse
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"

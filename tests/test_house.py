@@ -21,15 +21,17 @@ PACKAGE = "session_rollout"
 ROOMS = {
     "api": {"api"},
     "core": {"api", "core"},
+    "records": {"api", "core", "records"},
+    "simulation": {"adapters", "api", "core", "records", "simulation"},
     "errors": set(),
     "settings": {"api", "errors"},
     "ports": {"api", "core"},
-    "adapters": {"api", "core", "errors", "ports", "settings", "adapters"},
-    "controller": {"api", "core", "errors", "ports", "controller"},
-    "migrations": {"api", "migrations"},
-    "cli": {"adapters", "api", "cli", "core", "errors", "migrations"},
-    "handlers": {"api", "adapters", "controller", "ports"},
-    "main": {"api", "adapters", "controller", "errors", "handlers", "ports", "settings"},
+    "adapters": {"adapters", "api", "core", "errors", "ports", "records", "settings"},
+    "controller": {"api", "controller", "core", "errors", "ports"},
+    "migrations": {"api", "errors", "migrations"},
+    "cli": {"adapters", "api", "cli", "core", "errors", "migrations", "records", "simulation"},
+    "handlers": {"adapters", "api", "controller", "ports"},
+    "main": {"adapters", "api", "controller", "errors", "handlers", "ports", "settings"},
 }
 CLIENTS = {"kopf", "kubernetes", "psycopg", "prometheus_api_client", "requests", "aiohttp", "openfeature", "prometheus_client"}
 CLOCKS = {"time", "now", "utcnow", "today", "monotonic", "perf_counter"}

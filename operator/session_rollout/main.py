@@ -21,22 +21,22 @@ from session_rollout import handlers
 from session_rollout.adapters import telemetry, tracing
 from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.clock import WallClock
-from session_rollout.adapters.examiner import GateExaminer
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
+from session_rollout.adapters.gate_checks import GateExaminer
 from session_rollout.adapters.jobs import MIGRATION_LABEL, KubernetesJobs
 from session_rollout.adapters.lease import Lease
+from session_rollout.adapters.notifications import SinkCourier
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.records import ConfigMapRecorder
 from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore
-from session_rollout.adapters.sinks import SinkCourier
 from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import GROUP
-from session_rollout.api.reasons import Condition, MigrationState
+from session_rollout.api.enums import Condition, MigrationState
+from session_rollout.api.parsing import action_of
 from session_rollout.api.status import MigrationRecord
-from session_rollout.api.wire import action_of
-from session_rollout.controller.examination import Examinations
 from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
-from session_rollout.controller.loop import Controller, Ports, Seen
+from session_rollout.controller.on_demand import Examinations
+from session_rollout.controller.reconciler import Controller, Ports, Seen
 from session_rollout.errors import RolloutError, SpecError
 from session_rollout.ports import Key
 from session_rollout.settings import Settings, load

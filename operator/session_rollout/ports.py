@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
-from session_rollout.api.reasons import EventReason, Operation
+from session_rollout.api.enums import EventReason, Operation
 from session_rollout.api.rollout import Metric, SessionRollout, Workload
 from session_rollout.api.status import Notice, RolloutStatus
 from session_rollout.core.observed import (

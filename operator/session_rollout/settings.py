@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from session_rollout.api.parsing import sentence
 from session_rollout.api.quantities import Bound, Duration
-from session_rollout.api.wire import sentence
 from session_rollout.errors import SpecError, Unavailable
 
 

@@ -19,7 +19,7 @@ from lab.processes import free_port
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.promql import largest_range
-from session_rollout.api.reasons import Verdict
+from session_rollout.api.enums import Verdict
 from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Measurement
 from session_rollout.settings import Provider

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import pytest
 
-from session_rollout.adapters.sinks import Letter, send
-from session_rollout.api.reasons import EventReason
+from session_rollout.adapters.notifications import Letter, send
+from session_rollout.api.enums import EventReason
 from session_rollout.api.status import Notice
 from session_rollout.cli.app import app
 from session_rollout.errors import Unavailable

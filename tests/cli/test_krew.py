@@ -13,7 +13,7 @@ from lab.lab import ROOT
 
 @pytest.fixture(scope="module")
 def build() -> Any:
-    spec = importlib.util.spec_from_file_location("krew_build", ROOT / "krew" / "build.py")
+    spec = importlib.util.spec_from_file_location("krew_build", ROOT / "tools" / "krew" / "build.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

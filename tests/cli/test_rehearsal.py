@@ -22,7 +22,7 @@ from lab.lab import ROOT, Lab
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.app import app
 from session_rollout.cli.command import code_of
-from session_rollout.cli.rehearsal import Scenario, Trouble, rehearse
+from session_rollout.simulation.world import Scenario, Trouble, rehearse
 
 EXAMPLE = str(ROOT / "examples" / "session-persistence.yaml")
 # Told by the way, or a matter of time: the lab's answers come when they come.

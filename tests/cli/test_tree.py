@@ -6,10 +6,10 @@ from rich.console import Console
 
 from core.test_stories import at, ended
 from core.world import World, spec
-from session_rollout.api.reasons import MigrationState, Outcome
+from session_rollout.api.enums import MigrationState, Outcome
 from session_rollout.api.status import MigrationRecord
-from session_rollout.cli import tree
-from session_rollout.cli.tree import draw
+from session_rollout.cli.render import status
+from session_rollout.cli.render.status import draw
 
 
 def picture(world: World) -> str:
@@ -68,7 +68,7 @@ def test_moved_rows_are_told_in_one_line() -> None:
     record = MigrationRecord(
         name="legacy-sessions", state=MigrationState.RUNNING, done=11_088, total=41_396, rate=3_947, following=True
     )
-    line = tree._migration(record).plain
+    line = status._migration(record).plain
     assert line == "▶ migration legacy-sessions up, 11,088 of 41,396 rows, 3,947/s, follows"
     assert len(line) + len("├── ") <= 80
 

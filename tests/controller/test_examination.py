@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from session_rollout.api.action import ActionSpec, ActionStatus, Result, SessionRolloutAction
-from session_rollout.api.reasons import ActionType, Verdict
-from session_rollout.controller import examination
+from session_rollout.api.enums import ActionType, Verdict
+from session_rollout.controller import on_demand
 from session_rollout.errors import Conflict
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -38,10 +38,10 @@ class Examiner:
 
 
 def test_a_write_of_the_loop_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examination, "POLL_SECONDS", 0)
+    monkeypatch.setattr(on_demand, "POLL_SECONDS", 0)
     store, unused = Store(), None
     clock = SimpleNamespace(now=lambda: NOW)
-    examinations: Any = examination.Examinations(store, Examiner(), unused, clock)  # type: ignore[arg-type]
+    examinations: Any = on_demand.Examinations(store, Examiner(), unused, clock)  # type: ignore[arg-type]
     spec = ActionSpec(rollout="shop", action=ActionType.DIAGNOSE, topic="errors")
     action = SessionRolloutAction(namespace="default", name="shop-1", uid="uid-1", creation_time=NOW, spec=spec)
     asyncio.run(examinations._run(action))

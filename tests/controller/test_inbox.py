@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from session_rollout.api.action import ActionStatus
-from session_rollout.api.wire import action_of
+from session_rollout.api.parsing import action_of
 from session_rollout.controller.inbox import Inbox
 from session_rollout.ports import Key
 

@@ -12,10 +12,10 @@ import pytest
 
 from core.test_stories import at, ended
 from core.world import START, World, spec
-from session_rollout.api.reasons import ActionType, MigrationState, Outcome, Stage, Verdict
+from session_rollout.api.enums import ActionType, MigrationState, Outcome, Stage, Verdict
 from session_rollout.core.observed import Revisions
-from session_rollout.core.recall import Record, line_of, records_in
-from session_rollout.core.slots import BASE, pack
+from session_rollout.records.codec import BASE, pack
+from session_rollout.records.record import Record, line_of, records_in
 
 HEALTH = {"name": "health", "http": {"service": "web", "path": "/health"}}
 STORE = {"name": "store", "builtin": "FlagStore"}

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from core.world import PROGRAMME, World, spec
+from session_rollout.api.enums import DecisionAction, Outcome, Stage
 from session_rollout.api.progress import Progress
-from session_rollout.api.reasons import DecisionAction, Outcome, Stage
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core.observed import JobObservation, JobState
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.world import World
-from session_rollout.api.reasons import DecisionAction, Outcome, Stage, Verdict
+from session_rollout.api.enums import DecisionAction, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
 
 RUNS = int(os.environ.get("MODEL_RUNS", "10000"))

@@ -9,10 +9,10 @@ import pytest
 
 from session_rollout.adapters.flags import bucket, validate
 from session_rollout.api.checks import ComparedTo
+from session_rollout.api.enums import Verdict
 from session_rollout.api.quantities import bound, duration, show, spell
-from session_rollout.api.reasons import Verdict
 from session_rollout.api.rollout import RolloutSpec, Window
-from session_rollout.core.checks import Question, assess
+from session_rollout.core.evaluation import Question, assess
 from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, Compiled, compile_document, with_dependents
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.core.windows import next_opening, unknown_zones

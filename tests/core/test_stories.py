@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from core.world import PROGRAMME, START, World, spec
-from session_rollout.api.reasons import DecisionAction, Outcome, Stage, Verdict
+from session_rollout.api.enums import DecisionAction, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import AwaitedApproval
 

@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from session_rollout.api.action import ActionSpec, SessionRolloutAction
+from session_rollout.api.enums import Verdict
 from session_rollout.api.progress import Progress
-from session_rollout.api.reasons import Verdict
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.core.decide import decide
+from session_rollout.core.inputs import asked_gates, needed_metrics, needs_revisions
 from session_rollout.core.observed import (
     Answer,
     Decision,
@@ -34,7 +35,6 @@ from session_rollout.core.observed import (
     SuspendJob,
     UndoWorkload,
 )
-from session_rollout.core.plan import asked_gates, needed_metrics, needs_revisions
 
 START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)  # a Monday
 GOOD = {"errors": Decimal("0.001"), "load": Decimal("1.0")}

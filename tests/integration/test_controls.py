@@ -24,8 +24,8 @@ from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import IMAGE, Lab
 from lab.processes import free_port
-from session_rollout.cli import recent
-from session_rollout.core.recall import Record
+from session_rollout.records import reader
+from session_rollout.records.record import Record
 
 KEY = b"a signing key"
 ACTIONS = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
@@ -411,7 +411,7 @@ def records(lab: Lab, name: str) -> list[Record]:
     """Every record of a rollout, oldest first."""
     select = f"sessionrollout.dev/record-of={name}"
     slots = lab.kube.get("/api/v1/namespaces/default/configmaps", labelSelector=select)["items"]
-    return recent.records(slots)
+    return reader.records(slots)
 
 
 def test_every_decision_is_recorded_and_can_be_made_again(operator: Lab) -> None:

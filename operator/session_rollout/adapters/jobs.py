@@ -9,10 +9,10 @@ from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound, owne
 from session_rollout.adapters.flags import LABEL, MANAGED
 from session_rollout.adapters.telemetry import redact
 from session_rollout.api import GROUP
+from session_rollout.api.enums import Operation
 from session_rollout.api.migration import Database, Migration, SecretRef
 from session_rollout.api.progress import Progress, clipped
 from session_rollout.api.quantities import duration
-from session_rollout.api.reasons import Operation
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import JobObservation, JobState, StartCheck, StartJob
 from session_rollout.errors import Conflict, RolloutError, SpecError

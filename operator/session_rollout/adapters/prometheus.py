@@ -23,8 +23,8 @@ from urllib3.util.retry import Retry
 from session_rollout.adapters.promql import largest_range, parse, queries_of
 from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_ASKED
 from session_rollout.adapters.tracing import span
+from session_rollout.api.enums import Verdict
 from session_rollout.api.quantities import duration
-from session_rollout.api.reasons import Verdict
 from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.errors import Unavailable

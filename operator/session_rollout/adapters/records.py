@@ -16,9 +16,9 @@ from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, No
 from session_rollout.adapters.flags import MANAGED
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.recall import Record, line_of
-from session_rollout.core.slots import BASE, RECORD_LABEL, SEQUENCE, SLOTS, config_map_name, entry_name, pack, unpack
 from session_rollout.errors import Conflict, RolloutError
+from session_rollout.records.codec import BASE, RECORD_LABEL, SEQUENCE, SLOTS, config_map_name, entry_name, pack, unpack
+from session_rollout.records.record import Record, line_of
 
 log = logging.getLogger(__name__)
 SLOT_BYTES: Final = 48 * 1024

@@ -10,10 +10,10 @@ from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound
 from session_rollout.adapters.telemetry import STATUS_WRITES
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
-from session_rollout.api.reasons import EventReason
+from session_rollout.api.enums import EventReason
+from session_rollout.api.parsing import rollout_of, sentence
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
-from session_rollout.api.wire import rollout_of, sentence
 from session_rollout.errors import Conflict, RolloutError
 from session_rollout.ports import Clock, Key, Stored
 

@@ -7,8 +7,8 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from session_rollout.api.base import ATOMIC, SET, Feature, Generation, Message, Model, Name, Text, rules
+from session_rollout.api.enums import ActionType, Operation, Verdict
 from session_rollout.api.quantities import Duration
-from session_rollout.api.reasons import ActionType, Operation, Verdict
 from session_rollout.api.status import MetaCondition, Time
 
 

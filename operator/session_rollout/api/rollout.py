@@ -14,9 +14,9 @@ from pydantic.alias_generators import to_camel
 from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Model, Name, Text, rules
 from session_rollout.api.cel import AUDIENCES, PROGRAMME
 from session_rollout.api.checks import Check, Gate, Guard
+from session_rollout.api.enums import EventReason
 from session_rollout.api.migration import Database, Migration
 from session_rollout.api.quantities import Duration, Percent
-from session_rollout.api.reasons import EventReason
 from session_rollout.api.status import RolloutStatus
 
 

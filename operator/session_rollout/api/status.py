@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, PlainSerializer
 
 from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Index, Message, Model, Name, Rows, Text
-from session_rollout.api.reasons import (
+from session_rollout.api.enums import (
     DecisionAction,
     EventReason,
     MigrationState,

@@ -13,11 +13,11 @@ from typing import Any, Final
 import click
 
 from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
-from session_rollout.cli.act import Wish, confirm, current, done, place, send, unmet, wish
+from session_rollout.cli.actions import Wish, confirm, current, done, place, send, unmet, wish
 from session_rollout.cli.command import Group, emit, output, refusal, wrong
-from session_rollout.cli.look import ROLLOUT, pass_kubectl, rollout_of, terminal, the_only
+from session_rollout.cli.status import ROLLOUT, pass_kubectl, rollout_of, terminal, the_only
 from session_rollout.core.flags import KEY, PROBE, audiences, config_map_name, with_dependents
-from session_rollout.core.programme import Rung, audience_text, percent_text, rungs
+from session_rollout.core.steps import Increment, audience_text, increments, percent_text
 
 NOBODY: Final[Mapping[str, Any]] = {"groups": [], "overridesOn": [], "overridesOff": []}  # in no group, without overrides
 
@@ -266,9 +266,9 @@ def _reach(
     if here.get("phase") != phase.name or here.get("stage") != "Step":
         where = f"the rollout is in {here.get('phase') or 'no phase yet'}, {here.get('stage', 'not begun')}"
         raise refusal(f"{feature} belongs to phase {phase.name}, and {where}: its features move when their phase runs")
-    following = _following(rungs(phase), here)
+    following = _following(increments(phase), here)
     if following is None or not _has(percent_text(following.percent), following.groups, group, percent):
-        ladder = ", ".join(audience_text(percent_text(one.percent), one.groups) for one in rungs(phase))
+        ladder = ", ".join(audience_text(percent_text(one.percent), one.groups) for one in increments(phase))
         step = f"the next is {percent_text(following.percent)}%" if following else "this is the last"
         raise refusal(
             f"no step of {phase.name} leads to {what} from here: its steps are {ladder}, {step}; `promote` goes one on"
@@ -290,8 +290,8 @@ def _has(percent: str, groups: Sequence[str], group: str | None, wanted: Decimal
     return (group is not None and group in groups) or (wanted is not None and Decimal(percent) >= wanted)
 
 
-def _following(ladder: Sequence[Rung], here: Mapping[str, Any]) -> Rung | None:
-    """The first rung of the next step: where Promote leads."""
+def _following(ladder: Sequence[Increment], here: Mapping[str, Any]) -> Increment | None:
+    """The first increment of the next step: where Promote leads."""
     return next((one for one in ladder if one.step > here["step"]), None)
 
 

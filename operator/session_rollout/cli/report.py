@@ -11,13 +11,15 @@ import click
 
 from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
 from session_rollout.api.quantities import show
-from session_rollout.cli.act import Wish, send
+from session_rollout.cli.actions import Wish, send
+from session_rollout.cli.checks import EXAMINE_SECONDS, MARKS
 from session_rollout.cli.command import Command
-from session_rollout.cli.examine import EXAMINE_SECONDS, MARKS
-from session_rollout.cli.look import NAME, pass_kubectl, rollout_of, the_only
+from session_rollout.cli.common import start_reading_records
+from session_rollout.cli.status import NAME, pass_kubectl, rollout_of, the_only
+from session_rollout.records import reader
 
 if TYPE_CHECKING:
-    from session_rollout.core.recall import Record
+    from session_rollout.records.record import Record
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,10 @@ class Section:
 @pass_kubectl
 def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form: str) -> None:
     """Write the scorecard of a rollout: what was promised, what was measured, what was decided."""
-    from session_rollout.cli import recent
-
     name = the_only(kubectl, name)
-    asked, kept = kubectl.get(ROLLOUTS, name), recent.ask(kubectl, name)
+    asked, kept = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
     raw = asked.json()
-    records = recent.records(kept.items())
+    records = reader.records(kept.items())
     sections = [_summary(raw), _phases(raw), *_judged(raw, records), _migrations(raw)]
     sections += [_targets(kubectl, name, topic) for topic in topics]
     sections.append(_story(raw))

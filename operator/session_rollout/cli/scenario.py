@@ -9,7 +9,7 @@ from typing import Any, Final
 from session_rollout.api.quantities import BOUND_PATTERN, DURATION_PATTERN, bound, duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.command import wrong
-from session_rollout.cli.rehearsal import Scenario, Trouble
+from session_rollout.simulation.world import Scenario, Trouble
 
 _WHERE: Final = r"(?P<phase>[a-z0-9-]+)/(?P<step>\d+)(?::(?P<lasts>\w+))?"
 _FAIL: Final = re.compile(rf"(?P<metric>[a-z0-9-]+)(?:=(?P<value>[^@]+))?@{_WHERE}")
@@ -38,7 +38,7 @@ def scenario_of(spec: RolloutSpec, **told: Any) -> Scenario:
 
 
 def _moment(value: Any) -> datetime:
-    from session_rollout.cli.look import moment_of
+    from session_rollout.cli.status import moment_of
 
     if isinstance(value, datetime):
         return value if value.tzinfo else value.replace(tzinfo=UTC)
@@ -46,7 +46,7 @@ def _moment(value: Any) -> datetime:
 
 
 def _read(path: str) -> Mapping[str, Any]:
-    from session_rollout.cli.documents import read
+    from session_rollout.cli.yaml_source import read
 
     [document] = read(path)[:1]
     if unknown := sorted(set(document.data) - _KEYS):

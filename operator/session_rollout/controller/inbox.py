@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from session_rollout.api.action import SessionRolloutAction, answer
 from session_rollout.api.quantities import duration
-from session_rollout.controller.examination import Examinations
-from session_rollout.controller.loop import Controller
+from session_rollout.controller.on_demand import Examinations
+from session_rollout.controller.reconciler import Controller
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Clock, Key, RolloutStore
 

@@ -5,28 +5,28 @@ Where going on is impossible `conflict` says why, and nothing moves until the sp
 
 from decimal import Decimal
 
-from session_rollout.api.reasons import EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.rollout import Phase, RolloutSpec
 from session_rollout.api.status import PhaseRecord, RolloutStatus
-from session_rollout.core.draft import Draft
-from session_rollout.core.judge import void_verdicts
-from session_rollout.core.programme import percent_text, phase_named, rung_at
+from session_rollout.core.context import DecisionContext
+from session_rollout.core.criteria import void_verdicts
+from session_rollout.core.steps import increment_at, percent_text, phase_named
 
 
-def adopt(draft: Draft) -> None:
+def adopt(context: DecisionContext) -> None:
     """Take over the spec's generation, unless a rollback must end first."""
-    generation, status = draft.observed.rollout.generation, draft.status
+    generation, status = context.observed.rollout.generation, context.status
     if generation == status.observed_generation or status.current.stage is Stage.ROLLING_BACK:
         return
     first = status.observed_generation == 0
-    draft.change(observed_generation=generation, phases=_merged(draft.spec, status))
+    context.change(observed_generation=generation, phases=_merged(context.spec, status))
     if first:
-        draft.enter(Stage.PREFLIGHT, judged_from=draft.now)
-        draft.tell(EventReason.STARTED, f"phases: {len(draft.spec.phases)}, features: {len(draft.spec.features)}")
+        context.enter(Stage.PREFLIGHT, judged_from=context.now)
+        context.tell(EventReason.STARTED, f"phases: {len(context.spec.phases)}, features: {len(context.spec.features)}")
         return
-    draft.tell(EventReason.SUPERSEDED, f"generation {generation} takes over from {status.observed_generation}")
-    void_verdicts(draft, keep_baselines=True)
-    _resume(draft)
+    context.tell(EventReason.SUPERSEDED, f"generation {generation} takes over from {status.observed_generation}")
+    void_verdicts(context, keep_baselines=True)
+    _resume(context)
 
 
 def _merged(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseRecord, ...]:
@@ -36,39 +36,39 @@ def _merged(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseRecord, ...]
     return (*wanted, *(record for record in status.phases if record.features and record.name not in names))
 
 
-def _resume(draft: Draft) -> None:
-    status = draft.status
+def _resume(context: DecisionContext) -> None:
+    status = context.status
     if status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
-        restart(draft)
-    elif _something_left(draft) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}:
-        draft.change(outcome=None)
-        draft.enter(Stage.PREFLIGHT, judged_from=draft.now)
+        restart(context)
+    elif _something_left(context) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}:
+        context.change(outcome=None)
+        context.enter(Stage.PREFLIGHT, judged_from=context.now)
     elif status.current.stage is Stage.STEP:
-        draft.move(published_time=None, hold_until=None, clock_stopped_time=None, approved_by=None)
+        context.move(published_time=None, hold_until=None, clock_stopped_time=None, approved_by=None)
     elif status.current.stage is not Stage.ENDED:
-        draft.enter(status.current.stage)
+        context.enter(status.current.stage)
 
 
-def _something_left(draft: Draft) -> bool:
-    return any(record.state is not PhaseState.COMPLETED for record in draft.status.phases)
+def _something_left(context: DecisionContext) -> bool:
+    return any(record.state is not PhaseState.COMPLETED for record in context.status.phases)
 
 
-def restart(draft: Draft) -> None:
+def restart(context: DecisionContext) -> None:
     """Begin again with the phase that was rolled back; its features stay as the rollback left them until then."""
-    draft.change(
+    context.change(
         outcome=None,
         paused_by=None,
         phases=tuple(
             record.model_copy(update={"state": PhaseState.PENDING, "start_time": None, "end_time": None})
             if record.state is PhaseState.ROLLED_BACK
             else record
-            for record in draft.status.phases
+            for record in context.status.phases
         ),
     )
-    for record in draft.status.migrations:
-        draft.put_migration(record.model_copy(update={"backup_time": None}))  # data went on: another snapshot is needed
-    void_verdicts(draft, keep_baselines=False)
-    draft.enter(Stage.PREFLIGHT, judged_from=draft.now, phase=None, phase_index=0, percent="0", groups=())
+    for record in context.status.migrations:
+        context.put_migration(record.model_copy(update={"backup_time": None}))  # data went on: another snapshot is needed
+    void_verdicts(context, keep_baselines=False)
+    context.enter(Stage.PREFLIGHT, judged_from=context.now, phase=None, phase_index=0, percent="0", groups=())
 
 
 def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
@@ -112,14 +112,14 @@ def _step_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
 
 
 def _audience_conflict(phase: Phase, record: PhaseRecord, status: RolloutStatus) -> str | None:
-    rung = rung_at(phase, status.current)
-    if rung is None:
+    increment = increment_at(phase, status.current)
+    if increment is None:
         return f"phase {phase.name} is at step {status.current.step}, and `steps` must keep as many"
-    if rung.percent < Decimal(record.percent):
+    if increment.percent < Decimal(record.percent):
         return (
-            f"step {rung.step} of phase {phase.name} is now {percent_text(rung.percent)} %, and it must not be below the"
+            f"step {increment.step} of phase {phase.name} is now {percent_text(increment.percent)} %, and it must not be below the"
             f" {record.percent} % that are published"
         )
-    if lost := sorted(set(record.groups) - set(rung.groups)):
-        return f"step {rung.step} of phase {phase.name} must keep the group {lost[0]}: it is published"
+    if lost := sorted(set(record.groups) - set(increment.groups)):
+        return f"step {increment.step} of phase {phase.name} must keep the group {lost[0]}: it is published"
     return None

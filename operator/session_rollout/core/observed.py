@@ -7,8 +7,8 @@ from decimal import Decimal
 from enum import StrEnum
 
 from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.enums import EventReason, Operation, Verdict
 from session_rollout.api.progress import Progress
-from session_rollout.api.reasons import EventReason, Operation, Verdict
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
 

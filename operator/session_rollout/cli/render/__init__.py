@@ -1,0 +1,1 @@
+"""Trees and timelines: how the plugin draws what it has read."""

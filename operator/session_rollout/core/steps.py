@@ -1,0 +1,88 @@
+"""Where in the programme one is: phases as increments, a ramp being several of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from session_rollout.api.quantities import duration
+from session_rollout.api.rollout import Phase, RolloutSpec, Step, StepApproval
+from session_rollout.api.status import Current
+
+
+@dataclass(frozen=True)
+class Increment:
+    """One audience that is published and held: a step, or one increment of a ramp."""
+
+    step: int  # counted from 1
+    increment: int  # of a ramp, counted from 1; 0 otherwise
+    percent: Decimal
+    groups: tuple[str, ...]
+    hold: timedelta
+    last_of_step: bool
+    approval: bool
+
+
+def percent_text(percent: Decimal) -> str:
+    """`30`, `0.5`: how a percentage is written in status and YAML."""
+    return f"{percent.quantize(Decimal('0.1')).normalize():f}"
+
+
+def audience_text(percent: str, groups: Iterable[str]) -> str:
+    """`20%+beta`: who has a feature, as people read it."""
+    return f"{percent}%" + "".join(f"+{group}" for group in groups)
+
+
+def increments(phase: Phase) -> tuple[Increment, ...]:
+    """The audiences of a phase in order."""
+    climbed: list[Increment] = []
+    percent = Decimal(0)
+    for number, step in enumerate(phase.steps, start=1):
+        climbed += _of_step(number, step, percent)
+        percent = climbed[-1].percent
+    return tuple(climbed)
+
+
+def _of_step(number: int, step: Step, before: Decimal) -> list[Increment]:
+    approval = step.approval is StepApproval.REQUIRED
+    if step.ramp is None:
+        percent, hold = Decimal(step.percent or "0"), duration(step.hold or "0s")
+        return [Increment(number, 0, percent, step.groups, hold, last_of_step=True, approval=approval)]
+    count, top = step.ramp.increments, Decimal(step.ramp.to)
+    hold = duration(step.ramp.over) / count
+    return [
+        Increment(
+            step=number,
+            increment=index,
+            percent=(before + (top - before) * index / count).quantize(Decimal("0.1")) if index < count else top,
+            groups=step.groups,
+            hold=hold,
+            last_of_step=index == count,
+            approval=approval,
+        )
+        for index in range(1, count + 1)
+    ]
+
+
+def increment_at(phase: Phase, current: Current) -> Increment | None:
+    """The increment the rollout stands on; None when the phase has no such step (any more)."""
+    return next(
+        (
+            increment
+            for increment in increments(phase)
+            if (increment.step, increment.increment) == (current.step, current.increment)
+        ),
+        None,
+    )
+
+
+def increment_after(phase: Phase, increment: Increment, *, skip_step: bool = False) -> Increment | None:
+    """The next increment of the phase, or of the next step; None after the last."""
+    later = increments(phase)
+    later = later[later.index(increment) + 1 :]
+    return next((candidate for candidate in later if not skip_step or candidate.step > increment.step), None)
+
+
+def phase_named(spec: RolloutSpec, name: str | None) -> Phase | None:
+    """The phase of that name."""
+    return next((phase for phase in spec.phases if phase.name == name), None)

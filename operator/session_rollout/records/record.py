@@ -1,0 +1,95 @@
+"""Records of decisions: what `decide` was given and what came of it, as lines that can be decided again.
+
+A record is complete in itself: the object with its status before, every answer, Job and wish that was seen, and the time.
+Written by `adapters.records`, read by whoever asks why. Asking again takes the same core, and no cluster.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.enums import DecisionAction
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.core.decide import decide
+from session_rollout.core.observed import Decision, Examined, JobObservation, Measurement, Observed, Revisions
+from session_rollout.records.codec import lines_in
+
+
+class Record(BaseModel):
+    """One decision that changed the status."""
+
+    model_config = ConfigDict(frozen=True)
+
+    time: datetime
+    observed: dict[str, Any]  # an Observed, as JSON
+    action: DecisionAction
+    why: str
+    because: tuple[str, ...]
+
+    @classmethod
+    def of(cls, observed: Observed, now: datetime, decision: Decision) -> "Record":
+        """The record of a decision."""
+        said = decision.status.decision
+        return cls(time=now, observed=_to_json(observed), action=said.action, why=said.why, because=said.because)
+
+    def decide_again(self) -> Decision:
+        """The decision of this core on the same facts at the same time."""
+        return decide(_observed(self.observed), self.time)
+
+    @property
+    def rollout(self) -> SessionRollout:
+        """The object as it was before the decision."""
+        return SessionRollout.model_validate(self.observed["rollout"])
+
+    @property
+    def measurements(self) -> Mapping[str, Measurement]:
+        """The answers that were seen."""
+        found: Mapping[str, Measurement] = _PARTS["measurements"].validate_python(self.observed.get("measurements", {}))
+        return found
+
+    def agrees(self) -> bool:
+        """Whether deciding again gives the same action for the same reasons."""
+        said = self.decide_again().status.decision
+        return (said.action, said.why, said.because) == (self.action, self.why, self.because)
+
+
+_PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
+    "measurements": TypeAdapter(dict[str, Measurement]),
+    "ranges": TypeAdapter(dict[str, timedelta]),
+    "published_sha256": TypeAdapter(str | None),
+    "jobs": TypeAdapter(dict[str, JobObservation]),
+    "requests": TypeAdapter(tuple[SessionRolloutAction, ...]),
+    "gates": TypeAdapter(dict[str, Examined]),
+    "revisions": TypeAdapter(Revisions | None),
+    "delivered": TypeAdapter(frozenset[str]),
+    "undeliverable": TypeAdapter(dict[str, str]),
+    "workload": TypeAdapter(str),
+    "problems": TypeAdapter(tuple[str, ...]),
+    "last_look": TypeAdapter(datetime | None),
+}
+
+
+def _to_json(observed: Observed) -> dict[str, Any]:
+    parts = {name: adapter.dump_python(getattr(observed, name), mode="json") for name, adapter in _PARTS.items()}
+    return {
+        "rollout": observed.rollout.to_wire(),
+        **{name: part for name, part in parts.items() if part not in ({}, [], None, "")},
+    }
+
+
+def _observed(data: Mapping[str, Any]) -> Observed:
+    parts = {name: adapter.validate_python(data[name]) for name, adapter in _PARTS.items() if name in data}
+    return Observed(rollout=SessionRollout.model_validate(data["rollout"]), **parts)
+
+
+def line_of(record: Record) -> bytes:
+    """A record as one line."""
+    return record.model_dump_json().encode()
+
+
+def records_in(entries: Mapping[str, bytes]) -> tuple[Record, ...]:
+    """The records of one ConfigMap, oldest first. Raises ValueError when they cannot be read."""
+    return tuple(Record.model_validate_json(line) for line in lines_in(entries))

@@ -1,0 +1,1 @@
+"""One simulated world on a virtual clock: for `rehearse`, for tests and for the documentation."""
