@@ -65,7 +65,7 @@ def holding(lab: Lab, name: str) -> bool:
 
 def breach_to_off(lab: Lab, programme: Programme, trials: int) -> list[float]:
     """Seconds from Prometheus' first answer above 1 % to nobody having the feature, as the application evaluates it."""
-    lab.apply(rollout(NAME, guards=[{"metric": "errors", "below": "1%"}]))
+    lab.apply(rollout(NAME, guards=[{"name": "errors", "metric": "errors", "below": "1%"}]))
     took = []
     for trial in range(trials):
         lab.until(lambda: holding(lab, NAME), 60, "a hold")

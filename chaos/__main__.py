@@ -53,7 +53,7 @@ def rollout(name: str) -> Object:
     spec = {
         "flagSet": name,
         "checkInterval": "1s",
-        "database": {"secretRef": {"name": "database"}},
+        "database": {"secretKeyRef": {"name": "database"}},
         "features": [{"name": "offlineMode"}],
         "phases": [phase],
         "migrations": [{"name": "tables", "bundle": SCHEMA}, {"name": "sessions", "bundle": BUNDLE, "change": "Migrate"}],

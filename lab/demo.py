@@ -90,7 +90,7 @@ class Demo:
     def _tell(self, seen: Status) -> None:
         """One line for every new entry of the history."""
         for entry in seen.status.get("history", []):
-            key = (entry["time"], entry["event"], entry.get("because", ""))
+            key = (entry["time"], entry["event"], entry.get("message", ""))
             if key not in self.told:
                 self.told.add(key)
                 where = f"{entry.get('phase') or '':22} {entry.get('step') or '':>2} {entry.get('percent') or '':>4}%"
@@ -110,7 +110,7 @@ class Demo:
             table.add_column(column)
         audience = f"{current.get('percent')}% {' '.join(current.get('groups', []))}"
         table.add_row(f"[b]{current.get('phase')}", f"step {current.get('step')}", audience, str(decision.get("action")), "")
-        table.add_row(f"[i]{decision.get('why')}", "", "", "", "")
+        table.add_row(f"[i]{decision.get('message')}", "", "", "", "")
         for migration in status.get("migrations", []):
             moved = f"{migration.get('done', 0):,} of {migration['total']:,}" if migration.get("total") else ""
             table.add_row(f"migration {migration['name']}", migration["state"], moved, migration.get("message", ""), "")
@@ -125,7 +125,7 @@ class Demo:
         """The person who says yes to the full rollout of phase 4."""
         while not self.ended():
             decision, status = self.recorder.last.get("decision", {}), self.recorder.last
-            if "waits for an approval" in decision.get("why", ""):
+            if "waits for an approval" in decision.get("message", ""):
                 current = status["current"]
                 time.sleep(READING_SECONDS)
                 self.lab.act(
@@ -266,7 +266,7 @@ class Demo:
 
     def _look(self, when: str) -> Object:
         status = self.lab.rollout(NAME, NAMESPACE)["status"]
-        self.console.print(f"{self._elapsed():6.1f}s while {when}: {status['decision']['why']}", soft_wrap=True)
+        self.console.print(f"{self._elapsed():6.1f}s while {when}: {status['decision']['message']}", soft_wrap=True)
         return dict(status)
 
     def _emergency(self, feature: str) -> float:
@@ -277,7 +277,7 @@ class Demo:
         took = time.time() - begun
         time.sleep(3)
         self.proof.check(self.programme.share(feature, 50) == 0, f"{feature} stays off until Restore")
-        self.lab.act("Restore", NAME, NAMESPACE, features=[feature], reason="drill is over")
+        self.lab.act("EmergencyEnable", NAME, NAMESPACE, features=[feature], reason="drill is over")
         self.wait(lambda: self.programme.share(feature, 50) == 1, 30, f"{feature} on again")
         return took
 
@@ -430,7 +430,7 @@ class Demo:
         took = off - breach
         limit = CHECK_INTERVAL + 2
         proof.check(took <= limit, f"breach in Prometheus to features off in the cluster: {took:.2f} s (limit {limit:.0f} s)")
-        because = status["decision"]["because"][0]
+        because = status["decision"]["details"][0]
         self._prove_decisions()
         named = "session-error-rate" in because and "1%" in because
         proof.check(named, f"because: {because}")

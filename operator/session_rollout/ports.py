@@ -1,4 +1,4 @@
-"""The outside as the controller sees it. Adapters implement these; nothing else imports a client library.
+"""The outside as the controller sees it. Adapters implement these protocols; nothing else imports a client library.
 
 Every method may raise `errors.Unavailable`; those that write may raise `errors.Conflict`.
 """
@@ -12,10 +12,10 @@ from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import EventReason, Operation
 from session_rollout.api.rollout import Metric, SessionRollout, Workload
-from session_rollout.api.status import Notice, RolloutStatus
+from session_rollout.api.status import PendingNotification, RolloutStatus
 from session_rollout.core.observed import (
+    CheckResult,
     Decision,
-    Examined,
     JobObservation,
     Measurement,
     Observed,
@@ -27,7 +27,7 @@ from session_rollout.core.observed import (
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """Which rollout."""
+    """Namespace and name of a rollout."""
 
     namespace: str
     name: str
@@ -39,18 +39,18 @@ class Stored:
 
     key: Key
     raw: Mapping[str, Any]
-    rollout: SessionRollout | None  # None: the object cannot be read, `problem` says why
+    rollout: SessionRollout | None  # None when the object cannot be parsed; `problem` says why
     problem: str = ""
 
     @property
     def deleting(self) -> bool:
-        """Whether somebody asked for its deletion."""
+        """Whether its deletion was requested."""
         return "deletionTimestamp" in self.raw["metadata"]
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What flag document is in the cluster, and at which version of its object that was seen."""
+    """The flag document that is in the cluster, and the version of its object at which it was read."""
 
     sha256: str | None = None
     version: int = -1
@@ -60,10 +60,10 @@ class RolloutStore(Protocol):
     """SessionRollouts and the actions on them."""
 
     async def read(self, key: Key) -> Stored | None:
-        """The object as it is now; None when it is gone."""
+        """The object as it is now; None when it does not exist."""
 
     async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
-        """Write the status if nobody wrote since `stored` was read; Conflict otherwise."""
+        """Write the status if nobody wrote since `stored` was read; raises Conflict otherwise."""
 
     async def keys(self) -> tuple[Key, ...]:
         """Every rollout."""
@@ -75,57 +75,57 @@ class RolloutStore(Protocol):
         """Write the answer to an action."""
 
     async def delete_action(self, namespace: str, name: str) -> None:
-        """Delete an action whose `ttl` is over."""
+        """Delete an action whose `ttl` has expired."""
 
 
 class Workloads(Protocol):
     """The application's Deployment."""
 
-    async def problem(self, namespace: str, workload: Workload) -> str:
-        """Why it is not available; empty when it is."""
+    async def unavailable_reason(self, namespace: str, workload: Workload) -> str | None:
+        """Why it is not available; None when it is."""
 
     async def revisions(self, namespace: str, workload: Workload) -> Revisions | None:
         """Its revisions; None when it does not exist."""
 
     async def undo(self, namespace: str, workload: Workload, *, revision: int, earlier: int) -> None:
-        """Bring an earlier revision's template back, if it still has this revision. SpecError when the right is missing."""
+        """Restore an earlier revision's template, if it still has this revision. Raises SpecError without the right to."""
 
     async def restart(self, namespace: str, workload: Workload, at: datetime) -> None:
-        """Let its Pods be replaced. SpecError when the right is missing."""
+        """Replace its Pods. Raises SpecError without the right to."""
 
 
-class Examiner(Protocol):
-    """Checks that are no metric. Never waits: what is not known yet is absent, and `wake` is called when it is."""
+class GateChecker(Protocol):
+    """Checks that are not metrics."""
 
-    def look(
+    def results(
         self, rollout: SessionRollout, gates: tuple[Gate, ...], max_age: timedelta, wake: Callable[[], None]
-    ) -> dict[str, Examined]:
-        """Latest results by name of the gate; looks again where they are older than `max_age`."""
+    ) -> dict[str, CheckResult]:
+        """Latest results by name of the gate. Never waits: refreshes those older than `max_age`, then calls `wake`."""
 
-    async def examine(self, rollout: SessionRollout, gate: Gate) -> Examined:
-        """The result of one check now; never raises what can be foreseen."""
+    async def check(self, rollout: SessionRollout, gate: Gate) -> CheckResult:
+        """The result of one check now. Foreseeable failures are results, not exceptions."""
 
     async def diagnose(self, topic: str) -> tuple[Result, ...] | None:
-        """What the configuration asks about a topic; None when it has none of that name."""
+        """Results of the configured diagnostics of a topic; None when the topic does not exist."""
 
     def topics(self) -> tuple[str, ...]:
-        """Topics of the configuration."""
+        """Topics of the configured diagnostics."""
 
 
-class Courier(Protocol):
-    """Carries notices to sinks, in its own time."""
+class Notifier(Protocol):
+    """Delivers notifications to sinks, in its own time."""
 
-    def carry(self, rollout: SessionRollout, notices: tuple[Notice, ...], wake: Callable[[], None]) -> None:
-        """Deliver these; what is on its way already is not taken twice."""
+    def enqueue(self, rollout: SessionRollout, notifications: tuple[PendingNotification, ...], wake: Callable[[], None]) -> None:
+        """Deliver these; those that are queued already are not queued twice."""
 
     def delivered(self, uid: str) -> frozenset[str]:
-        """Ids of a rollout's notices that a sink has taken; forgotten once they are carried no more."""
+        """Ids of a rollout's notifications that a sink has accepted; forgotten once they are no longer enqueued."""
 
-    def troubles(self) -> Mapping[str, str]:
-        """By sink: why it takes nothing now."""
+    def errors(self) -> Mapping[str, str]:
+        """By sink: why it accepts nothing now."""
 
     def forget(self, uid: str) -> None:
-        """The rollout is gone."""
+        """Drop what belongs to a rollout that was deleted."""
 
 
 class Recorder(Protocol):
@@ -135,24 +135,24 @@ class Recorder(Protocol):
         """Keep one decision; never fails the caller."""
 
     def forget(self, uid: str) -> None:
-        """The rollout is gone."""
+        """Drop what belongs to a rollout that was deleted."""
 
 
 class FlagPublisher(Protocol):
     """Flag documents in the cluster."""
 
     async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
-        """Bring the document in and read it back; what is there now."""
+        """Write the document and read it back; what is there now."""
 
     async def fingerprint(self, namespace: str, config_map: str) -> Fingerprint:
         """The document that is there."""
 
     async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> None:
-        """Let the document outlive its rollout, with another text if one is given; one of another rollout is left alone."""
+        """Let the document outlive its rollout, with another text if given. One of another rollout is not changed."""
 
 
 class JobRunner(Protocol):
-    """Migration Jobs."""
+    """Jobs of migrations and checks."""
 
     async def start(self, rollout: SessionRollout, job: StartJob) -> None:
         """Create the Job, or find that it exists."""
@@ -161,34 +161,34 @@ class JobRunner(Protocol):
         """State of a Job."""
 
     async def suspend(self, rollout: SessionRollout, name: str, *, suspend: bool) -> None:
-        """Let a Job rest, or go on."""
+        """Suspend or resume a Job."""
 
     async def start_check(self, rollout: SessionRollout, check: StartCheck) -> None:
         """Create the Job of a check, or find that it exists."""
 
-    async def words(self, rollout: SessionRollout, name: str) -> str:
-        """What the Pod of a Job left as its last words, as it is."""
+    async def termination_message(self, rollout: SessionRollout, name: str) -> str:
+        """The termination message of a Job's Pod, unparsed."""
 
     async def inspect(self, rollout: SessionRollout, name: str, migration: str, operation: Operation) -> None:
-        """Create a Job that looks at a migration and changes nothing, or find that it exists."""
+        """Create a Job that reads a migration and changes nothing, or find that it exists."""
 
     async def running(self, namespace: str, rollout: str) -> tuple[str, ...]:
         """Names of the Jobs of a rollout that have Pods."""
 
 
 class MetricSource(Protocol):
-    """Answers of metrics. Never waits: what is not known yet is absent, and `wake` is called when it is."""
+    """Results of metric queries."""
 
-    def look(
+    def measurements(
         self, provider: str, metrics: tuple[Metric, ...], max_age: timedelta, wake: Callable[[], None]
     ) -> dict[str, Measurement]:
-        """Latest answers by metric name; asks again for those older than `max_age`."""
+        """Latest results by metric name. Never waits: refreshes those older than `max_age`, then calls `wake`."""
 
     def problems(self, provider: str, metrics: tuple[Metric, ...]) -> tuple[str, ...]:
-        """Why these can never be asked: unknown provider, PromQL that does not parse."""
+        """Why these can never be queried: unknown provider, PromQL that does not parse."""
 
-    async def ask(self, provider: str, query: str) -> Measurement:
-        """The answer of one query now, cached by nobody."""
+    async def query(self, provider: str, query: str) -> Measurement:
+        """The result of one query now, without the cache."""
 
     async def alert_rules(self, provider: str) -> frozenset[str]:
         """Names of the alert rules that a provider has loaded."""
@@ -201,7 +201,7 @@ class EventSink(Protocol):
     """Kubernetes Events."""
 
     async def emit(self, rollout: SessionRollout, reason: EventReason, message: str) -> None:
-        """Tell people; never fails the caller."""
+        """Send an Event; never fails the caller."""
 
 
 class Clock(Protocol):

@@ -8,7 +8,7 @@ import pytest
 
 from session_rollout.adapters.notifications import Letter, send
 from session_rollout.api.enums import EventReason
-from session_rollout.api.status import Notice
+from session_rollout.api.status import PendingNotification
 from session_rollout.cli.app import app
 from session_rollout.errors import Unavailable
 from session_rollout.settings import Sink
@@ -19,7 +19,7 @@ NOW = datetime(2026, 1, 5, tzinfo=UTC)
 @pytest.mark.parametrize("event", EventReason)
 def test_command_of_a_notice_is_one_of_the_plugin(event: EventReason) -> None:
     """Its arguments are taken as they stand."""
-    notice = Notice(id="1", sink="chat", event=event, time=NOW)
+    notice = PendingNotification(id="1", sink="chat", event=event, time=NOW)
     program, plugin, *argv = Letter("uid-1", "default", "shop", notice).command.split()
     assert (program, plugin) == ("kubectl", "sessionrollout")
     command: click.Command | None = app
@@ -55,7 +55,7 @@ def test_key_of_a_webhook_that_is_not_base64(tmp_path: Path) -> None:
 
 
 def refused(sink: Sink, words: str) -> None:
-    letter = Letter("uid-1", "default", "shop", Notice(id="1", sink="chat", event=EventReason.STARTED, time=NOW))
+    letter = Letter("uid-1", "default", "shop", PendingNotification(id="1", sink="chat", event=EventReason.STARTED, time=NOW))
     with pytest.raises(Unavailable) as error:
         send(sink, letter, 1, NOW)
     assert str(error.value) == words

@@ -16,7 +16,7 @@ GOOD: Object = yaml.safe_load("""
 flagSet: shop
 checkInterval: 30s
 workload: {kind: Deployment, name: web}
-database: {secretRef: {name: db, key: url}}
+database: {secretKeyRef: {name: db, key: url}}
 features:
 - {name: alpha, initial: "On"}
 - {name: beta}
@@ -33,7 +33,7 @@ phases:
   features: [alpha]
   migrations: {before: [tables], after: [rows]}
   steps: [{percent: 100, hold: 1d}]
-  criteria: [{metric: errors, below: 1%}]
+  criteria: [{name: errors, metric: errors, below: 1%}]
 - name: two
   features: [beta, gamma]
   steps:
@@ -41,13 +41,13 @@ phases:
   - {ramp: {to: 50, over: 7d, increments: 4}, groups: [staff]}
   - {percent: 100, groups: [staff, friends], hold: 1d, approval: Required}
   criteria:
-  - {metric: errors, below: 1%}
-  - {name: no-worse, metric: errors, comparedTo: Baseline, increaseBelow: 5%}
-  - {metric: recovery, comparedTo: Control, decreaseBelow: 1%}
+  - {name: errors, metric: errors, below: 1%}
+  - {name: no-worse, metric: errors, comparedTo: Baseline, maxIncrease: 5%}
+  - {name: recovery, metric: recovery, comparedTo: Control, maxDecrease: 1%}
   deadline: 1d
   verification: [{name: still-calm, metric: errors, below: 1%}]
 guards:
-- {metric: errors, below: 5%, for: 2m, onBreach: Rollback}
+- {name: errors, metric: errors, below: 5%, for: 2m, onBreach: Rollback}
 migrations:
 - {name: tables, bundle: shop/schema}
 - {name: rows, configMapRef: {name: sql}}
@@ -126,8 +126,8 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("workload kind", put("workload.kind", "StatefulSet"), ("spec.workload.kind", '"Deployment"')),
     ("workload without name", drop("workload.name"), ("spec.workload.name", "Required")),
     ("workload in another namespace name", put("workload.name", "other/web"), ("spec.workload.name", "a-z0-9")),
-    ("secretRef missing", drop("database.secretRef"), ("spec.database.secretRef", "Required")),
-    ("secret key with slash", put("database.secretRef.key", "a/b"), ("spec.database.secretRef.key", "a-zA-Z0-9")),
+    ("secretKeyRef missing", drop("database.secretKeyRef"), ("spec.database.secretKeyRef", "Required")),
+    ("secret key with slash", put("database.secretKeyRef.key", "a/b"), ("spec.database.secretKeyRef.key", "a-zA-Z0-9")),
     ("profile path", put("database.profile", "../x"), ("spec.database.profile", "a-z0-9")),
     ("migrations without database", drop("database"), ("migrations", "`database`")),
     # features
@@ -287,7 +287,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     # criteria
     (
         "criterion without bound",
-        put("phases.0.criteria.0", {"metric": "errors"}),
+        put("phases.0.criteria.0", {"name": "errors", "metric": "errors"}),
         ("spec.phases[0].criteria[0]", "exactly one of `above`, `below`"),
     ),
     (
@@ -325,12 +325,12 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("guard unknown metric", put("guards.0.metric", "latency"), ("guards[].metric", "one of `metrics`")),
     (
         "guard compared to off",
-        put("guards.0", {"metric": "recovery", "comparedTo": "Control", "decreaseBelow": "1%"}),
+        put("guards.0", {"name": "recovery", "metric": "recovery", "comparedTo": "Control", "maxDecrease": "1%"}),
         ("spec.guards[0]", "must be `Baseline`"),
     ),
     ("guard action unknown", put("guards.0.onBreach", "Abort"), ("spec.guards[0].onBreach", '"Rollback", "Pause", "Warn"')),
     ("guard for without unit", put("guards.0.for", "2"), ("spec.guards[0].for", "ms|s|m|h|d|w")),
-    ("guards of one name", lambda s: s["guards"].append({"metric": "errors", "below": "9%"}), ("guards", "`name` of its own")),
+    ("guards of one name", lambda s: s["guards"].append({"name": "errors", "metric": "errors", "below": "9%"}), ("guards", "`name` of its own")),
     # migrations
     (
         "migration without source",
@@ -363,11 +363,11 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
         ],
         ("first expand, then migrate, then contract",),
     ),
-    ("restore without a backup", put("rollback.restoreSessions", True), ("`rollback.restoreSessions`", "`backup: true`")),
+    ("restore without a backup", put("rollback.restoreData", True), ("`rollback.restoreData`", "`backup: true`")),
     (
         "data Secret without a name",
-        put("database.dataSecretRef", {"key": "url"}),
-        ("spec.database.dataSecretRef.name", "Required"),
+        put("database.dataSecretKeyRef", {"key": "url"}),
+        ("spec.database.dataSecretKeyRef.name", "Required"),
     ),
     ("migration in two places", put("phases.1.migrations", {"after": ["tables"]}), ("one place only", "phases[].migrations")),
     # rollback and windows
@@ -426,10 +426,10 @@ FINE: list[tuple[str, Mistake]] = [
     ("bound in milliseconds", put("phases.0.criteria.0.below", "500ms")),
     ("bound in seconds", put("phases.0.criteria.0.below", "5s")),
     ("large bound", put("phases.0.criteria.0.below", "10737418240")),
-    ("negative bound", put("phases.1.criteria.1.increaseBelow", "-1%")),
+    ("negative bound", put("phases.1.criteria.1.maxIncrease", "-1%")),
     ("no criteria", drop("phases.0.criteria")),
     ("guard that pauses", put("guards.0.onBreach", "Pause")),
-    ("guard against the baseline", put("guards.0", {"metric": "errors", "comparedTo": "Baseline", "increaseBelow": "20%"})),
+    ("guard against the baseline", put("guards.0", {"name": "errors", "metric": "errors", "comparedTo": "Baseline", "maxIncrease": "20%"})),
     ("two guards with names", lambda s: s["guards"].append({"name": "second", "metric": "errors", "below": "9%"})),
     ("dependency in an earlier phase", put("features.2.dependsOn", ["alpha"])),
     ("feature without a phase", lambda s: s["features"].append({"name": "delta"})),
@@ -454,9 +454,9 @@ FINE: list[tuple[str, Mistake]] = [
             s["phases"][1].update(migrations={"after": ["gone"]}),
         ],
     ),
-    ("snapshot and restore", lambda s: [s["migrations"][1].update(backup=True), s["rollback"].update(restoreSessions=True)]),
+    ("snapshot and restore", lambda s: [s["migrations"][1].update(backup=True), s["rollback"].update(restoreData=True)]),
     ("point of no return", put("migrations.0.pointOfNoReturn", 3)),
-    ("two roles", put("database.dataSecretRef", {"name": "mover"})),
+    ("two roles", put("database.dataSecretKeyRef", {"name": "mover"})),
     ("data may be lost", put("rollback", {"migrations": "Down", "allowDataLoss": True})),
 ]
 
@@ -471,32 +471,32 @@ BAD_ACTIONS: list[tuple[str, Object, tuple[str, ...]]] = [
     ("approve without step", {"action": "Approve", "generation": 1}, ("`phase` and `step`", "must be given")),
     ("retry without generation", {"action": "Retry"}, ("`generation`", "must be given")),
     ("check with pause", {"check": "signed"}, ("`check`", "only be given with Approve and Verify")),
-    ("features with pause", {"features": ["alpha"]}, ("`features`", "EmergencyDisable and Restore")),
+    ("features with pause", {"features": ["alpha"]}, ("`features`", "EmergencyDisable and EmergencyEnable")),
     (
         "step zero",
         {"action": "Approve", "generation": 1, "phase": "one", "step": 0},
         ("spec.step", "greater than or equal to 1"),
     ),
-    ("restore without migration", {"action": "RestoreSessions", "reason": "x"}, ("`migration`", "must be given")),
-    ("restore without reason", {"action": "RestoreSessions", "migration": "rows"}, ("`reason`", "override")),
+    ("restore without migration", {"action": "RestoreData", "reason": "x"}, ("`migration`", "must be given")),
+    ("restore without reason", {"action": "RestoreData", "migration": "rows"}, ("`reason`", "override")),
     ("retry of no migration", {"action": "RetryMigration"}, ("`migration`", "must be given")),
     ("migration with pause", {"migration": "rows"}, ("`migration`", "only for these")),
-    ("user with pause", {"user": "u-1"}, ("`user`", "only be given with RestoreSessions")),
+    ("user with pause", {"user": "u-1"}, ("`user`", "only be given with RestoreData")),
     (
         "user with a space",
-        {"action": "RestoreSessions", "migration": "rows", "reason": "x", "user": "a b"},
+        {"action": "RestoreData", "migration": "rows", "reason": "x", "user": "a b"},
         ("spec.user", "A-Za-z0-9"),
     ),
     (
         "time that is none",
-        {"action": "RestoreSessions", "migration": "rows", "reason": "x", "at": "yesterday"},
+        {"action": "RestoreData", "migration": "rows", "reason": "x", "at": "yesterday"},
         ("spec.at", "date-time"),
     ),
     ("restart without reason", {"action": "RestartWorkload"}, ("`reason`", "reach users")),
     ("undo without reason", {"action": "UndoWorkload"}, ("`reason`", "reach users")),
     ("down without reason", {"action": "MigrateDown", "migration": "rows"}, ("`reason`", "override")),
-    ("backup of no migration", {"action": "BackupSessions"}, ("`migration`", "must be given")),
-    ("recovery of no migration", {"action": "RecoverSessions"}, ("`migration`", "must be given")),
+    ("backup of no migration", {"action": "BackupData"}, ("`migration`", "must be given")),
+    ("recovery of no migration", {"action": "RepairData"}, ("`migration`", "must be given")),
     ("diagnosis without topic", {"action": "Diagnose"}, ("`topic`", "must be given for Diagnose")),
     ("topic with pause", {"topic": "memory"}, ("`topic`", "only for it")),
     ("inspection without operation", {"action": "InspectMigration", "migration": "rows"}, ("`operation`", "must be given")),

@@ -86,7 +86,7 @@ def test_defaults_are_visible(lab: Lab) -> None:
     spec = {key: GOOD[key] for key in ("flagSet", "features", "phases", "metrics", "migrations", "database")}
     made = lab.kube.create(ROLLOUTS, rollout(spec), dryRun="All")["spec"]
     assert (made["checkInterval"], made["prometheus"], made["bake"]) == ("30s", "default", "0s")
-    keeps = {"migrations": "Keep", "restoreSessions": False, "allowDataLoss": False, "workload": "Keep"}
+    keeps = {"migrations": "Keep", "restoreData": False, "allowDataLoss": False, "workload": "Keep"}
     assert made["rollback"] == {"scope": "Phase", **keeps}
     assert "windows" not in made
 

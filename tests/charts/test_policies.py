@@ -15,7 +15,7 @@ SPEC = {
 }
 MIGRATING = {
     **SPEC,
-    "database": {"secretRef": {"name": "labelled", "key": "url"}},
+    "database": {"secretKeyRef": {"name": "labelled", "key": "url"}},
     "migrations": [{"name": "tables", "configMapRef": {"name": "sql"}}],
     "phases": [{**SPEC["phases"][0], "migrations": {"before": ["tables"]}}],  # type: ignore[dict-item]
 }
@@ -65,9 +65,9 @@ def test_who_writes_migrations_must_be_allowed_to_create_jobs(people: Lab) -> No
     assert refusal(people, "editor", MIGRATING) == ""
 
 
-@pytest.mark.parametrize("field", ["secretRef", "dataSecretRef"])
+@pytest.mark.parametrize("field", ["secretKeyRef", "dataSecretKeyRef"])
 def test_only_labelled_secrets_may_be_named(people: Lab, field: str) -> None:
-    named = {"secretRef": {"name": "labelled", "key": "url"}, field: {"name": "bare", "key": "url"}}
+    named = {"secretKeyRef": {"name": "labelled", "key": "url"}, field: {"name": "bare", "key": "url"}}
     said = refusal(people, "editor", {**MIGRATING, "database": named})
     assert f'spec.database.{field}.name: the Secret "bare" must have the label sessionrollout.dev/database=allowed' in said
     assert refusal(people, "editor", MIGRATING) == ""

@@ -69,7 +69,7 @@ def shop(name: str = SHOP) -> Object:
         "flagSet": name,
         "checkInterval": "1s",
         "workload": {"kind": "Deployment", "name": f"{name}-web"},
-        "database": {"secretRef": {"name": "db"}},
+        "database": {"secretKeyRef": {"name": "db"}},
         "features": [{"name": "alpha"}, {"name": "beta", "dependsOn": ["alpha"]}],
         "metrics": [{"name": "errors", "query": "lab_errors"}],
         "migrations": [{"name": "tables", "configMapRef": {"name": f"{name}-tables"}}],
@@ -83,12 +83,12 @@ def shop(name: str = SHOP) -> Object:
                     {"percent": 50, "groups": ["staff"], "hold": "1h", "approval": "Required"},
                     {"percent": 100, "groups": ["staff"], "hold": "1h"},
                 ],
-                "criteria": [{"metric": "errors", "below": "1%"}],
+                "criteria": [{"name": "errors", "metric": "errors", "below": "1%"}],
                 "verification": [{"name": "store", "builtin": "FlagStore"}],
             },
             {"name": "two", "features": ["beta"], "steps": [{"percent": 50, "hold": "1h"}]},
         ],
-        "guards": [{"metric": "errors", "below": "20%", "for": "1m"}],
+        "guards": [{"name": "errors", "metric": "errors", "below": "20%", "for": "1m"}],
     }
     metadata = {"name": name, "namespace": "default"}
     return {"apiVersion": "sessionrollout.dev/v1alpha1", "kind": "SessionRollout", "metadata": metadata, "spec": spec}

@@ -52,7 +52,7 @@ def programme(name: str) -> Object:
     spec = {
         "flagSet": name,
         "checkInterval": "1s",
-        "database": {"secretRef": {"name": "db"}},
+        "database": {"secretKeyRef": {"name": "db"}},
         "features": [{"name": "alpha"}, {"name": "beta", "dependsOn": ["alpha"]}],
         "metrics": [{"name": "errors", "query": "lab_errors"}],
         "migrations": [
@@ -69,7 +69,7 @@ def programme(name: str) -> Object:
                     {"ramp": {"to": 50, "over": "4s", "increments": 2}, "groups": ["staff"]},
                     {"percent": 100, "groups": ["staff"], "hold": "2s", "approval": "Required"},
                 ],
-                "criteria": [{"metric": "errors", "below": "1%"}],
+                "criteria": [{"name": "errors", "metric": "errors", "below": "1%"}],
                 "deadline": "3s",
                 "onDeadline": "Rollback",
                 "verification": [{"name": "calm", "metric": "errors", "below": "1%"}],
@@ -79,11 +79,11 @@ def programme(name: str) -> Object:
                 "features": ["beta"],
                 "migrations": {"before": ["second"]},
                 "steps": [{"percent": 50, "hold": "2s"}, {"percent": 100, "hold": "2s"}],
-                "criteria": [{"metric": "errors", "below": "1%"}],
+                "criteria": [{"name": "errors", "metric": "errors", "below": "1%"}],
                 "deadline": "3s",
             },
         ],
-        "guards": [{"metric": "errors", "below": "20%", "for": "1s"}],
+        "guards": [{"name": "errors", "metric": "errors", "below": "20%", "for": "1s"}],
         "bake": "2s",
     }
     metadata = {"name": name, "namespace": "default"}
@@ -103,10 +103,10 @@ def real(lab: Lab, name: str, trouble: Callable[[Object], None]) -> list[tuple[s
         status = lab.rollout(name).get("status", {})
         if status.get("outcome") or status.get("decision", {}).get("action") == "Stall":
             break
-        if "waits for an approval" in status.get("decision", {}).get("why", ""):
+        if "waits for an approval" in status.get("decision", {}).get("message", ""):
             here = {"phase": status["current"]["phase"], "step": status["current"]["step"]}
             lab.act("Approve", name, generation=1, **here)
-            lab.until(lambda: "approval" not in lab.rollout(name)["status"]["decision"]["why"], 10, "the approval")
+            lab.until(lambda: "approval" not in lab.rollout(name)["status"]["decision"]["message"], 10, "the approval")
         trouble(status)
         time.sleep(0.05)
     last = lab.rollout(name)["status"]["history"][-1]["event"]
@@ -114,7 +114,7 @@ def real(lab: Lab, name: str, trouble: Callable[[Object], None]) -> list[tuple[s
     seen: dict[tuple[Any, ...], None] = {}
     for record in records(lab, name):
         for entry in record.decide_again().status.history:
-            seen[entry.time, str(entry.event), entry.phase, entry.step, entry.percent, entry.because] = None
+            seen[entry.time, str(entry.event), entry.phase, entry.step, entry.percent, entry.message] = None
     return decisions_of([(key[1], key[2], key[3], key[4]) for key in sorted(seen, key=lambda key: key[0])])
 
 

@@ -56,7 +56,7 @@ def test_what_goes_on_below_a_long_line_is_indented() -> None:
     """Reasons keep to the right of the decision, also where the terminal makes them wrap."""
     world = World(spec())
     world.until(at("one", 1))
-    decision = world.status.decision.model_copy(update={"because": ("word " * 30,)})
+    decision = world.status.decision.model_copy(update={"details": ("word " * 30,)})
     world.status = world.status.model_copy(update={"decision": decision})
     rows = picture(world).splitlines()
     first = next(number for number, line in enumerate(rows) if line.startswith("  because word"))

@@ -41,10 +41,10 @@ def test_preflight_waits_until_an_asked_check_passes(gate: dict[str, Any]) -> No
     world = World(spec(preflight=[gate]))
     world.run(60)
     assert world.status.current.stage is Stage.PREFLIGHT
-    assert f"{gate['name']}: is being asked" in world.status.decision.because
+    assert f"{gate['name']}: is being asked" in world.status.decision.details
     world.gates[gate["name"]] = Verdict.FAIL
     world.run(60)
-    assert world.status.decision.why == f"preflight: {gate['name']}: Fail it is"
+    assert world.status.decision.message == f"preflight: {gate['name']}: Fail it is"
     assert world.events.count("CheckFailed") == 1
     world.gates[gate["name"]] = Verdict.PASS
     world.run(10)
@@ -64,8 +64,8 @@ def test_job_of_a_check_runs_once_and_again_by_retry() -> None:
     world = World(spec(preflight=[SMOKE]), jobs_succeed=False)
     world.run(120)
     assert list(world.jobs) == [check(world, "Preflight", "smoke").job]
-    assert "relation exists" in world.status.decision.why
-    assert "Retry" in world.status.decision.unblocked_by[0]
+    assert "relation exists" in world.status.decision.message
+    assert "Retry" in world.status.decision.next_actions[0]
     world.jobs_succeed = True
     world.ask("Retry", generation=1)
     world.run(20)
@@ -142,7 +142,7 @@ def test_rollback_brings_the_workload_back_once() -> None:
     ("revisions", "words"),
     [
         (Revisions(1, None), "there is no earlier one"),
-        (Revisions(3, 2, problem="the operator may not patch deployments"), "may not patch deployments"),
+        (Revisions(3, 2, blocked_reason="the operator may not patch deployments"), "may not patch deployments"),
     ],
     ids=["first revision", "no right"],
 )
@@ -181,21 +181,21 @@ def test_notices_wait_in_status_until_a_sink_took_them() -> None:
     """Each event once, in order, under an id of its own; a restart makes no second one."""
     world = World(spec(notifications=[{"sink": "chat", "events": TOLD}, {"sink": "mail", "events": ["RolledBack"]}]))
     rolled_back(world)
-    notices = [(one.sink, one.event) for one in world.status.outbox]
+    notices = [(one.sink, one.event) for one in world.status.pending_notifications]
     assert notices == [("chat", "PhaseStarted"), ("chat", "GuardBreached"), ("chat", "RolledBack"), ("mail", "RolledBack")]
-    assert len({one.id for one in world.status.outbox}) == 4
-    before = world.status.outbox
+    assert len({one.id for one in world.status.pending_notifications}) == 4
+    before = world.status.pending_notifications
     world.run(60)
-    assert world.status.outbox == before
+    assert world.status.pending_notifications == before
     world.delivered = {before[0].id, before[1].id, before[2].id}
     world.run(10)
-    assert [one.sink for one in world.status.outbox] == ["mail"]
+    assert [one.sink for one in world.status.pending_notifications] == ["mail"]
 
 
 def test_sink_that_fails_is_named_and_slows_nothing() -> None:
     """The same looks, the same decisions; only the condition differs."""
     told: dict[str, Any] = {"notifications": [{"sink": "chat", "events": TOLD}]}
-    quiet, loud = World(spec()), World(spec(**told), undeliverable={"chat": "answered 500"})
+    quiet, loud = World(spec()), World(spec(**told), sink_errors={"chat": "answered 500"})
     for world in (quiet, loud):
         world.until(lambda one: one.status.outcome is Outcome.PROMOTED)
     assert quiet.now == loud.now
@@ -211,13 +211,13 @@ def test_outbox_is_bounded_and_counts_what_it_loses() -> None:
         for wish in ("Pause", "Resume"):
             world.ask(wish)
             world.run(10)
-    assert (len(world.status.outbox), world.status.notices_lost) == (32, 8)
+    assert (len(world.status.pending_notifications), world.status.notifications_lost) == (32, 8)
 
 
 # --- actions that only look, and migrations by hand
 
 
-@pytest.mark.parametrize("action", [one for one in ActionType if one.only_looks])
+@pytest.mark.parametrize("action", [one for one in ActionType if one.is_read_only])
 def test_looking_actions_are_no_decisions(action: ActionType) -> None:
     """They are answered elsewhere; one that comes here is refused and changes nothing."""
     world = World(spec())
@@ -233,7 +233,7 @@ def test_migration_is_undone_by_hand_only_after_a_rollback() -> None:
     phases = [one.model_dump(by_alias=True, exclude_none=True) for one in spec().phases]
     phases[0]["migrations"] = {"before": ["tables"]}
     data: dict[str, Any] = {
-        "database": {"secretRef": {"name": "db"}},
+        "database": {"secretKeyRef": {"name": "db"}},
         "migrations": [{"name": "tables", "bundle": "shop/schema"}],
     }
     world = World(spec(phases=phases, **data))
@@ -251,13 +251,13 @@ def test_migration_is_undone_by_hand_only_after_a_rollback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "operation"), [("BackupSessions", "backup"), ("RecoverSessions", "recover")], ids=["backup", "recover"]
+    ("action", "operation"), [("BackupData", "backup"), ("RepairData", "recover")], ids=["backup", "recover"]
 )
 def test_session_data_by_hand(action: str, operation: str) -> None:
     """A Job each time it is asked for; a failure leaves the migration what it was."""
     phases = [one.model_dump(by_alias=True, exclude_none=True) for one in spec().phases]
     phases[0]["migrations"] = {"before": ["rows"]}
-    data: dict[str, Any] = {"database": {"secretRef": {"name": "db"}}, "migrations": [{"name": "rows", "bundle": "shop/rows"}]}
+    data: dict[str, Any] = {"database": {"secretKeyRef": {"name": "db"}}, "migrations": [{"name": "rows", "bundle": "shop/rows"}]}
     world = World(spec(phases=phases, **data), job_says={"done": 10, "total": 10})
     world.until(at("one", 1))
     for _ in range(2):
@@ -297,7 +297,7 @@ def test_every_decision_can_be_made_again_from_its_record() -> None:
     assert len(records) == len(lines) > 12
     assert all(record.agrees() for record in records)
     assert records[-1].decide_again().status == world.status
-    changed = records[-1].model_copy(update={"because": ("something else",)})
+    changed = records[-1].model_copy(update={"details": ("something else",)})
     assert not changed.agrees()
 
 

@@ -21,7 +21,7 @@ def moving(**changes: Any) -> dict[str, Any]:
     """A programme whose first phase moves rows, with a snapshot."""
     phases = yaml.safe_load(PROGRAMME)["phases"]
     return {
-        "database": {"secretRef": {"name": "db"}},
+        "database": {"secretKeyRef": {"name": "db"}},
         "migrations": [{"name": "rows", "bundle": "a/rows", "change": "Migrate", "backup": True}],
         "phases": [{**phases[0], "migrations": {"before": ["rows"]}}, phases[1]],
         **changes,
@@ -89,7 +89,7 @@ def test_progress_is_in_status_and_in_why_and_not_written_more_often_than_read()
     assert (record.done, record.total, record.rate, record.quarantined) == (420, 1000, 20, 3)
     assert record.estimated_end_time == here.now + timedelta(seconds=29)
     assert here.status.progress == "rows up 42% (420 of 1,000), 20/s, 29s left, 3 quarantined"
-    assert here.status.decision.why == f"migration {here.status.progress}"
+    assert here.status.decision.message == f"migration {here.status.progress}"
     running(here, message="moving rows", done=430, total=1000, rate=20, quarantined=3)
     writes = here.writes
     here.now += timedelta(seconds=1)
@@ -107,7 +107,7 @@ def test_what_holds_it_up_is_the_message() -> None:
     running(here, message="moving rows", waiting="users is held by pid 7 (report)", done=0, total=10)
     here.look()
     assert rows(here).message == "users is held by pid 7 (report)"
-    assert here.status.decision.because[1] == "users is held by pid 7 (report)"
+    assert here.status.decision.details[1] == "users is held by pid 7 (report)"
 
 
 def test_pause_lets_rows_rest_and_resume_goes_on() -> None:
@@ -146,14 +146,14 @@ def test_rollback_lets_a_resting_migration_go_on_and_waits_for_its_end() -> None
     here.look()
     here.look()
     assert not here.jobs[name].suspended
-    assert "waits for migration rows" in here.status.decision.why
+    assert "waits for migration rows" in here.status.decision.message
     here.until(ended)
     assert here.status.outcome is Outcome.ABORTED
 
 
 def test_restore_is_part_of_a_rollback_where_declared_and_comes_after_the_flags() -> None:
     """Once; and a retry takes a new snapshot."""
-    here = world(rollback={"restoreSessions": True})
+    here = world(rollback={"restoreData": True})
     here.until(at_step)
     here.ask("Abort")
     here.look()
@@ -168,13 +168,13 @@ def test_restore_is_part_of_a_rollback_where_declared_and_comes_after_the_flags(
 
 def test_failed_restore_stalls_the_rollback_until_retried() -> None:
     """With what the Job said."""
-    here = world(rollback={"restoreSessions": True})
+    here = world(rollback={"restoreData": True})
     here.until(at_step)
     here.jobs_succeed = False
     here.ask("Abort")
     here.run(60)
     assert here.status.decision.action is DecisionAction.STALL
-    assert here.status.decision.because == ("migration rows restore failed: relation exists",)
+    assert here.status.decision.details == ("migration rows restore failed: relation exists",)
     here.jobs_succeed = True
     here.ask("Retry", generation=1)
     here.until(ended)
@@ -185,12 +185,12 @@ def test_a_person_restores_at_any_time_with_what_they_said() -> None:
     """User, time, whether newer rows may be lost; refused without a snapshot, and while something runs."""
     here = world()
     here.look()
-    early = here.ask("RestoreSessions", migration="rows")
+    early = here.ask("RestoreData", migration="rows")
     here.look()
     assert here.answers[early] == (False, "migration rows is running: ask again when it has ended")
     here.until(at_step)
-    unknown = here.ask("RestoreSessions", migration="other")
-    right = here.ask("RestoreSessions", migration="rows", user="u-1", at="2026-01-05T09:00:00Z", loseNewer=True)
+    unknown = here.ask("RestoreData", migration="other")
+    right = here.ask("RestoreData", migration="rows", user="u-1", at="2026-01-05T09:00:00Z", loseNewer=True)
     here.look()
     assert here.answers[unknown] == (False, "`migration` names other, and of those that have begun: rows")
     assert here.answers[right] == (True, "rows: rows come back from the snapshot; all of them")
@@ -204,7 +204,7 @@ def test_a_wish_that_fails_leaves_the_migration_what_it_was() -> None:
     here = world()
     here.until(at_step)
     here.jobs_succeed = False
-    here.ask("RestoreSessions", migration="rows")
+    here.ask("RestoreData", migration="rows")
     here.settle()
     assert rows(here).state == "Succeeded"
     assert rows(here).message == "restore failed: relation exists"
@@ -241,7 +241,7 @@ def test_point_of_no_return_is_announced_before_it_is_passed_and_refuses_down() 
     here.ask("Abort")
     here.until(ended)
     assert operations(here) == ["up"]
-    assert [entry.because for entry in here.status.history if entry.event == "MigrationKept"] == [
+    assert [entry.message for entry in here.status.history if entry.event == "MigrationKept"] == [
         "rows stays: its point of no return was passed"
     ]
 

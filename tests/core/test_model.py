@@ -29,9 +29,9 @@ checkInterval: 10s
 features: [{name: alpha}, {name: beta}]
 metrics: [{name: errors, query: errors}]
 phases:
-- {name: one, features: [alpha], steps: [{percent: 10, hold: 20s}, {percent: 60, hold: 20s}], criteria: [{metric: errors, below: 1%}]}
-- {name: two, features: [beta], steps: [{percent: 100, hold: 20s, approval: Required}], criteria: [{metric: errors, below: 1%}]}
-guards: [{metric: errors, below: 5%, for: 10s}]
+- {name: one, features: [alpha], steps: [{percent: 10, hold: 20s}, {percent: 60, hold: 20s}], criteria: [{name: errors, metric: errors, below: 1%}]}
+- {name: two, features: [beta], steps: [{percent: 100, hold: 20s, approval: Required}], criteria: [{name: errors, metric: errors, below: 1%}]}
+guards: [{name: errors, metric: errors, below: 5%, for: 10s}]
 rollback: {scope: Phase}
 """
 PLAIN = yaml.safe_load(SPEC)
@@ -44,7 +44,7 @@ EDITS: list[dict[str, Any]] = [
     {"suspend": False},
     {"rollback": {"scope": "Step"}},
 ]
-ASKED = ["Approve", "Promote", "Pause", "Resume", "Abort", "Retry", "EmergencyDisable", "Restore"]
+ASKED = ["Approve", "Promote", "Pause", "Resume", "Abort", "Retry", "EmergencyDisable", "EmergencyEnable"]
 
 EVENTS = st.one_of(
     st.tuples(st.just("time"), st.sampled_from([10, 10, 10, 20, 30, 60])),
@@ -121,7 +121,7 @@ class Witness:
 
     def _object_to_silence(self) -> None:
         status = self.world.status
-        assert status.outcome is not None or status.decision.because, "neither an end nor a reason"
+        assert status.outcome is not None or status.decision.details, "neither an end nor a reason"
         ready = self.world.condition("Ready")
         assert (ready == "True") == (status.outcome is Outcome.PROMOTED)
         assert not (self.world.condition("Reconciling") == self.world.condition("Stalled") == "True")
@@ -132,7 +132,7 @@ class Witness:
         if place != self.place or status.current.published_time is None:
             self.place, self.evidence, self.generation = place, timedelta(0), status.observed_generation
             self.passing_known = had is not None and status.current.published_time is not None
-        if status.outcome is Outcome.ROLLED_BACK or status.current.ending is Outcome.ROLLED_BACK:
+        if status.outcome is Outcome.ROLLED_BACK or status.current.rollback_outcome is Outcome.ROLLED_BACK:
             self.breached_in = status.observed_generation
 
 
@@ -156,7 +156,7 @@ def happen(world: World, witness: Witness, event: tuple[str, Any]) -> None:
             witness.look(crash=True)
         case ("crash", kind):
             world.now += timedelta(seconds=90)
-            world.last_look = None if kind == "unknown absence" else world.last_look
+            world.last_reconcile = None if kind == "unknown absence" else world.last_reconcile
             world.answering = kind != "no answers yet"
             witness.look()
             world.answering = True
@@ -192,7 +192,7 @@ def test_a_healthy_life_ends() -> None:
     witness = Witness(world)
     for _ in range(60):
         happen(world, witness, ("time", 10))
-        if "waits for an approval" in world.status.decision.why:
+        if "waits for an approval" in world.status.decision.message:
             happen(world, witness, ("ask", "Approve"))
     assert world.status.outcome is Outcome.PROMOTED
     assert world.status.decision.action is DecisionAction.NONE

@@ -99,46 +99,46 @@ CHECKS: list[tuple[str, dict[str, Any], Verdict, str]] = [
         Verdict.NO_DATA,
         "empty",
     ),
-    ("baseline missing", {**BASELINE, "increase_below": "5%"}, Verdict.NOT_EVALUATED, "baseline is not measured"),
+    ("baseline missing", {**BASELINE, "max_increase": "5%"}, Verdict.NOT_EVALUATED, "baseline is not measured"),
     (
         "baseline share holds",
-        {**BASELINE, "increase_below": "5%", "baseline": Decimal("0.0195")},
+        {**BASELINE, "max_increase": "5%", "baseline": Decimal("0.0195")},
         Verdict.PASS,
         "within an increase of 5%",
     ),
     (
         "baseline share fails",
-        {**BASELINE, "increase_below": "5%", "baseline": Decimal("0.018")},
+        {**BASELINE, "max_increase": "5%", "baseline": Decimal("0.018")},
         Verdict.FAIL,
         "not within an increase",
     ),
     (
         "baseline equal is no increase",
-        {**BASELINE, "increase_below": "0%", "baseline": Decimal("0.02")},
+        {**BASELINE, "max_increase": "0%", "baseline": Decimal("0.02")},
         Verdict.PASS,
         "within",
     ),
-    ("baseline difference holds", {**BASELINE, "increase_below": "5ms", "baseline": Decimal("0.016")}, Verdict.PASS, "5ms"),
-    ("baseline difference fails", {**BASELINE, "increase_below": "3ms", "baseline": Decimal("0.016")}, Verdict.FAIL, "3ms"),
+    ("baseline difference holds", {**BASELINE, "max_increase": "5ms", "baseline": Decimal("0.016")}, Verdict.PASS, "5ms"),
+    ("baseline difference fails", {**BASELINE, "max_increase": "3ms", "baseline": Decimal("0.016")}, Verdict.FAIL, "3ms"),
     (
         "baseline decrease holds",
-        {**BASELINE, "decrease_below": "10%", "baseline": Decimal("0.022")},
+        {**BASELINE, "max_decrease": "10%", "baseline": Decimal("0.022")},
         Verdict.PASS,
         "within a decrease",
     ),
     (
         "baseline decrease fails",
-        {**BASELINE, "decrease_below": "5%", "baseline": Decimal("0.022")},
+        {**BASELINE, "max_decrease": "5%", "baseline": Decimal("0.022")},
         Verdict.FAIL,
         "not within a decrease",
     ),
     (
         "must rise",
-        {**BASELINE, "decrease_below": "-1%", "baseline": Decimal("0.02")},
+        {**BASELINE, "max_decrease": "-1%", "baseline": Decimal("0.02")},
         Verdict.FAIL,
         "0.02 is not an increase of at least 1% from the baseline 0.02",
     ),
-    ("any rise from zero", {**BASELINE, "increase_below": "50%", "baseline": Decimal(0)}, Verdict.FAIL, "baseline 0"),
+    ("any rise from zero", {**BASELINE, "max_increase": "50%", "baseline": Decimal(0)}, Verdict.FAIL, "baseline 0"),
 ]
 
 
@@ -168,7 +168,7 @@ def cohorts(good_on: int, on: int, good_off: int, off: int) -> Measurement:
 )
 def test_cohorts_are_compared_with_their_uncertainty(measurement: Measurement, verdict: Verdict) -> None:
     """Pass and Fail only when the whole interval says so."""
-    fields = {"compared_to": ComparedTo.CONTROL, "decrease_below": "1%", "measurement": measurement}
+    fields = {"compared_to": ComparedTo.CONTROL, "max_decrease": "1%", "measurement": measurement}
     assert assess(question(**fields)).verdict is verdict
 
 

@@ -88,7 +88,7 @@ def test_missing_evidence_stops_the_clock(trouble: Verdict) -> None:
     world.values["errors"] = trouble
     world.run(600)
     assert world.where[:2] == ("one", 1)
-    assert any("for a reason" in text for text in world.status.decision.because)
+    assert any("for a reason" in text for text in world.status.decision.details)
     assert world.condition("EvidenceAvailable") == "False"
     world.values["errors"] = Decimal("0.001")
     world.run(10)
@@ -132,7 +132,7 @@ def test_unknown_absence_restarts_the_hold() -> None:
     world = World(spec())
     world.until(at("one", 1))
     world.run(30)
-    world.last_look = None
+    world.last_reconcile = None
     world.settle()
     assert world.status.current.hold_until == world.now + timedelta(seconds=60)
 
@@ -158,7 +158,7 @@ def test_guard_breach_rolls_back_the_phase_and_keeps_earlier_ones() -> None:
     took = world.until(ended)
     assert took <= 40
     assert world.status.outcome is Outcome.ROLLED_BACK
-    assert "errors 8% is not below 5% for 20s" in world.status.decision.because[0]
+    assert "errors 8% is not below 5% for 20s" in world.status.decision.details[0]
     audiences = {one.name: (one.percent, one.state) for one in world.status.phases}
     assert audiences == {"one": ("100", "Completed"), "two": ("0", "RolledBack")}
     assert (world.condition("Ready"), world.condition("Stalled"), world.condition("RolledBack")) == ("False", "True", "True")
@@ -222,7 +222,7 @@ def test_rollback_of_a_first_step_is_off() -> None:
 @pytest.mark.parametrize(("on_breach", "paused"), [("Pause", True), ("Warn", False)])
 def test_other_breaches(on_breach: str, *, paused: bool) -> None:
     """Pause keeps it, Warn tells once, neither rolls back."""
-    world = World(spec(guards=[{"metric": "errors", "below": "5%", "onBreach": on_breach}]))
+    world = World(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%", "onBreach": on_breach}]))
     world.until(at("two", 1))
     world.values["errors"] = Decimal("0.08")
     world.run(60)
@@ -238,7 +238,7 @@ def test_failing_criterion_keeps_the_step() -> None:
     world.values["errors"] = Decimal("0.02")
     world.run(600)
     assert world.where[:2] == ("one", 1)
-    assert world.status.decision.why == "errors 2% is not below 1%"
+    assert world.status.decision.message == "errors 2% is not below 1%"
     world.values["errors"] = Decimal("0.001")
     world.until(ended)
 
@@ -253,7 +253,7 @@ def test_promotion_needs_a_whole_interval_of_passing() -> None:
     world.now += timedelta(seconds=5)
     world.settle()
     assert world.where[:2] == ("one", 1)
-    assert "whole check interval" in world.status.decision.why
+    assert "whole check interval" in world.status.decision.message
     world.run(10)
     assert world.where[:2] == ("one", 2)
 
@@ -268,7 +268,7 @@ def test_baseline_is_measured_before_each_phase() -> None:
     world.values["load"] = Decimal("1.2")
     world.run(120)
     assert world.where[:2] == ("two", 1)
-    assert world.status.decision.why == "load 1.2 is not within an increase of 10% of the baseline 1"
+    assert world.status.decision.message == "load 1.2 is not within an increase of 10% of the baseline 1"
 
 
 def test_baseline_that_cannot_be_measured_keeps_the_phase_from_starting() -> None:
@@ -276,7 +276,7 @@ def test_baseline_that_cannot_be_measured_keeps_the_phase_from_starting() -> Non
     world = World(spec(), values={"errors": Decimal("0.001"), "load": Verdict.NO_DATA})
     world.run(120)
     assert world.status.current.stage is Stage.BASELINE
-    assert "no baseline" in world.status.decision.why
+    assert "no baseline" in world.status.decision.message
     assert world.status.phases[0].percent == "0"
     world.values["load"] = Decimal(1)
     world.until(ended)
@@ -306,7 +306,7 @@ def test_drift_is_put_right() -> None:
 
 
 MIGRATED: dict[str, Any] = {
-    "database": {"secretRef": {"name": "db"}},
+    "database": {"secretKeyRef": {"name": "db"}},
     "migrations": [{"name": "tables", "bundle": "a/b"}, {"name": "cleanup", "bundle": "a/c"}],
     "phases": [
         {**phase, "migrations": {"before": ["tables"], "after": ["cleanup"]}} if phase["name"] == "one" else phase
@@ -332,7 +332,7 @@ def test_failed_migration_stalls_and_retry_tries_again() -> None:
     world = World(spec(**MIGRATED), jobs_succeed=False)
     world.run(60)
     assert world.status.decision.action is DecisionAction.STALL
-    assert "relation exists" in world.status.decision.because[0]
+    assert "relation exists" in world.status.decision.details[0]
     assert world.condition("MigrationsApplied") == "False"
     assert world.events.count("Stalled") == 1
     world.jobs_succeed = True
@@ -352,7 +352,7 @@ def test_rollback_waits_for_a_running_migration() -> None:
     world.look()
     assert world.status.current.stage is Stage.ROLLING_BACK
     world.look()
-    assert "waits for migration tables" in world.status.decision.why
+    assert "waits for migration tables" in world.status.decision.message
     world.until(ended)
     assert world.status.outcome is Outcome.ABORTED
     assert world.status.migrations[0].state == "Succeeded"
@@ -404,11 +404,11 @@ def test_preflight_waits_for_workload_metric_and_approval() -> None:
     gates = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
     world = World(spec(preflight=gates, workload={"name": "web"}), workload="Deployment web is not available")
     world.run(20)
-    assert world.status.decision.because == ("Deployment web is not available",)
+    assert world.status.decision.details == ("Deployment web is not available",)
     world.workload = ""
     world.run(20)
-    assert world.status.decision.why == "preflight: signed: waits for an approval"
-    assert "check signed" in world.status.decision.unblocked_by[0]
+    assert world.status.decision.message == "preflight: signed: waits for an approval"
+    assert "check signed" in world.status.decision.next_actions[0]
     assert world.status.decision.approvals == (AwaitedApproval(check="signed"),)
     wrong = world.ask("Approve", generation=1, check="calm")
     world.run(10)
@@ -427,7 +427,7 @@ def test_verification_is_judged_after_the_last_step() -> None:
     world.values["errors"] = Decimal("0.006")
     world.run(300)
     assert world.status.current.stage is Stage.VERIFICATION
-    assert "calm 0.6% is not below 0.5%" in world.status.decision.why
+    assert "calm 0.6% is not below 0.5%" in world.status.decision.message
     world.values["errors"] = Decimal("0.001")
     world.until(ended)
 
@@ -442,7 +442,7 @@ def test_step_waits_for_its_approval() -> None:
     world = World(edited(with_approval))
     world.until(at("two", 1))
     world.run(300)
-    assert world.status.decision.why == "step 1 of two waits for an approval"
+    assert world.status.decision.message == "step 1 of two waits for an approval"
     assert world.status.decision.approvals == (AwaitedApproval(phase="two", step=1),)
     assert world.events.count("ApprovalNeeded") == 1
     refused = [
@@ -476,7 +476,7 @@ def test_promotion_waits_for_a_window_and_rollback_does_not() -> None:
     world.until(at("one", 1))
     world.run(3600)
     assert world.where[:2] == ("one", 1)
-    assert world.status.decision.why == "waits for the window that opens Mon 10:00 UTC"
+    assert world.status.decision.message == "waits for the window that opens Mon 10:00 UTC"
     assert world.status.decision.next_time == START + timedelta(days=7)
     world.values["errors"] = Decimal("0.08")
     world.until(ended)
@@ -497,7 +497,7 @@ def test_deadline(on_deadline: str, outcome: Outcome | None) -> None:
     assert world.status.decision.action is DecisionAction.WAIT
     world.run(60)
     assert world.status.outcome is outcome
-    assert any("deadline" in text for text in world.status.decision.because)
+    assert any("deadline" in text for text in world.status.decision.details)
     if outcome is None:
         assert world.condition("Stalled") == "True"
         world.values["errors"] = Decimal("0.001")
@@ -523,7 +523,7 @@ def test_bake_clock_stops_while_guards_cannot_be_asked() -> None:
     world.values["errors"] = Verdict.PROVIDER_ERROR
     world.run(600)
     assert world.status.outcome is None
-    assert world.status.decision.why.startswith("bake: errors")
+    assert world.status.decision.message.startswith("bake: errors")
     world.values["errors"] = Decimal("0.001")
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
@@ -590,7 +590,7 @@ def test_abort_and_retry() -> None:
     world.ask("Abort")
     world.until(ended)
     assert world.status.outcome is Outcome.ABORTED
-    assert world.status.decision.why == "aborted: because"
+    assert world.status.decision.message == "aborted: because"
     again, wrong = world.ask("Abort", "late"), world.ask("Retry", generation=7)
     world.run(10)
     assert (world.answers[again][0], world.answers[wrong][0]) == (False, False)
@@ -642,8 +642,8 @@ def test_emergency_disables_the_feature_and_its_dependents_and_stops_the_clock()
         assert "targeting" not in flag(world, name)
         assert flag(world, name)["defaultVariant"] == "off"
     assert world.where[:2] == ("one", 1)
-    assert "disabled in an emergency" in world.status.decision.why
-    world.ask("Restore", features=["alpha"])
+    assert "disabled in an emergency" in world.status.decision.message
+    world.ask("EmergencyEnable", features=["alpha"])
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
 
@@ -664,7 +664,7 @@ def test_emergency_survives_rollback_edit_and_end() -> None:
 def test_emergency_with_unknown_feature_and_empty_restore_are_refused() -> None:
     """The answer says what is allowed."""
     world = World(spec())
-    unknown, nothing = world.ask("EmergencyDisable", features=["delta"]), world.ask("Restore")
+    unknown, nothing = world.ask("EmergencyDisable", features=["delta"]), world.ask("EmergencyEnable")
     world.run(10)
     assert "allowed are alpha, beta, gamma" in world.answers[unknown][1]
     assert world.answers[nothing] == (False, "nothing is disabled")
@@ -694,7 +694,7 @@ def test_suspend_freezes_and_only_emergencies_work() -> None:
     pause, kill = world.ask("Pause"), world.ask("EmergencyDisable", features=["alpha"])
     world.run(600)
     assert world.where[3] == "10"
-    assert world.status.decision.why == "suspended"
+    assert world.status.decision.message == "suspended"
     assert (world.answers[pause][0], world.answers[kill][0]) == (False, True)
     assert "targeting" not in flag(world, "alpha")
 
@@ -706,7 +706,7 @@ def test_suspended_without_a_status_leaves_the_document_that_is_there() -> None:
     world.run(600)
     assert world.published == "sha256:of-before"
     assert world.status.flags.sha256 is None
-    assert "the flag document that was found stays as it is" in world.status.decision.because
+    assert "the flag document that was found stays as it is" in world.status.decision.details
     kill = world.ask("EmergencyDisable", features=["alpha"])
     world.run(60)
     assert world.answers[kill][0] is True
@@ -749,7 +749,7 @@ def test_edit_voids_an_approval() -> None:
     world.edit(edited(change))
     world.run(600)
     assert world.where[:2] == ("two", 1)
-    assert "waits for an approval" in world.status.decision.why
+    assert "waits for an approval" in world.status.decision.message
 
 
 CONFLICTS: dict[str, tuple[Any, str]] = {
@@ -786,7 +786,7 @@ def test_edit_that_cannot_go_on_stalls_with_the_reason(case: str) -> None:
     world.edit(RolloutSpec.model_validate(data))
     world.run(120)
     assert world.status.decision.action is DecisionAction.STALL
-    assert reason in world.status.decision.because[0]
+    assert reason in world.status.decision.details[0]
     assert world.condition("SpecValid") == "False"
     assert {one.name: one.percent for one in world.status.phases}["one"] == before.percent
     world.edit(spec())
@@ -803,7 +803,7 @@ def test_phase_before_a_completed_one_is_a_conflict() -> None:
     data["phases"].insert(0, {"name": "zero", "features": ["delta"], "steps": [{"percent": 100, "hold": "60s"}]})
     world.edit(RolloutSpec.model_validate(data))
     world.run(20)
-    assert "stands before a phase that has completed" in world.status.decision.because[0]
+    assert "stands before a phase that has completed" in world.status.decision.details[0]
 
 
 def test_edit_after_rollback_starts_the_phase_again() -> None:
@@ -867,7 +867,7 @@ def test_configuration_problem_stalls_without_moving() -> None:
     world.until(ended)
     bad = World(spec(windows=[{"days": ["Mon"], "from": "09:00", "to": "10:00", "timeZone": "Mars/Olympus"}]))
     bad.run(10)
-    assert "Mars/Olympus" in bad.status.decision.because[0]
+    assert "Mars/Olympus" in bad.status.decision.details[0]
 
 
 def test_status_stays_small_with_twenty_phases() -> None:
@@ -895,7 +895,7 @@ def test_status_stays_small_with_twenty_phases() -> None:
     world.ask("EmergencyDisable", reason="z" * 256)
     world.run(20)
     measure(world)
-    world.ask("Restore")
+    world.ask("EmergencyEnable")
     world.until(measure, seconds=20_000)
     assert world.status.outcome is Outcome.PROMOTED
     assert largest <= 32 * 1024

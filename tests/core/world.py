@@ -22,7 +22,7 @@ from session_rollout.core.observed import (
     Decision,
     Effect,
     Emit,
-    Examined,
+    CheckResult,
     JobObservation,
     JobState,
     Measurement,
@@ -57,17 +57,17 @@ phases:
   - {ramp: {to: 50, over: 120s, increments: 2}, groups: [staff]}
   - {percent: 100, groups: [staff], hold: 60s}
   criteria:
-  - {metric: errors, below: 1%}
-  - {metric: load, comparedTo: Baseline, increaseBelow: 10%}
+  - {name: errors, metric: errors, below: 1%}
+  - {name: load, metric: load, comparedTo: Baseline, maxIncrease: 10%}
 - name: two
   features: [gamma]
   steps:
   - {percent: 50, hold: 60s}
   - {percent: 100, hold: 60s}
   criteria:
-  - {metric: load, comparedTo: Baseline, increaseBelow: 10%}
+  - {name: load, metric: load, comparedTo: Baseline, maxIncrease: 10%}
 guards:
-- {metric: errors, below: 5%, for: 20s}
+- {name: errors, metric: errors, below: 5%, for: 20s}
 """
 
 
@@ -94,7 +94,7 @@ class World:
     requests: list[SessionRolloutAction] = field(default_factory=list)
     answers: dict[str, tuple[bool, str]] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
-    last_look: datetime | None = START
+    last_reconcile: datetime | None = START
     problems: tuple[str, ...] = ()
     workload: str = ""
     revisions: Revisions | None = None
@@ -102,7 +102,7 @@ class World:
     restarts: list[datetime] = field(default_factory=list)
     gates: dict[str, Verdict] = field(default_factory=dict)  # what HTTP and built-in checks find
     delivered: set[str] = field(default_factory=set)
-    undeliverable: dict[str, str] = field(default_factory=dict)
+    sink_errors: dict[str, str] = field(default_factory=dict)
     publishing: bool = True
     answering: bool = True
     writes: int = 0
@@ -127,14 +127,14 @@ class World:
             workload=self.workload,
             revisions=self.revisions if needs_revisions(rollout) else None,
             gates={
-                gate.name: Examined(self.now, self.gates[gate.name], f"{self.gates[gate.name]} it is")
+                gate.name: CheckResult(self.now, self.gates[gate.name], f"{self.gates[gate.name]} it is")
                 for gate in asked_gates(rollout)
                 if gate.name in self.gates
             },
             delivered=frozenset(self.delivered),
-            undeliverable=self.undeliverable,
+            sink_errors=self.sink_errors,
             problems=self.problems,
-            last_look=self.last_look,
+            last_reconcile=self.last_reconcile,
         )
 
     def _measure(self, name: str) -> Measurement:
@@ -149,7 +149,7 @@ class World:
         stored = RolloutStatus.model_validate(self.decision.status.to_wire())
         self.writes += stored != self.status
         self.status = stored
-        self.last_look = self.now if self.decision.looked else self.last_look
+        self.last_reconcile = self.now if self.decision.complete else self.last_reconcile
         if not crash_before_effects:
             for effect in self.decision.effects:
                 self._do(effect)

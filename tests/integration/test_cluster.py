@@ -41,7 +41,7 @@ def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     rollout = scaled(example("minimal.yaml"))
     rollout["metadata"]["namespace"] = NAMESPACE
     rollout["spec"] |= {"metrics": [{"name": "errors", "query": "vector(0)"}], "guards": []}
-    rollout["spec"]["phases"][0]["criteria"] = [{"metric": "errors", "below": "1%"}]
+    rollout["spec"]["phases"][0]["criteria"] = [{"name": "errors", "metric": "errors", "below": "1%"}]
     rollout["spec"]["phases"][0]["steps"][0]["hold"] = "20s"
     lab.apply(rollout)
     lab.until(lambda: lab.rollout("minimal", NAMESPACE).get("status", {}).get("current", {}).get("holdUntil"), 40, "a hold")
@@ -52,7 +52,7 @@ def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     values = f"replicas=2,credentialsSecret=credentials,{token}"
     demo.helm("upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--set", values, "--wait")
     after = lab.rollout("minimal", NAMESPACE)["status"]["current"]
-    assert after["since"] == before["since"]
+    assert after["stageStartTime"] == before["stageStartTime"]
     assert after["holdUntil"] >= before["holdUntil"], "a hold is longer by what nobody looked at, and never shorter"
     lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=60s")
     document = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"]

@@ -274,10 +274,10 @@ def test_sink_that_is_down_for_a_minute_gets_every_message_once_and_makes_nothin
     assert notified(operator, "told")[0] == "False"
     assert (chat.taken, chat.refused > 1, time.monotonic() - begun > OUTAGE_SECONDS) == ([], True, True)
     chat.up()
-    wanted = [one["id"] for one in status["outbox"]]
+    wanted = [one["id"] for one in status["pendingNotifications"]]
     assert len(wanted) == 1 + 2 * len(steps) + 2
     operator.until(lambda: len(chat.messages()) >= len(wanted), 60, "the messages")
-    operator.until(lambda: not operator.rollout("told")["status"].get("outbox"), 30, "an empty outbox")
+    operator.until(lambda: not operator.rollout("told")["status"].get("pendingNotifications"), 30, "an empty outbox")
     assert [one["id"] for one in chat.messages()] == wanted
     assert chat.messages()[-1]["type"] == "Promoted"
     for headers, body in chat.taken:
@@ -303,7 +303,7 @@ def test_operator_that_dies_with_messages_on_their_way_loses_none(operator: Lab,
     chat.down()
     operator.apply(rollout("dying", LONG, notifications=[{"sink": "chat", "events": ["StepPublished"]}]))
     holding(operator, "dying")
-    [notice] = operator.rollout("dying")["status"]["outbox"]
+    [notice] = operator.rollout("dying")["status"]["pendingNotifications"]
     assert operator.operator is not None
     operator.operator.kill()
     operator.start_operator()
@@ -425,5 +425,5 @@ def test_every_decision_is_recorded_and_can_be_made_again(operator: Lab) -> None
     operator.until(lambda: records(operator, "recorded")[-1].action == "Pause", 20, "the record of the pause")
     kept = records(operator, "recorded")
     assert len(kept) >= 6
-    assert [one.why for one in kept if not one.agrees()] == []
+    assert [one.message for one in kept if not one.agrees()] == []
     assert kept[-1].decide_again().status.to_wire() == operator.rollout("recorded")["status"]

@@ -39,7 +39,7 @@ def rollout(name: str, steps: list[Object], **spec: Any) -> Object:
         "checkInterval": "1s",
         "features": [{"name": "alpha"}],
         "metrics": [{"name": "errors", "query": "lab_errors"}],
-        "phases": [{**ALPHA, "steps": steps, "criteria": [{"metric": "errors", "below": "1%"}]}],
+        "phases": [{**ALPHA, "steps": steps, "criteria": [{"name": "errors", "metric": "errors", "below": "1%"}]}],
         **spec,
     }
     return {
@@ -64,7 +64,7 @@ def because(lab: Lab, name: str, words: str) -> Object:
     """Status, once its reasons have these words."""
 
     def said() -> bool:
-        reasons = lab.rollout(name).get("status", {}).get("decision", {}).get("because", [])
+        reasons = lab.rollout(name).get("status", {}).get("decision", {}).get("details", [])
         return any(words in text for text in reasons)
 
     lab.until(said, 30, f"{name} saying {words!r}")
@@ -117,7 +117,7 @@ def test_emergency_by_kubectl_is_off_within_three_seconds_and_stays(operator: La
     assert time.monotonic() - begun < 3
     time.sleep(2)
     assert "targeting" not in flags(operator, "hot")["alpha"]
-    name = operator.act("Restore", "hot", reason="over")
+    name = operator.act("EmergencyEnable", "hot", reason="over")
     operator.until(lambda: "targeting" in flags(operator, "hot")["alpha"], 5, "alpha on")
     path = f"/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions/{name}"
     answered = operator.until(lambda: operator.kube.get(path).get("status"), 5, "an answer")
@@ -127,7 +127,7 @@ def test_emergency_by_kubectl_is_off_within_three_seconds_and_stays(operator: La
 
 def test_breach_rolls_back(operator: Lab) -> None:
     """From the scrape to the document in a few seconds."""
-    operator.apply(rollout("breach", LONG, guards=[{"metric": "errors", "below": "5%"}]))
+    operator.apply(rollout("breach", LONG, guards=[{"name": "errors", "metric": "errors", "below": "5%"}]))
     holding(operator, "breach")
     operator.gauge.value = "0.2"  # type: ignore[attr-defined]
     try:
@@ -135,7 +135,7 @@ def test_breach_rolls_back(operator: Lab) -> None:
     finally:
         operator.gauge.value = "0.001"  # type: ignore[attr-defined]
     status = operator.rollout("breach")["status"]
-    assert status["decision"]["because"] == ["errors 20% is not below 5%"]
+    assert status["decision"]["details"] == ["errors 20% is not below 5%"]
     assert flags(operator, "breach")["alpha"]["targeting"]["if"][-1] == "off"
 
 
@@ -238,7 +238,7 @@ def migrated(lab: Lab, name: str, sql: str) -> None:
     lab.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"{name}-sql"}, "data": files}, "default")
     phase = {**ALPHA, "steps": SHORT, "migrations": {"before": ["extra"]}}
     extra = {"name": "extra", "configMapRef": {"name": f"{name}-sql"}}
-    lab.apply(rollout(name, SHORT, phases=[phase], migrations=[extra], database={"secretRef": {"name": f"{name}-db"}}))
+    lab.apply(rollout(name, SHORT, phases=[phase], migrations=[extra], database={"secretKeyRef": {"name": f"{name}-db"}}))
 
 
 def jobs(lab: Lab, name: str, state: str) -> list[Object]:

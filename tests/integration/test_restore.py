@@ -24,7 +24,7 @@ SPEC: dict[str, Any] = {
             "name": "alpha",
             "features": ["alpha"],
             "steps": [{"percent": 10, "hold": "1s"}, {"percent": 50, "hold": "1h"}],
-            "criteria": [{"metric": "errors", "below": "1%"}],
+            "criteria": [{"name": "errors", "metric": "errors", "below": "1%"}],
         }
     ],
 }
@@ -94,7 +94,7 @@ def test_without_its_status_a_rollout_begins_anew_and_suspend_keeps_the_document
 
     text = back_from_a_backup(operator, suspend=True)
     operator.until(lambda: operator.rollout(NAME).get("status", {}).get("observedGeneration"), 20, "a look at it")
-    operator.until(lambda: "suspend" in operator.rollout(NAME)["status"]["decision"]["why"], 20, "being suspended")
+    operator.until(lambda: "suspend" in operator.rollout(NAME)["status"]["decision"]["message"], 20, "being suspended")
     time.sleep(3)  # several looks: an effect of the first one comes after its status
     assert operator.kube.get(DOCUMENT)["data"]["flags.flagd.json"] == text, "suspended: users keep what they have"
     verified = run(operator, "flags", "verify", "--in", NAME)

@@ -73,8 +73,8 @@ def rollout() -> Object:
         "flagSet": NAME,
         "checkInterval": "1s",
         "database": {
-            "secretRef": {"name": "definer", "key": "url"},
-            "dataSecretRef": {"name": "mover", "key": "url"},
+            "secretKeyRef": {"name": "definer", "key": "url"},
+            "dataSecretKeyRef": {"name": "mover", "key": "url"},
         },
         "features": [{"name": "offlineMode"}],
         "phases": [phase],
@@ -82,7 +82,7 @@ def rollout() -> Object:
             {"name": "session-tables", "bundle": SCHEMA},
             {"name": "legacy-sessions", "bundle": BUNDLE, "change": "Migrate", "backup": True},
         ],
-        "rollback": {"restoreSessions": True},
+        "rollback": {"restoreData": True},
     }
     metadata = {"name": NAME, "namespace": NAMESPACE}
     return {"apiVersion": "sessionrollout.dev/v1alpha1", "kind": "SessionRollout", "metadata": metadata, "spec": spec}
@@ -136,11 +136,11 @@ def test_rows_rest_while_paused_and_go_on(sessions: Sessions) -> None:
 
 
 def test_a_person_brings_damaged_rows_back(sessions: Sessions) -> None:
-    """RestoreSessions, its answer, its figures in status."""
+    """RestoreData, its answer, its figures in status."""
     lab = sessions.lab
     run(sessions.dsn, "UPDATE user_sessions SET form_data = '{}' WHERE id < '20000000-0000-0000-0000-000000000000'")
     damaged = value(sessions.dsn, "SELECT count(*) FROM user_sessions WHERE form_data = '{}'")
-    name = lab.act("RestoreSessions", NAME, NAMESPACE, migration="legacy-sessions", reason="release 4.2 emptied forms")
+    name = lab.act("RestoreData", NAME, NAMESPACE, migration="legacy-sessions", reason="release 4.2 emptied forms")
     assert sessions.answer(name)["accepted"] is True
     lab.until(lambda: sessions.rows.get("restoreTime"), 60, "the end of the restore")
     assert f"{damaged:,} damaged rows back" in sessions.rows["message"]
@@ -153,7 +153,7 @@ def test_lost_job_is_created_again(sessions: Sessions) -> None:
     lab = sessions.lab
     with connect(sessions.dsn) as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (lock_of(BUNDLE),))
-        name = lab.act("RestoreSessions", NAME, NAMESPACE, migration="legacy-sessions", reason="again")
+        name = lab.act("RestoreData", NAME, NAMESPACE, migration="legacy-sessions", reason="again")
         assert sessions.answer(name)["accepted"] is True
         lab.until(lambda: "another migration holds the lock" in sessions.rows["message"], 30, "who holds the lock")
         job = sessions.rows["job"]

@@ -10,7 +10,7 @@ from session_rollout.adapters.flags import LABEL, MANAGED
 from session_rollout.adapters.telemetry import redact
 from session_rollout.api import GROUP
 from session_rollout.api.enums import Operation
-from session_rollout.api.migration import Database, Migration, SecretRef
+from session_rollout.api.migration import Database, Migration, SecretKeyRef
 from session_rollout.api.progress import Progress, clipped
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import SessionRollout
@@ -39,7 +39,7 @@ def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[s
     if migration is None or database is None:
         raise SpecError(f"migration {job.migration} is not in the spec, or `database` is missing")
     labels = {LABEL: rollout.name, MIGRATION_LABEL: migration.name, OPERATION_LABEL: job.operation, **MANAGED}
-    volumes = [_secret("dsn", database.secret_ref), *_data_volumes(database), *_sql_volumes(migration)]
+    volumes = [_secret("dsn", database.secret_key_ref), *_data_volumes(database), *_sql_volumes(migration)]
     pod = {
         "serviceAccountName": profile.service_account,
         "volumes": volumes,
@@ -76,12 +76,12 @@ def _job(
     }
 
 
-def _secret(name: str, reference: SecretRef) -> dict[str, Any]:
+def _secret(name: str, reference: SecretKeyRef) -> dict[str, Any]:
     return {"name": name, "secret": {"secretName": reference.name, "items": [{"key": reference.key, "path": "url"}]}}
 
 
 def _data_volumes(database: Database) -> list[dict[str, Any]]:
-    return [_secret("data-dsn", database.data_secret_ref)] if database.data_secret_ref else []
+    return [_secret("data-dsn", database.data_secret_key_ref)] if database.data_secret_key_ref else []
 
 
 def _sql_volumes(migration: Migration) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from apprise import Apprise, NotifyType
 from session_rollout.api.enums import EventReason
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.api.status import Notice
+from session_rollout.api.status import PendingNotification
 from session_rollout.errors import SpecError, Unavailable
 from session_rollout.ports import Clock
 from session_rollout.settings import Sink, Webhook, credential
@@ -45,7 +45,7 @@ class Letter:
     uid: str
     namespace: str
     rollout: str
-    notice: Notice
+    notice: PendingNotification
 
     @property
     def command(self) -> str:
@@ -101,7 +101,7 @@ class SinkCourier:
         self._delivered: dict[str, set[str]] = {}  # by uid of the rollout
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="sinks")
 
-    def carry(self, rollout: SessionRollout, notices: tuple[Notice, ...], wake: Callable[[], None]) -> None:
+    def carry(self, rollout: SessionRollout, notices: tuple[PendingNotification, ...], wake: Callable[[], None]) -> None:
         """See `Courier.carry`."""
         wanted = {one.id for one in notices}
         done = self._delivered.setdefault(rollout.uid, set())

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from session_rollout.api.base import ATOMIC, SET, Feature, Generation, Message, Model, Name, Text, rules
+from session_rollout.api.base import ATOMIC, SET, Feature, Generation, Sentence, Model, Name, Text, rules
 from session_rollout.api.enums import ActionType, Operation, Verdict
 from session_rollout.api.quantities import Duration
 from session_rollout.api.status import MetaCondition, Time
@@ -23,9 +23,9 @@ class ActionSpec(Model):
         json_schema_extra=rules(
             ("self == oldSelf", "must stay as it is: an action cannot be changed, create another one"),
             (
-                "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'Restore', 'RestoreSessions', 'MigrateDown',"
+                "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'EmergencyEnable', 'RestoreData', 'MigrateDown',"
                 " 'RestartWorkload', 'UndoWorkload']) || (has(self.reason) && self.reason.size() > 0)",
-                "`reason` must be given for Promote, Abort, EmergencyDisable, Restore, RestoreSessions, MigrateDown,"
+                "`reason` must be given for Promote, Abort, EmergencyDisable, EmergencyEnable, RestoreData, MigrateDown,"
                 " RestartWorkload and UndoWorkload: they override a check or reach users",
             ),
             (
@@ -41,13 +41,13 @@ class ActionSpec(Model):
                 "`check` must only be given with Approve and Verify: it names the gate that is meant",
             ),
             (
-                "!has(self.features) || self.action in ['EmergencyDisable', 'Restore']",
-                "`features` must only be given with EmergencyDisable and Restore",
+                "!has(self.features) || self.action in ['EmergencyDisable', 'EmergencyEnable']",
+                "`features` must only be given with EmergencyDisable and EmergencyEnable",
             ),
             (
-                "has(self.migration) == (self.action in ['RestoreSessions', 'RetryMigration', 'BackupSessions',"
-                " 'RecoverSessions', 'MigrateDown', 'InspectMigration'])",
-                "`migration` must be given for RestoreSessions, RetryMigration, BackupSessions, RecoverSessions, MigrateDown"
+                "has(self.migration) == (self.action in ['RestoreData', 'RetryMigration', 'BackupData',"
+                " 'RepairData', 'MigrateDown', 'InspectMigration'])",
+                "`migration` must be given for RestoreData, RetryMigration, BackupData, RepairData, MigrateDown"
                 " and InspectMigration, and only for these",
             ),
             (
@@ -59,8 +59,8 @@ class ActionSpec(Model):
                 "`operation` must be given for InspectMigration, and only for it",
             ),
             (
-                "!(has(self.user) || has(self.at) || has(self.loseNewer)) || self.action == 'RestoreSessions'",
-                "`user`, `at` and `loseNewer` must only be given with RestoreSessions",
+                "!(has(self.user) || has(self.at) || has(self.loseNewer)) || self.action == 'RestoreData'",
+                "`user`, `at` and `loseNewer` must only be given with RestoreData",
             ),
         ),
     )
@@ -104,7 +104,7 @@ class Result(Model):
     verdict: Verdict
     value: Annotated[str | None, Field(description="What was found.", max_length=40)] = None
     bound: Annotated[str | None, Field(description="What it is held against.", max_length=80)] = None
-    message: Annotated[Message, Field(description="The verdict in one sentence.")] = ""
+    message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
 
 
 class ActionStatus(Model):
@@ -112,7 +112,7 @@ class ActionStatus(Model):
 
     accepted: Annotated[bool | None, Field(description="Whether it was heard; none: not answered yet.")] = None
     at: Annotated[Time | None, Field(description="When it was answered.")] = None
-    message: Annotated[Message, Field(description="What comes of it, or why it was refused.")] = ""
+    message: Annotated[Sentence, Field(description="What comes of it, or why it was refused.")] = ""
     results: Annotated[
         tuple[Result, ...], Field(description="What an examination found.", max_length=64, json_schema_extra=ATOMIC)
     ] = ()

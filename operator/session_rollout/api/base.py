@@ -1,8 +1,12 @@
-"""What all models share: frozen, camelCase on the wire, nothing unknown; and the list markers of structural schemas."""
+"""What all models share: frozen, camelCase in JSON, no unknown fields; the string types; the list markers of schemas.
 
-from typing import Annotated, Any, Final
+There are two families of strings. Those of a spec (`Name`, `Text`) are refused when they are too long. Those that the
+operator writes itself (`Sentence`, `Summary`, `Note`) shorten themselves: a status is never refused because of its prose.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic.alias_generators import to_camel
 
 NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -12,13 +16,49 @@ MAP_BY_NAME: Final = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-ke
 SET: Final = {"x-kubernetes-list-type": "set"}
 ATOMIC: Final = {"x-kubernetes-list-type": "atomic"}
 
+SENTENCE_LENGTH: Final = 512
+NOTE_LENGTH: Final = 240
+SUMMARY_LENGTH: Final = 120
+SENTENCES: Final = 8
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 Feature = Annotated[str, Field(pattern=FEATURE_PATTERN, max_length=44)]
 Text = Annotated[str, Field(max_length=256)]
-Message = Annotated[str, Field(max_length=512)]
 Index = Annotated[int, Field(ge=0, le=1000, json_schema_extra={"format": "int32"})]
+Revision = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
 Generation = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
 Rows = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
+
+
+def shortened(text: str, length: int) -> str:
+    """The text within `length` characters; an ellipsis shows that something is missing."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def message_of(text: str, _: ValidationInfo) -> str:
+    """What is kept of a message, given the fields before it. Tests replace this to prove that nothing depends on prose."""
+    return text
+
+
+def _shortens(length: int) -> BeforeValidator:
+    def shorten(value: Any, info: ValidationInfo) -> Any:
+        return shortened(message_of(value, info), length) if isinstance(value, str) else value
+
+    return BeforeValidator(shorten)
+
+
+def _keeps_first(count: int) -> BeforeValidator:
+    return BeforeValidator(lambda value: tuple(value)[:count] if isinstance(value, list | tuple) else value)
+
+
+Sentence = Annotated[str, _shortens(SENTENCE_LENGTH), Field(max_length=SENTENCE_LENGTH)]
+Note = Annotated[str, _shortens(NOTE_LENGTH), Field(max_length=NOTE_LENGTH)]
+Summary = Annotated[str, _shortens(SUMMARY_LENGTH), Field(max_length=SUMMARY_LENGTH)]
+Sentences = Annotated[
+    tuple[Sentence, ...], _keeps_first(SENTENCES), Field(max_length=SENTENCES, json_schema_extra=ATOMIC)
+]
+Figure = Annotated[str, BeforeValidator(lambda value: shortened(value, 40) if isinstance(value, str) else value), Field(max_length=40)]
+Limit = Annotated[str, BeforeValidator(lambda value: shortened(value, 80) if isinstance(value, str) else value), Field(max_length=80)]
 
 
 class Model(BaseModel):
@@ -29,6 +69,13 @@ class Model(BaseModel):
     def to_wire(self) -> dict[str, Any]:
         """The object as JSON-ready data, as it goes to the API server: camelCase, nothing that is unset."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def updated(self, **fields: Any) -> Self:
+        """A copy with these fields changed, validated: `model_copy` would accept a misspelled field and a value out of bounds.
+
+        Raises pydantic.ValidationError.
+        """
+        return type(self).model_validate({**self.__dict__, **fields})
 
 
 def rules(*pairs: tuple[str, str]) -> dict[str, Any]:

@@ -16,21 +16,16 @@ def _milliseconds(path: str) -> str:
 
 COMPARISON: Final = (
     (
-        "[has(self.above), has(self.below), has(self.increaseBelow), has(self.decreaseBelow)].filter(x, x).size() == 1",
-        "must have exactly one of `above`, `below`, `increaseBelow` and `decreaseBelow`",
+        "[has(self.above), has(self.below), has(self.maxIncrease), has(self.maxDecrease), has(self.minIncrease)].filter(x, x).size() == 1",
+        "must have exactly one of `above`, `below`, `maxIncrease`, `maxDecrease` and `minIncrease`",
     ),
     (
-        "has(self.comparedTo) == (has(self.increaseBelow) || has(self.decreaseBelow))",
-        "`comparedTo` must come with `increaseBelow` or `decreaseBelow`, and these need `comparedTo: Baseline` or `Control`",
+        "has(self.comparedTo) == (has(self.maxIncrease) || has(self.maxDecrease) || has(self.minIncrease))",
+        "`comparedTo` must come with `maxIncrease`, `maxDecrease` or `minIncrease`, and these need `comparedTo: Baseline` or `Control`",
     ),
 )
 
 
-_TITLE = "(has({0}.name) ? {0}.name : {0}.metric)"
-_UNIQUE_CHECKS = (
-    f"self.{{0}}.all(a, self.{{0}}.exists_one(b, {_TITLE.format('a')} == {_TITLE.format('b')}))",
-    "each of `{0}` must have a `name` of its own; without one it is called after its metric",
-)
 _PERCENT_OF = "(has(s.ramp) ? string(s.ramp.to) : has(s.percent) ? string(s.percent) : '0')"
 
 
@@ -45,7 +40,6 @@ AUDIENCES: Final = (
         " ? (t.groups.size() < s.groups.size() || s.groups.all(g, g in t.groups)) : s.groups.size() >= 0))",
         "every step must keep all `groups` of the steps before it: a user who has a feature keeps it",
     ),
-    ("!has(self.criteria) || " + _UNIQUE_CHECKS[0].format("criteria"), _UNIQUE_CHECKS[1].format("criteria")),
 )
 
 _PLACES = "self.phases.all(p, !has(p.{0}) || p.{0}.all(c, {1}))"
@@ -112,10 +106,6 @@ PROGRAMME: Final = (
         "`rollback.workload: Undo` needs `workload`: it names the Deployment",
     ),
     (
-        "!has(self.guards) || " + _UNIQUE_CHECKS[0].format("guards"),
-        _UNIQUE_CHECKS[1].format("guards"),
-    ),
-    (
         "self.phases.all(p, !has(p.migrations) || ["
         "has(p.migrations.before) ? p.migrations.before : [], has(p.migrations.after) ? p.migrations.after : []"
         "].all(l, l.all(n, has(self.migrations) && self.migrations.exists(m, m.name == n))))",
@@ -144,9 +134,9 @@ PROGRAMME: Final = (
         "`change: Contract` migrations must come after all others: first expand, then migrate, then contract",
     ),
     (
-        "!has(self.rollback) || !has(self.rollback.restoreSessions) || !self.rollback.restoreSessions"
+        "!has(self.rollback) || !has(self.rollback.restoreData) || !self.rollback.restoreData"
         " || (has(self.migrations) && self.migrations.exists(m, has(m.backup) && m.backup))",
-        "`rollback.restoreSessions` needs one of `migrations` with `backup: true`: else there is nothing to restore",
+        "`rollback.restoreData` needs one of `migrations` with `backup: true`: else there is nothing to restore",
     ),
     (
         "self.phases.all(p, p.steps.all(s, !has(s.hold) || "

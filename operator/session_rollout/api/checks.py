@@ -21,24 +21,22 @@ class Check(Model):
     """A metric held against one bound."""
 
     model_config = ConfigDict(json_schema_extra=rules(*COMPARISON))
-    name: Annotated[Name | None, Field(description="Defaults to the name of the metric.")] = None
+    name: Annotated[Name, Field(description="What status and actions call it; unique in its list.")]
     metric: Annotated[Name, Field(description="Which of `metrics`.")]
     above: Annotated[Bound | None, Field(description='The value must be greater, such as "95%", "500ms", "10737418240".')] = (
         None
     )
     below: Annotated[Bound | None, Field(description='The value must be less, such as "0.1%", "500ms", "10737418240".')] = None
     compared_to: ComparedTo | None = None
-    increase_below: Annotated[
+    max_increase: Annotated[
         Bound | None, Field(description="Largest rise against `comparedTo` that passes: a share with %, else a difference.")
     ] = None
-    decrease_below: Annotated[
+    max_decrease: Annotated[
         Bound | None, Field(description="Largest fall against `comparedTo` that passes: a share with %, else a difference.")
     ] = None
-
-    @property
-    def title(self) -> str:
-        """What status calls it: its name, or its metric's."""
-        return self.name or self.metric
+    min_increase: Annotated[
+        Bound | None, Field(description="Smallest rise against `comparedTo` that passes: a share with %, else a difference.")
+    ] = None
 
 
 class OnBreach(StrEnum):

@@ -125,7 +125,7 @@ def rollout_definition() -> Schema:
         _column("Step", ".status.current.step", kind="integer"),
         _column("Percent", ".status.current.percent"),
         _column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
-        _column("Why", ".status.decision.why"),
+        _column("Why", ".status.decision.message"),
         _column("Until", ".status.current.holdUntil"),
         AGE,
         _column("Migrating", ".status.progress", wide=True),

@@ -55,7 +55,7 @@ class Migration(Model):
     ] = None
 
 
-class SecretRef(Model):
+class SecretKeyRef(Model):
     """A key of a Secret of the same namespace; it is mounted into the Job, the operator never reads it."""
 
     name: Annotated[
@@ -73,7 +73,7 @@ class Database(Model):
     profile: Annotated[
         Name, Field(description="An entry of `profiles` in the operator's configuration: image, ServiceAccount, time-outs.")
     ] = "default"
-    secret_ref: SecretRef
-    data_secret_ref: Annotated[
-        SecretRef | None, Field(description="Connection string of the role that moves rows, where another one defines tables.")
+    secret_key_ref: SecretKeyRef
+    data_secret_key_ref: Annotated[
+        SecretKeyRef | None, Field(description="Connection string of the role that moves rows, where another one defines tables.")
     ] = None

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from session_rollout.api.base import Message, Model, Rows
+from session_rollout.api.base import Model, Rows, Sentence
 
 MESSAGE_LENGTH = 512
 
@@ -18,7 +18,7 @@ class Progress(Model):
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
-    message: Message = ""
+    message: Sentence = ""
     checksum: Annotated[str | None, Field(max_length=71)] = None
     done: Annotated[Rows | None, Field(description="Rows that are where they should be.")] = None
     total: Annotated[Rows | None, Field(description="Rows of the source; an estimate for very large tables.")] = None

@@ -155,7 +155,7 @@ class Phase(Model):
         Field(description="Audiences from the smallest to the largest.", min_length=1, max_length=16, json_schema_extra=ATOMIC),
     ]
     criteria: Annotated[
-        tuple[Check, ...], Field(description="Must pass before a step is left.", max_length=16, json_schema_extra=ATOMIC)
+        tuple[Check, ...], Field(description="Must pass before a step is left.", max_length=16, json_schema_extra=MAP_BY_NAME)
     ] = ()
     deadline: Annotated[Duration | None, Field(description="How long criteria may keep a step beyond its planned hold.")] = None
     on_deadline: OnDeadline = OnDeadline.STALL
@@ -198,7 +198,7 @@ class Rollback(Model):
     """What a rollback undoes; flags always first."""
 
     scope: RollbackScope = RollbackScope.PHASE
-    restore_sessions: Annotated[bool, Field(description="Merge the snapshot back: what users have written since is kept.")] = (
+    restore_data: Annotated[bool, Field(description="Merge the snapshot back: what users have written since is kept.")] = (
         False
     )
     migrations: OnRollback = OnRollback.KEEP
@@ -313,7 +313,7 @@ class RolloutSpec(Model):
         Field(
             description="Judged all the time, from the first phase to the end of the bake.",
             max_length=16,
-            json_schema_extra=ATOMIC,
+            json_schema_extra=MAP_BY_NAME,
         ),
     ] = ()
     migrations: Annotated[
@@ -335,7 +335,12 @@ class RolloutSpec(Model):
         ),
     ] = ()
     notifications: Annotated[
-        tuple[Notification, ...], Field(description="Who is told of what.", max_length=8, json_schema_extra=ATOMIC)
+        tuple[Notification, ...],
+        Field(
+            description="Who is told of what.",
+            max_length=8,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["sink"]},
+        ),
     ] = ()
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
 

@@ -1,6 +1,7 @@
-"""`SessionRollout.status`: everything that must survive a crash, bounded to 32 KiB, and everything a person asks for first.
+"""`SessionRollout.status`: what must survive a crash, bounded to 32 KiB, and what people look for first.
 
-Written by one writer with resourceVersion and only when something changed; see `controller`.
+One writer, `controller.reconciler`, writes it with resourceVersion and only when something changed. Every change goes
+through a setter of `core.context`, which validates it against these models.
 """
 
 from datetime import UTC, datetime
@@ -8,9 +9,31 @@ from typing import Annotated
 
 from pydantic import Field, PlainSerializer
 
-from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Index, Message, Model, Name, Rows, Text
+from session_rollout.api.base import (
+    ATOMIC,
+    MAP_BY_NAME,
+    SET,
+    Feature,
+    Figure,
+    Generation,
+    Index,
+    Limit,
+    Model,
+    Name,
+    Note,
+    Revision,
+    Rows,
+    Sentence,
+    Sentences,
+    Summary,
+    Text,
+)
 from session_rollout.api.enums import (
+    ActionReason,
+    CheckKind,
+    CheckReason,
     DecisionAction,
+    DecisionReason,
     EventReason,
     MigrationState,
     NoReturn,
@@ -18,13 +41,13 @@ from session_rollout.api.enums import (
     Outcome,
     PhaseState,
     Stage,
+    State,
     Verdict,
 )
 
 HISTORY_LENGTH = 20
-BECAUSE_LENGTH = 8
-OUTBOX_LENGTH = 32
-NOTICE_LENGTH = 240
+PENDING_LENGTH = 32
+ANSWERED_LENGTH = 32
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -37,214 +60,232 @@ Time = Annotated[
     Field(json_schema_extra={"format": "date-time"}),
 ]
 Sha = Annotated[str, Field(max_length=71)]
+JobName = Annotated[str, Field(max_length=63)]
+Percentage = Annotated[str, Field(max_length=8)]
+AudienceText = Annotated[str, Field(max_length=600)]
 
 
 class MetaCondition(Model):
-    """metav1.Condition, all six fields."""
+    """One condition with the fields of metav1.Condition."""
 
-    type: Annotated[str, Field(description="What it is about.", max_length=63)]
-    status: Annotated[str, Field(description="True, False or Unknown.", max_length=7)]
-    observed_generation: Annotated[Generation, Field(description="The generation it was found in.")]
-    last_transition_time: Annotated[Time, Field(description="When `status` changed last.")]
+    type: Annotated[str, Field(description="Type of the condition, such as `Ready`.", max_length=63)]
+    status: Annotated[str, Field(description="Status of the condition: True, False or Unknown.", max_length=7)]
+    observed_generation: Annotated[Generation, Field(description="Generation of the spec that the condition is about.")]
+    last_transition_time: Annotated[Time, Field(description="Time when `status` last changed.")]
     reason: Annotated[
-        str, Field(description="One word for programs; it is API and is not renamed.", min_length=1, max_length=63)
+        str,
+        Field(description="Machine-readable reason in CamelCase. Values are part of the API.", min_length=1, max_length=63),
     ]
-    message: Annotated[Message, Field(description="A sentence for people.")]
+    message: Annotated[Sentence, Field(description="Explanation for people; its wording may change.")]
 
 
 class Current(Model):
-    """Where the rollout is."""
+    """Where the rollout is now."""
 
-    stage: Stage = Stage.PREFLIGHT
-    phase: Annotated[Name | None, Field(description="Name of the running phase; none before the first and after the last.")] = (
-        None
-    )
-    phase_index: Annotated[Index, Field(description="The phase, counted from 1; 0 before the first.")] = 0
-    step: Annotated[Index, Field(description="The step of the phase, counted from 1; 0 outside of steps.")] = 0
-    increment: Annotated[Index, Field(description="Of a ramp, counted from 1.")] = 0
-    percent: Annotated[
-        str, Field(description="Share of users in percent that this step gives the features to.", max_length=8)
-    ] = "0"
+    stage: Annotated[Stage, Field(description="Stage of the phase, such as `Step` or `Bake`.")] = Stage.PREFLIGHT
+    phase: Annotated[
+        Name | None, Field(description="Name of the running phase. Unset before the first phase and after the last.")
+    ] = None
+    phase_index: Annotated[Index, Field(description="Number of the phase, counted from 1; 0 before the first phase.")] = 0
+    step: Annotated[Index, Field(description="Number of the step in its phase, counted from 1; 0 outside of steps.")] = 0
+    increment: Annotated[
+        Index, Field(description="Number of the increment of a ramp, counted from 1; 0 in a step without a ramp.")
+    ] = 0
+    percent: Annotated[Percentage, Field(description="Percentage of users that this step gives the features to.")] = "0"
     groups: Annotated[
         tuple[Name, ...],
-        Field(description="Groups that have the features whatever the percentage.", max_length=8, json_schema_extra=SET),
+        Field(description="Groups that get the features whatever the percentage.", max_length=8, json_schema_extra=SET),
     ] = ()
-    since: Annotated[Time | None, Field(description="When this stage or step was entered.")] = None
+    audience: Annotated[
+        AudienceText, Field(description="Percentage and groups in one word, such as `20%+beta`; the column AUDIENCE.")
+    ] = "0%"
+    stage_start_time: Annotated[Time | None, Field(description="Time when this stage or step started.")] = None
     published_time: Annotated[
         Time | None,
-        Field(description="When the audience of this step was read back from the cluster; its hold begins no earlier."),
+        Field(description="Time when the audience of this step was read back from the cluster. The hold starts no earlier."),
     ] = None
     hold_until: Annotated[
         Time | None,
-        Field(
-            description="When the hold is over; set with the first evidence after the warm-up, moved by every stop of the clock."
-        ),
+        Field(description="Time when the hold ends. It is set with the first evidence and moves by every pause of the timer."),
     ] = None
-    clock_stopped_time: Annotated[
-        Time | None, Field(description="Since when the hold clock stands still; none while it runs.")
+    hold_paused_time: Annotated[
+        Time | None, Field(description="Time since which the hold timer is paused. Unset while it runs.")
     ] = None
-    approved_by: Annotated[Text | None, Field(description="The action that approved this step.")] = None
-    judged_from: Annotated[
-        Time | None, Field(description="Guards are judged on data from here on; set at the start and by a retry.")
+    approved_by: Annotated[Text | None, Field(description="Name of the action that approved this step.")] = None
+    guards_start_time: Annotated[
+        Time | None, Field(description="Guards use data from this time on. It is set at the start and by a retry.")
     ] = None
-    ending: Annotated[Outcome | None, Field(description="What a rollback under way will end in.")] = None
-    ending_because: Annotated[
-        tuple[Message, ...], Field(description="What made it roll back.", max_length=BECAUSE_LENGTH, json_schema_extra=ATOMIC)
-    ] = ()
+    rollback_outcome: Annotated[
+        Outcome | None, Field(description="Outcome that a running rollback will end with: RolledBack or Aborted.")
+    ] = None
+    rollback_guard: Annotated[Name | None, Field(description="Name of the guard whose breach started the rollback.")] = None
+    rollback_reasons: Annotated[Sentences, Field(description="What started the rollback, one sentence for each cause.")] = ()
 
 
 class AwaitedApproval(Model):
-    """What an action `Approve` must name, beside the generation: a step of a phase, or the check of a gate."""
+    """What an action `Approve` must name beside the generation: a step of a phase, or the check of a gate."""
 
-    phase: Annotated[Name | None, Field(description="Phase of the step that waits.")] = None
-    step: Annotated[Index | None, Field(description="The step that waits, counted from 1.")] = None
-    check: Annotated[Name | None, Field(description="The gate that waits; then there is no step.")] = None
+    phase: Annotated[Name | None, Field(description="Phase of the step that waits for approval.")] = None
+    step: Annotated[Index | None, Field(description="Number of the step that waits, counted from 1.")] = None
+    check: Annotated[Name | None, Field(description="Name of the gate that waits. It is set instead of a step.")] = None
 
 
 class DecisionRecord(Model):
-    """Why it is here."""
+    """What the operator does now and why."""
 
-    action: DecisionAction = DecisionAction.WAIT
-    why: Annotated[str, Field(description="In about ten words; the column WHY.", max_length=120)] = ""
-    because: Annotated[
-        tuple[Message, ...],
-        Field(description="Each reason in full, with value and bound.", max_length=BECAUSE_LENGTH, json_schema_extra=ATOMIC),
-    ] = ()
-    unblocked_by: Annotated[
-        tuple[Message, ...], Field(description="What would let it go on.", max_length=BECAUSE_LENGTH, json_schema_extra=ATOMIC)
-    ] = ()
+    action: Annotated[DecisionAction, Field(description="What the operator does now.")] = DecisionAction.WAIT
+    reason: Annotated[
+        DecisionReason, Field(description="Machine-readable reason in CamelCase. Values are part of the API.")
+    ] = DecisionReason.NOT_DECIDED
+    message: Annotated[Summary, Field(description="Explanation in about ten words; the column MESSAGE.")] = ""
+    details: Annotated[Sentences, Field(description="Each cause in full, with the value and its bound.")] = ()
+    next_actions: Annotated[Sentences, Field(description="What would let the rollout continue.")] = ()
     approvals: Annotated[
         tuple[AwaitedApproval, ...],
         Field(
-            description="Approvals that are awaited now, to be given with an action `Approve`.",
-            max_length=BECAUSE_LENGTH,
+            description="Approvals that the rollout waits for. Give them with an action `Approve`.",
+            max_length=16,
             json_schema_extra=ATOMIC,
         ),
     ] = ()
     next_time: Annotated[
-        Time | None, Field(description="When it will be decided anew at the latest; none: when something happens.")
+        Time | None, Field(description="Time of the next decision at the latest. Unset when only an event leads to one.")
     ] = None
     inputs: Annotated[
-        Sha | None, Field(description="Fingerprint of what it rested on; the record of decisions has the inputs themselves.")
+        Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record has the inputs themselves.")
     ] = None
 
 
 class PhaseRecord(Model):
-    """One line per phase; audience and features as they were published."""
+    """One phase, with the audience and the features as they were published."""
 
-    name: Annotated[Name, Field(description="Of the phase in `spec.phases`.")]
-    state: PhaseState = PhaseState.PENDING
-    percent: Annotated[str, Field(description="Share of users in percent that was published last.", max_length=8)] = "0"
+    name: Annotated[Name, Field(description="Name of the phase in `spec.phases`.")]
+    state: Annotated[PhaseState, Field(description="State of the phase.")] = PhaseState.PENDING
+    percent: Annotated[Percentage, Field(description="Percentage of users that was published last.")] = "0"
     groups: Annotated[
         tuple[Name, ...], Field(description="Groups that were published last.", max_length=8, json_schema_extra=SET)
     ] = ()
     features: Annotated[
         tuple[Feature, ...],
         Field(
-            description="Features as they were published: a spec that changes them cannot lose them.",
+            description="Features as they were published, so that an edit of the spec cannot lose them.",
             max_length=16,
             json_schema_extra=SET,
         ),
     ] = ()
-    start_time: Annotated[Time | None, Field(description="When it began.")] = None
-    end_time: Annotated[Time | None, Field(description="When it was completed or rolled back.")] = None
+    start_time: Annotated[Time | None, Field(description="Time when the phase started.")] = None
+    end_time: Annotated[Time | None, Field(description="Time when the phase completed or was rolled back.")] = None
 
 
 class CheckRecord(Model):
-    """Last change of one criterion, guard or gate; a check that repeats its verdict changes nothing here."""
+    """The last change of one criterion, guard or gate. A repeated verdict changes nothing here."""
 
-    name: Annotated[Name, Field(description="Of the check; of one without a name, its metric.")]
-    kind: Annotated[str, Field(description="Criterion, Guard, Preflight, Verification or AfterRollback.", max_length=16)]
-    verdict: Verdict = Verdict.NOT_EVALUATED
-    value: Annotated[str | None, Field(description="What was measured, in the unit of the bound.", max_length=40)] = None
-    bound: Annotated[str | None, Field(description="What it is held against.", max_length=80)] = None
-    baseline: Annotated[
-        str | None, Field(description="The metric before the phase, where it is compared to that.", max_length=40)
+    name: Annotated[Name, Field(description="Name of the criterion, guard or gate in the spec.")]
+    kind: Annotated[CheckKind, Field(description="Kind of the check, which says what list of the spec it comes from.")]
+    verdict: Annotated[Verdict, Field(description="Result of the last evaluation.")] = Verdict.NOT_EVALUATED
+    reason: Annotated[
+        CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")
     ] = None
-    time: Annotated[Time | None, Field(description="When the verdict changed last.")] = None
-    message: Annotated[Message, Field(description="The verdict in one sentence.")] = ""
-    job: Annotated[str | None, Field(description="Name of the Job, of a gate that is one.", max_length=63)] = None
-    attempt: Annotated[Index, Field(description="Of that Job.")] = 0
+    value: Annotated[Figure | None, Field(description="Measured value in the unit of the bound, such as `1.3%`.")] = None
+    bound: Annotated[Limit | None, Field(description="Bound that the value is compared with, such as `below 1%`.")] = None
+    baseline: Annotated[
+        Figure | None, Field(description="Value of the metric before the phase, for a check with `comparedTo: Baseline`.")
+    ] = None
+    time: Annotated[Time | None, Field(description="Time when the verdict last changed.")] = None
+    message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
+    job: Annotated[JobName | None, Field(description="Name of the Job, for a gate that runs one.")] = None
+    attempt: Annotated[Index, Field(description="Number of retries of the gate's Job.")] = 0
 
 
 class WorkloadRecord(Model):
-    """What was done to the application: intent first, then its result."""
+    """What was done to the application. The intent is written first, the result afterwards."""
 
-    undo_asked_time: Annotated[Time | None, Field(description="When undoing was decided.")] = None
-    undo_from: Annotated[Rows | None, Field(description="Revision of the Deployment that is left.")] = None
-    undo_to: Annotated[Rows | None, Field(description="Revision that it goes back to; none when there is no earlier one.")] = (
-        None
-    )
-    undone_time: Annotated[Time | None, Field(description="When it had gone back.")] = None
-    restart_asked_time: Annotated[Time | None, Field(description="When a restart was asked for.")] = None
-    restarted_time: Annotated[Time | None, Field(description="When it was begun.")] = None
-    message: Annotated[Message, Field(description="What came of it.")] = ""
+    undo_requested_time: Annotated[Time | None, Field(description="Time when undoing the last revision was decided.")] = None
+    undo_from: Annotated[Revision | None, Field(description="Revision of the Deployment that is undone.")] = None
+    undo_to: Annotated[
+        Revision | None, Field(description="Revision that the Deployment goes back to. Unset when there is no earlier one.")
+    ] = None
+    undone_time: Annotated[Time | None, Field(description="Time when the Deployment had gone back.")] = None
+    restart_requested_time: Annotated[Time | None, Field(description="Time when a restart was requested.")] = None
+    restarted_time: Annotated[Time | None, Field(description="Time when the restart began.")] = None
+    message: Annotated[Sentence, Field(description="Result of the undo or the restart.")] = ""
 
 
-class Notice(Model):
-    """A message that is on its way to a sink; delivered at least once, the receiver knows it again by its id."""
+class PendingNotification(Model):
+    """A notification that no sink has accepted yet. It is delivered at least once; the receiver deduplicates by `id`."""
 
-    id: Annotated[str, Field(description="The same for every attempt to deliver it.", max_length=32)]
-    sink: Annotated[Name, Field(description="Where it goes, of the operator's configuration.")]
-    event: EventReason
-    time: Annotated[Time, Field(description="When it happened.")]
-    phase: Annotated[Name | None, Field(description="In which phase.")] = None
-    step: Annotated[Index | None, Field(description="In which step.")] = None
-    message: Annotated[str, Field(description="What happened, in one sentence.", max_length=NOTICE_LENGTH)] = ""
+    id: Annotated[str, Field(description="Identifier that stays the same for every delivery attempt.", max_length=32)]
+    sink: Annotated[Name, Field(description="Name of the sink in the operator's configuration.")]
+    event: Annotated[EventReason, Field(description="Event that the notification is about.")]
+    time: Annotated[Time, Field(description="Time of the event.")]
+    phase: Annotated[Name | None, Field(description="Phase in which the event happened.")] = None
+    step: Annotated[Index | None, Field(description="Step in which the event happened, counted from 1.")] = None
+    message: Annotated[Note, Field(description="The event in one sentence.")] = ""
 
 
 class MigrationRecord(Model):
-    """One migration of the programme."""
+    """One migration of the rollout."""
 
-    name: Annotated[Name, Field(description="Of the migration in `spec.migrations`.")]
-    state: MigrationState = MigrationState.PENDING
-    operation: Annotated[Operation, Field(description="What its Job does, or did last.")] = Operation.UP
+    name: Annotated[Name, Field(description="Name of the migration in `spec.migrations`.")]
+    state: Annotated[MigrationState, Field(description="State of the migration.")] = MigrationState.PENDING
+    operation: Annotated[Operation, Field(description="Operation that its Job runs, or ran last.")] = Operation.UP
     arguments: Annotated[
-        tuple[Text, ...], Field(description="Of the Job, beside the usual.", max_length=6, json_schema_extra=ATOMIC)
+        tuple[Text, ...], Field(description="Additional arguments of the Job.", max_length=6, json_schema_extra=ATOMIC)
     ] = ()
-    job: Annotated[str | None, Field(description="Name of the Job.", max_length=63)] = None
-    source: Annotated[Sha | None, Field(description="Fingerprint of the migration as the spec declares it.")] = None
-    attempt: Annotated[Index, Field(description="Counts the Jobs that people asked for anew.")] = 0
-    checksum: Annotated[Sha | None, Field(description="Of what was run, as the ledger in the database has it.")] = None
-    start_time: Annotated[Time | None, Field(description="When the Job was decided on.")] = None
-    end_time: Annotated[Time | None, Field(description="When its result was seen.")] = None
-    message: Annotated[Message, Field(description="What it said last; of a failure, the reason.")] = ""
-    done: Annotated[Rows | None, Field(description="Rows that are moved.")] = None
-    total: Annotated[Rows | None, Field(description="Rows that there are to move.")] = None
-    rate: Annotated[Rows | None, Field(description="Rows a second.")] = None
-    estimated_end_time: Annotated[Time | None, Field(description="When the rows will be moved at this rate.")] = None
-    quarantined: Annotated[
-        Rows | None, Field(description="Rows that could not be moved; `RetryMigration` tries them again.")
+    job: Annotated[JobName | None, Field(description="Name of the Job.")] = None
+    source: Annotated[Sha | None, Field(description="Fingerprint of where the spec takes the migration from.")] = None
+    attempt: Annotated[Index, Field(description="Number of retries that were requested.")] = 0
+    checksum: Annotated[Sha | None, Field(description="Checksum of what ran, as the ledger in the database has it.")] = None
+    start_time: Annotated[Time | None, Field(description="Time when the Job was decided on.")] = None
+    end_time: Annotated[Time | None, Field(description="Time when the result of the Job was observed.")] = None
+    reason: Annotated[
+        str | None, Field(description="Machine-readable reason of a failure in CamelCase.", max_length=63)
     ] = None
-    progress_time: Annotated[Time | None, Field(description="When these figures were written.")] = None
-    following: Annotated[bool, Field(description="Whether changes of the source go on being applied to the target.")] = False
-    point_of_no_return: NoReturn | None = None
-    backup_time: Annotated[Time | None, Field(description="When the newest snapshot was complete.")] = None
-    backup_until: Annotated[Time | None, Field(description="How long it is kept.")] = None
-    restore_time: Annotated[Time | None, Field(description="When rows were last brought back from it.")] = None
+    message: Annotated[Sentence, Field(description="Last message of the Job; for a failure, what went wrong.")] = ""
+    done: Annotated[Rows | None, Field(description="Number of rows that are copied.")] = None
+    total: Annotated[Rows | None, Field(description="Number of rows to copy.")] = None
+    rate: Annotated[Rows | None, Field(description="Rows copied per second.")] = None
+    estimated_end_time: Annotated[Time | None, Field(description="Time when all rows will be copied at this rate.")] = None
+    quarantined: Annotated[
+        Rows | None, Field(description="Number of rows that could not be copied. `RetryMigration` tries them again.")
+    ] = None
+    progress_time: Annotated[Time | None, Field(description="Time when these figures were written.")] = None
+    following: Annotated[
+        bool, Field(description="Whether changes of the source are still applied to the target; false when not.")
+    ] = False
+    point_of_no_return: Annotated[
+        NoReturn | None, Field(description="Whether the step that cannot be undone is ahead or passed.")
+    ] = None
+    backup_time: Annotated[Time | None, Field(description="Time when the newest snapshot was complete.")] = None
+    backup_until: Annotated[Time | None, Field(description="Time until which the snapshot is kept.")] = None
+    restore_time: Annotated[Time | None, Field(description="Time when rows were last restored from the snapshot.")] = None
 
 
 class DisabledFeature(Model):
-    """A feature that somebody switched off in an emergency."""
+    """A feature that was switched off in an emergency."""
 
-    feature: Annotated[Feature, Field(description="Off for everybody, whatever else says on.")]
-    reason: Annotated[Text, Field(description="As the person gave it.")]
-    by: Annotated[Text, Field(description="The action that asked for it.")]
-    time: Annotated[Time, Field(description="When it was asked for.")]
+    feature: Annotated[Feature, Field(description="Name of the feature; it is off for every user.")]
+    reason: Annotated[Text, Field(description="Reason given in the action.")]
+    by: Annotated[Text, Field(description="Name of the action that switched it off.")]
+    time: Annotated[Time, Field(description="Time when it was switched off.")]
 
 
 class FlagsRecord(Model):
     """The published flag document."""
 
-    config_map: Annotated[str | None, Field(description="Its ConfigMap; the key is `flags.flagd.json`.", max_length=63)] = None
-    sha256: Annotated[Sha | None, Field(description="Of what should be there; written before it is published.")] = None
-    published_sha256: Annotated[Sha | None, Field(description="Of what was read back.")] = None
-    published_time: Annotated[Time | None, Field(description="When it was read back.")] = None
-    revision: Annotated[Generation, Field(description="Counts documents; never goes back.")] = 0
+    config_map: Annotated[
+        str | None, Field(description="Name of the ConfigMap; its key is `flags.flagd.json`.", max_length=63)
+    ] = None
+    sha256: Annotated[
+        Sha | None, Field(description="SHA-256 of the document to publish; it is written before the document is published.")
+    ] = None
+    published_sha256: Annotated[Sha | None, Field(description="SHA-256 of the document that was read back last.")] = None
+    published_time: Annotated[Time | None, Field(description="Time when the document was read back.")] = None
+    revision: Annotated[Revision, Field(description="Revision of the document. It only rises.")] = 0
     disabled: Annotated[
         tuple[DisabledFeature, ...],
         Field(
-            description="Features that are off in an emergency.",
+            description="Features that are off because of an emergency.",
             max_length=40,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["feature"]},
         ),
@@ -252,59 +293,90 @@ class FlagsRecord(Model):
 
 
 class HistoryEntry(Model):
-    """One line of the story."""
+    """One event of the rollout, with the fields that programs need."""
 
-    time: Annotated[Time, Field(description="When it was decided.")]
-    event: EventReason
-    phase: Annotated[Name | None, Field(description="In which phase.")] = None
-    step: Annotated[Index | None, Field(description="In which step.")] = None
-    percent: Annotated[str | None, Field(description="Share of users in percent at that time.", max_length=8)] = None
-    by: Annotated[Text | None, Field(description="The action that asked for it.")] = None
-    because: Annotated[Message, Field(description="Why.")] = ""
+    time: Annotated[Time, Field(description="Time of the decision.")]
+    event: Annotated[EventReason, Field(description="What happened.")]
+    phase: Annotated[Name | None, Field(description="Phase in which it happened.")] = None
+    step: Annotated[Index | None, Field(description="Step in which it happened, counted from 1.")] = None
+    percent: Annotated[Percentage | None, Field(description="Percentage of users at that time.")] = None
+    audience: Annotated[AudienceText | None, Field(description="Audience at that time, such as `20%+beta`.")] = None
+    revision: Annotated[Revision | None, Field(description="Revision of the flag document that was published.")] = None
+    check: Annotated[Name | None, Field(description="Name of the criterion, guard or gate that the event is about.")] = None
+    migration: Annotated[Name | None, Field(description="Name of the migration that the event is about.")] = None
+    operation: Annotated[Operation | None, Field(description="Operation of the migration.")] = None
+    job: Annotated[JobName | None, Field(description="Name of the Job of the migration or check.")] = None
+    by: Annotated[Text | None, Field(description="Name of the action that requested it.")] = None
+    message: Annotated[Sentence, Field(description="The event in one sentence.")] = ""
+
+
+class AnsweredAction(Model):
+    """An action that was carried out or refused, until its answer has been read back."""
+
+    uid: Annotated[str, Field(description="UID of the SessionRolloutAction.", max_length=63)]
+    name: Annotated[str, Field(description="Name of the SessionRolloutAction.", max_length=253)]
+    accepted: Annotated[bool, Field(description="Whether the action was accepted; false when it was refused.")]
+    reason: Annotated[ActionReason, Field(description="Machine-readable reason of the answer in CamelCase.")]
+    message: Annotated[Note, Field(description="The answer in one sentence.")] = ""
+    time: Annotated[Time, Field(description="Time when the action was decided.")]
 
 
 class RolloutStatus(Model):
-    """The whole status; an object that was never seen has the defaults."""
+    """The whole status. A new object has the defaults."""
 
     observed_generation: Annotated[
-        Generation, Field(description="The generation of the spec that this status is about; 0: never looked at.")
+        Generation, Field(description="Generation of the spec that this status is about; 0 before the first decision.")
     ] = 0
+    state: Annotated[State | None, Field(description="The rollout in one word; the column STATUS.")] = None
     conditions: Annotated[
         tuple[MetaCondition, ...],
         Field(
-            description="Ready, Reconciling and Stalled as generic tools read them, and what else is true of it.",
+            description="Conditions. Ready, Reconciling and Stalled follow kstatus.",
             max_length=12,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = ()
-    outcome: Outcome | None = None
-    current: Current = Current()
-    decision: DecisionRecord = DecisionRecord()
-    paused_by: Annotated[Text | None, Field(description="The action, or the guard, that paused it.")] = None
-    progress: Annotated[str, Field(description="Of the migration that runs, in one line.", max_length=120)] = ""
+    outcome: Annotated[Outcome | None, Field(description="How this generation ended. Unset while it runs.")] = None
+    current: Annotated[Current, Field(description="Where the rollout is now.")] = Current()
+    decision: Annotated[DecisionRecord, Field(description="What the operator does now and why.")] = DecisionRecord()
+    paused_by: Annotated[Text | None, Field(description="Name of the action or the guard that paused the rollout.")] = None
+    paused_message: Annotated[Sentence, Field(description="Reason of the pause: that of the action, or the guard's breach.")] = ""
+    progress: Annotated[Summary, Field(description="Progress of the running migrations; the column PROGRESS.")] = ""
     phases: Annotated[
-        tuple[PhaseRecord, ...], Field(description="What became of each phase.", max_length=40, json_schema_extra=MAP_BY_NAME)
+        tuple[PhaseRecord, ...], Field(description="State of each phase.", max_length=40, json_schema_extra=MAP_BY_NAME)
     ] = ()
     checks: Annotated[
         tuple[CheckRecord, ...],
         Field(
-            description="The verdict of each check; one that repeats its verdict changes nothing here.",
+            description="Last verdict of each check. A repeated verdict changes nothing here.",
             max_length=64,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["kind", "name"]},
         ),
     ] = ()
     migrations: Annotated[
         tuple[MigrationRecord, ...],
-        Field(description="What became of each migration.", max_length=16, json_schema_extra=MAP_BY_NAME),
+        Field(description="State of each migration.", max_length=16, json_schema_extra=MAP_BY_NAME),
     ] = ()
-    flags: FlagsRecord = FlagsRecord()
-    workload: WorkloadRecord | None = None
-    outbox: Annotated[
-        tuple[Notice, ...],
-        Field(description="Notices that no sink has taken yet.", max_length=OUTBOX_LENGTH, json_schema_extra=ATOMIC),
+    flags: Annotated[FlagsRecord, Field(description="The published flag document.")] = FlagsRecord()
+    workload: Annotated[WorkloadRecord | None, Field(description="What was done to the application's Deployment.")] = None
+    pending_notifications: Annotated[
+        tuple[PendingNotification, ...],
+        Field(
+            description="Notifications that no sink has accepted yet.", max_length=PENDING_LENGTH, json_schema_extra=ATOMIC
+        ),
     ] = ()
-    notices_lost: Annotated[Index, Field(description="Notices that were dropped from a full outbox.")] = 0
+    notifications_lost: Annotated[
+        Index, Field(description="Number of notifications that were dropped because the list was full.")
+    ] = 0
+    answered_actions: Annotated[
+        tuple[AnsweredAction, ...],
+        Field(
+            description="Actions that were decided and whose answer has not been read back yet.",
+            max_length=ANSWERED_LENGTH,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["uid"]},
+        ),
+    ] = ()
     history: Annotated[
         tuple[HistoryEntry, ...],
-        Field(description="What was decided, the last 20.", max_length=HISTORY_LENGTH, json_schema_extra=ATOMIC),
+        Field(description="The last 20 events, oldest first.", max_length=HISTORY_LENGTH, json_schema_extra=ATOMIC),
     ] = ()

@@ -106,7 +106,7 @@ def place(raw: dict[str, Any]) -> dict[str, Any]:
     """Generation, phase and step of now, as an action must name them. Raises Failure between steps."""
     here = current(raw)
     if here.get("stage") != "Step":
-        why = raw.get("status", {}).get("decision", {}).get("why", "it has not begun")
+        why = raw.get("status", {}).get("decision", {}).get("message", "it has not begun")
         raise refusal(f"{raw['metadata']['name']} is in no step now: {why}")
     return {"generation": raw["status"]["observedGeneration"], "phase": here["phase"], "step": here["step"]}
 
@@ -220,7 +220,7 @@ def _what_goes_back(raw: dict[str, Any]) -> list[str]:
     if scope == "Step":
         lines = [f"  {line.strip()} back to the audience before this step" for line in lines]
     extras = {
-        "restoreSessions": "session rows come back from the snapshot",
+        "restoreData": "session rows come back from the snapshot",
         "migrations": "its migrations are undone",
         "workload": "the workload goes back to its earlier revision",
     }

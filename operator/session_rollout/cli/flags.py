@@ -314,7 +314,7 @@ def emergency_disable(kubectl: Kubectl, features: tuple[str, ...], *, everything
 @pass_kubectl
 def restore(kubectl: Kubectl, features: tuple[str, ...], *, everything: bool, name: str | None, asked: Wish) -> None:
     """Lift an emergency: features are as the rollout says again."""
-    _switch(kubectl, name, "Restore", features, asked, everything=everything)
+    _switch(kubectl, name, "EmergencyEnable", features, asked, everything=everything)
 
 
 def _switch(

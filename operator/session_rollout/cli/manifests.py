@@ -201,7 +201,7 @@ def rehearse(file: str, *, form: str, **told: Any) -> None:
         case _:
             timeline.print_text(name, spec, result, locks)
     if result.status.outcome != "Promoted":
-        raise refusal(f"it would not be Promoted: {result.status.decision.why}")
+        raise refusal(f"it would not be Promoted: {result.status.decision.message}")
 
 
 # --- init
@@ -285,7 +285,7 @@ def _document(answers: Mapping[str, str]) -> dict[str, Any]:
         steps.append({"percent": percent, **({"groups": list(groups)} if groups else {}), "hold": answers["hold"]})
     metadata = {"name": answers["name"], **({"namespace": answers["namespace"]} if answers["namespace"] else {})}
     features = _list(answers["features"])
-    check = {"metric": "error-rate", "below": answers["below"]}
+    check = {"name": "error-rate", "metric": "error-rate", "below": answers["below"]}
     return {
         "apiVersion": "sessionrollout.dev/v1alpha1",
         "kind": "SessionRollout",

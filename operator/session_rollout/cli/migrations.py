@@ -201,7 +201,7 @@ def sessions_retry(kubectl: Kubectl, migration: str | None, *, name: str | None,
 @pass_kubectl
 def sessions_recover(kubectl: Kubectl, migration: str | None, *, name: str | None, asked: Wish) -> None:
     """Mend damaged rows of the target from their source."""
-    _ask(kubectl, name, migration, "RecoverSessions", asked)
+    _ask(kubectl, name, migration, "RepairData", asked)
 
 
 @sessions.command("backup")
@@ -211,7 +211,7 @@ def sessions_recover(kubectl: Kubectl, migration: str | None, *, name: str | Non
 @pass_kubectl
 def sessions_backup(kubectl: Kubectl, migration: str | None, *, name: str | None, asked: Wish) -> None:
     """Take a snapshot of the tables."""
-    _ask(kubectl, name, migration, "BackupSessions", asked)
+    _ask(kubectl, name, migration, "BackupData", asked)
 
 
 @sessions.command("restore")
@@ -241,7 +241,7 @@ def sessions_restore(
     kept = "what users wrote since is LOST" if lose_newer else "what users wrote since is kept"
     confirm([f"Brings {whose} of {chosen} back from its snapshot; {kept}."], "Restore?", yes=asked.yes)
     spec = {"migration": chosen, "user": user, "at": moment, "loseNewer": lose_newer or None}
-    done(send(kubectl, name, "RestoreSessions", spec, asked), asked.form)
+    done(send(kubectl, name, "RestoreData", spec, asked), asked.form)
 
 
 @sessions.command("verify")

@@ -53,7 +53,7 @@ def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form:
 def _summary(raw: Mapping[str, Any]) -> Section:
     status = raw.get("status", {})
     outcome = status.get("outcome") or "under way"
-    why = status.get("decision", {}).get("why", "not seen yet")
+    why = status.get("decision", {}).get("message", "not seen yet")
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     return Section("Now", text=(f"{outcome}: {why}", f"generation {raw['metadata']['generation']}, written {now}"))
 
@@ -120,8 +120,8 @@ def _targets(kubectl: Kubectl, name: str, topic: str) -> Section:
 
 def _story(raw: Mapping[str, Any]) -> Section:
     told = raw.get("status", {}).get("history", [])
-    rows = tuple((one["time"][:16].replace("T", " "), one["event"], one.get("because", "")) for one in told)
-    return Section("The last decisions", ("time", "event", "because"), rows)
+    rows = tuple((one["time"][:16].replace("T", " "), one["event"], one.get("message", "")) for one in told)
+    return Section("The last decisions", ("time", "event", "message"), rows)
 
 
 def as_markdown(title: str, sections: Sequence[Section]) -> str:

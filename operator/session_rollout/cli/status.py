@@ -189,7 +189,7 @@ def history(kubectl: Kubectl, name: str | None, form: str | None) -> None:
             "event": one["event"],
             "where": _where(one),
             "by": one.get("by", ""),
-            "because": one.get("because", ""),
+            "message": one.get("message", ""),
         }
         for one in asked.json().get("status", {}).get("history", [])
     ]
@@ -236,7 +236,7 @@ def _of_action(action: dict[str, Any]) -> dict[str, Any]:
         "event": f"{spec['action']} {verdict}",
         "where": "",
         "by": action["metadata"]["name"],
-        "because": said,
+        "message": said,
     }
 
 
@@ -311,7 +311,7 @@ def _check(name: str, records: list[Any]) -> None:
     took = time.perf_counter() - begun
     for one in different[:5]:
         again = one.decide_again().status.decision
-        click.echo(f"{one.time:%Y-%m-%d %H:%M:%S} was {one.action}: {one.why}; now {again.action}: {again.why}")
+        click.echo(f"{one.time:%Y-%m-%d %H:%M:%S} was {one.action}: {one.message}; now {again.action}: {again.message}")
     said = f"{len(records) - len(different)} of {len(records)} decisions of {name} come out the same again ({took:.2f} s)"
     if different:
         raise refusal(said)

@@ -36,7 +36,7 @@ class Inbox:
         action = self._readable(raw)
         if action is None:
             return
-        if action.spec.action.only_looks:
+        if action.spec.action.is_read_only:
             if not deleted and not _answered(raw):
                 self._examinations.begin(action)
             return

@@ -96,7 +96,7 @@ class Watched:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     inbox: dict[str, SessionRolloutAction] = field(default_factory=dict)
     document: Fingerprint = field(default_factory=Fingerprint)  # what is published, as far as is known
-    last_look: datetime | None = None
+    last_reconcile: datetime | None = None
     last_record: datetime | None = None
     failures: int = 0
     stuck: Stuck | None = None  # the last effect that could not be done and will not be before somebody acts
@@ -175,8 +175,8 @@ class Controller:
         if wrote:
             self._ports.leader.confirm()
             await self._ports.store.write_status(stored, decision.status)
-        if decision.looked:
-            watched.last_look = now
+        if decision.complete:
+            watched.last_reconcile = now
             self.unaccounted.discard(key)
         self._on_seen(key, Seen(stored.rollout, decision, wrote, time.monotonic() - begun, observed.measurements))
         if wrote:
@@ -184,7 +184,7 @@ class Controller:
         again = await self._apply(stored.rollout, watched, decision)
         self._carry(stored.rollout, watched, decision)
         await self._record(observed, now, decision, watched, wrote=wrote)
-        return 0.0 if again else decision.next_look.total_seconds()
+        return 0.0 if again else decision.next_reconcile.total_seconds()
 
     # --- gather
 
@@ -198,7 +198,7 @@ class Controller:
 
         measurements = ports.metrics.look(rollout.spec.prometheus, metrics, max_age, wake) if metrics else {}
         jobs = {name: await ports.jobs.observe(rollout, name) for name in running_jobs(rollout)}
-        gates, outbox = asked_gates(rollout), rollout.status.outbox
+        gates, outbox = asked_gates(rollout), rollout.status.pending_notifications
         problem, revisions = await self._workload(rollout)
         return Observed(
             rollout=rollout,
@@ -211,12 +211,12 @@ class Controller:
             revisions=revisions,
             gates=ports.examiner.look(rollout, gates, max_age, watched.nudge) if gates else {},
             delivered=ports.courier.delivered(rollout.uid) if outbox else frozenset(),
-            undeliverable=ports.courier.troubles() if rollout.spec.notifications else {},
+            sink_errors=ports.courier.troubles() if rollout.spec.notifications else {},
             problems=(
                 *ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
                 *((watched.trouble,) if watched.trouble else ()),
             ),
-            last_look=watched.last_look or self.unaccounted_since,
+            last_reconcile=watched.last_reconcile or self.unaccounted_since,
         )
 
     async def _workload(self, rollout: SessionRollout) -> tuple[str, Revisions | None]:
@@ -312,8 +312,8 @@ class Controller:
     # --- beside the decision: nothing waits for these
 
     def _carry(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> None:
-        if rollout.spec.notifications or decision.status.outbox:
-            self._ports.courier.carry(rollout, decision.status.outbox, watched.nudge)
+        if rollout.spec.notifications or decision.status.pending_notifications:
+            self._ports.courier.carry(rollout, decision.status.pending_notifications, watched.nudge)
 
     async def _record(self, observed: Observed, now: datetime, decision: Decision, watched: Watched, *, wrote: bool) -> None:
         """Keep what the decision rested on: when it changed something, and now and then for the answers it saw."""
@@ -397,7 +397,7 @@ def _log_decision(key: Key, decision: Decision) -> None:
     log.info(
         "%s: %s",
         status.decision.action,
-        status.decision.why,
+        status.decision.message,
         extra={
             **_names(key),
             "generation": status.observed_generation,
@@ -405,7 +405,7 @@ def _log_decision(key: Key, decision: Decision) -> None:
             "phase": status.current.phase,
             "step": status.current.step,
             "percent": status.current.percent,
-            "because": list(status.decision.because),
+            "details": list(status.decision.details),
             "checks": {f"{one.kind}/{one.name}": f"{one.verdict} {one.value or ''}".strip() for one in status.checks},
         },
     )

@@ -24,7 +24,7 @@ from session_rollout.core.inputs import PREFLIGHT, RUNNING, VERIFICATION
 from session_rollout.core.observed import Answer
 from session_rollout.core.rollback import begin_rollback
 
-EMERGENCY = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.RESTORE})
+EMERGENCY = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
 
 
 class Refused(Exception):
@@ -33,7 +33,7 @@ class Refused(Exception):
 
 def hear(context: DecisionContext) -> None:
     """Answer every unanswered action, oldest first; emergencies before all else."""
-    for request in sorted(context.observed.requests, key=lambda one: (one.spec.action not in EMERGENCY,)):
+    for request in sorted(context.observed.actions, key=lambda one: (one.spec.action not in EMERGENCY,)):
         _hear_one(context, request)
 
 
@@ -209,7 +209,7 @@ def _workload(context: DecisionContext) -> str:
     return context.spec.workload.name
 
 
-def _only_looks(_: DecisionContext, request: SessionRolloutAction) -> str:
+def _is_read_only(_: DecisionContext, request: SessionRolloutAction) -> str:
     raise Refused(f"{request.spec.action} is answered by an examination")
 
 
@@ -276,21 +276,21 @@ def _same_step(context: DecisionContext, request: SessionRolloutAction) -> None:
 
 _WAYS: Final[dict[ActionType, Callable[[DecisionContext, SessionRolloutAction], str]]] = {
     ActionType.EMERGENCY_DISABLE: _disable,
-    ActionType.RESTORE: _restore,
+    ActionType.EMERGENCY_ENABLE: _restore,
     ActionType.PAUSE: _pause,
     ActionType.RESUME: _resume,
     ActionType.ABORT: _abort,
     ActionType.RETRY: _retry,
     ActionType.PROMOTE: _promote,
     ActionType.APPROVE: _approve,
-    ActionType.RESTORE_SESSIONS: _restore_sessions,
+    ActionType.RESTORE_DATA: _restore_sessions,
     ActionType.RETRY_MIGRATION: _retry_migration,
-    ActionType.BACKUP_SESSIONS: _backup_sessions,
-    ActionType.RECOVER_SESSIONS: _recover_sessions,
+    ActionType.BACKUP_DATA: _backup_sessions,
+    ActionType.REPAIR_DATA: _recover_sessions,
     ActionType.MIGRATE_DOWN: _migrate_down,
     ActionType.RESTART_WORKLOAD: _restart,
     ActionType.UNDO_WORKLOAD: _undo,
-    ActionType.VERIFY: _only_looks,
-    ActionType.DIAGNOSE: _only_looks,
-    ActionType.INSPECT_MIGRATION: _only_looks,
+    ActionType.VERIFY: _is_read_only,
+    ActionType.DIAGNOSE: _is_read_only,
+    ActionType.INSPECT_MIGRATION: _is_read_only,
 }

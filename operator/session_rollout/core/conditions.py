@@ -5,7 +5,7 @@ import json
 from typing import Final
 
 from session_rollout.api.enums import Condition, DecisionAction, MigrationState, Outcome, Stage, Verdict
-from session_rollout.api.status import BECAUSE_LENGTH, DecisionRecord, MetaCondition, RolloutStatus
+from session_rollout.api.status import DETAILS_LENGTH, DecisionRecord, MetaCondition, RolloutStatus
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import missing_evidence
 from session_rollout.core.inputs import RUNNING
@@ -21,10 +21,10 @@ def report(context: DecisionContext, result: StageResult, problems: tuple[str, .
     context.change(
         decision=DecisionRecord(
             action=result.action,
-            why=result.why[:120],
-            because=tuple(text[:512] for text in result.because[:BECAUSE_LENGTH]),
-            unblocked_by=tuple(text[:512] for text in result.unblocked_by[:BECAUSE_LENGTH]),
-            approvals=result.approvals[:BECAUSE_LENGTH],
+            message=result.message[:120],
+            details=tuple(text[:512] for text in result.details[:DETAILS_LENGTH]),
+            next_actions=tuple(text[:512] for text in result.next_actions[:DETAILS_LENGTH]),
+            approvals=result.approvals[:DETAILS_LENGTH],
             next_time=result.next_time,
             inputs=_inputs(context),
         )
@@ -60,9 +60,9 @@ def _conditions(context: DecisionContext, result: StageResult, problems: tuple[s
     reason = str(status.outcome or result.action)
     ready = TRUE if done and not stalled else FALSE if stalled else UNKNOWN
     return [
-        (Condition.READY, ready, reason, result.why),
-        (Condition.RECONCILING, _truth(yes=not (stalled or done)), reason, result.why),
-        (Condition.STALLED, _truth(yes=stalled), reason, result.why if stalled else "goes on by itself"),
+        (Condition.READY, ready, reason, result.message),
+        (Condition.RECONCILING, _truth(yes=not (stalled or done)), reason, result.message),
+        (Condition.STALLED, _truth(yes=stalled), reason, result.message if stalled else "goes on by itself"),
         (Condition.SPEC_VALID, *_spec_valid(problems)),
         (Condition.MIGRATIONS_APPLIED, *_migrations_applied(context)),
         (Condition.EVIDENCE_AVAILABLE, *_evidence_available(context)),
@@ -109,7 +109,7 @@ def _paused(context: DecisionContext) -> tuple[str, str, str]:
 
 
 def _rolled_back(context: DecisionContext) -> tuple[str, str, str]:
-    because = "; ".join(context.current.ending_because) or "no rollback"
+    because = "; ".join(context.current.rollback_reasons) or "no rollback"
     if context.status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
         return TRUE, str(context.status.outcome), because
     if context.current.stage is Stage.ROLLING_BACK:
@@ -143,13 +143,13 @@ def fit(status: RolloutStatus) -> RolloutStatus:
 
 
 def _cut(status: RolloutStatus, keep: int, length: int) -> RolloutStatus:
-    history = tuple(one.model_copy(update={"because": one.because[:length]}) for one in status.history[-keep:])
+    history = tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.history[-keep:])
     disabled = tuple(one.model_copy(update={"reason": one.reason[:length]}) for one in status.flags.disabled)
     return status.model_copy(
         update={
             "history": history,
             "flags": status.flags.model_copy(update={"disabled": disabled}),
-            "outbox": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.outbox),
+            "pendingNotifications": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.pending_notifications),
             "checks": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.checks),
             "migrations": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.migrations),
             "conditions": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.conditions),

@@ -13,14 +13,14 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Phase, RolloutSpec, SessionRollout
 from session_rollout.api.status import (
     HISTORY_LENGTH,
-    NOTICE_LENGTH,
-    OUTBOX_LENGTH,
+    NOTIFICATION_LENGTH,
+    PENDING_LENGTH,
     AwaitedApproval,
     CheckRecord,
     Current,
     HistoryEntry,
     MigrationRecord,
-    Notice,
+    PendingNotification,
     PhaseRecord,
     RolloutStatus,
 )
@@ -37,9 +37,9 @@ class StageResult:
     """What is done now, and why: the end of every chain of rules."""
 
     action: DecisionAction
-    why: str  # about ten words, for `kubectl get`
-    because: tuple[str, ...] = ()
-    unblocked_by: tuple[str, ...] = ()
+    message: str  # about ten words, for `kubectl get`
+    details: tuple[str, ...] = ()
+    next_actions: tuple[str, ...] = ()
     next_time: datetime | None = None
     approvals: tuple[AwaitedApproval, ...] = ()
 
@@ -92,7 +92,7 @@ class DecisionContext:
     @property
     def unseen(self) -> timedelta:
         """How long nobody looked at the evidence before now; all of the hold when nobody knows."""
-        last = self.observed.last_look
+        last = self.observed.last_reconcile
         if last is None:
             return timedelta.max
         away = self.now - last
@@ -114,8 +114,8 @@ class DecisionContext:
             phase_index=self.current.phase_index,
             percent=self.current.percent,
             groups=self.current.groups,
-            judged_from=self.current.judged_from,
-            since=self.now,
+            guards_start_time=self.current.guards_start_time,
+            stage_start_time=self.now,
         )
         self.change(current=fresh.model_copy(update=fields))
 
@@ -167,7 +167,7 @@ class DecisionContext:
             step=at.step or None,
             percent=at.percent,
             by=by,
-            because=because[:512],
+            message=because[:512],
         )
         self.change(history=(*self.status.history, entry)[-HISTORY_LENGTH:])
         self._notify(entry)
@@ -179,20 +179,20 @@ class DecisionContext:
         for wanted in self.spec.notifications:
             if entry.event not in wanted.events:
                 continue
-            identity = f"{self.observed.rollout.uid}/{wanted.sink}/{entry.event}/{entry.time.isoformat()}/{entry.because}"
-            notice = Notice(
+            identity = f"{self.observed.rollout.uid}/{wanted.sink}/{entry.event}/{entry.time.isoformat()}/{entry.message}"
+            notice = PendingNotification(
                 id=hashlib.sha256(identity.encode()).hexdigest()[:32],
                 sink=wanted.sink,
                 event=entry.event,
                 time=entry.time,
                 phase=entry.phase,
                 step=entry.step,
-                message=entry.because[:NOTICE_LENGTH],
+                message=entry.message[:NOTIFICATION_LENGTH],
             )
-            if notice not in self.status.outbox:
-                kept = (*self.status.outbox, notice)
-                lost = max(len(kept) - OUTBOX_LENGTH, 0)
-                self.change(outbox=kept[lost:], notices_lost=min(self.status.notices_lost + lost, 1000))
+            if notice not in self.status.pending_notifications:
+                kept = (*self.status.pending_notifications, notice)
+                lost = max(len(kept) - PENDING_LENGTH, 0)
+                self.change(pending_notifications=kept[lost:], notifications_lost=min(self.status.notifications_lost + lost, 1000))
 
     def end(self, outcome: Outcome, event: EventReason, because: str) -> None:
         """The generation has ended."""

@@ -21,7 +21,7 @@ def judge(context: DecisionContext) -> None:
     """Bring the records of everything that is judged in this stage up to date."""
     if context.current.stage in JUDGED_STAGES:
         for guard in context.spec.guards:
-            judge_check(context, guard, GUARD, after_range(context, guard.metric, context.current.judged_from))
+            judge_check(context, guard, GUARD, after_range(context, guard.metric, context.current.guards_start_time))
     if context.current.stage is Stage.STEP and context.phase is not None:
         for criterion in context.phase.criteria:
             start = after_range(context, criterion.metric, context.current.published_time)
@@ -43,20 +43,20 @@ def measure_baselines(context: DecisionContext) -> tuple[str, ...]:
 
 
 def _measure_baseline(context: DecisionContext, kind: str, check: Check) -> str | None:
-    record, measurement = context.check(kind, check.title), context.observed.measurements.get(check.metric)
-    since = context.current.since
+    record, measurement = context.check(kind, check.name), context.observed.measurements.get(check.metric)
+    since = context.current.stage_start_time
     if record.baseline is not None and record.time is not None and since is not None and record.time >= since:
         return None
     if measurement is None or since is None or measurement.time < since:
-        return f"{check.title}: its baseline is being measured"
+        return f"{check.name}: its baseline is being measured"
     if measurement.value is None:
-        return f"{check.title}: no baseline, {measurement.message}"
+        return f"{check.name}: no baseline, {measurement.message}"
     fresh = CheckRecord(
-        name=check.title,
+        name=check.name,
         kind=kind,
         baseline=str(measurement.value)[:40],
         time=context.now,
-        message=f"{check.title}: baseline {measurement.value:.6g}",
+        message=f"{check.name}: baseline {measurement.value:.6g}",
     )
     context.put_check(fresh)
     return None
@@ -69,7 +69,7 @@ def after_range(context: DecisionContext, metric: str, start: datetime | None) -
 
 def judge_check(context: DecisionContext, check: Check | Gate, kind: str, not_before: datetime | None) -> None:
     """Bring the record of a check of a metric up to date; data from before a moment is not judged."""
-    title = check.title if isinstance(check, Check) else check.name
+    title = check.name
     if check.metric not in context.observed.measurements and context.check(kind, title).verdict is not Verdict.NOT_EVALUATED:
         return  # the answer is on its way; until it is here the last verdict stands, and nothing is promoted on it
     baseline = context.check(kind, title).baseline
@@ -141,7 +141,7 @@ def breached(context: DecisionContext, on_breach: OnBreach) -> tuple[str, ...]:
         for guard in context.spec.guards
         if guard.on_breach is on_breach
         and guard.metric in context.observed.measurements
-        and (record := context.check(GUARD, guard.title)).verdict is Verdict.FAIL
+        and (record := context.check(GUARD, guard.name)).verdict is Verdict.FAIL
         and record.time is not None
         and context.now - record.time >= duration(guard.for_)
     )
@@ -152,7 +152,7 @@ def next_breach(context: DecisionContext) -> datetime | None:
     ends = [
         record.time + duration(guard.for_)
         for guard in context.spec.guards
-        if (record := context.check(GUARD, guard.title)).verdict is Verdict.FAIL and record.time is not None
+        if (record := context.check(GUARD, guard.name)).verdict is Verdict.FAIL and record.time is not None
     ]
     return min((end for end in ends if end > context.now), default=None)
 
@@ -172,9 +172,9 @@ def run_clock(context: DecisionContext, hold: timedelta, *, stopped_by: tuple[st
         if not missing:
             context.move(hold_until=context.now + hold)
         return
-    if current.clock_stopped_time is not None:
+    if current.hold_paused_time is not None:
         if not missing:
-            context.move(hold_until=current.hold_until + (context.now - current.clock_stopped_time), clock_stopped_time=None)
+            context.move(hold_until=current.hold_until + (context.now - current.hold_paused_time), hold_paused_time=None)
             context.tell(EventReason.EVIDENCE_BACK, "the hold clock runs again")
         return
     if context.unseen == timedelta.max:
@@ -182,6 +182,6 @@ def run_clock(context: DecisionContext, hold: timedelta, *, stopped_by: tuple[st
     elif context.unseen:
         context.move(hold_until=current.hold_until + context.unseen)
     if missing:
-        context.move(clock_stopped_time=context.now)
+        context.move(hold_paused_time=context.now)
         if not stopped_by:
             context.tell(EventReason.EVIDENCE_LOST, "the hold clock stands still: " + "; ".join(missing)[:400])

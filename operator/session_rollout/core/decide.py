@@ -49,8 +49,8 @@ def decide(observed: Observed, now: datetime) -> Decision:
     return Decision(
         status=fit(context.status),
         effects=tuple(context.effects),
-        next_look=_next_look(context, result),
-        looked=not context.unanswered,
+        next_reconcile=_next_look(context, result),
+        complete=not context.unanswered,
     )
 
 
@@ -125,7 +125,7 @@ def _guard(context: DecisionContext) -> None:
         context.tell(EventReason.GUARD_BREACHED, "; ".join(breaches)[:400])
         context.change(paused_by=f"guard: {breaches[0]}"[:256])
     for breach in breached(context, OnBreach.WARN):
-        if not any(entry.event is EventReason.GUARD_BREACHED and entry.because == breach for entry in context.status.history):
+        if not any(entry.event is EventReason.GUARD_BREACHED and entry.message == breach for entry in context.status.history):
             context.tell(EventReason.GUARD_BREACHED, breach)
 
 
@@ -145,8 +145,8 @@ def _kept(context: DecisionContext, problems: tuple[str, ...]) -> StageResult | 
 
 def _tell_stall(context: DecisionContext, result: StageResult) -> None:
     before = context.observed.rollout.status.decision
-    if result.action is DecisionAction.STALL and (before.action, before.why) != (result.action, result.why[:120]):
-        context.tell(EventReason.STALLED, result.why)
+    if result.action is DecisionAction.STALL and (before.action, before.message) != (result.action, result.message[:120]):
+        context.tell(EventReason.STALLED, result.message)
 
 
 def _keeps_what_was_found(context: DecisionContext) -> bool:

@@ -33,8 +33,9 @@ class Question:
     above: str | None = None
     below: str | None = None
     compared_to: ComparedTo | None = None
-    increase_below: str | None = None
-    decrease_below: str | None = None
+    max_increase: str | None = None
+    max_decrease: str | None = None
+    min_increase: str | None = None
     baseline: Decimal | None = None
 
 
@@ -53,13 +54,14 @@ def ask(check: Check | Gate, **context: object) -> Question:
     comparison = (
         {
             "compared_to": check.compared_to,
-            "increase_below": check.increase_below,
-            "decrease_below": check.decrease_below,
+            "max_increase": check.max_increase,
+            "max_decrease": check.max_decrease,
+            "min_increase": check.min_increase,
         }
         if isinstance(check, Check)
         else {}
     )
-    title = check.title if isinstance(check, Check) else check.name
+    title = check.name
     return Question(
         title=title,
         metric=check.metric or title,
@@ -190,10 +192,10 @@ def _value(question: Question) -> Decimal:
 
 
 def _limit(question: Question) -> tuple[str, str, int]:
-    if question.increase_below is not None:
-        return question.increase_below, "increase", 1
-    assert question.decrease_below is not None
-    return question.decrease_below, "decrease", -1
+    if question.max_increase is not None:
+        return question.max_increase, "increase", 1
+    assert question.max_decrease is not None
+    return question.max_decrease, "decrease", -1
 
 
 def _finding(question: Question, *, holds: bool, shown: str, bound_text: str, sentence: str) -> Finding:

@@ -40,11 +40,11 @@ def _judge(context: DecisionContext, gate: Gate, kind: str) -> None:
 
 def _not_before(context: DecisionContext, metric: str, kind: str) -> datetime | None:
     """After a rollback the query's window must hold no data of before; elsewhere the window is what is asked about."""
-    return after_range(context, metric, context.current.since) if kind == AFTER_ROLLBACK else context.current.since
+    return after_range(context, metric, context.current.stage_start_time) if kind == AFTER_ROLLBACK else context.current.stage_start_time
 
 
 def _take_over(context: DecisionContext, gate: Gate, kind: str) -> None:
-    seen, since = context.observed.gates.get(gate.name), context.current.since
+    seen, since = context.observed.gates.get(gate.name), context.current.stage_start_time
     if seen is None or since is None or seen.time < since:
         if context.check(kind, gate.name).verdict is Verdict.NOT_EVALUATED:
             keep(context, kind, gate.name, Finding(Verdict.NOT_EVALUATED, f"{gate.name}: is being asked"), None)
@@ -78,7 +78,7 @@ def _judge_job(context: DecisionContext, gate: Gate, kind: str) -> None:
 
 def _job_name(context: DecisionContext, record: CheckRecord) -> str:
     """Another one for each time the stage is entered and for each attempt."""
-    since = context.current.since
+    since = context.current.stage_start_time
     identity = f"{record.kind}/{record.name}/{since and since.isoformat()}/{record.attempt}"
     return job_name(context.observed.rollout, record.name, identity)
 

@@ -21,7 +21,7 @@ def adopt(context: DecisionContext) -> None:
     first = status.observed_generation == 0
     context.change(observed_generation=generation, phases=_merged(context.spec, status))
     if first:
-        context.enter(Stage.PREFLIGHT, judged_from=context.now)
+        context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
         context.tell(EventReason.STARTED, f"phases: {len(context.spec.phases)}, features: {len(context.spec.features)}")
         return
     context.tell(EventReason.SUPERSEDED, f"generation {generation} takes over from {status.observed_generation}")
@@ -42,9 +42,9 @@ def _resume(context: DecisionContext) -> None:
         restart(context)
     elif _something_left(context) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}:
         context.change(outcome=None)
-        context.enter(Stage.PREFLIGHT, judged_from=context.now)
+        context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
     elif status.current.stage is Stage.STEP:
-        context.move(published_time=None, hold_until=None, clock_stopped_time=None, approved_by=None)
+        context.move(published_time=None, hold_until=None, hold_paused_time=None, approved_by=None)
     elif status.current.stage is not Stage.ENDED:
         context.enter(status.current.stage)
 
@@ -68,7 +68,7 @@ def restart(context: DecisionContext) -> None:
     for record in context.status.migrations:
         context.put_migration(record.model_copy(update={"backup_time": None}))  # data went on: another snapshot is needed
     void_verdicts(context, keep_baselines=False)
-    context.enter(Stage.PREFLIGHT, judged_from=context.now, phase=None, phase_index=0, percent="0", groups=())
+    context.enter(Stage.PREFLIGHT, guards_start_time=context.now, phase=None, phase_index=0, percent="0", groups=())
 
 
 def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:

@@ -71,8 +71,8 @@ def needs_revisions(rollout: SessionRollout) -> bool:
     record = rollout.status.workload
     if record is None or rollout.spec.workload is None:
         return False
-    return bool(record.undo_asked_time and not record.undone_time) or bool(
-        record.restart_asked_time and not record.restarted_time
+    return bool(record.undo_requested_time and not record.undone_time) or bool(
+        record.restart_requested_time and not record.restarted_time
     )
 
 

@@ -81,7 +81,7 @@ def _announce(context: DecisionContext) -> None:
 def _take_over(context: DecisionContext, record: MigrationRecord, seen: JobObservation) -> None:
     match seen.state:
         case JobState.SUCCEEDED:
-            _succeeded(context, record, seen.said)
+            _succeeded(context, record, seen.progress)
         case JobState.FAILED | JobState.FOREIGN:
             _failed(context, record, seen)
         case JobState.ACTIVE:
@@ -146,7 +146,7 @@ def _figures(said: Progress) -> dict[str, Any]:
 
 def _progress(context: DecisionContext, record: MigrationRecord, seen: JobObservation) -> None:
     """Take over how far it is, not more often than anybody reads it."""
-    said, text = seen.said, "paused" if seen.suspended else seen.said.waiting or seen.said.message
+    said, text = seen.progress, "paused" if seen.suspended else seen.progress.waiting or seen.progress.message
     fresh = {**_figures(said), "rate": said.rate, "following": record.following or said.following, "message": text[:512]}
     age = min(PROGRESS_AGE, context.interval)
     recent = record.progress_time is not None and context.now - record.progress_time < age
@@ -219,7 +219,7 @@ def down_arguments(context: DecisionContext) -> tuple[str, ...]:
 def _keep(context: DecisionContext, record: MigrationRecord) -> None:
     text = f"{record.name} stays: its point of no return was passed"
     if not any(
-        entry.because == text and entry.time >= (context.current.since or entry.time) for entry in context.status.history
+        entry.message == text and entry.time >= (context.current.stage_start_time or entry.time) for entry in context.status.history
     ):
         context.tell(EventReason.MIGRATION_KEPT, text)
 
@@ -246,8 +246,8 @@ def failed(record: MigrationRecord) -> StageResult:
     return StageResult(
         DecisionAction.STALL,
         what[:120],
-        because=(what[:512],),
-        unblocked_by=("mend the database or the migration, then an action `Retry` with this generation",),
+        details=(what[:512],),
+        next_actions=("mend the database or the migration, then an action `Retry` with this generation",),
     )
 
 

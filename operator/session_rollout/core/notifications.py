@@ -5,9 +5,9 @@ from session_rollout.core.context import DecisionContext
 
 def forget_delivered(context: DecisionContext) -> None:
     """What a sink has taken is done."""
-    left = tuple(one for one in context.status.outbox if one.id not in context.observed.delivered)
-    if left != context.status.outbox:
-        context.change(outbox=left)
+    left = tuple(one for one in context.status.pending_notifications if one.id not in context.observed.delivered)
+    if left != context.status.pending_notifications:
+        context.change(pending_notifications=left)
 
 
 def standing(context: DecisionContext) -> tuple[str, str, str]:
@@ -15,7 +15,7 @@ def standing(context: DecisionContext) -> tuple[str, str, str]:
     wanted = {one.sink for one in context.spec.notifications}
     if not wanted:
         return "True", "NobodyToTell", "no sink is named"
-    troubles = [f"{sink}: {why}" for sink, why in sorted(context.observed.undeliverable.items()) if sink in wanted]
+    troubles = [f"{sink}: {why}" for sink, why in sorted(context.observed.sink_errors.items()) if sink in wanted]
     if troubles:
         return "False", "SinkFailing", "; ".join(troubles)
     return "True", "Delivered", "every sink takes its messages"

@@ -1,4 +1,4 @@
-"""What goes into a decision and what comes out: frozen values, made by the controller, read by `decide`, and back."""
+"""What goes into a decision and what comes out: frozen values. The controller makes them, `decide` reads them, and back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.enums import EventReason, Operation, Verdict
+from session_rollout.api.enums import ActionReason, CheckReason, EventReason, Operation, Stage, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
@@ -15,7 +15,7 @@ from session_rollout.api.status import RolloutStatus
 
 @dataclass(frozen=True)
 class Counts:
-    """Good events of all events in one cohort."""
+    """Good events and all events in one cohort."""
 
     good: Decimal
     total: Decimal
@@ -23,11 +23,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One answer of a metric source. `problem` is set when it is no number: NoData, ProviderError or Inconclusive."""
+    """One result of a metric query. Without a `value`, `problem` is NoData, ProviderError or Inconclusive, for `reason`."""
 
     time: datetime
     value: Decimal | None = None
     problem: Verdict | None = None
+    reason: CheckReason | None = None
     message: str = ""
     on: Counts | None = None
     off: Counts | None = None
@@ -40,29 +41,30 @@ class JobState(StrEnum):
     ACTIVE = "Active"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
-    FOREIGN = "Foreign"  # the name is taken by a Job that is not ours
+    FOREIGN = "Foreign"  # a Job of another owner has this name
 
 
 @dataclass(frozen=True)
 class JobObservation:
-    """A migration Job and what its Pod said last: at its end, or while it runs."""
+    """A migration Job and the last progress that its Pod reported: at its end, or while it runs."""
 
     state: JobState
-    said: Progress = field(default_factory=Progress)
+    progress: Progress = field(default_factory=Progress)
     suspended: bool = False
 
     @property
     def message(self) -> str:
-        """In words."""
-        return self.said.message
+        """The progress in one sentence."""
+        return self.progress.message
 
 
 @dataclass(frozen=True)
-class Examined:
-    """What came of a check that is no metric: an HTTP request, a built-in check."""
+class CheckResult:
+    """Result of a check that is not a metric: an HTTP request or a built-in check."""
 
     time: datetime
     verdict: Verdict
+    reason: CheckReason
     message: str
     value: str | None = None
     bound: str | None = None
@@ -73,9 +75,9 @@ class Revisions:
     """Revisions of the workload's Deployment."""
 
     current: int
-    earlier: int | None = None  # the newest before it that still exists
-    restarted: datetime | None = None  # moment of the last restart that was asked for
-    problem: str = ""  # why it cannot be changed; empty when it can
+    earlier: int | None = None  # the newest earlier revision that still exists
+    restarted: datetime | None = None  # time of the last requested restart
+    blocked_reason: str | None = None  # why it cannot be changed; None when it can
 
 
 @dataclass(frozen=True)
@@ -83,18 +85,19 @@ class Observed:
     """Everything a decision may depend on, except the time."""
 
     rollout: SessionRollout
-    measurements: Mapping[str, Measurement] = field(default_factory=dict)  # by metric name; absent: asked, no answer yet
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)  # by metric name; absent until the first result
     ranges: Mapping[str, timedelta] = field(default_factory=dict)  # largest range of each metric's PromQL
     published_sha256: str | None = None  # of the document that is in the cluster
     jobs: Mapping[str, JobObservation] = field(default_factory=dict)
-    requests: tuple[SessionRolloutAction, ...] = ()  # not answered yet, oldest first
-    gates: Mapping[str, Examined] = field(default_factory=dict)  # by name of the gate; absent: asked, no answer yet
+    actions: tuple[SessionRolloutAction, ...] = ()  # not answered yet, oldest first
+    settled_actions: frozenset[str] = frozenset()  # UIDs of `status.answeredActions` whose answer was read back, or that are gone
+    gates: Mapping[str, CheckResult] = field(default_factory=dict)  # by name of the gate; absent until the first result
     revisions: Revisions | None = None  # of the workload, where it may have to go back
-    delivered: frozenset[str] = frozenset()  # ids of notices that a sink has taken
-    undeliverable: Mapping[str, str] = field(default_factory=dict)  # by sink: why it takes nothing
-    workload: str = ""  # why the workload is not available; empty when it is, or when none is named
-    problems: tuple[str, ...] = ()  # what the operator's configuration or the spec makes impossible
-    last_look: datetime | None = None  # when evidence was last looked at; None: nobody knows
+    delivered: frozenset[str] = frozenset()  # ids of notifications that a sink has accepted
+    sink_errors: Mapping[str, str] = field(default_factory=dict)  # by sink: why it accepts nothing
+    workload_unavailable_reason: str | None = None  # None when it is available, or when none is named
+    problems: tuple[str, ...] = ()  # why the spec cannot be carried out with the operator's configuration
+    last_reconcile: datetime | None = None  # when evidence was last evaluated; None when nobody knows
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class StartJob:
 
 @dataclass(frozen=True)
 class SuspendJob:
-    """Let a Job that can be resumed rest, or go on: its Pod ends after its batch, and another one goes on there."""
+    """Suspend or resume a Job: its Pod ends after its current batch, and the next Pod resumes there."""
 
     name: str
     suspend: bool
@@ -136,7 +139,7 @@ class StartCheck:
 
 @dataclass(frozen=True)
 class UndoWorkload:
-    """Bring the workload back to an earlier revision, if it still has the one that was seen."""
+    """Bring the workload back to an earlier revision, if it still has the revision that was observed."""
 
     revision: int
     earlier: int
@@ -144,23 +147,25 @@ class UndoWorkload:
 
 @dataclass(frozen=True)
 class RestartWorkload:
-    """Let the workload's Pods be replaced, once for this moment."""
+    """Replace the workload's Pods, once for this time."""
 
     at: datetime
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer a person's action."""
+    """Write the answer into the status of an action."""
 
-    action: str
+    action: str  # name of the SessionRolloutAction
+    uid: str
     accepted: bool
+    reason: ActionReason
     message: str
 
 
 @dataclass(frozen=True)
 class Emit:
-    """Tell people by a Kubernetes Event."""
+    """Send a Kubernetes Event."""
 
     reason: EventReason
     message: str
@@ -171,9 +176,10 @@ Effect = Publish | StartJob | SuspendJob | StartCheck | UndoWorkload | RestartWo
 
 @dataclass(frozen=True)
 class Decision:
-    """What to write, what to do, and when to look again."""
+    """What to write, what to do, and when to decide again."""
 
     status: RolloutStatus
     effects: tuple[Effect, ...]
-    next_look: timedelta
-    looked: bool  # at everything: time until the next look counts as watched
+    next_reconcile: timedelta
+    complete: bool  # every measurement was there: the time until the next decision counts as observed
+    transitions: tuple[tuple[Stage, Stage], ...] = ()  # stages that this decision left and entered

@@ -26,7 +26,7 @@ def begin_rollback(context: DecisionContext, outcome: Outcome, because: tuple[st
             percent, groups = _audience_left(context)
             context.mark(record.name, state=PhaseState.ROLLED_BACK, percent=percent, groups=groups, end_time=context.now)
     step = context.current.step
-    context.enter(Stage.ROLLING_BACK, step=step, percent=percent, groups=groups, ending=outcome, ending_because=because)
+    context.enter(Stage.ROLLING_BACK, step=step, percent=percent, groups=groups, rollback_outcome=outcome, rollback_reasons=because)
 
 
 def _audience_left(context: DecisionContext) -> tuple[str, tuple[str, ...]]:
@@ -43,22 +43,22 @@ def _audience_left(context: DecisionContext) -> tuple[str, tuple[str, ...]]:
 
 def continue_rollback(context: DecisionContext) -> StageResult | None:
     """The next slower part; None when all is done and the generation has ended."""
-    because = context.current.ending_because
+    because = context.current.rollback_reasons
     if context.current.published_time is None:
         return StageResult(DecisionAction.ROLL_BACK, "rolling back: publishing the flags", because)
     if running := _running_migrations(context):
         why = f"rolling back: waits for migration {running[0]}"[:120]
         return StageResult(DecisionAction.ROLL_BACK, why, because, (f"the end of migration {running[0]}",))
     names = _migrations_of(context.phase) if context.phase is not None else ()
-    if context.spec.rollback.restore_sessions and (result := migration_jobs.run_restore(context, names, context.current.since)):
+    if context.spec.rollback.restore_data and (result := migration_jobs.run_restore(context, names, context.current.stage_start_time)):
         return result
     if context.spec.rollback.migrations is OnRollback.DOWN and (result := migration_jobs.run_down(context, names)):
         return result
-    if context.spec.rollback.workload is OnWorkload.UNDO and (result := workload.run_undo(context, context.current.since)):
+    if context.spec.rollback.workload is OnWorkload.UNDO and (result := workload.run_undo(context, context.current.stage_start_time)):
         return result
-    outcome = context.current.ending or Outcome.ROLLED_BACK
+    outcome = context.current.rollback_outcome or Outcome.ROLLED_BACK
     context.end(outcome, EVENTS[outcome], "; ".join(because)[:400])
-    context.move(ending=outcome, ending_because=because)
+    context.move(rollback_outcome=outcome, rollback_reasons=because)
     return None
 
 

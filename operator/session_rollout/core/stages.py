@@ -32,17 +32,17 @@ Handler = Callable[[DecisionContext], StageResult | None]
 
 
 def _wait(
-    why: str, because: tuple[str, ...], unblocked_by: tuple[str, ...] = (), approvals: tuple[AwaitedApproval, ...] = ()
+    why: str, because: tuple[str, ...], next_actions: tuple[str, ...] = (), approvals: tuple[AwaitedApproval, ...] = ()
 ) -> StageResult:
-    return StageResult(DecisionAction.WAIT, why[:120], because, unblocked_by, approvals=approvals)
+    return StageResult(DecisionAction.WAIT, why[:120], because, next_actions, approvals=approvals)
 
 
 # --- before the first phase
 
 
 def _preflight(context: DecisionContext) -> StageResult | None:
-    if context.observed.workload:
-        return _wait("preflight: workload not available", (context.observed.workload,), ("the workload becoming available",))
+    if context.observed.workload_unavailable_reason:
+        return _wait("preflight: workload not available", (context.observed.workload_unavailable_reason,), ("the workload becoming available",))
     records = judge_gates(context, context.spec.preflight, PREFLIGHT)
     if result := _gates(context, context.spec.preflight, records, "preflight"):
         return result
@@ -171,7 +171,7 @@ def _criteria(context: DecisionContext, increment: Increment) -> StageResult | N
     deadline = until + duration(phase.deadline) if phase.deadline and until else None
     if deadline is None or context.now < deadline:
         result = _wait(failing[0], failing, ("the criteria passing", "an action `Promote` with a reason"))
-        return StageResult(result.action, result.why, result.because, result.unblocked_by, next_time=deadline)
+        return StageResult(result.action, result.message, result.details, result.next_actions, next_time=deadline)
     reasons = (f"deadline: criteria kept step {increment.step} more than {phase.deadline} beyond its hold", *failing[:7])
     if phase.on_deadline is OnDeadline.ROLLBACK:
         begin_rollback(context, Outcome.ROLLED_BACK, reasons)
@@ -196,7 +196,7 @@ def _approval(context: DecisionContext, increment: Increment) -> StageResult | N
         return None
     phase, generation = context.current.phase, context.status.observed_generation
     why = f"step {increment.step} of {phase} waits for an approval"[:120]
-    if context.status.decision.why != why:
+    if context.status.decision.message != why:
         context.tell(EventReason.APPROVAL_NEEDED, f"step {increment.step} of phase {phase}, generation {generation}")
     hint = f"an action `Approve` with generation {generation}, phase {phase}, step {increment.step}"
     return _wait(why, (why,), (hint,), (AwaitedApproval(phase=phase, step=increment.step),))
@@ -209,7 +209,7 @@ def _answered(context: DecisionContext, _: Increment) -> StageResult | None:
 
 def _as_before(context: DecisionContext) -> StageResult:
     last = context.observed.rollout.status.decision
-    return StageResult(last.action, last.why, last.because, last.unblocked_by, last.next_time, last.approvals)
+    return StageResult(last.action, last.message, last.details, last.next_actions, last.next_time, last.approvals)
 
 
 _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | None], ...]] = (
@@ -286,7 +286,7 @@ def _ended(context: DecisionContext) -> StageResult | None:
         migration_jobs.run_prune(context)
         return StageResult(DecisionAction.NONE, why, ("every phase is out",))
     verify_rollback(context)
-    because = context.current.ending_because
+    because = context.current.rollback_reasons
     reason = f"{why}: {because[0]}"[:120] if because else why
     hints = (f"a change of the spec, or an action `Retry` with generation {context.status.observed_generation}",)
     return StageResult(DecisionAction.NONE, reason, because, hints)

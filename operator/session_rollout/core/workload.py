@@ -14,12 +14,12 @@ from session_rollout.core.observed import RestartWorkload, Revisions, UndoWorklo
 
 def ask_undo(context: DecisionContext) -> None:
     """The wish to bring the workload back."""
-    _put(context, undo_asked_time=context.now, undo_from=None, undo_to=None, undone_time=None, message="")
+    _put(context, undo_requested_time=context.now, undo_from=None, undo_to=None, undone_time=None, message="")
 
 
 def ask_restart(context: DecisionContext) -> None:
     """The wish to have the workload's Pods replaced."""
-    _put(context, restart_asked_time=context.now, restarted_time=None)
+    _put(context, restart_requested_time=context.now, restarted_time=None)
 
 
 def track(context: DecisionContext) -> None:
@@ -33,7 +33,7 @@ def track(context: DecisionContext) -> None:
 def run_undo(context: DecisionContext, since: datetime | None) -> StageResult | None:
     """Bring the workload back, once since a time; None when that is done or cannot be."""
     record = context.status.workload
-    if record is None or record.undo_asked_time is None or (since is not None and record.undo_asked_time < since):
+    if record is None or record.undo_requested_time is None or (since is not None and record.undo_requested_time < since):
         ask_undo(context)
     elif record.undone_time is not None:
         return None
@@ -42,7 +42,7 @@ def run_undo(context: DecisionContext, since: datetime | None) -> StageResult | 
 
 
 def _track_undo(context: DecisionContext, record: WorkloadRecord, seen: Revisions) -> None:
-    if record.undo_asked_time is None or record.undone_time is not None:
+    if record.undo_requested_time is None or record.undone_time is not None:
         return
     if record.undo_from is None:
         _choose(context, seen)
@@ -65,7 +65,7 @@ def _choose(context: DecisionContext, seen: Revisions) -> None:
 
 
 def _track_restart(context: DecisionContext, record: WorkloadRecord, seen: Revisions) -> None:
-    asked = record.restart_asked_time
+    asked = record.restart_requested_time
     if asked is None or record.restarted_time is not None:
         return
     if seen.problem:

@@ -14,7 +14,7 @@ from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import DecisionAction
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.decide import decide
-from session_rollout.core.observed import Decision, Examined, JobObservation, Measurement, Observed, Revisions
+from session_rollout.core.observed import Decision, CheckResult, JobObservation, Measurement, Observed, Revisions
 from session_rollout.records.codec import lines_in
 
 
@@ -26,14 +26,14 @@ class Record(BaseModel):
     time: datetime
     observed: dict[str, Any]  # an Observed, as JSON
     action: DecisionAction
-    why: str
-    because: tuple[str, ...]
+    message: str
+    details: tuple[str, ...]
 
     @classmethod
     def of(cls, observed: Observed, now: datetime, decision: Decision) -> "Record":
         """The record of a decision."""
         said = decision.status.decision
-        return cls(time=now, observed=_to_json(observed), action=said.action, why=said.why, because=said.because)
+        return cls(time=now, observed=_to_json(observed), action=said.action, message=said.message, details=said.details)
 
     def decide_again(self) -> Decision:
         """The decision of this core on the same facts at the same time."""
@@ -53,7 +53,7 @@ class Record(BaseModel):
     def agrees(self) -> bool:
         """Whether deciding again gives the same action for the same reasons."""
         said = self.decide_again().status.decision
-        return (said.action, said.why, said.because) == (self.action, self.why, self.because)
+        return (said.action, said.message, said.details) == (self.action, self.message, self.details)
 
 
 _PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
@@ -62,13 +62,13 @@ _PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "published_sha256": TypeAdapter(str | None),
     "jobs": TypeAdapter(dict[str, JobObservation]),
     "requests": TypeAdapter(tuple[SessionRolloutAction, ...]),
-    "gates": TypeAdapter(dict[str, Examined]),
+    "gates": TypeAdapter(dict[str, CheckResult]),
     "revisions": TypeAdapter(Revisions | None),
     "delivered": TypeAdapter(frozenset[str]),
-    "undeliverable": TypeAdapter(dict[str, str]),
+    "sink_errors": TypeAdapter(dict[str, str]),
     "workload": TypeAdapter(str),
     "problems": TypeAdapter(tuple[str, ...]),
-    "last_look": TypeAdapter(datetime | None),
+    "last_reconcile": TypeAdapter(datetime | None),
 }
 
 

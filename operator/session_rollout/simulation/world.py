@@ -26,7 +26,7 @@ from session_rollout.core.observed import (
     Answer,
     Counts,
     Decision,
-    Examined,
+    CheckResult,
     JobObservation,
     JobState,
     Measurement,
@@ -83,12 +83,12 @@ class Moment:
     phase: str | None
     step: int | None
     percent: str | None
-    because: str
+    message: str
 
     @classmethod
     def of(cls, entry: HistoryEntry) -> "Moment":
         """From the history that the rollout would have."""
-        return cls(entry.time, entry.event, entry.phase, entry.step, entry.percent, entry.because)
+        return cls(entry.time, entry.event, entry.phase, entry.step, entry.percent, entry.message)
 
 
 @dataclass(frozen=True)
@@ -199,11 +199,11 @@ class _World:
             yield said.next_time
         if current.hold_until is not None:
             yield current.hold_until
-        published = current.published_time or current.judged_from
+        published = current.published_time or current.guards_start_time
         if published is not None:
             yield from (published + reach for reach in self.ranges.values())
         for record in self.status.checks:
-            guard = next((one for one in self.spec.guards if one.title == record.name), None)
+            guard = next((one for one in self.spec.guards if one.name == record.name), None)
             if record.kind == GUARD and record.verdict is Verdict.FAIL and guard is not None and record.time is not None:
                 yield record.time + duration(guard.for_)
         for trouble in self.scenario.troubles:
@@ -227,8 +227,8 @@ class _World:
             jobs={name: self._job(end, seen) for name, (end, seen) in self.jobs.items()},
             requests=tuple(one for one in self.requests.values() if one.creation_time <= self.now),
             revisions=self.revisions if needs_revisions(rollout) else None,
-            gates={gate.name: Examined(self.now, Verdict.PASS, "assumed to pass") for gate in asked_gates(rollout)},
-            last_look=self.now,
+            gates={gate.name: CheckResult(self.now, Verdict.PASS, "assumed to pass") for gate in asked_gates(rollout)},
+            last_reconcile=self.now,
         )
 
     def _job(self, end: datetime, seen: JobObservation) -> JobObservation:
@@ -288,7 +288,7 @@ class _World:
             yield from (("Gate", gate) for gate in gates if gate.metric == name)
 
     def _baseline(self, kind: str, check: Check | Gate) -> Decimal | None:
-        title = check.title if isinstance(check, Check) else check.name
+        title = check.name if isinstance(check, Check) else check.name
         record = next((one for one in self.status.checks if (one.kind, one.name) == (kind, title)), None)
         return Decimal(record.baseline) if record is not None and record.baseline is not None else None
 

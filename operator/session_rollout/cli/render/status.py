@@ -79,11 +79,11 @@ def _place(current: Current, phases: Sequence[Phase]) -> str:
 def _why(rollout: SessionRollout, now: datetime) -> list[RenderableType]:
     decision = rollout.status.decision
     action = "" if decision.action is DecisionAction.NONE else f"{decision.action}: "
-    head = Text.assemble((action, _ACTION_STYLES.get(decision.action, "cyan")), decision.why or "not decided yet")
-    lines = [Text(f"because {text}") for text in decision.because if text not in decision.why]
+    head = Text.assemble((action, _ACTION_STYLES.get(decision.action, "cyan")), decision.message or "not decided yet")
+    lines = [Text(f"because {text}") for text in decision.details if text not in decision.message]
     if decision.next_time is not None and decision.next_time > now:
         lines.append(Text(f"until {decision.next_time:%a %d %b %H:%M:%S} UTC, in {left(decision.next_time - now)}"))
-    lines += [Text.assemble("unblocked by ", (text, "bold")) for text in decision.unblocked_by]
+    lines += [Text.assemble("unblocked by ", (text, "bold")) for text in decision.next_actions]
     return [head, *(Padding(line, (0, 0, 0, 2), expand=False) for line in lines)]
 
 
@@ -157,8 +157,8 @@ def _step(current: Current, increment: Increment, now: datetime, *, over: bool) 
 def _clock(current: Current, now: datetime) -> str:
     if current.hold_until is None:
         return ", the hold has not begun"
-    if current.clock_stopped_time is not None:
-        return f", the clock stands still for {left(now - current.clock_stopped_time)}"
+    if current.hold_paused_time is not None:
+        return f", the clock stands still for {left(now - current.hold_paused_time)}"
     return f", {left(current.hold_until - now)} left" if current.hold_until > now else ", the hold is over"
 
 
@@ -195,7 +195,7 @@ def _add_checks(tree: Tree, rollout: SessionRollout, kind: str, title: str, tren
 
 def _metric_of(rollout: SessionRollout, record: CheckRecord) -> str:
     checks = [*rollout.spec.guards, *(one for phase in rollout.spec.phases for one in phase.criteria)]
-    return next((check.metric for check in checks if check.title == record.name), record.name)
+    return next((check.metric for check in checks if check.name == record.name), record.name)
 
 
 def _check(record: CheckRecord, metric: str, trends: Trends) -> tuple[RenderableType, ...]:

@@ -36,13 +36,13 @@ def print_text(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) ->
         style = "red" if moment.event in _BAD else "green" if moment.event is EventReason.PROMOTED else None
         line = f"{moment.time:%a %Y-%m-%d %H:%M}  {_where(moment):<26} {moment.event:<19} {_said(moment)}"
         click.echo(click.style(line, fg=style) if style else line)
-        if moment.event is EventReason.MIGRATION_STARTED and f" {Operation.UP}" in moment.because:
-            for text in locks.get(moment.because.split()[0], ()):
+        if moment.event is EventReason.MIGRATION_STARTED and f" {Operation.UP}" in moment.message:
+            for text in locks.get(moment.message.split()[0], ()):
                 click.echo(f"{'':<46} locks    {text}")
     took = left(result.end - result.scenario.start)
-    ending = f"{result.status.outcome} after {took}" if result.ended else f"stays after {took}: {result.status.decision.why}"
+    ending = f"{result.status.outcome} after {took}" if result.ended else f"stays after {took}: {result.status.decision.message}"
     click.echo(f"{name}: {ending}; phases: {len(spec.phases)}, features: {len(spec.features)}")
-    for hint in result.status.decision.unblocked_by if not result.ended else ():
+    for hint in result.status.decision.next_actions if not result.ended else ():
         click.echo(f"  unblocked by {hint}")
 
 
@@ -53,8 +53,8 @@ def _where(moment: Moment) -> str:
 
 def _said(moment: Moment) -> str:
     if moment.event is EventReason.STEP_PASSED:
-        return moment.because.split(":")[0] + " passes"
-    return moment.because.split(", revision")[0].split(" in Job ")[0]
+        return moment.message.split(":")[0] + " passes"
+    return moment.message.split(", revision")[0].split(" in Job ")[0]
 
 
 def as_data(result: Rehearsed, locks: Locks) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def as_data(result: Rehearsed, locks: Locks) -> dict[str, Any]:
         "start": result.scenario.start.isoformat(),
         "end": result.end.isoformat(),
         "outcome": result.status.outcome,
-        "why": result.status.decision.why,
+        "message": result.status.decision.message,
         "looks": result.looks,
         "locks": dict(locks),
         "timeline": [
@@ -73,7 +73,7 @@ def as_data(result: Rehearsed, locks: Locks) -> dict[str, Any]:
                 "phase": one.phase,
                 "step": one.step,
                 "percent": one.percent,
-                "because": one.because,
+                "message": one.message,
             }
             for one in result.moments
         ],
@@ -92,12 +92,12 @@ def _bars(result: Rehearsed) -> Iterator[tuple[str, str, datetime, datetime, str
         phase = one.phase or ""
         match one.event:
             case EventReason.STEP_PUBLISHED:
-                open_[phase] = (one.time, one.because.split(" is published")[0])
+                open_[phase] = (one.time, one.message.split(" is published")[0])
             case EventReason.STEP_PASSED | EventReason.ROLLBACK_STARTED if phase in open_:
                 begun, label = open_.pop(phase)
                 yield phase, label, begun, one.time, "#2a9d8f" if one.event is EventReason.STEP_PASSED else "#e76f51"
             case EventReason.MIGRATION_STARTED:
-                open_[f"m:{phase}"] = (one.time, one.because.split(" in Job ")[0])
+                open_[f"m:{phase}"] = (one.time, one.message.split(" in Job ")[0])
             case EventReason.MIGRATION_SUCCEEDED | EventReason.MIGRATION_FAILED if f"m:{phase}" in open_:
                 begun, label = open_.pop(f"m:{phase}")
                 yield phase, label, begun, one.time, "#e9c46a"
@@ -132,7 +132,7 @@ def as_html(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> st
         for one in result.moments
         if one.event not in _SILENT
     )
-    ending = html.escape(f"{result.status.outcome or 'stays'}: {result.status.decision.why}")
+    ending = html.escape(f"{result.status.outcome or 'stays'}: {result.status.decision.message}")
     taken = "".join(f"<li>{html.escape(name)}: {html.escape(text)}</li>" for name, texts in locks.items() for text in texts)
     return _PAGE.format(name=html.escape(name), ending=ending, picture="".join(parts), lines=lines, locks=taken)
 

@@ -11,7 +11,7 @@ for _, condition in ipairs(status.conditions or {}) do
   conditions[condition.type] = condition.status
 end
 local decision = status.decision or {}
-local message = decision.why or ""
+local message = decision.message or ""
 
 if conditions["Stalled"] == "True" or status.outcome == "RolledBack" or status.outcome == "Aborted"
     or decision.action == "RollBack" then
