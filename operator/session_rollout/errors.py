@@ -5,9 +5,12 @@
     +-- Unavailable    something outside does not answer: try again later
     |   +-- Forbidden  the API server refuses us a verb on a resource: an admin must grant it
     +-- Conflict       somebody else wrote first: read again, decide again, never re-send
+    +-- ActionRefused  an action is not carried out; its reason and message are the answer
 
 "Could not measure" is not here: it is a verdict (`api.reasons.Verdict`), not an exception.
 """
+
+from session_rollout.api.enums import ActionReason
 
 
 class RolloutError(Exception):
@@ -28,3 +31,11 @@ class Forbidden(Unavailable):
 
 class Conflict(RolloutError):
     """The object changed since it was read (HTTP 409)."""
+
+
+class ActionRefused(RolloutError):
+    """An action is not carried out: `reason` is for programs, the message is for people; both are the answer."""
+
+    def __init__(self, reason: ActionReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

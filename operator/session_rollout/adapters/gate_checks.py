@@ -164,7 +164,9 @@ class GateExaminer:
         answers = await asyncio.gather(*(self._metrics.ask(rollout.spec.prometheus, one.query or "") for one in asked))
         missing = [f"{one.name}: {seen.message}" for one, seen in zip(asked, answers, strict=True) if seen.value is None]
         if missing:
-            return CheckResult(begun, Verdict.FAIL, f"{len(missing)} of {len(asked)} give no number: {'; '.join(missing)}"[:300])
+            return CheckResult(
+                begun, Verdict.FAIL, f"{len(missing)} of {len(asked)} give no number: {'; '.join(missing)}"[:300]
+            )
         return CheckResult(begun, Verdict.PASS, f"all {len(asked)} metrics answer")
 
     async def _alerts(self, rollout: SessionRollout, begun: datetime) -> CheckResult:

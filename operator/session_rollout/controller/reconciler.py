@@ -18,7 +18,7 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.core.decide import RESYNC, decide
 from session_rollout.core.flags import NOBODY, Compiled, compile_document, config_map_name
-from session_rollout.core.inputs import asked_gates, needed_metrics, needs_revisions, needs_workload, running_jobs
+from session_rollout.core.inputs import external_gates, needed_metrics, needs_revisions, needs_workload, running_jobs
 from session_rollout.core.observed import (
     Answer,
     Decision,
@@ -198,7 +198,7 @@ class Controller:
 
         measurements = ports.metrics.look(rollout.spec.prometheus, metrics, max_age, wake) if metrics else {}
         jobs = {name: await ports.jobs.observe(rollout, name) for name in running_jobs(rollout)}
-        gates, outbox = asked_gates(rollout), rollout.status.pending_notifications
+        gates, outbox = external_gates(rollout), rollout.status.pending_notifications
         problem, revisions = await self._workload(rollout)
         return Observed(
             rollout=rollout,
