@@ -18,7 +18,9 @@ from psycopg.conninfo import make_conninfo
 
 from lab.lab import ROOT
 from lab.sessions import BUNDLE, SCHEMA, People, difference, fill, run, value
-from session_rollout.migrations import bundle, copyspec, roles
+from session_rollout.migrations import roles
+from session_rollout.migrations.copy import spec
+from session_rollout.migrations.schema import bundle
 
 CANARY = "kanarie-vogel-9781"
 ODD = "a b'c\"d\\e/f@g:h?i#j%k&l=m;n$o`p{q}r[s]t!u~v^w*x(y)z<0>|,.ü€" + CANARY
@@ -40,7 +42,7 @@ def everything(tmp_path: Path, done: subprocess.CompletedProcess[str]) -> str:
 
 
 BROKEN = [
-    (f"postgresql://user:{CANARY}@127.0.0.1:1/db", 75, "gave up after 0:00:01: the database: connection"),
+    (f"postgresql://user:{CANARY}@127.0.0.1:1/db", 75, "gave up after 1s: database error: connection"),
     (f"postgresql://user:{CANARY}%@127.0.0.1:1/db", 1, "the connection string cannot be read"),
     (f"postgresql://user:{CANARY}@[::1/db", 1, "the connection string cannot be read"),
     (f"host=127.0.0.1 port=1 password='{CANARY} user=x", 1, "the connection string cannot be read"),
@@ -131,7 +133,7 @@ def test_two_roles_with_the_least_rights_do_the_whole_work(dsn: str, tmp_path: P
     run(dsn, "DROP ROLE IF EXISTS web", "CREATE ROLE web LOGIN")
     fill(dsn, 3_000)
     run(dsn, "GRANT ALL ON users, user_sessions TO web")
-    script = roles.script(database, "web", (copyspec.load(bundle.shipped(BUNDLE)),), ("users",))
+    script = roles.script(database, "web", (spec.load(bundle.shipped(BUNDLE)),), ("users",))
     run(dsn, script, script)
     definer, mover, web = (dsn.replace("postgres@", f"{role}@") for role in (roles.DEFINER, roles.MOVER, "web"))
     (tmp_path / "definer").write_text(definer)
@@ -139,14 +141,14 @@ def test_two_roles_with_the_least_rights_do_the_whole_work(dsn: str, tmp_path: P
     with People(web, 3_000, pause=0.005):
         for argv in (
             ("up", f"--bundle={SCHEMA}"),
-            ("up", f"--bundle={BUNDLE}", "--duty=1"),
-            ("backup", f"--bundle={BUNDLE}", "--label=x", "--duty=1"),
+            ("up", f"--bundle={BUNDLE}", "--copy-duty-cycle=1"),
+            ("backup", f"--bundle={BUNDLE}", "--label=x", "--copy-duty-cycle=1"),
             ("verify", f"--bundle={BUNDLE}"),
         ):
             done = migrate(tmp_path, mover, *argv, two)
             assert done.returncode == 0, (argv, done.stderr)
     assert difference(dsn) == 0
-    for command in ("restore", "retry", "recover", "status", "finish", "prune"):
+    for command in ("restore", "retry", "repair", "status", "finish", "prune"):
         done = migrate(tmp_path, mover, command, f"--bundle={BUNDLE}", two)
         assert done.returncode == 0, (command, done.stderr)
     run(web, "INSERT INTO session_feature_flags (feature_name, enabled) VALUES ('offlineMode', true)")
@@ -167,7 +169,7 @@ def test_exact_restore_is_refused_while_it_would_lose_newer_rows(dsn: str, tmp_p
     run(dsn, "UPDATE user_sessions SET form_data = '{\"new\": 1}', last_activity = now() WHERE id = md5('session1')::uuid")
     refused = migrate(tmp_path, dsn, "restore", bundled, "--exact")
     assert refused.returncode == 1
-    assert "rows were written since the snapshot and would be lost: refused without --lose-newer" in refused.stderr
+    assert "rows were written since the snapshot and would be lost: use --lose-newer" in refused.stderr
     done = migrate(tmp_path, dsn, "restore", bundled, "--exact", "--lose-newer")
     assert done.returncode == 0, done.stderr
     assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'new'") == 0
@@ -179,7 +181,7 @@ def test_missing_rights_are_named_with_the_grant_that_helps(dsn: str, tmp_path: 
     fill(dsn, 10)
     database = dsn.rsplit("/", 1)[1]
     run(dsn, "DROP ROLE IF EXISTS web", "CREATE ROLE web LOGIN")
-    run(dsn, roles.script(database, "web", (copyspec.load(bundle.shipped(BUNDLE)),), ("users",)))
+    run(dsn, roles.script(database, "web", (spec.load(bundle.shipped(BUNDLE)),), ("users",)))
     (tmp_path / "definer").write_text(dsn.replace("postgres@", f"{roles.DEFINER}@"))
     two, mover = f"--definer-dsn-file={tmp_path / 'definer'}", dsn.replace("postgres@", f"{roles.MOVER}@")
     assert migrate(tmp_path, mover, "up", f"--bundle={SCHEMA}", two).returncode == 0
@@ -203,11 +205,11 @@ def test_a_person_reads_sentences_and_programs_read_json(dsn: str, tmp_path: Pat
     """Progress goes to the standard error in words and is not said twice; the answer alone is on the standard output."""
     fill(dsn, 2_000)
     applied = migrate(tmp_path, dsn, "up", f"--bundle={SCHEMA}", job=False)
-    assert applied.stderr.splitlines()[0] == "0001_session_tables.up.sql runs"
+    assert applied.stderr.splitlines()[0] == "applying 0001_session_tables.up.sql"
     assert "{" not in applied.stderr
-    moved = migrate(tmp_path, dsn, "up", f"--bundle={BUNDLE}", "--duty=1", job=False)
+    moved = migrate(tmp_path, dsn, "up", f"--bundle={BUNDLE}", "--copy-duty-cycle=1", job=False)
     assert moved.stderr.startswith("needs about ")
-    assert moved.stdout.startswith("2,000 of 2,000 rows are moved and agree; changes are followed")
+    assert moved.stdout.startswith("2,000 of 2,000 rows are copied and equal; changes are followed")
     standing = migrate(tmp_path, dsn, "status", f"--bundle={BUNDLE}", job=False)
     assert (json.loads(standing.stdout)["state"], standing.stderr) == ("Following", "")
     failed = migrate(tmp_path, dsn, "restore", f"--bundle={BUNDLE}", "--label=none", job=False)

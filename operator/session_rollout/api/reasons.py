@@ -72,7 +72,7 @@ class Operation(StrEnum):
     RESTORE = "restore"  # rows come back from the snapshot
     RETRY = "retry"  # rows in quarantine are tried again
     PRUNE = "prune"  # snapshots whose time is over go
-    RECOVER = "recover"  # damaged rows are mended from their source
+    REPAIR = "repair"  # damaged rows are replaced from their source or a snapshot
     PLAN = "plan"  # what up would do and lock; changes nothing
     STATUS = "status"  # what the ledger says; changes nothing
     VERIFY = "verify"  # both sides of a copy are compared; changes nothing

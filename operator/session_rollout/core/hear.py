@@ -175,7 +175,7 @@ def _recover_sessions(draft: Draft, request: SessionRolloutAction) -> str:
     record = _migration(draft, request)
     if record.total is None:
         raise Refused(f"{record.name} moves no rows: there are none to mend")
-    migrate.begin(draft, record, Operation.RECOVER)
+    migrate.begin(draft, record, Operation.REPAIR)
     return f"{record.name}: damaged rows are mended from their source"
 
 

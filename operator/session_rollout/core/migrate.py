@@ -21,7 +21,7 @@ from session_rollout.core.plan import RUNNING, job_name
 PROGRESS_AGE: Final = timedelta(seconds=5)
 BACKUP_KEPT: Final = timedelta(days=7)  # after the bake
 # These are asked for by a person or by time, and no stage waits for them.
-BESIDE: Final = frozenset({Operation.RESTORE, Operation.RETRY, Operation.PRUNE, Operation.RECOVER})
+BESIDE: Final = frozenset({Operation.RESTORE, Operation.RETRY, Operation.PRUNE, Operation.REPAIR})
 DRIVEN: Final = BESIDE | {Operation.BACKUP, Operation.DOWN}  # a person may ask for these, too
 REPEATED: Final = BESIDE | {Operation.BACKUP}
 

@@ -1,79 +1,80 @@
-"""What a migration says while it runs: a Job lines of JSON in its log and the termination message, a person sentences."""
+"""Reports progress while a migration runs: JSON lines and a termination message in a Job, sentences in a terminal."""
 
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Final
 
-from session_rollout.api.progress import Progress, clipped
+from session_rollout.api.progress import Progress, clipped, progress_text
 
-EVERY_SECONDS: Final = 1.0
+REPORT_SECONDS: Final = 1.0
+WAITING_LENGTH: Final = 256
 
 
-def as_json(progress: Progress) -> str:
-    """For the operator, which reads the last line of the log."""
+def to_json(progress: Progress) -> str:
+    """One line of JSON for the operator, which reads the last line of the log."""
     return progress.model_dump_json(by_alias=True, exclude_defaults=True)
 
 
-def as_sentence(progress: Progress) -> str:
-    """For a person beside the database; empty when there is nothing to say."""
+def to_sentence(progress: Progress) -> str:
+    """One line for a terminal; empty when there is nothing to report."""
     parts = [progress.message] if progress.message else []
     if progress.total:
-        parts.append(f"{progress.done or 0:,} of {progress.total:,}")
-    if progress.rate and progress.remaining_seconds is not None:
-        parts.append(f"{progress.rate:,}/s, {progress.remaining_seconds}s left")
-    if progress.quarantined:
-        parts.append(f"{progress.quarantined:,} quarantined")
+        left = timedelta(seconds=progress.remaining_seconds) if progress.remaining_seconds is not None else None
+        parts.append(
+            progress_text(progress.done, progress.total, rate=progress.rate, remaining=left, quarantined=progress.quarantined)
+        )
     if progress.waiting:
-        parts.append(f"waits: {progress.waiting}")
+        parts.append(f"waiting: {progress.waiting}")
     return ", ".join(parts)
 
 
 @dataclass
 class Reporter:
-    """Tells people and the operator where the migration is; used from two threads."""
+    """Reports the progress of one migration; safe to use from two threads."""
 
     termination_log: Path | None = None
     stream: IO[str] | None = None
-    words: Callable[[Progress], str] = as_json
+    line_of: Callable[[Progress], str] = to_json
     last: Progress = field(default_factory=Progress)
-    _told: float = 0.0
+    _printed: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def tell(self, *, now: bool = False, **fields: Any) -> None:
-        """Say how far it is; at most once a second unless it is said to be news."""
+    def update(self, *, now: bool = False, **fields: Any) -> None:
+        """Set fields of the progress and print it, at most once per second unless `now`. Clears `waiting`."""
         with self._lock:
             fields = {"waiting": "", **fields}
             if "message" in fields:
                 fields["message"] = clipped(fields["message"])
             self.last = Progress.model_validate({**self.last.model_dump(), **fields})
-            if now or time.monotonic() - self._told >= EVERY_SECONDS:
+            if now or time.monotonic() - self._printed >= REPORT_SECONDS:
                 self._print()
 
-    def waits(self, why: str) -> None:
-        """Say what holds it up."""
-        self.tell(waiting=why[:256], now=not self.last.waiting)
+    def wait_for(self, reason: str) -> None:
+        """Report what the migration waits for; the first report of a wait is printed at once."""
+        self.update(waiting=reason[:WAITING_LENGTH], now=not self.last.waiting)
 
     def _print(self) -> None:
-        self._told = time.monotonic()
-        if self.stream is not None and (line := self.words(self.last)):
+        self._printed = time.monotonic()
+        if self.stream is not None and (line := self.line_of(self.last)):
             print(line, file=self.stream, flush=True)
 
     def close(self, **fields: Any) -> None:
-        """The last words: in the log and in the termination message."""
-        self.tell(now=True, **fields)
+        """Report the end: in the log and, in a Job, in the termination message."""
+        self.update(now=True, **fields)
         if self.termination_log is not None:
-            self.termination_log.write_text(as_json(self.last))
+            self.termination_log.write_text(to_json(self.last))
 
 
-def to_log(termination_log: Path) -> Reporter:
-    """The reporter of a Job."""
+def job_reporter(termination_log: Path) -> Reporter:
+    """The reporter of a Job: JSON lines on standard output, the last one also in the termination log."""
     return Reporter(termination_log, sys.stdout)
 
 
-def to_person() -> Reporter:
-    """The reporter of a person's command, whose own answer is on the standard output."""
-    return Reporter(stream=sys.stderr, words=as_sentence)
+def terminal_reporter() -> Reporter:
+    """The reporter of a terminal: sentences on standard error; standard output is left to the result."""
+    return Reporter(stream=sys.stderr, line_of=to_sentence)

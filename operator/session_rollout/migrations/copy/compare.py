@@ -1,28 +1,30 @@
-"""Whether both sides of a copy agree: row by row in ranges of keys, each range at one moment."""
+"""Compares both sides of a copy row by row, in ranges of keys; each range is one snapshot of the database."""
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from session_rollout.migrations import copies, paced
-from session_rollout.migrations.copysql import CopySql
-from session_rollout.migrations.database import Connection, execute
+from session_rollout.migrations.connection import Connection, execute
+from session_rollout.migrations.copy import functions, state
+from session_rollout.migrations.copy.sql import CopySql
 
-RANGE: Final = 20_000
-SOME: Final = 6_000  # rows that are compared in one call, with pauses
-SAMPLE: Final = 1_000
+RANGE_ROWS: Final = 20_000
+PACED_RANGE_ROWS: Final = 6_000  # compared in one call, with pauses inside
+SAMPLE_ROWS: Final = 1_000
+SAMPLE_BATCH: Final = 100
+
+Difference = tuple[str, str]  # key, and Missing, Different or Extra
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What a comparison of both sides has found."""
+class Comparison:
+    """The result of comparing both sides; all numbers but `ranges` count rows."""
 
     source_rows: int
     target_rows: int
     quarantined: int
     ranges: int
-    ranges_differing: int
     sampled: int
     missing: int
     different: int
@@ -30,86 +32,78 @@ class Verification:
 
     @property
     def agrees(self) -> bool:
-        """Nothing differs."""
+        """Whether no row differs."""
         return not (self.missing or self.different or self.extra)
 
+    def __str__(self) -> str:
+        rows = f"{self.source_rows:,} source rows, {self.target_rows:,} copied rows, {self.quarantined:,} in quarantine"
+        if self.agrees:
+            return f"source and target are equal: {rows}; {self.ranges} ranges by checksum, {self.sampled:,} rows by column"
+        return f"source and target differ: {self.missing} missing, {self.different} different, {self.extra} extra rows; {rows}"
 
-def _ranges(connection: Connection, sql: CopySql) -> Iterator[dict[str, str | None]]:
-    """Ranges of keys that together hold every possible key."""
-    cursor: str | None = None
+
+def find_differences(connection: Connection, name: str, duty_cycle: float, after_range: Callable[[], None]) -> list[Difference]:
+    """Every row that differs between source and target; `after_range` is called after each range. Raises psycopg.Error."""
+    slice_rows = functions.COMPARE_SLICE if duty_cycle < 1 else RANGE_ROWS
+    size = PACED_RANGE_ROWS if duty_cycle < 1 else RANGE_ROWS
+    query = f"SELECT key, kind FROM {functions.compare_function(name)}(%s, %s, %s, %s, %s)"
+    cursor, differences = None, list[Difference]()
     while True:
-        query = sql.bound(first=cursor is None)
-        found = execute(connection, query, {"cursor": cursor, "size": RANGE}).fetchone()
-        bound = found[0] if found else None
-        yield {"cursor": cursor, "bound": bound}
-        if bound is None:
-            return
-        cursor = bound
-
-
-def differing(connection: Connection, name: str, duty: float, told: Callable[[], None]) -> list[tuple[str, str]]:
-    """(key, Missing | Different | Extra) of every row that is not the same on both sides."""
-    slice_ = paced.COMPARE_SLICE if duty < 1 else RANGE
-    size = SOME if duty < 1 else RANGE
-    query = f"SELECT key, what FROM {paced.compare_name(name)}(%s, %s, %s, %s, %s)"
-    cursor, found = None, list[tuple[str, str]]()
-    while True:
-        rows = execute(connection, query, (name, cursor, size, duty, slice_)).fetchall()
-        found += rows[:-1]
+        rows = execute(connection, query, (name, cursor, size, duty_cycle, slice_rows)).fetchall()
+        differences += rows[:-1]
         cursor = rows[-1][0]
-        told()
+        after_range()
         if cursor is None:
-            return found
+            return differences
 
 
-def verification(connection: Connection, sql: CopySql, name: str, pace: Callable[[float], None]) -> Verification:
-    """Counts and checksums of every range, all columns of the rows of those that differ, and of a sample of the others."""
+def compare(connection: Connection, sql: CopySql, name: str, pace: Callable[[float], None]) -> Comparison:
+    """Compare counts and checksums of every range, the rows of ranges that differ, and a random sample column by column.
+
+    `pace` is called after each range with the seconds it took. Changes nothing. Raises psycopg.Error.
+    """
     source = target = ranges = 0
-    suspects: list[dict[str, str | None]] = []
+    differences = set[Difference]()
     for bounds in _ranges(connection, sql):
-        begun = time.monotonic()
-        here = execute(connection, sql.fingerprints, {**bounds, "name": name}).fetchone()
-        source, target, ranges = source + here[0], target + here[2], ranges + 1
-        if here[:2] != here[2:]:
-            suspects.append(bounds)
-        pace(time.monotonic() - begun)
-    rows: list[tuple[str, str]] = []
-    for bounds in suspects:
-        rows += execute(connection, sql.differences, {**bounds, "name": name}).fetchall()
-    sample = _sample(connection, sql, name)
-    kinds = [what for _, what in {*rows, *sample[1]}]
-    return Verification(
+        started = time.monotonic()
+        values = {**bounds, "name": name}
+        source_rows, source_sum, target_rows, target_sum = execute(connection, sql.fingerprints, values).fetchone()
+        source, target, ranges = source + source_rows, target + target_rows, ranges + 1
+        if (source_rows, source_sum) != (target_rows, target_sum):
+            differences.update(execute(connection, sql.differences, values).fetchall())
+        pace(time.monotonic() - started)
+    sampled, sample_differences = _compare_sample(connection, sql, name)
+    kinds = [kind for _, kind in differences | sample_differences]
+    return Comparison(
         source_rows=source,
         target_rows=target,
-        quarantined=copies.quarantined(connection, name),
+        quarantined=state.quarantined(connection, name),
         ranges=ranges,
-        ranges_differing=len(suspects),
-        sampled=sample[0],
+        sampled=sampled,
         missing=kinds.count("Missing"),
         different=kinds.count("Different"),
         extra=kinds.count("Extra"),
     )
 
 
-def _sample(connection: Connection, sql: CopySql, name: str) -> tuple[int, list[tuple[str, str]]]:
-    """Compare some rows picked at random, column by column and not by checksum."""
-    pick = f"SELECT s.{sql.key}::text FROM {sql.source} s WHERE {sql.copy.where} ORDER BY random() LIMIT %(size)s"
-    keys = [found[0] for found in execute(connection, pick, {"size": SAMPLE}).fetchall()]
-    differing_rows: list[tuple[str, str]] = []
-    for at in range(0, len(keys), 100):
-        chosen = {"keys": keys[at : at + 100], "name": name}
-        differing_rows += execute(connection, sql.differences_of_keys, chosen).fetchall()
-    return len(keys), differing_rows
+def _ranges(connection: Connection, sql: CopySql) -> Iterator[dict[str, str | None]]:
+    """Ranges of keys that together contain every possible key."""
+    cursor: str | None = None
+    while True:
+        record = execute(connection, sql.bound(first=cursor is None), {"cursor": cursor, "size": RANGE_ROWS}).fetchone()
+        bound = record[0] if record else None
+        yield {"cursor": cursor, "bound": bound}
+        if bound is None:
+            return
+        cursor = bound
 
 
-def words(seen: Verification) -> str:
-    """In one sentence."""
-    both = f"{seen.source_rows:,} rows in the source, {seen.target_rows:,} moved, {seen.quarantined:,} in quarantine"
-    if seen.agrees:
-        return f"both sides agree: {both}; {seen.ranges} ranges by checksum, {seen.sampled:,} rows column by column"
-    return f"the sides differ: {both}; missing {seen.missing}, different {seen.different}, extra {seen.extra}"
-
-
-def as_json(seen: Verification) -> dict[str, Any]:
-    """For programs."""
-    return {"agrees": seen.agrees, **seen.__dict__}
+def _compare_sample(connection: Connection, sql: CopySql, name: str) -> tuple[int, set[Difference]]:
+    """Number of random rows that were compared column by column, and their differences."""
+    query = f"SELECT s.{sql.key}::text FROM {sql.source} s WHERE {sql.spec.where} ORDER BY random() LIMIT %(size)s"
+    keys = [record[0] for record in execute(connection, query, {"size": SAMPLE_ROWS}).fetchall()]
+    differences = set[Difference]()
+    for start in range(0, len(keys), SAMPLE_BATCH):
+        values = {"keys": keys[start : start + SAMPLE_BATCH], "name": name}
+        differences.update(execute(connection, sql.differences_of_keys, values).fetchall())
+    return len(keys), differences

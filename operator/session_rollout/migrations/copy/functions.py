@@ -1,24 +1,24 @@
-"""Moving and comparing rows a few at a time, with pauses between them inside the database.
+"""Functions in the database that copy and compare rows a few at a time, with pauses in between.
 
-What makes the application's slowest statements slow is not the share of the time in which rows are moved but how long
-they are moved without a pause: a statement that wakes up while another one computes waits for its turn at the processor.
-At the same share of the time, pieces of tens of milliseconds make the application's p99 several times as long and pieces of a
-fraction of one hardly change it (`make bench-migrations BENCH="--slice 3000"` shows the difference). A client cannot pause that
-often, so that functions in the database do it. Without a pause (`duty` 1) a slice is the whole batch.
+What slows down the slowest statements of the application is not the share of time in which rows are copied, but how long rows
+are copied without a pause: a statement that becomes ready while a batch runs waits for the processor. With the same duty cycle,
+slices of tens of milliseconds multiply the application's p99, and slices of less than a millisecond hardly change it
+(`make bench-migrations BENCH="--slice 3000"` shows the difference). A client cannot pause that often, so functions in the
+database do it. With a duty cycle of 1 there are no pauses, and a slice is the whole batch.
 """
 
 from typing import Final
 
-from session_rollout.migrations.capture import trigger_name
-from session_rollout.migrations.copysql import REASON, CopySql
-from session_rollout.migrations.database import Connection, execute
+from session_rollout.migrations.connection import Connection, execute
+from session_rollout.migrations.copy.sql import REASON, CopySql
+from session_rollout.migrations.copy.trigger import trigger_name
 
-MOVE_SLICE: Final = 6  # rows, about 0.2 ms
+COPY_SLICE: Final = 6  # rows, about 0.2 ms
 COMPARE_SLICE: Final = 50
-SHORTEST_PAUSE: Final = 0.0006  # seconds; the database sleeps a millisecond then, and more slices follow
+SHORTEST_PAUSE: Final = 0.0006  # seconds; pg_sleep takes at least about a millisecond, so shorter pauses are added up
 
 _PAUSE: Final = f"""
-    owed := owed + extract(epoch FROM clock_timestamp() - begun) * (1 / p_duty - 1);
+    owed := owed + extract(epoch FROM clock_timestamp() - begun) * (1 / p_duty_cycle - 1);
     IF owed >= {SHORTEST_PAUSE} THEN
       begun := clock_timestamp();
       PERFORM pg_sleep(owed);
@@ -26,73 +26,78 @@ _PAUSE: Final = f"""
     END IF;"""
 
 
-def move_name(copy: str) -> str:
-    """The function that moves a batch."""
+def copy_function(copy: str) -> str:
+    """Name of the function that copies a batch."""
     return f"session_rollout.{trigger_name(copy)}_move"
 
 
-def compare_name(copy: str) -> str:
-    """The function that compares a range."""
+def compare_function(copy: str) -> str:
+    """Name of the function that compares a range of keys."""
     return f"session_rollout.{trigger_name(copy)}_compare"
 
 
 def define(connection: Connection, sql: CopySql, copy: str) -> None:
-    """Create both functions, or bring them up to this image; they run with the rights of whoever calls them."""
-    execute(connection, _move(sql, copy))
-    execute(connection, _compare(sql, copy))
+    """Create or replace both functions; they run with the rights of their caller. Raises psycopg.Error."""
+    with connection.transaction():
+        drop(connection, copy)  # CREATE OR REPLACE cannot change the parameters of an earlier version
+        execute(connection, _copy_text(sql, copy))
+        execute(connection, _compare_text(sql, copy))
 
 
 def drop(connection: Connection, copy: str) -> None:
-    """Remove both."""
-    execute(connection, f"DROP FUNCTION IF EXISTS {move_name(copy)}, {compare_name(copy)}")
+    """Drop both functions. Raises psycopg.Error."""
+    execute(connection, f"DROP FUNCTION IF EXISTS {copy_function(copy)}, {compare_function(copy)}")
 
 
 def _plain(text: str) -> str:
-    """Without the driver's doubled percent signs and named parameters: these are the function's own."""
+    """Replace the doubled percent signs and named parameters of the driver: the function has parameters of its own."""
     for name in ("name", "epoch"):
         text = text.replace(f"%({name})s", f"p_{name}")
     return text.replace("%%", "%")
 
 
-def _move(sql: CopySql, copy: str) -> str:
-    """Move `p_size` rows after the cursor and set the cursor, all or nothing; (rows read, moved, bad, last key) or no row."""
+def _copy_text(sql: CopySql, copy: str) -> str:
+    """Copy `p_size` rows after the cursor and set the cursor, all or nothing: (read, copied, quarantined, last key).
+
+    Returns no row when another runner has taken over.
+    """
 
     def slice_(begin: str) -> str:
         return f"""
-      WITH judged AS MATERIALIZED (
-        SELECT s.*, {sql.reason(sql.copy.checks)} AS {REASON} FROM {sql.source} s
-        WHERE {begin} AND ({sql.copy.where}) ORDER BY s.{sql.key} LIMIT p_slice
-      ), moved AS (INSERT INTO {sql.target} ({sql.names}) SELECT {sql.values} FROM judged s WHERE s.{REASON} IS NULL
-      ), bad AS ({sql.quarantine(f"FROM judged s WHERE s.{REASON} IS NOT NULL", f"s.{REASON}")})
+      WITH checked AS MATERIALIZED (
+        SELECT s.*, {sql.reason(sql.spec.checks)} AS {REASON} FROM {sql.source} s
+        WHERE {begin} AND ({sql.spec.where}) ORDER BY s.{sql.key} LIMIT p_slice
+      ), copied AS (INSERT INTO {sql.target} ({sql.names}) SELECT {sql.values} FROM checked s WHERE s.{REASON} IS NULL
+      ), quarantined AS ({sql.quarantine(f"FROM checked s WHERE s.{REASON} IS NOT NULL", f"s.{REASON}")})
       SELECT count(*), count(*) FILTER (WHERE {REASON} IS NULL),
-        (SELECT s.{sql.key} FROM judged s ORDER BY s.{sql.key} DESC LIMIT 1) INTO got, good, upto FROM judged;"""
+        (SELECT s.{sql.key} FROM checked s ORDER BY s.{sql.key} DESC LIMIT 1) INTO got, valid, upto FROM checked;"""
 
     return _plain(f"""
-CREATE OR REPLACE FUNCTION {move_name(copy)}(p_name text, p_epoch bigint, p_size int, p_duty float8, p_slice int,
-  OUT read bigint, OUT moved bigint, OUT bad bigint, OUT last text) RETURNS SETOF record LANGUAGE plpgsql AS $session_rollout$
+CREATE OR REPLACE FUNCTION {copy_function(copy)}(p_name text, p_epoch bigint, p_size int, p_duty_cycle float8, p_slice int,
+  OUT read bigint, OUT copied bigint, OUT quarantined bigint, OUT last text) RETURNS SETOF record LANGUAGE plpgsql AS $session_rollout$
 #variable_conflict use_column
-DECLARE here {sql.key_type}; upto {sql.key_type}; got bigint; good bigint; owed float8 := 0; begun timestamptz;
+DECLARE here {sql.key_type}; upto {sql.key_type}; got bigint; valid bigint; owed float8 := 0; begun timestamptz;
 BEGIN
   SELECT c.cursor INTO here FROM session_rollout.copies c WHERE c.name = p_name AND c.epoch = p_epoch FOR UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
-  read := 0; moved := 0;
+  read := 0; copied := 0;
   LOOP
     begun := clock_timestamp();
     IF here IS NULL THEN {slice_("true")}
     ELSE {slice_(f"s.{sql.key} > here")}
     END IF;
     EXIT WHEN got = 0;
-    read := read + got; moved := moved + good; here := upto;
+    read := read + got; copied := copied + valid; here := upto;
     EXIT WHEN read >= p_size;{_PAUSE}
   END LOOP;
-  bad := read - moved; last := here;
-  UPDATE session_rollout.copies c SET cursor = here, done = c.done + moved, updated_at = now() WHERE c.name = p_name;
+  quarantined := read - copied; last := here;
+  UPDATE session_rollout.copies c SET cursor = here, done = c.done + copied, updated_at = now() WHERE c.name = p_name;
   RETURN NEXT;
 END $session_rollout$""")
 
 
-def _compare(sql: CopySql, copy: str) -> str:
-    """Differences of `p_size` rows after `p_cursor`, as (key, what); at last (the key that was reached, 'Reached')."""
+def _compare_text(sql: CopySql, copy: str) -> str:
+    """Differences of `p_size` rows after `p_cursor`, as (key, kind); the last row is (last compared key, 'Reached')."""
 
     def slice_(begin: str, end: str) -> str:
         bounds = [" AND ".join(part.replace("?", f"{alias}.{sql.key}") for part in (begin, end)) for alias in ("s", "t")]
@@ -100,12 +105,12 @@ def _compare(sql: CopySql, copy: str) -> str:
 
     above, below = "? > here", "? <= upto"
     return _plain(f"""
-CREATE OR REPLACE FUNCTION {compare_name(copy)}(p_name text, p_cursor text, p_size int, p_duty float8, p_slice int,
-  OUT key text, OUT what text) RETURNS SETOF record LANGUAGE plpgsql AS $session_rollout$
+CREATE OR REPLACE FUNCTION {compare_function(copy)}(p_name text, p_cursor text, p_size int, p_duty_cycle float8, p_slice int,
+  OUT key text, OUT kind text) RETURNS SETOF record LANGUAGE plpgsql AS $session_rollout$
 #variable_conflict use_column
-DECLARE here {sql.key_type} := p_cursor; upto {sql.key_type}; seen int := 0; owed float8 := 0; begun timestamptz;
+DECLARE here {sql.key_type} := p_cursor; upto {sql.key_type}; compared int := 0; owed float8 := 0; begun timestamptz;
 BEGIN
-  WHILE seen < p_size LOOP
+  WHILE compared < p_size LOOP
     begun := clock_timestamp();
     IF here IS NULL THEN
       SELECT s.{sql.key} INTO upto FROM {sql.source} s ORDER BY s.{sql.key} OFFSET p_slice - 1 LIMIT 1;
@@ -119,8 +124,8 @@ BEGIN
     END IF;
     here := upto;
     EXIT WHEN here IS NULL;
-    seen := seen + p_slice;{_PAUSE}
+    compared := compared + p_slice;{_PAUSE}
   END LOOP;
-  key := here; what := 'Reached';
+  key := here; kind := 'Reached';
   RETURN NEXT;
 END $session_rollout$""")

@@ -1,156 +1,154 @@
-"""The two ends of a copy: the target becomes the truth (`finish`), or what was moved is taken back (`down`)."""
+"""The later operations of a copy: compare, status, pause, finish (the target becomes the source of truth), and undo."""
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
-from session_rollout.migrations import capture, copies, ledger, paced, snapshots, verify
-from session_rollout.migrations.copies import CopyState
-from session_rollout.migrations.copying import Copier, Job, open_copy
-from session_rollout.migrations.database import (
-    Connection,
-    MigrationFailed,
-    Target,
-    connect,
-    execute,
-    lock_of,
-    patiently,
-    persist,
-    row,
+from session_rollout.api.progress import FailureReason
+from session_rollout.errors import MigrationFailed
+from session_rollout.migrations import ledger
+from session_rollout.migrations.connection import Connection, RunContext, connect, copy_lock_key, execute, fetch_row
+from session_rollout.migrations.copy import compare as comparing
+from session_rollout.migrations.copy import functions, snapshots, state, trigger
+from session_rollout.migrations.copy.compare import Comparison
+from session_rollout.migrations.copy.runner import Copier, CopyJob, not_started, open_copy
+from session_rollout.migrations.copy.state import CopyState
+from session_rollout.migrations.retry import execute_with_lock_retries, run_with_retries
+
+_QUARANTINE: Final = (
+    "SELECT reason, count(*), min(key) FROM session_rollout.quarantine WHERE copy = %s GROUP BY 1 ORDER BY 2 DESC LIMIT 20"
 )
 
 
-def finish(target: Target, job: Job) -> str:
-    """Compare a last time, stop following, mark the source; from here on the copy cannot be undone.
+def finish(context: RunContext, job: CopyJob) -> str:
+    """Compare a last time, stop following, and mark the source rows; the copy cannot be undone afterwards.
 
-    Snapshots are kept for seven more days. Raises MigrationFailed, Interrupted.
+    Snapshots are kept for seven more days. Returns a summary. Raises MigrationFailed, Interrupted.
     """
 
     def work(connection: Connection) -> str:
-        copier = open_copy(target, job, connection)
-        if copier.state.state is CopyState.COPYING:
-            raise MigrationFailed("rows are still to be moved: run `up` first")
-        if copier.state.state is CopyState.FOLLOWING:
+        copier = open_copy(context, job, connection)
+        if copier.record.state is CopyState.COPYING:
+            raise MigrationFailed("rows are still to be copied: run `up` first", FailureReason.COPY_INCOMPLETE)
+        if copier.record.state is CopyState.FOLLOWING:
             copier.run()
-            copies.change(connection, job.name, copier.state.epoch, state=CopyState.FINISHED, cursor=None)
-            ledger.remember(connection, target, job.name, f"finished: {job.copy.target} is the truth")
-        stop_following(target, copier)
-        copier.drain_all(copier.sql.apply)  # what the trigger could only record in its last moment
-        marked = _through(copier, copier.sql.mark, lambda found: found[1]) if job.copy.mark else 0
-        snapshots.keep(connection, job.name, snapshots.KEPT)
-        copier.target.reporter.tell(following=False, done=copier.done, total=copier.total)
-        return f"{job.copy.target} is the truth; {marked:,} rows of {job.copy.source} are marked as moved"
+            state.update(connection, job.name, copier.record.epoch, state=CopyState.FINISHED, cursor=None)
+            ledger.add_history(connection, context, job.name, f"finished: {job.spec.target} is the source of truth")
+        stop_following(context, copier)
+        copier.drain_all(copier.sql.apply)  # changes that the trigger recorded at the last moment
+        marked = _run_in_batches(copier, copier.sql.mark, lambda row: row[1]) if job.spec.mark else 0
+        snapshots.set_expiry(connection, job.name, snapshots.RETENTION)
+        context.reporter.update(following=False, done=copier.done, total=copier.total)
+        return f"{job.spec.target} is the source of truth; {marked:,} rows of {job.spec.source} are marked as copied"
 
-    return persist(target, work, lock=lock_of(job.name))
+    return run_with_retries(context, work, lock=copy_lock_key(job.name))
 
 
-def down(target: Target, job: Job) -> str:
-    """Stop following and delete the rows that were moved, except those the application has written since.
+def down(context: RunContext, job: CopyJob) -> str:
+    """Stop following and delete the copied rows, except those that the application has written since.
 
-    Refused once the target is the truth. Raises MigrationFailed, Interrupted.
+    Returns a summary. Raises Interrupted, and MigrationFailed once the copy is finished.
     """
 
     def work(connection: Connection) -> str:
-        found = copies.find(connection, job.name)
-        if found is None:
+        record = state.read(connection, job.name)
+        if record is None:
             return "nothing to undo"
-        if found.state is CopyState.FINISHED:
-            raise MigrationFailed(f"{job.copy.target} is the truth since the copy was finished: it cannot be undone")
-        copier = open_copy(target, job, connection)
-        stop_following(target, copier)
-        deleted = _through(copier, copier.sql.undo, lambda found: found[2])
-        kept = copies.moved(connection, copier.sql)
-        _forget(connection, target, job, f"undone: {deleted} rows deleted, {kept} kept")
-        copier.target.reporter.tell(following=False, done=0, total=copier.total, quarantined=0)
-        touched = f", {kept:,} that the application has written since are kept" if kept else ""
-        return f"{deleted:,} rows of {job.copy.target} are deleted{touched}"
+        if record.state is CopyState.FINISHED:
+            message = f"{job.spec.target} became the source of truth when the copy was finished: it cannot be undone"
+            raise MigrationFailed(message, FailureReason.COPY_FINISHED)
+        copier = open_copy(context, job, connection)
+        stop_following(context, copier)
+        deleted = _run_in_batches(copier, copier.sql.undo, lambda row: row[2])
+        kept = state.copied(connection, copier.sql)
+        _delete_state(connection, context, job, f"undone: {deleted} rows deleted, {kept} kept")
+        context.reporter.update(following=False, done=0, total=copier.total, quarantined=0)
+        written = f", {kept:,} that the application has written since are kept" if kept else ""
+        return f"{deleted:,} rows of {job.spec.target} are deleted{written}"
 
-    return persist(target, work, lock=lock_of(job.name))
+    return run_with_retries(context, work, lock=copy_lock_key(job.name))
 
 
-def stop_following(target: Target, copier: Copier) -> None:
-    """Empty the trigger's function, then take the trigger off where our role may."""
-    with connect(target.defining) as definer:
-        capture.replace(definer, copier.sql, copier.job.name, capture.OFF)
-        paced.drop(definer, copier.job.name)
+def stop_following(context: RunContext, copier: Copier) -> None:
+    """Empty the function of the trigger, then remove the trigger if the role may. Raises Interrupted, psycopg.Error."""
+    with connect(context.definer_dsn) as definer:
+        trigger.set_mode(definer, copier.sql, copier.job.name, trigger.OFF)
+        functions.drop(definer, copier.job.name)
         try:
-            patiently(target, definer, "the trigger", capture.remove_text(copier.sql, copier.job.name))
+            execute_with_lock_retries(context, definer, "the trigger", trigger.remove_text(copier.sql, copier.job.name))
         except psycopg.errors.InsufficientPrivilege:
-            return  # only the table's owner may; without a body it costs next to nothing
+            return  # only the owner of the table may remove it; with an empty function it costs next to nothing
 
 
-def _through(copier: Copier, statement: str, last_key: Callable[[Any], str | None]) -> int:
-    """Run a statement over all keys in batches, as gently as the copy; how many rows it changed."""
+def _run_in_batches(copier: Copier, statement: str, last_key: Callable[[Any], str | None]) -> int:
+    """Run a statement for all keys in batches, throttled as the copy is; returns how many rows it changed."""
     cursor: str | None = None
     changed = 0
     while True:
-        begun = time.monotonic()
-        found = execute(copier.connection, statement, {"cursor": cursor, "size": copier.job.gentleness.rows}).fetchone()
-        changed += int(found[0])
-        copier.target.progress += 1
-        if (cursor := last_key(found)) is None:
+        started = time.monotonic()
+        values = {"cursor": cursor, "size": copier.job.throttle.statement_rows}
+        row = execute(copier.connection, statement, values).fetchone()
+        changed += int(row[0])
+        copier.context.completed += 1
+        if (cursor := last_key(row)) is None:
             return changed
-        copier.target.reporter.tell(message=f"{changed:,} rows changed back or marked")
-        copier.throttle.rest(time.monotonic() - begun)
+        copier.context.reporter.update(message=f"{changed:,} rows deleted or marked")
+        copier.throttle.pace(time.monotonic() - started)
 
 
-def _forget(connection: Connection, target: Target, job: Job, what: str) -> None:
+def _delete_state(connection: Connection, context: RunContext, job: CopyJob, event: str) -> None:
     with connection.transaction():
         for table in ("changes", "quarantine"):
             execute(connection, f"DELETE FROM session_rollout.{table} WHERE copy = %s", (job.name,))
         execute(connection, "DELETE FROM session_rollout.copies WHERE name = %s", (job.name,))
-        ledger.remember(connection, target, job.name, what)
+        ledger.add_history(connection, context, job.name, event)
 
 
-def compare(target: Target, job: Job) -> verify.Verification:
-    """Compare both sides without changing anything. Raises MigrationFailed."""
+def compare(context: RunContext, job: CopyJob) -> Comparison:
+    """Compare both sides without changing anything. Raises MigrationFailed, Interrupted."""
 
-    def work(connection: Connection) -> verify.Verification:
-        if copies.find(connection, job.name) is None:
-            raise MigrationFailed(f"the copy {job.name} has not begun")
-        pause = 1 / job.gentleness.duty - 1
-        sql = copies.sql_of(connection, job.copy)
-        return verify.verification(connection, sql, job.name, lambda worked: time.sleep(worked * pause))
+    def work(connection: Connection) -> Comparison:
+        if state.read(connection, job.name) is None:
+            raise not_started(job.name)
+        pause = 1 / job.throttle.copy_duty_cycle - 1
+        sql = state.sql_of(connection, job.spec)
+        return comparing.compare(connection, sql, job.name, lambda seconds: time.sleep(seconds * pause))
 
-    return persist(target, work)
+    return run_with_retries(context, work)
 
 
-def standing(target: Target, job: Job) -> dict[str, Any]:
-    """Where the copy is, as JSON-ready data."""
+def status(context: RunContext, job: CopyJob) -> dict[str, Any]:
+    """State, numbers of rows, quarantine and snapshots of the copy as JSON-ready data. Raises MigrationFailed, Interrupted."""
 
     def work(connection: Connection) -> dict[str, Any]:
-        found = copies.find(connection, job.name)
-        if found is None:
-            return {"copy": job.name, "state": "NotBegun"}
-        waiting = row(connection, "SELECT count(*) FROM session_rollout.changes WHERE copy = %s", job.name)[0]
-        reasons = execute(
-            connection,
-            "SELECT reason, count(*), min(key) FROM session_rollout.quarantine WHERE copy = %s GROUP BY 1 ORDER BY 2 DESC LIMIT 20",
-            (job.name,),
-        ).fetchall()
+        record = state.read(connection, job.name)
+        if record is None:
+            return {"copy": job.name, "state": "NotStarted"}
+        waiting = fetch_row(connection, "SELECT count(*) FROM session_rollout.changes WHERE copy = %s", job.name)[0]
+        reasons = execute(connection, _QUARANTINE, (job.name,)).fetchall()
         return {
             "copy": job.name,
-            "state": str(found.state),
-            "done": found.done,
-            "total": found.total,
-            "paused": copies.paused(connection, job.name),
+            "state": str(record.state),
+            "done": record.done,
+            "total": record.total,
+            "paused": state.paused(connection, job.name),
             "changesWaiting": waiting,
             "quarantine": [{"reason": reason, "rows": count, "example": key} for reason, count, key in reasons],
             "snapshots": snapshots.listed(connection, job.name),
         }
 
-    return persist(target, work)
+    return run_with_retries(context, work)
 
 
-def pause(target: Target, job: Job, *, paused: bool) -> str:
-    """Tell the runner, wherever it is, to rest or to go on. Raises MigrationFailed."""
+def pause(context: RunContext, job: CopyJob, *, paused: bool) -> str:
+    """Pause or resume the runner of the copy, wherever it runs. Returns a summary. Raises MigrationFailed, Interrupted."""
 
     def work(connection: Connection) -> str:
         query = "UPDATE session_rollout.copies SET paused = %s WHERE name = %s"
         if execute(connection, query, (paused, job.name)).rowcount == 0:
-            raise MigrationFailed(f"the copy {job.name} has not begun")
-        return "rests from the next batch on" if paused else "goes on"
+            raise not_started(job.name)
+        return "pausing after the current batch" if paused else "resumed"
 
-    return persist(target, work)
+    return run_with_retries(context, work)

@@ -1,7 +1,7 @@
-"""Moves the rows of a copy while the application goes on: capture first, copy second, verify last.
+"""Copies the rows of a table while the application keeps working: capture changes first, copy second, compare last.
 
-Any attempt may be killed at any moment: a batch and its cursor are one transaction, everything else can be done twice.
-See `capture` for how changes made meanwhile are found, `copysql` for the statements.
+An attempt may be killed at any moment: a batch and its cursor are one transaction, and every other step can be repeated.
+See `trigger` for how changes are captured and `sql` for the statements.
 """
 
 import time
@@ -11,42 +11,43 @@ from typing import Any, Final
 
 import psycopg
 
-from session_rollout.migrations import capture, copies, ledger, paced, preflight, verify
-from session_rollout.migrations.copies import CopyRow, CopyState
-from session_rollout.migrations.copyspec import Copy
-from session_rollout.migrations.copysql import CopySql
-from session_rollout.migrations.database import (
+from session_rollout.api.progress import FailureReason
+from session_rollout.errors import MigrationFailed
+from session_rollout.migrations import ledger
+from session_rollout.migrations.connection import (
     Connection,
-    MigrationFailed,
-    Patience,
-    Target,
+    RunContext,
+    configure_for_batches,
     connect,
+    copy_lock_key,
+    database_message,
     execute,
-    faulty_row,
-    for_batches,
-    lock_of,
-    passing,
-    patiently,
-    persist,
-    words,
+    is_row_error,
+    is_transient,
 )
-from session_rollout.migrations.throttle import SMALLEST, Gentleness, Throttle, next_size
+from session_rollout.migrations.copy import compare, functions, preflight, state, trigger
+from session_rollout.migrations.copy.spec import CopySpec
+from session_rollout.migrations.copy.sql import CopySql
+from session_rollout.migrations.copy.state import CopyRecord, CopyState
+from session_rollout.migrations.copy.throttle import MIN_BATCH_ROWS, Throttle, ThrottleSettings, next_batch_rows
+from session_rollout.migrations.retry import Backoff, execute_with_lock_retries, run_with_retries
 
-CHUNK: Final = 100  # keys of changes that are applied at once
+KEY_BATCH: Final = 100  # keys that are applied in one statement
 DRAIN_SECONDS: Final = 2.0
 RATE_SECONDS: Final = 10.0
 CAREFUL_BATCHES: Final = 20
-ROUNDS: Final = 20
+COMPARE_ROUNDS: Final = 20
+ROUND_SECONDS: Final = 0.1
 DIFFERENCES_SHOWN: Final = 3
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to copy, under which name, how gently."""
+class CopyJob:
+    """What to copy, under which name, and how fast."""
 
     name: str
-    copy: Copy
-    gentleness: Gentleness = field(default_factory=Gentleness)
+    spec: CopySpec
+    throttle: ThrottleSettings = field(default_factory=ThrottleSettings)
     free_space_query: str = ""
 
 
@@ -54,327 +55,319 @@ class Job:
 class Copier:
     """One runner of one copy on one connection."""
 
-    target: Target
-    job: Job
+    context: RunContext
+    job: CopyJob
     connection: Connection
     sql: CopySql
-    state: CopyRow
+    record: CopyRecord
     throttle: Throttle = field(init=False)
-    patience: Patience = field(init=False)
-    samples: deque[tuple[float, int]] = field(default_factory=deque)
-    careful: int = 0
-    drained: float = 0.0
+    backoff: Backoff = field(init=False)
+    cursor: str | None = field(init=False)
+    done: int = field(init=False)
+    total: int = field(init=False)
+    batch_rows: int = field(init=False)
+    quarantined: int = field(init=False)
+    _samples: deque[tuple[float, int]] = field(default_factory=deque)  # monotonic seconds, rows done by then
+    _careful: int = 0  # batches that are still copied key by key, after a row error
+    _drained: float = 0.0
+    _draining: tuple[tuple[str, str], ...] = ()  # ctid and key of the recorded changes that are being applied
 
     def __post_init__(self) -> None:
-        self.throttle = Throttle(self.target, self.connection, self.job.name, self.sql, self.job.gentleness)
-        self.patience = Patience(self.target, self.target.limits.lock_deadline)
-        self.cursor, self.done, self.total, self.size = self.state.cursor, self.state.done, self.state.total, self.state.batch
-        self.quarantined = copies.quarantined(self.connection, self.job.name)
-
-    # --- the way
+        self.throttle = Throttle(self.context, self.connection, self.job.name, self.sql, self.job.throttle)
+        self.backoff = Backoff(self.context, self.context.limits.lock_deadline)
+        self.cursor, self.done, self.total = self.record.cursor, self.record.done, self.record.total
+        self.batch_rows = self.record.batch
+        self.quarantined = state.quarantined(self.connection, self.job.name)
 
     def run(self) -> None:
-        """From wherever it is to following. Raises MigrationFailed, Interrupted, psycopg.Error."""
-        with connect(self.target.defining) as definer:
-            paced.define(definer, self.sql, self.job.name)
-        if self.state.state is CopyState.COPYING:
+        """Continue from the current state until changes are followed. Raises MigrationFailed, Interrupted, psycopg.Error."""
+        with connect(self.context.definer_dsn) as definer:
+            functions.define(definer, self.sql, self.job.name)
+        if self.record.state is CopyState.COPYING:
             self._begin()
             while self._step():
                 pass
-            self._note_moved()
+            state.set_copied_time(self.connection, self.job.name)
             self.drain_all(self.sql.apply)
             self._follow()
         self.drain_all(self.sql.apply_beside_trigger)
-        self._agree()
+        self._make_equal()
 
     def _begin(self) -> None:
-        """Record changes from here on; nothing that is read later can be missed."""
-        with connect(self.target.defining) as definer:
-            capture.replace(definer, self.sql, self.job.name, capture.RECORDING)
-            if not capture.installed(definer, self.sql, self.job.name):
-                patiently(self.target, definer, "the trigger", capture.install_text(self.sql, self.job.name))
+        """Record changes from now on, so that a row that is read later cannot be missed."""
+        with connect(self.context.definer_dsn) as definer:
+            trigger.set_mode(definer, self.sql, self.job.name, trigger.RECORDING)
+            if not trigger.is_installed(definer, self.sql, self.job.name):
+                text = trigger.install_text(self.sql, self.job.name)
+                execute_with_lock_retries(self.context, definer, "the trigger", text)
         if self.total == 0:
-            self.total = copies.total(self.connection, self.sql)
-            copies.change(self.connection, self.job.name, self.state.epoch, total=self.total)
-        self._tell(f"moving rows of {self.job.copy.source}")
+            self.total = state.total(self.connection, self.sql)
+            self._update(total=self.total)
+        self.report(f"copying rows of {self.job.spec.source}")
 
-    def _note_moved(self) -> None:
-        query = "UPDATE session_rollout.copies SET moved_at = coalesce(moved_at, clock_timestamp()) WHERE name = %s"
-        execute(self.connection, query, (self.job.name,))
+    def _update(self, **columns: object) -> None:
+        state.update(self.connection, self.job.name, self.record.epoch, **columns)
 
     # --- batches
 
     def _step(self) -> bool:
-        """One batch; whether there may be more."""
-        begun = time.monotonic()
+        """Copy one batch; returns whether there may be more."""
+        started = time.monotonic()
         try:
-            read = self._careful_batch() if self.careful else self._batch()
+            rows_read = self._careful_batch() if self._careful else self._batch()
         except psycopg.Error as error:
-            self._overcome(error)
+            self._handle(error)
             return True
-        worked = time.monotonic() - begun
-        self._progressed()
-        self.size = next_size(self.size, worked)
-        self._tell_progress(worked)
-        if read:
-            self.throttle.look()
+        seconds = time.monotonic() - started
+        self._note_success()
+        self.batch_rows = next_batch_rows(self.batch_rows, seconds)
+        self._report_rate(seconds)
+        if rows_read:
+            self.throttle.wait_within_limits()
             self._drain_sometimes()
-        return read > 0
+        return rows_read > 0
 
-    def _progressed(self) -> None:
-        self.patience.reset()
-        self.target.progress += 1
+    def _note_success(self) -> None:
+        self.backoff.reset()
+        self.context.completed += 1
 
-    def _overcome(self, error: psycopg.Error) -> None:
-        """A row at fault: look closely for a while. Anything that passes: smaller batches, later."""
-        if faulty_row(error):
-            self.careful = CAREFUL_BATCHES
-        elif passing(error) and not self.connection.closed and not self.connection.broken:
-            self.size = SMALLEST
-            self.patience.wait(words(error))
+    def _handle(self, error: psycopg.Error) -> None:
+        """After a row error, copy key by key for a while; after a transient error, retry later with small batches."""
+        if is_row_error(error):
+            self._careful = CAREFUL_BATCHES
+        elif is_transient(error) and not self.connection.closed and not self.connection.broken:
+            self.batch_rows = MIN_BATCH_ROWS
+            self.backoff.wait(database_message(error))
         else:
             raise error
 
     def _batch(self) -> int:
-        duty = self.job.gentleness.duty
-        slice_ = paced.MOVE_SLICE if duty < 1 else self.size
-        query = f"SELECT read, moved, bad, last FROM {paced.move_name(self.job.name)}(%s, %s, %s, %s, %s)"
-        values = (self.job.name, self.state.epoch, self.size, duty, slice_)
-        found = execute(self.connection, query, values).fetchone()
-        if found is None:
-            return self._check_epoch()
-        read, moved, bad, self.cursor = found
-        self.done, self.quarantined = self.done + moved, self.quarantined + bad
-        return int(read)
+        duty_cycle = self.job.throttle.copy_duty_cycle
+        slice_rows = functions.COPY_SLICE if duty_cycle < 1 else self.batch_rows
+        query = f"SELECT read, copied, quarantined, last FROM {functions.copy_function(self.job.name)}(%s, %s, %s, %s, %s)"
+        values = (self.job.name, self.record.epoch, self.batch_rows, duty_cycle, slice_rows)
+        result = execute(self.connection, query, values).fetchone()
+        if result is None:
+            return self._end_of_rows()
+        rows_read, copied, quarantined, self.cursor = result
+        self.done, self.quarantined = self.done + copied, self.quarantined + quarantined
+        return int(rows_read)
 
     def _careful_batch(self) -> int:
-        """The same rows key by key in effect: those that cannot be moved are found and set aside."""
+        """Copy the same rows by key: rows that cannot be copied go into quarantine, the others are copied."""
         query = self.sql.keys(first=self.cursor is None)
-        keys = [found[0] for found in execute(self.connection, query, {"cursor": self.cursor, "size": self.size}).fetchall()]
+        values = {"cursor": self.cursor, "size": self.batch_rows}
+        keys = [record[0] for record in execute(self.connection, query, values).fetchall()]
         if not keys:
-            return self._check_epoch()
-        moved = self.apply(keys, self.sql.apply)
-        self.cursor, self.done, self.careful = keys[-1], self.done + moved, self.careful - 1
-        copies.change(self.connection, self.job.name, self.state.epoch, cursor=self.cursor, done=self.done)
-        self.quarantined = copies.quarantined(self.connection, self.job.name)
+            return self._end_of_rows()
+        copied = self.apply(keys, self.sql.apply)
+        self.cursor, self.done, self._careful = keys[-1], self.done + copied, self._careful - 1
+        self._update(cursor=self.cursor, done=self.done)
+        self.quarantined = state.quarantined(self.connection, self.job.name)
         return len(keys)
 
-    def _check_epoch(self) -> int:
-        copies.change(self.connection, self.job.name, self.state.epoch, batch=self.size)  # raises when it is not ours any more
+    def _end_of_rows(self) -> int:
+        self._update(batch=self.batch_rows)  # raises when another runner has taken over
         return 0
-
-    def _run(self, query: str, **values: object) -> Any:
-        parameters = {"name": self.job.name, "epoch": self.state.epoch, **values}
-        return execute(self.connection, query, parameters).fetchone()
 
     # --- by key
 
     def apply(self, keys: list[str], statement: str) -> int:
-        """Make the target agree with the source for these keys; how many were moved. A row at fault is set aside."""
+        """Make the target equal to the source for these keys; returns how many rows were copied.
+
+        A row that causes an error goes into quarantine. Raises MigrationFailed, psycopg.Error.
+        """
         if not keys:
             return 0
         try:
-            found = self._run(statement, keys=keys)
+            values = {"name": self.job.name, "epoch": self.record.epoch, "keys": keys}
+            result = execute(self.connection, statement, values).fetchone()
         except psycopg.Error as error:
-            if not faulty_row(error):
+            if not is_row_error(error):
                 raise
-            return self._halve(keys, statement, error)
-        if found is None:
-            raise MigrationFailed("another runner has taken over")
-        self._forget_changes(keys, found[3] or [])
-        return int(found[0])
+            return self._apply_halves(keys, statement, error)
+        if result is None:
+            raise state.taken_over()
+        copied, locked = result[0], result[3] or []
+        self._delete_changes(keys, locked)
+        return int(copied)
 
-    def _halve(self, keys: list[str], statement: str, error: psycopg.Error) -> int:
+    def _apply_halves(self, keys: list[str], statement: str, error: psycopg.Error) -> int:
+        """Find the row that causes the error by bisection."""
         if len(keys) > 1:
             middle = len(keys) // 2
             return self.apply(keys[:middle], statement) + self.apply(keys[middle:], statement)
-        self._set_aside(keys[0], error)
-        self._forget_changes(keys, [])
+        reason = f"{database_message(error)} (SQLSTATE {error.sqlstate})"
+        state.quarantine(self.connection, self.sql, self.job.name, keys[0], reason)
+        self._delete_changes(keys, [])
         return 0
 
-    def _set_aside(self, key: str, error: psycopg.Error) -> None:
-        execute(
-            self.connection,
-            "INSERT INTO session_rollout.quarantine (copy, key, reason) VALUES (%s, %s, %s) ON CONFLICT (copy, key) DO UPDATE"
-            " SET reason = excluded.reason, attempts = quarantine.attempts + 1, last_at = now()",
-            (self.job.name, key, f"{words(error)} (SQLSTATE {error.sqlstate})"),
-        )
-        execute(
-            self.connection,
-            f"DELETE FROM {self.sql.target} t WHERE t.{self.sql.key} = %(key)s::{self.sql.key_type} AND ({self.sql.copy.ours})",
-            {"key": key},
-        )
-
-    def _forget_changes(self, keys: list[str], locked: list[str]) -> None:
-        """Of the changes that were read before, those that are applied now."""
-        done = set(keys) - set(locked)
-        if places := [place for place, key in self._taken if key in done]:
+    def _delete_changes(self, keys: list[str], locked: list[str]) -> None:
+        """Delete the recorded changes of these keys, without those that were recorded after the drain began."""
+        applied = set(keys) - set(locked)
+        if places := [place for place, key in self._draining if key in applied]:
             query = "DELETE FROM session_rollout.changes WHERE ctid = ANY(%s::tid[]) AND key = ANY(%s)"
-            execute(self.connection, query, (places, list(done)))
+            execute(self.connection, query, (places, list(applied)))
 
-    _taken: tuple[tuple[str, str], ...] = ()  # where the changes are that are being applied, and their keys
-
-    # --- changes made meanwhile
+    # --- changes that the trigger has recorded
 
     def _drain_sometimes(self) -> None:
-        if time.monotonic() - self.drained > DRAIN_SECONDS:
-            self.drained = time.monotonic()
-            self._drop_changes_ahead()
+        if time.monotonic() - self._drained > DRAIN_SECONDS:
+            self._drained = time.monotonic()
+            state.delete_changes_after(self.connection, self.sql, self.job.name, self.cursor)
             self._drain(self.sql.apply)
 
-    def _drop_changes_ahead(self) -> None:
-        """A changed row that was not reached yet will be read as it is then."""
-        execute(
-            self.connection,
-            f"DELETE FROM session_rollout.changes WHERE copy = %(name)s AND key <> '*'"
-            f" AND key::{self.sql.key_type} > %(cursor)s::{self.sql.key_type}",
-            {"name": self.job.name, "cursor": self.cursor},
-        )
-
     def _drain(self, statement: str) -> int:
-        """Apply some changes; how many were there."""
+        """Apply up to 100 recorded changes; returns how many there were."""
         query = "SELECT ctid::text, key FROM session_rollout.changes WHERE copy = %s LIMIT %s"
-        self._taken = tuple(execute(self.connection, query, (self.job.name, CHUNK)).fetchall())
+        self._draining = tuple(execute(self.connection, query, (self.job.name, KEY_BATCH)).fetchall())
         try:
-            keys = {key for _, key in self._taken}
+            keys = {key for _, key in self._draining}
             if "*" in keys:
-                self._forget_all_that_is_gone()
+                state.delete_without_source(self.connection, self.sql)
+                self._delete_changes(["*"], [])
                 keys.discard("*")
             self.apply(sorted(keys), statement)
-            return len(self._taken)
+            return len(self._draining)
         finally:
-            self._taken = ()  # a place may be used again once its change is deleted
-
-    def _forget_all_that_is_gone(self) -> None:
-        """The source was truncated."""
-        execute(
-            self.connection,
-            f"DELETE FROM {self.sql.target} t WHERE ({self.sql.copy.ours})"
-            f" AND NOT EXISTS (SELECT FROM {self.sql.source} s WHERE s.{self.sql.key} = t.{self.sql.key})",
-            {},
-        )
-        self._forget_changes(["*"], [])
+            self._draining = ()  # a ctid may be used again once its row is deleted
 
     def drain_all(self, statement: str) -> None:
-        """Until no more than a few changes wait; raises Interrupted when they do not become fewer."""
+        """Apply recorded changes until fewer than 100 are left. Raises MigrationFailed, Interrupted, psycopg.Error."""
         while True:
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 count = self._drain(statement)
             except psycopg.Error as error:
-                if not passing(error) or self.connection.closed or self.connection.broken:
+                if not is_transient(error) or self.connection.closed or self.connection.broken:
                     raise
-                self.patience.wait(words(error))
+                self.backoff.wait(database_message(error))
                 continue
-            if count < CHUNK:
+            if count < KEY_BATCH:
                 return
-            self._tell("applying changes made meanwhile")
-            self.throttle.rest(time.monotonic() - begun)
+            self.report("applying changes that were made during the copy")
+            self.throttle.pace(time.monotonic() - started)
 
     # --- the end of copying
 
     def _follow(self) -> None:
-        """Let the trigger apply changes itself; those of transactions that are under way are still recorded."""
-        source = self.job.copy.source
-        with connect(self.target.defining) as definer:
-            capture.replace(definer, self.sql, self.job.name, capture.FOLLOWING)
-        before = capture.writers(self.connection, source)
-        while left := before.keys() & capture.writers(self.connection, source).keys():
-            self.patience.wait(f"a transaction that changed {source} and is still open: pid {before[min(left)]}")
-        self._progressed()
-        copies.change(self.connection, self.job.name, self.state.epoch, state=CopyState.FOLLOWING)
+        """Let the trigger apply changes; transactions that began before still record them, so wait until these have ended."""
+        source = self.job.spec.source
+        with connect(self.context.definer_dsn) as definer:
+            trigger.set_mode(definer, self.sql, self.job.name, trigger.FOLLOWING)
+        before = trigger.writers(self.connection, source)
+        while left := before.keys() & trigger.writers(self.connection, source).keys():
+            self.backoff.wait(f"an open transaction that has changed {source}: pid {before[min(left)]}")
+        self._note_success()
+        self._update(state=CopyState.FOLLOWING)
 
-    def _agree(self) -> None:
-        """Compare all rows, put right what differs, and end only when nothing does."""
-        for _ in range(ROUNDS):
+    def _make_equal(self) -> None:
+        """Compare all rows and copy those that differ, until no row does. Raises MigrationFailed when some always do."""
+        duty_cycle = self.job.throttle.copy_duty_cycle
+        for _ in range(COMPARE_ROUNDS):
             self.drain_all(self.sql.apply_beside_trigger)
-            differing = verify.differing(self.connection, self.job.name, self.job.gentleness.duty, self._compared)
-            if not differing:
+            differences = compare.find_differences(self.connection, self.job.name, duty_cycle, self._after_range)
+            if not differences:
                 break
-            self.apply([key for key, _ in differing], self.sql.apply_beside_trigger)
-            self.target.stopping.wait(0.1)
+            self.apply([key for key, _ in differences], self.sql.apply_beside_trigger)
+            self.context.stopping.wait(ROUND_SECONDS)
         else:
-            shown = ", ".join(f"{key} {what}" for key, what in differing[:DIFFERENCES_SHOWN])
-            raise MigrationFailed(f"{len(differing)} rows differ and cannot be made equal: {shown}")
-        self.done, self.total = copies.both(self.connection, self.sql)
-        self.quarantined = copies.quarantined(self.connection, self.job.name)
-        copies.change(self.connection, self.job.name, self.state.epoch, done=self.done, total=self.total)
+            examples = ", ".join(f"{key} {kind}" for key, kind in differences[:DIFFERENCES_SHOWN])
+            message = f"{len(differences)} rows still differ after {COMPARE_ROUNDS} attempts: {examples}"
+            raise MigrationFailed(message, FailureReason.ROWS_DIFFER)
+        self.done, self.total = state.counts(self.connection, self.sql)
+        self.quarantined = state.quarantined(self.connection, self.job.name)
+        self._update(done=self.done, total=self.total)
 
-    def _compared(self) -> None:
-        self._tell("comparing all rows")
-        self.throttle.look()
+    def _after_range(self) -> None:
+        self.report("comparing all rows")
+        self.throttle.wait_within_limits()
 
-    # --- telling
+    # --- progress
 
-    def _tell(self, message: str, **fields: Any) -> None:
-        done = min(self.done, self.total)
-        self.target.reporter.tell(
-            message=message, done=done, total=self.total, quarantined=self.quarantined, following=True, **fields
+    def report(self, message: str, **fields: Any) -> None:
+        """Report a message with the numbers of the copy; `fields` are further fields of `Progress`."""
+        self.context.reporter.update(
+            message=message,
+            done=min(self.done, self.total),
+            total=self.total,
+            quarantined=self.quarantined,
+            following=True,
+            **fields,
         )
 
-    def _tell_progress(self, worked: float) -> None:
+    def _report_rate(self, seconds: float) -> None:
         now = time.monotonic()
-        self.samples.append((now - worked, self.done))
-        while now - self.samples[0][0] > RATE_SECONDS:
-            self.samples.popleft()
-        since, before = self.samples[0]
+        self._samples.append((now - seconds, self.done))
+        while now - self._samples[0][0] > RATE_SECONDS:
+            self._samples.popleft()
+        since, before = self._samples[0]
         rate = round((self.done - before) / max(now - since, 0.001))
         left = max(self.total - self.done - self.quarantined, 0)
         remaining = {"remaining_seconds": round(left / rate)} if rate else {}
-        self._tell(f"moving rows of {self.job.copy.source}", rate=rate, **remaining)
+        self.report(f"copying rows of {self.job.spec.source}", rate=rate, **remaining)
 
 
-def up(target: Target, job: Job) -> str:
-    """Move all rows and follow the source from then on; what was done, in words. Raises MigrationFailed, Interrupted."""
-    begun = time.monotonic()
-
-    def work(connection: Connection) -> str:
-        with connect(target.defining) as definer:
-            copies.ready(definer)
-        sql = copies.sql_of(connection, job.copy)
-        before = copies.find(connection, job.name)
-        if before is not None and before.state is CopyState.FINISHED:
-            return "already finished: the target is the truth"
-        if before is not None and before.checksum != job.copy.checksum:
-            raise MigrationFailed("copy.yaml was changed after the copy began: undo it with `down` first")
-        if before is None:
-            preflight.check(connection, sql, target, job.free_space_query)
-        for_batches(connection, target.limits)
-        copier = Copier(target, job, connection, sql, copies.take_over(connection, job.name, job.copy))
-        copier.run()
-        ledger.remember(connection, target, job.name, f"copied {copier.done} rows, {copier.quarantined} quarantined")
-        copier._tell("", rate=None, remaining_seconds=None)  # noqa: SLF001 - one room
-        aside = f", {copier.quarantined:,} in quarantine" if copier.quarantined else ""
-        return f"{copier.done:,} of {copier.total:,} rows are moved and agree{aside}; changes are followed"
-
-    message = persist(target, work, lock=lock_of(job.name))
-    return f"{message} ({time.monotonic() - begun:.1f} s)"
-
-
-def retry(target: Target, job: Job) -> str:
-    """Try the rows in quarantine again; what came of it, in words. Raises MigrationFailed, Interrupted."""
+def up(context: RunContext, job: CopyJob) -> str:
+    """Copy all rows and follow the source from then on; returns a summary. Raises MigrationFailed, Interrupted."""
+    started = time.monotonic()
 
     def work(connection: Connection) -> str:
-        copier = open_copy(target, job, connection)
+        with connect(context.definer_dsn) as definer:
+            state.ensure(definer)
+        sql = state.sql_of(connection, job.spec)
+        record = state.read(connection, job.name)
+        if record is not None and record.state is CopyState.FINISHED:
+            return f"already finished: {job.spec.target} is the source of truth"
+        if record is not None and record.checksum != job.spec.checksum:
+            message = "copy.yaml was changed after the copy started: undo the copy with `down` first"
+            raise MigrationFailed(message, FailureReason.BUNDLE_CHANGED)
+        if record is None:
+            preflight.check(context, connection, sql, job.free_space_query)
+        return _copy(context, job, connection, sql)
+
+    message = run_with_retries(context, work, lock=copy_lock_key(job.name))
+    return f"{message} ({time.monotonic() - started:.1f} s)"
+
+
+def _copy(context: RunContext, job: CopyJob, connection: Connection, sql: CopySql) -> str:
+    configure_for_batches(connection, context.limits)
+    copier = Copier(context, job, connection, sql, state.take_over(connection, job.name, job.spec))
+    copier.run()
+    ledger.add_history(connection, context, job.name, f"copied {copier.done} rows, {copier.quarantined} quarantined")
+    copier.report("", rate=None, remaining_seconds=None)
+    quarantine = f", {copier.quarantined:,} in quarantine" if copier.quarantined else ""
+    return f"{copier.done:,} of {copier.total:,} rows are copied and equal{quarantine}; changes are followed"
+
+
+def retry(context: RunContext, job: CopyJob) -> str:
+    """Try to copy the rows in quarantine again; returns a summary. Raises MigrationFailed, Interrupted."""
+
+    def work(connection: Connection) -> str:
+        copier = open_copy(context, job, connection)
         query = "SELECT key FROM session_rollout.quarantine WHERE copy = %s ORDER BY key"
-        keys = [found[0] for found in execute(connection, query, (job.name,)).fetchall()]
-        following = copier.state.state is CopyState.FOLLOWING
+        keys = [record[0] for record in execute(connection, query, (job.name,)).fetchall()]
+        following = copier.record.state is CopyState.FOLLOWING
         statement = copier.sql.apply_beside_trigger if following else copier.sql.apply
-        moved = sum(copier.apply(keys[at : at + CHUNK], statement) for at in range(0, len(keys), CHUNK))
-        copier.quarantined = copies.quarantined(connection, job.name)
-        copier.done = copies.moved(connection, copier.sql)
-        copies.change(connection, job.name, copier.state.epoch, done=copier.done)
-        copier._tell("")  # noqa: SLF001 - one room
-        return f"{moved:,} of {len(keys):,} rows are moved now, {copier.quarantined:,} stay in quarantine"
+        copied = sum(copier.apply(keys[start : start + KEY_BATCH], statement) for start in range(0, len(keys), KEY_BATCH))
+        copier.quarantined = state.quarantined(connection, job.name)
+        copier.done = state.copied(connection, copier.sql)
+        state.update(connection, job.name, copier.record.epoch, done=copier.done)
+        copier.report("")
+        return f"{copied:,} of {len(keys):,} quarantined rows are copied, {copier.quarantined:,} stay in quarantine"
 
-    return persist(target, work, lock=lock_of(job.name))
+    return run_with_retries(context, work, lock=copy_lock_key(job.name))
 
 
-def open_copy(target: Target, job: Job, connection: Connection) -> Copier:
-    """A copy that has begun, taken over by this runner. Raises MigrationFailed when it has not."""
-    if copies.find(connection, job.name) is None:
-        raise MigrationFailed(f"the copy {job.name} has not begun")
-    for_batches(connection, target.limits)
-    return Copier(
-        target, job, connection, copies.sql_of(connection, job.copy), copies.take_over(connection, job.name, job.copy)
-    )
+def open_copy(context: RunContext, job: CopyJob, connection: Connection) -> Copier:
+    """Take over a copy that has started. Raises MigrationFailed when it has not."""
+    if state.read(connection, job.name) is None:
+        raise not_started(job.name)
+    configure_for_batches(connection, context.limits)
+    sql = state.sql_of(connection, job.spec)
+    return Copier(context, job, connection, sql, state.take_over(connection, job.name, job.spec))
+
+
+def not_started(name: str) -> MigrationFailed:
+    """The error of an operation that needs a copy which has started."""
+    return MigrationFailed(f"the copy {name} has not started: run `up` first", FailureReason.COPY_NOT_STARTED)

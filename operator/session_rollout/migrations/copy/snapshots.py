@@ -1,44 +1,41 @@
-"""Backup and restore of session data, in the same database.
+"""Snapshots of the tables of a copy, in the same database; see `restore` for how rows are restored from them.
 
-A snapshot holds each row of a table as it was at a moment of its own, taken in small batches like the copy itself, so that
-no long transaction is needed and a killed Job goes on. A restore is a merge: rows that are gone come back, rows that differ
-go back unless the application has written them since. What is not restored, and what is overwritten, is kept in
-`session_rollout.restore_conflicts`.
+A snapshot is taken in small batches, as the copy itself, so that no long transaction is needed and an interrupted Job resumes.
+Each row is therefore as it was when its batch was read, not at one moment for the whole table.
 """
 
 import re
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
-from session_rollout.migrations import copies, ledger
-from session_rollout.migrations.copying import Job
-from session_rollout.migrations.copyspec import Copy
-from session_rollout.migrations.database import (
+from session_rollout.migrations import ledger
+from session_rollout.migrations.connection import (
     Connection,
-    MigrationFailed,
-    Target,
+    RunContext,
+    configure_for_batches,
     connect,
+    copy_lock_key,
     execute,
-    for_batches,
-    literal,
-    lock_of,
-    persist,
-    quoted,
-    row,
+    fetch_row,
+    quote_name,
 )
-from session_rollout.migrations.throttle import Throttle
+from session_rollout.migrations.copy import state
+from session_rollout.migrations.copy.runner import CopyJob
+from session_rollout.migrations.copy.spec import CopySpec
+from session_rollout.migrations.copy.throttle import Throttle
+from session_rollout.migrations.retry import run_with_retries
 
 SCHEMA: Final = "session_rollout_snapshots"
-KEPT: Final = timedelta(days=7)
-TAKEN: Final = "session_rollout_taken_at"
+RETENTION: Final = timedelta(days=7)
+TAKEN_AT: Final = "session_rollout_taken_at"
 _TABLES: Final = f"""
 CREATE SCHEMA IF NOT EXISTS {SCHEMA};
 CREATE TABLE IF NOT EXISTS session_rollout.snapshots (
   number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   copy text NOT NULL,
-  label text NOT NULL,              -- what it was taken for
+  label text NOT NULL,              -- what it was taken for, such as the phase
   table_name text NOT NULL,
   snapshot text NOT NULL,           -- the table that holds the rows
   cursor text,
@@ -46,7 +43,7 @@ CREATE TABLE IF NOT EXISTS session_rollout.snapshots (
   checksum numeric NOT NULL DEFAULT 0,   -- sum of hashtextextended of all rows
   begun_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   complete_at timestamptz,
-  keep_until timestamptz,           -- not known before the rollout has ended
+  keep_until timestamptz,           -- set when the copy is finished
   UNIQUE (copy, label, table_name)
 );
 CREATE TABLE IF NOT EXISTS session_rollout.restore_conflicts (
@@ -62,25 +59,27 @@ CREATE TABLE IF NOT EXISTS session_rollout.restore_conflicts (
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table of a copy, and how to tell who wrote a row when."""
+class SnapshotTable:
+    """A table of a copy, with the expressions that a restore needs; they call the live row `l`."""
 
     name: str
     key: str
-    changed: str | None  # SQL with the alias `l` of the live row
-    damaged: str  # SQL with the alias `l`: true when no application could have written such a row
-    user: str | None
-    ignored: frozenset[str] = frozenset()  # columns that say when a row was moved: no reason to bring it back
+    changed: str | None  # when the application last wrote the row
+    damaged: str  # whether a check of copy.yaml rejects the row: no application can have written it
+    user: str | None  # column with the owner of the row
+    ignored: frozenset[str] = frozenset()  # columns about the copy itself: a difference in them is no reason to restore a row
 
 
-def tables_of(copy: Copy) -> tuple[Table, Table]:
+def tables_of(spec: CopySpec) -> tuple[SnapshotTable, SnapshotTable]:
     """The source and the target of a copy."""
-    damage = " OR ".join(f"coalesce(({check.when}), false)" for check in copy.checks) or "false"
-    source = copy.changed.source if copy.changed else None
-    target = copy.changed.target if copy.changed else None
+    damage = " OR ".join(f"coalesce(({check.when}), false)" for check in spec.checks) or "false"
+    source = spec.changed.source if spec.changed else None
+    target = spec.changed.target if spec.changed else None
     return (
-        Table(copy.source, copy.key, _live(source, "s"), _live(damage, "s") or "false", copy.user),
-        Table(copy.target, copy.key, _live(target, "t"), _live(damage, "s") or "false", copy.user, frozenset(copy.stamps)),
+        SnapshotTable(spec.source, spec.key, _live(source, "s"), _live(damage, "s") or "false", spec.user),
+        SnapshotTable(
+            spec.target, spec.key, _live(target, "t"), _live(damage, "s") or "false", spec.user, frozenset(spec.stamps)
+        ),
     )
 
 
@@ -88,88 +87,99 @@ def _live(expression: str | None, alias: str) -> str | None:
     return re.sub(rf"\b{alias}\.", "l.", expression) if expression else None
 
 
-# --- taking
+# --- backup
 
 
-def backup(target: Target, job: Job, label: str) -> str:
-    """Take a snapshot of both tables, or finish one that was begun; in words. Raises MigrationFailed, Interrupted."""
+def backup(context: RunContext, job: CopyJob, label: str) -> str:
+    """Take a snapshot of both tables, or complete one that was interrupted. Returns a summary.
+
+    Raises MigrationFailed, Interrupted.
+    """
 
     def work(connection: Connection) -> str:
-        with connect(target.defining) as definer:
-            copies.ready(definer)
-            ready(definer)
-        for_batches(connection, target.limits)
-        sql = copies.sql_of(connection, job.copy)
-        throttle = Throttle(target, connection, job.name, sql, job.gentleness)
-        taken = [_take(target, connection, throttle, job, label, table) for table in tables_of(job.copy)]
-        ledger.remember(connection, target, job.name, f"backup {label}: " + ", ".join(taken))
+        with connect(context.definer_dsn) as definer:
+            state.ensure(definer)
+            ensure(definer)
+        configure_for_batches(connection, context.limits)
+        sql = state.sql_of(connection, job.spec)
+        throttle = Throttle(context, connection, job.name, sql, job.throttle)
+        taken = [_take(throttle, job, label, table) for table in tables_of(job.spec)]
+        ledger.add_history(connection, context, job.name, f"backup {label}: " + ", ".join(taken))
         return f"snapshot {label}: {', '.join(taken)}"
 
-    return persist(target, work, lock=lock_of(job.name))
+    return run_with_retries(context, work, lock=copy_lock_key(job.name))
 
 
-def ready(connection: Connection) -> None:
-    """Make sure the tables are there."""
-    if not prepared(connection):
+def ensure(connection: Connection) -> None:
+    """Create the control tables of snapshots if they do not exist. Raises psycopg.Error."""
+    if not exist(connection):
         ledger.prepare(connection, _TABLES)
 
 
-def prepared(connection: Connection) -> bool:
-    """Whether they are there."""
-    return bool(row(connection, "SELECT to_regclass('session_rollout.restore_conflicts') IS NOT NULL")[0])
+def exist(connection: Connection) -> bool:
+    """Whether the control tables exist."""
+    return bool(fetch_row(connection, "SELECT to_regclass('session_rollout.restore_conflicts') IS NOT NULL")[0])
 
 
-def _take(target: Target, connection: Connection, throttle: Throttle, job: Job, label: str, table: Table) -> str:
-    number, snapshot, cursor = _open(target, connection, job, label, table)
+def _take(throttle: Throttle, job: CopyJob, label: str, table: SnapshotTable) -> str:
+    """Copy the rows of a table into its snapshot; returns a summary."""
+    context, connection = throttle.context, throttle.connection
+    number, snapshot, cursor = _open(context, connection, job, label, table)
     statement = _batch(table, snapshot, throttle.sql.key_type)
     while True:
-        begun = time.monotonic()
-        found = execute(
-            connection, statement, {"number": number, "cursor": cursor, "size": throttle.gentleness.rows}
-        ).fetchone()
-        target.progress += 1
-        if found is None:
+        started = time.monotonic()
+        values = {"number": number, "cursor": cursor, "size": throttle.settings.statement_rows}
+        result = execute(connection, statement, values).fetchone()
+        context.completed += 1
+        if result is None:
             break
-        rows, cursor = found
-        target.reporter.tell(message=f"snapshot of {table.name}: {rows:,} rows")
-        throttle.rest(time.monotonic() - begun)
-    rows = execute(
-        connection,
-        "UPDATE session_rollout.snapshots SET complete_at = coalesce(complete_at, clock_timestamp()) WHERE number = %s RETURNING rows",
-        (number,),
-    ).fetchone()[0]
-    return f"{rows:,} rows of {table.name}"
+        rows, cursor = result
+        context.reporter.update(message=f"snapshot of {table.name}: {rows:,} rows")
+        throttle.pace(time.monotonic() - started)
+    return f"{_complete(connection, number):,} rows of {table.name}"
 
 
-def _open(target: Target, connection: Connection, job: Job, label: str, table: Table) -> tuple[int, str, str | None]:
-    """Number, table and last key of the snapshot; made where there is none."""
-    known = "SELECT number, snapshot, cursor FROM session_rollout.snapshots WHERE copy = %s AND label = %s AND table_name = %s"
-    if found := row(connection, known, job.name, label, table.name):
-        return found[0], found[1], found[2]
-    number = row(connection, "SELECT coalesce(max(number), 0) + 1 FROM session_rollout.snapshots")[0]
+def _complete(connection: Connection, number: int) -> int:
+    """Mark the snapshot as complete; returns its number of rows."""
+    query = (
+        "UPDATE session_rollout.snapshots SET complete_at = coalesce(complete_at, clock_timestamp())"
+        " WHERE number = %s RETURNING rows"
+    )
+    return int(fetch_row(connection, query, number)[0])
+
+
+def _open(
+    context: RunContext, connection: Connection, job: CopyJob, label: str, table: SnapshotTable
+) -> tuple[int, str, str | None]:
+    """Number, table and last key of the snapshot, which is created if it does not exist."""
+    query = "SELECT number, snapshot, cursor FROM session_rollout.snapshots WHERE copy = %s AND label = %s AND table_name = %s"
+    if record := fetch_row(connection, query, job.name, label, table.name):
+        return record[0], record[1], record[2]
+    number = fetch_row(connection, "SELECT coalesce(max(number), 0) + 1 FROM session_rollout.snapshots")[0]
     snapshot = f"{SCHEMA}.{table.name.replace('.', '_')[:40]}_{number}"
-    with connect(target.defining) as definer, definer.transaction():
+    with connect(context.definer_dsn) as definer, definer.transaction():
         execute(
             definer,
-            f"CREATE TABLE IF NOT EXISTS {quoted(snapshot)} (LIKE {quoted(table.name)},"
-            f" {TAKEN} timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY ({quoted(table.key)}))",
+            f"CREATE TABLE IF NOT EXISTS {quote_name(snapshot)} (LIKE {quote_name(table.name)},"
+            f" {TAKEN_AT} timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY ({quote_name(table.key)}))",
         )
     execute(
         connection,
         "INSERT INTO session_rollout.snapshots (copy, label, table_name, snapshot) VALUES (%s, %s, %s, %s)",
-        (job.name, label, table.name, quoted(snapshot)),
+        (job.name, label, table.name, quote_name(snapshot)),
     )
-    return _open(target, connection, job, label, table)
+    return _open(context, connection, job, label, table)
 
 
-def _batch(table: Table, snapshot: str, key_type: str) -> str:
-    key, live = quoted(table.key), quoted(table.name)
+def _batch(table: SnapshotTable, snapshot: str, key_type: str) -> str:
+    """SQL that adds `size` rows after `cursor` to the snapshot: (rows in all, last key), or no row at the end."""
+    key, live = quote_name(table.key), quote_name(table.name)
     return f"""
-WITH mine AS (
+WITH claim AS (
   SELECT FROM session_rollout.snapshots
   WHERE number = %(number)s AND complete_at IS NULL AND cursor IS NOT DISTINCT FROM %(cursor)s FOR UPDATE
 ), batch AS MATERIALIZED (
-  SELECT l.* FROM {live} l WHERE EXISTS (SELECT FROM mine)
+  SELECT l.* FROM {live} l WHERE EXISTS (SELECT FROM claim)
   AND (%(cursor)s::{key_type} IS NULL OR l.{key} > %(cursor)s::{key_type}) ORDER BY l.{key} LIMIT %(size)s
 ), kept AS (INSERT INTO {snapshot} SELECT batch.* FROM batch ON CONFLICT DO NOTHING RETURNING 1
 ), last AS (SELECT b.{key}::text AS key FROM batch b ORDER BY b.{key} DESC LIMIT 1)
@@ -178,220 +188,40 @@ UPDATE session_rollout.snapshots SET cursor = last.key, rows = rows + (SELECT co
 WHERE number = %(number)s RETURNING rows, cursor"""
 
 
-# --- bringing back
+# --- retention
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What to bring back."""
-
-    label: str | None = None  # the newest snapshot when none is named
-    user: str | None = None
-    at: datetime | None = None  # from the newest snapshot that was complete by then
-    overwrite_newer: bool = False
-    tables: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Restored:
-    """What came of it."""
-
-    table: str
-    returned: int  # rows that were gone
-    mended: int  # rows that differed and went back
-    kept: int  # rows that the application has written since, left as they are
-    orphaned: int  # rows that are gone and whose user is gone, too
-
-    def __str__(self) -> str:
-        parts = [f"{self.returned:,} missing rows back", f"{self.mended:,} damaged rows back", f"{self.kept:,} newer rows kept"]
-        return f"{self.table}: " + ", ".join(parts) + (f", {self.orphaned:,} without their user" if self.orphaned else "")
-
-
-def restore(target: Target, job: Job, wanted: Wanted) -> list[Restored]:
-    """Merge a snapshot into the live tables. Raises MigrationFailed, Interrupted."""
-
-    def work(connection: Connection) -> list[Restored]:
-        if not prepared(connection):
-            raise MigrationFailed(f"there is no snapshot of {job.name}")
-        for_batches(connection, target.limits)
-        sql = copies.sql_of(connection, job.copy)
-        throttle = Throttle(target, connection, job.name, sql, job.gentleness)
-        # The source first: where changes are followed, the target is put right with it.
-        chosen = [(table, _choose(connection, job, wanted, table)) for table in tables_of(job.copy)]
-        results = [
-            _merge(target, connection, throttle, job, wanted, table, snapshot)
-            for table, snapshot in chosen
-            if not wanted.tables or table.name in wanted.tables
-        ]
-        ledger.remember(connection, target, job.name, "restore: " + "; ".join(str(one) for one in results))
-        return results
-
-    return persist(target, work, lock=lock_of(job.name))
-
-
-def _choose(connection: Connection, job: Job, wanted: Wanted, table: Table) -> str:
-    """The table of the newest complete snapshot that fits."""
-    found = row(
-        connection,
-        "SELECT snapshot FROM session_rollout.snapshots WHERE copy = %s AND table_name = %s AND complete_at IS NOT NULL"
-        " AND (%s::text IS NULL OR label = %s) AND (%s::timestamptz IS NULL OR complete_at <= %s) ORDER BY number DESC LIMIT 1",
-        *(job.name, table.name, wanted.label, wanted.label, wanted.at, wanted.at),
-    )
-    if found is None:
-        mine = [one for one in listed(connection, job.name) if one["table"] == table.name and one["completeAt"]]
-        known = ", ".join(f"{one['label']} of {one['completeAt']}" for one in mine) or "none"
-        raise MigrationFailed(f"there is no complete snapshot of {table.name} that fits; there are: {known}")
-    return str(found[0])
-
-
-def _merge(
-    target: Target, connection: Connection, throttle: Throttle, job: Job, wanted: Wanted, table: Table, snapshot: str
-) -> Restored:
-    cursor, sums = None, [0, 0, 0, 0]
-    statement = _merge_text(connection, wanted, table, snapshot, throttle.sql.key_type)
-    while True:
-        begun = time.monotonic()
-        found = execute(
-            connection, statement, {"cursor": cursor, "size": throttle.gentleness.rows, "user": wanted.user, "copy": job.name}
-        ).fetchone()
-        sums = [before + now for before, now in zip(sums, found[:4], strict=True)]
-        target.progress += 1
-        if (cursor := found[4]) is None:
-            return Restored(table.name, *sums)
-        target.reporter.tell(message=f"restoring {table.name}: {sums[0] + sums[1]:,} rows back")
-        throttle.rest(time.monotonic() - begun)
-
-
-def _merge_text(connection: Connection, wanted: Wanted, table: Table, snapshot: str, key_type: str) -> str:
-    key, live = quoted(table.key), quoted(table.name)
-    columns = [found[0] for found in execute(connection, _COLUMNS, (table.name, snapshot)).fetchall()]
-    named, taken = ", ".join(quoted(one) for one in columns), ", ".join(f"b.{quoted(one)}" for one in columns)
-    sets = ", ".join(f"{quoted(one)} = b.{quoted(one)}" for one in columns if one != table.key)
-    compared = [one for one in columns if one not in table.ignored]
-    both = [f"ROW({', '.join(f'{alias}.{quoted(one)}' for one in compared)})" for alias in ("l", "b")]
-    newer = (
-        "false"
-        if wanted.overwrite_newer or table.changed is None
-        else f"({table.changed}) > b.{TAKEN} AND NOT ({table.damaged})"
-    )
-    newer = newer.replace("%", "%%")
-    user = f"AND b.{quoted(table.user)} = %(user)s" if wanted.user and table.user else ""
-    orphan = _orphan(connection, table)
-    return f"""
-WITH batch AS MATERIALIZED (
-  SELECT b.* FROM {snapshot} b WHERE (%(cursor)s::{key_type} IS NULL OR b.{key} > %(cursor)s::{key_type}) {user}
-  ORDER BY b.{key} LIMIT %(size)s
-), gone AS MATERIALIZED (
-  SELECT b.*, {orphan} AS session_rollout_orphan FROM batch b
-  WHERE NOT EXISTS (SELECT FROM {live} l WHERE l.{key} = b.{key})
-), differing AS MATERIALIZED (
-  SELECT b.{key}, ({newer}) AS newer, to_jsonb(l) AS live, to_jsonb(b) - '{TAKEN}' AS snapshot
-  FROM batch b JOIN {live} l ON l.{key} = b.{key} WHERE {both[0]} IS DISTINCT FROM {both[1]}
-), returned AS (
-  INSERT INTO {live} ({named}) SELECT {taken} FROM gone b WHERE NOT b.session_rollout_orphan ON CONFLICT DO NOTHING RETURNING 1
-), mended AS (
-  UPDATE {live} l SET {sets} FROM batch b, differing d
-  WHERE d.{key} = b.{key} AND l.{key} = b.{key} AND d.newer IS NOT TRUE AND ({newer}) IS NOT TRUE RETURNING l.{key}
-), noted AS (
-  INSERT INTO session_rollout.restore_conflicts (copy, table_name, key, what, live, snapshot)
-  SELECT %(copy)s, {literal(table.name)}, d.{key}::text, CASE WHEN d.newer THEN 'KeptNewer' ELSE 'Overwritten' END, d.live, d.snapshot
-  FROM differing d
-)
-SELECT (SELECT count(*) FROM returned), (SELECT count(*) FROM mended),
-  (SELECT count(*) FROM differing d WHERE d.newer), (SELECT count(*) FROM gone b WHERE b.session_rollout_orphan),
-  (SELECT b.{key}::text FROM batch b ORDER BY b.{key} DESC LIMIT 1)"""
-
-
-_COLUMNS: Final = """
-SELECT a.attname FROM pg_attribute a JOIN pg_attribute b ON b.attname = a.attname AND b.attrelid = to_regclass(%s::text)
-WHERE a.attrelid = to_regclass(%s::text) AND a.attnum > 0 AND b.attnum > 0 AND NOT a.attisdropped AND NOT b.attisdropped
-AND b.attgenerated = '' ORDER BY a.attnum"""
-_PARENTS: Final = """
-SELECT k.confrelid::regclass::text, f.attname, p.attname FROM pg_constraint k
-JOIN pg_attribute f ON f.attrelid = k.conrelid AND f.attnum = k.conkey[1]
-JOIN pg_attribute p ON p.attrelid = k.confrelid AND p.attnum = k.confkey[1]
-WHERE k.contype = 'f' AND k.conrelid = to_regclass(%s) AND cardinality(k.conkey) = 1"""
-
-
-def _orphan(connection: Connection, table: Table) -> str:
-    """SQL: whether a row of the snapshot refers to one that is gone, by any foreign key."""
-    parents = execute(connection, _PARENTS, (table.name,)).fetchall()
-    cases = [
-        f"(b.{quoted(column)} IS NOT NULL AND NOT EXISTS (SELECT FROM {parent} p WHERE p.{quoted(key)} = b.{quoted(column)}))"
-        for parent, column, key in parents
-    ]
-    return "(" + " OR ".join(cases) + ")" if cases else "false"
-
-
-def newer_rows(target: Target, job: Job, wanted: Wanted) -> int:
-    """How many rows a restore would lose if it overwrote what the application has written since."""
-
-    def work(connection: Connection) -> int:
-        count = 0
-        for table in tables_of(job.copy):
-            if not prepared(connection) or table.changed is None:
-                continue
-            snapshot = _choose(connection, job, wanted, table)
-            query = (
-                f"SELECT count(*) FROM {snapshot} b JOIN {quoted(table.name)} l USING ({quoted(table.key)})"
-                f" WHERE ({table.changed}) > b.{TAKEN} AND NOT ({table.damaged})"
-            )
-            count += execute(connection, query).fetchone()[0]
-        return count
-
-    return persist(target, work)
-
-
-# --- keeping
-
-
-def keep(connection: Connection, copy: str, length: timedelta) -> None:
-    """Snapshots of a copy that have no end get one, this long from now."""
-    if prepared(connection):
+def set_expiry(connection: Connection, copy: str, length: timedelta) -> None:
+    """Let the snapshots of a copy that have no expiry time expire after this length of time. Raises psycopg.Error."""
+    if exist(connection):
         query = "UPDATE session_rollout.snapshots SET keep_until = now() + %s WHERE copy = %s AND keep_until IS NULL"
         execute(connection, query, (length, copy))
 
 
-def prune(target: Target, job: Job) -> str:
-    """Drop the snapshots whose time is over; in words. Raises MigrationFailed, Interrupted."""
+def prune(context: RunContext, job: CopyJob) -> str:
+    """Drop expired snapshots; returns a summary. Raises MigrationFailed, Interrupted."""
 
     def work(connection: Connection) -> str:
-        if not prepared(connection):
+        if not exist(connection):
             return "no snapshots"
         query = "SELECT number, snapshot, label FROM session_rollout.snapshots WHERE copy = %s AND keep_until < now()"
-        over = execute(connection, query, (job.name,)).fetchall()
-        for number, snapshot, _ in over:
-            with connect(target.defining) as definer:
+        expired = execute(connection, query, (job.name,)).fetchall()
+        for number, snapshot, _ in expired:
+            with connect(context.definer_dsn) as definer:
                 execute(definer, f"DROP TABLE IF EXISTS {snapshot}")
             execute(connection, "DELETE FROM session_rollout.snapshots WHERE number = %s", (number,))
-        return f"{len(over)} snapshots dropped" if over else "no snapshot's time is over"
+        return f"{len(expired)} expired snapshots dropped" if expired else "no expired snapshots"
 
-    return persist(target, work, lock=lock_of(job.name))
+    return run_with_retries(context, work, lock=copy_lock_key(job.name))
 
 
 def listed(connection: Connection, copy: str) -> list[dict[str, Any]]:
-    """Snapshots of a copy, oldest first."""
-    if not prepared(connection):
+    """Snapshots of a copy as JSON-ready data, oldest first."""
+    if not exist(connection):
         return []
     query = (
         "SELECT label, table_name, rows, complete_at::text, keep_until::text FROM session_rollout.snapshots"
         " WHERE copy = %s ORDER BY number"
     )
     names = ("label", "table", "rows", "completeAt", "keepUntil")
-    return [dict(zip(names, found, strict=True)) for found in execute(connection, query, (copy,)).fetchall()]
-
-
-def put_back(connection: Connection, copy: str, table: Table, label: str, keys: list[str]) -> int:
-    """The snapshot's version of these rows, where that one is sound; how many."""
-    query = "SELECT snapshot FROM session_rollout.snapshots WHERE copy = %s AND label = %s AND table_name = %s"
-    snapshot = row(connection, query, copy, label, table.name)[0]
-    columns = [found[0] for found in execute(connection, _COLUMNS, (table.name, snapshot)).fetchall()]
-    sets = ", ".join(f"{quoted(one)} = b.{quoted(one)}" for one in columns if one != table.key)
-    sound = re.sub(r"\bl\.", "b.", table.damaged).replace("%", "%%")
-    done = execute(
-        connection,
-        f"UPDATE {quoted(table.name)} l SET {sets} FROM {snapshot} b WHERE l.{quoted(table.key)} = b.{quoted(table.key)}"
-        f" AND b.{quoted(table.key)}::text = ANY(%(keys)s) AND NOT ({sound})",
-        {"keys": keys},
-    )
-    return int(done.rowcount)
+    return [dict(zip(names, record, strict=True)) for record in execute(connection, query, (copy,)).fetchall()]

@@ -1,4 +1,4 @@
-"""How gently rows are moved: a share of the time, and not at all while the application or a replica suffers."""
+"""Throttles a copy: rows are copied for a share of the time, and not at all while the application or a replica is slow."""
 
 import statistics
 import time
@@ -6,106 +6,110 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from session_rollout.migrations import copies
-from session_rollout.migrations.copysql import CopySql
-from session_rollout.migrations.database import Connection, Interrupted, Target, execute, row
+from session_rollout.api.quantities import spell
+from session_rollout.migrations.connection import Connection, RunContext, execute, fetch_row
+from session_rollout.migrations.copy import state
+from session_rollout.migrations.copy.sql import CopySql
+from session_rollout.migrations.retry import terminated
 
-SMALLEST: Final = 500
-LARGEST: Final = 3_000
-AIM_SECONDS: Final = 0.075  # of one batch: longer transactions make the application's tail
+MIN_BATCH_ROWS: Final = 500
+MAX_BATCH_ROWS: Final = 3_000
+BATCH_SECONDS: Final = 0.075  # longer transactions slow down the slowest statements of the application
 GROW: Final = 1.3
 SHRINK: Final = 0.75
 HALVE: Final = 0.5
-LOOK_SECONDS: Final = 1.0
-PROBES: Final = 5
-BRAKED_SECONDS: Final = 0.5
+CHECK_SECONDS: Final = 1.0
+SAMPLE_ROWS: Final = 5
+PAUSE_SECONDS: Final = 0.5
 LOCK_WAIT: Final = timedelta(milliseconds=200)
 
 
 @dataclass(frozen=True)
-class Gentleness:
-    """What the admin's profile allows."""
+class ThrottleSettings:
+    """The limits that the profile in the operator's configuration sets."""
 
-    duty: float = 0.25  # share of the time in which rows are moved; 1 is without pause
-    latency: timedelta = timedelta(milliseconds=100)  # of reading one row of the source, as the application does
-    lag: timedelta = timedelta(seconds=10)  # of the slowest replica
+    copy_duty_cycle: float = 0.25  # share of the time in which rows are copied; above 0, 1 means without pauses
+    pause_on_read_latency: timedelta = timedelta(milliseconds=100)  # of reading one source row by its key
+    pause_on_replica_lag: timedelta = timedelta(seconds=10)  # of the slowest replica
 
     @property
-    def rows(self) -> int:
-        """Rows of one statement where a client paces: little work between two rests."""
-        return SMALLEST * 4 if self.duty == 1 else SMALLEST // 2
+    def statement_rows(self) -> int:
+        """Rows per statement where the client makes the pauses: short statements, so that pauses come often."""
+        return MIN_BATCH_ROWS * 4 if self.copy_duty_cycle == 1 else MIN_BATCH_ROWS // 2
 
 
-def next_size(size: int, seconds: float) -> int:
-    """Batches of about 75 ms: a third more rows when it took less, half when it took much more."""
-    factor = GROW if seconds < AIM_SECONDS * SHRINK else HALVE if seconds > AIM_SECONDS / HALVE else 1.0
-    if seconds > AIM_SECONDS and factor == 1.0:
+def next_batch_rows(rows: int, seconds: float) -> int:
+    """Rows of the next batch, after one with so many rows took so many seconds; the aim is 75 ms per batch."""
+    factor = GROW if seconds < BATCH_SECONDS * SHRINK else HALVE if seconds > BATCH_SECONDS / HALVE else 1.0
+    if seconds > BATCH_SECONDS and factor == 1.0:
         factor = SHRINK
-    return max(SMALLEST, min(LARGEST, round(size * factor)))
+    return max(MIN_BATCH_ROWS, min(MAX_BATCH_ROWS, round(rows * factor)))
 
 
 @dataclass
 class Throttle:
-    """Rests after each batch, and looks once a second whether it must stop."""
+    """Pauses after each batch, and checks once per second whether the copy must wait."""
 
-    target: Target
+    context: RunContext
     connection: Connection
     name: str
     sql: CopySql
-    gentleness: Gentleness
-    looked: float = 0.0
-    braked_seconds: float = 0.0
-    _keys: list[str] = field(default_factory=list)
+    settings: ThrottleSettings
+    _checked: float = 0.0
+    _sample_keys: list[str] = field(default_factory=list)
 
-    def rest(self, worked: float) -> None:
-        """After a batch that took so many seconds. Raises Interrupted when told to end."""
-        self._sleep(worked * (1 / self.gentleness.duty - 1))
-        self.look()
+    def pace(self, seconds: float) -> None:
+        """Pause after a batch that took so many seconds, then check the limits. Raises Interrupted after SIGTERM."""
+        self._sleep(seconds * (1 / self.settings.copy_duty_cycle - 1))
+        self.wait_within_limits()
 
-    def look(self) -> None:
-        """Stop for as long as something speaks against going on. Raises Interrupted when told to end."""
+    def wait_within_limits(self) -> None:
+        """Wait while a limit is exceeded; checked at most once per second. Raises Interrupted after SIGTERM."""
         self._sleep(0)
-        if time.monotonic() - self.looked < LOOK_SECONDS:
+        if time.monotonic() - self._checked < CHECK_SECONDS:
             return
-        self.looked = time.monotonic()
-        while why := self.brake():
-            self.target.reporter.waits(why)
-            self.braked_seconds += BRAKED_SECONDS
-            self._sleep(BRAKED_SECONDS)
+        self._checked = time.monotonic()
+        while reason := self.pause_reason():
+            self.context.reporter.wait_for(reason)
+            self._sleep(PAUSE_SECONDS)
 
     def _sleep(self, seconds: float) -> None:
-        if self.target.stopping.wait(seconds) if seconds > 0 else self.target.stopping.is_set():
-            raise Interrupted("told to end")
+        if self.context.stopping.wait(seconds) if seconds > 0 else self.context.stopping.is_set():
+            raise terminated()
 
-    def brake(self) -> str:
-        """Why nothing should be moved now; empty when nothing speaks against it."""
-        if copies.paused(self.connection, self.name):
-            return "paused by a person"
-        return self._lagging() or self._waiting() or self._slow()
+    def pause_reason(self) -> str | None:
+        """Why no rows may be copied now; None when they may."""
+        if state.paused(self.connection, self.name):
+            return "paused by the `pause` command"
+        return self._replica_lag() or self._lock_waits() or self._read_latency()
 
-    def _lagging(self) -> str:
-        lag = row(self.connection, "SELECT max(replay_lag) FROM pg_stat_replication")[0]
-        return f"brake: a replica is {lag} behind" if lag is not None and lag > self.gentleness.lag else ""
+    def _replica_lag(self) -> str | None:
+        lag = fetch_row(self.connection, "SELECT max(replay_lag) FROM pg_stat_replication")[0]
+        limit = self.settings.pause_on_replica_lag
+        return f"paused: replica lag is {lag}, the limit is {spell(limit)}" if lag is not None and lag > limit else None
 
-    def _waiting(self) -> str:
+    def _lock_waits(self) -> str | None:
         query = (
             "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation IN (to_regclass(%s), to_regclass(%s))"
             " AND clock_timestamp() - waitstart > %s"
         )
-        waiting = row(self.connection, query, self.sql.copy.source, self.sql.copy.target, LOCK_WAIT)[0]
-        return f"brake: {waiting} statements wait for a lock on the tables" if waiting else ""
+        waits = fetch_row(self.connection, query, self.sql.spec.source, self.sql.spec.target, LOCK_WAIT)[0]
+        return f"paused: {waits} statements wait for locks on the tables of the copy" if waits else None
 
-    def _slow(self) -> str:
-        """How long the application waits for one row now: the same read, timed here."""
-        if not self._keys:
-            sample = self.sql.keys(first=True)
-            self._keys = [found[0] for found in execute(self.connection, sample, {"size": PROBES}).fetchall()]
-        times = []
-        for key in self._keys:
-            begun = time.monotonic()
-            query = f"SELECT * FROM {self.sql.source} s WHERE s.{self.sql.key} = %(key)s::{self.sql.key_type}"
-            execute(self.connection, query, {"key": key}).fetchone()
-            times.append(time.monotonic() - begun)
-        slow = statistics.median(times) if times else 0.0
-        limit = self.gentleness.latency.total_seconds()
-        return f"brake: reading a row takes {slow * 1000:.0f} ms, more than {limit * 1000:.0f} ms" if slow > limit else ""
+    def _read_latency(self) -> str | None:
+        """Compares the median time of reading a row, as the application reads it, with the limit."""
+        if not self._sample_keys:
+            query = self.sql.keys(first=True)
+            self._sample_keys = [record[0] for record in execute(self.connection, query, {"size": SAMPLE_ROWS}).fetchall()]
+        times = [self._read_seconds(key) for key in self._sample_keys]
+        latency = statistics.median(times) if times else 0.0
+        limit = self.settings.pause_on_read_latency.total_seconds()
+        if latency <= limit:
+            return None
+        return f"paused: read latency is {latency * 1000:.0f} ms, the limit is {limit * 1000:.0f} ms"
+
+    def _read_seconds(self, key: str) -> float:
+        started = time.monotonic()
+        query = f"SELECT * FROM {self.sql.source} s WHERE s.{self.sql.key} = %(key)s::{self.sql.key_type}"
+        execute(self.connection, query, {"key": key}).fetchone()
+        return time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Bundles: `NNNN_name.up.sql` with its `.down.sql`, or `copy.yaml`; shipped with the image or mounted from a ConfigMap."""
+"""Bundles: files `NNNN_name.up.sql` with `NNNN_name.down.sql`, or one `copy.yaml`; shipped with the image or in a ConfigMap."""
 
 import hashlib
 import re
@@ -6,52 +6,74 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-SHIPPED: Final = Path(__file__).parent / "bundles"
-COPY: Final = "copy.yaml"
+from session_rollout.errors import BundleError
+
+SHIPPED: Final = Path(__file__).parent.parent / "bundles"
+COPY_FILE: Final = "copy.yaml"
+CONTRACT: Final = "Contract"  # the only `change` that may drop and rename
+LAST_VERSION: Final = 9999
 FILE: Final = re.compile(r"^(?P<version>[0-9]{4})_(?P<name>[a-z0-9_]+)\.(?P<direction>up|down)\.sql$")
 _NOISE: Final = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _CONCURRENTLY: Final = re.compile(r"\b(?:INDEX\s+CONCURRENTLY|CONCURRENTLY\s+\w)", re.IGNORECASE)
 
 
-class BundleError(Exception):
-    """The bundle cannot be used; the message names the file and what is allowed."""
+# --- SQL text
 
 
-def bare(text: str) -> str:
-    """SQL without comments and the insides of strings, so that words can be looked for; positions of lines are kept."""
-    return _NOISE.sub(lambda found: "\n" * found[0].count("\n") or " ", text)
+def without_literals(text: str) -> str:
+    """The SQL without comments and strings, for searches by pattern; line numbers stay the same.
+
+    A pattern is no parser: it misreads E'' strings and nested comments. What must not happen is therefore also checked in the
+    database, see `runner`.
+    """
+    return _NOISE.sub(lambda match: "\n" * match[0].count("\n") or " ", text)
 
 
 def statements(text: str) -> list[str]:
-    """The statements of a bare text."""
-    return [part.strip() for part in bare(text).split(";") if part.strip()]
+    """The statements of the SQL, without comments and strings."""
+    return [part.strip() for part in without_literals(text).split(";") if part.strip()]
 
 
-def concurrent(text: str) -> bool:
-    """Whether it builds or drops an index without blocking writes: outside a transaction."""
-    return bool(_CONCURRENTLY.search(bare(text)))
+def is_concurrent(text: str) -> bool:
+    """Whether the SQL builds or drops an index CONCURRENTLY, which PostgreSQL only does outside a transaction."""
+    return bool(_CONCURRENTLY.search(without_literals(text)))
+
+
+# --- steps
 
 
 @dataclass(frozen=True)
 class Step:
-    """One file pair: takes effect in one transaction, together with its ledger row; or builds one index outside of one."""
+    """A pair of files: applied in one transaction together with its ledger row, or one index build outside a transaction."""
 
     version: int
     name: str
     up: str
     down: str
-    no_return: bool = False
+    no_return: bool = False  # declared as irreversible by `pointOfNoReturn`
 
     @property
     def checksum(self) -> str:
-        """sha256 of the up SQL, with line ends and trailing space normalised."""
+        """sha256 of the up SQL; trailing whitespace and the kind of line ends do not count."""
         text = "\n".join(line.rstrip() for line in self.up.strip().splitlines())
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def file(self) -> str:
-        """Name of the up file, for messages."""
+        """Name of the up file: `0001_create_tables.up.sql`."""
         return f"{self.version:04d}_{self.name}.up.sql"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle of SQL files with its options."""
+
+    name: str  # in the ledger
+    steps: tuple[Step, ...]
+    change: str = "Expand"  # Expand, Migrate or Contract: what the steps may do
+
+
+# --- files
 
 
 def shipped(bundle: str) -> Path:
@@ -59,60 +81,65 @@ def shipped(bundle: str) -> Path:
     directory = SHIPPED / bundle
     if not directory.is_dir():
         known = sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.glob("*/*") if path.is_dir())
-        raise BundleError(f"bundle {bundle} is not shipped with this image; shipped are {', '.join(known)}")
+        raise BundleError(f"bundle {bundle} is not part of this image; allowed are {', '.join(known)}")
     return directory
 
 
 def is_copy(directory: Path) -> bool:
-    """Whether the bundle moves data instead of changing the schema. Raises BundleError when it says both."""
-    copies, files = (directory / COPY).exists(), any(directory.glob("*.sql"))
-    if copies and files:
-        raise BundleError(f"{directory.name} must have either {COPY} or NNNN_name.up.sql files, and it has both")
-    return copies
+    """Whether the bundle copies rows instead of changing the schema. Raises BundleError when it has files of both kinds."""
+    has_copy, has_sql = (directory / COPY_FILE).exists(), any(directory.glob("*.sql"))
+    if has_copy and has_sql:
+        raise BundleError(f"{directory.name} has both {COPY_FILE} and SQL files: it must have only one of them")
+    return has_copy
 
 
 def load(directory: Path, point_of_no_return: int | None = None) -> tuple[Step, ...]:
-    """The steps of a bundle in order; those from the point of no return on cannot be undone. Raises BundleError."""
-    found: dict[tuple[int, str], dict[str, str]] = {}
-    for path in sorted(directory.glob("*.sql")):
-        match = FILE.match(path.name)
-        if match is None:
-            raise BundleError(f"{path.name} must be called like 0001_create_tables.up.sql or .down.sql")
-        key = (int(match["version"]), match["name"])
-        found.setdefault(key, {})[match["direction"]] = path.read_text()
-    _refuse_incomplete(found, directory)
+    """The steps of a bundle in order; those from number `point_of_no_return` on are irreversible. Raises BundleError."""
+    texts = _read(directory)
+    _refuse_incomplete(texts, directory)
     steps = tuple(
-        Step(version, name, texts["up"], texts["down"], no_return=version >= (point_of_no_return or 10**9))
-        for (version, name), texts in sorted(found.items())
+        Step(version, name, pair["up"], pair["down"], no_return=version >= (point_of_no_return or LAST_VERSION + 1))
+        for (version, name), pair in sorted(texts.items())
     )
     for step in steps:
         _refuse_mixed(step)
     if point_of_no_return is not None and point_of_no_return not in {step.version for step in steps}:
         numbers = ", ".join(str(step.version) for step in steps)
-        raise BundleError(f"`pointOfNoReturn` is {point_of_no_return}, and it must be the number of a step: {numbers}")
+        raise BundleError(f"`pointOfNoReturn` is {point_of_no_return}: it must be the number of a step, one of {numbers}")
     return steps
 
 
-def _refuse_incomplete(found: dict[tuple[int, str], dict[str, str]], directory: Path) -> None:
-    for (version, name), texts in found.items():
-        if "up" not in texts or "down" not in texts:
-            raise BundleError(f"{version:04d}_{name} must have both an .up.sql and a .down.sql")
-    if len({version for version, _ in found}) != len(found):
-        raise BundleError("two steps have the same number, and each must have its own")
-    if not found:
-        raise BundleError(f"no NNNN_name.up.sql in {directory.name}")
+def _read(directory: Path) -> dict[tuple[int, str], dict[str, str]]:
+    """By number and name: the SQL of `up` and `down`."""
+    texts: dict[tuple[int, str], dict[str, str]] = {}
+    for path in sorted(directory.glob("*.sql")):
+        match = FILE.match(path.name)
+        if match is None:
+            raise BundleError(f"{path.name}: the name must be like 0001_create_tables.up.sql or 0001_create_tables.down.sql")
+        texts.setdefault((int(match["version"]), match["name"]), {})[match["direction"]] = path.read_text()
+    return texts
+
+
+def _refuse_incomplete(texts: dict[tuple[int, str], dict[str, str]], directory: Path) -> None:
+    for (version, name), pair in texts.items():
+        if "up" not in pair or "down" not in pair:
+            raise BundleError(f"{version:04d}_{name} must have both an .up.sql and a .down.sql file")
+    if len({version for version, _ in texts}) != len(texts):
+        raise BundleError("two steps have the same number: each step must have its own")
+    if not texts:
+        raise BundleError(f"{directory.name} has no file NNNN_name.up.sql")
 
 
 def _refuse_mixed(step: Step) -> None:
     for direction, text in (("up", step.up), ("down", step.down)):
-        if concurrent(text) and len(statements(text)) > 1:
+        if is_concurrent(text) and len(statements(text)) > 1:
             raise BundleError(
                 f"{step.version:04d}_{step.name}.{direction}.sql has {len(statements(text))} statements, one of them CONCURRENTLY:"
-                " that one runs outside a transaction and must be alone in its file"
+                " a statement with CONCURRENTLY runs outside a transaction and must be the only one in its file"
             )
 
 
 def checksum(steps: tuple[Step, ...]) -> str:
-    """One fingerprint of the whole bundle."""
+    """sha256 of the whole bundle."""
     text = "\n".join(f"{step.version}:{step.name}:{step.checksum}" for step in steps)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -1,49 +1,54 @@
-"""Looking without touching: what is applied, what has drifted, and which locks a step would take."""
+"""`plan`: runs the pending steps in a transaction that is rolled back, and reports their SQL, locks and findings."""
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 
-from session_rollout.migrations import catalog, ledger
-from session_rollout.migrations.bundle import Step, concurrent
-from session_rollout.migrations.database import Connection, MigrationFailed, Target, execute, persist, settings, words
-from session_rollout.migrations.lint import lint
-from session_rollout.migrations.locks import Lock, locks_of
-from session_rollout.migrations.schema import Bundle
+from session_rollout.api.progress import FailureReason
+from session_rollout.errors import MigrationFailed
+from session_rollout.migrations import ledger
+from session_rollout.migrations.connection import Connection, RunContext, database_message, execute, set_timeouts
+from session_rollout.migrations.retry import run_with_retries
+from session_rollout.migrations.schema import catalog
+from session_rollout.migrations.schema.bundle import Bundle, Step, is_concurrent
+from session_rollout.migrations.schema.lint import lint, may_remove, removal_message
+from session_rollout.migrations.schema.locks import Lock, locks_of
 
-DRY_LOCK_TIMEOUT: Final = timedelta(milliseconds=100)
-DRY_TRIES: Final = 20
+PLAN_LOCK_TIMEOUT: Final = timedelta(milliseconds=100)
+PLAN_ATTEMPTS: Final = 20
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStep:
     """A step that is not applied."""
 
     file: str
     sql: str
-    locks: tuple[Lock, ...]
-    findings: tuple[str, ...]
+    locks: tuple[Lock, ...]  # on tables that exist before the step
+    findings: tuple[str, ...]  # of `lint`
 
 
-def plan(target: Target, bundle: Bundle) -> list[Planned]:
-    """Run what is not applied in a transaction that is rolled back, and read which tables it locked how strongly.
+def plan(context: RunContext, bundle: Bundle) -> list[PlannedStep]:
+    """The pending steps with the table locks they take; the database stays unchanged.
 
-    Raises MigrationFailed with file, line and the database's words when a step would fail.
+    Raises MigrationFailed with file, line and the message of the database when a step would fail, or without a lock.
     """
 
-    def work(connection: Connection) -> list[Planned]:
-        for attempt in range(DRY_TRIES):
+    def work(connection: Connection) -> list[PlannedStep]:
+        for attempt in range(PLAN_ATTEMPTS):
             try:
                 with connection.transaction(force_rollback=True):
-                    settings(connection, lock_timeout=DRY_LOCK_TIMEOUT, statement_timeout=target.limits.statement_timeout)
+                    timeout = context.limits.statement_timeout
+                    set_timeouts(connection, lock_timeout=PLAN_LOCK_TIMEOUT, statement_timeout=timeout)
                     return [_planned(connection, bundle, step) for step in _pending(connection, bundle)]
             except psycopg.errors.LockNotAvailable:
-                target.reporter.waits(f"a lock, attempt {attempt + 1}")
-        raise MigrationFailed(f"no lock in {DRY_TRIES} attempts of {DRY_LOCK_TIMEOUT}: try when the database is quieter")
+                context.reporter.wait_for(f"a lock, attempt {attempt + 1} of {PLAN_ATTEMPTS}")
+        message = f"no lock in {PLAN_ATTEMPTS} attempts of 100 ms: try again when the database is less busy"
+        raise MigrationFailed(message, FailureReason.LOCK_TIMEOUT)
 
-    return persist(target, work)
+    return run_with_retries(context, work)
 
 
 def _pending(connection: Connection, bundle: Bundle) -> list[Step]:
@@ -51,62 +56,21 @@ def _pending(connection: Connection, bundle: Bundle) -> list[Step]:
     return [step for step in bundle.steps if step.version not in applied]
 
 
-def _planned(connection: Connection, bundle: Bundle, step: Step) -> Planned:
-    findings = tuple(str(one) for one in lint(bundle.steps, bundle.change) if one.file == step.file)
-    if concurrent(step.up):
-        return Planned(step.file, step.up, locks_of((step,))[step.file], findings)
-    there, held = catalog.tables(connection), dict[str, str]()
-    held = catalog.locks(connection, there)
+def _planned(connection: Connection, bundle: Bundle, step: Step) -> PlannedStep:
+    findings = tuple(str(finding) for finding in lint(bundle.steps, bundle.change) if finding.file == step.file)
+    if is_concurrent(step.up):
+        return PlannedStep(step.file, step.up, locks_of((step,))[step.file], findings)
+    existing, before = catalog.tables(connection), catalog.holders(connection)
+    held = catalog.locks(connection, existing)
     try:
         execute(connection, step.up)
     except psycopg.errors.LockNotAvailable:
         raise
     except psycopg.Error as error:
-        raise MigrationFailed(f"{step.file}: {words(error)}") from error
-    taken = catalog.locks(connection, there)
+        raise MigrationFailed(f"{step.file}: {database_message(error)}", FailureReason.STEP_FAILED) from error
+    taken = catalog.locks(connection, existing)
     locks = (Lock.of(table, mode) for table, mode in sorted(taken.items()) if held.get(table) != mode)
-    return Planned(step.file, step.up, tuple(locks), findings)
-
-
-def status(target: Target, bundle: Bundle) -> dict[str, Any]:
-    """Every step with its state, and what has drifted, as JSON-ready data."""
-
-    def work(connection: Connection) -> dict[str, Any]:
-        entries = ledger.entries(connection, bundle.name)
-        return {"bundle": bundle.name, "steps": _states(bundle, entries), "drift": _drift(connection, entries)}
-
-    return persist(target, work)
-
-
-def _states(bundle: Bundle, entries: tuple[ledger.Entry, ...]) -> list[dict[str, Any]]:
-    applied, states = {entry.version: entry for entry in entries}, list[dict[str, Any]]()
-    for step in bundle.steps:
-        entry = applied.pop(step.version, None)
-        if entry is None:
-            states.append({"step": step.file.removesuffix(".up.sql"), "state": "Pending"})
-            continue
-        state = {"building": "Building"}.get(entry.state, "Applied" if entry.checksum == step.checksum else "Changed")
-        states.append(_described(entry, state))
-    return [*states, *(_described(entry, "NotInBundle") for entry in applied.values())]
-
-
-def _described(entry: ledger.Entry, state: str) -> dict[str, Any]:
-    return {
-        "step": entry.title,
-        "state": state,
-        "appliedAt": entry.applied_at,
-        "appliedBy": entry.applied_by,
-        "durationMilliseconds": entry.duration_ms,
-        "pointOfNoReturn": entry.no_return,
-    }
-
-
-def _drift(connection: Connection, entries: tuple[ledger.Entry, ...]) -> list[str]:
-    """What the applied steps made and is no longer so, and every index that is not valid."""
-    expected: set[str] = set()
-    for entry in entries:
-        expected = (expected - set(entry.removed)) | set(entry.added)
-    missing = sorted(expected - catalog.lines(connection))
-    invalid = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
-    broken = [f"invalid: index {found[0]}" for found in execute(connection, invalid).fetchall()]
-    return [*(f"gone or changed: {line}" for line in missing), *broken]
+    gone = [] if may_remove(step.up, bundle.change) else catalog.removed(before, catalog.holders(connection))
+    if gone:
+        findings = (*findings, removal_message(step.file, gone))
+    return PlannedStep(step.file, step.up, tuple(locks), findings)

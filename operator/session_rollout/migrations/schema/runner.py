@@ -1,44 +1,42 @@
-"""Applies bundles of SQL exactly once, and undoes them.
+"""Applies bundles of SQL files exactly once, and undoes them.
 
-Each step is one transaction that holds the change and its ledger row, so there is no half state to repair. A step waits
-for locks only as long as `lock_timeout`, then lets others pass and tries again: it never queues in front of the
-application. An index that is built CONCURRENTLY runs outside a transaction: the ledger says so before, and what a crash
-leaves of it is finished or removed by the next attempt.
+Each step is one transaction that holds the change and its ledger row, so an interrupted step leaves nothing to repair. A step
+waits for locks only as long as the lock timeout, then lets other sessions pass and tries again, so it never queues in front of
+the application. An index build with CONCURRENTLY runs outside a transaction: the ledger records it before it begins, and the
+next attempt completes or removes what a crash has left.
 """
 
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
 import psycopg
 
-from session_rollout.migrations import catalog, ledger
-from session_rollout.migrations.bundle import Step, concurrent
-from session_rollout.migrations.database import (
+from session_rollout.api.progress import FailureReason
+from session_rollout.api.quantities import spell
+from session_rollout.errors import Interrupted, MigrationFailed
+from session_rollout.migrations import ledger
+from session_rollout.migrations.connection import (
     LOCK_KEY,
     Connection,
-    Interrupted,
-    MigrationFailed,
-    Patience,
-    Target,
+    RunContext,
+    database_message,
     execute,
-    ladder,
-    passing,
-    persist,
-    row,
-    settings,
-    watched,
-    words,
+    fetch_row,
+    is_transient,
+    set_timeouts,
 )
 from session_rollout.migrations.ledger import Effect, Entry
-from session_rollout.migrations.lint import lint
+from session_rollout.migrations.retry import Backoff, lock_timeout_of, run_with_retries, terminated, watch
+from session_rollout.migrations.schema import catalog
+from session_rollout.migrations.schema.bundle import Bundle, Step, is_concurrent, without_literals
+from session_rollout.migrations.schema.lint import lint, may_remove, removal_message
 
-Undone = Sequence[tuple[str, str]]  # down files and their SQL, in the order in which they run
-LOSS_ALLOWED: Final = "data loss is allowed (`rollback.allowDataLoss`, `--allow-data-loss`)"
-NONE: Final = timedelta(0)
+ALLOW_DATA_LOSS: Final = "set `rollback.allowDataLoss` or use --allow-data-loss to allow it"
+NO_TIMEOUT: Final = timedelta(0)
 _INDEX: Final = re.compile(
     r"(?P<verb>CREATE|DROP)\s+(?:UNIQUE\s+)?INDEX\s+CONCURRENTLY\s+(?:IF\s+(?:NOT\s+)?EXISTS\s+)?(?P<name>[\w.\"]+)",
     re.IGNORECASE,
@@ -46,42 +44,53 @@ _INDEX: Final = re.compile(
 
 
 @dataclass(frozen=True)
-class Bundle:
-    """A bundle as it is to be applied."""
+class _Script:
+    """SQL to run, and what it may do."""
 
-    name: str  # in the ledger
-    steps: tuple[Step, ...]
-    change: str = "Expand"
+    file: str
+    text: str
+    may_remove: bool = True  # whether tables and columns may be dropped or renamed
+
+    @classmethod
+    def up(cls, step: Step, change: str) -> "_Script":
+        return cls(step.file, step.up, may_remove=may_remove(step.up, change))
+
+    @classmethod
+    def down(cls, entry: Entry) -> "_Script":
+        return cls(f"{entry.title}.down.sql", entry.down)
 
 
-def up(target: Target, bundle: Bundle) -> str:
-    """Apply every step that the ledger does not have; what was done, in words. Raises MigrationFailed, Interrupted."""
-    begun, done = time.monotonic(), 0
+# --- up
+
+
+def up(context: RunContext, bundle: Bundle) -> str:
+    """Apply every step that is not in the ledger; returns a summary. Raises MigrationFailed, Interrupted."""
+    started, done = time.monotonic(), 0
     _refuse_findings(bundle)
 
     def work(connection: Connection) -> None:
         nonlocal done
-        ledger.ready(connection)
-        for step in _missing(connection, bundle):
-            target.reporter.tell(message=f"{step.file} runs", now=True)
-            _apply(target, connection, bundle.name, step)
+        ledger.ensure(connection)
+        for step in _pending(connection, bundle):
+            context.reporter.update(message=f"applying {step.file}", now=True)
+            _apply(context, connection, bundle, step)
             done += 1
-            target.progress += 1
+            context.completed += 1
 
-    persist(target, work, lock=LOCK_KEY)
+    run_with_retries(context, work, lock=LOCK_KEY)
     count = len(bundle.steps)
     if not done:
         return f"already applied: {count} steps"
-    return f"{done} of {count} steps applied in {time.monotonic() - begun:.1f} s"
+    return f"{done} of {count} steps applied in {time.monotonic() - started:.1f} s"
 
 
 def _refuse_findings(bundle: Bundle) -> None:
     if findings := lint(bundle.steps, bundle.change):
         more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
-        raise MigrationFailed(f"{findings[0]}{more}")
+        raise MigrationFailed(f"{findings[0]}{more}", FailureReason.LINT_FAILED)
 
 
-def _missing(connection: Connection, bundle: Bundle) -> list[Step]:
+def _pending(connection: Connection, bundle: Bundle) -> list[Step]:
     applied = {entry.version: entry for entry in ledger.entries(connection, bundle.name)}
     _refuse_changed(bundle.steps, applied)
     return [step for step in bundle.steps if step.version not in applied or applied[step.version].state == "building"]
@@ -92,190 +101,216 @@ def _refuse_changed(steps: tuple[Step, ...], applied: dict[int, Entry]) -> None:
     for version, entry in applied.items():
         step = known.get(version)
         if step is None:
-            raise MigrationFailed(f"{entry.title} is applied, and this bundle does not have it: a newer one was here")
+            message = f"{entry.title} is applied, but this bundle does not have it: it was applied by a newer version"
+            raise MigrationFailed(message, FailureReason.BUNDLE_OUTDATED)
         if step.checksum != entry.checksum:
-            raise MigrationFailed(f"{step.file} was changed after it was applied; a change must be a new step")
+            message = f"{step.file} was changed after it was applied: put the change into a new step"
+            raise MigrationFailed(message, FailureReason.BUNDLE_CHANGED)
 
 
-def _apply(target: Target, connection: Connection, bundle: str, step: Step) -> None:
-    if not concurrent(step.up):
-        _in_transaction(
-            target, connection, step.file, step.up, lambda effect: ledger.enter(connection, target, bundle, step, effect)
-        )
+def _apply(context: RunContext, connection: Connection, bundle: Bundle, step: Step) -> None:
+    script = _Script.up(step, bundle.change)
+    if not is_concurrent(step.up):
+
+        def record(effect: Effect) -> None:
+            ledger.record_applied(connection, context, bundle.name, step, effect)
+
+        _run_in_transaction(context, connection, script, record)
         return
-    ledger.announce(connection, target, bundle, step)
+    ledger.record_building(connection, context, bundle.name, step)
     before = catalog.lines(connection)
-    effect = _outside(target, connection, step.file, step.up)
-    after = catalog.lines(connection)
-    effect = Effect(effect.begun, effect.tries, tuple(sorted(after - before)), tuple(sorted(before - after)))
+    effect = _with_changes(_run_outside(context, connection, script), before, catalog.lines(connection))
     with connection.transaction():
-        ledger.enter(connection, target, bundle, step, effect)
+        ledger.record_applied(connection, context, bundle.name, step, effect)
+
+
+def _with_changes(effect: Effect, before: frozenset[str], after: frozenset[str]) -> Effect:
+    return replace(effect, added=tuple(sorted(after - before)), removed=tuple(sorted(before - after)))
 
 
 # --- in one transaction
 
 
-def _in_transaction(
-    target: Target, connection: Connection, file: str, text: str, record: Callable[[Effect], None], *, losing: Undone = ()
+def _run_in_transaction(
+    context: RunContext,
+    connection: Connection,
+    script: _Script,
+    record: Callable[[Effect], None],
+    *,
+    keep_data: Sequence[_Script] = (),
 ) -> None:
-    """Run a step and its ledger entry in one transaction; step back and try again when a lock is not to be had."""
-    patience, begun = Patience(target, target.limits.lock_deadline), time.monotonic()
+    """Run a script and write its ledger entry in one transaction; roll back and retry when a lock is not granted.
+
+    `keep_data` are scripts that must not destroy data, in the order in which they will run: they are tried first.
+    """
+    backoff, started = Backoff(context, context.limits.lock_deadline), time.monotonic()
     while True:
         try:
-            with watched(target, connection) as seen, connection.transaction():
-                lock_timeout = ladder(target.limits, patience.attempt)
-                settings(connection, lock_timeout=lock_timeout, statement_timeout=target.limits.statement_timeout)
+            with watch(context, connection) as watcher, connection.transaction():
+                lock_timeout = lock_timeout_of(context.limits, backoff.attempt)
+                set_timeouts(connection, lock_timeout=lock_timeout, statement_timeout=context.limits.statement_timeout)
                 before = catalog.lines(connection)
-                if losing:
-                    _refuse_loss(connection, losing)
-                execute(connection, text)
-                after = catalog.lines(connection)
-                changed = tuple(sorted(after - before)), tuple(sorted(before - after))
-                record(Effect(begun, patience.attempt + 1, *changed))
+                if keep_data:
+                    _refuse_data_loss(connection, keep_data)
+                _execute_guarded(connection, script)
+                record(_with_changes(Effect(started, backoff.attempt + 1), before, catalog.lines(connection)))
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-            _step_back(target, patience, file, seen.blocker or words(error))
+            _back_off(context, backoff, script.file, watcher.blocker or database_message(error))
         except psycopg.Error as error:
-            if passing(error) and not isinstance(error, psycopg.errors.QueryCanceled):
+            if is_transient(error) and not isinstance(error, psycopg.errors.QueryCanceled):
                 raise
-            if target.stopping.is_set():
-                raise Interrupted("told to end") from error
-            raise _fault(error, file, text) from error
+            if context.stopping.is_set():
+                raise terminated() from error
+            raise _step_failed(error, script) from error
         else:
             return
 
 
-def _step_back(target: Target, patience: Patience, file: str, blocker: str) -> None:
+def _execute_guarded(connection: Connection, script: _Script) -> None:
+    """Run a script; refuse it in its own transaction when a table or column is missing afterwards that it must keep.
+
+    The lint rules match patterns and can be passed by accident; the catalog cannot.
+    """
+    before = catalog.holders(connection)
+    execute(connection, script.text)
+    if not script.may_remove and (gone := catalog.removed(before, catalog.holders(connection))):
+        raise MigrationFailed(removal_message(script.file, gone), FailureReason.DATA_LOSS)
+
+
+def _back_off(context: RunContext, backoff: Backoff, file: str, blocker: str) -> None:
     try:
-        patience.wait(f"{file}: {blocker}")
+        backoff.wait(f"{file}: {blocker}")
     except Interrupted as error:
-        if target.stopping.is_set():
+        if context.stopping.is_set():
             raise
-        raise MigrationFailed(f"{file}: no lock within {target.limits.lock_deadline}: {blocker}") from error
+        message = f"{file}: no lock within {spell(context.limits.lock_deadline)}: {blocker}"
+        raise MigrationFailed(message, FailureReason.LOCK_TIMEOUT) from error
 
 
-def _refuse_loss(connection: Connection, undone: Undone) -> None:
-    """Try the steps in this order, see what is gone, take it back, and refuse when that held data."""
-    gone = []
+def _refuse_data_loss(connection: Connection, scripts: Sequence[_Script]) -> None:
+    """Run the scripts in a transaction that is rolled back; raises MigrationFailed if one removes something with data."""
+    removals = []
     with connection.transaction(force_rollback=True):
-        for file, text in undone:
+        for script in scripts:
             before = catalog.holders(connection)
-            _try(connection, file, text)
-            gone.append((file, before - catalog.holders(connection)))
-    for file, what in gone:
-        if found := catalog.data_in(connection, what):
-            raise MigrationFailed(f"{file} would destroy {', '.join(found)}: it is refused unless {LOSS_ALLOWED}")
+            _try(connection, script)
+            removals.append((script.file, catalog.removed(before, catalog.holders(connection))))
+    for file, gone in removals:
+        if lost := catalog.data_in(connection, gone):
+            message = f"{file} would destroy {', '.join(lost)}: {ALLOW_DATA_LOSS}"
+            raise MigrationFailed(message, FailureReason.DATA_LOSS)
 
 
-def _try(connection: Connection, file: str, text: str) -> None:
+def _try(connection: Connection, script: _Script) -> None:
     try:
-        execute(connection, text)
+        execute(connection, script.text)
     except psycopg.Error as error:
-        if passing(error):
+        if is_transient(error):
             raise
-        raise _fault(error, file, text) from error
+        raise _step_failed(error, script) from error
 
 
-def _fault(error: psycopg.Error, file: str, text: str) -> MigrationFailed:
-    """The database's own words, with the line of the file."""
+def _step_failed(error: psycopg.Error, script: _Script) -> MigrationFailed:
+    """The message of the database with the line of the file."""
     position = error.diag.statement_position
-    line = f" line {text.count(chr(10), 0, int(position)) + 1}" if position else ""
-    return MigrationFailed(f"{file}{line}: {words(error)}")
+    line = f" line {script.text.count(chr(10), 0, int(position)) + 1}" if position else ""
+    return MigrationFailed(f"{script.file}{line}: {database_message(error)}", FailureReason.STEP_FAILED)
 
 
 # --- outside a transaction
 
 
-def _outside(target: Target, connection: Connection, file: str, text: str) -> Effect:
-    """Build or drop an index concurrently. No lock time-out: it blocks nobody, and a short one leaves an invalid index."""
-    found = _INDEX.search(text)
-    if found is None:
-        raise MigrationFailed(f"{file}: of what runs CONCURRENTLY only CREATE INDEX and DROP INDEX are supported")
-    patience, begun = Patience(target, target.limits.lock_deadline), time.monotonic()
-    creates, name = found["verb"].upper() == "CREATE", found["name"]
-    while _index(connection, name) is not (True if creates else None):
+def _run_outside(context: RunContext, connection: Connection, script: _Script) -> Effect:
+    """Build or drop an index concurrently. No lock timeout: it blocks nobody, and a short one leaves an invalid index."""
+    match = _INDEX.match(without_literals(script.text).strip())
+    if match is None:
+        message = f"{script.file}: CONCURRENTLY is only supported in CREATE INDEX and DROP INDEX"
+        raise MigrationFailed(message, FailureReason.UNSUPPORTED_STATEMENT)
+    backoff, started = Backoff(context, context.limits.lock_deadline), time.monotonic()
+    creates, name = match["verb"].upper() == "CREATE", match["name"]
+    while _is_valid(connection, name) is not (True if creates else None):
         try:
-            if creates and _index(connection, name) is False:
-                _run_alone(target, connection, f"DROP INDEX CONCURRENTLY IF EXISTS {name}")  # what a crash has left
-            _run_alone(target, connection, text)
+            if creates and _is_valid(connection, name) is False:  # a crash has left it
+                _run_alone(context, connection, f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            _run_alone(context, connection, script.text)
         except (psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable) as error:
-            _step_back(target, patience, file, words(error))
+            _back_off(context, backoff, script.file, database_message(error))
         except psycopg.Error as error:
-            if passing(error):
+            if is_transient(error):
                 raise
-            raise _fault(error, file, text) from error
-    return Effect(begun, patience.attempt + 1)
+            raise _step_failed(error, script) from error
+    return Effect(started, backoff.attempt + 1)
 
 
-def _index(connection: Connection, name: str) -> bool | None:
-    """Whether the index is valid; None when there is none."""
-    found = row(connection, "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%s)", name)
-    return None if found is None else bool(found[0])
+def _is_valid(connection: Connection, index: str) -> bool | None:
+    """Whether the index is valid; None when it does not exist."""
+    query = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%s)"
+    record = fetch_row(connection, query, index)
+    return None if record is None else bool(record[0])
 
 
-def _run_alone(target: Target, connection: Connection, text: str) -> None:
-    settings(connection, local=False, lock_timeout=NONE, statement_timeout=NONE)
+def _run_alone(context: RunContext, connection: Connection, text: str) -> None:
+    set_timeouts(connection, local=False, lock_timeout=NO_TIMEOUT, statement_timeout=NO_TIMEOUT)
     try:
-        with watched(target, connection, deadline=target.limits.lock_deadline):
+        with watch(context, connection, deadline=context.limits.lock_deadline):
             execute(connection, text)
     finally:
         if not connection.closed:
             execute(connection, "RESET lock_timeout; RESET statement_timeout")
 
 
-# --- back
+# --- down
 
 
-def down(target: Target, bundle: Bundle, *, to: int = 0, allow_data_loss: bool = False) -> str:
-    """Undo every step above `to` that the ledger has, newest first, with the SQL that was stored when it was applied.
+def down(context: RunContext, bundle: Bundle, *, to: int = 0, allow_data_loss: bool = False) -> str:
+    """Undo every applied step above number `to`, newest first, with the SQL that was stored when it was applied.
 
-    Refuses what was declared as not to be undone, and what would destroy data unless that is allowed.
-    Raises MigrationFailed, Interrupted.
+    Returns a summary. Raises Interrupted, and MigrationFailed for an irreversible step or, unless `allow_data_loss`, for one
+    that would destroy data; nothing is undone then.
     """
-    begun, done = time.monotonic(), 0
+    started, done = time.monotonic(), 0
 
     def work(connection: Connection) -> None:
         nonlocal done
-        entries = [entry for entry in ledger.entries(connection, bundle.name) if entry.version > to]
-        _refuse_no_return(entries)
+        applied = [entry for entry in ledger.entries(connection, bundle.name) if entry.version > to]
+        _refuse_irreversible(applied)
         if not allow_data_loss:
-            _refuse_any_loss(target, connection, [(_undoing(entry), entry.down) for entry in reversed(entries)])
-        for entry in reversed(entries):
-            target.reporter.tell(message=f"{_undoing(entry)} runs", now=True)
-            _undo(target, connection, bundle.name, entry, keep_data=not allow_data_loss)
+            _refuse_any_loss(context, connection, [_Script.down(entry) for entry in reversed(applied)])
+        for entry in reversed(applied):
+            context.reporter.update(message=f"running {_Script.down(entry).file}", now=True)
+            _undo(context, connection, bundle.name, entry, keep_data=not allow_data_loss)
             done += 1
-            target.progress += 1
+            context.completed += 1
 
-    persist(target, work, lock=LOCK_KEY)
-    return f"{done} steps undone in {time.monotonic() - begun:.1f} s" if done else "nothing to undo"
-
-
-def _refuse_no_return(entries: list[Entry]) -> None:
-    if passed := [entry.title for entry in entries if entry.no_return]:
-        raise MigrationFailed(f"{passed[0]} was declared as the point of no return, and it is applied: it cannot be undone")
+    run_with_retries(context, work, lock=LOCK_KEY)
+    return f"{done} steps undone in {time.monotonic() - started:.1f} s" if done else "nothing to undo"
 
 
-def _undoing(entry: Entry) -> str:
-    return f"{entry.title}.down.sql"
+def _refuse_irreversible(applied: list[Entry]) -> None:
+    if irreversible := [entry.title for entry in applied if entry.no_return]:
+        message = f"{irreversible[0]} is applied and was declared as the point of no return: it cannot be undone"
+        raise MigrationFailed(message, FailureReason.POINT_OF_NO_RETURN)
 
 
-def _refuse_any_loss(target: Target, connection: Connection, undone: list[tuple[str, str]]) -> None:
+def _refuse_any_loss(context: RunContext, connection: Connection, scripts: list[_Script]) -> None:
     """Refuse before the first step is undone what a later one would destroy; an index holds no data."""
-    if losing := [(file, text) for file, text in undone if not concurrent(text)]:
-        _in_transaction(target, connection, losing[0][0], "SELECT", lambda _: None, losing=losing)
+    if keep_data := [script for script in scripts if not is_concurrent(script.text)]:
+        nothing = _Script(keep_data[0].file, "SELECT")
+        _run_in_transaction(context, connection, nothing, lambda _: None, keep_data=keep_data)
 
 
-def _undo(target: Target, connection: Connection, bundle: str, entry: Entry, *, keep_data: bool) -> None:
-    file = _undoing(entry)
+def _undo(context: RunContext, connection: Connection, bundle: str, entry: Entry, *, keep_data: bool) -> None:
+    script = _Script.down(entry)
 
-    def forget(_: Effect) -> None:
-        ledger.leave(connection, target, bundle, entry)
+    def record(_: Effect) -> None:
+        ledger.record_undone(connection, context, bundle, entry)
 
-    if concurrent(entry.down):
-        effect = _outside(target, connection, file, entry.down)
+    if is_concurrent(script.text):
+        effect = _run_outside(context, connection, script)
         with connection.transaction():
-            forget(effect)
+            record(effect)
     elif entry.state == "building":
-        raise MigrationFailed(f"{entry.title} was being built when its runner ended: run `up` first")
+        message = f"the index of {entry.title} is incomplete because its build was interrupted: run `up` first"
+        raise MigrationFailed(message, FailureReason.STEP_INCOMPLETE)
     else:
-        losing = [(file, entry.down)] if keep_data else ()
-        _in_transaction(target, connection, file, entry.down, forget, losing=losing)
+        _run_in_transaction(context, connection, script, record, keep_data=[script] if keep_data else ())

@@ -1,0 +1,140 @@
+"""A copy is killed, terminated, overtaken by another runner or meets a full disk: the next attempt resumes, nothing is lost."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from lab.lab import ROOT
+from lab.sessions import BUNDLE, People, difference, fill, run, value
+from migrations.copies import COPY, FAST, MOVED, target, wait_for
+from session_rollout.errors import MigrationFailed
+from session_rollout.migrations.connection import RunContext
+from session_rollout.migrations.copy import functions, state
+from session_rollout.migrations.copy import runner as copy_runner
+from session_rollout.migrations.progress import Reporter
+
+
+def command(dsn_file: Path, *more: str) -> list[str]:
+    """The program of the Job."""
+    argv = [sys.executable, "-m", "session_rollout.migrations", "up", f"--bundle={BUNDLE}", f"--dsn-file={dsn_file}"]
+    return [*argv, "--pause-on-read-latency=5s", *more]
+
+
+def position(dsn: str) -> str:
+    """The last key that was moved; empty before the first."""
+    known = value(dsn, "SELECT to_regclass('session_rollout.copies')")
+    return str(value(dsn, "SELECT coalesce(max(cursor), '') FROM session_rollout.copies")) if known else ""
+
+
+def test_killed_again_and_again_it_goes_on_where_it_was(dsn: str, tmp_path: Path) -> None:
+    """SIGKILL soon after each start has moved rows, people working meanwhile: 0 lost, 0 doubled."""
+    fill(dsn, 30_000)
+    target(dsn)
+    (tmp_path / "dsn").write_text(dsn)
+    dice, environment, cursors = random.Random(3), {**os.environ, "PYTHONPATH": str(ROOT / "operator")}, [""]
+    with People(dsn, 30_000, pause=0.002):
+        for _ in range(8):
+            process = subprocess.Popen(
+                command(tmp_path / "dsn", "--copy-duty-cycle=0.2"), env=environment, stderr=subprocess.DEVNULL
+            )
+            while process.poll() is None and position(dsn) == cursors[-1]:
+                time.sleep(0.01)
+            time.sleep(dice.uniform(0, 0.05))
+            process.kill()
+            process.wait()
+            cursors.append(position(dsn))
+        done = subprocess.run(
+            command(tmp_path / "dsn", "--copy-duty-cycle=1"), env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert len(set(cursors)) == len(cursors)
+    assert cursors == sorted(cursors)
+    assert difference(dsn) == 0
+    assert value(dsn, "SELECT count(*) - count(DISTINCT session_id) FROM enhanced_user_sessions") == 0
+
+
+def test_told_to_end_it_stops_after_its_batch_and_says_so(dsn: str, tmp_path: Path) -> None:
+    """SIGTERM: exit 75 within a moment, another attempt goes on."""
+    fill(dsn, 30_000)
+    target(dsn)
+    (tmp_path / "dsn").write_text(dsn)
+    argv = command(tmp_path / "dsn", "--copy-duty-cycle=0.1", f"--termination-log={tmp_path / 'log'}")
+    process = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT / "operator")}, stdout=subprocess.PIPE)
+    wait_for(lambda: value(dsn, "SELECT to_regclass('session_rollout.copies')") and value(dsn, MOVED) > 0)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.read()
+    assert process.wait(10) == 75
+    assert time.monotonic() - begun < 3
+    last = json.loads((tmp_path / "log").read_text())
+    assert last["message"].startswith("interrupted: stopped by SIGTERM")
+    assert last["reason"] == "Terminated"
+    assert 0 < last["done"] < last["total"] == 30_000
+
+
+def test_two_runners_of_one_copy_move_each_row_once(dsn: str) -> None:
+    """The second one waits for the lock, then finds everything done."""
+    fill(dsn, 10_000)
+    here = target(dsn)
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda: results.append(copy_runner.up(replace_target(here), FAST))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [text[:16] for text in results] == ["10,000 of 10,000"] * 3
+    assert difference(dsn) == 0
+
+
+def replace_target(here: RunContext) -> RunContext:
+    """The same with a reporter of its own."""
+    return RunContext(here.dsn, limits=here.limits, reporter=Reporter())
+
+
+def test_an_overtaken_runner_moves_nothing_more(dsn: str) -> None:
+    """Its epoch is over: the batch finds nothing to do and it ends."""
+    fill(dsn, 5_000)
+    here = target(dsn)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        state.ensure(connection)
+        old = copy_runner.open_copy(here, FAST, connection) if state.read(connection, BUNDLE) else None
+        assert old is None
+        sql = state.sql_of(connection, COPY)
+        functions.define(connection, sql, BUNDLE)
+        first = copy_runner.Copier(here, FAST, connection, sql, state.take_over(connection, BUNDLE, COPY))
+        assert first._batch() == 500
+        state.take_over(connection, BUNDLE, COPY)
+        with pytest.raises(MigrationFailed, match="another runner has taken over this copy"):
+            first._batch()
+        assert value(dsn, MOVED) == 500
+
+
+def test_disk_full_and_time_outs_are_waited_for(dsn: str) -> None:
+    """53100 for a second, then it goes on."""
+    fill(dsn, 3_000)
+    here = target(dsn)
+    run(
+        dsn,
+        "CREATE TABLE trouble (on_now boolean)",
+        "INSERT INTO trouble VALUES (true)",
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF (SELECT on_now FROM trouble) THEN"
+        " RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END IF; RETURN NEW; END $$",
+        "CREATE TRIGGER full_disk BEFORE INSERT ON enhanced_user_sessions FOR EACH ROW EXECUTE FUNCTION full_disk()",
+    )
+    runner = threading.Thread(target=copy_runner.up, args=(here, FAST))
+    runner.start()
+    wait_for(lambda: "No space left" in here.reporter.last.waiting)
+    run(dsn, "UPDATE trouble SET on_now = false")
+    runner.join(20)
+    assert value(dsn, MOVED) == 3_000
