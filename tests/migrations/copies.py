@@ -24,20 +24,20 @@ MOVED = "SELECT count(*) FROM enhanced_user_sessions WHERE migration_source = 'l
 
 
 def target(dsn: str) -> RunContext:
-    """This database, with the schema."""
-    made = RunContext(dsn, limits=QUICK, actor="test")
-    runner.up(made, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
-    return made
+    """The context of this database, with the schema of the target applied."""
+    context = RunContext(dsn, limits=QUICK, actor="test")
+    runner.up(context, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
+    return context
 
 
 def quarantine(dsn: str) -> dict[str, str]:
-    """Reason by key."""
+    """By key: the reason of each row in quarantine."""
     with psycopg.connect(dsn) as connection:
         return dict(connection.execute("SELECT key, reason FROM session_rollout.quarantine ORDER BY key").fetchall())
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
-    """Wait until it holds."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -20,7 +20,7 @@ ALL = list(range(1, COUNT + 1))
 
 
 def target(dsn: str, limits: Limits = QUICK) -> RunContext:
-    """This database, quickly."""
+    """The context of this database, with short limits."""
     return RunContext(dsn, limits=limits, actor="test", job_uid="job-1")
 
 

@@ -25,16 +25,16 @@ from session_rollout.migrations.schema.runner import up
         ),
     ],
 )
-def test_bad_bundles_are_refused_with_what_is_allowed(tmp_path: Path, files: dict[str, str], words: str) -> None:
-    """Before a connection is opened."""
+def test_invalid_bundles_are_refused_with_what_is_allowed(tmp_path: Path, files: dict[str, str], words: str) -> None:
+    """Without a connection."""
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(BundleError, match=words):
         load(tmp_path)
 
 
-def test_unknown_bundle_names_those_that_are_shipped() -> None:
-    """A typo is found by reading the message."""
+def test_unknown_bundle_is_refused_with_the_known_ones() -> None:
+    """A typo can be corrected from the message."""
     with pytest.raises(BundleError, match=f"allowed are {SCHEMA}, session-persistence/sessions"):
         shipped("session-persistence/sesions")
 
@@ -71,29 +71,29 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("rule", "text"), BAD)
-def test_lint_finds(rule: str, text: str) -> None:
-    """With the file, the line and the cure."""
-    found = lint((Step(1, "x", "SELECT 1;\n" + text, ""),))
-    assert rule in {item.rule for item in found}
-    assert all(item.file == "0001_x.up.sql" and item.line >= 2 for item in found)
+def test_lint_reports_violations(rule: str, text: str) -> None:
+    """With file and line."""
+    findings = lint((Step(1, "x", "SELECT 1;\n" + text, ""),))
+    assert rule in {finding.rule for finding in findings}
+    assert all(finding.file == "0001_x.up.sql" and finding.line >= 2 for finding in findings)
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_lint_has_nothing_against(text: str) -> None:
-    """No false alarm."""
+def test_lint_accepts(text: str) -> None:
+    """No false positives."""
     assert lint((Step(1, "x", text, ""),)) == []
 
 
 def test_contract_may_destroy_and_expand_is_refused_before_a_connection(tmp_path: Path) -> None:
-    """`change` says what a bundle may do."""
-    ours = bundle(tmp_path, **{"0001_drop": "DROP TABLE users;"})
+    """`change` decides."""
+    drops = bundle(tmp_path, **{"0001_drop": "DROP TABLE users;"})
     with pytest.raises(
         MigrationFailed, match=r"0001_drop.up.sql line 1: `DROP TABLE`: only a migration with `change: Contract`"
     ):
-        up(target("postgresql://127.0.0.1:1/none"), ours)
-    assert lint(ours.steps, "Contract") == []
+        up(target("postgresql://127.0.0.1:1/none"), drops)
+    assert lint(drops.steps, "Contract") == []
 
 
 def test_shipped_bundles_are_clean() -> None:
-    """What this project ships holds its own rules."""
+    """The bundles of this project follow the rules."""
     assert lint(STEPS) == []

@@ -14,10 +14,10 @@ from session_rollout.migrations.retry import run_with_retries
 from session_rollout.migrations.schema.runner import up
 
 
-def test_lost_connection_is_taken_up_again(dsn: str, tmp_path: Path) -> None:
-    """`pg_terminate_backend` in the middle of a step: it is rolled back and done by the next connection."""
-    ours = bundle(tmp_path, **{"0001_slow": "CREATE TABLE one (id int); SELECT pg_sleep(1.5);"})
-    runner = threading.Thread(target=up, args=(target(dsn), ours))
+def test_lost_connection_is_retried(dsn: str, tmp_path: Path) -> None:
+    """`pg_terminate_backend` during a step: it is rolled back and applied on the next connection."""
+    slow = bundle(tmp_path, **{"0001_slow": "CREATE TABLE one (id int); SELECT pg_sleep(1.5);"})
+    runner = threading.Thread(target=up, args=(target(dsn), slow))
     runner.start()
     query = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1.5)%' AND pid <> pg_backend_pid()"
@@ -31,8 +31,8 @@ def test_lost_connection_is_taken_up_again(dsn: str, tmp_path: Path) -> None:
     assert value(dsn, "SELECT count(*) FROM session_rollout.history") == 1
 
 
-def test_other_errors_of_the_database_are_told_in_its_words(dsn: str) -> None:
-    """Nothing is retried that cannot succeed."""
+def test_permanent_errors_are_not_retried(dsn: str) -> None:
+    """The message of the database is kept."""
     run(dsn, "CREATE SCHEMA session_rollout", "DROP ROLE IF EXISTS nobody_special", "CREATE ROLE nobody_special LOGIN")
     with pytest.raises(MigrationFailed, match="database error: permission denied for"):
         run_with_retries(target(dsn.replace("postgres@", "nobody_special@")), ledger.prepare)

@@ -15,8 +15,8 @@ from session_rollout.migrations.copy import lifecycle as settling
 from session_rollout.migrations.copy import runner as copying
 
 
-def test_rows_are_moved_once_and_agree(dsn: str) -> None:
-    """Every column, with where it came from; a second run moves nothing."""
+def test_rows_are_copied_once_and_are_equal(dsn: str) -> None:
+    """All columns with their origin; a second run copies nothing."""
     fill(dsn, 5_000)
     here = target(dsn)
     assert copying.up(here, FAST).startswith("5,000 of 5,000 rows are copied and equal; changes are followed")
@@ -36,8 +36,8 @@ def test_rows_are_moved_once_and_agree(dsn: str) -> None:
     assert here.reporter.last.done == here.reporter.last.total == 5_000
 
 
-def test_rows_that_are_marked_as_moved_are_not_moved_again(dsn: str) -> None:
-    """`migrated` in the source: somebody moved them before."""
+def test_rows_that_are_marked_as_migrated_are_not_copied(dsn: str) -> None:
+    """`migrated` in the source: another program migrated them before."""
     fill(dsn, 1_000)
     run(dsn, "UPDATE user_sessions SET migrated = true WHERE id = md5('session7')::uuid")
     assert copying.up(target(dsn), FAST).startswith("999 of 999 rows")
@@ -62,7 +62,7 @@ def test_people_who_go_on_working_lose_nothing(dsn: str) -> None:
 
 
 def test_changes_are_followed_until_the_end(dsn: str) -> None:
-    """Insert, update, change of the key, delete, a deleted user, and TRUNCATE, each at once."""
+    """Insert, update, change of the key, delete, a deleted user, and TRUNCATE: each is applied at once."""
     fill(dsn, 500)
     copying.up(target(dsn), FAST)
     for change in (
@@ -85,7 +85,7 @@ def test_open_transactions_at_the_switch_lose_nothing(dsn: str) -> None:
     here = target(dsn)
     with psycopg.connect(dsn) as slow:
         capturing = threading.Thread(target=copying.up, args=(here, GENTLE))
-        # The trigger must be there first: then the slow one writes, and commits late.
+        # The slow transaction must write after the trigger was installed, and commit late.
         capturing.start()
         wait_for(lambda: value(dsn, "SELECT to_regclass('session_rollout.copies')") and value(dsn, MOVED) > 0)
         slow.execute("UPDATE user_sessions SET form_data = '{\"late\": true}' WHERE id = md5('session9')::uuid")
@@ -97,7 +97,7 @@ def test_open_transactions_at_the_switch_lose_nothing(dsn: str) -> None:
 
 
 def test_application_needs_no_rights_and_never_fails_because_of_the_trigger(dsn: str) -> None:
-    """It may write its own table and nothing else; a target that refuses a row is our problem."""
+    """The application may write only its own table; a target that rejects a row does not affect it."""
     fill(dsn, 100)
     run(dsn, "DROP ROLE IF EXISTS web", "CREATE ROLE web LOGIN", "GRANT ALL ON users, user_sessions TO web")
     web = dsn.replace("postgres@", "web@")
@@ -114,16 +114,16 @@ def test_application_needs_no_rights_and_never_fails_because_of_the_trigger(dsn:
     assert difference(dsn) == 0
 
 
-def test_application_waits_no_longer_than_a_moment_for_a_locked_target(dsn: str) -> None:
-    """Somebody holds the row of the target: the change is recorded and applied later."""
+def test_application_waits_only_briefly_for_a_locked_target(dsn: str) -> None:
+    """Another session locks the target row: the change is recorded and applied later."""
     fill(dsn, 100)
     here = target(dsn)
     copying.up(here, FAST)
     with psycopg.connect(dsn) as holder:
         holder.execute("SELECT FROM enhanced_user_sessions WHERE id = md5('session1')::uuid FOR UPDATE")
-        begun = time.monotonic()
+        started = time.monotonic()
         run(dsn, "UPDATE user_sessions SET form_data = '{\"n\": 1}' WHERE id = md5('session1')::uuid")
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - started < 0.5
     assert difference(dsn) == 2
     copying.up(here, FAST)
     assert difference(dsn) == 0

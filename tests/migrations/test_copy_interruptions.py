@@ -24,19 +24,19 @@ from session_rollout.migrations.progress import Reporter
 
 
 def command(dsn_file: Path, *more: str) -> list[str]:
-    """The program of the Job."""
+    """The command of the Job."""
     argv = [sys.executable, "-m", "session_rollout.migrations", "up", f"--bundle={BUNDLE}", f"--dsn-file={dsn_file}"]
     return [*argv, "--pause-on-read-latency=5s", *more]
 
 
 def position(dsn: str) -> str:
-    """The last key that was moved; empty before the first."""
+    """The last key that was copied; empty before the first one."""
     known = value(dsn, "SELECT to_regclass('session_rollout.copies')")
     return str(value(dsn, "SELECT coalesce(max(cursor), '') FROM session_rollout.copies")) if known else ""
 
 
-def test_killed_again_and_again_it_goes_on_where_it_was(dsn: str, tmp_path: Path) -> None:
-    """SIGKILL soon after each start has moved rows, people working meanwhile: 0 lost, 0 doubled."""
+def test_a_killed_copy_resumes_where_it_stopped(dsn: str, tmp_path: Path) -> None:
+    """SIGKILL soon after each start has copied rows, while users keep working: no row is lost or duplicated."""
     fill(dsn, 30_000)
     target(dsn)
     (tmp_path / "dsn").write_text(dsn)
@@ -62,33 +62,35 @@ def test_killed_again_and_again_it_goes_on_where_it_was(dsn: str, tmp_path: Path
     assert value(dsn, "SELECT count(*) - count(DISTINCT session_id) FROM enhanced_user_sessions") == 0
 
 
-def test_told_to_end_it_stops_after_its_batch_and_says_so(dsn: str, tmp_path: Path) -> None:
-    """SIGTERM: exit 75 within a moment, another attempt goes on."""
+def test_sigterm_ends_a_copy_after_its_batch(dsn: str, tmp_path: Path) -> None:
+    """Exit code 75 within three seconds, and the reason in the termination message."""
     fill(dsn, 30_000)
     target(dsn)
     (tmp_path / "dsn").write_text(dsn)
     argv = command(tmp_path / "dsn", "--copy-duty-cycle=0.1", f"--termination-log={tmp_path / 'log'}")
     process = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT / "operator")}, stdout=subprocess.PIPE)
     wait_for(lambda: value(dsn, "SELECT to_regclass('session_rollout.copies')") and value(dsn, MOVED) > 0)
-    begun = time.monotonic()
+    started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None
     with process.stdout:
         process.stdout.read()
     assert process.wait(10) == 75
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - started < 3
     last = json.loads((tmp_path / "log").read_text())
     assert last["message"].startswith("interrupted: stopped by SIGTERM")
     assert last["reason"] == "Terminated"
     assert 0 < last["done"] < last["total"] == 30_000
 
 
-def test_two_runners_of_one_copy_move_each_row_once(dsn: str) -> None:
-    """The second one waits for the lock, then finds everything done."""
+def test_concurrent_runners_copy_each_row_once(dsn: str) -> None:
+    """The second runner waits for the lock and has nothing left to copy."""
     fill(dsn, 10_000)
-    here = target(dsn)
+    context = target(dsn)
     results: list[str] = []
-    threads = [threading.Thread(target=lambda: results.append(copy_runner.up(replace_target(here), FAST))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: results.append(copy_runner.up(with_own_reporter(context), FAST))) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -97,22 +99,21 @@ def test_two_runners_of_one_copy_move_each_row_once(dsn: str) -> None:
     assert difference(dsn) == 0
 
 
-def replace_target(here: RunContext) -> RunContext:
-    """The same with a reporter of its own."""
-    return RunContext(here.dsn, limits=here.limits, reporter=Reporter())
+def with_own_reporter(context: RunContext) -> RunContext:
+    """The same context with a separate reporter."""
+    return RunContext(context.dsn, limits=context.limits, reporter=Reporter())
 
 
-def test_an_overtaken_runner_moves_nothing_more(dsn: str) -> None:
-    """Its epoch is over: the batch finds nothing to do and it ends."""
+def test_a_runner_that_was_taken_over_copies_nothing_more(dsn: str) -> None:
+    """Its epoch is no longer the newest one, so its next batch does nothing and it fails."""
     fill(dsn, 5_000)
-    here = target(dsn)
+    context = target(dsn)
     with psycopg.connect(dsn, autocommit=True) as connection:
         state.ensure(connection)
-        old = copy_runner.open_copy(here, FAST, connection) if state.read(connection, BUNDLE) else None
-        assert old is None
+        assert state.read(connection, BUNDLE) is None
         sql = state.sql_of(connection, COPY)
         functions.define(connection, sql, BUNDLE)
-        first = copy_runner.Copier(here, FAST, connection, sql, state.take_over(connection, BUNDLE, COPY))
+        first = copy_runner.Copier(context, FAST, connection, sql, state.take_over(connection, BUNDLE, COPY))
         assert first._batch() == 500
         state.take_over(connection, BUNDLE, COPY)
         with pytest.raises(MigrationFailed, match="another runner has taken over this copy"):
@@ -120,10 +121,10 @@ def test_an_overtaken_runner_moves_nothing_more(dsn: str) -> None:
         assert value(dsn, MOVED) == 500
 
 
-def test_disk_full_and_time_outs_are_waited_for(dsn: str) -> None:
-    """53100 for a second, then it goes on."""
+def test_a_full_disk_is_retried(dsn: str) -> None:
+    """SQLSTATE 53100 until there is space again, then the copy continues."""
     fill(dsn, 3_000)
-    here = target(dsn)
+    context = target(dsn)
     run(
         dsn,
         "CREATE TABLE trouble (on_now boolean)",
@@ -132,9 +133,9 @@ def test_disk_full_and_time_outs_are_waited_for(dsn: str) -> None:
         " RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END IF; RETURN NEW; END $$",
         "CREATE TRIGGER full_disk BEFORE INSERT ON enhanced_user_sessions FOR EACH ROW EXECUTE FUNCTION full_disk()",
     )
-    runner = threading.Thread(target=copy_runner.up, args=(here, FAST))
+    runner = threading.Thread(target=copy_runner.up, args=(context, FAST))
     runner.start()
-    wait_for(lambda: "No space left" in here.reporter.last.waiting)
+    wait_for(lambda: "No space left" in context.reporter.last.waiting)
     run(dsn, "UPDATE trouble SET on_now = false")
     runner.join(20)
     assert value(dsn, MOVED) == 3_000

@@ -13,9 +13,9 @@ from session_rollout.migrations.schema.runner import up
 
 
 def test_plan_names_the_locks_and_changes_nothing(dsn: str) -> None:
-    """The lock that no linter sees: a foreign key locks the table it refers to."""
+    """A foreign key also locks the table that it references."""
     before = catalog(dsn)
-    planned = {item.file: item for item in plan.plan(target(dsn), OURS)}
+    planned = {step.file: step for step in plan.plan(target(dsn), OURS)}
     assert [(lock.table, lock.mode, lock.blocks) for lock in planned["0002_user_keys.up.sql"].locks] == [
         ("users", "ShareRowExclusiveLock", "blocks writes")
     ]
@@ -47,15 +47,15 @@ LOCKING = [
 
 @pytest.mark.parametrize("statement", LOCKING, ids=lambda text: " ".join(text.split()[:4]))
 def test_locks_read_from_sql_are_those_the_database_takes(statement: str, dsn: str) -> None:
-    """For plans without a database; weak locks beside them, and those of a dropped foreign key, are not spoken of."""
+    """The prediction without a database; it leaves out weak locks."""
     bundle = Bundle("locks", (Step(1, "it", statement, "SELECT 1"),), "Contract")
     [planned] = plan.plan(target(dsn), bundle)
     weak = {"AccessShareLock", "RowShareLock"}
     assert locks_of(bundle.steps)[planned.file] == tuple(lock for lock in planned.locks if lock.mode not in weak)
 
 
-def test_drift_is_found_by_what_the_steps_had_made(dsn: str) -> None:
-    """A column that somebody changed, an index that is gone."""
+def test_drift_is_detected(dsn: str) -> None:
+    """A changed column and a dropped index."""
     up(target(dsn), OURS)
     assert drift.status(target(dsn), OURS)["drift"] == []
     run(dsn, "DROP INDEX idx_session_analytics_timestamp", "ALTER TABLE session_analytics ALTER event_type TYPE varchar(50)")
@@ -65,14 +65,13 @@ def test_drift_is_found_by_what_the_steps_had_made(dsn: str) -> None:
     assert column["reason"] == index["reason"] == "MissingOrChanged"
 
 
-def test_status_tells_pending_applied_changed_and_unknown(dsn: str, tmp_path: Path) -> None:
-    """Each step in one word."""
+def test_status_has_the_state_of_every_step(dsn: str, tmp_path: Path) -> None:
+    """Pending, changed, and unknown to the bundle."""
     two = {"0001_one": "CREATE TABLE one (id int);", "0002_two": "CREATE TABLE two (id int);"}
-    ours = bundle(tmp_path, **two)
-    up(target(dsn), ours)
+    up(target(dsn), bundle(tmp_path, **two))
     changed = Step(1, "one", "CREATE TABLE other ();", "")
     states = drift.status(target(dsn), Bundle("mine", (changed, Step(3, "three", "SELECT 1", ""))))["steps"]
-    assert [(item["step"], item["state"]) for item in states] == [
+    assert [(step["step"], step["state"]) for step in states] == [
         ("0001_one", "Changed"),
         ("0003_three", "Pending"),
         ("0002_two", "NotInBundle"),

@@ -31,8 +31,8 @@ BROKEN = {
 LOOSE = "ALTER TABLE user_sessions DROP CONSTRAINT user_sessions_user_id_fkey, DROP CONSTRAINT user_sessions_session_id_key"
 
 
-def test_broken_rows_are_set_aside_with_their_reason_and_moved_after_a_fix(dsn: str) -> None:
-    """One in a hundred of ten thousand rows: quarantine holds exactly those, the rest is moved, a fix brings them back."""
+def test_broken_rows_are_quarantined_with_their_reason_and_copied_once_corrected(dsn: str) -> None:
+    """100 of 10,000 rows are broken: exactly these are quarantined, and they are copied after they were corrected."""
     fill(dsn, 10_000)
     run(dsn, LOOSE)
     dice = random.Random(7)
@@ -42,33 +42,31 @@ def test_broken_rows_are_set_aside_with_their_reason_and_moved_after_a_fix(dsn: 
         reason, key = reasons[number % len(reasons)], value(dsn, "SELECT md5('session' || %s)::uuid::text", row)
         run(dsn, BROKEN[reason].format(id=f"'{key}'"))
         expected[key] = reason
-    here = target(dsn)
+    context = target(dsn)
     with People(dsn, 0, pause=0.01, weights=(1, 0, 0, 0)):
-        message = copy_runner.up(here, FAST)
+        message = copy_runner.up(context, FAST)
     assert "100 in quarantine" in message
     assert quarantine(dsn) == expected
     assert difference(dsn) == 0
-    assert here.reporter.last.quarantined == 100
-    standing = lifecycle.status(here, FAST)
-    assert sum(item["rows"] for item in standing["quarantine"]) == 100
-    # The fix: sound content again.
-    sound = (
+    assert context.reporter.last.quarantined == 100
+    quarantined = lifecycle.status(context, FAST)["quarantine"]
+    assert sum(group["rows"] for group in quarantined) == 100
+    correction = (
         "UPDATE user_sessions SET preferences = '{}', form_data = '{}', navigation_state = '{}', session_id = md5(id::text),"
         " user_id = (SELECT id FROM users LIMIT 1) WHERE id::text = ANY(%s)"
     )
     with psycopg.connect(dsn) as connection:
-        connection.execute(
-            "ALTER TABLE user_sessions DISABLE TRIGGER USER"
-        )  # as if the rows were corrected while changes were not followed
-        connection.execute(sound, (list(expected),))
+        # Without the trigger, as if the rows were corrected while changes were not followed.
+        connection.execute("ALTER TABLE user_sessions DISABLE TRIGGER USER")
+        connection.execute(correction, (list(expected),))
         connection.execute("ALTER TABLE user_sessions ENABLE TRIGGER USER")
-    assert copy_runner.retry(here, FAST) == "100 of 100 quarantined rows are copied, 0 stay in quarantine"
+    assert copy_runner.retry(context, FAST) == "100 of 100 quarantined rows are copied, 0 stay in quarantine"
     assert quarantine(dsn) == {}
     assert difference(dsn) == 0
 
 
-def test_mending_a_row_in_the_source_brings_it_back_at_once(dsn: str) -> None:
-    """While changes are followed, no retry is needed; breaking one sets it aside at once."""
+def test_a_row_that_is_corrected_in_the_source_is_copied_at_once(dsn: str) -> None:
+    """While changes are followed, no retry is needed; a row that becomes broken is quarantined at once."""
     fill(dsn, 50)
     copy_runner.up(target(dsn), FAST)
     run(dsn, "UPDATE user_sessions SET preferences = '[]' WHERE id = md5('session1')::uuid")
@@ -79,11 +77,11 @@ def test_mending_a_row_in_the_source_brings_it_back_at_once(dsn: str) -> None:
     assert difference(dsn) == 0
 
 
-def test_a_row_of_the_applications_own_with_the_same_key_is_not_touched(dsn: str) -> None:
-    """The target's own row stays; the source's goes to quarantine."""
+def test_a_target_row_that_the_application_created_is_not_overwritten(dsn: str) -> None:
+    """The row of the target stays; the source row with the same key is quarantined."""
     fill(dsn, 50)
-    here = target(dsn)
+    context = target(dsn)
     run(dsn, "INSERT INTO enhanced_user_sessions (id, session_id) VALUES (md5('session1')::uuid, 'mine')")
-    copy_runner.up(here, FAST)
+    copy_runner.up(context, FAST)
     assert list(quarantine(dsn).values()) == ["the application created a row with this key in the target"]
     assert value(dsn, "SELECT session_id FROM enhanced_user_sessions WHERE id = md5('session1')::uuid") == "mine"

@@ -24,8 +24,8 @@ from session_rollout.migrations.schema.bundle import Bundle
 from session_rollout.migrations.schema.runner import down, up
 
 
-def test_up_brings_the_seeds_tables_and_indexes_once(dsn: str) -> None:
-    """Three tables, five indexes, each step once in the ledger with who and how long; a second run changes nothing."""
+def test_up_creates_tables_and_indexes_once(dsn: str) -> None:
+    """Each step is once in the ledger, with actor and duration; a second run changes nothing."""
     assert up(target(dsn), OURS).startswith(f"{COUNT} of {COUNT} steps applied")
     tables = rows(dsn, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
     assert tables == sorted([*TABLES, "users", "user_sessions"])
@@ -34,13 +34,13 @@ def test_up_brings_the_seeds_tables_and_indexes_once(dsn: str) -> None:
     assert up(target(dsn), OURS) == f"already applied: {COUNT} steps"
     assert catalog(dsn) == before
     assert rows(dsn, LEDGER) == ALL
-    who = "SELECT DISTINCT applied_by || ' ' || job_uid FROM session_rollout.schema_migrations"
-    assert rows(dsn, who) == ["test job-1"]
+    actors = "SELECT DISTINCT applied_by || ' ' || job_uid FROM session_rollout.schema_migrations"
+    assert rows(dsn, actors) == ["test job-1"]
     assert value(dsn, "SELECT min(duration_ms) FROM session_rollout.schema_migrations") >= 0
 
 
 def test_down_and_up_ten_times_give_the_same_schema_and_rows(dsn: str) -> None:
-    """On a filled database: the catalog is the same each time, and no row of the application's tables is touched."""
+    """On a database with rows: the catalog is the same each time, and the rows of the application stay unchanged."""
     fill(dsn, 500)
     empty, content = catalog(dsn), checksum_of(dsn)
     up(target(dsn), OURS)
@@ -56,13 +56,13 @@ def test_down_and_up_ten_times_give_the_same_schema_and_rows(dsn: str) -> None:
 
 
 def checksum_of(dsn: str) -> tuple[Any, ...]:
-    """Rows and checksum of the application's own tables."""
+    """Row count and checksum of each table of the application."""
     query = "SELECT count(*) || ' ' || sum(hashtextextended(x::text, 0)) FROM {} x"
     return tuple(value(dsn, query.format(table)) for table in ("users", "user_sessions"))
 
 
 def test_a_failing_step_leaves_nothing_and_names_file_line_and_reason(dsn: str, tmp_path: Path) -> None:
-    """No half state to repair; the steps before it stay."""
+    """The failed step is rolled back, the steps before it stay."""
     files = {"0001_good": "CREATE TABLE one (id int);", "0002_bad": "CREATE TABLE two (id int);\n\nSELECT * FROM nowhere;"}
     with pytest.raises(MigrationFailed, match=r'0002_bad.up.sql line 3: relation "nowhere" does not exist'):
         up(target(dsn), bundle(tmp_path, **files))
@@ -71,15 +71,15 @@ def test_a_failing_step_leaves_nothing_and_names_file_line_and_reason(dsn: str, 
 
 
 def test_a_changed_step_is_refused(dsn: str, tmp_path: Path) -> None:
-    """White space at line ends is no change; content is."""
+    """Trailing whitespace is not a change."""
     up(target(dsn), bundle(tmp_path, **{"0001_one": "CREATE TABLE one (id int);"}))
     up(target(dsn), bundle(tmp_path, **{"0001_one": "CREATE TABLE one (id int);   \n"}))
     with pytest.raises(MigrationFailed, match=r"0001_one\.up\.sql was changed after it was applied"):
         up(target(dsn), bundle(tmp_path, **{"0001_one": "CREATE TABLE one (id bigint);"}))
 
 
-def test_an_older_bundle_is_refused_up_and_can_undo_what_it_does_not_know(dsn: str, tmp_path: Path) -> None:
-    """A newer image was here; the ledger has its down SQL."""
+def test_an_older_bundle_cannot_go_up_and_can_undo_newer_steps(dsn: str, tmp_path: Path) -> None:
+    """A newer image has applied a step; the ledger has its down SQL."""
     texts = {"0001_one": "CREATE TABLE one (id int);", "0002_two": "CREATE TABLE two (id int);"}
     undo = {"down_0001_one": "DROP TABLE one;", "down_0002_two": "DROP TABLE two;"}
     newer = bundle(tmp_path, **texts, **undo)
@@ -92,8 +92,8 @@ def test_an_older_bundle_is_refused_up_and_can_undo_what_it_does_not_know(dsn: s
     assert value(dsn, "SELECT to_regclass('two')") is None
 
 
-def test_two_runners_at_once_take_turns(dsn: str) -> None:
-    """Each step takes effect once."""
+def test_concurrent_runners_apply_each_step_once(dsn: str) -> None:
+    """They wait for the advisory lock; the others find every step applied."""
     results: list[str] = []
     threads = [threading.Thread(target=lambda: results.append(up(target(dsn), OURS))) for _ in range(4)]
     for thread in threads:
@@ -165,8 +165,8 @@ def test_access_exclusive_lock_is_waited_for_and_its_holder_named(dsn: str) -> N
     assert any("users is held by pid" in text and "alter table" in text for text in heard)
 
 
-def test_access_exclusive_lock_that_never_goes_fails_with_who_holds_it(dsn: str) -> None:
-    """Bounded patience."""
+def test_lock_that_is_never_granted_fails_and_names_its_holder(dsn: str) -> None:
+    """After the lock deadline."""
     limits = Limits(lock_timeout=timedelta(milliseconds=100), lock_deadline=timedelta(seconds=1))
     with psycopg.connect(dsn, application_name="vacuum full") as holder:
         holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
@@ -174,8 +174,8 @@ def test_access_exclusive_lock_that_never_goes_fails_with_who_holds_it(dsn: str)
             up(target(dsn, limits), OURS)
 
 
-def test_another_runner_is_named(dsn: str) -> None:
-    """Who holds the advisory lock."""
+def test_holder_of_the_advisory_lock_is_named(dsn: str) -> None:
+    """Another runner keeps it beyond the lock deadline."""
     limits = Limits(lock_deadline=timedelta(seconds=1))
     with connect(dsn) as holder:
         holder.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
@@ -194,7 +194,7 @@ INDEX = {
 
 
 def test_index_is_built_concurrently_and_dropped_again(dsn: str, tmp_path: Path) -> None:
-    """Outside a transaction, and still once."""
+    """Outside a transaction; a second `up` does nothing."""
     ours = bundle(tmp_path, **INDEX)
     up(target(dsn), ours)
     assert value(dsn, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'one_name'::regclass")
@@ -204,7 +204,7 @@ def test_index_is_built_concurrently_and_dropped_again(dsn: str, tmp_path: Path)
 
 
 def test_invalid_index_is_repaired(dsn: str, tmp_path: Path) -> None:
-    """What a cancelled build leaves is removed and built again; `IF NOT EXISTS` would have called it done."""
+    """An invalid index of a cancelled build is dropped and built again; `IF NOT EXISTS` would accept it."""
     ours = bundle(tmp_path, **INDEX)
     up(target(dsn), Bundle("mine", ours.steps[:1]))
     with psycopg.connect(dsn) as snapshot:

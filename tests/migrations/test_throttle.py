@@ -28,41 +28,41 @@ from session_rollout.migrations.copy.throttle import MAX_BATCH_ROWS, MIN_BATCH_R
         (500, 1.0, MIN_BATCH_ROWS),
     ],
 )
-def test_batches_adapt(size: int, seconds: float, expected: int) -> None:
-    """Towards 75 ms, between 500 and 3,000 rows."""
+def test_batch_size_follows_its_duration(size: int, seconds: float, expected: int) -> None:
+    """The aim is 75 ms, between 500 and 3,000 rows."""
     assert next_batch_rows(size, seconds) == expected
 
 
-def test_it_works_a_quarter_of_the_time(dsn: str) -> None:
-    """The duty cycle, by the time that the same takes without it."""
+def test_duty_cycle_of_a_quarter_slows_a_copy_down(dsn: str) -> None:
+    """Compared with the duration of the same copy without pauses."""
     fill(dsn, 30_000)
-    here = target(dsn)
-    begun = time.monotonic()
-    copy_runner.up(here, FAST)
-    full = time.monotonic() - begun
-    lifecycle.down(here, FAST)
-    begun = time.monotonic()
-    copy_runner.up(here, GENTLE)
-    assert time.monotonic() - begun > 2 * full
+    context = target(dsn)
+    started = time.monotonic()
+    copy_runner.up(context, FAST)
+    full = time.monotonic() - started
+    lifecycle.down(context, FAST)
+    started = time.monotonic()
+    copy_runner.up(context, GENTLE)
+    assert time.monotonic() - started > 2 * full
 
 
-def test_brakes_say_why(dsn: str) -> None:
-    """Slow reads, waiting statements and a person's pause stop it; it goes on when they are over."""
+def test_a_pause_reports_its_reason(dsn: str) -> None:
+    """Slow reads and the `pause` command stop a copy; it continues after `resume`."""
     fill(dsn, 20_000)
-    here = target(dsn)
+    context = target(dsn)
     slow = replace(FAST, throttle=ThrottleSettings(copy_duty_cycle=1.0, pause_on_read_latency=timedelta(microseconds=1)))
     with ThreadPoolExecutor() as pool:
-        braked = pool.submit(copy_runner.up, here, slow)
-        wait_for(lambda: "paused: read latency is" in here.reporter.last.waiting)
-        here.stopping.set()
+        paused = pool.submit(copy_runner.up, context, slow)
+        wait_for(lambda: "paused: read latency is" in context.reporter.last.waiting)
+        context.stopping.set()
         with pytest.raises(Interrupted, match="stopped by SIGTERM"):
-            braked.result(10)
-    here = RunContext(dsn, limits=QUICK)
-    lifecycle.pause(here, FAST, paused=True)
-    runner = threading.Thread(target=copy_runner.up, args=(here, FAST), daemon=True)
+            paused.result(10)
+    context = RunContext(dsn, limits=QUICK)
+    lifecycle.pause(context, FAST, paused=True)
+    runner = threading.Thread(target=copy_runner.up, args=(context, FAST), daemon=True)
     runner.start()
-    wait_for(lambda: here.reporter.last.waiting == "paused by the `pause` command")
-    assert lifecycle.status(here, FAST)["paused"] is True
-    lifecycle.pause(here, FAST, paused=False)
+    wait_for(lambda: context.reporter.last.waiting == "paused by the `pause` command")
+    assert lifecycle.status(context, FAST)["paused"] is True
+    lifecycle.pause(context, FAST, paused=False)
     runner.join(20)
     assert difference(dsn) == 0

@@ -76,11 +76,6 @@ class Progress(Model):
         ),
     ] = ""
 
-    @property
-    def failed(self) -> bool:
-        """Whether the migration ended without success."""
-        return self.reason is not None
-
 
 def clipped(message: str) -> str:
     """The message within its bound of 512 characters."""

@@ -180,7 +180,7 @@ def watch(context: RunContext, connection: Connection, deadline: timedelta | Non
 
 
 def _watch(context: RunContext, pid: int, deadline: timedelta | None, watcher: Watcher, done: threading.Event) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     if done.wait(WATCH_SECONDS):
         return  # most statements end before a second connection could be opened
     try:
@@ -189,7 +189,7 @@ def _watch(context: RunContext, pid: int, deadline: timedelta | None, watcher: W
                 if blocker := execute(connection, _BLOCKERS, {"pid": pid}).fetchone():
                     watcher.blocker = _describe(blocker)
                     context.reporter.wait_for(watcher.blocker)
-                late = deadline is not None and time.monotonic() - begun > deadline.total_seconds()
+                late = deadline is not None and time.monotonic() - started > deadline.total_seconds()
                 if late or context.stopping.is_set():
                     fetch_row(connection, "SELECT pg_cancel_backend(%s)", pid)
     except (psycopg.Error, MigrationFailed):

@@ -18,11 +18,11 @@ COMPARE_SLICE: Final = 50
 SHORTEST_PAUSE: Final = 0.0006  # seconds; pg_sleep takes at least about a millisecond, so shorter pauses are added up
 
 _PAUSE: Final = f"""
-    owed := owed + extract(epoch FROM clock_timestamp() - begun) * (1 / p_duty_cycle - 1);
+    owed := owed + extract(epoch FROM clock_timestamp() - started) * (1 / p_duty_cycle - 1);
     IF owed >= {SHORTEST_PAUSE} THEN
-      begun := clock_timestamp();
+      started := clock_timestamp();
       PERFORM pg_sleep(owed);
-      owed := owed - extract(epoch FROM clock_timestamp() - begun);
+      owed := owed - extract(epoch FROM clock_timestamp() - started);
     END IF;"""
 
 
@@ -76,13 +76,13 @@ def _copy_text(sql: CopySql, copy: str) -> str:
 CREATE OR REPLACE FUNCTION {copy_function(copy)}(p_name text, p_epoch bigint, p_size int, p_duty_cycle float8, p_slice int,
   OUT read bigint, OUT copied bigint, OUT quarantined bigint, OUT last text) RETURNS SETOF record LANGUAGE plpgsql AS $session_rollout$
 #variable_conflict use_column
-DECLARE here {sql.key_type}; upto {sql.key_type}; got bigint; valid bigint; owed float8 := 0; begun timestamptz;
+DECLARE here {sql.key_type}; upto {sql.key_type}; got bigint; valid bigint; owed float8 := 0; started timestamptz;
 BEGIN
   SELECT c.cursor INTO here FROM session_rollout.copies c WHERE c.name = p_name AND c.epoch = p_epoch FOR UPDATE;
   IF NOT FOUND THEN RETURN; END IF;
   read := 0; copied := 0;
   LOOP
-    begun := clock_timestamp();
+    started := clock_timestamp();
     IF here IS NULL THEN {slice_("true")}
     ELSE {slice_(f"s.{sql.key} > here")}
     END IF;
@@ -108,10 +108,10 @@ def _compare_text(sql: CopySql, copy: str) -> str:
 CREATE OR REPLACE FUNCTION {compare_function(copy)}(p_name text, p_cursor text, p_size int, p_duty_cycle float8, p_slice int,
   OUT key text, OUT kind text) RETURNS SETOF record LANGUAGE plpgsql AS $session_rollout$
 #variable_conflict use_column
-DECLARE here {sql.key_type} := p_cursor; upto {sql.key_type}; compared int := 0; owed float8 := 0; begun timestamptz;
+DECLARE here {sql.key_type} := p_cursor; upto {sql.key_type}; compared int := 0; owed float8 := 0; started timestamptz;
 BEGIN
   WHILE compared < p_size LOOP
-    begun := clock_timestamp();
+    started := clock_timestamp();
     IF here IS NULL THEN
       SELECT s.{sql.key} INTO upto FROM {sql.source} s ORDER BY s.{sql.key} OFFSET p_slice - 1 LIMIT 1;
     ELSE

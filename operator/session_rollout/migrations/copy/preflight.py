@@ -1,4 +1,4 @@
-"""Preflight checks of a copy: everything that would make it fail half-way or slow down the application, with the remedy."""
+"""Preflight checks of a copy: what would make it fail later or slow down the application, each with a remedy."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -50,18 +50,18 @@ def _recording(sql: CopySql, copy: str) -> str:
 
 def _following(sql: CopySql, copy: str) -> str:
     reason, quarantine = sql.reason(sql.spec.checks), "session_rollout.quarantine"
-    mine = f"q.copy = {quote_literal(copy)}"
+    of_copy = f"q.copy = {quote_literal(copy)}"
     return f"""
   DECLARE v_reason text;
   BEGIN
     IF TG_OP = 'TRUNCATE' THEN
       DELETE FROM {sql.target} t WHERE {sql.spec.ours};
-      DELETE FROM {quarantine} q WHERE {mine};
+      DELETE FROM {quarantine} q WHERE {of_copy};
       RETURN NULL;
     END IF;
     IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND OLD.{sql.key} <> NEW.{sql.key}) THEN
       DELETE FROM {sql.target} t WHERE t.{sql.key} = OLD.{sql.key} AND ({sql.spec.ours});
-      DELETE FROM {quarantine} q WHERE {mine} AND q.key = OLD.{sql.key}::text;
+      DELETE FROM {quarantine} q WHERE {of_copy} AND q.key = OLD.{sql.key}::text;
     END IF;
     IF TG_OP <> 'DELETE' THEN
       SELECT {reason} INTO v_reason FROM (SELECT (NEW).*) s;
@@ -72,7 +72,7 @@ def _following(sql: CopySql, copy: str) -> str:
       ELSE
         INSERT INTO {sql.target} AS t ({sql.names}) SELECT {sql.values} FROM (SELECT (NEW).*) s WHERE ({sql.spec.where})
         ON CONFLICT ({sql.key}) DO UPDATE SET {sql.replacing} WHERE {sql.spec.ours};
-        DELETE FROM {quarantine} q WHERE {mine} AND q.key = NEW.{sql.key}::text;
+        DELETE FROM {quarantine} q WHERE {of_copy} AND q.key = NEW.{sql.key}::text;
       END IF;
     END IF;
   EXCEPTION WHEN OTHERS THEN

@@ -221,7 +221,7 @@ def _step_failed(error: psycopg.Error, script: _Script) -> MigrationFailed:
 
 
 def _run_outside(context: RunContext, connection: Connection, script: _Script) -> Effect:
-    """Build or drop an index concurrently. No lock timeout: it blocks nobody, and a short one leaves an invalid index."""
+    """Build or drop an index concurrently. Without a lock timeout, as it blocks no one and a timeout leaves an invalid index."""
     match = _INDEX.match(without_literals(script.text).strip())
     if match is None:
         message = f"{script.file}: CONCURRENTLY is only supported in CREATE INDEX and DROP INDEX"
