@@ -97,13 +97,13 @@ def throughput(url: str, rows: int, rounds: int) -> tuple[list[float], list[floa
         context = prepare(dsn, rows)
         for number in range(rounds + 1):  # the first one warms up
             run(dsn, "TRUNCATE enhanced_user_sessions", "CHECKPOINT")
-            begun = time.monotonic()
+            started = time.monotonic()
             run(dsn, PLAIN)
-            plain.append(time.monotonic() - begun)
+            plain.append(time.monotonic() - started)
             run(dsn, "TRUNCATE enhanced_user_sessions", "CHECKPOINT")
-            begun = time.monotonic()
+            started = time.monotonic()
             copy_runner.up(context, job(1.0))
-            whole.append(time.monotonic() - begun)
+            whole.append(time.monotonic() - started)
             moving.append(value(dsn, "SELECT extract(epoch FROM moved_at - started_at)::float FROM session_rollout.copies"))
             lifecycle.down(context, job(1.0))
             print(
@@ -155,13 +155,13 @@ def load(postgres: Postgres, dsn: str, rows: int, rate: int, name: str) -> Itera
 
 def statements(directory: Path) -> list[Statement]:
     """What pgbench logged: client, number, microseconds, script, epoch seconds and microseconds, lag of the schedule."""
-    found = []
+    logged = []
     for path in directory.glob("statements.*"):
         for line in path.read_text().splitlines():
             parts = line.split()
             if len(parts) == 7:
-                found.append(Statement(int(parts[4]) + int(parts[5]) / 1e6, int(parts[2]) / 1000, int(parts[3])))
-    return found
+                logged.append(Statement(int(parts[4]) + int(parts[5]) / 1e6, int(parts[2]) / 1000, int(parts[3])))
+    return logged
 
 
 def percentile(times: list[float], share: float) -> float:
@@ -175,24 +175,24 @@ def felt(postgres: Postgres, url: str, rows: int, rate: int) -> list[Figure]:
         context = prepare(dsn, rows)
         with load(postgres, dsn, rows, rate, "first") as directory:
             before = window(QUIET_SECONDS)
-            begun = time.time()
+            started = time.time()
             message = copy_runner.up(context, job(ThrottleSettings().copy_duty_cycle))
-            copied = begun, time.time()
+            copied = started, time.time()
             followed = window(FOLLOW_SECONDS)
         print(f"under load: {message}", flush=True)
-        differing, seen = difference(dsn), statements(directory)
+        differing, executed = difference(dsn), statements(directory)
         lifecycle.down(context, job(1.0))
         with load(postgres, dsn, rows, rate, "second") as directory:
             after = window(QUIET_SECONDS)
-        seen += statements(directory)
-    without = [*within(seen, before), *within(seen, after)]
-    during, following = within(seen, copied), within(seen, followed)
+        executed += statements(directory)
+    without = [*within(executed, before), *within(executed, after)]
+    during, following = within(executed, copied), within(executed, followed)
     for name, times in (("without", without), ("during the copy", during), ("following", following)):
         shown = ", ".join(f"p{share:g} {percentile(times, share / 100):.2f} ms" for share in (50, 95, 99, 99.9))
         print(f"{name}: {len(times):,} statements, {shown}")
     for number, script in enumerate(SCRIPTS):
-        mine = [one for one in seen if one.script == number]
-        here, there = [*within(mine, before), *within(mine, after)], within(mine, copied)
+        of_script = [statement for statement in executed if statement.script == number]
+        here, there = [*within(of_script, before), *within(of_script, after)], within(of_script, copied)
         print(
             f"  {script.partition('.')[0]}: p99 {percentile(here, 0.99):.2f} -> {percentile(there, 0.99):.2f} ms during the copy"
         )
@@ -209,14 +209,14 @@ def felt(postgres: Postgres, url: str, rows: int, rate: int) -> list[Figure]:
 def window(seconds: float) -> tuple[float, float]:
     """Let the load run for so long, after it has settled; from when to when."""
     time.sleep(SETTLE_SECONDS)
-    begun = time.time()
+    started = time.time()
     time.sleep(seconds)
-    return begun, time.time()
+    return started, time.time()
 
 
-def within(seen: list[Statement], span: tuple[float, float]) -> list[float]:
+def within(executed: list[Statement], span: tuple[float, float]) -> list[float]:
     """Milliseconds of the statements that ended in this time."""
-    return [one.milliseconds for one in seen if span[0] < one.ended < span[1]]
+    return [statement.milliseconds for statement in executed if span[0] < statement.ended < span[1]]
 
 
 def main() -> None:

@@ -251,7 +251,7 @@ def test_migration_is_undone_by_hand_only_after_a_rollback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "operation"), [("BackupSessions", "backup"), ("RecoverSessions", "recover")], ids=["backup", "recover"]
+    ("action", "operation"), [("BackupSessions", "backup"), ("RecoverSessions", "repair")], ids=["backup", "repair"]
 )
 def test_session_data_by_hand(action: str, operation: str) -> None:
     """A Job each time it is asked for; a failure leaves the migration what it was."""

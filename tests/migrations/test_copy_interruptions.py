@@ -139,3 +139,19 @@ def test_a_full_disk_is_retried(dsn: str) -> None:
     run(dsn, "UPDATE trouble SET on_now = false")
     runner.join(20)
     assert value(dsn, MOVED) == 3_000
+
+
+def test_functions_of_an_earlier_version_are_replaced(dsn: str) -> None:
+    """CREATE OR REPLACE would reject other parameter names, and the upgrade of a copy that is followed would fail."""
+    fill(dsn, 100)
+    context = target(dsn)
+    copy_runner.up(context, FAST)
+    name = functions.copy_function(BUNDLE)
+    parameters = "p_name text, p_epoch bigint, p_size int, p_duty float8, p_slice int, OUT read bigint, OUT moved bigint"
+    run(
+        dsn,
+        f"DROP FUNCTION {name}",
+        f"CREATE FUNCTION {name}({parameters}) RETURNS SETOF record LANGUAGE sql AS 'SELECT 1::bigint, 1::bigint'",
+    )
+    assert copy_runner.up(context, FAST).startswith("100 of 100 rows")
+    assert difference(dsn) == 0

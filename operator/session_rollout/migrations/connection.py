@@ -143,7 +143,11 @@ def is_transient(error: psycopg.Error) -> bool:
 
 
 def is_rejected(error: psycopg.Error) -> bool:
-    """Whether the server was reached and denied the connection; it sends no SQLSTATE with that, so the text is checked."""
+    """Whether the server was reached and denied the connection.
+
+    psycopg has no SQLSTATE for this, so the text is checked. A server that sends other texts, because of its `lc_messages`, is
+    retried until the deadline instead.
+    """
     text = str(error)
     return error.sqlstate is None and any(
         part in text for part in ("authentication failed", "no pg_hba.conf", "does not exist")

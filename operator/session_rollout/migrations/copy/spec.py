@@ -23,35 +23,51 @@ class Section(BaseModel):
 
 
 class Check(Section):
-    """A source row for which `when` is true cannot be copied; `reason` says why in the quarantine."""
+    """A reason why a source row cannot be copied."""
 
-    when: Expression
-    reason: Annotated[str, Field(min_length=1, max_length=200)]
+    when: Annotated[Expression, Field(description="Condition on the source row `s`; rows for which it is true are not copied.")]
+    reason: Annotated[str, Field(min_length=1, max_length=200, description="Reason that the quarantine shows for such a row.")]
 
 
 class Changed(Section):
-    """Expressions for the time at which the application last wrote a row, on each side."""
+    """When the application last wrote a row, on each side."""
 
-    source: Expression
-    target: Expression
+    source: Annotated[Expression, Field(description="Time of the last write of the source row `s`.")]
+    target: Annotated[Expression, Field(description="Time of the last write of the target row `t`.")]
 
 
 class CopySpec(Section):
-    """Rows of `source` become rows of `target` with the same key; expressions call them `s` and `t`."""
+    """Rows of `source` become rows of `target` with the same key; SQL expressions call these rows `s` and `t`."""
 
-    source: Name
-    target: Name
-    key: Name
-    where: Expression = "true"  # which source rows are copied
-    columns: Annotated[dict[Name, Expression], Field(min_length=1)]  # target column: expression of `s`; compared
-    stamps: dict[Name, Expression] = Field(default_factory=dict)  # the same, not compared
-    ours: Expression  # whether a target row was copied, not created by the application
-    touched: Expression = "false"  # whether the application has written a copied row since
-    changed: Changed | None = None
-    user: Name | None = None  # column with the owner of a row
-    mark: dict[Name, Expression] = Field(default_factory=dict)  # source columns that are set when the copy is finished
-    checks: tuple[Check, ...] = ()  # of the row alone
-    lookups: tuple[Check, ...] = ()  # checks that read other tables
+    source: Annotated[Name, Field(description="Table whose rows are copied.")]
+    target: Annotated[Name, Field(description="Table that gets the rows.")]
+    key: Annotated[Name, Field(description="Unique column that both tables have.")]
+    where: Annotated[Expression, Field(description="Which source rows are copied.")] = "true"
+    columns: Annotated[
+        dict[Name, Expression],
+        Field(min_length=1, description="By target column: its value. Both sides are compared by these."),
+    ]
+    stamps: Annotated[
+        dict[Name, Expression], Field(description="More target columns, written with every copied row but never compared.")
+    ] = Field(default_factory=dict)
+    ours: Annotated[Expression, Field(description="Which target rows were copied; the application created the others.")]
+    touched: Annotated[
+        Expression, Field(description="Which copied rows the application has written since; `down` keeps these.")
+    ] = "false"
+    changed: Annotated[
+        Changed | None, Field(description="When the application last wrote a row; a restore keeps rows that are newer.")
+    ] = None
+    user: Annotated[Name | None, Field(description="Column that names the user of a row, for restores of one user.")] = None
+    mark: Annotated[dict[Name, Expression], Field(description="Source columns that are set when the copy is finished.")] = (
+        Field(default_factory=dict)
+    )
+    checks: Annotated[tuple[Check, ...], Field(description="Checks of every source row; they read only the row itself.")] = ()
+    lookups: Annotated[
+        tuple[Check, ...],
+        Field(
+            description="Checks that read other tables; only for rows that are copied by key: changes, and after row errors."
+        ),
+    ] = ()
 
     @property
     def checksum(self) -> str:
