@@ -330,7 +330,11 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ),
     ("guard action unknown", put("guards.0.onBreach", "Abort"), ("spec.guards[0].onBreach", '"Rollback", "Pause", "Warn"')),
     ("guard for without unit", put("guards.0.for", "2"), ("spec.guards[0].for", "ms|s|m|h|d|w")),
-    ("guards of one name", lambda s: s["guards"].append({"name": "errors", "metric": "errors", "below": "9%"}), ("guards", "`name` of its own")),
+    (
+        "guards of one name",
+        lambda s: s["guards"].append({"name": "errors", "metric": "errors", "below": "9%"}),
+        ("guards", "`name` of its own"),
+    ),
     # migrations
     (
         "migration without source",
@@ -429,7 +433,10 @@ FINE: list[tuple[str, Mistake]] = [
     ("negative bound", put("phases.1.criteria.1.maxIncrease", "-1%")),
     ("no criteria", drop("phases.0.criteria")),
     ("guard that pauses", put("guards.0.onBreach", "Pause")),
-    ("guard against the baseline", put("guards.0", {"name": "errors", "metric": "errors", "comparedTo": "Baseline", "maxIncrease": "20%"})),
+    (
+        "guard against the baseline",
+        put("guards.0", {"name": "errors", "metric": "errors", "comparedTo": "Baseline", "maxIncrease": "20%"}),
+    ),
     ("two guards with names", lambda s: s["guards"].append({"name": "second", "metric": "errors", "below": "9%"})),
     ("dependency in an earlier phase", put("features.2.dependsOn", ["alpha"])),
     ("feature without a phase", lambda s: s["features"].append({"name": "delta"})),

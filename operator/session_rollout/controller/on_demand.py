@@ -135,7 +135,8 @@ class Examinations:
         succeeded, message = await self._wait(rollout, name)
         output = await self._jobs.words(rollout, name)
         said = f"{operation} of {migration}" if succeeded else f"{operation} of {migration} failed: {message}"
-        return self._answer(accepted=True, message=said[:512], output=output if succeeded else message)
+        result = Result(name=migration, verdict=Verdict.PASS if succeeded else Verdict.FAIL, message=said[:512])
+        return self._answer(accepted=True, message=said[:512], results=(result,), output=output if succeeded else message)
 
 
 def _gates(rollout: SessionRollout) -> Mapping[str, Gate]:

@@ -1,7 +1,7 @@
-"""Which tables a step locks and how strongly, read from its SQL alone: for a plan without a database.
+"""Predicts the table locks of a step from its SQL, without a database.
 
-Rules are PostgreSQL's ("Explicit Locking" and the page of each statement in its manual). `examine.plan` asks the database
-itself, and a test holds both against each other. Tables that the bundle makes are left out: nobody waits for them.
+The rules are those of the PostgreSQL manual ("Explicit Locking" and the page of each statement). `plan` reads the locks from
+the database itself, and a test compares both. Tables that the bundle creates are omitted: no session waits for them.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from session_rollout.migrations.bundle import Step, statements
+from session_rollout.migrations.schema.bundle import Step, statements
 
 BLOCKS: Final = {
     "AccessShareLock": "blocks nothing but DROP and ALTER",
@@ -26,7 +26,7 @@ STRENGTH: Final = tuple(BLOCKS)
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock that a step takes on a table that is there already, and what that means for others."""
+    """A lock that a step takes on an existing table, and what it blocks."""
 
     table: str
     mode: str
@@ -34,17 +34,17 @@ class Lock:
 
     @classmethod
     def of(cls, table: str, mode: str) -> "Lock":
-        """With what it blocks."""
+        """The lock with the description of what it blocks."""
         return cls(table, mode, BLOCKS[mode])
 
 
 _NAME: Final = r"(?:ONLY\s+)?(?:IF\s+(?:NOT\s+)?EXISTS\s+)?([\w.\"]+)"
-# Alone in its statement; columns in parentheses may have commas between them.
+# The only command of its statement; a list of columns in parentheses may contain commas.
 _ADDS_REFERENCE: Final = (
     r"^ALTER\s+TABLE\s+{name}\s+ADD\s+(?:CONSTRAINT\s+[\w\"]+\s+)?FOREIGN\s+KEY\s*\([^)]*\)"
     r"\s*REFERENCES\s+[\w.\"]+(?:\s*\([^)]*\))?[^,]*$"
 )
-# The first pattern that a statement matches says how strongly the table it names is locked.
+# The first pattern that matches a statement decides the lock on the table it names.
 _MODES: Final = tuple(
     (re.compile(pattern.format(name=_NAME), re.IGNORECASE | re.DOTALL), mode)
     for pattern, mode in (
@@ -66,19 +66,19 @@ _REFERS: Final = re.compile(r"\bREFERENCES\s+([\w.\"]+)", re.IGNORECASE)
 
 
 def locks_of(steps: tuple[Step, ...]) -> dict[str, tuple[Lock, ...]]:
-    """By file: the locks on tables that were there before the bundle, the strongest of each table."""
-    made: set[str] = set()
-    found = {}
+    """By up file: the strongest lock on each table that exists before the bundle is applied."""
+    created: set[str] = set()
+    locks = {}
     for step in steps:
         strongest: dict[str, str] = {}
         for statement in statements(step.up):
             for lock in _of_statement(statement):
                 if STRENGTH.index(lock.mode) >= STRENGTH.index(strongest.get(lock.table, STRENGTH[0])):
                     strongest[lock.table] = lock.mode
-            if created := _CREATES.match(statement):
-                made.add(_plain(created[1]))
-        found[step.file] = tuple(Lock.of(table, mode) for table, mode in sorted(strongest.items()) if table not in made)
-    return found
+            if creates := _CREATES.match(statement):
+                created.add(_plain(creates[1]))
+        locks[step.file] = tuple(Lock.of(table, mode) for table, mode in sorted(strongest.items()) if table not in created)
+    return locks
 
 
 def _of_statement(statement: str) -> Iterator[Lock]:
