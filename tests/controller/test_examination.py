@@ -79,7 +79,7 @@ def test_an_inspection_reports_failure_by_its_verdict(state: JobState, message: 
     """Programs read the verdict of the result; the message is for people."""
     store, migration = Store(), Migration(name="tables", bundle="session-persistence/schema")
     clock = SimpleNamespace(now=lambda: NOW)
-    examinations: Any = examination.Examinations(store, Examiner(), Jobs(state, message), clock)  # type: ignore[arg-type]
+    examinations: Any = on_demand.Examinations(store, Examiner(), Jobs(state, message), clock)  # type: ignore[arg-type]
     spec = ActionSpec(rollout="shop", action=ActionType.INSPECT_MIGRATION, migration="tables", operation=Operation.PLAN)
     action = SessionRolloutAction(namespace="default", name="shop-1", uid="uid-1", creation_time=NOW, spec=spec)
     rollout = SimpleNamespace(name="shop", uid="uid-0", spec=SimpleNamespace(migrations=(migration,)))
