@@ -9,10 +9,10 @@ import pytest
 import yaml
 from kubernetes_validate import validate
 
-from chart import build
 from charts.value_sets import REFUSED, VALUE_SETS
 from lab import sources
 from session_rollout.settings import load
+from tools.chart import build
 
 pytestmark = pytest.mark.lab  # helm is built once
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,9 +9,9 @@ import yaml
 from cel import Context, evaluate
 from lupa.lua51 import LuaError, LuaRuntime, lua_type
 
-from chart import gitops
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
+from tools.chart import gitops
 
 LUA = gitops.LUA
 STATUSES = Path(__file__).parent / "statuses"

@@ -14,10 +14,10 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from chart import gitops
-from chart.dashboards import dashboards
-from chart.values import Values
 from lab import sources
+from tools.chart import gitops
+from tools.chart.dashboards import dashboards
+from tools.chart.values import Values
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "charts" / "session-rollout"
@@ -109,7 +109,7 @@ def _lean(node: Any) -> Any:
 
 def readme() -> str:
     """The chart's README: its own words, then the table."""
-    words = (CHART / "README.tmpl.md").read_text()
+    words = (Path(__file__).parent / "README.tmpl.md").read_text()
     table = ["| value | default | meaning |", "|---|---|---|"]
     for path, value, text, section in rows(Values()):
         if not section:
