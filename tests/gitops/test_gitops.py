@@ -171,6 +171,12 @@ def test_an_approval_of_a_gate_names_its_check(lab: Lab) -> None:
         lab.kube.create(path, {**made, "spec": {**made["spec"], "check": None}}, dryRun="All")
 
 
+def test_generated_scripts_say_so() -> None:
+    for path, text in gitops.files().items():
+        assert path.read_text() == text, f"make chart: {path.name}"
+        assert text.splitlines()[0].endswith(gitops.GENERATED)
+
+
 def test_argocd_configuration_holds_the_scripts() -> None:
     data = yaml.safe_load((gitops.ARGOCD / "argocd-cm.yaml").read_text())["data"]
     assert data[gitops.KEY.format(what="health")] == (LUA / "health.lua").read_text()

@@ -257,7 +257,7 @@ def derived() -> dict[Path, str]:
     }
     crds = sorted((ROOT / "crds").glob("sessionrollout*.yaml"))
     files |= {CHART / "files" / "crds" / path.name: path.read_text() for path in crds}
-    files[gitops.ARGOCD / "argocd-cm.yaml"] = gitops.argocd_configuration()
+    files |= gitops.files()
     files |= {CHART / "files" / "dashboards" / f"{name}.json": text for name, text in dashboards().items()}
     return files
 
