@@ -129,6 +129,8 @@ ACTIONS: Final = Counter(
     "SessionRolloutActions that the operator answered; the verdict is `accepted` or `refused`.",
     ["verdict"],
 )
+for _verdict in ("accepted", "refused"):
+    ACTIONS.labels(_verdict)
 LEADER: Final = Gauge("sessionrollout_leader", "1 while this replica holds the Lease, otherwise 0.")
 BUILD: Final = Gauge("sessionrollout_build_info", "Always 1; the label holds the version of the operator.", ["version"])
 BUILD.labels(version("session-rollout")).set(1)
@@ -183,6 +185,7 @@ def observe(key: Key, seen: Reconciled) -> None:
     _observe_checks(key, seen)
     if seen.wrote or new:
         _observe_status(key, seen.decision.status)
+        _start_counters(key, seen.rollout)
     if seen.wrote:
         _count_ends(key, seen.rollout, seen.decision.status)
 
@@ -265,13 +268,21 @@ def _last_rollback(status: RolloutStatus) -> dict[Gauge, float]:
     return found
 
 
+def _start_counters(key: Key, rollout: SessionRollout) -> None:
+    """Export counters before they count: `increase()` does not see the first event of a series that it creates."""
+    guards = {(guard.title,) for guard in rollout.spec.guards if guard.on_breach is OnBreach.ROLLBACK} | {("",)}
+    for labels in guards:
+        ROLLBACKS.labels(*_identity(key), *labels)
+    _series[key].setdefault(ROLLBACKS, set()).update(guards)
+    for outcome in Outcome:
+        OUTCOMES.labels(key.namespace, outcome)
+
+
 def _count_ends(key: Key, before: SessionRollout, status: RolloutStatus) -> None:
     if status.outcome is not None and status.outcome is not before.status.outcome:
         OUTCOMES.labels(key.namespace, status.outcome).inc()
     if status.current.stage is Stage.ROLLING_BACK and before.status.current.stage is not Stage.ROLLING_BACK:
-        guard = _breached(before, status)
-        ROLLBACKS.labels(*_identity(key), guard).inc()
-        _series.setdefault(key, {}).setdefault(ROLLBACKS, set()).add((guard,))
+        ROLLBACKS.labels(*_identity(key), _breached(before, status)).inc()
 
 
 def _breached(rollout: SessionRollout, status: RolloutStatus) -> str:
