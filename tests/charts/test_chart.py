@@ -1,7 +1,8 @@
 """What the chart renders to and what it rejects; and that `manifests/` contains the same objects."""
 
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -281,14 +282,19 @@ def test_a_service_monitor_needs_the_service() -> None:
         build.render(values)
 
 
-def notes(values: Object) -> str:
-    """NOTES.txt as an installation would print it."""
-    command = [str(sources.helm()), "install", "session-rollout", str(build.CHART), "--dry-run=client", "--values", "-"]
-    done = subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True, check=True)
-    return done.stdout.split("NOTES:\n")[1]
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Object], str]:
+    """NOTES.txt as an installation prints it. Only an installation renders it, so it is an object in a copy of the chart."""
+    copy = tmp_path / "session-rollout"
+    shutil.copytree(build.CHART, copy)
+    (copy / "templates" / "NOTES.txt").rename(copy / "notes")
+    template = 'apiVersion: v1\nkind: Notes\nmetadata: {name: notes}\ntext: {{ tpl (.Files.Get "notes") . | quote }}\n'
+    (copy / "templates" / "notes.yaml").write_text(template)
+    monkeypatch.setattr(build, "CHART", copy)
+    return lambda values: next(str(one["text"]) for one in build.render(values) if one["kind"] == "Notes")
 
 
-def test_notes_say_where_the_image_comes_from() -> None:
+def test_notes_say_where_the_image_comes_from(notes: Callable[[Object], str]) -> None:
     """Without a registry the first installation would wait in ImagePullBackOff, and nothing would say why."""
     assert "nodes must already have this image" in notes({})
     own = notes({"image": {"repository": "registry.example/session-rollout"}, "namespaces": ["shop", "desk"]})
