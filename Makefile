@@ -3,7 +3,7 @@ PYTHON ?= python3
 export UV_PYTHON_DOWNLOADS := never
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
-export PYTHONPATH := operator:tests:charts:.
+export PYTHONPATH := operator:tests:.
 
 .PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-model test-rest test-fast lint crds chart bench bench-migrations chaos-migrations wheel krew clean
 
@@ -55,8 +55,8 @@ transcripts: setup
 	@$(BIN)/python -m lab.transcripts
 
 lint: setup
-	@$(BIN)/ruff check operator lab bench chaos tools tests charts docs
-	@$(BIN)/ruff format --check --quiet operator lab bench chaos tools tests charts docs
+	@$(BIN)/ruff check operator lab bench chaos tools tests docs
+	@$(BIN)/ruff format --check --quiet operator lab bench chaos tools tests docs
 	@$(BIN)/mypy
 	@$(BIN)/deptry operator >/dev/null 2>&1 || $(BIN)/deptry operator
 	@$(BIN)/squawk --config tests/migrations/squawk.toml operator/session_rollout/migrations/bundles/*/*/*.up.sql
@@ -79,7 +79,7 @@ crds: setup
 	@$(BIN)/python -m session_rollout.api.crds crds
 
 chart: setup crds
-	@$(BIN)/python -m chart.build
+	@$(BIN)/python -m tools.chart.build
 
 bench: setup
 	@$(BIN)/python -m bench $(BENCH)

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import kopf
-from aiohttp import web
 from kopf._core.engines.peering import Identity
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from session_rollout import handlers
 from session_rollout.adapters import telemetry, tracing
@@ -23,6 +21,7 @@ from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
 from session_rollout.adapters.gate_checks import GateExaminer
+from session_rollout.adapters.http import Health, HttpServer
 from session_rollout.adapters.jobs import MIGRATION_LABEL, KubernetesJobs
 from session_rollout.adapters.lease import Lease
 from session_rollout.adapters.notifications import SinkCourier
@@ -31,24 +30,17 @@ from session_rollout.adapters.records import ConfigMapRecorder
 from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore
 from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import GROUP
-from session_rollout.api.enums import Condition, MigrationState
 from session_rollout.api.parsing import action_of
-from session_rollout.api.status import MigrationRecord
 from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
 from session_rollout.controller.on_demand import Examinations
-from session_rollout.controller.reconciler import Controller, Ports, Seen
+from session_rollout.controller.reconciler import Controller, Ports
 from session_rollout.errors import RolloutError, SpecError
-from session_rollout.ports import Key
 from session_rollout.settings import Settings, load
 
 log = logging.getLogger("session_rollout")
 WATCHDOG_SECONDS: Final = 5.0
 ACCOUNT_SECONDS: Final = 0.25
 FINALIZER: Final = f"{GROUP}/finalizer"
-EXPORTED_CONDITIONS: Final = frozenset(
-    {Condition.READY, Condition.STALLED, Condition.PAUSED, Condition.EVIDENCE_AVAILABLE, Condition.ROLLED_BACK}
-)
-CONDITION_VALUE: Final = {"True": 1, "False": 0, "Unknown": -1}
 
 
 class Operator:
@@ -77,9 +69,10 @@ class Operator:
             clock=clock,
             leader=self.lease,
         )
-        self.controller = Controller(ports, observe)
+        self.controller = Controller(ports, telemetry.observe)
         examinations = Examinations(self.store, ports.examiner, ports.jobs, clock)
         self.inbox = Inbox(self.controller, examinations, self.store, clock, action_of)
+        self.http = HttpServer(self._live, self._ready)
         self.ready = asyncio.Event()
         self.stop = asyncio.Event()
 
@@ -87,7 +80,7 @@ class Operator:
         """Serve, lead, and run Kopf until told to stop."""
         for number in (signal.SIGTERM, signal.SIGINT):  # Kopf takes them over; who stands by has no Kopf yet
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
-        await self._serve(port)
+        await self.http.start(os.environ.get("SESSION_ROLLOUT_HOST"), port)
         try:
             if await self.lease.acquire(self.stop):
                 await self._lead()
@@ -122,7 +115,7 @@ class Operator:
     async def _leave(self) -> None:
         """End what Kopf would wait five seconds for, holding the Lease: its own waiting for our flag, and open connections."""
         self.stop.set()
-        await self._http.cleanup()
+        await self.http.close()
 
     def _lost(self) -> None:
         """Without the Lease this process must not write; a fresh one starts clean."""
@@ -141,75 +134,25 @@ class Operator:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _watch(self) -> None:
-        """The watchdog: says so when a loop missed its time; the liveness probe then fails and the Pod is replaced."""
+        """The watchdog: reports rollouts that are overdue; the liveness probe then fails and the kubelet replaces the Pod."""
         while True:
             late = self.controller.overdue()
             telemetry.OVERDUE.set(len(late))
             for key in late:
-                log.error("the loop missed its time", extra={"namespace": key.namespace, "rollout": key.name})
+                log.error("reconcile overdue", extra={"namespace": key.namespace, "rollout": key.name})
             await asyncio.sleep(WATCHDOG_SECONDS)
 
-    async def _serve(self, port: int) -> None:
-        application = web.Application()
-        application.router.add_get("/metrics", _metrics)
-        application.router.add_get("/healthz", self._healthz)
-        application.router.add_get("/readyz", self._readyz)
-        self._http = web.AppRunner(application)
-        await self._http.setup()
-        await web.TCPSite(self._http, os.environ.get("SESSION_ROLLOUT_HOST"), port).start()
-
-    async def _healthz(self, _: web.Request) -> web.Response:
+    def _live(self) -> Health:
         late = self.controller.overdue()
-        return web.Response(text="ok" if not late else f"{len(late)} loops missed their time", status=500 if late else 200)
+        return Health(not late, f"{len(late)} rollouts are overdue for reconciliation" if late else "ok")
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    def _ready(self) -> Health:
         """Ready to lead, or standing by: a replica that waits for the Lease is no less available."""
         if self.ready.is_set():
-            return web.Response(text="ok")
+            return Health(healthy=True, message="ok")
         if self.lease.leader:
-            return web.Response(text=f"standing by: {self.lease.leader} leads")
-        return web.Response(text="not leading, or still listing", status=503)
-
-
-async def _metrics(_: web.Request) -> web.Response:
-    text = await asyncio.to_thread(generate_latest)  # a thousand rollouts are many lines
-    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-def observe(key: Key, seen: Seen) -> None:
-    """Bring the operator's metrics up to one look."""
-    namespace, name, status = key.namespace, key.name, seen.decision.status
-    telemetry.RECONCILES.labels("write" if seen.wrote else "same").inc()
-    telemetry.RECONCILE_SECONDS.observe(seen.seconds)
-    telemetry.LAST_RECONCILE.labels(namespace, name).set_to_current_time()
-    telemetry.PERCENT.labels(namespace, name).set(float(status.current.percent) / 100)
-    telemetry.PHASE_INDEX.labels(namespace, name).set(status.current.phase_index)
-    for metric, measurement in seen.measurements.items():
-        if measurement.value is not None:
-            telemetry.CHECK_VALUE.labels(namespace, name, metric).set(float(measurement.value))
-    if not seen.wrote:
-        return
-    _observe_migrations(key, status.migrations)
-    hold = status.current.hold_until
-    telemetry.HOLD_UNTIL.labels(namespace, name).set(hold.timestamp() if hold else 0)
-    telemetry.APPROVAL.labels(namespace, name).set(bool(status.decision.approvals))
-    for condition in status.conditions:
-        if condition.type in EXPORTED_CONDITIONS:
-            telemetry.CONDITION.labels(namespace, name, condition.type).set(CONDITION_VALUE[condition.status])
-    if status.outcome is not None and status.outcome is not seen.rollout.status.outcome:
-        telemetry.OUTCOMES.labels(namespace, status.outcome).inc()
-    for effect in seen.decision.effects:
-        if hasattr(effect, "accepted"):
-            telemetry.ACTIONS.labels("accepted" if effect.accepted else "refused").inc()
-
-
-def _observe_migrations(key: Key, records: tuple[MigrationRecord, ...]) -> None:
-    failed = sum(record.state is MigrationState.FAILED for record in records)
-    telemetry.MIGRATIONS_FAILED.labels(key.namespace, key.name).set(failed)
-    for record in records:
-        if record.total is not None:
-            for kind in ("total", "done", "quarantined"):
-                telemetry.MIGRATION_ROWS.labels(key.namespace, key.name, record.name, kind).set(getattr(record, kind) or 0)
+            return Health(healthy=True, message=f"standing by: {self.lease.leader} leads")
+        return Health(healthy=False, message="waiting for the Lease, or for the first list of rollouts")
 
 
 def kopf_settings() -> kopf.OperatorSettings:

@@ -56,6 +56,17 @@ class Fingerprint:
     version: int = -1
 
 
+@dataclass(frozen=True)
+class Reconciled:
+    """The result of one reconciliation, for the metrics of the operator."""
+
+    rollout: SessionRollout  # with the status that was read
+    decision: Decision
+    wrote: bool
+    seconds: float
+    measurements: Mapping[str, Measurement]
+
+
 class RolloutStore(Protocol):
     """SessionRollouts and the actions on them."""
 

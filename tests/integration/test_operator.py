@@ -284,7 +284,7 @@ def test_metrics_and_health_are_served(operator: Lab) -> None:
         assert answer.status == 200
     with urllib.request.urlopen(f"{base}/metrics", timeout=5) as answer:
         text = answer.read().decode()
-    assert 'sessionrollout_percent_ratio{name="steady",namespace="default"} 0.5' in text
+    assert 'sessionrollout_audience_ratio{name="steady",namespace="default"} 0.5' in text
     assert re.search(r'sessionrollout_outcomes_total\{namespace="default",outcome="RolledBack"\} [1-9]', text)
     assert 'name="deleted-off"' not in text
 

@@ -14,6 +14,7 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import OpenFeatureError
 
 from session_rollout.adapters.api_server import ApiServer
+from session_rollout.adapters.labels import recommended
 from session_rollout.api import GROUP
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.flags import BUCKETING, KEY, PROBE
@@ -21,7 +22,7 @@ from session_rollout.errors import RolloutError, SpecError, Unavailable
 from session_rollout.ports import Fingerprint
 
 LABEL: Final = f"{GROUP}/rollout"
-MANAGED: Final = {"app.kubernetes.io/managed-by": "session-rollout"}
+COMPONENT: Final = "flags"
 
 
 def bucket(flag_set: str, user: str, total: int = 1000) -> int:
@@ -67,7 +68,7 @@ class ConfigMapPublisher:
     async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
         """See `FlagPublisher.publish`."""
         validate(text)
-        metadata = {"labels": {LABEL: rollout.name, **MANAGED}}
+        metadata = {"labels": {LABEL: rollout.name, **recommended(COMPONENT)}}
         await self._refuse_foreign(rollout, config_map)
         await self._api.apply(_path(rollout.namespace, config_map), _body(config_map, text, metadata))
         there = await self.fingerprint(rollout.namespace, config_map)
@@ -95,7 +96,7 @@ class ConfigMapPublisher:
             return
         kept = text if text is not None else found.get("data", {}).get(KEY, "")
         try:
-            await self._api.apply(path, _body(config_map, kept, {"labels": MANAGED}))
+            await self._api.apply(path, _body(config_map, kept, {"labels": recommended(COMPONENT)}))
         except RolloutError as error:
             raise Unavailable(f"flag document {config_map} cannot be released: {error}") from error
 

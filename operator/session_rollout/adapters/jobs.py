@@ -6,7 +6,8 @@ The connection string is a file in the Pod; the operator has no right to read Se
 from typing import Any, Final
 
 from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound, owner_of
-from session_rollout.adapters.flags import LABEL, MANAGED
+from session_rollout.adapters.flags import LABEL
+from session_rollout.adapters.labels import recommended
 from session_rollout.adapters.telemetry import redact
 from session_rollout.api import GROUP
 from session_rollout.api.enums import Operation
@@ -38,7 +39,7 @@ def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[s
     database = rollout.spec.database
     if migration is None or database is None:
         raise SpecError(f"migration {job.migration} is not in the spec, or `database` is missing")
-    labels = {LABEL: rollout.name, MIGRATION_LABEL: migration.name, OPERATION_LABEL: job.operation, **MANAGED}
+    labels = {LABEL: rollout.name, MIGRATION_LABEL: migration.name, OPERATION_LABEL: job.operation, **recommended("migration")}
     volumes = [_secret("dsn", database.secret_key_ref), *_data_volumes(database), *_sql_volumes(migration)]
     pod = {
         "serviceAccountName": profile.service_account,
@@ -135,16 +136,16 @@ def _limits(profile: Profile) -> tuple[str, ...]:
         f"--lock-timeout={profile.lock_timeout}",
         f"--lock-deadline={profile.lock_deadline}",
         f"--statement-timeout={profile.statement_timeout}",
-        f"--copy-duty-cycle={profile.duty}",
-        f"--pause-on-read-latency={profile.brake_latency}",
-        f"--pause-on-replica-lag={profile.brake_lag}",
+        f"--copy-duty-cycle={profile.copy_duty_cycle}",
+        f"--pause-on-read-latency={profile.pause_on_read_latency}",
+        f"--pause-on-replica-lag={profile.pause_on_replica_lag}",
         *((f"--free-space-query={profile.free_space_query}",) if profile.free_space_query else ()),
     )
 
 
 def check_body(rollout: SessionRollout, check: StartCheck, profile: CheckProfile) -> dict[str, Any]:
     """The Job of a check: what the admin's profile says, and nothing from the custom resource but its name."""
-    labels = {LABEL: rollout.name, CHECK_LABEL: check.profile, **MANAGED}
+    labels = {LABEL: rollout.name, CHECK_LABEL: check.profile, **recommended("check")}
     container = {
         "name": "check",
         "image": profile.image,

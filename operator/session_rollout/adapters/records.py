@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, NotFound, owner_of
-from session_rollout.adapters.flags import MANAGED
+from session_rollout.adapters.labels import recommended
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.errors import Conflict, RolloutError
@@ -92,7 +92,7 @@ class ConfigMapRecorder:
         data, binary = {SEQUENCE: str(sequence)}, {BASE: base64.b64encode(packed).decode()}
         name = config_map_name(rollout.name, sequence % SLOTS)
         owner = owner_of(rollout)
-        metadata = {"name": name, "labels": {RECORD_LABEL: rollout.name, **MANAGED}, "ownerReferences": [owner]}
+        metadata = {"name": name, "labels": {RECORD_LABEL: rollout.name, **recommended("record")}, "ownerReferences": [owner]}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data, "binaryData": binary}
         try:
             await self._api.request("POST", f"/api/v1/namespaces/{rollout.namespace}/configmaps", body)

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound
-from session_rollout.adapters.telemetry import STATUS_WRITES
+from session_rollout.adapters.telemetry import STATUS_WRITES, answered
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.enums import EventReason
@@ -89,6 +89,7 @@ class ApiRolloutStore:
             await self._api.request("PATCH", _path(namespace, ACTIONS, name) + "/status", status, content=MERGE)
         except NotFound:
             return  # deleted meanwhile: nobody waits for the answer
+        answered(answer)
 
     async def delete_action(self, namespace: str, name: str) -> None:
         """See `RolloutStore.delete_action`."""

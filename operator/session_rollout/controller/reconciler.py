@@ -45,6 +45,7 @@ from session_rollout.ports import (
     Key,
     Leadership,
     MetricSource,
+    Reconciled,
     Recorder,
     RolloutStore,
     Stored,
@@ -119,21 +120,10 @@ class Watched:
         self.wake.set()
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What one look has come to, for the metrics of the operator."""
-
-    rollout: SessionRollout
-    decision: Decision
-    wrote: bool
-    seconds: float
-    measurements: Mapping[str, Any]
-
-
 class Controller:
     """All rollouts of this process."""
 
-    def __init__(self, ports: Ports, on_seen: Callable[[Key, Seen], None]) -> None:
+    def __init__(self, ports: Ports, on_seen: Callable[[Key, Reconciled], None]) -> None:
         self._ports = ports
         self._on_seen = on_seen
         self.watched: dict[Key, Watched] = {}
@@ -178,7 +168,7 @@ class Controller:
         if decision.complete:
             watched.last_reconcile = now
             self.unaccounted.discard(key)
-        self._on_seen(key, Seen(stored.rollout, decision, wrote, time.monotonic() - begun, observed.measurements))
+        self._on_seen(key, Reconciled(stored.rollout, decision, wrote, time.monotonic() - begun, observed.measurements))
         if wrote:
             _log_decision(key, decision)
         again = await self._apply(stored.rollout, watched, decision)

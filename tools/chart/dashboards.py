@@ -1,6 +1,6 @@
-"""The chart's Grafana dashboards, made with Grafana's own library: the fleet, one rollout, the session programme.
+"""The chart's Grafana dashboards, built with Grafana's own library: the fleet, one rollout, session persistence.
 
-Every query uses the variables only; a test runs each against a Prometheus with data of a whole demo.
+Every query uses the dashboard's variables only; the demo runs each of them against a real Prometheus.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import Final
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import BigValueGraphMode, TooltipDisplayMode
+from grafana_foundation_sdk.models.common import BigValueGraphMode, BigValueTextMode, TooltipDisplayMode
 from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     Threshold,
@@ -19,6 +19,8 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableRefresh,
     VariableSort,
 )
+
+from tools.chart import GENERATED
 
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 ONE: Final = '{namespace="$namespace",name="$name"}'
@@ -31,15 +33,16 @@ AWAITED: Final[Words] = {1: ("yes", "orange"), 0: ("no", "green")}
 class Panel:
     """One panel: its queries by legend, Grafana's name of its unit, the value from which it is red.
 
-    `words` says what a value is called, and its colour.
+    `words` maps a value to a text and a color. A panel that is `named` shows the legend instead of the value.
     """
 
     title: str
-    says: str
+    description: str
     unit: str
     queries: dict[str, str]
     red: float | None = None
     single: bool = False
+    named: bool = False
     span: int = 8
     words: Words = field(default_factory=dict)
 
@@ -50,7 +53,7 @@ class Board:
 
     uid: str
     title: str
-    says: str
+    description: str
     rows: dict[str, tuple[Panel, ...]]
     of_rollout: bool = False
 
@@ -59,9 +62,14 @@ def _share(metric: str, good: str) -> str:
     return f"sum(rate({metric}{{{good}}}[5m])) / sum(rate({metric}[5m]))"
 
 
-def _condition(title: str, says: str, kind: str, words: Words) -> Panel:
-    query = f'max(sessionrollout_condition{{namespace="$namespace",name="$name",type="{kind}"}})'
-    return Panel(title, says, "short", {kind.lower(): query}, single=True, span=4, words=words)
+def _condition(title: str, description: str, kind: str, words: Words) -> Panel:
+    """1 for True and 0 otherwise; where words distinguish False from Unknown, False is -1."""
+
+    def series(status: str) -> str:
+        return f'max(sessionrollout_condition{{namespace="$namespace",name="$name",type="{kind}",status="{status}"}})'
+
+    query = f"{series('True')} - {series('False')}" if -1 in words else series("True")
+    return Panel(title, description, "short", {kind.lower(): query}, single=True, span=4, words=words)
 
 
 def _average(metric: str) -> str:
@@ -73,7 +81,7 @@ FLEET: Final = Board(
     "SessionRollout: fleet",
     "Every rollout, and the operator itself.",
     {
-        "Is it alive": (
+        "Health": (
             Panel(
                 "Leader",
                 "Whether a replica holds the Lease.",
@@ -85,15 +93,15 @@ FLEET: Final = Board(
             ),
             Panel(
                 "Rollouts",
-                "Rollouts that are looked at.",
+                "Rollouts that the operator reconciles.",
                 "short",
-                {"rollouts": "count(sessionrollout_percent_ratio)"},
+                {"rollouts": "count(sessionrollout_info)"},
                 single=True,
                 span=4,
             ),
             Panel(
-                "Overdue loops",
-                "Loops that missed their time.",
+                "Overdue",
+                "Rollouts that have not been reconciled for much longer than expected.",
                 "short",
                 {"overdue": "max(sessionrollout_overdue_rollouts)"},
                 1,
@@ -101,46 +109,64 @@ FLEET: Final = Board(
                 span=4,
             ),
             Panel(
-                "Need a person",
-                "Rollouts with Stalled=True.",
+                "Stalled",
+                "Rollouts that require manual intervention.",
                 "short",
-                {"stalled": 'sum(sessionrollout_condition{type="Stalled"} == bool 1)'},
+                {"stalled": 'sum(sessionrollout_condition{type="Stalled",status="True"})'},
                 1,
                 single=True,
                 span=4,
             ),
             Panel(
                 "Without evidence",
-                "Rollouts whose metrics have no usable answer.",
+                "Rollouts whose metrics have no usable value.",
                 "short",
-                {"blind": 'sum(sessionrollout_condition{type="EvidenceAvailable"} == bool 0)'},
+                {"missing": 'sum(sessionrollout_condition{type="EvidenceAvailable",status="False"})'},
                 1,
                 single=True,
                 span=4,
             ),
             Panel(
-                "Wait for approval",
-                "Rollouts that wait for a person's yes.",
+                "Approvals awaited",
+                "Rollouts that require manual approval.",
                 "short",
-                {"waiting": "sum(sessionrollout_approval_awaited)"},
+                {"awaited": "sum(sessionrollout_approval_awaited)"},
                 single=True,
                 span=4,
             ),
         ),
-        "What is it doing": (
+        "Rollouts": (
             Panel(
-                "Published share",
-                "Share of users of the running step.",
+                "Audience",
+                "Share of users that the running step gives the features to.",
                 "percentunit",
-                {"{{namespace}}/{{name}}": "sessionrollout_percent_ratio"},
+                {"{{namespace}}/{{name}}": "sessionrollout_audience_ratio"},
                 span=12,
             ),
             Panel(
-                "Running phase", "Counted from 1.", "short", {"{{namespace}}/{{name}}": "sessionrollout_phase_index"}, span=12
+                "Running phase",
+                "Number of the running phase, counted from 1.",
+                "short",
+                {"{{namespace}}/{{name}}": "sessionrollout_phase_index"},
+                span=12,
+            ),
+            Panel(
+                "Rollouts by status",
+                "Progressing, Paused, Stalled, Promoted, RolledBack or Aborted.",
+                "short",
+                {"{{status}}": "count by (status) (sessionrollout_info)"},
+                span=12,
+            ),
+            Panel(
+                "Rollbacks by guard",
+                "Rollbacks in the last day, by the guard that caused them.",
+                "short",
+                {"{{guard}}": "sum by (guard) (increase(sessionrollout_rollbacks_total[1d])) or vector(0)"},
+                span=12,
             ),
             Panel(
                 "Rows left to move",
-                "Of migrations that move rows.",
+                "Rows that migrations still have to move.",
                 "short",
                 {
                     "{{namespace}}/{{name}} {{migration}}": 'sum by (namespace, name, migration) (sessionrollout_migration_rows{kind="total"}) - sum by (namespace, name, migration) (sessionrollout_migration_rows{kind="done"})'
@@ -148,43 +174,43 @@ FLEET: Final = Board(
                 span=12,
             ),
             Panel(
-                "Looks",
-                "Looks at rollouts a second: those that changed a status, and those that did not.",
+                "Reconciliations",
+                "Reconciliations per second: those that changed a status, and those that did not.",
                 "ops",
                 {"{{result}}": "sum by (result) (rate(sessionrollout_reconcile_total[5m]))"},
                 span=12,
             ),
         ),
-        "What is wrong": (
+        "Operator": (
             Panel(
-                "Time of a look",
-                "From reading a rollout to its written status, 95th percentile.",
+                "Reconcile duration",
+                "Time from reading a rollout to the written status, 95th percentile.",
                 "s",
-                {"p95": "histogram_quantile(0.95, sum by (le) (rate(sessionrollout_reconcile_time_seconds_bucket[5m])))"},
+                {"p95": "histogram_quantile(0.95, sum by (le) (rate(sessionrollout_reconcile_duration_seconds_bucket[5m])))"},
             ),
             Panel(
                 "API requests",
-                "Requests to the API server a second by answer.",
+                "Requests to the API server per second, by status code.",
                 "reqps",
-                {"{{code}}": "sum by (code) (rate(sessionrollout_api_requests_total[5m]))"},
+                {"{{code}}": "sum by (code) (rate(sessionrollout_rest_client_requests_total[5m]))"},
             ),
             Panel(
-                "Time of a query",
-                "Answers of metric providers, 95th percentile.",
+                "Query duration",
+                "Time that metric providers take to answer, 95th percentile.",
                 "s",
                 {
                     "{{provider}}": "histogram_quantile(0.95, sum by (provider, le) (rate(sessionrollout_provider_request_duration_seconds_bucket[5m])))"
                 },
             ),
             Panel(
-                "Answers",
-                "Answers of metric providers a second by result.",
+                "Queries",
+                "Queries to metric providers per second, by result.",
                 "ops",
                 {"{{provider}} {{result}}": "sum by (provider, result) (rate(sessionrollout_provider_requests_total[5m]))"},
             ),
             Panel(
-                "Not looked at for",
-                "The longest that a rollout has not been looked at.",
+                "Oldest reconciliation",
+                "Time since the rollout that has waited longest was reconciled.",
                 "s",
                 {"seconds": "time() - min(sessionrollout_last_reconcile_timestamp_seconds)"},
                 300,
@@ -202,73 +228,109 @@ FLEET: Final = Board(
 ROLLOUT: Final = Board(
     "sessionrollout-rollout",
     "SessionRollout: one rollout",
-    "Where one rollout is, what it is judged by, and what its migrations do.",
+    "Where one rollout is, the checks that decide about it, and its migrations.",
     {
-        "Is it alive": (
-            _condition(
-                "Ready",
-                "The condition Ready.",
-                "Ready",
-                {1: ("promoted", "green"), 0: ("stopped", "red"), -1: ("works", "blue")},
-            ),
-            _condition("Stalled", "Whether it needs a person.", "Stalled", {1: ("yes", "red"), 0: ("no", "green")}),
-            _condition(
-                "Evidence",
-                "Whether every metric has a usable answer.",
-                "EvidenceAvailable",
-                {1: ("there", "green"), 0: ("missing", "red"), -1: ("not needed now", "blue")},
-            ),
-            _condition("Paused", "Whether a person, Git or a guard keeps it.", "Paused", AWAITED),
+        "Status": (
             Panel(
-                "Approval",
-                "Whether a person's yes is awaited.",
+                "Status",
+                "The status of the rollout, the running phase and the step.",
                 "short",
-                {"awaited": f"max(sessionrollout_approval_awaited{ONE})"},
+                {"{{status}}: {{phase}} {{step}}": f"sessionrollout_info{ONE}"},
                 single=True,
-                span=4,
-                words=AWAITED,
+                named=True,
+                span=8,
             ),
             Panel(
-                "Last look",
-                "Time since it was last looked at.",
+                "Last reconciliation",
+                "Time since the rollout was last reconciled.",
                 "s",
                 {"ago": f"time() - max(sessionrollout_last_reconcile_timestamp_seconds{ONE})"},
                 300,
                 single=True,
+            ),
+            Panel(
+                "Approval",
+                "Whether the rollout requires manual approval.",
+                "short",
+                {"awaited": f"max(sessionrollout_approval_awaited{ONE})"},
+                single=True,
+                words=AWAITED,
+            ),
+            _condition(
+                "Ready",
+                "The condition Ready.",
+                "Ready",
+                {1: ("promoted", "green"), 0: ("progressing", "blue"), -1: ("stopped", "red")},
+            ),
+            _condition(
+                "Stalled", "Whether it requires manual intervention.", "Stalled", {1: ("yes", "red"), 0: ("no", "green")}
+            ),
+            _condition(
+                "Evidence",
+                "Whether every metric has a usable value.",
+                "EvidenceAvailable",
+                {1: ("available", "green"), 0: ("not needed now", "blue"), -1: ("missing", "red")},
+            ),
+            _condition("Paused", "Whether a user, the spec or a guard paused it.", "Paused", AWAITED),
+            Panel(
+                "Audience of the last rollback",
+                "Share of users who had the features when the last rollback began; none without a rollback.",
+                "percentunit",
+                {"share": f"max(sessionrollout_rollback_audience_ratio{ONE}) or vector(0)"},
+                single=True,
                 span=4,
+                words={0: ("none", "green")},
+            ),
+            Panel(
+                "Detection of the last rollback",
+                "Time from publishing the last audience to the decision to roll it back; none without a rollback.",
+                "s",
+                {"time": f"max(sessionrollout_rollback_detection_seconds{ONE}) or vector(0)"},
+                single=True,
+                span=4,
+                words={0: ("none", "green")},
             ),
         ),
-        "What is it doing": (
+        "Progress": (
             Panel(
-                "Published share",
-                "Share of users of the running step.",
+                "Audience",
+                "Share of users that the running step gives the features to.",
                 "percentunit",
-                {"share": f"max(sessionrollout_percent_ratio{ONE})"},
+                {"share": f"max(sessionrollout_audience_ratio{ONE})"},
                 span=12,
             ),
-            Panel("Running phase", "Counted from 1.", "short", {"phase": f"max(sessionrollout_phase_index{ONE})"}, span=12),
+            Panel(
+                "Running phase",
+                "Number of the running phase, counted from 1.",
+                "short",
+                {"phase": f"max(sessionrollout_phase_index{ONE})"},
+                span=12,
+            ),
             Panel(
                 "Rows of migrations",
-                "Total, done and quarantined.",
+                "Rows in total, done and quarantined.",
                 "short",
                 {"{{migration}} {{kind}}": f"sum by (migration, kind) (sessionrollout_migration_rows{ONE})"},
                 span=12,
             ),
             Panel(
                 "Failed migrations",
-                "Those that wait for a person.",
+                "Migrations that require manual intervention.",
                 "short",
                 {"failed": f"max(sessionrollout_migrations_failed{ONE})"},
                 1,
                 span=12,
             ),
         ),
-        "What is it judged by": (
+        "Checks": (
             Panel(
-                "Values of metrics",
-                "The latest answer of each metric, in base units.",
+                "Values and bounds of checks",
+                "The latest value and the bound of each criterion, guard and gate, in base units.",
                 "short",
-                {"{{metric}}": f"max by (metric) (sessionrollout_check_value{ONE})"},
+                {
+                    "{{kind}} {{check}}": f"max by (kind, check) (sessionrollout_check_value{ONE})",
+                    "{{kind}} {{check}}: bound": f"max by (kind, check) (sessionrollout_check_bound{ONE})",
+                },
                 span=24,
             ),
         ),
@@ -287,12 +349,12 @@ OPERATIONS: Final = {
 SESSION: Final = Board(
     "sessionrollout-session",
     "Session persistence",
-    "The key metrics of the session persistence programme, with its thresholds.",
+    "The key metrics of session persistence, with the thresholds of its deployment guide.",
     {
         "Errors": (
             Panel(
                 "Session error rate",
-                "Share of sessions that failed; above 1 % the programme rolls back.",
+                "Share of sessions that failed; above 1 % the rollout is rolled back.",
                 "percentunit",
                 {"errors": "max(session_error_rate)"},
                 0.01,
@@ -306,13 +368,13 @@ SESSION: Final = Board(
             ),
             Panel(
                 "Connection recovery",
-                "Share of lost connections that came back; below 95 % is a failure.",
+                "Share of lost connections that were recovered; below 95 % is a failure.",
                 "percentunit",
                 {"recovered": "min(connection_recovery_success_rate)"},
             ),
             Panel(
                 "Errors by type",
-                "Errors a minute; more than five of one type are critical.",
+                "Errors per minute; more than five of one type are critical.",
                 "short",
                 {"{{type}}": "sum by (type) (rate(session_errors_total[5m])) * 60"},
                 5,
@@ -320,7 +382,7 @@ SESSION: Final = Board(
             ),
             Panel(
                 "Users affected",
-                "Share of users a critical bug affects.",
+                "Share of users affected by a critical bug.",
                 "percentunit",
                 {"affected": "max(critical_bug_affected_users_ratio)"},
                 0.05,
@@ -341,7 +403,7 @@ SESSION: Final = Board(
             ),
             Panel(
                 "Page load",
-                "95th percentile.",
+                "Time to load a page, 95th percentile.",
                 "s",
                 {"p95": "histogram_quantile(0.95, sum by (le) (rate(page_load_seconds_bucket[5m])))"},
                 span=12,
@@ -350,38 +412,42 @@ SESSION: Final = Board(
         "Experience": (
             Panel(
                 "Cache hits",
-                "Share of look-ups; the target is above 80 %.",
+                "Share of lookups answered by the cache; the target is above 80 %.",
                 "percentunit",
                 {"hits": _share("cache_requests_total", 'result="hit"')},
                 span=6,
             ),
             Panel(
                 "Forms restored",
-                "Share of forms; the target is above 98 %.",
+                "Share of forms that were restored; the target is above 98 %.",
                 "percentunit",
                 {"restored": _share("form_recoveries_total", 'result="success"')},
                 span=6,
             ),
             Panel(
                 "Cross-tab syncs",
-                "Share that succeeded; the target is above 95 %.",
+                "Share of syncs that succeeded; the target is above 95 %.",
                 "percentunit",
                 {"synced": _share("cross_tab_syncs_total", 'result="success"')},
                 span=6,
             ),
             Panel(
                 "Data loss",
-                "Incidents in a day; the target is none.",
+                "Incidents in the last day; the target is none.",
                 "short",
                 {"incidents": "sum(increase(data_loss_incidents_total[1d]))"},
                 1,
                 span=6,
             ),
-            Panel("Satisfaction", "Survey score.", "short", {"score": "avg(user_satisfaction_score)"}, span=8),
-            Panel("Support tickets", "Open tickets.", "short", {"tickets": "sum(support_tickets_open)"}, span=8),
+            Panel(
+                "Satisfaction", "Average score of the user survey.", "short", {"score": "avg(user_satisfaction_score)"}, span=8
+            ),
+            Panel(
+                "Support tickets", "Number of open support tickets.", "short", {"tickets": "sum(support_tickets_open)"}, span=8
+            ),
             Panel(
                 "Storage",
-                "Session data kept, of what is allowed.",
+                "Share of the allowed session storage that is used.",
                 "percentunit",
                 {"used": "sum(session_storage_bytes) / sum(session_storage_limit_bytes)"},
                 0.9,
@@ -390,8 +456,8 @@ SESSION: Final = Board(
         ),
         "Features": (
             Panel(
-                "Who has which feature",
-                "Share of evaluations that answered on.",
+                "Features by user",
+                "Share of flag evaluations that returned `on`.",
                 "percentunit",
                 {
                     "{{flag}}": 'sum by (flag) (rate(feature_exposures_total{variant="on"}[5m])) / sum by (flag) (rate(feature_exposures_total[5m]))'
@@ -411,12 +477,14 @@ def dashboards() -> dict[str, str]:
 
 
 def _built(board: Board) -> dashboard.Dashboard:
-    made = dashboard.Dashboard(board.title).uid(board.uid).description(board.says).tags(["sessionrollout"])
+    made = (
+        dashboard.Dashboard(board.title).uid(board.uid).description(f"{board.description} {GENERATED}").tags(["sessionrollout"])
+    )
     made = made.readonly().refresh("30s").time("now-6h", "now").timezone("browser").tooltip(1)
     made = made.with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
     if board.of_rollout:
-        made = made.with_variable(_variable("namespace", "label_values(sessionrollout_percent_ratio, namespace)"))
-        made = made.with_variable(_variable("name", 'label_values(sessionrollout_percent_ratio{namespace="$namespace"}, name)'))
+        made = made.with_variable(_variable("namespace", "label_values(sessionrollout_info, namespace)"))
+        made = made.with_variable(_variable("name", 'label_values(sessionrollout_info{namespace="$namespace"}, name)'))
     number = 1
     for title, panels in board.rows.items():
         made = made.with_row(dashboard.Row(title))
@@ -435,10 +503,11 @@ def _panel(panel: Panel, number: int) -> stat.Panel | timeseries.Panel:
     made: stat.Panel | timeseries.Panel
     if panel.single:
         made = stat.Panel().graph_mode(BigValueGraphMode.NONE)
+        made = made.text_mode(BigValueTextMode.NAME if panel.named else BigValueTextMode.AUTO)
     else:
         tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI)
         made = timeseries.Panel().line_width(1).fill_opacity(8).tooltip(tooltip)
-    made = made.id(number).title(panel.title).description(panel.says).unit(panel.unit).datasource(SOURCE)
+    made = made.id(number).title(panel.title).description(panel.description).unit(panel.unit).datasource(SOURCE)
     made = made.span(panel.span).height(4 if panel.single else 8)
     # Without steps of its own, Grafana draws what is 80 or more in red.
     steps = [Threshold(value=None, color="green")] + ([] if panel.red is None else [Threshold(value=panel.red, color="red")])
@@ -447,5 +516,6 @@ def _panel(panel: Panel, number: int) -> stat.Panel | timeseries.Panel:
         words = {str(value): ValueMappingResult(text=text, color=color) for value, (text, color) in panel.words.items()}
         made = made.mappings([ValueMap(options=words)])
     for letter, (legend, query) in zip("ABCDEF", panel.queries.items(), strict=False):
-        made = made.with_target(prometheus.Dataquery().expr(query).legend_format(legend).ref_id(letter))
+        target = prometheus.Dataquery().expr(query).legend_format(legend).ref_id(letter)
+        made = made.with_target(target.instant() if panel.named else target)  # or earlier steps would be shown, too
     return made

@@ -1,12 +1,14 @@
 """`make chart`: writes what is derived from the models in values.py, from crds/ and from the chart itself.
 
-values.yaml, values.schema.json and README.md of the chart; its copy of the CRDs; and `manifests/`, which is the chart
-rendered for those who use Kustomize. A test compares all of it with what is there.
+These are values.yaml, values.schema.json, README.md, the dashboards and the copy of the CRDs in the chart; Argo CD's Lua; and
+`manifests/`, which is the chart rendered for users of Kustomize. A test compares all of them with the committed files.
 """
 
 import json
 import subprocess
+import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,21 +16,21 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from chart import gitops
-from chart.dashboards import dashboards
-from chart.values import Values
 from lab import sources
+from tools.chart import GENERATED, gitops
+from tools.chart.dashboards import dashboards
+from tools.chart.values import Values
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "charts" / "session-rollout"
 NAMESPACE: Final = "session-rollout"
-HEAD: Final = "# Written from chart.values.py by `make chart`."
+HEAD: Final = f"# {GENERATED}\n"
 WIDTH: Final = 120
 # Overlays of Kustomize: the values that the chart is rendered with.
 OVERLAYS: Final[dict[str, dict[str, Any]]] = {
     "cluster": {},
     "namespaced": {"namespaces": [NAMESPACE]},
-    "ha": {"replicas": 2},
+    "ha": {"replicaCount": 2},
 }
 HELM_ONLY: Final = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 CONFIGURATION: Final = "session-rollout-configuration"
@@ -58,38 +60,50 @@ def _plain(value: Any) -> Any:
     return to_jsonable_python(value)
 
 
-def rows(model: BaseModel, path: str = "") -> Iterator[tuple[str, Any, str, bool]]:
-    """Every value with its path, default, description, and whether it is a section of others."""
+@dataclass(frozen=True)
+class Row:
+    """One value of the chart; a section holds others."""
+
+    path: str
+    default: Any
+    description: str
+    section: bool = False
+    example: Any = None
+
+
+def rows(model: BaseModel, path: str = "") -> Iterator[Row]:
+    """Every value and every section, in their order."""
     for name, field in type(model).model_fields.items():
         value, key = getattr(model, name), f"{path}{field.alias}"
         if isinstance(value, BaseModel):
-            yield key, None, field.description or (type(value).__doc__ or "").strip(), True
+            yield Row(key, None, field.description or (type(value).__doc__ or "").strip(), section=True)
             yield from rows(value, f"{key}.")
         else:
-            yield key, _plain(value), field.description or "", False
+            example = field.examples[0] if field.examples else None
+            yield Row(key, _plain(value), field.description or "", example=example)
 
 
 def values_yaml() -> str:
-    """The default values, each with its sentence."""
-    lines = [HEAD]
-    for path, value, text, section in rows(Values()):
-        indent = "  " * path.count(".")
-        name = path.rsplit(".", 1)[-1]
-        if not path.count("."):
+    """The default values, each with its description and, where the format is not obvious, an example."""
+    lines = [HEAD.rstrip(), "# Source: tools/chart/values.py. `values.schema.json` rejects unknown names and invalid values."]
+    for row in rows(Values()):
+        indent, name = "  " * row.path.count("."), row.path.rsplit(".", 1)[-1]
+        if not row.path.count("."):
             lines.append("")
-        lines += [f"{indent}# {text}"] if text else []
-        if section:
+        lines += [f"{indent}# {line}" for line in textwrap.wrap(row.description, WIDTH - len(indent) - 2)]
+        if row.example is not None:
+            lines += [f"{indent}# Example:", *(f"{indent}#   {line}" for line in dumped({name: row.example}).splitlines())]
+        if row.section:
             lines.append(f"{indent}{name}:")
         else:
-            lines += [indent + line for line in dumped({name: value}).splitlines()]
+            lines += [indent + line for line in dumped({name: row.default}).splitlines()]
     return "\n".join(lines) + "\n"
 
 
 def schema() -> str:
     """The JSON schema; pydantic's titles say nothing."""
-    found = Values.model_json_schema(by_alias=True)
-    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return json.dumps(_lean(found), indent=2) + "\n"
+    head = {"$comment": GENERATED, "$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(head | _lean(Values.model_json_schema(by_alias=True)), indent=2) + "\n"
 
 
 def _lean(node: Any) -> Any:
@@ -101,21 +115,29 @@ def _lean(node: Any) -> Any:
         case {"patternProperties": _} if "additionalProperties" not in node:
             return _lean({**node, "additionalProperties": False})
         case dict():
-            return {key: _lean(value) for key, value in node.items() if key not in {"title", "default"}}
+            return {
+                key: value if key == "examples" else _lean(value)
+                for key, value in node.items()
+                if key not in {"title", "default"}
+            }
         case list():
             return [_lean(one) for one in node]
     return node
 
 
 def readme() -> str:
-    """The chart's README: its own words, then the table."""
-    words = (CHART / "README.tmpl.md").read_text()
-    table = ["| value | default | meaning |", "|---|---|---|"]
-    for path, value, text, section in rows(Values()):
-        if not section:
-            shown = json.dumps(value).replace("|", "\\|")
-            table.append(f"| `{path}` | `{shown}` | {text.replace('|', chr(92) + '|')} |")
-    return words.replace("{{ values }}", "\n".join(table))
+    """The chart's README: the template, then the table of values."""
+    template = (Path(__file__).parent / "README.tmpl.md").read_text()
+    table = ["| Value | Default | Description |", "|---|---|---|"]
+    for row in rows(Values()):
+        if not row.section:
+            example = "" if row.example is None else f" Example: `{_cell(json.dumps(row.example))}`"
+            table.append(f"| `{row.path}` | `{_cell(json.dumps(row.default))}` | {_cell(row.description)}{example} |")
+    return f"<!-- {GENERATED} Source: tools/chart. -->\n" + template.replace("{{ values }}", "\n".join(table))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def render(
@@ -196,7 +218,7 @@ def manifests() -> dict[str, str]:
     )
     for name, objects in rendered.items():
         files |= {f"overlays/{name}/{path}": text for path, text in _overlay(base, objects, configuration).items()}
-    return files
+    return {path: HEAD + text for path, text in files.items()}
 
 
 def _overlay(base: dict[Any, Any], objects: dict[Any, Any], configuration: dict[str, Any]) -> dict[str, str]:
@@ -257,7 +279,7 @@ def derived() -> dict[Path, str]:
     }
     crds = sorted((ROOT / "crds").glob("sessionrollout*.yaml"))
     files |= {CHART / "files" / "crds" / path.name: path.read_text() for path in crds}
-    files[gitops.ARGOCD / "argocd-cm.yaml"] = gitops.argocd_configuration()
+    files |= gitops.files()
     files |= {CHART / "files" / "dashboards" / f"{name}.json": text for name, text in dashboards().items()}
     return files
 
