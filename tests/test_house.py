@@ -20,10 +20,10 @@ PACKAGE = "session_rollout"
 # Who may be imported by whom: a room sees itself and the rooms named here.
 ROOMS = {
     "api": {"api"},
-    "core": {"api", "core"},
+    "core": {"api", "core", "errors"},
     "records": {"api", "core", "records"},
     "simulation": {"adapters", "api", "core", "records", "simulation"},
-    "errors": set(),
+    "errors": {"api"},
     "settings": {"api", "errors"},
     "ports": {"api", "core"},
     "adapters": {"adapters", "api", "core", "errors", "ports", "records", "settings"},

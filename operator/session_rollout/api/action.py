@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from session_rollout.api.base import ATOMIC, SET, Feature, Generation, Sentence, Model, Name, Text, rules
-from session_rollout.api.enums import ActionType, Operation, Verdict
+from session_rollout.api.enums import ActionReason, ActionType, Operation, Verdict
 from session_rollout.api.quantities import Duration
 from session_rollout.api.status import MetaCondition, Time
 
@@ -127,18 +127,26 @@ class ActionStatus(Model):
     ] = ()
 
 
-def answer(*, accepted: bool, message: str, now: datetime, results: tuple[Result, ...] = (), output: str = "") -> ActionStatus:
+def answer(
+    *,
+    accepted: bool,
+    reason: ActionReason,
+    message: str,
+    now: datetime,
+    results: tuple[Result, ...] = (),
+    output: str = "",
+) -> ActionStatus:
     """The status that answers an action."""
     condition = MetaCondition(
         type="Accepted",
         status="True" if accepted else "False",
         observed_generation=1,
         last_transition_time=now,
-        reason="Accepted" if accepted else "Refused",
-        message=message[:512],
+        reason=reason,
+        message=message,
     )
     return ActionStatus(
-        accepted=accepted, at=now, message=message[:512], results=results[:64], output=output[:4096], conditions=(condition,)
+        accepted=accepted, at=now, message=message, results=results[:64], output=output[:4096], conditions=(condition,)
     )
 
 
