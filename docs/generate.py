@@ -18,7 +18,7 @@ from session_rollout.api.enums import Stage
 from session_rollout.api.quantities import BOUND_PATTERN, DURATION_PATTERN, PERCENT_PATTERN
 from session_rollout.api.rollout import TIME_PATTERN, RolloutSpec
 from session_rollout.settings import Settings
-from session_rollout.simulation.world import Scenario, Trouble, rehearse
+from session_rollout.simulation.rehearsal import Fault, Scenario, rehearse
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -212,9 +212,9 @@ def _scenarios(spec: RolloutSpec) -> Iterator[Scenario]:
     yield Scenario()
     for phase in spec.phases:
         for check in phase.criteria:
-            yield Scenario(troubles=(Trouble(phase.name, 1, check.metric),))
+            yield Scenario(faults=(Fault(phase.name, 1, check.metric),))
         for guard in spec.guards:
-            yield Scenario(troubles=(Trouble(phase.name, len(phase.steps), guard.metric),))
+            yield Scenario(faults=(Fault(phase.name, len(phase.steps), guard.metric),))
     for migration in spec.migrations:
         yield Scenario(failing=frozenset({migration.name}))
 

@@ -126,7 +126,9 @@ class GateChecker(Protocol):
 class Notifier(Protocol):
     """Delivers notifications to sinks, in its own time."""
 
-    def enqueue(self, rollout: SessionRollout, notifications: tuple[PendingNotification, ...], wake: Callable[[], None]) -> None:
+    def enqueue(
+        self, rollout: SessionRollout, notifications: tuple[PendingNotification, ...], wake: Callable[[], None]
+    ) -> None:
         """Deliver these; those that are queued already are not queued twice."""
 
     def delivered(self, uid: str) -> frozenset[str]:

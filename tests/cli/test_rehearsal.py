@@ -22,7 +22,7 @@ from lab.lab import ROOT, Lab
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.app import app
 from session_rollout.cli.command import code_of
-from session_rollout.simulation.world import Scenario, Trouble, rehearse
+from session_rollout.simulation.rehearsal import Fault, Scenario, rehearse
 
 EXAMPLE = str(ROOT / "examples" / "session-persistence.yaml")
 # Told by the way, or a matter of time: the lab's answers come when they come.
@@ -135,8 +135,8 @@ def breaking(lab: Lab, value: str, phase: str, step: int) -> Callable[[Object], 
 
 CASES: dict[str, tuple[Scenario, str, str, int]] = {
     "good": (Scenario(), "", "", 0),
-    "guard": (Scenario(troubles=(Trouble("one", 2, "errors", Decimal("0.5")),)), "0.5", "one", 2),
-    "criterion": (Scenario(troubles=(Trouble("two", 1, "errors", Decimal("0.05")),)), "0.05", "two", 1),
+    "guard": (Scenario(faults=(Fault("one", 2, "errors", Decimal("0.5")),)), "0.5", "one", 2),
+    "criterion": (Scenario(faults=(Fault("two", 1, "errors", Decimal("0.05")),)), "0.05", "two", 1),
     "migration": (Scenario(failing=frozenset({"second"})), "", "", 0),
 }
 
@@ -153,7 +153,7 @@ def test_rehearsal_and_a_real_run_make_the_same_decisions(case: str, operator: L
     trouble = breaking(operator, value, phase, step) if value else quiet
     happened = real(operator, name, trouble)
     rehearsed = rehearse(RolloutSpec.model_validate(programme(name)["spec"]), scenario, name)
-    expected = decisions_of([(str(one.event), one.phase, one.step, one.percent) for one in rehearsed.moments])
+    expected = decisions_of([(str(one.event), one.phase, one.step, one.percent) for one in rehearsed.history])
     assert happened == expected
     assert operator.rollout(name)["status"].get("outcome") == rehearsed.status.outcome
     assert len(expected) > 8

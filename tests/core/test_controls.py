@@ -67,7 +67,7 @@ def test_job_of_a_check_runs_once_and_again_by_retry() -> None:
     assert "relation exists" in world.status.decision.message
     assert "Retry" in world.status.decision.next_actions[0]
     world.jobs_succeed = True
-    world.ask("Retry", generation=1)
+    world.request("Retry", generation=1)
     world.run(20)
     assert len(world.jobs) == 2
     assert world.status.current.phase == "one"
@@ -76,7 +76,7 @@ def test_job_of_a_check_runs_once_and_again_by_retry() -> None:
 def test_job_of_a_check_survives_a_crash_between_status_and_effect() -> None:
     """The intent is in status; the next look creates the Job under the same name."""
     world = World(spec(preflight=[SMOKE]))
-    world.look(crash_before_effects=True)
+    world.reconcile(crash_before_effects=True)
     name = check(world, "Preflight", "smoke").job
     assert (name is not None, world.jobs) == (True, {})
     world.settle()
@@ -128,8 +128,8 @@ def test_rollback_brings_the_workload_back_once() -> None:
     world.until(at("one", 1))
     world.values["errors"] = Decimal("0.06")
     while not ended(world):
-        world.look(crash_before_effects=True)
-        world.look()
+        world.reconcile(crash_before_effects=True)
+        world.reconcile()
         world.now += timedelta(seconds=5)
     assert world.undone == [(7, 6)]
     assert world.status.workload is not None
@@ -159,16 +159,16 @@ def test_people_restart_and_undo_the_workload() -> None:
     """Each once, whatever crashes; refused where the spec names none."""
     world = World(spec(**WEB), revisions=Revisions(7, 6))
     world.until(at("one", 1))
-    restart = world.ask("RestartWorkload")
-    world.look(crash_before_effects=True)
+    restart = world.request("RestartWorkload")
+    world.reconcile(crash_before_effects=True)
     world.run(20)
-    assert (len(world.restarts), world.answers[restart][0]) == (1, True)
-    undo = world.ask("UndoWorkload")
+    assert (len(world.restarts), world.answers[restart].accepted) == (1, True)
+    undo = world.request("UndoWorkload")
     world.run(20)
-    assert (world.undone, world.answers[undo][0]) == ([(7, 6)], True)
+    assert (world.undone, world.answers[undo].accepted) == ([(7, 6)], True)
     bare = World(spec())
     bare.until(at("one", 1))
-    refused = bare.ask("RestartWorkload")
+    refused = bare.request("RestartWorkload")
     bare.run(10)
     assert bare.answers[refused] == (False, "`workload` is not in the spec: it names the Deployment")
     assert bare.status.workload is None, "a wish that was refused is none"
@@ -209,7 +209,7 @@ def test_outbox_is_bounded_and_counts_what_it_loses() -> None:
     world.until(at("one", 1))
     for _ in range(20):
         for wish in ("Pause", "Resume"):
-            world.ask(wish)
+            world.request(wish)
             world.run(10)
     assert (len(world.status.pending_notifications), world.status.notifications_lost) == (32, 8)
 
@@ -223,9 +223,9 @@ def test_looking_actions_are_no_decisions(action: ActionType) -> None:
     world = World(spec())
     world.until(at("one", 1))
     fields = {"migration": "tables"} if action is ActionType.INSPECT_MIGRATION else {}
-    name, where = world.ask(action, **fields), world.where
+    name, where = world.request(action, **fields), world.where
     world.settle()
-    assert (world.answers[name][0], world.where) == (False, where)
+    assert (world.answers[name].accepted, world.where) == (False, where)
 
 
 def test_migration_is_undone_by_hand_only_after_a_rollback() -> None:
@@ -238,14 +238,14 @@ def test_migration_is_undone_by_hand_only_after_a_rollback() -> None:
     }
     world = World(spec(phases=phases, **data))
     world.until(at("one", 1))
-    early = world.ask("MigrateDown", migration="tables")
+    early = world.request("MigrateDown", migration="tables")
     world.run(10)
     assert world.answers[early] == (False, "a migration is undone by hand only when its phase was rolled back: `Abort` first")
-    world.ask("Abort")
+    world.request("Abort")
     world.run(20)
-    down = world.ask("MigrateDown", migration="tables")
+    down = world.request("MigrateDown", migration="tables")
     world.run(20)
-    assert world.answers[down][0]
+    assert world.answers[down].accepted
     assert world.status.migrations[0].state is MigrationState.REVERTED
     assert sorted(name.rsplit("-", 2)[1] for name in world.jobs) == ["down", "up"]
 
@@ -258,15 +258,15 @@ def test_session_data_by_hand(action: str, operation: str) -> None:
     phases = [one.model_dump(by_alias=True, exclude_none=True) for one in spec().phases]
     phases[0]["migrations"] = {"before": ["rows"]}
     data: dict[str, Any] = {"database": {"secretKeyRef": {"name": "db"}}, "migrations": [{"name": "rows", "bundle": "shop/rows"}]}
-    world = World(spec(phases=phases, **data), job_says={"done": 10, "total": 10})
+    world = World(spec(phases=phases, **data), progress={"done": 10, "total": 10})
     world.until(at("one", 1))
     for _ in range(2):
-        name = world.ask(action, migration="rows")
+        name = world.request(action, migration="rows")
         world.run(20)
-        assert world.answers[name][0]
+        assert world.answers[name].accepted
     assert sum(f"-{operation}-" in name for name in world.jobs) == 2
     world.jobs_succeed = False
-    world.ask(action, migration="rows")
+    world.request(action, migration="rows")
     world.run(20)
     assert world.status.migrations[0].state is MigrationState.SUCCEEDED
     assert world.status.migrations[0].message == f"{operation} failed: relation exists"
@@ -283,15 +283,15 @@ def test_every_decision_can_be_made_again_from_its_record() -> None:
     asked = False
     while not ended(world) and world.now < START + timedelta(hours=1):
         observed, before = world.observed(), world.writes
-        decision = world.look()
+        decision = world.reconcile()
         if world.writes > before:
             lines.append(line_of(Record.of(observed, world.now, decision)))
         world.now += timedelta(seconds=5)
         if world.where[:2] == ("two", 1) and not asked:
             asked = True
-            world.ask("RestartWorkload")
-            world.ask("Pause")
-            world.ask("Resume")
+            world.request("RestartWorkload")
+            world.request("Pause")
+            world.request("Resume")
     entries = {BASE: pack(lines[0]), **{f"entry-{n:05}": pack(line, lines[0]) for n, line in enumerate(lines[1:])}}
     records = records_in(entries)
     assert len(records) == len(lines) > 12
@@ -304,9 +304,9 @@ def test_every_decision_can_be_made_again_from_its_record() -> None:
 def test_records_are_small_and_unreadable_ones_say_so() -> None:
     """Entries after the first cost a fraction of it; rubbish is a ValueError."""
     world = World(spec())
-    first = line_of(Record.of(world.observed(), world.now, world.look()))
+    first = line_of(Record.of(world.observed(), world.now, world.reconcile()))
     world.until(at("one", 1))
-    later = line_of(Record.of(world.observed(), world.now, world.look()))
+    later = line_of(Record.of(world.observed(), world.now, world.reconcile()))
     assert len(pack(later, first)) < 0.2 * len(later)
     assert json.loads(first)["observed"]["rollout"]["name"] == "shop"
     with pytest.raises(ValueError, match="cannot be read"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from core.world import PROGRAMME, World, spec
+from core.world import ROLLOUT, World, spec
 from session_rollout.api.enums import DecisionAction, Outcome, Stage
 from session_rollout.api.progress import Progress
 from session_rollout.api.status import MigrationRecord
@@ -19,7 +19,7 @@ FIGURES = {"done": 1000, "total": 1000, "following": True}
 
 def moving(**changes: Any) -> dict[str, Any]:
     """A programme whose first phase moves rows, with a snapshot."""
-    phases = yaml.safe_load(PROGRAMME)["phases"]
+    phases = yaml.safe_load(ROLLOUT)["phases"]
     return {
         "database": {"secretKeyRef": {"name": "db"}},
         "migrations": [{"name": "rows", "bundle": "a/rows", "change": "Migrate", "backup": True}],
@@ -30,7 +30,7 @@ def moving(**changes: Any) -> dict[str, Any]:
 
 def world(**changes: Any) -> World:
     """Its rows are moved at once when a Job ends."""
-    return World(spec(**moving(**changes)), job_says=FIGURES)
+    return World(spec(**moving(**changes)), progress=FIGURES)
 
 
 def rows(world: World) -> MigrationRecord:
@@ -71,7 +71,7 @@ def test_snapshot_comes_after_the_rows_and_before_anything_is_published() -> Non
     assert operations(here) == ["up", "backup", "finish"]
     assert here.status.outcome is Outcome.PROMOTED
     assert rows(here).backup_until is not None
-    here.job_says = {"done": 1000, "total": 1000}
+    here.progress = {"done": 1000, "total": 1000}
     here.now += timedelta(days=7, minutes=1)
     here.run(60)
     assert operations(here) == ["up", "backup", "finish", "prune"]
@@ -82,9 +82,9 @@ def test_snapshot_comes_after_the_rows_and_before_anything_is_published() -> Non
 def test_progress_is_in_status_and_in_why_and_not_written_more_often_than_read() -> None:
     """Rows, rate, end, quarantine; a second look in the same moment writes nothing."""
     here = world()
-    here.look()
+    here.reconcile()
     running(here, message="moving rows", done=420, total=1000, rate=20, remaining_seconds=29, quarantined=3)
-    here.look()
+    here.reconcile()
     record = rows(here)
     assert (record.done, record.total, record.rate, record.quarantined) == (420, 1000, 20, 3)
     assert record.estimated_end_time == here.now + timedelta(seconds=29)
@@ -93,19 +93,19 @@ def test_progress_is_in_status_and_in_why_and_not_written_more_often_than_read()
     running(here, message="moving rows", done=430, total=1000, rate=20, quarantined=3)
     writes = here.writes
     here.now += timedelta(seconds=1)
-    here.look()
+    here.reconcile()
     assert here.writes == writes
     here.now += timedelta(seconds=5)
-    here.look()
+    here.reconcile()
     assert rows(here).done == 430
 
 
 def test_what_holds_it_up_is_the_message() -> None:
     """A lock, a brake."""
     here = world()
-    here.look()
+    here.reconcile()
     running(here, message="moving rows", waiting="users is held by pid 7 (report)", done=0, total=10)
-    here.look()
+    here.reconcile()
     assert rows(here).message == "users is held by pid 7 (report)"
     assert here.status.decision.details[1] == "users is held by pid 7 (report)"
 
@@ -113,21 +113,21 @@ def test_what_holds_it_up_is_the_message() -> None:
 def test_pause_lets_rows_rest_and_resume_goes_on() -> None:
     """Only a Job that moves rows is suspended; a change of the schema runs to its end."""
     here = world()
-    here.look()
-    here.ask("Pause")
-    here.look()
+    here.reconcile()
+    here.request("Pause")
+    here.reconcile()
     name = rows(here).job or ""
     assert not here.jobs[name].suspended  # it has not said yet that it moves rows
     running(here, done=1, total=10)
-    here.look()
-    here.look()
+    here.reconcile()
+    here.reconcile()
     assert here.jobs[name].suspended
     here.now += timedelta(seconds=10)
-    here.look()
+    here.reconcile()
     assert rows(here).message == "paused"
-    here.ask("Resume")
-    here.look()
-    here.look()
+    here.request("Resume")
+    here.reconcile()
+    here.reconcile()
     assert not here.jobs[name].suspended
     here.until(ended)
 
@@ -135,16 +135,16 @@ def test_pause_lets_rows_rest_and_resume_goes_on() -> None:
 def test_rollback_lets_a_resting_migration_go_on_and_waits_for_its_end() -> None:
     """Nothing is killed, nothing waits for ever."""
     here = world()
-    here.look()
+    here.reconcile()
     running(here, done=1, total=10)
-    here.ask("Pause")
-    here.look()
-    here.look()
+    here.request("Pause")
+    here.reconcile()
+    here.reconcile()
     name = rows(here).job or ""
     assert here.jobs[name].suspended
-    here.ask("Abort")
-    here.look()
-    here.look()
+    here.request("Abort")
+    here.reconcile()
+    here.reconcile()
     assert not here.jobs[name].suspended
     assert "waits for migration rows" in here.status.decision.message
     here.until(ended)
@@ -155,13 +155,13 @@ def test_restore_is_part_of_a_rollback_where_declared_and_comes_after_the_flags(
     """Once; and a retry takes a new snapshot."""
     here = world(rollback={"restoreData": True})
     here.until(at_step)
-    here.ask("Abort")
-    here.look()
+    here.request("Abort")
+    here.reconcile()
     assert here.status.current.stage is Stage.ROLLING_BACK
     here.until(ended)
     assert operations(here) == ["up", "backup", "restore"]
     assert rows(here).restore_time is not None
-    here.ask("Retry", generation=1)
+    here.request("Retry", generation=1)
     here.until(ended)
     assert operations(here) == ["up", "backup", "restore", "backup", "finish"]
 
@@ -171,12 +171,12 @@ def test_failed_restore_stalls_the_rollback_until_retried() -> None:
     here = world(rollback={"restoreData": True})
     here.until(at_step)
     here.jobs_succeed = False
-    here.ask("Abort")
+    here.request("Abort")
     here.run(60)
     assert here.status.decision.action is DecisionAction.STALL
     assert here.status.decision.details == ("migration rows restore failed: relation exists",)
     here.jobs_succeed = True
-    here.ask("Retry", generation=1)
+    here.request("Retry", generation=1)
     here.until(ended)
     assert operations(here)[-1] == "restore"
 
@@ -184,14 +184,14 @@ def test_failed_restore_stalls_the_rollback_until_retried() -> None:
 def test_a_person_restores_at_any_time_with_what_they_said() -> None:
     """User, time, whether newer rows may be lost; refused without a snapshot, and while something runs."""
     here = world()
-    here.look()
-    early = here.ask("RestoreData", migration="rows")
-    here.look()
+    here.reconcile()
+    early = here.request("RestoreData", migration="rows")
+    here.reconcile()
     assert here.answers[early] == (False, "migration rows is running: ask again when it has ended")
     here.until(at_step)
-    unknown = here.ask("RestoreData", migration="other")
-    right = here.ask("RestoreData", migration="rows", user="u-1", at="2026-01-05T09:00:00Z", loseNewer=True)
-    here.look()
+    unknown = here.request("RestoreData", migration="other")
+    right = here.request("RestoreData", migration="rows", user="u-1", at="2026-01-05T09:00:00Z", loseNewer=True)
+    here.reconcile()
     assert here.answers[unknown] == (False, "`migration` names other, and of those that have begun: rows")
     assert here.answers[right] == (True, "rows: rows come back from the snapshot; all of them")
     assert rows(here).arguments == ("--user=u-1", "--at=2026-01-05T09:00:00+00:00", "--exact", "--lose-newer")
@@ -204,7 +204,7 @@ def test_a_wish_that_fails_leaves_the_migration_what_it_was() -> None:
     here = world()
     here.until(at_step)
     here.jobs_succeed = False
-    here.ask("RestoreData", migration="rows")
+    here.request("RestoreData", migration="rows")
     here.settle()
     assert rows(here).state == "Succeeded"
     assert rows(here).message == "restore failed: relation exists"
@@ -216,15 +216,15 @@ def test_a_wish_that_fails_leaves_the_migration_what_it_was() -> None:
 def test_rows_in_quarantine_are_retried_when_asked() -> None:
     """Refused where there is none."""
     here = world()
-    here.job_says = {**FIGURES, "quarantined": 7}
+    here.progress = {**FIGURES, "quarantined": 7}
     here.until(at_step)
     assert rows(here).quarantined == 7
-    here.job_says = FIGURES
-    name = here.ask("RetryMigration", migration="rows")
+    here.progress = FIGURES
+    name = here.request("RetryMigration", migration="rows")
     here.settle()
     assert here.answers[name] == (True, "7 rows in quarantine are tried again")
     assert rows(here).quarantined == 0
-    again = here.ask("RetryMigration", migration="rows")
+    again = here.request("RetryMigration", migration="rows")
     here.settle()
     assert here.answers[again] == (False, "nothing to retry: rows has not failed and has no row in quarantine")
 
@@ -233,12 +233,12 @@ def test_point_of_no_return_is_announced_before_it_is_passed_and_refuses_down() 
     """In status from the first look on; the rollback ends without undoing it, and says so."""
     declared = [{"name": "rows", "bundle": "a/rows", "pointOfNoReturn": 3}]
     here = World(spec(**moving(migrations=declared, rollback={"migrations": "Down"})))
-    here.look()
+    here.reconcile()
     assert rows(here).point_of_no_return == "Ahead"
     assert "PointOfNoReturnAhead" in here.events
     here.until(at_step)
     assert rows(here).point_of_no_return == "Passed"
-    here.ask("Abort")
+    here.request("Abort")
     here.until(ended)
     assert operations(here) == ["up"]
     assert [entry.message for entry in here.status.history if entry.event == "MigrationKept"] == [
@@ -251,7 +251,7 @@ def test_down_says_whether_data_may_be_lost() -> None:
     for allowed in (False, True):
         here = world(rollback={"migrations": "Down", "allowDataLoss": allowed})
         here.until(at_step)
-        here.ask("Abort")
+        here.request("Abort")
         here.until(ended)
         assert rows(here).state == "Reverted"
         assert rows(here).arguments == (("--allow-data-loss",) if allowed else ())
@@ -260,8 +260,8 @@ def test_down_says_whether_data_may_be_lost() -> None:
 def test_lost_job_is_created_again() -> None:
     """A person deleted it: the same name, so that it goes on where it was."""
     here = world()
-    here.look()
+    here.reconcile()
     name = rows(here).job or ""
     here.jobs[name] = JobObservation(JobState.MISSING)
-    here.look()
+    here.reconcile()
     assert [effect for effect in here.decision.effects if getattr(effect, "name", "") == name] if here.decision else False

@@ -77,8 +77,8 @@ class Witness:
         world = self.world
         before, answer = world.status, world.values["errors"]
         had = answer if isinstance(answer, Decimal) and world.answering else None
-        promoting = any(one.spec.action == "Promote" for one in world.requests)
-        world.look(crash_before_effects=crash)
+        promoting = any(one.spec.action == "Promote" for one in world.actions)
+        world.reconcile(crash_before_effects=crash)
         if before.outcome is not None and world.status.outcome is None:
             self.breached_in = None  # a person's Retry, or another generation
         self._account(had)
@@ -172,7 +172,7 @@ def ask(world: World, action: str) -> None:
     current, generation = world.status.current, world.status.observed_generation
     place = {"generation": generation, "phase": current.phase or "one", "step": max(current.step, 1)}
     fields = place if action in {"Approve", "Promote"} else {"generation": generation} if action == "Retry" else {}
-    world.ask(action, f"{action.lower()}-{world.now.timestamp()}-{len(world.answers)}", **fields)
+    world.request(action, f"{action.lower()}-{world.now.timestamp()}-{len(world.answers)}", **fields)
 
 
 @settings(max_examples=RUNS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from core.world import PROGRAMME, START, World, spec
+from core.world import ROLLOUT, START, World, spec
 from session_rollout.api.enums import DecisionAction, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import AwaitedApproval
@@ -21,7 +21,7 @@ from session_rollout.api.status import AwaitedApproval
 
 def programme(**changes: Any) -> dict[str, Any]:
     """The programme as data, top-level fields replaced."""
-    return {**yaml.safe_load(PROGRAMME), **changes}
+    return {**yaml.safe_load(ROLLOUT), **changes}
 
 
 def edited(change: Any) -> RolloutSpec:
@@ -162,10 +162,10 @@ def test_guard_breach_rolls_back_the_phase_and_keeps_earlier_ones() -> None:
     audiences = {one.name: (one.percent, one.state) for one in world.status.phases}
     assert audiences == {"one": ("100", "Completed"), "two": ("0", "RolledBack")}
     assert (world.condition("Ready"), world.condition("Stalled"), world.condition("RolledBack")) == ("False", "True", "True")
-    writes, texts = world.writes, len(world.texts)
+    writes, texts = world.writes, len(world.documents)
     world.values["errors"] = Decimal("0.001")
     world.run(600)
-    assert (world.writes, len(world.texts)) == (writes, texts)
+    assert (world.writes, len(world.documents)) == (writes, texts)
 
 
 def test_breach_shorter_than_for_is_forgiven() -> None:
@@ -214,7 +214,7 @@ def test_rollback_of_a_first_step_is_off() -> None:
     """Scope Step before any other audience of the phase means nobody."""
     world = World(spec(rollback={"scope": "Step"}))
     world.until(at("two", 1))
-    world.ask("Abort")
+    world.request("Abort")
     world.until(ended)
     assert {one.name: one.percent for one in world.status.phases} == {"one": "100", "two": "0"}
 
@@ -296,9 +296,9 @@ def test_drift_is_put_right() -> None:
     """Somebody changed the document: it is published again, and people are told."""
     world = World(spec())
     world.until(at("one", 1))
-    right, world.published = world.published, "sha256:other"
+    right, world.published_sha256 = world.published_sha256, "sha256:other"
     world.settle()
-    assert world.published == right
+    assert world.published_sha256 == right
     assert "FlagDriftCorrected" in world.events
 
 
@@ -310,7 +310,7 @@ MIGRATED: dict[str, Any] = {
     "migrations": [{"name": "tables", "bundle": "a/b"}, {"name": "cleanup", "bundle": "a/c"}],
     "phases": [
         {**phase, "migrations": {"before": ["tables"], "after": ["cleanup"]}} if phase["name"] == "one" else phase
-        for phase in yaml.safe_load(PROGRAMME)["phases"]
+        for phase in yaml.safe_load(ROLLOUT)["phases"]
     ],
 }
 
@@ -318,7 +318,7 @@ MIGRATED: dict[str, Any] = {
 def test_migrations_run_once_before_and_after() -> None:
     """One Job each; nothing is published before the first has succeeded."""
     world = World(spec(**MIGRATED))
-    world.look()
+    world.reconcile()
     assert world.status.current.stage is Stage.BEFORE
     assert world.status.phases[0].features == ()
     world.until(ended)
@@ -336,9 +336,9 @@ def test_failed_migration_stalls_and_retry_tries_again() -> None:
     assert world.condition("MigrationsApplied") == "False"
     assert world.events.count("Stalled") == 1
     world.jobs_succeed = True
-    name = world.ask("Retry", generation=1)
+    name = world.request("Retry", generation=1)
     world.until(ended)
-    assert world.answers[name][0]
+    assert world.answers[name].accepted
     assert world.status.outcome is Outcome.PROMOTED
     assert len(world.jobs) == 3
 
@@ -346,12 +346,12 @@ def test_failed_migration_stalls_and_retry_tries_again() -> None:
 def test_rollback_waits_for_a_running_migration() -> None:
     """Flags are off at once; the generation ends when the Job has."""
     world = World(spec(**MIGRATED))
-    world.look()
-    world.look()
-    world.ask("Abort")
-    world.look()
+    world.reconcile()
+    world.reconcile()
+    world.request("Abort")
+    world.reconcile()
     assert world.status.current.stage is Stage.ROLLING_BACK
-    world.look()
+    world.reconcile()
     assert "waits for migration tables" in world.status.decision.message
     world.until(ended)
     assert world.status.outcome is Outcome.ABORTED
@@ -362,7 +362,7 @@ def test_rollback_takes_migrations_down_where_asked() -> None:
     """`migrations: Down` undoes what this phase had applied, last first."""
     world = World(spec(**MIGRATED, rollback={"migrations": "Down"}))
     world.until(at("one", 1))
-    world.ask("Abort")
+    world.request("Abort")
     world.until(ended)
     assert world.status.migrations[0].state == "Reverted"
     assert any("-down-" in name for name in world.jobs)
@@ -373,11 +373,11 @@ def test_failed_down_stalls_the_rollback_until_retried() -> None:
     world = World(spec(**MIGRATED, rollback={"migrations": "Down"}))
     world.until(at("one", 1))
     world.jobs_succeed = False
-    world.ask("Abort")
+    world.request("Abort")
     world.run(60)
     assert world.status.decision.action is DecisionAction.STALL
     world.jobs_succeed = True
-    world.ask("Retry", generation=1)
+    world.request("Retry", generation=1)
     world.until(ended)
     assert world.status.migrations[0].state == "Reverted"
 
@@ -385,13 +385,13 @@ def test_failed_down_stalls_the_rollback_until_retried() -> None:
 def test_job_that_was_never_created_is_pending_again_after_a_rollback() -> None:
     """Crash between the intent and the Job, then an abort: nothing is waited for."""
     world = World(spec(**MIGRATED))
-    world.look(crash_before_effects=True)
+    world.reconcile(crash_before_effects=True)
     name = world.status.migrations[0].job
     assert name is not None
     from session_rollout.core.observed import JobObservation, JobState
 
     world.jobs[name] = JobObservation(JobState.MISSING)
-    world.ask("Abort")
+    world.request("Abort")
     world.until(ended)
     assert world.status.migrations[0].state == "Pending"
 
@@ -402,18 +402,18 @@ def test_job_that_was_never_created_is_pending_again_after_a_rollback() -> None:
 def test_preflight_waits_for_workload_metric_and_approval() -> None:
     """All must pass before anything is published."""
     gates = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
-    world = World(spec(preflight=gates, workload={"name": "web"}), workload="Deployment web is not available")
+    world = World(spec(preflight=gates, workload={"name": "web"}), workload_unavailable_reason="Deployment web is not available")
     world.run(20)
     assert world.status.decision.details == ("Deployment web is not available",)
-    world.workload = ""
+    world.workload_unavailable_reason = ""
     world.run(20)
     assert world.status.decision.message == "preflight: signed: waits for an approval"
     assert "check signed" in world.status.decision.next_actions[0]
     assert world.status.decision.approvals == (AwaitedApproval(check="signed"),)
-    wrong = world.ask("Approve", generation=1, check="calm")
+    wrong = world.request("Approve", generation=1, check="calm")
     world.run(10)
-    assert world.answers[wrong][0] is False
-    right = world.ask("Approve", generation=1, check="signed")
+    assert world.answers[wrong].accepted is False
+    right = world.request("Approve", generation=1, check="signed")
     world.until(ended)
     assert world.answers[right] == (True, "signed is approved")
 
@@ -446,16 +446,16 @@ def test_step_waits_for_its_approval() -> None:
     assert world.status.decision.approvals == (AwaitedApproval(phase="two", step=1),)
     assert world.events.count("ApprovalNeeded") == 1
     refused = [
-        world.ask("Approve", generation=2, phase="two", step=1),
-        world.ask("Approve", generation=1, phase="two", step=2),
-        world.ask("Approve", generation=1, phase="one", step=1),
+        world.request("Approve", generation=2, phase="two", step=1),
+        world.request("Approve", generation=1, phase="two", step=2),
+        world.request("Approve", generation=1, phase="one", step=1),
     ]
     world.run(10)
-    assert [world.answers[name][0] for name in refused] == [False] * 3
-    world.ask("Approve", generation=1, phase="two", step=1)
+    assert [world.answers[name].accepted for name in refused] == [False] * 3
+    world.request("Approve", generation=1, phase="two", step=1)
     world.until(at("two", 2))
     assert not world.status.decision.approvals
-    needless = world.ask("Approve", generation=1, phase="two", step=2)
+    needless = world.request("Approve", generation=1, phase="two", step=2)
     world.run(10)
     assert world.answers[needless] == (False, "step 2 of phase two needs no approval")
 
@@ -464,7 +464,7 @@ def test_approval_can_come_early() -> None:
     """A yes during the hold counts at its end."""
     world = World(edited(with_approval))
     world.until(at("two", 1))
-    world.ask("Approve", generation=1, phase="two", step=1)
+    world.request("Approve", generation=1, phase="two", step=1)
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
 
@@ -538,16 +538,16 @@ def test_pause_keeps_it_resume_lets_it_go_and_guards_protect_meanwhile() -> None
     world.until(at("one", 1))
     world.run(20)
     until = world.status.current.hold_until
-    first, second = world.ask("Pause"), world.ask("Pause", "pause-again")
+    first, second = world.request("Pause"), world.request("Pause", "pause-again")
     world.run(300)
-    assert (world.answers[first][0], world.answers[second][0]) == (True, False)
+    assert (world.answers[first].accepted, world.answers[second].accepted) == (True, False)
     assert world.condition("Paused") == "True"
     assert world.where[:2] == ("one", 1)
-    world.ask("Resume")
+    world.request("Resume")
     world.run(10)
     assert until is not None
     assert world.status.current.hold_until == until + timedelta(seconds=300)
-    world.ask("Pause", "pause-third")
+    world.request("Pause", "pause-third")
     world.run(10)
     world.values["errors"] = Decimal("0.08")
     world.until(ended)
@@ -557,7 +557,7 @@ def test_pause_keeps_it_resume_lets_it_go_and_guards_protect_meanwhile() -> None
 def test_resume_of_what_is_not_paused_is_refused() -> None:
     """With the reason."""
     world = World(spec())
-    name = world.ask("Resume")
+    name = world.request("Resume")
     world.run(10)
     assert world.answers[name] == (False, "not paused")
 
@@ -567,19 +567,19 @@ def test_promote_goes_past_checks_of_exactly_this_step() -> None:
     world = World(spec())
     world.until(at("one", 1))
     world.values["errors"] = Decimal("0.02")
-    wrong = world.ask("Promote", generation=1, phase="one", step=3)
-    right = world.ask("Promote", generation=1, phase="one", step=1)
+    wrong = world.request("Promote", generation=1, phase="one", step=3)
+    right = world.request("Promote", generation=1, phase="one", step=1)
     world.run(10)
     assert world.answers[wrong] == (False, "meant is step 3 of phase one, and the rollout is at step 1 of phase one")
-    assert world.answers[right][0]
+    assert world.answers[right].accepted
     assert world.where[:3] == ("one", 2, 1)
-    skip = world.ask("Promote", generation=1, phase="one", step=2)
+    skip = world.request("Promote", generation=1, phase="one", step=2)
     world.run(10)
-    assert world.answers[skip][0]
+    assert world.answers[skip].accepted
     assert world.where[:3] == ("one", 3, 0)
-    last = world.ask("Promote", generation=1, phase="one", step=3)
+    last = world.request("Promote", generation=1, phase="one", step=3)
     world.run(10)
-    assert world.answers[last][0]
+    assert world.answers[last].accepted
     assert world.status.current.phase == "two"
 
 
@@ -587,32 +587,32 @@ def test_abort_and_retry() -> None:
     """Abort rolls back; the generation stays so until a Retry that names it."""
     world = World(spec())
     world.until(at("two", 1))
-    world.ask("Abort")
+    world.request("Abort")
     world.until(ended)
     assert world.status.outcome is Outcome.ABORTED
     assert world.status.decision.message == "aborted: because"
-    again, wrong = world.ask("Abort", "late"), world.ask("Retry", generation=7)
+    again, wrong = world.request("Abort", "late"), world.request("Retry", generation=7)
     world.run(10)
-    assert (world.answers[again][0], world.answers[wrong][0]) == (False, False)
-    world.ask("Retry", "retry", generation=1)
+    assert (world.answers[again].accepted, world.answers[wrong].accepted) == (False, False)
+    world.request("Retry", "retry", generation=1)
     world.until(lambda w: w.status.outcome is Outcome.PROMOTED)
 
 
 def test_retry_without_need_is_refused() -> None:
     """Nothing failed, nothing to retry."""
     world = World(spec())
-    name = world.ask("Retry", generation=1)
+    name = world.request("Retry", generation=1)
     world.run(10)
-    assert world.answers[name][0] is False
+    assert world.answers[name].accepted is False
 
 
 def test_actions_on_an_ended_rollout_are_refused_with_its_outcome() -> None:
     """Nothing is running any more."""
     world = World(spec())
     world.until(ended)
-    names = [world.ask("Pause"), world.ask("Abort"), world.ask("Promote", generation=1, phase="two", step=2)]
+    names = [world.request("Pause"), world.request("Abort"), world.request("Promote", generation=1, phase="two", step=2)]
     world.run(30)
-    assert all("ended (Promoted)" in world.answers[name][1] for name in names)
+    assert all("ended (Promoted)" in world.answers[name].message for name in names)
 
 
 def test_abort_while_rolling_back_is_refused() -> None:
@@ -620,30 +620,30 @@ def test_abort_while_rolling_back_is_refused() -> None:
     world = World(spec(), publishing=True)
     world.until(at("one", 1))
     world.publishing = False
-    world.ask("Abort")
+    world.request("Abort")
     world.run(10)
-    name = world.ask("Abort", "again")
+    name = world.request("Abort", "again")
     world.run(10)
     assert world.answers[name] == (False, "the rollout is rolling back already")
 
 
 def flag(world: World, name: str) -> dict[str, Any]:
     """A flag of the document that is published."""
-    return dict(json.loads(world.texts[-1])["flags"][name])
+    return dict(json.loads(world.documents[-1])["flags"][name])
 
 
 def test_emergency_disables_the_feature_and_its_dependents_and_stops_the_clock() -> None:
     """Off for everybody, whatever groups and percentages say, until Restore."""
     world = World(spec())
     world.until(at("one", 1))
-    world.ask("EmergencyDisable", features=["alpha"])
+    world.request("EmergencyDisable", features=["alpha"])
     world.run(600)
     for name in ("alpha", "beta"):
         assert "targeting" not in flag(world, name)
         assert flag(world, name)["defaultVariant"] == "off"
     assert world.where[:2] == ("one", 1)
     assert "disabled in an emergency" in world.status.decision.message
-    world.ask("EmergencyEnable", features=["alpha"])
+    world.request("EmergencyEnable", features=["alpha"])
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
 
@@ -652,8 +652,8 @@ def test_emergency_survives_rollback_edit_and_end() -> None:
     """Only an action lifts it."""
     world = World(spec())
     world.until(at("one", 1))
-    world.ask("EmergencyDisable")
-    world.ask("Abort")
+    world.request("EmergencyDisable")
+    world.request("Abort")
     world.until(ended)
     world.edit(spec(bake="10s"))
     world.run(30)
@@ -664,9 +664,9 @@ def test_emergency_survives_rollback_edit_and_end() -> None:
 def test_emergency_with_unknown_feature_and_empty_restore_are_refused() -> None:
     """The answer says what is allowed."""
     world = World(spec())
-    unknown, nothing = world.ask("EmergencyDisable", features=["delta"]), world.ask("EmergencyEnable")
+    unknown, nothing = world.request("EmergencyDisable", features=["delta"]), world.request("EmergencyEnable")
     world.run(10)
-    assert "allowed are alpha, beta, gamma" in world.answers[unknown][1]
+    assert "allowed are alpha, beta, gamma" in world.answers[unknown].message
     assert world.answers[nothing] == (False, "nothing is disabled")
 
 
@@ -674,11 +674,11 @@ def test_action_done_before_a_crash_is_answered_not_done_again() -> None:
     """The status was written, the answer was not: the same action comes again."""
     world = World(spec())
     world.until(at("one", 1))
-    name = world.ask("Promote", generation=1, phase="one", step=1)
-    world.look(crash_before_effects=True)
+    name = world.request("Promote", generation=1, phase="one", step=1)
+    world.reconcile(crash_before_effects=True)
     assert world.where[:2] == ("one", 2)
     world.settle()
-    assert world.answers[name][0] is True
+    assert world.answers[name].accepted is True
     assert world.where[:3] == ("one", 2, 1)
 
 
@@ -691,33 +691,33 @@ def test_suspend_freezes_and_only_emergencies_work() -> None:
     world.until(at("one", 1))
     world.edit(spec(suspend=True))
     world.values["errors"] = Decimal("0.08")
-    pause, kill = world.ask("Pause"), world.ask("EmergencyDisable", features=["alpha"])
+    pause, kill = world.request("Pause"), world.request("EmergencyDisable", features=["alpha"])
     world.run(600)
     assert world.where[3] == "10"
     assert world.status.decision.message == "suspended"
-    assert (world.answers[pause][0], world.answers[kill][0]) == (False, True)
+    assert (world.answers[pause].accepted, world.answers[kill].accepted) == (False, True)
     assert "targeting" not in flag(world, "alpha")
 
 
 def test_suspended_without_a_status_leaves_the_document_that_is_there() -> None:
     """As after a restore from a backup; an emergency is published all the same, and so is what follows the suspension."""
     world = World(spec(suspend=True))
-    world.published = "sha256:of-before"
+    world.published_sha256 = "sha256:of-before"
     world.run(600)
-    assert world.published == "sha256:of-before"
+    assert world.published_sha256 == "sha256:of-before"
     assert world.status.flags.sha256 is None
     assert "the flag document that was found stays as it is" in world.status.decision.details
-    kill = world.ask("EmergencyDisable", features=["alpha"])
+    kill = world.request("EmergencyDisable", features=["alpha"])
     world.run(60)
-    assert world.answers[kill][0] is True
-    assert world.published == world.status.flags.sha256 is not None
+    assert world.answers[kill].accepted is True
+    assert world.published_sha256 == world.status.flags.sha256 is not None
 
 
 def test_suspended_from_the_start_publishes_everything_off_where_nothing_is() -> None:
     """Applications find a document, and no feature in it is on."""
     world = World(spec(suspend=True))
     world.run(60)
-    assert world.published == world.status.flags.sha256 is not None
+    assert world.published_sha256 == world.status.flags.sha256 is not None
     assert "fractional" not in json.dumps(flag(world, "alpha"))
 
 
@@ -739,7 +739,7 @@ def test_edit_voids_an_approval() -> None:
     """A yes to generation 1 is none to generation 2."""
     world = World(edited(with_approval))
     world.until(at("two", 1))
-    world.ask("Approve", generation=1, phase="two", step=1)
+    world.request("Approve", generation=1, phase="two", step=1)
     world.run(10)
 
     def change(data: dict[str, Any]) -> None:
@@ -822,7 +822,7 @@ def test_edit_while_rolling_back_waits_for_the_rollback() -> None:
     world = World(spec())
     world.until(at("one", 1))
     world.publishing = False
-    world.ask("Abort")
+    world.request("Abort")
     world.run(10)
     world.edit(spec(bake="10s"))
     world.run(10)
@@ -892,10 +892,10 @@ def test_status_stays_small_with_twenty_phases() -> None:
         return ended(world)
 
     world.until(lambda w: w.status.current.phase == "phase-03")
-    world.ask("EmergencyDisable", reason="z" * 256)
+    world.request("EmergencyDisable", reason="z" * 256)
     world.run(20)
     measure(world)
-    world.ask("EmergencyEnable")
+    world.request("EmergencyEnable")
     world.until(measure, seconds=20_000)
     assert world.status.outcome is Outcome.PROMOTED
     assert largest <= 32 * 1024

@@ -20,7 +20,7 @@ from session_rollout.api.checks import Builtin, Gate, HttpCheck
 from session_rollout.api.enums import CheckReason, MigrationState, Verdict
 from session_rollout.api.quantities import show
 from session_rollout.api.rollout import OnRollback, OnWorkload, SessionRollout
-from session_rollout.core.evaluation import held
+from session_rollout.core.evaluation import compare
 from session_rollout.core.flags import KEY, config_map_name
 from session_rollout.core.observed import CheckResult, Measurement
 from session_rollout.errors import Forbidden, ProviderFailed, RolloutError, SpecError
@@ -95,7 +95,7 @@ class GateChecks:
             message = f"metric {gate.metric} has no single query"
             return CheckResult(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
         measurement = await self._metrics.query(rollout.spec.prometheus, metric.query)
-        return compare(measurement, gate.above, gate.below, start)
+        return _evaluated(measurement, gate.above, gate.below, start)
 
     # --- diagnostics
 
@@ -108,11 +108,12 @@ class GateChecks:
 
     async def _diagnose(self, diagnostic: Diagnostic) -> Result:
         measurement = await self._metrics.query(diagnostic.provider, diagnostic.query)
-        result = compare(measurement, diagnostic.above, diagnostic.below, measurement.time)
+        result = _evaluated(measurement, diagnostic.above, diagnostic.below, measurement.time)
         advice = f"; {diagnostic.advice}" if diagnostic.advice and result.verdict is Verdict.FAIL else ""
         return Result(
             name=diagnostic.name,
             verdict=result.verdict,
+            reason=result.reason,
             value=result.value,
             bound=result.bound,
             message=f"{result.message}{advice}",
@@ -230,7 +231,7 @@ async def _status(url: str) -> int:
         return response.status
 
 
-def compare(measurement: Measurement, above: str | None, below: str | None, start: datetime) -> CheckResult:
+def _evaluated(measurement: Measurement, above: str | None, below: str | None, start: datetime) -> CheckResult:
     """A measurement compared with at most one bound; without a bound, every number passes."""
     if measurement.value is None:
         reason = measurement.reason or CheckReason.EMPTY_RESULT
@@ -238,7 +239,7 @@ def compare(measurement: Measurement, above: str | None, below: str | None, star
     if above is None and below is None:
         value = show(measurement.value, "")
         return CheckResult(start, Verdict.PASS, CheckReason.WITHIN_BOUND, f"is {value}", value=value)
-    holds, value, bound = held(measurement.value, above, below)
+    holds, value, bound = compare(measurement.value, above, below)
     verdict = Verdict.PASS if holds else Verdict.FAIL
     reason = CheckReason.WITHIN_BOUND if holds else CheckReason.OUT_OF_BOUND
     return CheckResult(start, verdict, reason, f"{value} is {'' if holds else 'not '}{bound}", value=value, bound=bound)

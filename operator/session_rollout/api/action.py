@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from session_rollout.api.base import ATOMIC, SET, Feature, Generation, Sentence, Model, Name, Text, rules
-from session_rollout.api.enums import ActionReason, ActionType, Operation, Verdict
+from session_rollout.api.base import ATOMIC, SET, Feature, Generation, Model, Name, Sentence, Text, rules
+from session_rollout.api.enums import ActionReason, ActionType, CheckReason, Operation, Verdict
 from session_rollout.api.quantities import Duration
 from session_rollout.api.status import MetaCondition, Time
 
@@ -102,6 +102,7 @@ class Result(Model):
 
     name: Annotated[str, Field(description="What was looked at.", max_length=63)]
     verdict: Verdict
+    reason: Annotated[CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")] = None
     value: Annotated[str | None, Field(description="What was found.", max_length=40)] = None
     bound: Annotated[str | None, Field(description="What it is held against.", max_length=80)] = None
     message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
@@ -112,7 +113,8 @@ class ActionStatus(Model):
 
     accepted: Annotated[bool | None, Field(description="Whether it was heard; none: not answered yet.")] = None
     at: Annotated[Time | None, Field(description="When it was answered.")] = None
-    message: Annotated[Sentence, Field(description="What comes of it, or why it was refused.")] = ""
+    reason: Annotated[ActionReason | None, Field(description="Machine-readable reason of the answer in CamelCase.")] = None
+    message: Annotated[Sentence, Field(description="What the action does, or why it was refused.")] = ""
     results: Annotated[
         tuple[Result, ...], Field(description="What an examination found.", max_length=64, json_schema_extra=ATOMIC)
     ] = ()
@@ -146,7 +148,13 @@ def answer(
         message=message,
     )
     return ActionStatus(
-        accepted=accepted, at=now, message=message, results=results[:64], output=output[:4096], conditions=(condition,)
+        accepted=accepted,
+        at=now,
+        reason=reason,
+        message=message,
+        results=results[:64],
+        output=output[:4096],
+        conditions=(condition,),
     )
 
 

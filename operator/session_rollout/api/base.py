@@ -54,11 +54,13 @@ def _keeps_first(count: int) -> BeforeValidator:
 Sentence = Annotated[str, _shortens(SENTENCE_LENGTH), Field(max_length=SENTENCE_LENGTH)]
 Note = Annotated[str, _shortens(NOTE_LENGTH), Field(max_length=NOTE_LENGTH)]
 Summary = Annotated[str, _shortens(SUMMARY_LENGTH), Field(max_length=SUMMARY_LENGTH)]
-Sentences = Annotated[
-    tuple[Sentence, ...], _keeps_first(SENTENCES), Field(max_length=SENTENCES, json_schema_extra=ATOMIC)
+Sentences = Annotated[tuple[Sentence, ...], _keeps_first(SENTENCES), Field(max_length=SENTENCES, json_schema_extra=ATOMIC)]
+Figure = Annotated[
+    str, BeforeValidator(lambda value: shortened(value, 40) if isinstance(value, str) else value), Field(max_length=40)
 ]
-Figure = Annotated[str, BeforeValidator(lambda value: shortened(value, 40) if isinstance(value, str) else value), Field(max_length=40)]
-Limit = Annotated[str, BeforeValidator(lambda value: shortened(value, 80) if isinstance(value, str) else value), Field(max_length=80)]
+Limit = Annotated[
+    str, BeforeValidator(lambda value: shortened(value, 80) if isinstance(value, str) else value), Field(max_length=80)
+]
 
 
 class Model(BaseModel):

@@ -75,5 +75,6 @@ class Database(Model):
     ] = "default"
     secret_key_ref: SecretKeyRef
     data_secret_key_ref: Annotated[
-        SecretKeyRef | None, Field(description="Connection string of the role that moves rows, where another one defines tables.")
+        SecretKeyRef | None,
+        Field(description="Connection string of the role that moves rows, where another one defines tables."),
     ] = None

@@ -18,6 +18,9 @@ class Progress(Model):
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
+    reason: Annotated[
+        str | None, Field(description="Machine-readable reason of a failure or a wait in CamelCase.", max_length=63)
+    ] = None
     message: Sentence = ""
     checksum: Annotated[str | None, Field(max_length=71)] = None
     done: Annotated[Rows | None, Field(description="Rows that are where they should be.")] = None

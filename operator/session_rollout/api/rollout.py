@@ -198,9 +198,7 @@ class Rollback(Model):
     """What a rollback undoes; flags always first."""
 
     scope: RollbackScope = RollbackScope.PHASE
-    restore_data: Annotated[bool, Field(description="Merge the snapshot back: what users have written since is kept.")] = (
-        False
-    )
+    restore_data: Annotated[bool, Field(description="Merge the snapshot back: what users have written since is kept.")] = False
     migrations: OnRollback = OnRollback.KEEP
     allow_data_loss: Annotated[bool, Field(description="Let `migrations: Down` drop tables and columns that hold data.")] = (
         False

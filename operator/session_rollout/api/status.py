@@ -183,9 +183,7 @@ class CheckRecord(Model):
     name: Annotated[Name, Field(description="Name of the criterion, guard or gate in the spec.")]
     kind: Annotated[CheckKind, Field(description="Kind of the check, which says what list of the spec it comes from.")]
     verdict: Annotated[Verdict, Field(description="Result of the last evaluation.")] = Verdict.NOT_EVALUATED
-    reason: Annotated[
-        CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")
-    ] = None
+    reason: Annotated[CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")] = None
     value: Annotated[Figure | None, Field(description="Measured value in the unit of the bound, such as `1.3%`.")] = None
     bound: Annotated[Limit | None, Field(description="Bound that the value is compared with, such as `below 1%`.")] = None
     baseline: Annotated[
@@ -238,9 +236,7 @@ class MigrationRecord(Model):
     checksum: Annotated[Sha | None, Field(description="Checksum of what ran, as the ledger in the database has it.")] = None
     start_time: Annotated[Time | None, Field(description="Time when the Job was decided on.")] = None
     end_time: Annotated[Time | None, Field(description="Time when the result of the Job was observed.")] = None
-    reason: Annotated[
-        str | None, Field(description="Machine-readable reason of a failure in CamelCase.", max_length=63)
-    ] = None
+    reason: Annotated[str | None, Field(description="Machine-readable reason of a failure in CamelCase.", max_length=63)] = None
     message: Annotated[Sentence, Field(description="Last message of the Job; for a failure, what went wrong.")] = ""
     done: Annotated[Rows | None, Field(description="Number of rows that are copied.")] = None
     total: Annotated[Rows | None, Field(description="Number of rows to copy.")] = None
@@ -340,7 +336,9 @@ class RolloutStatus(Model):
     current: Annotated[Current, Field(description="Where the rollout is now.")] = Current()
     decision: Annotated[DecisionRecord, Field(description="What the operator does now and why.")] = DecisionRecord()
     paused_by: Annotated[Text | None, Field(description="Name of the action or the guard that paused the rollout.")] = None
-    paused_message: Annotated[Sentence, Field(description="Reason of the pause: that of the action, or the guard's breach.")] = ""
+    paused_message: Annotated[
+        Sentence, Field(description="Reason of the pause: that of the action, or the guard's breach.")
+    ] = ""
     progress: Annotated[Summary, Field(description="Progress of the running migrations; the column PROGRESS.")] = ""
     phases: Annotated[
         tuple[PhaseRecord, ...], Field(description="State of each phase.", max_length=40, json_schema_extra=MAP_BY_NAME)
@@ -361,9 +359,7 @@ class RolloutStatus(Model):
     workload: Annotated[WorkloadRecord | None, Field(description="What was done to the application's Deployment.")] = None
     pending_notifications: Annotated[
         tuple[PendingNotification, ...],
-        Field(
-            description="Notifications that no sink has accepted yet.", max_length=PENDING_LENGTH, json_schema_extra=ATOMIC
-        ),
+        Field(description="Notifications that no sink has accepted yet.", max_length=PENDING_LENGTH, json_schema_extra=ATOMIC),
     ] = ()
     notifications_lost: Annotated[
         Index, Field(description="Number of notifications that were dropped because the list was full.")

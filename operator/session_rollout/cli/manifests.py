@@ -187,7 +187,7 @@ def rehearse(file: str, *, form: str, **told: Any) -> None:
     from session_rollout.cli.lock_preview import lock_lines
     from session_rollout.cli.render import timeline
     from session_rollout.cli.scenario import scenario_of
-    from session_rollout.simulation.world import rehearse as play
+    from session_rollout.simulation.rehearsal import rehearse as play
 
     document, spec, documents = the_rollout(file)
     name = document.name

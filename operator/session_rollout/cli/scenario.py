@@ -9,7 +9,7 @@ from typing import Any, Final
 from session_rollout.api.quantities import BOUND_PATTERN, DURATION_PATTERN, bound, duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.command import wrong
-from session_rollout.simulation.world import Scenario, Trouble
+from session_rollout.simulation.rehearsal import Fault, Scenario
 
 _WHERE: Final = r"(?P<phase>[a-z0-9-]+)/(?P<step>\d+)(?::(?P<lasts>\w+))?"
 _FAIL: Final = re.compile(rf"(?P<metric>[a-z0-9-]+)(?:=(?P<value>[^@]+))?@{_WHERE}")
@@ -30,7 +30,7 @@ def scenario_of(spec: RolloutSpec, **told: Any) -> Scenario:
     outages = [_outage(spec, text) for text in (*told.get("outages", ()), *_strings(file, "outage"))]
     return Scenario(
         start=_moment(start) if start else datetime.now(UTC).replace(microsecond=0),
-        troubles=(*outages, *fails),
+        faults=(*outages, *fails),
         approve_after=None if approve == "never" else _length(str(approve), "approve-after"),
         migrations=takes,
         failing=failing,
@@ -88,13 +88,13 @@ def _known(name: str, known: list[str], what: str) -> str:
     return name
 
 
-def _fail(spec: RolloutSpec, text: str) -> Trouble:
+def _fail(spec: RolloutSpec, text: str) -> Fault:
     found = _FAIL.fullmatch(text)
     if found is None:
         raise wrong(f"--fail is {text!r}; allowed is METRIC@PHASE/STEP, with =VALUE after the metric and :TIME at the end")
     metric = _known(found["metric"], [one.name for one in spec.metrics], "a metric")
     phase, step, lasts = _place(spec, found)
-    return Trouble(phase, step, metric, _value(found["value"]), lasts)
+    return Fault(phase, step, metric, _value(found["value"]), lasts)
 
 
 def _value(text: str | None) -> Decimal | None:
@@ -105,9 +105,9 @@ def _value(text: str | None) -> Decimal | None:
     return bound(text)
 
 
-def _outage(spec: RolloutSpec, text: str) -> Trouble:
+def _outage(spec: RolloutSpec, text: str) -> Fault:
     found = _OUTAGE.fullmatch(text)
     if found is None:
         raise wrong(f"--outage is {text!r}; allowed is TIME@PHASE/STEP, such as 2h@checkout/1")
     phase, step, _ = _place(spec, found)
-    return Trouble(phase, step, lasts=_length(found["time"], "the time of --outage"))
+    return Fault(phase, step, lasts=_length(found["time"], "the time of --outage"))

@@ -11,7 +11,7 @@ from typing import Final
 
 from session_rollout.api.action import ActionStatus, Result, SessionRolloutAction, answer
 from session_rollout.api.checks import Gate
-from session_rollout.api.enums import ActionReason, ActionType, CheckKind, Operation, Verdict
+from session_rollout.api.enums import ActionReason, ActionType, CheckKind, CheckReason, Operation, Verdict
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobState, StartCheck
@@ -119,16 +119,24 @@ class OnDemandChecks:
             return await self._job(action, rollout, gate, gate.job.profile)
         result = await self._ports.gates.check(rollout, gate)
         return Result(
-            name=gate.name, verdict=result.verdict, value=result.value, bound=result.bound, message=result.message
+            name=gate.name,
+            verdict=result.verdict,
+            reason=result.reason,
+            value=result.value,
+            bound=result.bound,
+            message=result.message,
         )
 
     async def _job(self, action: SessionRolloutAction, rollout: SessionRollout, gate: Gate, profile: str) -> Result:
         name = job_name(rollout, gate.name, f"{gate.name}/{action.uid}")
         await self._ports.jobs.start_check(rollout, StartCheck(name, profile))
         succeeded, message = await self._job_end(rollout, name)
-        verdict = Verdict.PASS if succeeded else Verdict.FAIL
-        text = f"Job {name} succeeded" if succeeded else f"Job {name} failed: {message}"
-        return Result(name=gate.name, verdict=verdict, message=text)
+        if not succeeded:
+            text = f"Job {name} failed: {message}"
+            return Result(name=gate.name, verdict=Verdict.FAIL, reason=CheckReason.JOB_FAILED, message=text)
+        return Result(
+            name=gate.name, verdict=Verdict.PASS, reason=CheckReason.JOB_SUCCEEDED, message=f"Job {name} succeeded"
+        )
 
     async def _job_end(self, rollout: SessionRollout, name: str) -> tuple[bool, str]:
         """Whether a Job succeeded, and its message, once it has ended."""
@@ -165,9 +173,13 @@ def _approval(rollout: SessionRollout, gate: Gate) -> Result:
     kinds = {CheckKind.PREFLIGHT, CheckKind.VERIFICATION}
     for record in rollout.status.checks:
         if record.name == gate.name and record.kind in kinds and record.verdict is Verdict.PASS:
-            return Result(name=gate.name, verdict=Verdict.PASS, message=record.message)
-    message = "requires manual approval when its stage is reached"
-    return Result(name=gate.name, verdict=Verdict.NOT_EVALUATED, message=message)
+            return Result(name=gate.name, verdict=Verdict.PASS, reason=CheckReason.APPROVED, message=record.message)
+    return Result(
+        name=gate.name,
+        verdict=Verdict.NOT_EVALUATED,
+        reason=CheckReason.AWAITING_APPROVAL,
+        message="requires manual approval when its stage is reached",
+    )
 
 
 def _summary(results: tuple[Result, ...]) -> str:

@@ -1,11 +1,18 @@
-"""People's actions: each is accepted or refused with a sentence, once, and what it changed is in status before it is answered."""
+"""SessionRolloutActions: each is carried out or refused once, and what it changed is in status before it is answered.
+
+An action is identified by its UID. Its answer stays in `status.answeredActions` until it has been read back, so that a
+crash between the status write and the answer repeats the answer and not the action. History is for people only.
+"""
 
 from collections.abc import Callable
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import (
+    ActionReason,
     ActionType,
+    CheckKind,
+    CheckReason,
     EventReason,
     MigrationState,
     NoReturn,
@@ -15,282 +22,339 @@ from session_rollout.api.enums import (
     Verdict,
 )
 from session_rollout.api.rollout import StepApproval
-from session_rollout.api.status import CheckRecord, DisabledFeature, MigrationRecord
+from session_rollout.api.status import ANSWERED_LENGTH, AnsweredAction, CheckRecord, DisabledFeature, MigrationRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.gates import retry_checks
 from session_rollout.core.generation import restart
-from session_rollout.core.inputs import PREFLIGHT, RUNNING, VERIFICATION
+from session_rollout.core.inputs import RUNNING, current_gates
 from session_rollout.core.observed import Answer
 from session_rollout.core.rollback import begin_rollback
+from session_rollout.errors import ActionRefused
 
-EMERGENCY = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
-
-
-class Refused(Exception):
-    """Why an action is not done; the message is the answer."""
-
-
-def hear(context: DecisionContext) -> None:
-    """Answer every unanswered action, oldest first; emergencies before all else."""
-    for request in sorted(context.observed.actions, key=lambda one: (one.spec.action not in EMERGENCY,)):
-        _hear_one(context, request)
+EMERGENCY: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
+RESERVED_ANSWERS: Final = 8  # places in `status.answeredActions` that only actions which protect users may take
+NAMES_SHOWN: Final = 6
 
 
-def _hear_one(context: DecisionContext, request: SessionRolloutAction) -> None:
-    if any(entry.by == request.name for entry in context.status.history):
-        # Done before a crash that came ahead of the answer.
-        context.effects.append(Answer(request.name, accepted=True, message=f"{request.spec.action}: done"))
-        return
+def apply_actions(context: DecisionContext) -> None:
+    """Carry out or refuse every action that is not answered yet, oldest first; emergencies before all others."""
+    _forget_settled(context)
+    for action in sorted(context.observed.actions, key=lambda action: action.spec.action not in EMERGENCY):
+        _apply(context, action)
+
+
+def _forget_settled(context: DecisionContext) -> None:
+    """Drop the answers that were read back from their actions, or whose action is gone."""
+    left = tuple(answer for answer in context.status.answered_actions if answer.uid not in context.observed.settled_actions)
+    if left != context.status.answered_actions:
+        context.change(answered_actions=left)
+
+
+def _apply(context: DecisionContext, action: SessionRolloutAction) -> None:
+    answer = next((known for known in context.status.answered_actions if known.uid == action.uid), None)
+    if answer is None:
+        answer = _carry_out(context, action)
+        if len(context.status.answered_actions) < ANSWERED_LENGTH and answer.reason is not ActionReason.TOO_MANY_ACTIONS:
+            context.change(answered_actions=(*context.status.answered_actions, answer))
+    context.effects.append(Answer(answer.name, answer.uid, answer.accepted, answer.reason, answer.message))
+
+
+def _carry_out(context: DecisionContext, action: SessionRolloutAction) -> AnsweredAction:
+    """The answer to an action after it was carried out or refused; the event tells it."""
     try:
-        message = _do(context, request)
-    except Refused as reason:
-        context.effects.append(Answer(request.name, accepted=False, message=str(reason)))
-    else:
-        context.tell(EventReason.ACTION_ACCEPTED, f"{request.spec.action}: {message}", by=request.name)
-        context.effects.append(Answer(request.name, accepted=True, message=message))
+        message, reason, event = _execute(context, action), ActionReason.ACCEPTED, EventReason.ACTION_ACCEPTED
+    except ActionRefused as refusal:
+        message, reason, event = str(refusal), refusal.reason, EventReason.ACTION_REFUSED
+    context.record_event(event, f"{action.spec.action}: {message}", by=action.name)
+    return AnsweredAction(
+        uid=action.uid,
+        name=action.name,
+        accepted=event is EventReason.ACTION_ACCEPTED,
+        reason=reason,
+        message=message,
+        time=context.now,
+    )
 
 
-def _do(context: DecisionContext, request: SessionRolloutAction) -> str:
-    if context.spec.suspend and request.spec.action not in EMERGENCY:
-        raise Refused("the rollout is suspended: set `spec.suspend` to false first")
-    return _WAYS[request.spec.action](context, request)
+def _execute(context: DecisionContext, action: SessionRolloutAction) -> str:
+    kind, waiting = action.spec.action, len(context.status.answered_actions)
+    if waiting >= ANSWERED_LENGTH - RESERVED_ANSWERS and not kind.protects_users:
+        raise ActionRefused(
+            ActionReason.TOO_MANY_ACTIONS, f"{waiting} actions on this rollout wait for their answers: try again later"
+        )
+    if context.spec.suspend and kind not in EMERGENCY:
+        raise ActionRefused(ActionReason.SUSPENDED, "the rollout is suspended: set `spec.suspend` to false first")
+    return _HANDLERS[kind](context, action)
 
 
-def _named(request: SessionRolloutAction, known: tuple[str, ...], what: str) -> tuple[str, ...]:
-    unknown = sorted(set(request.spec.features) - set(known))
+# --- emergencies
+
+
+def _features(action: SessionRolloutAction, known: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """The features that an action names; all known ones when it names none."""
+    unknown = sorted(set(action.spec.features) - set(known))
     if unknown:
-        raise Refused(f"`features` names {unknown[0]}, which is not {what}; allowed are {', '.join(known) or 'none'}"[:512])
-    return request.spec.features or known
+        allowed = ", ".join(known) or "none"
+        message = f"`features` contains {unknown[0]}, which is not {what}; allowed: {allowed}"
+        raise ActionRefused(ActionReason.UNKNOWN_FEATURE, message)
+    return action.spec.features or known
 
 
-def _disable(context: DecisionContext, request: SessionRolloutAction) -> str:
-    names = _named(request, tuple(feature.name for feature in context.spec.features), "one of `features`")
-    already = {one.feature for one in context.status.flags.disabled}
+def _emergency_disable(context: DecisionContext, action: SessionRolloutAction) -> str:
+    names = _features(action, tuple(feature.name for feature in context.spec.features), "one of `spec.features`")
+    flags = context.status.flags
+    already = {record.feature for record in flags.disabled}
     fresh = tuple(
-        DisabledFeature(feature=name, reason=request.spec.reason, by=request.name, time=context.now)
+        DisabledFeature(feature=name, reason=action.spec.reason, by=action.name, time=context.now)
         for name in names
         if name not in already
     )
-    flags = context.status.flags.model_copy(update={"disabled": (*context.status.flags.disabled, *fresh)})
-    context.change(flags=flags)
-    text = _list(names)
-    context.tell(EventReason.FLAGS_DISABLED, f"{text} off for everybody: {request.spec.reason}")
-    return f"{text} off for everybody"
+    context.change(flags=flags.updated(disabled=(*flags.disabled, *fresh)))
+    text = f"{_list(names)} disabled for all users"
+    context.record_event(EventReason.FLAGS_DISABLED, f"{text}: {action.spec.reason}", by=action.name)
+    return text
 
 
-def _restore(context: DecisionContext, request: SessionRolloutAction) -> str:
-    names = _named(request, tuple(one.feature for one in context.status.flags.disabled), "disabled")
+def _emergency_enable(context: DecisionContext, action: SessionRolloutAction) -> str:
+    flags = context.status.flags
+    names = _features(action, tuple(record.feature for record in flags.disabled), "disabled")
     if not names:
-        raise Refused("nothing is disabled")
-    left = tuple(one for one in context.status.flags.disabled if one.feature not in names)
-    context.change(flags=context.status.flags.model_copy(update={"disabled": left}))
-    context.tell(EventReason.FLAGS_RESTORED, f"{_list(names)} as the rollout says again: {request.spec.reason}")
-    return f"{_list(names)} as the rollout says again"
+        raise ActionRefused(ActionReason.NOTHING_DISABLED, "no feature is disabled")
+    left = tuple(record for record in flags.disabled if record.feature not in names)
+    context.change(flags=flags.updated(disabled=left))
+    text = f"{_list(names)} restored to the rollout's current audience"
+    context.record_event(EventReason.FLAGS_ENABLED, f"{text}: {action.spec.reason}", by=action.name)
+    return text
 
 
 def _list(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")  # noqa: PLR2004 - a line's length
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _pause(context: DecisionContext, request: SessionRolloutAction) -> str:
-    _running(context)
+# --- the rollout
+
+
+def _pause(context: DecisionContext, action: SessionRolloutAction) -> str:
+    _require_running(context)
     if context.status.paused_by:
-        raise Refused(f"already paused by {context.status.paused_by}")
-    context.change(paused_by=request.name)
-    context.tell(EventReason.PAUSED, request.spec.reason or "by a person")
-    return "paused; guards still protect"
+        raise ActionRefused(ActionReason.ALREADY_PAUSED, f"the rollout is already paused by {context.status.paused_by}")
+    context.pause(action.name, action.spec.reason)
+    context.record_event(EventReason.PAUSED, action.spec.reason or "paused by an action", by=action.name)
+    return "paused; guards still protect users"
 
 
-def _resume(context: DecisionContext, _: SessionRolloutAction) -> str:
+def _resume(context: DecisionContext, action: SessionRolloutAction) -> str:
     if not context.status.paused_by:
-        raise Refused("not paused")
-    context.change(paused_by=None)
-    context.tell(EventReason.RESUMED, "by a person")
+        raise ActionRefused(ActionReason.NOT_PAUSED, "the rollout is not paused")
+    context.resume()
+    context.record_event(EventReason.RESUMED, action.spec.reason or "resumed by an action", by=action.name)
     return "resumed"
 
 
-def _abort(context: DecisionContext, request: SessionRolloutAction) -> str:
-    _running(context)
-    begin_rollback(context, Outcome.ABORTED, (request.spec.reason,))
-    return f"rolling back to the {context.spec.rollback.scope.lower()}"
+def _abort(context: DecisionContext, action: SessionRolloutAction) -> str:
+    _require_running(context)
+    begin_rollback(context, Outcome.ABORTED, (action.spec.reason,))
+    return f"rolling back with scope {context.spec.rollback.scope}"
 
 
-def _retry(context: DecisionContext, request: SessionRolloutAction) -> str:
-    _same_generation(context, request)
+def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
+    _require_generation(context, action)
     if context.status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
         migration_jobs.retry_failed(context)
         restart(context)
-        return "starts again with the phase that was rolled back"
+        return "restarting with the phase that was rolled back"
     if migration_jobs.retry_failed(context):
-        return "the failed migration gets another attempt"
+        return "retrying the failed migration"
     if retry_checks(context):
-        return "the failed check runs again"
-    raise Refused("nothing to retry: the generation was not rolled back, no migration has failed, and no Job of a check")
+        return "running the Job of the failed check again"
+    raise ActionRefused(
+        ActionReason.NOTHING_TO_RETRY,
+        "nothing to retry: the generation was not rolled back, and no migration and no Job of a check has failed",
+    )
 
 
-def _migration(context: DecisionContext, request: SessionRolloutAction) -> MigrationRecord:
-    """The migration that is meant, while nothing of it runs."""
+def _promote(context: DecisionContext, action: SessionRolloutAction) -> str:
+    _require_step(context, action)
+    context.skip_step = action.name
+    return f"skipping the checks of step {action.spec.step} of phase {action.spec.phase}: {action.spec.reason}"
+
+
+def _approve(context: DecisionContext, action: SessionRolloutAction) -> str:
+    return _approve_gate(context, action) if action.spec.check else _approve_step(context, action)
+
+
+def _approve_step(context: DecisionContext, action: SessionRolloutAction) -> str:
+    _require_step(context, action)
+    phase, where = context.phase, f"step {action.spec.step} of phase {action.spec.phase}"
+    if phase is None or phase.steps[context.current.step - 1].approval is not StepApproval.REQUIRED:
+        raise ActionRefused(ActionReason.NO_APPROVAL_NEEDED, f"{where} does not require approval")
+    context.move(approved_by=action.name)
+    return f"{where} is approved"
+
+
+def _approve_gate(context: DecisionContext, action: SessionRolloutAction) -> str:
+    _require_generation(context, action)
+    kind, gates = current_gates(context.rollout)
+    waiting = [gate.name for gate in gates if gate.approval]
+    name = action.spec.check or ""
+    if kind not in {CheckKind.PREFLIGHT, CheckKind.VERIFICATION} or name not in waiting:
+        allowed = ", ".join(waiting) or "none"
+        message = f"`check` is {name}, but no such approval is awaited now; awaited: {allowed}"
+        raise ActionRefused(ActionReason.UNKNOWN_CHECK, message)
+    assert kind is not None
+    context.put_check(
+        CheckRecord(
+            name=name,
+            kind=kind,
+            verdict=Verdict.PASS,
+            reason=CheckReason.APPROVED,
+            time=context.now,
+            message=f"{name}: approved by {action.name}",
+        )
+    )
+    return f"{name} is approved"
+
+
+# --- migrations and data
+
+
+def _idle_migration(context: DecisionContext, action: SessionRolloutAction) -> MigrationRecord:
+    """The migration that an action names, while no migration is running."""
     known = {record.name: record for record in context.status.migrations}
-    record = known.get(request.spec.migration or "")
+    record = known.get(action.spec.migration or "")
     if record is None:
-        allowed = ", ".join(known) or "none has begun"
-        raise Refused(f"`migration` names {request.spec.migration}, and of those that have begun: {allowed}"[:512])
-    if running := [one.name for one in context.status.migrations if one.state in RUNNING]:
-        raise Refused(f"migration {running[0]} is running: ask again when it has ended")
+        allowed = ", ".join(known) or "none has started"
+        message = f"`migration` is {action.spec.migration}, which is unknown or not started; started: {allowed}"
+        raise ActionRefused(ActionReason.UNKNOWN_MIGRATION, message)
+    if running := [record.name for record in context.status.migrations if record.state in RUNNING]:
+        message = f"migration {running[0]} is running: try again when it has ended"
+        raise ActionRefused(ActionReason.MIGRATION_RUNNING, message)
     return record
 
 
-def _restore_sessions(context: DecisionContext, request: SessionRolloutAction) -> str:
-    record, wish = _migration(context, request), request.spec
+def _restore_data(context: DecisionContext, action: SessionRolloutAction) -> str:
+    record, options = _idle_migration(context, action), action.spec
     if record.backup_time is None:
-        raise Refused(f"there is no snapshot of {record.name}")
-    arguments = [f"--user={wish.user}"] if wish.user else []
-    arguments += [f"--at={wish.at.isoformat()}"] if wish.at else []
-    arguments += ["--exact", "--lose-newer"] if wish.lose_newer else []
+        raise ActionRefused(ActionReason.NO_SNAPSHOT, f"there is no snapshot of {record.name}")
+    arguments = [f"--user={options.user}"] if options.user else []
+    arguments += [f"--at={options.at.isoformat()}"] if options.at else []
+    arguments += ["--exact", "--lose-newer"] if options.lose_newer else []
     migration_jobs.begin(context, record, Operation.RESTORE, *arguments)
-    return f"{record.name}: rows come back from the snapshot; " + ("all of them" if wish.lose_newer else "newer ones are kept")
+    newer = "newer changes are overwritten" if options.lose_newer else "newer changes are kept"
+    return f"{record.name}: restoring rows from the snapshot; {newer}"
 
 
-def _retry_migration(context: DecisionContext, request: SessionRolloutAction) -> str:
-    record = _migration(context, request)
+def _retry_migration(context: DecisionContext, action: SessionRolloutAction) -> str:
+    record = _idle_migration(context, action)
     if record.state is MigrationState.FAILED:
         migration_jobs.retry_failed(context)
-        return f"{record.name} gets another attempt"
+        return f"retrying {record.name}"
     if not record.quarantined:
-        raise Refused(f"nothing to retry: {record.name} has not failed and has no row in quarantine")
+        message = f"nothing to retry: {record.name} has not failed and has no rows in quarantine"
+        raise ActionRefused(ActionReason.NOTHING_TO_RETRY, message)
     migration_jobs.begin(context, record, Operation.RETRY)
-    return f"{record.quarantined:,} rows in quarantine are tried again"
+    return f"retrying {record.quarantined:,} rows in quarantine"
 
 
-def _backup_sessions(context: DecisionContext, request: SessionRolloutAction) -> str:
-    record = _migration(context, request)
+def _backup_data(context: DecisionContext, action: SessionRolloutAction) -> str:
+    record = _applied_migration(context, action, "a snapshot needs a migration that is applied")
+    migration_jobs.begin(context, record, Operation.BACKUP, f"--label={action.name[:60]}")
+    return f"taking a snapshot of the tables of {record.name}"
+
+
+def _applied_migration(context: DecisionContext, action: SessionRolloutAction, why: str) -> MigrationRecord:
+    record = _idle_migration(context, action)
     if record.state is not MigrationState.SUCCEEDED:
-        raise Refused(f"{record.name} is {record.state}: a snapshot is taken of what is up")
-    migration_jobs.begin(context, record, Operation.BACKUP, f"--label={request.name[:60]}")
-    return f"a snapshot of the tables of {record.name} is taken"
+        raise ActionRefused(ActionReason.MIGRATION_NOT_APPLIED, f"{record.name} is {record.state}: {why}")
+    return record
 
 
-def _recover_sessions(context: DecisionContext, request: SessionRolloutAction) -> str:
-    record = _migration(context, request)
+def _repair_data(context: DecisionContext, action: SessionRolloutAction) -> str:
+    record = _idle_migration(context, action)
     if record.total is None:
-        raise Refused(f"{record.name} moves no rows: there are none to mend")
-    migration_jobs.begin(context, record, Operation.RECOVER)
-    return f"{record.name}: damaged rows are mended from their source"
+        raise ActionRefused(ActionReason.MOVES_NO_ROWS, f"{record.name} copies no rows: there are none to repair")
+    migration_jobs.begin(context, record, Operation.REPAIR)
+    return f"{record.name}: copying damaged rows from their source again"
 
 
-def _migrate_down(context: DecisionContext, request: SessionRolloutAction) -> str:
-    record = _migration(context, request)
+def _migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str:
+    record = _idle_migration(context, action)
     if context.current.stage is not Stage.ENDED or context.status.outcome is Outcome.PROMOTED:
-        raise Refused("a migration is undone by hand only when its phase was rolled back: `Abort` first")
+        message = "a migration can only be undone after its phase was rolled back: create an action `Abort` first"
+        raise ActionRefused(ActionReason.PHASE_NOT_ROLLED_BACK, message)
     if record.point_of_no_return is NoReturn.PASSED:
-        raise Refused(f"{record.name} has passed its point of no return")
-    if record.state is not MigrationState.SUCCEEDED:
-        raise Refused(f"{record.name} is {record.state}: there is nothing to undo")
+        message = f"{record.name} has passed its point of no return"
+        raise ActionRefused(ActionReason.POINT_OF_NO_RETURN_PASSED, message)
+    record = _applied_migration(context, action, "there is nothing to undo")
     migration_jobs.begin(context, record, Operation.DOWN, *migration_jobs.down_arguments(context))
-    return f"{record.name} is undone"
+    return f"undoing {record.name}"
 
 
-def _restart(context: DecisionContext, _: SessionRolloutAction) -> str:
+# --- the workload
+
+
+def _restart_workload(context: DecisionContext, _: SessionRolloutAction) -> str:
     name = _workload(context)
-    workload.ask_restart(context)
-    return f"Pods of {name} are replaced"
+    workload.request_restart(context)
+    return f"replacing the Pods of {name}"
 
 
-def _undo(context: DecisionContext, _: SessionRolloutAction) -> str:
+def _undo_workload(context: DecisionContext, _: SessionRolloutAction) -> str:
     name = _workload(context)
-    workload.ask_undo(context)
-    return f"{name} goes back to its earlier revision"
+    workload.request_undo(context)
+    return f"rolling {name} back to its earlier revision"
 
 
 def _workload(context: DecisionContext) -> str:
     if context.spec.workload is None:
-        raise Refused("`workload` is not in the spec: it names the Deployment")
+        raise ActionRefused(ActionReason.NO_WORKLOAD, "`spec.workload` is not set: it names the Deployment")
     return context.spec.workload.name
 
 
-def _is_read_only(_: DecisionContext, request: SessionRolloutAction) -> str:
-    raise Refused(f"{request.spec.action} is answered by an examination")
+# --- what several need
 
 
-def _promote(context: DecisionContext, request: SessionRolloutAction) -> str:
-    _same_step(context, request)
-    context.skip_step = request.name
-    return f"past the checks of step {request.spec.step} of phase {request.spec.phase}: {request.spec.reason}"
-
-
-def _approve_step(context: DecisionContext, request: SessionRolloutAction) -> str:
-    _same_step(context, request)
-    phase = context.phase
-    if phase is None or phase.steps[context.current.step - 1].approval is not StepApproval.REQUIRED:
-        raise Refused(f"step {request.spec.step} of phase {request.spec.phase} needs no approval")
-    context.move(approved_by=request.name)
-    return f"step {request.spec.step} of phase {request.spec.phase} is approved"
-
-
-def _approve_check(context: DecisionContext, request: SessionRolloutAction) -> str:
-    _same_generation(context, request)
-    kind = {Stage.PREFLIGHT: PREFLIGHT, Stage.VERIFICATION: VERIFICATION}.get(context.current.stage)
-    gates = context.spec.preflight if kind == PREFLIGHT else context.phase.verification if context.phase and kind else ()
-    if kind is None or not any(gate.name == request.spec.check and gate.approval for gate in gates):
-        waiting = ", ".join(gate.name for gate in gates if gate.approval) or "none"
-        raise Refused(f"`check` names {request.spec.check}, and no such approval is awaited now; awaited are {waiting}")
-    context.put_check(
-        CheckRecord(
-            name=request.spec.check or "",
-            kind=kind,
-            verdict=Verdict.PASS,
-            time=context.now,
-            message=f"{request.spec.check}: approved by {request.name}",
-        )
-    )
-    return f"{request.spec.check} is approved"
-
-
-def _approve(context: DecisionContext, request: SessionRolloutAction) -> str:
-    return _approve_check(context, request) if request.spec.check else _approve_step(context, request)
-
-
-def _running(context: DecisionContext) -> None:
+def _require_running(context: DecisionContext) -> None:
     if context.current.stage is Stage.ENDED:
-        raise Refused(f"the rollout has ended ({context.status.outcome}): nothing is running")
+        raise ActionRefused(ActionReason.NOT_RUNNING, f"the rollout has ended ({context.status.outcome})")
     if context.current.stage is Stage.ROLLING_BACK:
-        raise Refused("the rollout is rolling back already")
+        raise ActionRefused(ActionReason.ALREADY_ROLLING_BACK, "the rollout is already rolling back")
 
 
-def _same_generation(context: DecisionContext, request: SessionRolloutAction) -> None:
-    if request.spec.generation != context.status.observed_generation:
-        raise Refused(
-            f"`generation` is {request.spec.generation}, and generation {context.status.observed_generation} is running"
-        )
+def _require_generation(context: DecisionContext, action: SessionRolloutAction) -> None:
+    running = context.status.observed_generation
+    if action.spec.generation != running:
+        message = f"`generation` is {action.spec.generation}, but generation {running} is running"
+        raise ActionRefused(ActionReason.OTHER_GENERATION, message)
 
 
-def _same_step(context: DecisionContext, request: SessionRolloutAction) -> None:
-    _running(context)
-    _same_generation(context, request)
-    here = (context.current.phase, context.current.step)
-    if context.current.stage is not Stage.STEP or (request.spec.phase, request.spec.step) != here:
-        where = f"step {here[1]} of phase {here[0]}" if context.current.stage is Stage.STEP else f"in {context.current.stage}"
-        raise Refused(f"meant is step {request.spec.step} of phase {request.spec.phase}, and the rollout is at {where}")
+def _require_step(context: DecisionContext, action: SessionRolloutAction) -> None:
+    _require_running(context)
+    _require_generation(context, action)
+    current = context.current
+    in_step = current.stage is Stage.STEP
+    if not in_step or (action.spec.phase, action.spec.step) != (current.phase, current.step):
+        where = f"step {current.step} of phase {current.phase}" if in_step else f"in stage {current.stage}"
+        message = f"the action targets step {action.spec.step} of phase {action.spec.phase}, but the rollout is at {where}"
+        raise ActionRefused(ActionReason.OTHER_STEP, message)
 
 
-_WAYS: Final[dict[ActionType, Callable[[DecisionContext, SessionRolloutAction], str]]] = {
-    ActionType.EMERGENCY_DISABLE: _disable,
-    ActionType.EMERGENCY_ENABLE: _restore,
+_HANDLERS: Final[dict[ActionType, Callable[[DecisionContext, SessionRolloutAction], str]]] = {
+    ActionType.EMERGENCY_DISABLE: _emergency_disable,
+    ActionType.EMERGENCY_ENABLE: _emergency_enable,
     ActionType.PAUSE: _pause,
     ActionType.RESUME: _resume,
     ActionType.ABORT: _abort,
     ActionType.RETRY: _retry,
     ActionType.PROMOTE: _promote,
     ActionType.APPROVE: _approve,
-    ActionType.RESTORE_DATA: _restore_sessions,
+    ActionType.RESTORE_DATA: _restore_data,
     ActionType.RETRY_MIGRATION: _retry_migration,
-    ActionType.BACKUP_DATA: _backup_sessions,
-    ActionType.REPAIR_DATA: _recover_sessions,
+    ActionType.BACKUP_DATA: _backup_data,
+    ActionType.REPAIR_DATA: _repair_data,
     ActionType.MIGRATE_DOWN: _migrate_down,
-    ActionType.RESTART_WORKLOAD: _restart,
-    ActionType.UNDO_WORKLOAD: _undo,
-    ActionType.VERIFY: _is_read_only,
-    ActionType.DIAGNOSE: _is_read_only,
-    ActionType.INSPECT_MIGRATION: _is_read_only,
-}
+    ActionType.RESTART_WORKLOAD: _restart_workload,
+    ActionType.UNDO_WORKLOAD: _undo_workload,
+}  # read-only actions never come here: controller.on_demand answers them

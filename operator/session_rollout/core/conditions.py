@@ -1,37 +1,60 @@
-"""Telling why: the decision record, the conditions that kstatus, `kubectl wait` and GitOps tools read, and the size budget."""
+"""The decision record and the conditions that kstatus, `kubectl wait` and GitOps tools read."""
 
 import hashlib
 import json
 from typing import Final
 
-from session_rollout.api.enums import Condition, DecisionAction, MigrationState, Outcome, Stage, Verdict
-from session_rollout.api.status import DETAILS_LENGTH, DecisionRecord, MetaCondition, RolloutStatus
+from session_rollout.api.enums import (
+    Condition,
+    ConditionReason,
+    DecisionAction,
+    MigrationState,
+    Outcome,
+    Stage,
+    State,
+    Verdict,
+)
+from session_rollout.api.status import DecisionRecord, MetaCondition
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.criteria import missing_evidence
+from session_rollout.core.hold import missing_evidence
 from session_rollout.core.inputs import RUNNING
-from session_rollout.core.migration_jobs import in_words
-from session_rollout.core.notifications import standing
+from session_rollout.core.migration_jobs import progress_text
+from session_rollout.core.notifications import notified_condition
 
-LIMIT_BYTES: Final = 32 * 1024
 TRUE, FALSE, UNKNOWN = "True", "False", "Unknown"
+_STATES: Final = {Outcome.PROMOTED: State.PROMOTED, Outcome.ROLLED_BACK: State.ROLLED_BACK, Outcome.ABORTED: State.ABORTED}
+
+_Status = tuple[str, str, str]  # status, reason, message
 
 
-def report(context: DecisionContext, result: StageResult, problems: tuple[str, ...]) -> None:
-    """Write the decision and the conditions."""
+def write_decision(context: DecisionContext, result: StageResult, problems: tuple[str, ...]) -> None:
+    """Write the decision, the state and the conditions."""
+    running = (record for record in context.status.migrations if record.state in RUNNING)
     context.change(
         decision=DecisionRecord(
             action=result.action,
-            message=result.message[:120],
-            details=tuple(text[:512] for text in result.details[:DETAILS_LENGTH]),
-            next_actions=tuple(text[:512] for text in result.next_actions[:DETAILS_LENGTH]),
-            approvals=result.approvals[:DETAILS_LENGTH],
+            reason=result.reason,
+            message=result.message,
+            details=result.details,
+            next_actions=result.next_actions,
+            approvals=result.approvals,
             next_time=result.next_time,
             inputs=_inputs(context),
+        ),
+        state=_state(context, result),
+        progress="; ".join(progress_text(record) for record in running),
+    )
+    context.change(
+        conditions=tuple(
+            _condition(context, condition, *standing) for condition, standing in _conditions(context, result, problems).items()
         )
     )
-    context.change(progress="; ".join(in_words(one) for one in context.status.migrations if one.state in RUNNING)[:120])
-    for kind, status, reason, message in _conditions(context, result, problems):
-        _set(context, kind, status, reason, message)
+
+
+def _state(context: DecisionContext, result: StageResult) -> State:
+    if context.status.outcome is not None:
+        return _STATES[context.status.outcome]
+    return {DecisionAction.STALL: State.STALLED, DecisionAction.PAUSE: State.PAUSED}.get(result.action, State.PROGRESSING)
 
 
 def _inputs(context: DecisionContext) -> str:
@@ -40,8 +63,8 @@ def _inputs(context: DecisionContext) -> str:
     parts = [
         status.observed_generation,
         status.current.to_wire(),
-        [(one.kind, one.name, one.verdict) for one in status.checks],
-        [(one.name, one.state) for one in status.migrations],
+        [(record.kind, record.name, record.verdict) for record in status.checks],
+        [(record.name, record.state) for record in status.migrations],
         status.flags.sha256,
         status.paused_by,
         context.spec.suspend,
@@ -49,109 +72,87 @@ def _inputs(context: DecisionContext) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-_Row = tuple[Condition, str, str, str]
-
-
-def _conditions(context: DecisionContext, result: StageResult, problems: tuple[str, ...]) -> list[_Row]:
-    status = context.status
-    bad_end = status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}
+def _conditions(context: DecisionContext, result: StageResult, problems: tuple[str, ...]) -> dict[Condition, _Status]:
+    bad_end = context.status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}
     stalled = result.action is DecisionAction.STALL or bad_end
-    done = status.outcome is Outcome.PROMOTED
-    reason = str(status.outcome or result.action)
-    ready = TRUE if done and not stalled else FALSE if stalled else UNKNOWN
-    return [
-        (Condition.READY, ready, reason, result.message),
-        (Condition.RECONCILING, _truth(yes=not (stalled or done)), reason, result.message),
-        (Condition.STALLED, _truth(yes=stalled), reason, result.message if stalled else "goes on by itself"),
-        (Condition.SPEC_VALID, *_spec_valid(problems)),
-        (Condition.MIGRATIONS_APPLIED, *_migrations_applied(context)),
-        (Condition.EVIDENCE_AVAILABLE, *_evidence_available(context)),
-        (Condition.PAUSED, *_paused(context)),
-        (Condition.ROLLED_BACK, *_rolled_back(context)),
-        (Condition.NOTIFIED, *standing(context)),
-    ]
+    done = context.status.outcome is Outcome.PROMOTED
+    ready = FALSE if stalled else TRUE if done else UNKNOWN
+    cause = (str(result.reason), result.message)
+    moving = (str(ConditionReason.PROGRESSING), "no manual intervention is required")
+    return {
+        Condition.READY: (ready, *cause),
+        Condition.RECONCILING: (FALSE if stalled or done else TRUE, *cause),
+        Condition.STALLED: (TRUE, *cause) if stalled else (FALSE, *moving),
+        Condition.SPEC_VALID: _spec_valid(problems),
+        Condition.MIGRATIONS_APPLIED: _migrations_applied(context),
+        Condition.EVIDENCE_AVAILABLE: _evidence_available(context),
+        Condition.PAUSED: _paused(context),
+        Condition.ROLLED_BACK: _rolled_back(context),
+        Condition.NOTIFIED: notified_condition(context.observed),
+    }
 
 
-def _truth(*, yes: bool) -> str:
-    return TRUE if yes else FALSE
+def _spec_valid(problems: tuple[str, ...]) -> _Status:
+    if problems:
+        return FALSE, ConditionReason.INVALID, "; ".join(problems)
+    return TRUE, ConditionReason.VALID, "the spec is valid"
 
 
-def _spec_valid(problems: tuple[str, ...]) -> tuple[str, str, str]:
-    return (FALSE, "Invalid", "; ".join(problems)) if problems else (TRUE, "Valid", "the programme can be carried out")
-
-
-def _migrations_applied(context: DecisionContext) -> tuple[str, str, str]:
+def _migrations_applied(context: DecisionContext) -> _Status:
     states = {record.name: record.state for record in context.status.migrations}
     failed = [name for name, state in states.items() if state is MigrationState.FAILED]
-    missing = [one.name for one in context.spec.migrations if states.get(one.name) is not MigrationState.SUCCEEDED]
+    missing = [
+        migration.name for migration in context.spec.migrations if states.get(migration.name) is not MigrationState.SUCCEEDED
+    ]
     if failed:
-        return FALSE, "Failed", f"failed: {', '.join(failed)}"
+        return FALSE, ConditionReason.FAILED, f"failed: {', '.join(failed)}"
     if missing:
-        return UNKNOWN, "Pending", f"not applied yet: {', '.join(missing)}"
-    return TRUE, "Applied", "every migration is applied" if states else "none is declared"
+        return UNKNOWN, ConditionReason.PENDING, f"not applied yet: {', '.join(missing)}"
+    message = "every migration is applied" if states else "the rollout has no migrations"
+    return TRUE, ConditionReason.APPLIED, message
 
 
-def _evidence_available(context: DecisionContext) -> tuple[str, str, str]:
-    missing = missing_evidence(context)
-    if context.current.stage not in {Stage.STEP, Stage.BAKE}:
-        return UNKNOWN, "NothingToJudge", f"in {context.current.stage}"
-    warming = all(one.verdict in {Verdict.NOT_EVALUATED, Verdict.PASS, Verdict.FAIL} for one in context.status.checks)
-    if missing and warming:
-        return UNKNOWN, "WarmingUp", "the first verdicts are awaited"
-    return (FALSE, "Missing", "; ".join(missing)) if missing else (TRUE, "Available", "every criterion has a verdict")
+def _evidence_available(context: DecisionContext) -> _Status:
+    missing, stage = missing_evidence(context), context.current.stage
+    if stage not in {Stage.STEP, Stage.BAKE}:
+        return UNKNOWN, ConditionReason.NOTHING_TO_EVALUATE, f"criteria are not evaluated in stage {stage}"
+    warming = {Verdict.NOT_EVALUATED, Verdict.PASS, Verdict.FAIL}
+    if missing and all(record.verdict in warming for record in context.status.checks):
+        return UNKNOWN, ConditionReason.WARMING_UP, "waiting for the first verdicts"
+    if missing:
+        return FALSE, ConditionReason.MISSING, "; ".join(missing)
+    return TRUE, ConditionReason.AVAILABLE, "every criterion has a verdict"
 
 
-def _paused(context: DecisionContext) -> tuple[str, str, str]:
+def _paused(context: DecisionContext) -> _Status:
     if context.spec.suspend:
-        return TRUE, "Suspended", "`spec.suspend` is true"
-    by = context.status.paused_by
-    return (TRUE, "Paused", f"by {by}") if by else (FALSE, "Running", "nobody paused it")
+        return TRUE, ConditionReason.SUSPENDED, "`spec.suspend` is true"
+    if by := context.status.paused_by:
+        cause = context.status.paused_message
+        return TRUE, ConditionReason.PAUSED, f"paused by {by}" + (f": {cause}" if cause else "")
+    return FALSE, ConditionReason.NOT_PAUSED, "not paused"
 
 
-def _rolled_back(context: DecisionContext) -> tuple[str, str, str]:
-    because = "; ".join(context.current.rollback_reasons) or "no rollback"
-    if context.status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
-        return TRUE, str(context.status.outcome), because
+def _rolled_back(context: DecisionContext) -> _Status:
+    causes = "; ".join(context.current.rollback_reasons)
+    if context.status.outcome is Outcome.ROLLED_BACK:
+        return TRUE, ConditionReason.ROLLED_BACK, causes
+    if context.status.outcome is Outcome.ABORTED:
+        return TRUE, ConditionReason.ABORTED, causes
     if context.current.stage is Stage.ROLLING_BACK:
-        return UNKNOWN, "RollingBack", because
-    return FALSE, "NotRolledBack", because
+        return UNKNOWN, ConditionReason.ROLLING_BACK, causes
+    return FALSE, ConditionReason.NOT_ROLLED_BACK, "not rolled back"
 
 
-def _set(context: DecisionContext, kind: Condition, status: str, reason: str, message: str) -> None:
-    before = next((one for one in context.status.conditions if one.type == kind), None)
-    moved = before is None or before.status != status
-    fresh = MetaCondition(
-        type=kind,
+def _condition(context: DecisionContext, condition: Condition, status: str, reason: str, message: str) -> MetaCondition:
+    """The condition; its transition time moves only when its status changes."""
+    before = next((known for known in context.status.conditions if known.type == condition), None)
+    unchanged = before is not None and before.status == status
+    return MetaCondition(
+        type=condition,
         status=status,
         observed_generation=context.status.observed_generation,
-        last_transition_time=context.now if before is None or moved else before.last_transition_time,
+        last_transition_time=before.last_transition_time if before is not None and unchanged else context.now,
         reason=reason,
-        message=message[:512],
-    )
-    others = [one for one in context.status.conditions if one.type != kind]
-    order = list(Condition)
-    context.change(conditions=tuple(sorted([*others, fresh], key=lambda one: order.index(Condition(one.type)))))
-
-
-def fit(status: RolloutStatus) -> RolloutStatus:
-    """The status within its budget: old history goes first, then long sentences. Positions and times are never cut."""
-    for keep, length in ((20, 512), (10, 200), (5, 100), (2, 60), (1, 24)):
-        cut = _cut(status, keep, length)
-        if len(json.dumps(cut.to_wire())) <= LIMIT_BYTES:
-            return cut
-    return cut
-
-
-def _cut(status: RolloutStatus, keep: int, length: int) -> RolloutStatus:
-    history = tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.history[-keep:])
-    disabled = tuple(one.model_copy(update={"reason": one.reason[:length]}) for one in status.flags.disabled)
-    return status.model_copy(
-        update={
-            "history": history,
-            "flags": status.flags.model_copy(update={"disabled": disabled}),
-            "pendingNotifications": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.pending_notifications),
-            "checks": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.checks),
-            "migrations": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.migrations),
-            "conditions": tuple(one.model_copy(update={"message": one.message[:length]}) for one in status.conditions),
-        }
+        message=message,
     )

@@ -1,28 +1,32 @@
-"""The only door of the core: what was observed, and a point in time, in; what to write and do, out.
+"""Entry point of the decision core: what was observed and a point in time go in, what to write and do comes out.
 
 *gather -> decide -> apply*: the controller gathers, this decides, the controller writes the status (the intent) and then
-does the effects. Deciding twice on the same facts gives the same status and the same effects, so a crash between any two
-writes costs nothing but time.
+applies the effects. Deciding twice on the same facts gives the same status and the same effects, so a crash between any
+two writes costs nothing but time.
+
+The order of the calls in `decide` matters: actions and results of Jobs change the status that checks are evaluated for;
+checks advance the hold; only then a stage may move on.
 """
 
 from datetime import datetime, timedelta
 from typing import Final
 
 from session_rollout.api.checks import OnBreach
-from session_rollout.api.enums import DecisionAction, EventReason, Outcome, Stage
-from session_rollout.api.quantities import duration
-from session_rollout.core import migration_jobs, notifications, workload
-from session_rollout.core.actions import hear
-from session_rollout.core.conditions import fit, report
+from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Stage
+from session_rollout.core import migration_jobs, workload
+from session_rollout.core.actions import apply_actions
+from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.criteria import GUARD, breached, judge, next_breach, run_clock
+from session_rollout.core.criteria import evaluate_criteria
 from session_rollout.core.flags import Compiled, FlagDocument, audiences, compile_document, with_dependents
-from session_rollout.core.generation import adopt, conflict
-from session_rollout.core.inputs import JUDGED_STAGES, gates_now, needs_revisions
+from session_rollout.core.generation import adopt_generation, conflict
+from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach
+from session_rollout.core.hold import advance_hold
+from session_rollout.core.inputs import current_gates, needs_revisions
+from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed, Publish
-from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.stages import HANDLERS
-from session_rollout.core.steps import audience_text
+from session_rollout.core.status_budget import fit
 from session_rollout.core.windows import unknown_zones
 
 RESYNC: Final = timedelta(seconds=30)
@@ -31,156 +35,133 @@ SOONEST: Final = timedelta(milliseconds=20)
 
 def decide(observed: Observed, now: datetime) -> Decision:
     """The decision about one rollout at `now`."""
-    context = DecisionContext(observed=observed, now=now, status=observed.rollout.status)
-    notifications.forget_delivered(context)
-    _confirm(context)
-    adopt(context)
-    hear(context)
+    status = without_delivered(observed.rollout.status, observed.delivered)
+    context = DecisionContext(observed=observed, now=now, status=status)
+    _confirm_published(context)
+    adopt_generation(context)
+    apply_actions(context)
     migration_jobs.track(context)
     workload.track(context)
     problems = _problems(context)
-    judge(context)
-    _run_clock(context, problems)
-    result = _rule(context, problems)
+    evaluate_guards(context)
+    evaluate_criteria(context)
+    advance_hold(context, problems)
+    result = _next_result(context, problems)
     migration_jobs.drive(context)
-    _tell_stall(context, result)
+    _record_stall(context, result)
     _publish(context)
-    report(context, result, problems)
+    write_decision(context, result, problems)
     return Decision(
         status=fit(context.status),
         effects=tuple(context.effects),
-        next_reconcile=_next_look(context, result),
-        complete=not context.unanswered,
+        next_reconcile=_next_reconcile(context, result),
+        complete=not context.awaits_results,
+        transitions=tuple(context.transitions),
     )
 
 
-def _confirm(context: DecisionContext) -> None:
+def _confirm_published(context: DecisionContext) -> None:
     """What was read back is published: a hold starts only then."""
-    flags, seen = context.status.flags, context.observed.published_sha256
-    if flags.sha256 is None or seen != flags.sha256:
+    flags, in_cluster = context.status.flags, context.observed.published_sha256
+    if flags.sha256 is None or in_cluster != flags.sha256:
         return
-    if flags.published_sha256 != seen:
-        context.change(flags=flags.model_copy(update={"published_sha256": seen, "published_time": context.now}))
+    if flags.published_sha256 != in_cluster:
+        context.change(flags=flags.updated(published_sha256=in_cluster, published_time=context.now))
     current = context.current
     if current.stage not in {Stage.STEP, Stage.ROLLING_BACK} or current.published_time is not None:
         return
     context.move(published_time=context.now)
     if current.stage is Stage.STEP:
-        audience = audience_text(current.percent, current.groups)
-        context.tell(EventReason.STEP_PUBLISHED, f"{audience} is published, revision {flags.revision}")
+        message = f"{current.audience} is published, revision {flags.revision}"
+        context.record_event(EventReason.STEP_PUBLISHED, message, revision=flags.revision)
 
 
 def _problems(context: DecisionContext) -> tuple[str, ...]:
-    """Why the programme cannot be carried out as it is written."""
+    """Why the rollout cannot be carried out as the spec has it."""
     zones = tuple(
-        f"`windows[].timeZone` is {zone}, which the zone database does not know" for zone in unknown_zones(context.spec.windows)
+        f"`windows[].timeZone` is {zone}, which the time zone database does not have"
+        for zone in unknown_zones(context.spec.windows)
     )
     clash = conflict(context.spec, context.status) if context.current.stage is not Stage.ROLLING_BACK else None
     return (*context.observed.problems, *zones, *((clash,) if clash else ()))
 
 
-def _run_clock(context: DecisionContext, problems: tuple[str, ...]) -> None:
-    paused = (f"paused by {context.status.paused_by}",) if context.status.paused_by else ()
-    suspended = ("suspended",) if context.spec.suspend else ()
-    stopped_by = (*paused, *suspended, *problems)
-    if context.unanswered and not stopped_by:
-        return  # the time until the answer is judged when it is here
-    if context.current.stage is Stage.STEP and context.current.published_time is not None and context.increment is not None:
-        run_clock(context, context.increment.hold, stopped_by=stopped_by)
-    elif context.current.stage is Stage.BAKE:
-        run_clock(context, duration(context.spec.bake), stopped_by=stopped_by)
-
-
-def _rule(context: DecisionContext, problems: tuple[str, ...]) -> StageResult:
+def _next_result(context: DecisionContext, problems: tuple[str, ...]) -> StageResult:
     """The first rule that has a result; then stage by stage until something is awaited."""
-    if result := _frozen(context):
+    if result := _suspended(context):
         return result
-    _guard(context)
-    if result := _kept(context, problems):
+    act_on_breaches(context)
+    if result := _stalled_or_paused(context, problems):
         return result
     while (result := HANDLERS[context.current.stage](context)) is None:
         pass
     return result
 
 
-def _frozen(context: DecisionContext) -> StageResult | None:
+def _suspended(context: DecisionContext) -> StageResult | None:
     if not context.spec.suspend or context.current.stage is Stage.ENDED:
         return None
-    breaches = breached(context, OnBreach.ROLLBACK)
-    found = ("the flag document that was found stays as it is",) if _keeps_what_was_found(context) else ()
-    because = ("`spec.suspend` is true: nothing moves, not even back", *found, *breaches)
-    return StageResult(DecisionAction.PAUSE, "suspended", because[:8], ("`spec.suspend: false`",))
+    breaches = tuple(breach.message for breach in breaches_of(context, OnBreach.ROLLBACK))
+    kept = ("the existing flag document stays as it is",) if _keeps_existing_document(context) else ()
+    details = ("`spec.suspend` is true: the rollout neither advances nor rolls back", *kept, *breaches)
+    next_actions = ("`spec.suspend: false`",)
+    return StageResult(DecisionAction.PAUSE, DecisionReason.SUSPENDED, "suspended", details, next_actions)
 
 
-def _guard(context: DecisionContext) -> None:
-    """A breach that has lasted acts, whatever else is going on."""
-    if context.current.stage not in JUDGED_STAGES:
-        return
-    if breaches := breached(context, OnBreach.ROLLBACK):
-        context.tell(EventReason.GUARD_BREACHED, "; ".join(breaches)[:400])
-        begin_rollback(context, Outcome.ROLLED_BACK, breaches)
-        return
-    breaches = breached(context, OnBreach.PAUSE)
-    if breaches and not context.status.paused_by:
-        context.tell(EventReason.GUARD_BREACHED, "; ".join(breaches)[:400])
-        context.change(paused_by=f"guard: {breaches[0]}"[:256])
-    for breach in breached(context, OnBreach.WARN):
-        if not any(entry.event is EventReason.GUARD_BREACHED and entry.message == breach for entry in context.status.history):
-            context.tell(EventReason.GUARD_BREACHED, breach)
-
-
-def _kept(context: DecisionContext, problems: tuple[str, ...]) -> StageResult | None:
-    """Reasons not to go forward; a rollback goes on in spite of them."""
+def _stalled_or_paused(context: DecisionContext, problems: tuple[str, ...]) -> StageResult | None:
+    """Reasons not to advance; a rollback continues in spite of them."""
     if context.current.stage in {Stage.ENDED, Stage.ROLLING_BACK}:
         return None
     if problems:
-        return StageResult(
-            DecisionAction.STALL, problems[0][:120], problems[:8], ("a change of the spec or of the configuration",)
-        )
-    if context.status.paused_by:
-        because = (f"paused by {context.status.paused_by}",)
-        return StageResult(DecisionAction.PAUSE, because[0][:120], because, ("an action `Resume`",))
+        next_actions = ("a change of the spec or of the operator's configuration",)
+        return StageResult(DecisionAction.STALL, DecisionReason.INVALID_SPEC, problems[0], problems, next_actions)
+    if by := context.status.paused_by:
+        cause = context.status.paused_message
+        message = f"paused by {by}" + (f": {cause}" if cause else "")
+        return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message,), ("an action `Resume`",))
     return None
 
 
-def _tell_stall(context: DecisionContext, result: StageResult) -> None:
-    before = context.observed.rollout.status.decision
-    if result.action is DecisionAction.STALL and (before.action, before.message) != (result.action, result.message[:120]):
-        context.tell(EventReason.STALLED, result.message)
+def _record_stall(context: DecisionContext, result: StageResult) -> None:
+    """One event for each stall; another one when the reason or the generation changes."""
+    if result.action is not DecisionAction.STALL:
+        return
+    before = context.observed.rollout.status
+    last = (before.decision.action, before.decision.reason, before.observed_generation)
+    if last != (result.action, result.reason, context.status.observed_generation):
+        context.record_event(EventReason.STALLED, result.message)
 
 
-def _keeps_what_was_found(context: DecisionContext) -> bool:
-    """Suspended before it has published anything, with a document in the cluster: both came back from a backup.
+def _keeps_existing_document(context: DecisionContext) -> bool:
+    """Suspended before it has published anything, with a document in the cluster: both were restored from a backup.
 
     The status that said who has which feature is lost, and the document is all that users have. An emergency is published.
     """
     flags = context.status.flags
-    return (
-        context.spec.suspend and flags.sha256 is None and not flags.disabled and context.observed.published_sha256 is not None
-    )
+    existing = context.observed.published_sha256 is not None
+    return context.spec.suspend and flags.sha256 is None and not flags.disabled and existing
 
 
 def _publish(context: DecisionContext) -> None:
     """Compile the document of the status as it is now; publish while the cluster has another one."""
-    if _keeps_what_was_found(context):
+    if _keeps_existing_document(context):
         return
     flags = context.status.flags
     document = _compile(context, flags.revision)
     if document.sha256 != flags.sha256:
         document = _compile(context, flags.revision + 1)
-        flags = flags.model_copy(
-            update={"config_map": document.config_map, "sha256": document.sha256, "revision": flags.revision + 1}
-        )
+        flags = flags.updated(config_map=document.config_map, sha256=document.sha256, revision=flags.revision + 1)
         context.change(flags=flags)
     if context.observed.published_sha256 != document.sha256:
         drifted = flags.published_sha256 == document.sha256
         if drifted:
-            context.tell(EventReason.FLAG_DRIFT, f"{document.config_map} was changed by somebody else and is put right")
+            message = f"{document.config_map} was modified externally and is being corrected"
+            context.record_event(EventReason.FLAG_DRIFT, message, revision=flags.revision)
         context.effects.append(Publish(document.config_map, document.text, document.sha256, drifted=drifted))
 
 
 def _compile(context: DecisionContext, revision: int) -> FlagDocument:
-    disabled = {one.feature: one.reason for one in context.status.flags.disabled}
+    disabled = {record.feature: record.reason for record in context.status.flags.disabled}
     return compile_document(
         Compiled(
             flag_set=context.spec.flag_set,
@@ -197,12 +178,12 @@ def _compile(context: DecisionContext, revision: int) -> FlagDocument:
     )
 
 
-def _next_look(context: DecisionContext, result: StageResult) -> timedelta:
-    """When to look again at the latest: a check is due, a hold ends, a breach has lasted."""
-    if context.current.stage is Stage.ENDED and not gates_now(context.rollout)[1] and not needs_revisions(context.rollout):
+def _next_reconcile(context: DecisionContext, result: StageResult) -> timedelta:
+    """When to decide again at the latest: a check is due, a hold ends, a breach has lasted long enough."""
+    if context.current.stage is Stage.ENDED and not current_gates(context.rollout)[1] and not needs_revisions(context.rollout):
         return RESYNC
     waits = [min(context.interval, RESYNC)]
-    if any(record.kind == GUARD for record in context.status.checks) and (end := next_breach(context)):
+    if context.checks_of(CheckKind.GUARD) and (end := next_breach(context)):
         waits.append(end - context.now)
     if result.next_time is not None:
         waits.append(result.next_time - context.now)

@@ -1,7 +1,7 @@
-"""Checks: a measurement held against a bound gives one of six verdicts and a sentence with both numbers.
+"""One measurement compared with one bound gives one of six verdicts, a reason and a sentence with both numbers.
 
-Each rule below is a small function that either gives a verdict or passes the question on; their order in `_CHAIN` is the
-order in which a reader should think. "Could not measure" is a verdict here, never an exception and never a pass.
+Each rule below is a small function that either returns an evaluation or leaves the case to the next rule; `_RULES` is the
+order to read them in. "Could not measure" is a verdict here, never an exception and never a pass.
 """
 
 import math
@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Final
 
 from session_rollout.api.checks import Check, ComparedTo, Gate
-from session_rollout.api.enums import Verdict
+from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, show, spell, unit_of
 from session_rollout.core.observed import Counts, Measurement
 
@@ -20,196 +21,228 @@ CONFIDENCE_Z: Final = 1.96  # two-sided 95 %
 MINIMUM_EVENTS: Final = 50  # per cohort; below, the normal approximation says nothing
 
 
-@dataclass(frozen=True)
-class Question:
-    """All that one assessment depends on."""
+class Direction(StrEnum):
+    """Which change a comparison limits, as people read it."""
 
-    title: str
-    metric: str
+    MAX_INCREASE = "increase of at most"
+    MAX_DECREASE = "decrease of at most"
+    MIN_INCREASE = "increase of at least"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The change against a baseline or a control that a check allows."""
+
+    direction: Direction
+    text: str  # as the spec has it, such as `5%`
+
+    @property
+    def words(self) -> str:
+        """`increase of at most 5%`."""
+        return f"{self.direction} {self.text}"
+
+    def allows(self, change: Decimal, limit: Decimal) -> bool:
+        """Whether a change (positive for a rise) is within the limit, both in the unit of the metric."""
+        match self.direction:
+            case Direction.MAX_INCREASE:
+                return change <= limit
+            case Direction.MAX_DECREASE:
+                return -change <= limit
+            case Direction.MIN_INCREASE:
+                return change >= limit
+
+
+@dataclass(frozen=True)
+class EvaluationInput:
+    """All that one evaluation depends on."""
+
+    name: str
     measurement: Measurement | None
-    not_before: datetime | None  # data from before would judge the audience before; None: nothing to judge yet
+    not_before: datetime | None  # older data is about an earlier audience; None when there is nothing to evaluate yet
     stale_after: timedelta
     now: datetime
     above: str | None = None
     below: str | None = None
     compared_to: ComparedTo | None = None
-    max_increase: str | None = None
-    max_decrease: str | None = None
-    min_increase: str | None = None
+    tolerance: Tolerance | None = None
     baseline: Decimal | None = None
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A verdict, the number it rests on and the sentence for people."""
+class Evaluation:
+    """A verdict, its reason, the numbers it rests on, and the sentence for people."""
 
     verdict: Verdict
+    reason: CheckReason
     message: str
     value: str | None = None
     bound: str | None = None
 
 
-def ask(check: Check | Gate, **context: object) -> Question:
-    """The question a check or a gate of the spec puts."""
-    comparison = (
-        {
-            "compared_to": check.compared_to,
-            "max_increase": check.max_increase,
-            "max_decrease": check.max_decrease,
-            "min_increase": check.min_increase,
-        }
-        if isinstance(check, Check)
-        else {}
-    )
-    title = check.name
-    return Question(
-        title=title,
-        metric=check.metric or title,
+def tolerance_of(check: Check | Gate) -> Tolerance | None:
+    """The tolerance of a check that is compared to a baseline or a control; None for a fixed bound."""
+    if not isinstance(check, Check):
+        return None
+    if check.max_increase is not None:
+        return Tolerance(Direction.MAX_INCREASE, check.max_increase)
+    if check.max_decrease is not None:
+        return Tolerance(Direction.MAX_DECREASE, check.max_decrease)
+    return Tolerance(Direction.MIN_INCREASE, check.min_increase) if check.min_increase is not None else None
+
+
+def input_of(
+    check: Check | Gate,
+    *,
+    measurement: Measurement | None,
+    not_before: datetime | None,
+    stale_after: timedelta,
+    now: datetime,
+    baseline: Decimal | None = None,
+) -> EvaluationInput:
+    """What to evaluate for a check or a gate of the spec."""
+    return EvaluationInput(
+        name=check.name,
+        measurement=measurement,
+        not_before=not_before,
+        stale_after=stale_after,
+        now=now,
         above=check.above,
         below=check.below,
-        **comparison,  # type: ignore[arg-type]
-        **context,  # type: ignore[arg-type]
+        compared_to=check.compared_to if isinstance(check, Check) else None,
+        tolerance=tolerance_of(check),
+        baseline=baseline,
     )
 
 
-def assess(question: Question) -> Finding:
-    """The verdict of the first rule that has one."""
-    return next(finding for rule in _CHAIN if (finding := rule(question)) is not None)
+def evaluate(given: EvaluationInput) -> Evaluation:
+    """The result of the first rule that applies."""
+    return next(evaluation for rule in _RULES if (evaluation := rule(given)) is not None)
 
 
-def _warming_up(question: Question) -> Finding | None:
-    start = question.not_before
-    if start is None or question.now >= start:
+def _is_warming_up(given: EvaluationInput) -> Evaluation | None:
+    start = given.not_before
+    if start is None or given.now >= start:
         return None
-    return Finding(Verdict.NOT_EVALUATED, f"{question.title}: warms up until {start:%H:%M:%S}, its window holds older data")
+    message = f"{given.name}: warming up until {start:%H:%M:%S}, its query still covers older data"
+    return Evaluation(Verdict.NOT_EVALUATED, CheckReason.WARMING_UP, message)
 
 
-def _unanswered(question: Question) -> Finding | None:
-    measurement, start = question.measurement, question.not_before
+def _has_no_result(given: EvaluationInput) -> Evaluation | None:
+    measurement, start = given.measurement, given.not_before
     if measurement is None or start is None or measurement.time < start:
-        return Finding(Verdict.NOT_EVALUATED, f"{question.title}: no answer to judge yet")
+        return Evaluation(Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, f"{given.name}: waiting for a query result")
     return None
 
 
-def _stale(question: Question) -> Finding | None:
-    age = question.now - question.measurement.time if question.measurement else timedelta(0)
-    if age > question.stale_after:
-        return Finding(Verdict.NO_DATA, f"{question.title}: the last answer is older than {spell(question.stale_after)}")
+def _is_stale(given: EvaluationInput) -> Evaluation | None:
+    age = given.now - given.measurement.time if given.measurement else timedelta(0)
+    if age > given.stale_after:
+        message = f"{given.name}: the last result is older than {spell(given.stale_after)}"
+        return Evaluation(Verdict.NO_DATA, CheckReason.STALE_RESULT, message)
     return None
 
 
-def _no_number(question: Question) -> Finding | None:
-    measurement = question.measurement
-    if measurement is not None and measurement.problem is not None:
-        return Finding(measurement.problem, f"{question.title}: {measurement.message}")
-    return None
-
-
-def _against_bound(question: Question) -> Finding | None:
-    if question.above is None and question.below is None:
+def _is_not_a_number(given: EvaluationInput) -> Evaluation | None:
+    measurement = given.measurement
+    if measurement is None or measurement.problem is None:
         return None
-    holds, shown, bound_text = held(_value(question), question.above, question.below)
-    return _finding(question, holds=holds, shown=shown, bound_text=bound_text, sentence=f"{shown} {{}} {bound_text}")
+    reason = measurement.reason or CheckReason.EMPTY_RESULT
+    return Evaluation(measurement.problem, reason, f"{given.name}: {measurement.message}")
 
 
-def held(value: Decimal, above: str | None, below: str | None) -> tuple[bool, str, str]:
-    """Whether a value keeps the one bound that is given; the value in the bound's unit, and the bound in words."""
+def _against_bound(given: EvaluationInput) -> Evaluation | None:
+    if given.above is None and given.below is None:
+        return None
+    holds, shown, bound_text = compare(_value(given), given.above, given.below)
+    return Evaluation(
+        Verdict.PASS if holds else Verdict.FAIL,
+        CheckReason.WITHIN_BOUND if holds else CheckReason.OUT_OF_BOUND,
+        f"{given.name} {shown} is {'' if holds else 'not '}{bound_text}",
+        value=shown,
+        bound=bound_text,
+    )
+
+
+def compare(value: Decimal, above: str | None, below: str | None) -> tuple[bool, str, str]:
+    """Whether a value keeps the one bound that is given; the value in the bound's unit, and the bound as text."""
     text, word = (above, "above") if above is not None else (below, "below")
     assert text is not None
     holds = value > bound(text) if word == "above" else value < bound(text)
     return holds, show(value, unit_of(text)), f"{word} {text}"
 
 
-def _against_baseline(question: Question) -> Finding | None:
-    if question.compared_to is not ComparedTo.BASELINE:
+def _against_baseline(given: EvaluationInput) -> Evaluation | None:
+    if given.compared_to is not ComparedTo.BASELINE:
         return None
-    if question.baseline is None:
-        return Finding(Verdict.NOT_EVALUATED, f"{question.title}: its baseline is not measured yet")
-    text, word, sign = _limit(question)
-    value, change = _value(question), (_value(question) - question.baseline) * sign
-    relative = unit_of(text) == "%"
-    limit = bound(text) * (abs(question.baseline) if relative else 1)
-    return _finding(
-        question,
-        holds=change <= limit,
-        shown=show(value, ""),
-        bound_text=_change(word, text),
-        sentence=f"{show(value, '')} {{}} {_within(word, text)} the baseline {show(question.baseline, '')}",
+    if given.baseline is None:
+        message = f"{given.name}: the baseline is not measured yet"
+        return Evaluation(Verdict.NOT_EVALUATED, CheckReason.BASELINE_MISSING, message)
+    tolerance, value = _tolerance(given), _value(given)
+    share = unit_of(tolerance.text) == "%"
+    limit = bound(tolerance.text) * (abs(given.baseline) if share else 1)
+    holds = tolerance.allows(value - given.baseline, limit)
+    shown, baseline = show(value, ""), show(given.baseline, "")
+    return Evaluation(
+        Verdict.PASS if holds else Verdict.FAIL,
+        CheckReason.WITHIN_TOLERANCE if holds else CheckReason.OUT_OF_TOLERANCE,
+        f"{given.name} {shown} is {'' if holds else 'not '}within the {tolerance.words} from the baseline {baseline}",
+        value=shown,
+        bound=tolerance.words,
     )
 
 
-def _change(word: str, text: str) -> str:
-    """`increase of at most 5%`; a decrease of at most -1 % is, for people, an increase of at least 1 %."""
-    opposite = {"increase": "decrease", "decrease": "increase"}
-    return f"{opposite[word]} of at least {text[1:]}" if text.startswith("-") else f"{word} of at most {text}"
-
-
-def _within(word: str, text: str) -> str:
-    change = _change(word, text)
-    article = "an" if change.startswith("i") else "a"
-    return f"{article} {change} from" if text.startswith("-") else f"within {article} {word} of {text} of"
-
-
-def _against_control(question: Question) -> Finding | None:
-    measurement = question.measurement
+def _against_control(given: EvaluationInput) -> Evaluation | None:
+    measurement = given.measurement
     assert measurement is not None
     if measurement.on is None or measurement.off is None:
-        return Finding(Verdict.INCONCLUSIVE, f"{question.title}: its metric has no cohorts to compare")
-    text, word, sign = _limit(question)
+        message = f"{given.name}: its metric has no cohorts to compare"
+        return Evaluation(Verdict.INCONCLUSIVE, CheckReason.NO_COHORTS, message)
     smallest = min(measurement.on.total, measurement.off.total)
     if smallest < MINIMUM_EVENTS:
-        return Finding(
-            Verdict.INCONCLUSIVE, f"{question.title}: {smallest:.0f} events in a cohort, at least {MINIMUM_EVENTS} are needed"
-        )
-    low, high = _difference(measurement.on, measurement.off, sign)
-    limit = float(bound(text))
-    verdict = Verdict.PASS if high <= limit else Verdict.FAIL if low > limit else Verdict.INCONCLUSIVE
+        message = f"{given.name}: {smallest:.0f} events in a cohort, at least {MINIMUM_EVENTS} are needed"
+        return Evaluation(Verdict.INCONCLUSIVE, CheckReason.TOO_FEW_EVENTS, message)
+    low, high = _difference(measurement.on, measurement.off)
+    return _compare_interval(given, _tolerance(given), low, high)
+
+
+def _compare_interval(given: EvaluationInput, tolerance: Tolerance, low: Decimal, high: Decimal) -> Evaluation:
+    """Pass or Fail when the whole interval of the change says so; Inconclusive when the limit lies in it."""
+    limit = bound(tolerance.text)
+    ends = {tolerance.allows(low, limit), tolerance.allows(high, limit)}
     spread = f"{100 * low:.2f} to {100 * high:.2f} points"
-    words = {Verdict.PASS: "is within", Verdict.FAIL: "is beyond", Verdict.INCONCLUSIVE: "may or may not be within"}
-    return Finding(
-        verdict,
-        f"{question.title}: the {word} against users without the feature, {spread}, {words[verdict]} {text}",
-        value=spread,
-        bound=_change(word, text),
-    )
+    verdict, reason, words = {
+        frozenset({True}): (Verdict.PASS, CheckReason.WITHIN_TOLERANCE, "is within"),
+        frozenset({False}): (Verdict.FAIL, CheckReason.OUT_OF_TOLERANCE, "is not within"),
+    }.get(frozenset(ends), (Verdict.INCONCLUSIVE, CheckReason.TOLERANCE_UNCLEAR, "may or may not be within"))
+    message = f"{given.name}: the change against users without the feature, {spread}, {words} the {tolerance.words}"
+    return Evaluation(verdict, reason, message, value=spread, bound=tolerance.words)
 
 
-_CHAIN: Final[tuple[Callable[[Question], Finding | None], ...]] = (
-    _warming_up,  # the window still holds data of another audience
-    _unanswered,  # nothing asked, or the answer is on its way
-    _stale,  # the source has fallen silent
-    _no_number,  # empty, NaN, refused, several series ...
+_RULES: Final[tuple[Callable[[EvaluationInput], Evaluation | None], ...]] = (
+    _is_warming_up,  # the query still covers data of another audience
+    _has_no_result,  # the query was not sent yet, or its result is on its way
+    _is_stale,  # the provider has stopped answering
+    _is_not_a_number,  # empty, NaN, refused, several series ...
     _against_bound,
     _against_baseline,
     _against_control,
 )
 
 
-def _value(question: Question) -> Decimal:
-    assert question.measurement is not None
-    assert question.measurement.value is not None
-    return question.measurement.value
+def _value(given: EvaluationInput) -> Decimal:
+    assert given.measurement is not None
+    assert given.measurement.value is not None
+    return given.measurement.value
 
 
-def _limit(question: Question) -> tuple[str, str, int]:
-    if question.max_increase is not None:
-        return question.max_increase, "increase", 1
-    assert question.max_decrease is not None
-    return question.max_decrease, "decrease", -1
+def _tolerance(given: EvaluationInput) -> Tolerance:
+    assert given.tolerance is not None, "a CEL rule demands one for every comparison"
+    return given.tolerance
 
 
-def _finding(question: Question, *, holds: bool, shown: str, bound_text: str, sentence: str) -> Finding:
-    return Finding(
-        Verdict.PASS if holds else Verdict.FAIL,
-        f"{question.title} {sentence.format('is' if holds else 'is not')}",
-        value=shown,
-        bound=bound_text,
-    )
-
-
-def _difference(on: Counts, off: Counts, sign: int) -> tuple[float, float]:
-    """95 % interval of the change of the good share from off to on (Wald, unpooled), a rise counted by `sign`."""
+def _difference(on: Counts, off: Counts) -> tuple[Decimal, Decimal]:
+    """95 % interval of the change of the good share from off to on, a rise being positive (Wald, unpooled)."""
     rate_on, rate_off = float(on.good / on.total), float(off.good / off.total)
     spread = CONFIDENCE_Z * math.sqrt(rate_on * (1 - rate_on) / float(on.total) + rate_off * (1 - rate_off) / float(off.total))
-    change = (rate_on - rate_off) * sign
-    return change - spread, change + spread
+    change = rate_on - rate_off
+    return Decimal(change - spread), Decimal(change + spread)

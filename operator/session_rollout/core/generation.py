@@ -1,6 +1,6 @@
-"""Spec edits: a new generation keeps the audiences that are published, voids verdicts and approvals, and goes on where it was.
+"""Spec edits: a new generation keeps the audiences that are published, voids verdicts and approvals, and resumes.
 
-Where going on is impossible `conflict` says why, and nothing moves until the spec or a person resolves it.
+Where resuming is impossible, `conflict` says why, and nothing moves until the spec is changed.
 """
 
 from decimal import Decimal
@@ -9,11 +9,11 @@ from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.rollout import Phase, RolloutSpec
 from session_rollout.api.status import PhaseRecord, RolloutStatus
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import void_verdicts
+from session_rollout.core.criteria import forget_verdicts
 from session_rollout.core.steps import increment_at, percent_text, phase_named
 
 
-def adopt(context: DecisionContext) -> None:
+def adopt_generation(context: DecisionContext) -> None:
     """Take over the spec's generation, unless a rollback must end first."""
     generation, status = context.observed.rollout.generation, context.status
     if generation == status.observed_generation or status.current.stage is Stage.ROLLING_BACK:
@@ -22,10 +22,12 @@ def adopt(context: DecisionContext) -> None:
     context.change(observed_generation=generation, phases=_merged(context.spec, status))
     if first:
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
-        context.tell(EventReason.STARTED, f"phases: {len(context.spec.phases)}, features: {len(context.spec.features)}")
+        message = f"phases: {len(context.spec.phases)}, features: {len(context.spec.features)}"
+        context.record_event(EventReason.STARTED, message)
         return
-    context.tell(EventReason.SUPERSEDED, f"generation {generation} takes over from {status.observed_generation}")
-    void_verdicts(context, keep_baselines=True)
+    message = f"generation {generation} replaces generation {status.observed_generation}"
+    context.record_event(EventReason.SUPERSEDED, message)
+    forget_verdicts(context, keep_baselines=True)
     _resume(context)
 
 
@@ -40,7 +42,7 @@ def _resume(context: DecisionContext) -> None:
     status = context.status
     if status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
         restart(context)
-    elif _something_left(context) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}:
+    elif _has_open_phases(status) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}:
         context.change(outcome=None)
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
     elif status.current.stage is Stage.STEP:
@@ -49,25 +51,20 @@ def _resume(context: DecisionContext) -> None:
         context.enter(status.current.stage)
 
 
-def _something_left(context: DecisionContext) -> bool:
-    return any(record.state is not PhaseState.COMPLETED for record in context.status.phases)
+def _has_open_phases(status: RolloutStatus) -> bool:
+    return any(record.state is not PhaseState.COMPLETED for record in status.phases)
 
 
 def restart(context: DecisionContext) -> None:
-    """Begin again with the phase that was rolled back; its features stay as the rollback left them until then."""
-    context.change(
-        outcome=None,
-        paused_by=None,
-        phases=tuple(
-            record.model_copy(update={"state": PhaseState.PENDING, "start_time": None, "end_time": None})
-            if record.state is PhaseState.ROLLED_BACK
-            else record
-            for record in context.status.phases
-        ),
-    )
-    for record in context.status.migrations:
-        context.put_migration(record.model_copy(update={"backup_time": None}))  # data went on: another snapshot is needed
-    void_verdicts(context, keep_baselines=False)
+    """Start again with the phase that was rolled back; its features stay as the rollback left them until then."""
+    context.resume()
+    context.change(outcome=None)
+    for record in context.status.phases:
+        if record.state is PhaseState.ROLLED_BACK:
+            context.mark(record.name, state=PhaseState.PENDING, start_time=None, end_time=None)
+    for migration in context.status.migrations:
+        context.put_migration(migration.updated(backup_time=None))  # the data has changed: a new snapshot is needed
+    forget_verdicts(context, keep_baselines=False)
     context.enter(Stage.PREFLIGHT, guards_start_time=context.now, phase=None, phase_index=0, percent="0", groups=())
 
 
@@ -83,10 +80,10 @@ def _published_conflict(spec: RolloutSpec, record: PhaseRecord) -> str | None:
     phase = phase_named(spec, record.name)
     wanted = set(phase.features) if phase is not None else set()
     if gone := sorted(set(record.features) - wanted):
-        return f"feature {gone[0]} is published by phase {record.name}, and `phases` must keep it there"
+        return f"feature {gone[0]} is published by phase {record.name}: `phases` must keep it there"
     added = sorted(wanted - set(record.features))
     if added and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
-        return f"feature {added[0]} was added to phase {record.name}, which is already published: put it in a later phase"
+        return f"feature {added[0]} was added to phase {record.name}, which is already published: add it to a later phase"
     return None
 
 
@@ -95,11 +92,11 @@ def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     done = [state.get(phase.name) is PhaseState.COMPLETED for phase in spec.phases]
     if done != sorted(done, reverse=True):
         late = spec.phases[done.index(False)].name
-        return f"phase {late} stands before a phase that has completed: new phases must come after it"
+        return f"phase {late} is listed before a completed phase: new phases must follow the completed ones"
     running = status.current.phase
     expected = spec.phases[done.index(False)].name if False in done else None
     if running and status.current.stage not in {Stage.BAKE, Stage.ENDED, Stage.PREFLIGHT} and running != expected:
-        return f"phase {running} is running, and `phases` must keep it directly after the completed ones"
+        return f"phase {running} is running: `phases` must keep it directly after the completed ones"
     return None
 
 
@@ -107,18 +104,19 @@ def _step_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     current, phase = status.current, phase_named(spec, status.current.phase)
     if current.stage is not Stage.STEP or phase is None:
         return None
-    record = next(one for one in status.phases if one.name == phase.name)
+    record = next(record for record in status.phases if record.name == phase.name)
     return _audience_conflict(phase, record, status)
 
 
 def _audience_conflict(phase: Phase, record: PhaseRecord, status: RolloutStatus) -> str | None:
     increment = increment_at(phase, status.current)
     if increment is None:
-        return f"phase {phase.name} is at step {status.current.step}, and `steps` must keep as many"
+        return f"phase {phase.name} is at step {status.current.step}: `steps` must keep at least as many steps"
     if increment.percent < Decimal(record.percent):
+        percent = percent_text(increment.percent)
         return (
-            f"step {increment.step} of phase {phase.name} is now {percent_text(increment.percent)} %, and it must not be below the"
-            f" {record.percent} % that are published"
+            f"step {increment.step} of phase {phase.name} is now {percent}%, below the {record.percent}% that are published:"
+            " raise it to at least that"
         )
     if lost := sorted(set(record.groups) - set(increment.groups)):
         return f"step {increment.step} of phase {phase.name} must keep the group {lost[0]}: it is published"

@@ -1,51 +1,52 @@
-"""What a decision will need to know: the controller gathers exactly this."""
+"""Which inputs a decision needs in the stage the rollout is in: the controller gathers exactly these."""
 
-import hashlib
 from typing import Final
 
 from session_rollout.api.checks import Check, Gate
-from session_rollout.api.enums import MigrationState, Outcome, Stage, Verdict
+from session_rollout.api.enums import CheckKind, MigrationState, Outcome, Stage, Verdict
 from session_rollout.api.rollout import Metric, SessionRollout
 from session_rollout.core.steps import phase_named
 
-JUDGED_STAGES: Final = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
+GUARDED_STAGES: Final = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
 RUNNING: Final = frozenset({MigrationState.RUNNING, MigrationState.REVERTING})
-JOB_NAME_LENGTH: Final = 63
-PREFLIGHT, VERIFICATION, AFTER_ROLLBACK = "Preflight", "Verification", "AfterRollback"
 
 
-def gates_now(rollout: SessionRollout) -> tuple[str, tuple[Gate, ...]]:
-    """The gates that are judged in this stage, and their kind in `status.checks`."""
+def current_gates(rollout: SessionRollout) -> tuple[CheckKind | None, tuple[Gate, ...]]:
+    """The gates that are evaluated in this stage, and their kind in `status.checks`."""
     spec, current = rollout.spec, rollout.status.current
     phase = phase_named(spec, current.phase)
     if current.stage is Stage.PREFLIGHT:
-        return PREFLIGHT, spec.preflight
+        return CheckKind.PREFLIGHT, spec.preflight
     if current.stage is Stage.VERIFICATION and phase is not None:
-        return VERIFICATION, phase.verification
+        return CheckKind.VERIFICATION, phase.verification
     if current.stage is Stage.ENDED and rollout.status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
-        return AFTER_ROLLBACK, () if verified_after_rollback(rollout) else spec.rollback.verification
-    return "", ()
+        return CheckKind.AFTER_ROLLBACK, () if verified_after_rollback(rollout) else spec.rollback.verification
+    return None, ()
 
 
 def verified_after_rollback(rollout: SessionRollout) -> bool:
-    """Whether every check after the rollback has passed; then nobody looks any more."""
-    passed = {one.name for one in rollout.status.checks if (one.kind, one.verdict) == (AFTER_ROLLBACK, Verdict.PASS)}
+    """Whether every check after the rollback has passed, after which verification stops."""
+    passed = {
+        record.name
+        for record in rollout.status.checks
+        if record.kind is CheckKind.AFTER_ROLLBACK and record.verdict is Verdict.PASS
+    }
     return all(gate.name in passed for gate in rollout.spec.rollback.verification)
 
 
-def asked_gates(rollout: SessionRollout) -> tuple[Gate, ...]:
-    """Gates of this stage that somebody must be asked about: HTTP and built-in ones."""
-    return tuple(gate for gate in gates_now(rollout)[1] if gate.http or gate.builtin)
+def external_gates(rollout: SessionRollout) -> tuple[Gate, ...]:
+    """Gates of this stage whose result comes from outside: HTTP and built-in checks."""
+    return tuple(gate for gate in current_gates(rollout)[1] if gate.http or gate.builtin)
 
 
 def needed_metrics(rollout: SessionRollout) -> tuple[Metric, ...]:
-    """The metrics that are judged in the stage the rollout is in; a new object starts with its preflight."""
+    """The metrics that are evaluated in the stage the rollout is in; a new object starts with its preflight."""
     spec, current = rollout.spec, rollout.status.current
     phase = phase_named(spec, current.phase)
     checks: list[Check | Gate] = []
-    if current.stage in JUDGED_STAGES:
+    if current.stage in GUARDED_STAGES:
         checks += spec.guards
-    checks += gates_now(rollout)[1]
+    checks += current_gates(rollout)[1]
     if phase is not None and current.stage in {Stage.BASELINE, Stage.STEP}:
         checks += phase.criteria
     names = {check.metric for check in checks}
@@ -53,21 +54,14 @@ def needed_metrics(rollout: SessionRollout) -> tuple[Metric, ...]:
 
 
 def running_jobs(rollout: SessionRollout) -> tuple[str, ...]:
-    """Names of the Jobs whose end is awaited."""
+    """Names of the Jobs that the rollout waits for."""
     migrations = tuple(record.job for record in rollout.status.migrations if record.state in RUNNING and record.job)
-    checks = tuple(one.job for one in rollout.status.checks if one.job and one.verdict is Verdict.NOT_EVALUATED)
+    checks = tuple(record.job for record in rollout.status.checks if record.job and record.verdict is Verdict.NOT_EVALUATED)
     return (*migrations, *checks)
 
 
-def job_name(rollout: SessionRollout, what: str, identity: str, *, kind: str = "") -> str:
-    """`<rollout>-<what>[-<kind>]-<hash>`, at most 63 characters; the same identity gives the same Job."""
-    digest = hashlib.sha256(f"{rollout.uid}/{identity}".encode()).hexdigest()[:10]
-    tail = f"-{kind}-{digest}" if kind else f"-{digest}"
-    return f"{rollout.name}-{what}"[: JOB_NAME_LENGTH - len(tail)].rstrip("-") + tail
-
-
 def needs_revisions(rollout: SessionRollout) -> bool:
-    """Whether something that was asked of the workload is not done yet."""
+    """Whether an undo or a restart of the workload was requested and is not done yet."""
     record = rollout.status.workload
     if record is None or rollout.spec.workload is None:
         return False

@@ -1,7 +1,7 @@
-"""Migrations of a phase: one at a time, each a Job under a name that says what it is, never twice, never killed.
+"""Migrations of a phase: one at a time, each a Job with a deterministic name, never run twice, never killed.
 
-What a Job does is an Operation: up and down, for rows that are moved also backup, finish, retry, restore and prune. A Job
-that moves rows may be let rest and go on; all others run to their end.
+What a Job does is an Operation: up and down; for a copy of rows also backup, finish, retry, restore, repair and prune. A
+Job that copies rows may be suspended and resumed; all others run to their end. The Job's Pod is made in `adapters.jobs`.
 """
 
 import hashlib
@@ -9,31 +9,41 @@ import json
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from session_rollout.api.enums import DecisionAction, EventReason, MigrationState, NoReturn, Operation, Stage
+from session_rollout.api.enums import (
+    DecisionAction,
+    DecisionReason,
+    EventReason,
+    MigrationState,
+    NoReturn,
+    Operation,
+    Stage,
+)
 from session_rollout.api.migration import Migration
 from session_rollout.api.progress import Progress
 from session_rollout.api.quantities import spell
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.inputs import RUNNING, job_name
+from session_rollout.core.inputs import RUNNING
+from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobObservation, JobState, StartJob, SuspendJob
 
 PROGRESS_AGE: Final = timedelta(seconds=5)
 BACKUP_KEPT: Final = timedelta(days=7)  # after the bake
-# These are asked for by a person or by time, and no stage waits for them.
-BESIDE: Final = frozenset({Operation.RESTORE, Operation.RETRY, Operation.PRUNE, Operation.RECOVER})
-DRIVEN: Final = BESIDE | {Operation.BACKUP, Operation.DOWN}  # a person may ask for these, too
-REPEATED: Final = BESIDE | {Operation.BACKUP}
+# Started by an action or by time; no stage waits for them.
+OPTIONAL: Final = frozenset({Operation.RESTORE, Operation.RETRY, Operation.PRUNE, Operation.REPAIR})
+BY_ACTION: Final = OPTIONAL | {Operation.BACKUP, Operation.DOWN}  # an action may start these, too
+REPEATED: Final = OPTIONAL | {Operation.BACKUP}
+FAILURES: Final = frozenset({JobState.FAILED, JobState.FOREIGN})
 
 
 def _job_name(context: DecisionContext, record: MigrationRecord) -> str:
-    """Another one for each source, operation and attempt."""
+    """A new name for each source, operation and attempt."""
     identity = f"{record.name}/{source_of(context, record.name)}/{record.operation}/{record.attempt}"
     return job_name(context.observed.rollout, record.name, identity, kind=record.operation)
 
 
 def _declared(context: DecisionContext, name: str) -> Migration:
-    return next((one for one in context.spec.migrations if one.name == name), Migration(name=name))
+    return next((migration for migration in context.spec.migrations if migration.name == name), Migration(name=name))
 
 
 def source_of(context: DecisionContext, name: str) -> str:
@@ -43,75 +53,83 @@ def source_of(context: DecisionContext, name: str) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(where, sort_keys=True).encode()).hexdigest()
 
 
-# --- what running Jobs have come to
+# --- results of running Jobs
 
 
 def track(context: DecisionContext) -> None:
-    """Take over what Jobs have come to, and announce what cannot be undone before it is done."""
+    """Take over the results of Jobs, and announce a point of no return before it is passed."""
     _announce(context)
     for record in context.status.migrations:
-        seen = context.observed.jobs.get(record.job or "")
-        if record.state in RUNNING and seen is not None:
-            _take_over(context, record, seen)
+        observation = context.observed.jobs.get(record.job or "")
+        if record.state in RUNNING and observation is not None:
+            _take_over(context, record, observation)
 
 
 def drive(context: DecisionContext) -> None:
-    """Keep Jobs going that no stage waits for, and let Jobs that move rows rest while the rollout is paused."""
+    """Keep the Jobs running that no stage waits for, and suspend copies while the rollout is paused."""
     for record in context.status.migrations:
-        seen = context.observed.jobs.get(record.job or "")
+        observation = context.observed.jobs.get(record.job or "")
         if record.state not in RUNNING:
             continue
-        if record.operation in DRIVEN and (seen is None or seen.state is JobState.MISSING):
+        if record.operation in BY_ACTION and (observation is None or observation.state is JobState.MISSING):
             _start(context, record)
-        elif seen is not None and seen.state is JobState.ACTIVE and record.total is not None:
-            paused = bool(context.status.paused_by or context.spec.suspend) and context.current.stage is not Stage.ROLLING_BACK
-            if paused is not seen.suspended and record.job:
-                context.effects.append(SuspendJob(record.job, paused))
+        elif observation is not None and observation.state is JobState.ACTIVE and record.total is not None:
+            _suspend(context, record, observation)
+
+
+def _suspend(context: DecisionContext, record: MigrationRecord, observation: JobObservation) -> None:
+    rolling_back = context.current.stage is Stage.ROLLING_BACK
+    paused = bool(context.status.paused_by or context.spec.suspend) and not rolling_back
+    if paused is not observation.suspended and record.job:
+        context.effects.append(SuspendJob(record.job, paused))
 
 
 def _announce(context: DecisionContext) -> None:
     known = {record.name for record in context.status.migrations}
     for migration in context.spec.migrations:
         if migration.point_of_no_return is not None and migration.name not in known:
-            text = f"step {migration.point_of_no_return} of it cannot be undone: after that `Down` is refused"
+            text = f"step {migration.point_of_no_return} cannot be undone: after it, `Down` is refused"
             context.put_migration(MigrationRecord(name=migration.name, point_of_no_return=NoReturn.AHEAD, message=text))
-            context.tell(EventReason.POINT_OF_NO_RETURN, f"{migration.name}: {text}")
+            context.record_event(EventReason.POINT_OF_NO_RETURN, f"{migration.name}: {text}", migration=migration.name)
 
 
-def _take_over(context: DecisionContext, record: MigrationRecord, seen: JobObservation) -> None:
-    match seen.state:
-        case JobState.SUCCEEDED:
-            _succeeded(context, record, seen.progress)
-        case JobState.FAILED | JobState.FOREIGN:
-            _failed(context, record, seen)
-        case JobState.ACTIVE:
-            _progress(context, record, seen)
-        case JobState.MISSING:
-            return
+def _take_over(context: DecisionContext, record: MigrationRecord, observation: JobObservation) -> None:
+    if observation.state is JobState.SUCCEEDED:
+        _succeeded(context, record, observation.progress)
+    elif observation.state in FAILURES:
+        _failed(context, record, observation)
+    elif observation.state is JobState.ACTIVE:
+        _update_progress(context, record, observation)
 
 
-def _succeeded(context: DecisionContext, record: MigrationRecord, said: Progress) -> None:
+def _record_event(context: DecisionContext, event: EventReason, record: MigrationRecord, message: str) -> None:
+    context.record_event(event, message, migration=record.name, operation=record.operation, job=record.job)
+
+
+def _succeeded(context: DecisionContext, record: MigrationRecord, progress: Progress) -> None:
     state = MigrationState.REVERTED if record.operation is Operation.DOWN else MigrationState.SUCCEEDED
-    fields = {
-        **_figures(said),
-        **_consequences(context, record, said),
-        "state": state,
-        "checksum": said.checksum or record.checksum,
-        "rate": None,
-        "estimated_end_time": None,
-        "end_time": context.now,
-        "message": said.message[:512],
-    }
-    context.put_migration(record.model_copy(update=fields))
-    context.tell(EventReason.MIGRATION_SUCCEEDED, f"{record.name} {record.operation}: {said.message or state}"[:400])
+    ended = record.updated(
+        **_figures(progress),
+        **_consequences(context, record, progress),
+        state=state,
+        checksum=progress.checksum or record.checksum,
+        rate=None,
+        estimated_end_time=None,
+        end_time=context.now,
+        reason=None,
+        message=progress.message,
+    )
+    context.put_migration(ended)
+    message = f"{record.name} {record.operation}: {progress.message or state}"
+    _record_event(context, EventReason.MIGRATION_SUCCEEDED, record, message)
 
 
-def _consequences(context: DecisionContext, record: MigrationRecord, said: Progress) -> dict[str, Any]:
+def _consequences(context: DecisionContext, record: MigrationRecord, progress: Progress) -> dict[str, Any]:
     """What an operation means for the record beyond its end."""
     match record.operation:
         case Operation.UP:
             passed = NoReturn.PASSED if record.point_of_no_return else None
-            return {"point_of_no_return": passed, "following": said.following}
+            return {"point_of_no_return": passed, "following": progress.following}
         case Operation.DOWN:
             return {"following": False}
         case Operation.BACKUP:
@@ -126,38 +144,51 @@ def _consequences(context: DecisionContext, record: MigrationRecord, said: Progr
     return {}
 
 
-def _failed(context: DecisionContext, record: MigrationRecord, seen: JobObservation) -> None:
-    text = f"{record.name} {record.operation}: {seen.message or 'its Job failed without a message'}"
-    # A wish that could not be granted leaves the migration what it was, unless a rollback waits for it.
-    alone = record.operation is Operation.BACKUP and context.current.stage is not Stage.BEFORE
-    beside = alone or (record.operation in BESIDE and context.current.stage is not Stage.ROLLING_BACK)
-    state = MigrationState.SUCCEEDED if beside else MigrationState.FAILED
-    message = f"{record.operation} failed: {seen.message}" if beside else seen.message
-    fields = {"state": state, "end_time": context.now, "message": message[:512], "rate": None, "estimated_end_time": None}
-    context.put_migration(record.model_copy(update=fields))
-    context.tell(EventReason.MIGRATION_FAILED, text[:400])
+def _failed(context: DecisionContext, record: MigrationRecord, observation: JobObservation) -> None:
+    """A failed operation that nothing waits for does not change the state of the migration."""
+    cause = observation.message or "its Job failed without a message"
+    unawaited_backup = record.operation is Operation.BACKUP and context.current.stage is not Stage.BEFORE
+    optional = record.operation in OPTIONAL and context.current.stage is not Stage.ROLLING_BACK
+    harmless = unawaited_backup or optional
+    context.put_migration(
+        record.updated(
+            state=MigrationState.SUCCEEDED if harmless else MigrationState.FAILED,
+            end_time=context.now,
+            reason=observation.progress.reason or "JobFailed",
+            message=f"{record.operation} failed: {cause}" if harmless else cause,
+            rate=None,
+            estimated_end_time=None,
+        )
+    )
+    _record_event(context, EventReason.MIGRATION_FAILED, record, f"{record.name} {record.operation}: {cause}")
 
 
-def _figures(said: Progress) -> dict[str, Any]:
-    if said.total is None:
+def _figures(progress: Progress) -> dict[str, Any]:
+    if progress.total is None:
         return {}
-    return {"done": said.done, "total": said.total, "quarantined": said.quarantined}
+    return {"done": progress.done, "total": progress.total, "quarantined": progress.quarantined}
 
 
-def _progress(context: DecisionContext, record: MigrationRecord, seen: JobObservation) -> None:
-    """Take over how far it is, not more often than anybody reads it."""
-    said, text = seen.progress, "paused" if seen.suspended else seen.progress.waiting or seen.progress.message
-    fresh = {**_figures(said), "rate": said.rate, "following": record.following or said.following, "message": text[:512]}
+def _update_progress(context: DecisionContext, record: MigrationRecord, observation: JobObservation) -> None:
+    """Take over the progress, not more often than people read it."""
+    progress = observation.progress
+    fresh = record.updated(
+        **_figures(progress),
+        rate=progress.rate,
+        following=record.following or progress.following,
+        reason=progress.reason,
+        message="paused" if observation.suspended else progress.waiting or progress.message,
+    )
     age = min(PROGRESS_AGE, context.interval)
     recent = record.progress_time is not None and context.now - record.progress_time < age
-    if recent or all(getattr(record, name) == value for name, value in fresh.items()):
+    if recent or fresh == record:
         return
-    left = said.remaining_seconds
-    ends = context.now + timedelta(seconds=left) if left is not None and not seen.suspended else None
-    context.put_migration(record.model_copy(update={**fresh, "estimated_end_time": ends, "progress_time": context.now}))
+    left = progress.remaining_seconds
+    ends = context.now + timedelta(seconds=left) if left is not None and not observation.suspended else None
+    context.put_migration(fresh.updated(estimated_end_time=ends, progress_time=context.now))
 
 
-# --- the way forward and back
+# --- forward and back
 
 
 def run_up(context: DecisionContext, names: tuple[str, ...]) -> StageResult | None:
@@ -172,7 +203,7 @@ def run_up(context: DecisionContext, names: tuple[str, ...]) -> StageResult | No
 
 
 def run_backups(context: DecisionContext, names: tuple[str, ...]) -> StageResult | None:
-    """Take the snapshots of these migrations that are wanted and not there; None when all are."""
+    """Take the snapshots of these migrations that are wanted and missing; None when all are there."""
     label = f"{context.current.phase}-{context.now:%Y%m%dT%H%M%S}"
     for name in names:
         record = context.migration(name)
@@ -190,7 +221,7 @@ def run_finish(context: DecisionContext) -> StageResult | None:
 
 
 def run_restore(context: DecisionContext, names: tuple[str, ...], since: datetime | None) -> StageResult | None:
-    """Bring the snapshots of these migrations back, once since a time; None when all are."""
+    """Restore the snapshots of these migrations, once since a time; None when all are restored."""
     for name in names:
         record = context.migration(name)
         restored = record.restore_time is not None and since is not None and record.restore_time >= since
@@ -200,7 +231,7 @@ def run_restore(context: DecisionContext, names: tuple[str, ...], since: datetim
 
 
 def run_down(context: DecisionContext, names: tuple[str, ...]) -> StageResult | None:
-    """Take these migrations down, last first; None when none is up any more, but for those that cannot be undone."""
+    """Take these migrations down, last first; None when none is up any more, except those that cannot be undone."""
     arguments = down_arguments(context)
     for name in reversed(names):
         record = context.migration(name)
@@ -212,65 +243,63 @@ def run_down(context: DecisionContext, names: tuple[str, ...]) -> StageResult | 
 
 
 def down_arguments(context: DecisionContext) -> tuple[str, ...]:
-    """What the spec allows an undoing migration."""
+    """Arguments of a migration that is undone, as the spec allows."""
     return ("--allow-data-loss",) if context.spec.rollback.allow_data_loss else ()
 
 
 def _keep(context: DecisionContext, record: MigrationRecord) -> None:
-    text = f"{record.name} stays: its point of no return was passed"
-    if not any(
-        entry.message == text and entry.time >= (context.current.stage_start_time or entry.time) for entry in context.status.history
-    ):
-        context.tell(EventReason.MIGRATION_KEPT, text)
+    start = context.current.stage_start_time
+    is_recorded = any(
+        entry.event is EventReason.MIGRATION_KEPT and entry.migration == record.name and entry.time >= (start or entry.time)
+        for entry in context.status.history
+    )
+    if not is_recorded:
+        message = f"{record.name} stays: its point of no return was passed"
+        context.record_event(EventReason.MIGRATION_KEPT, message, migration=record.name)
 
 
 def run_prune(context: DecisionContext) -> None:
-    """Let snapshots go whose time is over; nobody waits for it."""
+    """Delete the snapshots that have expired; nothing waits for it."""
     for record in context.status.migrations:
-        if record.backup_until is not None and context.now >= record.backup_until and record.state is MigrationState.SUCCEEDED:
+        expired = record.backup_until is not None and context.now >= record.backup_until
+        if expired and record.state is MigrationState.SUCCEEDED:
             begin(context, record, Operation.PRUNE)
 
 
 def _operate(context: DecisionContext, record: MigrationRecord, operation: Operation, *arguments: str) -> StageResult:
-    """Begin an operation or go on with it; a failure needs a person."""
+    """Start an operation or continue it; a failure requires manual intervention."""
     if record.state is MigrationState.FAILED:
-        return failed(record)
+        return failure(record)
     if record.state not in RUNNING:
         record = begin(context, record, operation, *arguments)
     return _keep_running(context, record)
 
 
-def failed(record: MigrationRecord) -> StageResult:
-    """A failed migration needs a person."""
-    what = f"migration {record.name} {record.operation} failed: {record.message}"
-    return StageResult(
-        DecisionAction.STALL,
-        what[:120],
-        details=(what[:512],),
-        next_actions=("mend the database or the migration, then an action `Retry` with this generation",),
-    )
+def failure(record: MigrationRecord) -> StageResult:
+    """What to do about a failed migration: wait for manual intervention."""
+    message = f"migration {record.name} {record.operation} failed: {record.message}"
+    next_actions = ("fix the database or the migration, then create an action `Retry` for this generation",)
+    return StageResult(DecisionAction.STALL, DecisionReason.MIGRATION_FAILED, message, (message,), next_actions)
 
 
 def begin(context: DecisionContext, record: MigrationRecord, operation: Operation, *arguments: str) -> MigrationRecord:
     """The intent to run an operation; its Job follows."""
-    attempt = record.attempt + 1 if operation in REPEATED else record.attempt
-    fresh = record.model_copy(
-        update={
-            "state": MigrationState.REVERTING if operation is Operation.DOWN else MigrationState.RUNNING,
-            "operation": operation,
-            "arguments": arguments,
-            "attempt": attempt,
-            "source": source_of(context, record.name),
-            "start_time": context.now,
-            "end_time": None,
-            "progress_time": None,
-            "message": "",
-        }
+    planned = record.updated(
+        state=MigrationState.REVERTING if operation is Operation.DOWN else MigrationState.RUNNING,
+        operation=operation,
+        arguments=arguments,
+        attempt=record.attempt + 1 if operation in REPEATED else record.attempt,
+        source=source_of(context, record.name),
+        start_time=context.now,
+        end_time=None,
+        progress_time=None,
+        reason=None,
+        message="",
     )
-    fresh = fresh.model_copy(update={"job": _job_name(context, fresh)})
-    context.put_migration(fresh)
-    context.tell(EventReason.MIGRATION_STARTED, f"{record.name} {operation} in Job {fresh.job}")
-    return fresh
+    planned = planned.updated(job=_job_name(context, planned))
+    context.put_migration(planned)
+    _record_event(context, EventReason.MIGRATION_STARTED, planned, f"{record.name} {operation} in Job {planned.job}")
+    return planned
 
 
 def _start(context: DecisionContext, record: MigrationRecord) -> None:
@@ -281,18 +310,19 @@ def _start(context: DecisionContext, record: MigrationRecord) -> None:
 
 
 def _keep_running(context: DecisionContext, record: MigrationRecord) -> StageResult:
-    seen = context.observed.jobs.get(record.job or "")
-    if seen is None or seen.state is JobState.MISSING:
+    observation = context.observed.jobs.get(record.job or "")
+    if observation is None or observation.state is JobState.MISSING:
         _start(context, record)
-    what = in_words(record)
-    because = (f"Job {record.job} runs", *((record.message,) if record.message else ()))
-    return StageResult(DecisionAction.MIGRATE, f"migration {what}"[:120], because, ("the end of the Job",))
+    details = (f"Job {record.job} is running", *((record.message,) if record.message else ()))
+    message = f"migration {progress_text(record)}"
+    next_actions = ("the end of the Job",)
+    return StageResult(DecisionAction.MIGRATE, DecisionReason.MIGRATION_RUNNING, message, details, next_actions)
 
 
-def in_words(record: MigrationRecord) -> str:
+def progress_text(record: MigrationRecord) -> str:
     """`legacy-sessions up 42% (420,000 of 1,000,000), 31,000/s, 19s left`: what runs and how far it is."""
     if not record.total:
-        return f"{record.name} {record.operation} runs"
+        return f"{record.name} {record.operation} is running"
     done = record.done or 0
     text = f"{record.name} {record.operation} {100 * done // record.total}% ({done:,} of {record.total:,})"
     if record.rate:
@@ -304,9 +334,9 @@ def in_words(record: MigrationRecord) -> str:
 
 
 def retry_failed(context: DecisionContext) -> bool:
-    """Give every failed migration another attempt; whether there was one."""
+    """Try every failed migration again; whether there was one."""
     failures = [record for record in context.status.migrations if record.state is MigrationState.FAILED]
     for record in failures:
         again = MigrationState.PENDING if record.operation is Operation.UP else MigrationState.SUCCEEDED
-        context.put_migration(record.model_copy(update={"state": again, "attempt": record.attempt + 1, "message": ""}))
+        context.put_migration(record.updated(state=again, attempt=record.attempt + 1, reason=None, message=""))
     return bool(failures)

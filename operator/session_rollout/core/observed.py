@@ -90,7 +90,9 @@ class Observed:
     published_sha256: str | None = None  # of the document that is in the cluster
     jobs: Mapping[str, JobObservation] = field(default_factory=dict)
     actions: tuple[SessionRolloutAction, ...] = ()  # not answered yet, oldest first
-    settled_actions: frozenset[str] = frozenset()  # UIDs of `status.answeredActions` whose answer was read back, or that are gone
+    settled_actions: frozenset[str] = (
+        frozenset()
+    )  # UIDs of `status.answeredActions` whose answer was read back, or that are gone
     gates: Mapping[str, CheckResult] = field(default_factory=dict)  # by name of the gate; absent until the first result
     revisions: Revisions | None = None  # of the workload, where it may have to go back
     delivered: frozenset[str] = frozenset()  # ids of notifications that a sink has accepted

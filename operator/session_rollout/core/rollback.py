@@ -1,11 +1,20 @@
-"""Rollback: flags first, within the decision that sees the breach; then, in order, the slower parts.
+"""Rollback: flags first, in the decision that sees the breach; then, in order, the slower parts.
 
-It never waits for Prometheus, windows or approvals, only for a migration that is running: those are never killed.
+It never waits for Prometheus, windows or approvals, only for a running migration: those are never killed.
 """
 
-from typing import cast
+from typing import Final
 
-from session_rollout.api.enums import DecisionAction, EventReason, MigrationState, Operation, Outcome, PhaseState, Stage
+from session_rollout.api.enums import (
+    DecisionAction,
+    DecisionReason,
+    EventReason,
+    MigrationState,
+    Operation,
+    Outcome,
+    PhaseState,
+    Stage,
+)
 from session_rollout.api.rollout import OnRollback, OnWorkload, Phase, RollbackScope
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core import migration_jobs, workload
@@ -13,52 +22,70 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.observed import JobState
 from session_rollout.core.steps import increments, percent_text
 
-EVENTS = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: EventReason.ABORTED}
+EVENTS: Final = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: EventReason.ABORTED}
 
 
-def begin_rollback(context: DecisionContext, outcome: Outcome, because: tuple[str, ...]) -> None:
-    """Take the audiences back to the scope; publishing follows in the same decision."""
-    context.tell(EventReason.ROLLBACK_STARTED, f"to the {context.spec.rollback.scope.lower()}: " + "; ".join(because)[:400])
-    percent, groups = "0", cast("tuple[str, ...]", ())
+def begin_rollback(context: DecisionContext, outcome: Outcome, causes: tuple[str, ...], *, guard: str | None = None) -> None:
+    """Take the audiences back to the scope; publishing follows in the same decision. `guard` is the first in breach."""
+    scope = context.spec.rollback.scope
+    message = f"rolling back the {scope.lower() if scope is not RollbackScope.ALL else 'whole rollout'}: {'; '.join(causes)}"
+    context.record_event(EventReason.ROLLBACK_STARTED, message, check=guard)
+    percent, groups = "0", tuple[str, ...]()
     for record in context.status.phases:
-        touched = context.spec.rollback.scope is RollbackScope.ALL or record.name == context.current.phase
-        if touched and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
+        in_scope = scope is RollbackScope.ALL or record.name == context.current.phase
+        if in_scope and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
             percent, groups = _audience_left(context)
             context.mark(record.name, state=PhaseState.ROLLED_BACK, percent=percent, groups=groups, end_time=context.now)
-    step = context.current.step
-    context.enter(Stage.ROLLING_BACK, step=step, percent=percent, groups=groups, rollback_outcome=outcome, rollback_reasons=because)
+    context.enter(
+        Stage.ROLLING_BACK,
+        step=context.current.step,
+        percent=percent,
+        groups=groups,
+        rollback_outcome=outcome,
+        rollback_guard=guard,
+        rollback_reasons=causes,
+    )
 
 
 def _audience_left(context: DecisionContext) -> tuple[str, tuple[str, ...]]:
     """What the phase keeps: nothing, or with scope Step the audience before this one."""
-    if context.spec.rollback.scope is not RollbackScope.STEP or context.phase is None or context.increment is None:
+    here = context.increment
+    if context.spec.rollback.scope is not RollbackScope.STEP or context.phase is None or here is None:
         return "0", ()
-    before = [
-        increment
-        for increment in increments(context.phase)
-        if (increment.step, increment.increment) < (context.increment.step, context.increment.increment)
-    ]
-    return (percent_text(before[-1].percent), before[-1].groups) if before else ("0", ())
+    earlier = [before for before in increments(context.phase) if (before.step, before.index) < (here.step, here.index)]
+    return (percent_text(earlier[-1].percent), earlier[-1].groups) if earlier else ("0", ())
 
 
 def continue_rollback(context: DecisionContext) -> StageResult | None:
     """The next slower part; None when all is done and the generation has ended."""
-    because = context.current.rollback_reasons
-    if context.current.published_time is None:
-        return StageResult(DecisionAction.ROLL_BACK, "rolling back: publishing the flags", because)
+    current, options = context.current, context.spec.rollback
+    if current.published_time is None:
+        reason = DecisionReason.PUBLISHING_ROLLBACK
+        return StageResult(DecisionAction.ROLL_BACK, reason, "rolling back: publishing the flags", current.rollback_reasons)
     if running := _running_migrations(context):
-        why = f"rolling back: waits for migration {running[0]}"[:120]
-        return StageResult(DecisionAction.ROLL_BACK, why, because, (f"the end of migration {running[0]}",))
+        return StageResult(
+            DecisionAction.ROLL_BACK,
+            DecisionReason.AWAITING_MIGRATION,
+            f"rolling back: waiting for migration {running[0]}",
+            current.rollback_reasons,
+            (f"the end of migration {running[0]}",),
+        )
     names = _migrations_of(context.phase) if context.phase is not None else ()
-    if context.spec.rollback.restore_data and (result := migration_jobs.run_restore(context, names, context.current.stage_start_time)):
+    if options.restore_data and (result := migration_jobs.run_restore(context, names, current.stage_start_time)):
         return result
-    if context.spec.rollback.migrations is OnRollback.DOWN and (result := migration_jobs.run_down(context, names)):
+    if options.migrations is OnRollback.DOWN and (result := migration_jobs.run_down(context, names)):
         return result
-    if context.spec.rollback.workload is OnWorkload.UNDO and (result := workload.run_undo(context, context.current.stage_start_time)):
+    if options.workload is OnWorkload.UNDO and (result := workload.run_undo(context, current.stage_start_time)):
         return result
-    outcome = context.current.rollback_outcome or Outcome.ROLLED_BACK
-    context.end(outcome, EVENTS[outcome], "; ".join(because)[:400])
-    context.move(rollback_outcome=outcome, rollback_reasons=because)
+    outcome = current.rollback_outcome or Outcome.ROLLED_BACK
+    context.end(
+        outcome,
+        EVENTS[outcome],
+        "; ".join(current.rollback_reasons),
+        rollback_outcome=outcome,
+        rollback_guard=current.rollback_guard,
+        rollback_reasons=current.rollback_reasons,
+    )
     return None
 
 
@@ -69,12 +96,12 @@ def _migrations_of(phase: Phase) -> tuple[str, ...]:
 def _running_migrations(context: DecisionContext) -> tuple[str, ...]:
     """Migrations whose Job is on its way forward; one whose Job was never created is pending again."""
     for record in context.status.migrations:
-        seen = context.observed.jobs.get(record.job or "")
-        if _forward(record) and seen is not None and seen.state is JobState.MISSING:
+        observation = context.observed.jobs.get(record.job or "")
+        if _is_forward(record) and observation is not None and observation.state is JobState.MISSING:
             state = MigrationState.PENDING if record.operation is Operation.UP else MigrationState.SUCCEEDED
-            context.put_migration(record.model_copy(update={"state": state}))
-    return tuple(record.name for record in context.status.migrations if _forward(record))
+            context.put_migration(record.updated(state=state))
+    return tuple(record.name for record in context.status.migrations if _is_forward(record))
 
 
-def _forward(record: MigrationRecord) -> bool:
+def _is_forward(record: MigrationRecord) -> bool:
     return record.state is MigrationState.RUNNING and record.operation is not Operation.RESTORE

@@ -1,4 +1,4 @@
-"""Where in the programme one is: phases as increments, a ramp being several of them."""
+"""Where a rollout is in its phases: the steps of a phase as increments, a ramp being several of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,12 +15,17 @@ class Increment:
     """One audience that is published and held: a step, or one increment of a ramp."""
 
     step: int  # counted from 1
-    increment: int  # of a ramp, counted from 1; 0 otherwise
+    index: int  # in its ramp, counted from 1; 0 in a step without a ramp
     percent: Decimal
     groups: tuple[str, ...]
     hold: timedelta
     last_of_step: bool
     approval: bool
+
+    @property
+    def audience(self) -> str:
+        """Percentage and groups, such as `20%+beta`."""
+        return audience_text(percent_text(self.percent), self.groups)
 
 
 def percent_text(percent: Decimal) -> str:
@@ -35,12 +40,12 @@ def audience_text(percent: str, groups: Iterable[str]) -> str:
 
 def increments(phase: Phase) -> tuple[Increment, ...]:
     """The audiences of a phase in order."""
-    climbed: list[Increment] = []
+    result: list[Increment] = []
     percent = Decimal(0)
     for number, step in enumerate(phase.steps, start=1):
-        climbed += _of_step(number, step, percent)
-        percent = climbed[-1].percent
-    return tuple(climbed)
+        result += _of_step(number, step, percent)
+        percent = result[-1].percent
+    return tuple(result)
 
 
 def _of_step(number: int, step: Step, before: Decimal) -> list[Increment]:
@@ -53,7 +58,7 @@ def _of_step(number: int, step: Step, before: Decimal) -> list[Increment]:
     return [
         Increment(
             step=number,
-            increment=index,
+            index=index,
             percent=(before + (top - before) * index / count).quantize(Decimal("0.1")) if index < count else top,
             groups=step.groups,
             hold=hold,
@@ -65,19 +70,13 @@ def _of_step(number: int, step: Step, before: Decimal) -> list[Increment]:
 
 
 def increment_at(phase: Phase, current: Current) -> Increment | None:
-    """The increment the rollout stands on; None when the phase has no such step (any more)."""
-    return next(
-        (
-            increment
-            for increment in increments(phase)
-            if (increment.step, increment.increment) == (current.step, current.increment)
-        ),
-        None,
-    )
+    """The increment that is running; None when the phase no longer has such a step."""
+    place = (current.step, current.increment)
+    return next((increment for increment in increments(phase) if (increment.step, increment.index) == place), None)
 
 
 def increment_after(phase: Phase, increment: Increment, *, skip_step: bool = False) -> Increment | None:
-    """The next increment of the phase, or of the next step; None after the last."""
+    """The next increment of the phase, with `skip_step` the first of the next step; None after the last."""
     later = increments(phase)
     later = later[later.index(increment) + 1 :]
     return next((candidate for candidate in later if not skip_step or candidate.step > increment.step), None)

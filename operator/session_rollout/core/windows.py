@@ -1,4 +1,4 @@
-"""Windows: when a promotion may happen, in the time zone people named; across daylight-saving changes."""
+"""Windows: when a rollout may advance, in the time zone of each window, across daylight-saving changes."""
 
 from datetime import date, datetime, time, timedelta
 from typing import Final
@@ -7,15 +7,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from session_rollout.api.rollout import Day, Window
 
 DAYS: Final = tuple(Day)
-LOOK_AHEAD_DAYS: Final = 8
+DAYS_AHEAD: Final = 8
 
 
 def unknown_zones(windows: tuple[Window, ...]) -> tuple[str, ...]:
-    """Time zones of the windows that the zone database does not know."""
-    return tuple(sorted({window.time_zone for window in windows if not _known(window.time_zone)}))
+    """Time zones of the windows that the time zone database does not have."""
+    return tuple(sorted({window.time_zone for window in windows if not _exists(window.time_zone)}))
 
 
-def _known(zone: str) -> bool:
+def _exists(zone: str) -> bool:
     try:
         ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -24,14 +24,14 @@ def _known(zone: str) -> bool:
 
 
 def next_opening(windows: tuple[Window, ...], now: datetime) -> datetime:
-    """`now` when a window is open or there are none; else the moment the next one opens."""
+    """`now` when a window is open or there are none; else the time when the next one opens."""
     openings = [opening for window in windows for opening in _openings(window, now)]
     return min(openings, default=now)
 
 
 def _openings(window: Window, now: datetime) -> list[datetime]:
     today = now.astimezone(ZoneInfo(window.time_zone)).date()
-    spans = (_span(window, today + timedelta(days=ahead)) for ahead in range(LOOK_AHEAD_DAYS))
+    spans = (_span(window, today + timedelta(days=ahead)) for ahead in range(DAYS_AHEAD))
     return [max(start, now) for start, end in spans if now < end and DAYS[start.weekday()] in window.days]
 
 

@@ -1,6 +1,6 @@
-"""How records of decisions are packed into a ring of ConfigMaps: one compressed entry each, the first of a slot is the dictionary.
+"""How decision records are packed into a ring of ConfigMaps: one compressed entry each, the first of a slot is the dictionary.
 
-Apart from `core.recall`, so that who only wants to look at values need not load everything that decides.
+Kept separate from `record` so that readers of values avoid importing the decision code.
 """
 
 import zlib

@@ -1,7 +1,7 @@
-"""Records of decisions: what `decide` was given and what came of it, as lines that can be decided again.
+"""Decision records: what `decide` was given and what it decided, as lines that can be decided again.
 
-A record is complete in itself: the object with its status before, every answer, Job and wish that was seen, and the time.
-Written by `adapters.records`, read by whoever asks why. Asking again takes the same core, and no cluster.
+A record is complete in itself: the object with its status before, every measurement, Job and action that was observed, and
+the time. Written by `adapters.records`, read by `explain`. Deciding again takes the same core, and no cluster.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.enums import DecisionAction
+from session_rollout.api.enums import DecisionAction, DecisionReason
 from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.status import Current
 from session_rollout.core.decide import decide
-from session_rollout.core.observed import Decision, CheckResult, JobObservation, Measurement, Observed, Revisions
+from session_rollout.core.observed import CheckResult, Decision, JobObservation, Measurement, Observed, Revisions
 from session_rollout.records.codec import lines_in
 
 
@@ -26,14 +27,24 @@ class Record(BaseModel):
     time: datetime
     observed: dict[str, Any]  # an Observed, as JSON
     action: DecisionAction
+    reason: DecisionReason
     message: str
     details: tuple[str, ...]
+    current: Current  # where the rollout was after the decision
 
     @classmethod
     def of(cls, observed: Observed, now: datetime, decision: Decision) -> "Record":
         """The record of a decision."""
-        said = decision.status.decision
-        return cls(time=now, observed=_to_json(observed), action=said.action, message=said.message, details=said.details)
+        made = decision.status.decision
+        return cls(
+            time=now,
+            observed=_to_json(observed),
+            action=made.action,
+            reason=made.reason,
+            message=made.message,
+            details=made.details,
+            current=decision.status.current,
+        )
 
     def decide_again(self) -> Decision:
         """The decision of this core on the same facts at the same time."""
@@ -46,14 +57,19 @@ class Record(BaseModel):
 
     @property
     def measurements(self) -> Mapping[str, Measurement]:
-        """The answers that were seen."""
-        found: Mapping[str, Measurement] = _PARTS["measurements"].validate_python(self.observed.get("measurements", {}))
-        return found
+        """The measurements that the decision used."""
+        measurements: Mapping[str, Measurement] = _PARTS["measurements"].validate_python(self.observed.get("measurements", {}))
+        return measurements
 
     def agrees(self) -> bool:
-        """Whether deciding again gives the same action for the same reasons."""
-        said = self.decide_again().status.decision
-        return (said.action, said.message, said.details) == (self.action, self.message, self.details)
+        """Whether deciding again gives the same action for the same reason, at the same place."""
+        status = self.decide_again().status
+        again = (status.decision.action, status.decision.reason, _place(status.current))
+        return again == (self.action, self.reason, _place(self.current))
+
+
+def _place(current: Current) -> tuple[Any, ...]:
+    return current.stage, current.phase, current.step, current.increment, current.percent, current.groups
 
 
 _PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
@@ -61,12 +77,13 @@ _PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "ranges": TypeAdapter(dict[str, timedelta]),
     "published_sha256": TypeAdapter(str | None),
     "jobs": TypeAdapter(dict[str, JobObservation]),
-    "requests": TypeAdapter(tuple[SessionRolloutAction, ...]),
+    "actions": TypeAdapter(tuple[SessionRolloutAction, ...]),
+    "settled_actions": TypeAdapter(frozenset[str]),
     "gates": TypeAdapter(dict[str, CheckResult]),
     "revisions": TypeAdapter(Revisions | None),
     "delivered": TypeAdapter(frozenset[str]),
     "sink_errors": TypeAdapter(dict[str, str]),
-    "workload": TypeAdapter(str),
+    "workload_unavailable_reason": TypeAdapter(str | None),
     "problems": TypeAdapter(tuple[str, ...]),
     "last_reconcile": TypeAdapter(datetime | None),
 }

@@ -140,12 +140,12 @@ def _times(record: PhaseRecord) -> str:
 
 
 def _step(current: Current, increment: Increment, now: datetime, *, over: bool) -> Text:
-    here, there = (increment.step, increment.increment), (current.step, current.increment)
+    here, there = (increment.step, increment.index), (current.step, current.increment)
     after = over or current.stage in {Stage.VERIFICATION, Stage.AFTER}
     mark = (
         HERE if here == there and current.stage is Stage.STEP else DONE if after or (current.step and here < there) else AHEAD
     )
-    number = f"{increment.step}.{increment.increment}" if increment.increment else f"{increment.step}"
+    number = f"{increment.step}.{increment.index}" if increment.index else f"{increment.step}"
     words = f"step {number:<4} {audience_text(percent_text(increment.percent), increment.groups):<20} {spell(increment.hold)}"
     if increment.approval and increment.last_of_step and mark is not DONE:
         words += ", approved" if mark is HERE and current.approved_by else ", needs an approval"

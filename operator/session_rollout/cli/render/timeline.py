@@ -10,7 +10,8 @@ import click
 from session_rollout.api.enums import EventReason, Operation
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.render.status import left
-from session_rollout.simulation.world import Moment, Rehearsed
+from session_rollout.api.status import HistoryEntry
+from session_rollout.simulation.rehearsal import Rehearsal
 
 Locks = Mapping[str, Sequence[str]]  # by migration
 _BAD: Final = frozenset(
@@ -28,9 +29,9 @@ _BAD: Final = frozenset(
 _SILENT: Final = frozenset({EventReason.ACTION_ACCEPTED})
 
 
-def print_text(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> None:
+def print_text(name: str, spec: RolloutSpec, result: Rehearsal, locks: Locks) -> None:
     """The timeline."""
-    for moment in result.moments:
+    for moment in result.history:
         if moment.event in _SILENT:
             continue
         style = "red" if moment.event in _BAD else "green" if moment.event is EventReason.PROMOTED else None
@@ -40,24 +41,26 @@ def print_text(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) ->
             for text in locks.get(moment.message.split()[0], ()):
                 click.echo(f"{'':<46} locks    {text}")
     took = left(result.end - result.scenario.start)
-    ending = f"{result.status.outcome} after {took}" if result.ended else f"stays after {took}: {result.status.decision.message}"
+    ending = (
+        f"{result.status.outcome} after {took}" if result.ended else f"stays after {took}: {result.status.decision.message}"
+    )
     click.echo(f"{name}: {ending}; phases: {len(spec.phases)}, features: {len(spec.features)}")
     for hint in result.status.decision.next_actions if not result.ended else ():
         click.echo(f"  unblocked by {hint}")
 
 
-def _where(moment: Moment) -> str:
+def _where(moment: HistoryEntry) -> str:
     step = f" {moment.step}" if moment.step else ""
     return f"{moment.phase or ''}{step}"
 
 
-def _said(moment: Moment) -> str:
+def _said(moment: HistoryEntry) -> str:
     if moment.event is EventReason.STEP_PASSED:
         return moment.message.split(":")[0] + " passes"
     return moment.message.split(", revision")[0].split(" in Job ")[0]
 
 
-def as_data(result: Rehearsed, locks: Locks) -> dict[str, Any]:
+def as_data(result: Rehearsal, locks: Locks) -> dict[str, Any]:
     """Everything, as JSON."""
     return {
         "start": result.scenario.start.isoformat(),
@@ -75,7 +78,7 @@ def as_data(result: Rehearsed, locks: Locks) -> dict[str, Any]:
                 "percent": one.percent,
                 "message": one.message,
             }
-            for one in result.moments
+            for one in result.history
         ],
     }
 
@@ -85,10 +88,10 @@ def as_data(result: Rehearsed, locks: Locks) -> dict[str, Any]:
 WIDTH, ROW, LABEL = 900, 26, 210
 
 
-def _bars(result: Rehearsed) -> Iterator[tuple[str, str, datetime, datetime, str]]:
+def _bars(result: Rehearsal) -> Iterator[tuple[str, str, datetime, datetime, str]]:
     """Row, label, begin, end and colour of every step and migration."""
     open_: dict[str, tuple[datetime, str]] = {}
-    for one in result.moments:
+    for one in result.history:
         phase = one.phase or ""
         match one.event:
             case EventReason.STEP_PUBLISHED:
@@ -105,7 +108,7 @@ def _bars(result: Rehearsed) -> Iterator[tuple[str, str, datetime, datetime, str
         yield phase.removeprefix("m:"), label, begun, result.end, "#e76f51"
 
 
-def as_html(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> str:
+def as_html(name: str, spec: RolloutSpec, result: Rehearsal, locks: Locks) -> str:
     """One page, self-contained: the picture, then the timeline."""
     rows = [phase.name for phase in spec.phases]
     whole = max(result.end - result.scenario.start, timedelta(seconds=1))
@@ -129,7 +132,7 @@ def as_html(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> st
     lines = "".join(
         f"<tr class='{'bad' if one.event in _BAD else ''}'><td>{one.time:%a %Y-%m-%d %H:%M}</td><td>{html.escape(_where(one))}</td>"
         f"<td>{one.event}</td><td>{html.escape(_said(one))}</td></tr>"
-        for one in result.moments
+        for one in result.history
         if one.event not in _SILENT
     )
     ending = html.escape(f"{result.status.outcome or 'stays'}: {result.status.decision.message}")
@@ -137,7 +140,7 @@ def as_html(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> st
     return _PAGE.format(name=html.escape(name), ending=ending, picture="".join(parts), lines=lines, locks=taken)
 
 
-def _axis(result: Rehearsed, whole: timedelta, height: int) -> str:
+def _axis(result: Rehearsal, whole: timedelta, height: int) -> str:
     """Five dates under the picture."""
     marks = []
     for part in range(5):

@@ -1,0 +1,85 @@
+"""Guards: evaluated from the first phase to the end of the bake; a breach that lasts rolls back, pauses or warns."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from session_rollout.api.checks import Guard, OnBreach
+from session_rollout.api.enums import CheckKind, EventReason, Outcome, Verdict
+from session_rollout.api.quantities import duration
+from session_rollout.core.context import DecisionContext
+from session_rollout.core.criteria import after_range, evaluate_check
+from session_rollout.core.inputs import GUARDED_STAGES
+from session_rollout.core.rollback import begin_rollback
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A guard whose bound has been broken for as long as its `for` allows."""
+
+    guard: str
+    message: str
+    since: datetime
+
+
+def evaluate_guards(context: DecisionContext) -> None:
+    """Bring the records of all guards up to date."""
+    if context.current.stage in GUARDED_STAGES:
+        for guard in context.spec.guards:
+            start = after_range(context, guard.metric, context.current.guards_start_time)
+            evaluate_check(context, guard, CheckKind.GUARD, start)
+
+
+def act_on_breaches(context: DecisionContext) -> None:
+    """Let a breach that has lasted take effect, whatever else is going on."""
+    if context.current.stage not in GUARDED_STAGES:
+        return
+    if breaches := breaches_of(context, OnBreach.ROLLBACK):
+        _record(context, breaches)
+        sentences = tuple(breach.message for breach in breaches)
+        begin_rollback(context, Outcome.ROLLED_BACK, sentences, guard=breaches[0].guard)
+        return
+    if (breaches := breaches_of(context, OnBreach.PAUSE)) and not context.status.paused_by:
+        _record(context, breaches)
+        context.pause(breaches[0].guard, breaches[0].message)
+    for breach in breaches_of(context, OnBreach.WARN):
+        if not _is_recorded(context, breach):
+            _record(context, (breach,))
+
+
+def _record(context: DecisionContext, breaches: tuple[Breach, ...]) -> None:
+    """One event for breaches that act together; its `check` is the first guard in the order of the spec."""
+    message = "; ".join(breach.message for breach in breaches)
+    context.record_event(EventReason.GUARD_BREACHED, message, check=breaches[0].guard)
+
+
+def _is_recorded(context: DecisionContext, breach: Breach) -> bool:
+    """Whether the history has this breach: an event about the guard since its verdict became Fail."""
+    return any(
+        entry.event is EventReason.GUARD_BREACHED and entry.check == breach.guard and entry.time >= breach.since
+        for entry in context.status.history
+    )
+
+
+def breaches_of(context: DecisionContext, on_breach: OnBreach) -> tuple[Breach, ...]:
+    """Breaches of the guards of this kind that have lasted long enough and are measured in this decision."""
+    candidates = (_breach(context, guard) for guard in context.spec.guards if guard.on_breach is on_breach)
+    return tuple(breach for breach in candidates if breach is not None)
+
+
+def _breach(context: DecisionContext, guard: Guard) -> Breach | None:
+    record = context.check(CheckKind.GUARD, guard.name)
+    if record.verdict is not Verdict.FAIL or record.time is None or guard.metric not in context.observed.measurements:
+        return None
+    if context.now - record.time < duration(guard.for_):
+        return None
+    return Breach(guard.name, record.message + (f" for {guard.for_}" if guard.for_ != "0s" else ""), record.time)
+
+
+def next_breach(context: DecisionContext) -> datetime | None:
+    """When a breach that has begun will have lasted long enough; None when there is none."""
+    ends = [
+        record.time + duration(guard.for_)
+        for guard in context.spec.guards
+        if (record := context.check(CheckKind.GUARD, guard.name)).verdict is Verdict.FAIL and record.time is not None
+    ]
+    return min((end for end in ends if end > context.now), default=None)

@@ -1,0 +1,78 @@
+"""Values that a simulated metric could have: such that all its checks pass, or fail, as a scenario wants."""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from session_rollout.api.checks import Check, ComparedTo, Gate
+from session_rollout.api.enums import CheckKind, Verdict
+from session_rollout.api.quantities import bound, unit_of
+from session_rollout.core.evaluation import MINIMUM_EVENTS, evaluate, input_of
+from session_rollout.core.observed import Counts, Measurement
+
+BIG: Final = Decimal(10**6)
+ANY_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
+FACTORS: Final = tuple(map(Decimal, ("1.05", "0.95", "1.3", "0.7", "3", "0.1")))
+
+KindAndCheck = tuple[CheckKind, Check | Gate]
+Baselines = Mapping[tuple[CheckKind, str], Decimal]
+
+
+def measurement_of(value: Decimal, time: datetime, *, cohorts: bool) -> Measurement:
+    """A measurement of this value; of a metric with cohorts also the counts that give it."""
+    if not cohorts:
+        return Measurement(time, value=value)
+    total = Decimal(100 * MINIMUM_EVENTS) * 1000
+    share = min(max(value, Decimal(0)), Decimal(1))
+    return Measurement(time, value=share, on=Counts(share * total, total), off=Counts(total / 2, total))
+
+
+def best_value(checks: list[KindAndCheck], baselines: Baselines, wanted: Verdict, *, cohorts: bool) -> Decimal:
+    """The first value for which most checks have the wanted verdict."""
+    candidates = list(dict.fromkeys(_candidates(checks, baselines)))
+    scored = [
+        (sum(_verdict(kind, check, value, baselines, cohorts=cohorts) is wanted for kind, check in checks), value)
+        for value in candidates
+    ]
+    best = max(score for score, _ in scored)
+    return next(value for score, value in scored if score == best)
+
+
+def _candidates(checks: list[KindAndCheck], baselines: Baselines) -> Iterator[Decimal]:
+    """Values worth trying: at baselines and bounds, and a little on either side of them."""
+    bases = [baselines[kind, check.name] for kind, check in checks if (kind, check.name) in baselines]
+    yield from bases
+    for _, check in checks:
+        yield from _around_bounds(check)
+    for kind, check in checks:
+        if isinstance(check, Check) and check.compared_to is ComparedTo.BASELINE and (kind, check.name) in baselines:
+            yield from (baselines[kind, check.name] * factor for factor in FACTORS)
+    yield from (Decimal(1), Decimal("0.5"), Decimal(0), Decimal(100), BIG)
+
+
+def _around_bounds(check: Check | Gate) -> Iterator[Decimal]:
+    for text in (check.above, check.below):
+        if text is not None:
+            limit = bound(text)
+            step = max(abs(limit) / 10, Decimal("0.0001"))
+            if unit_of(text) == "%" and 0 < limit < 1 and text == check.above:
+                yield (1 + limit) / 2
+            yield from (limit / 2, limit * 2, limit - step, limit + step)
+
+
+def _verdict(kind: CheckKind, check: Check | Gate, value: Decimal, baselines: Baselines, *, cohorts: bool) -> Verdict:
+    """The verdict of a check on a value, whatever its query covers."""
+    baseline = baselines.get((kind, check.name))
+    if isinstance(check, Check) and check.compared_to is ComparedTo.BASELINE and baseline is None:
+        return Verdict.PASS
+    return evaluate(
+        input_of(
+            check,
+            measurement=measurement_of(value, ANY_TIME, cohorts=cohorts),
+            not_before=ANY_TIME,
+            stale_after=timedelta.max,
+            now=ANY_TIME,
+            baseline=baseline,
+        )
+    ).verdict
