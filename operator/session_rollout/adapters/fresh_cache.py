@@ -39,9 +39,7 @@ class FreshCache(Generic[Question, Answer]):
         self._waiting: dict[Question, set[Wake]] = {}
         self._pruned = clock.now()
 
-    def get(
-        self, question: Question, fetch: Callable[[], Awaitable[Answer]], max_age: timedelta, wake: Wake
-    ) -> Answer | None:
+    def get(self, question: Question, fetch: Callable[[], Awaitable[Answer]], max_age: timedelta, wake: Wake) -> Answer | None:
         """The latest result, or None before the first. Never waits: an older one is fetched again, then `wake` is called."""
         result = self._results.get(question)
         if result is not None and result.time > self._clock.now() - max_age:

@@ -67,7 +67,9 @@ class GateChecks:
         except RolloutError as error:
             return CheckResult(start, Verdict.PROVIDER_ERROR, _reason(error), str(error))
         # An approval or a Job: an action and the decision have their results.
-        return CheckResult(start, Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, "has no result before its stage is reached")
+        return CheckResult(
+            start, Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, "has no result before its stage is reached"
+        )
 
     # --- HTTP and metrics
 

@@ -123,8 +123,6 @@ class Applier:
                 await ports.restart(rollout.namespace, workload, at)
 
     async def _answer(self, rollout: SessionRollout, state: RolloutState, effect: Answer) -> None:
-        status = answer(
-            accepted=effect.accepted, reason=effect.reason, message=effect.message, now=self._ports.clock.now()
-        )
+        status = answer(accepted=effect.accepted, reason=effect.reason, message=effect.message, now=self._ports.clock.now())
         await self._ports.store.answer(rollout.namespace, effect.action, status, uid=effect.uid)
         state.actions.finish(effect.uid)

@@ -25,9 +25,7 @@ Parser = Callable[[Mapping[str, Any]], SessionRolloutAction]
 class Inbox:
     """Sorts actions into the states of their rollouts and wakes their loops."""
 
-    def __init__(
-        self, memory: Memory, on_demand: OnDemandChecks, store: RolloutStore, clock: Clock, parse: Parser
-    ) -> None:
+    def __init__(self, memory: Memory, on_demand: OnDemandChecks, store: RolloutStore, clock: Clock, parse: Parser) -> None:
         self._memory, self._on_demand, self._store, self._clock, self._parse = memory, on_demand, store, clock, parse
 
     async def run(self) -> None:

@@ -106,7 +106,9 @@ class OnDemandChecks:
         gates = _gates(rollout)
         if action.spec.check is not None:
             if action.spec.check not in gates:
-                message = f"`check` is {action.spec.check}, which is not a gate of the spec; allowed: {', '.join(gates) or 'none'}"
+                message = (
+                    f"`check` is {action.spec.check}, which is not a gate of the spec; allowed: {', '.join(gates) or 'none'}"
+                )
                 raise ActionRefused(ActionReason.UNKNOWN_CHECK, message)
             gates = {action.spec.check: gates[action.spec.check]}
         results = tuple(await asyncio.gather(*(self._result(action, rollout, gate) for gate in gates.values())))
@@ -134,9 +136,7 @@ class OnDemandChecks:
         if not succeeded:
             text = f"Job {name} failed: {message}"
             return Result(name=gate.name, verdict=Verdict.FAIL, reason=CheckReason.JOB_FAILED, message=text)
-        return Result(
-            name=gate.name, verdict=Verdict.PASS, reason=CheckReason.JOB_SUCCEEDED, message=f"Job {name} succeeded"
-        )
+        return Result(name=gate.name, verdict=Verdict.PASS, reason=CheckReason.JOB_SUCCEEDED, message=f"Job {name} succeeded")
 
     async def _job_end(self, rollout: SessionRollout, name: str) -> tuple[bool, str]:
         """Whether a Job succeeded, and its message, once it has ended."""

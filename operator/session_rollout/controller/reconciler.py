@@ -209,8 +209,6 @@ def _log_decision(key: Key, decision: Decision) -> None:
             "step": status.current.step,
             "percent": status.current.percent,
             "details": list(status.decision.details),
-            "checks": {
-                f"{check.kind}/{check.name}": f"{check.verdict} {check.value or ''}".strip() for check in status.checks
-            },
+            "checks": {f"{check.kind}/{check.name}": f"{check.verdict} {check.value or ''}".strip() for check in status.checks},
         },
     )
