@@ -6,7 +6,6 @@ A fake on purpose: these are the edge cases of one HTTP client. A real Prometheu
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -44,10 +43,12 @@ def bad(text: str) -> bytes:
 class Answers(ThreadingHTTPServer):
     """Says what it is told, and counts."""
 
-    code, body, delay = 200, b"", 0.0
+    code, body = 200, b""
     headers: dict[str, str]
 
     def __init__(self) -> None:
+        self.released = threading.Event()
+        self.released.set()
         self.asked: list[str] = []
         self.sent: list[dict[str, str]] = []
         super().__init__(("127.0.0.1", 0), Handler)
@@ -63,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         server.asked.append(parse_qs(urlsplit(self.path).query).get("query", [""])[0])
         server.sent.append(dict(self.headers))
-        time.sleep(server.delay)
+        server.released.wait(30)
         self.send_response(server.code)
         self.send_header("Location", "http://127.0.0.1:1/elsewhere")
         self.send_header("Content-Length", str(len(server.body)))
@@ -75,9 +76,10 @@ class Handler(BaseHTTPRequestHandler):
 def answers() -> Iterator[Answers]:
     """A provider."""
     server = Answers()
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
+    server.released.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -151,7 +153,7 @@ def test_unreachable_provider() -> None:
 
 def test_slow_provider(answers: Answers) -> None:
     """The timeout of the configuration."""
-    answers.delay = 1.0
+    answers.released.clear()
     measurement = measure(answers.server_port)
     assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.TIMED_OUT)
 
@@ -167,26 +169,31 @@ def test_unknown_provider() -> None:
 
 
 def test_measurements_never_wait(answers: Answers) -> None:
-    """A slow provider costs a rollout no time."""
-    answers.delay = 0.4
+    """A slow provider costs a rollout no time: the response is still on its way when the call returns."""
+    answers.body = vector("1")
+    answers.released.clear()
 
-    async def call() -> float:
-        start = time.monotonic()
-        assert source(answers.server_port).measurements("default", (Metric(name="m", query="up"),), MINUTE, lambda: None) == {}
-        return time.monotonic() - start
+    async def call() -> None:
+        metrics, woken = source(answers.server_port), asyncio.Event()
+        assert metrics.measurements("default", (Metric(name="m", query="up"),), MINUTE, woken.set) == {}
+        assert not woken.is_set()
+        answers.released.set()
+        await asyncio.wait_for(woken.wait(), 5)
 
-    assert asyncio.run(call()) < 0.2
+    asyncio.run(call())
 
 
 def test_equal_queries_are_sent_once(answers: Answers) -> None:
     """A hundred rollouts with one query within one interval are one request, and each is woken once."""
-    answers.body, answers.delay = vector("1"), 0.05
+    answers.body = vector("1")
+    answers.released.clear()
 
     async def call() -> list[int]:
         metrics, woken = source(answers.server_port), asyncio.Queue[int]()
         for number in range(100):
             wake = lambda number=number: woken.put_nowait(number)  # noqa: E731 - one callable each
             metrics.measurements("default", (Metric(name="m", query="up"),), MINUTE, wake)
+        answers.released.set()
         numbers = [await asyncio.wait_for(woken.get(), 5) for _ in range(100)]
         assert (await measured(metrics)).value == 1
         assert woken.empty()
@@ -252,7 +259,7 @@ def test_token_is_read_from_its_file_each_time(answers: Answers, tmp_path: Path)
 def test_file_that_cannot_be_read(answers: Answers, tmp_path: Path, scheme: str, field: str) -> None:
     """A Secret that is not mounted, or not readable; the message names the file."""
     path = tmp_path / "secret"
-    measurement = measure(answers.server_port, scheme=scheme, **{field: path})
+    measurement = measure(answers.server_port, None, scheme, **{field: path})
     assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.CREDENTIALS_UNREADABLE)
     assert str(path) in measurement.message
 
