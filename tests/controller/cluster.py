@@ -130,8 +130,9 @@ class Cluster:
         raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 1)
 
     async def keys(self) -> tuple[Key, ...]:
+        listed = tuple(self.rollouts)
         self.called("keys")
-        return tuple(self.rollouts)
+        return listed
 
     async def actions(self) -> tuple[Mapping[str, Any], ...]:
         listed = tuple(copy.deepcopy(raw) for raw in self.action_objects.values())

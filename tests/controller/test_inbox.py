@@ -94,19 +94,36 @@ def test_list_from_before_the_answer_does_not_carry_an_action_out_again(cluster:
     run(body)
 
 
-def test_rollout_and_action_created_during_a_sweep_are_not_refused(cluster: Cluster) -> None:
-    """`kubectl apply` of both at once: the rollouts are listed after the actions."""
-    cluster.rollouts.clear()
+def test_rollout_and_action_created_during_a_sweep_are_not_refused() -> None:
+    """`kubectl apply` of both after the first of the two lists: that must be the list of actions."""
+    cluster = Cluster()
 
     def create() -> None:
         cluster.add_rollout()
+        cluster.add_action("u1", "Pause")
 
-    cluster.add_action("u1", "Pause")
-    cluster.hooks["keys"] = create
+    cluster.hooks = {"keys": create, "actions": create}
 
     async def body() -> None:
         await Process(cluster).inbox.sweep()
+        assert list(cluster.action_objects) == ["u1"]
         assert cluster.answers == []
+
+    run(body)
+
+
+def test_sweep_forgets_finished_actions_that_are_gone(cluster: Cluster) -> None:
+    """What the process remembers is bounded by the actions that exist."""
+    raw = cluster.add_action("u1", "Pause")
+
+    async def body() -> None:
+        process = Process(cluster)
+        process.inbox.action_changed(raw, deleted=True)
+        del cluster.action_objects["u1"]
+        assert process.state.actions.finished == {"u1"}
+        process.state.has_loop = True
+        await process.inbox.sweep()
+        assert process.state.actions.finished == set()
 
     run(body)
 
