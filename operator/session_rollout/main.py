@@ -10,36 +10,37 @@ import socket
 import sys
 import uuid
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import kopf
-from kopf._core.engines.peering import Identity
 
 from session_rollout import handlers
 from session_rollout.adapters import telemetry, tracing
 from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
-from session_rollout.adapters.gate_checks import GateExaminer
+from session_rollout.adapters.gate_checks import GateChecks
 from session_rollout.adapters.http import Health, HttpServer
 from session_rollout.adapters.jobs import MIGRATION_LABEL, KubernetesJobs
 from session_rollout.adapters.lease import Lease
-from session_rollout.adapters.notifications import SinkCourier
+from session_rollout.adapters.notifications import SinkNotifier
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.records import ConfigMapRecorder
-from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore
+from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse
 from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import GROUP
 from session_rollout.api.parsing import action_of
-from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
-from session_rollout.controller.on_demand import Examinations
-from session_rollout.controller.reconciler import Controller, Ports
+from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.inbox import Inbox
+from session_rollout.controller.on_demand import OnDemandChecks
+from session_rollout.controller.reconciler import Reconciler
+from session_rollout.controller.state import Downtime, Memory
 from session_rollout.errors import RolloutError, SpecError
+from session_rollout.ports import Ports
 from session_rollout.settings import Settings, load
 
 log = logging.getLogger("session_rollout")
 WATCHDOG_SECONDS: Final = 5.0
-ACCOUNT_SECONDS: Final = 0.25
 FINALIZER: Final = f"{GROUP}/finalizer"
 
 
@@ -54,31 +55,32 @@ class Operator:
         name = os.environ.get("LEASE_NAME", "session-rollout")
         self.lease = Lease(api, os.environ.get("POD_NAMESPACE", "default"), name, identity, clock)
         self.metrics = PrometheusSource(settings.prometheus, clock, settings.metric_workers)
-        self.courier = SinkCourier(settings.sinks, clock)
+        self.notifier = SinkNotifier(settings.sinks, clock)
         workloads = ApiWorkloads(api)
         ports = Ports(
             store=self.store,
             flags=ConfigMapPublisher(api),
             jobs=KubernetesJobs(api, settings),
             workloads=workloads,
-            examiner=GateExaminer(api, settings, self.metrics, workloads, clock),
-            courier=self.courier,
+            gates=GateChecks(api, settings, self.metrics, workloads, clock),
+            notifier=self.notifier,
             recorder=ConfigMapRecorder(api),
             metrics=self.metrics,
             events=ApiEventSink(api, clock, identity),
             clock=clock,
             leader=self.lease,
         )
-        self.controller = Controller(ports, telemetry.observe)
-        examinations = Examinations(self.store, ports.examiner, ports.jobs, clock)
-        self.inbox = Inbox(self.controller, examinations, self.store, clock, action_of)
+        self.memory, self.downtime = Memory(), Downtime()
+        self.deletion = Deletion(ports, self.memory, parse, lambda key: telemetry.forget(key.namespace, key.name))
+        self.reconciler = Reconciler(ports, self.memory, self.downtime, self.deletion, telemetry.observe, tracing.span)
+        self.inbox = Inbox(self.memory, OnDemandChecks(ports), self.store, clock, action_of)
         self.http = HttpServer(self._live, self._ready)
         self.ready = asyncio.Event()
         self.stop = asyncio.Event()
 
     async def run(self, port: int) -> None:
         """Serve, lead, and run Kopf until told to stop."""
-        for number in (signal.SIGTERM, signal.SIGINT):  # Kopf takes them over; who stands by has no Kopf yet
+        for number in (signal.SIGTERM, signal.SIGINT):  # Kopf takes them over; a replica that stands by has no Kopf yet
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
         await self.http.start(os.environ.get("SESSION_ROLLOUT_HOST"), port)
         try:
@@ -86,25 +88,25 @@ class Operator:
                 await self._lead()
         finally:
             self.metrics.close()
-            self.courier.close()
+            self.notifier.close()
             with contextlib.suppress(RolloutError):
                 await self.lease.release()
 
     async def _lead(self) -> None:
-        self.controller.unaccounted_since = self.lease.unaccounted_since
-        self.controller.unaccounted = set(await self.store.keys())
-        tasks = [
-            asyncio.create_task(step) for step in (self.lease.keep(self._lost), self._account(), self._sweep(), self._watch())
-        ]
+        self.downtime.begin(self.lease.unled.since, await self.store.keys())
+        loops = (self.lease.keep(self._lost), self._account(), self.inbox.run(), self._watch())
+        tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             await kopf.operator(
                 registry=kopf.get_default_registry(),
                 settings=kopf_settings(),
-                memo=kopf.Memo(controller=self.controller, inbox=self.inbox, leave=self._leave),
+                memo=kopf.Memo(reconciler=self.reconciler, deletion=self.deletion, inbox=self.inbox, leave=self._leave),
                 clusterwide=not self.settings.namespaces,
                 namespaces=self.settings.namespaces,
                 standalone=True,
-                identity=Identity(self.identity),  # or Kopf asks for a user's name, which a uid in a container has not
+                # Without it Kopf looks up the user's name, which a UID in a container does not have.
+                # The declared type is a NewType of str that Kopf does not export.
+                identity=self.identity,  # type: ignore[arg-type]
                 ready_flag=self.ready,
                 stop_flag=self.stop,
             )
@@ -118,32 +120,26 @@ class Operator:
         await self.http.close()
 
     def _lost(self) -> None:
-        """Without the Lease this process must not write; a fresh one starts clean."""
+        """Without the Lease this process must not write. It ends, and the kubelet starts a fresh one."""
         log.error("the Lease is lost: the process ends")
         os._exit(1)
 
     async def _account(self) -> None:
-        """Forget the gap before the start once every rollout has it in its status."""
-        while self.controller.unaccounted:
-            await asyncio.sleep(ACCOUNT_SECONDS)
+        """Remove the downtime from the Lease once every rollout has taken it into account."""
+        await self.downtime.accounted.wait()
         await self.lease.accounted()
-
-    async def _sweep(self) -> None:
-        while True:
-            await self.inbox.sweep()
-            await asyncio.sleep(SWEEP_SECONDS)
 
     async def _watch(self) -> None:
         """The watchdog: reports rollouts that are overdue; the liveness probe then fails and the kubelet replaces the Pod."""
         while True:
-            late = self.controller.overdue()
+            late = self.memory.overdue()
             telemetry.OVERDUE.set(len(late))
             for key in late:
                 log.error("reconcile overdue", extra={"namespace": key.namespace, "rollout": key.name})
             await asyncio.sleep(WATCHDOG_SECONDS)
 
     def _live(self) -> Health:
-        late = self.controller.overdue()
+        late = self.memory.overdue()
         return Health(not late, f"{len(late)} rollouts are overdue for reconciliation" if late else "ok")
 
     def _ready(self) -> Health:
@@ -165,19 +161,13 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False  # our own Events
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *([13] * 60))  # an outage of minutes must not end us
+    settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *([13] * 60))  # an outage of minutes must not end the process
     settings.watching.reconnect_backoff = 1.0
     settings.watching.label_selectors["", "v1", "configmaps"] = LABEL
     settings.watching.label_selectors["batch", "v1", "jobs"] = MIGRATION_LABEL
     settings.process.ultimate_exiting_timeout = 15
-    settings.background.instant_exit_timeout = 0.5  # a loop that is looking just now comes to its end
+    settings.background.instant_exit_timeout = 0.5  # a reconciliation that is running completes
     return settings
-
-
-@kopf.on.login()
-async def login(**known: Any) -> kopf.ConnectionInfo | None:
-    """The Pod's ServiceAccount, or KUBECONFIG; read anew each time, so that a rotated token is found."""
-    return kopf.login_with_service_account(**known) or kopf.login_with_kubeconfig(**known)
 
 
 async def serve(settings: Settings, port: int) -> None:
@@ -193,7 +183,6 @@ def main() -> None:
     """Entry point. Configuration errors are one sentence and exit code 2."""
     parser = argparse.ArgumentParser(prog="session-rollout-operator")
     parser.add_argument("--config", type=Path, required=True, help="the operator's configuration (YAML)")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("SESSION_ROLLOUT_PORT", "8080")))
     options = parser.parse_args()
     telemetry.log_as_json()
     tracing.start()
@@ -203,12 +192,12 @@ def main() -> None:
         print(f"session-rollout-operator: {error}", file=sys.stderr)
         sys.exit(2)
     try:
-        asyncio.run(serve(settings, options.port))
+        asyncio.run(serve(settings, int(os.environ.get("SESSION_ROLLOUT_PORT", "8080"))))
     except RolloutError as error:
         sys.exit(f"session-rollout-operator: {error}")
 
 
-__all__ = ["handlers", "login", "main"]
+__all__ = ["handlers", "main"]
 
 if __name__ == "__main__":
     main()

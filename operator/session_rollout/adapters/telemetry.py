@@ -296,7 +296,7 @@ def _observe_checks(key: Key, seen: Reconciled) -> None:
     _replace(key, CHECK_BOUND, bounds)
 
 
-def _checks(rollout: SessionRollout, status: RolloutStatus) -> Iterator[tuple[str, str, Check | Gate]]:
+def _checks(rollout: SessionRollout, status: RolloutStatus) -> Iterator[tuple[CheckKind, str, Check | Gate]]:
     spec, phase = rollout.spec, next((one for one in rollout.spec.phases if one.name == status.current.phase), None)
     yield from ((CheckKind.GUARD, guard.name, guard) for guard in spec.guards)
     if phase is not None:

@@ -67,7 +67,7 @@ def as_data(result: Rehearsal, locks: Locks) -> dict[str, Any]:
         "end": result.end.isoformat(),
         "outcome": result.status.outcome,
         "message": result.status.decision.message,
-        "looks": result.looks,
+        "reconciles": result.reconciles,
         "locks": dict(locks),
         "timeline": [
             {

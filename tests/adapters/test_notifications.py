@@ -1,4 +1,4 @@
-"""What a notice tells a person to type. Delivery itself is tried against a real receiver in tests/integration."""
+"""What a notification tells its reader to run, and queues against a sink that fails. Real receivers are in tests/integration."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from session_rollout.adapters.notifications import Letter, send
+from session_rollout.adapters.notifications import Delivery, send
 from session_rollout.api.enums import EventReason
 from session_rollout.api.status import PendingNotification
 from session_rollout.cli.app import app
@@ -17,10 +17,10 @@ NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("event", EventReason)
-def test_command_of_a_notice_is_one_of_the_plugin(event: EventReason) -> None:
+def test_command_of_a_notification_is_one_of_the_plugin(event: EventReason) -> None:
     """Its arguments are taken as they stand."""
-    notice = PendingNotification(id="1", sink="chat", event=event, time=NOW)
-    program, plugin, *argv = Letter("uid-1", "default", "shop", notice).command.split()
+    notification = PendingNotification(id="1", sink="chat", event=event, time=NOW)
+    program, plugin, *argv = Delivery("uid-1", "default", "shop", notification).command.split()
     assert (program, plugin) == ("kubectl", "sessionrollout")
     command: click.Command | None = app
     with app.make_context("plugin", [], resilient_parsing=True) as context:
@@ -35,11 +35,11 @@ def test_command_of_a_notice_is_one_of_the_plugin(event: EventReason) -> None:
     [
         (None, "{} cannot be read: No such file or directory"),
         (b"\xff\xfe", "{} cannot be read: it is not text"),
-        (b"nothing", "`urlFile` holds no URL that Apprise knows"),
+        (b"nothing", "`urlFile` does not contain a URL that Apprise supports"),
     ],
 )
 def test_secret_file_that_is_no_good_is_said_without_what_is_in_it(tmp_path: Path, content: bytes | None, words: str) -> None:
-    """In the condition Notified, before anybody looks into a log."""
+    """In the condition Notified, before anybody reads a log."""
     path = tmp_path / "url"
     if content is not None:
         path.write_bytes(content)
@@ -51,11 +51,13 @@ def test_key_of_a_webhook_that_is_not_base64(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("whsec_abcde")
     webhook = {"url": "http://127.0.0.1:1", "secretFile": str(path)}
-    refused(Sink.model_validate({"webhook": webhook}), "`secretFile` begins with whsec_, and what follows is not base64")
+    refused(Sink.model_validate({"webhook": webhook}), "`secretFile` starts with whsec_, but the rest is not base64")
 
 
 def refused(sink: Sink, words: str) -> None:
-    letter = Letter("uid-1", "default", "shop", PendingNotification(id="1", sink="chat", event=EventReason.STARTED, time=NOW))
+    delivery = Delivery(
+        "uid-1", "default", "shop", PendingNotification(id="1", sink="chat", event=EventReason.STARTED, time=NOW)
+    )
     with pytest.raises(Unavailable) as error:
-        send(sink, letter, 1, NOW)
+        send(sink, delivery, 1, NOW)
     assert str(error.value) == words
