@@ -181,7 +181,10 @@ def test_a_held_lock_is_not_queued_for(dsn: str) -> None:
     limits = Limits(lock_timeout=timedelta(milliseconds=300), lock_deadline=timedelta(seconds=30))
     here, heard = target(dsn, limits), list[str]()
     here.reporter = Listening(heard)
-    named = lambda: [text for text in heard if "nightly report" in text]  # noqa: E731
+
+    def named() -> list[str]:
+        return [text for text in heard if "nightly report" in text]
+
     with waits_of_others(dsn) as waits:
         with psycopg.connect(dsn, application_name="nightly report") as holder:
             holder.execute("INSERT INTO users (id) VALUES (gen_random_uuid())")  # ROW EXCLUSIVE until the end
