@@ -201,14 +201,20 @@ def test_namespace_deletion_does_not_hang(operator: Lab) -> None:
     ],
 )
 def test_mistakes_the_api_server_cannot_see_are_said_in_status(operator: Lab, name: str, spec: Object, words: str) -> None:
-    """Stalled with a sentence; nothing is published to anybody."""
+    """Stalled with a sentence; what is published gives nobody anything."""
     operator.apply(rollout(name, LONG, **spec))
     status = because(operator, name, words)
     conditions = {one["type"]: one["status"] for one in status["conditions"]}
     assert (conditions["Stalled"], conditions["SpecValid"], conditions["Ready"]) == ("True", "False", "False")
     assert status["current"]["percent"] == "0"
     operator.reconciles(name, 2)
-    assert operator.document(name) == {}
+    assert flags(operator, name)["alpha"]["targeting"]["if"] == [
+        {"$ref": "forcedOff"},
+        "off",
+        {"$ref": "forcedOn"},
+        "on",
+        "off",
+    ]
 
 
 def test_two_rollouts_must_not_share_a_flag_set(operator: Lab) -> None:
