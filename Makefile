@@ -66,7 +66,7 @@ GROUPS := lab cli node database fast model
 NICE_fast := nice -n 10
 NICE_model := nice -n 19
 # What the lab is made of is built once, before several groups ask for it at the same time.
-PARTS := from lab import sources as s; s.node(s.control_plane()); s.coredns(); s.prometheus(); s.helm(); s.syft()
+PARTS := from lab import sources as s; s.node(s.control_plane()); s.prometheus(); s.helm()
 
 test: lint
 	@rm -rf build/test
