@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +120,11 @@ def test_rows_rest_while_paused_and_go_on(sessions: Sessions) -> None:
     sessions.answer(lab.act("Pause", NAME, NAMESPACE, reason="the database is busy"))
     lab.until(lambda: not sessions.processes(), 20, "the Pod ending")
     before = value(sessions.dsn, "SELECT done FROM session_rollout.copies")
-    time.sleep(1.5)
+    lab.until(lambda: sessions.rows["message"] == "paused", 10, "status saying so")
+    lab.reconciles(NAME, 2, NAMESPACE)
+    assert sessions.processes() == []
     assert value(sessions.dsn, "SELECT done FROM session_rollout.copies") == before
     assert 0 < before < ROWS
-    lab.until(lambda: sessions.rows["message"] == "paused", 10, "status saying so")
     sessions.answer(lab.act("Resume", NAME, NAMESPACE))
     lab.until(lambda: sessions.status["current"]["step"] == 1, 90, "the first step")
     [job] = sessions.jobs("up")
