@@ -275,14 +275,22 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("percent text above 100", put("phases.1.steps.0.percent", "150"), ("spec.phases[1].steps[0].percent", "100")),
     ("percentages fall", put("phases.1.steps.2.percent", 40), ("spec.phases[1]", "must not be less than in the step before")),
     ("ramp falls", put("phases.1.steps.1.ramp.to", 5), ("spec.phases[1]", "must not be less than in the step before")),
-    ("groups disappear", put("phases.1.steps.2.groups", ["friends"]), ("spec.phases[1]", "contain all groups of the step before")),
+    (
+        "groups disappear",
+        put("phases.1.steps.2.groups", ["friends"]),
+        ("spec.phases[1]", "contain all groups of the step before"),
+    ),
     ("groups gone", drop("phases.1.steps.2.groups"), ("spec.phases[1]", "contain all groups of the step before")),
     ("group twice", put("phases.1.steps.0.groups", ["staff", "staff"]), ("steps[0].groups", "Duplicate")),
     ("group upper case", put("phases.1.steps.0.groups", ["Staff"]), ("steps[0].groups[0]", "a-z0-9")),
     ("step with nothing", put("phases.0.steps.0", {"hold": "1d"}), ("spec.phases[0].steps[0]", "`percent` or `groups`")),
     ("step without hold", drop("phases.0.steps.0.hold"), ("spec.phases[0].steps[0]", "`hold`")),
     ("ramp with hold", put("phases.1.steps.1.hold", "1d"), ("spec.phases[1].steps[1]", "`ramp` without `percent` and `hold`")),
-    ("ramp with percent", put("phases.1.steps.1.percent", 20), ("spec.phases[1].steps[1]", "`ramp` without `percent` and `hold`")),
+    (
+        "ramp with percent",
+        put("phases.1.steps.1.percent", 20),
+        ("spec.phases[1].steps[1]", "`ramp` without `percent` and `hold`"),
+    ),
     ("ramp of no increments", put("phases.1.steps.1.ramp.increments", 0), ("ramp.increments", "greater than or equal to 1")),
     ("ramp of many increments", put("phases.1.steps.1.ramp.increments", 101), ("ramp.increments", "less than or equal to 100")),
     ("ramp without increments", drop("phases.1.steps.1.ramp.increments"), ("ramp.increments", "Required")),
@@ -373,7 +381,11 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ),
     ("guard action unknown", put("guards.0.onBreach", "Abort"), ("spec.guards[0].onBreach", '"Rollback", "Pause", "Warn"')),
     ("guard for without unit", put("guards.0.for", "20"), ("spec.guards[0].for", "must be a duration")),
-    ("guards of one name", lambda s: s["guards"].append({"name": "errors", "metric": "errors", "below": "9%"}), ("spec.guards[1]", "Duplicate")),
+    (
+        "guards of one name",
+        lambda s: s["guards"].append({"name": "errors", "metric": "errors", "below": "9%"}),
+        ("spec.guards[1]", "Duplicate"),
+    ),
     # migrations
     (
         "migration without source",
@@ -396,7 +408,11 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ),
     ("point of no return as text", put("migrations.0.pointOfNoReturn", "3"), ("spec.migrations[0].pointOfNoReturn", "integer")),
     ("backup as text", put("migrations.0.backup", "yes"), ("spec.migrations[0].backup", "boolean")),
-    ("contract before a phase", put("migrations.0.change", "Contract"), ("`change: Contract`", "`migrations.after` of a phase")),
+    (
+        "contract before a phase",
+        put("migrations.0.change", "Contract"),
+        ("`change: Contract`", "`migrations.after` of a phase"),
+    ),
     (
         "contract before expand",
         lambda s: [
@@ -412,7 +428,11 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
         put("database.dataSecretKeyRef", {"key": "url"}),
         ("spec.database.dataSecretKeyRef.name", "Required"),
     ),
-    ("migration in two places", put("phases.1.migrations", {"after": ["tables"]}), ("`phases[].migrations`", "only once, in one phase")),
+    (
+        "migration in two places",
+        put("phases.1.migrations", {"after": ["tables"]}),
+        ("`phases[].migrations`", "only once, in one phase"),
+    ),
     # rollback and windows
     ("rollback scope unknown", put("rollback.scope", "Everything"), ("spec.rollback.scope", '"Step", "Phase", "All"')),
     ("rollback migrations unknown", put("rollback.migrations", "Up"), ("spec.rollback.migrations", '"Keep", "Down"')),
@@ -491,7 +511,10 @@ FINE: list[tuple[str, Mistake]] = [
     ),
     ("no criteria", drop("phases.0.criteria")),
     ("guard that pauses", put("guards.0.onBreach", "Pause")),
-    ("guard against the baseline", put("guards.0", {"name": "errors", "metric": "errors", "comparedTo": "Baseline", "maxIncrease": "20%"})),
+    (
+        "guard against the baseline",
+        put("guards.0", {"name": "errors", "metric": "errors", "comparedTo": "Baseline", "maxIncrease": "20%"}),
+    ),
     ("two guards with names", lambda s: s["guards"].append({"name": "second", "metric": "errors", "below": "9%"})),
     ("dependency in an earlier phase", put("features.2.dependsOn", ["alpha"])),
     ("feature without a phase", lambda s: s["features"].append({"name": "delta"})),
@@ -526,7 +549,11 @@ ACTION: Object = {"rollout": "shop", "action": "Pause"}
 BAD_ACTIONS: list[tuple[str, Object, tuple[str, ...]]] = [
     ("unknown action", {"action": "Delete"}, ("spec.action", '"Approve"')),
     ("no rollout", {"rollout": None}, ("spec.rollout", "Required")),
-    ("promote without reason", {"action": "Promote", "generation": 1, "phase": "one", "step": 1}, ("`reason` is required", "override")),
+    (
+        "promote without reason",
+        {"action": "Promote", "generation": 1, "phase": "one", "step": 1},
+        ("`reason` is required", "override"),
+    ),
     ("abort without reason", {"action": "Abort"}, ("`reason` is required", "override")),
     ("emergency without reason", {"action": "EmergencyDisable"}, ("`reason` is required", "override")),
     ("approve without generation", {"action": "Approve", "phase": "one", "step": 1}, ("`generation`", "is required")),

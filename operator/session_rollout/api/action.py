@@ -182,10 +182,10 @@ class Result(Model):
     """One result of a Verify, Diagnose or InspectMigration action."""
 
     name: Annotated[str, Field(description="Name of the check, the diagnostic or the row of the report.", max_length=63)]
-    verdict: Annotated[Verdict, Field(description="Verdict of the check. Pass and Fail are results; others say why there is none.")]
-    reason: Annotated[
-        CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")
-    ] = None
+    verdict: Annotated[
+        Verdict, Field(description="Verdict of the check. Pass and Fail are results; others say why there is none.")
+    ]
+    reason: Annotated[CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")] = None
     value: Annotated[
         Figure | None, Field(description="Measured value in the unit of the bound, such as `1.3%`. Unset without a value.")
     ] = None
@@ -217,7 +217,8 @@ class ActionStatus(Model):
     output: Annotated[
         str,
         Field(
-            max_length=OUTPUT_LENGTH, description="Output of the migration for an InspectMigration action, at most 4,096 characters."
+            max_length=OUTPUT_LENGTH,
+            description="Output of the migration for an InspectMigration action, at most 4,096 characters.",
         ),
     ] = ""
     conditions: Annotated[

@@ -133,8 +133,7 @@ ROLLOUT: Final = (
         "`rollback.restoreData: true` requires a migration with `backup: true`, whose snapshot is restored",
     ),
     (
-        "self.phases.all(p, p.steps.all(s, !has(s.hold) || "
-        f"{milliseconds('s.hold')} >= {milliseconds('self.checkInterval')}))",
+        f"self.phases.all(p, p.steps.all(s, !has(s.hold) || {milliseconds('s.hold')} >= {milliseconds('self.checkInterval')}))",
         "`phases[].steps[].hold` must be at least `checkInterval`, so that criteria are evaluated during the hold",
     ),
     (

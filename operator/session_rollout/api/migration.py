@@ -32,7 +32,9 @@ class Migration(Model):
     )
     name: Annotated[
         Name,
-        Field(description="Name of the migration in `phases[].migrations`, in actions and in status, such as `session-tables`."),
+        Field(
+            description="Name of the migration in `phases[].migrations`, in actions and in status, such as `session-tables`."
+        ),
     ]
     bundle: Annotated[
         str | None,

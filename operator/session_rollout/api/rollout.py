@@ -484,9 +484,7 @@ class RolloutSpec(Model):
     ] = None
     database: Annotated[
         Database | None,
-        Field(
-            description="Database of the migrations, and the profile that their Jobs run with. Required by `migrations`."
-        ),
+        Field(description="Database of the migrations, and the profile that their Jobs run with. Required by `migrations`."),
     ] = None
     features: Annotated[
         tuple[FeatureSpec, ...],
