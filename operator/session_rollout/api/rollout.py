@@ -11,12 +11,39 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Model, Name, Text, rules
-from session_rollout.api.cel import AUDIENCES, ROLLOUT
-from session_rollout.api.checks import Check, Gate, Guard
+from session_rollout.api.cel import ROLLOUT
+from session_rollout.api.checks import Gate, Guard
 from session_rollout.api.enums import EventReason
 from session_rollout.api.migration import Database, Migration
-from session_rollout.api.quantities import Duration, DurationOrZero, Percent
+from session_rollout.api.phases import OnDeadline, Phase, PhaseMigrations, Ramp, Step, StepApproval
+from session_rollout.api.quantities import Duration, DurationOrZero
+from session_rollout.api.rollback import OnRollback, OnWorkload, Rollback, RollbackScope
 from session_rollout.api.status import RolloutStatus
+
+__all__ = [
+    "TIME_PATTERN",
+    "Cohorts",
+    "Day",
+    "DeletionPolicy",
+    "FeatureSpec",
+    "Metric",
+    "Notification",
+    "OnDeadline",
+    "OnOff",
+    "OnRollback",
+    "OnWorkload",
+    "Phase",
+    "PhaseMigrations",
+    "Ramp",
+    "Rollback",
+    "RollbackScope",
+    "RolloutSpec",
+    "SessionRollout",
+    "Step",
+    "StepApproval",
+    "Window",
+    "Workload",
+]
 
 
 class OnOff(StrEnum):
@@ -104,181 +131,6 @@ class Metric(Model):
     ] = None
 
 
-class Ramp(Model):
-    """An increase from the percentage of the step before to `to`, in equal increments over a time."""
-
-    to: Annotated[Percent, Field(description='Percentage of users at the end of the ramp, such as `50` or `"0.5"`.')]
-    over: Annotated[
-        Duration,
-        Field(
-            description="Duration of the whole ramp, such as `7d`. Each increment is held for its share of it, at least"
-            " `checkInterval`."
-        ),
-    ]
-    increments: Annotated[
-        int,
-        Field(
-            description="Number of equal increments, from 1 to 100. Each one is held and evaluated like a step.",
-            ge=1,
-            le=100,
-            json_schema_extra={"format": "int32"},
-        ),
-    ]
-
-
-class StepApproval(StrEnum):
-    """Says if a step requires manual approval before it ends."""
-
-    REQUIRED = "Required"
-    NOT_REQUIRED = "NotRequired"
-
-
-class Step(Model):
-    """An audience that is published and held for a time, or a ramp of increasing audiences."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                "has(self.ramp) ? (!has(self.percent) && !has(self.hold)) : (has(self.percent) || has(self.groups))",
-                "must have either `hold` with `percent` or `groups`, or `ramp` without `percent` and `hold`",
-            ),
-            ("has(self.ramp) || has(self.hold)", "a step without `ramp` must have `hold`, such as `hold: 1d`"),
-        ),
-    )
-    percent: Annotated[
-        Percent | None,
-        Field(
-            description='Percentage of users who get the features, such as `10` or `"0.5"`. A stable hash of the user ID selects'
-            " them. Must not be less than in the step before. Unset: only `groups`. Excludes `ramp`."
-        ),
-    ] = None
-    ramp: Annotated[
-        Ramp | None,
-        Field(
-            description="Raises the percentage in equal increments, instead of one fixed `percent`. Excludes `percent` and"
-            " `hold`."
-        ),
-    ] = None
-    groups: Annotated[
-        tuple[Name, ...],
-        Field(
-            description="Groups of users who get the features regardless of the percentage, such as `beta`. Every later step of"
-            " the phase must contain them too.",
-            max_length=8,
-            json_schema_extra=SET,
-        ),
-    ] = ()
-    hold: Annotated[
-        Duration | None,
-        Field(
-            description="Time for which the step is held, such as `1d` or `1h30m`; at least `checkInterval`. The timer counts only"
-            " time in which every criterion has a verdict of Pass or Fail. Excludes `ramp`."
-        ),
-    ] = None
-    approval: Annotated[
-        StepApproval,
-        Field(
-            description="`Required`: the step ends only after an action `Approve` for this generation, phase and step."
-            " Default `NotRequired`."
-        ),
-    ] = StepApproval.NOT_REQUIRED
-
-
-class PhaseMigrations(Model):
-    """Names of migrations to run before the first step of a phase and after its last step."""
-
-    before: Annotated[
-        tuple[Name, ...],
-        Field(
-            description="Names of migrations that run in this order before the first step is published.",
-            max_length=8,
-            json_schema_extra=ATOMIC,
-        ),
-    ] = ()
-    after: Annotated[
-        tuple[Name, ...],
-        Field(
-            description="Names of migrations that run in this order after the last step and the verification have passed.",
-            max_length=8,
-            json_schema_extra=ATOMIC,
-        ),
-    ] = ()
-
-
-class OnDeadline(StrEnum):
-    """Reaction to criteria that hold up a step for longer than `deadline`."""
-
-    STALL = "Stall"
-    ROLLBACK = "Rollback"
-
-
-class Phase(Model):
-    """A part of the rollout with its own features, migrations, steps and criteria. Phases run one after the other."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(*AUDIENCES),
-    )
-    name: Annotated[
-        Name,
-        Field(
-            description="Name of the phase in actions and status, such as `connection-management`. After an edit of the spec, the"
-            " rollout resumes at the phase of this name."
-        ),
-    ]
-    features: Annotated[
-        tuple[Feature, ...],
-        Field(
-            description="Names of the features that this phase rolls out. A feature can be in one phase only.",
-            min_length=1,
-            max_length=16,
-            json_schema_extra=SET,
-        ),
-    ]
-    migrations: Annotated[
-        PhaseMigrations,
-        Field(description="Migrations to run before the first step and after the last step. Default: none."),
-    ] = PhaseMigrations()
-    steps: Annotated[
-        tuple[Step, ...],
-        Field(
-            description="Audiences of the phase, from the smallest to the largest.",
-            min_length=1,
-            max_length=16,
-            json_schema_extra=ATOMIC,
-        ),
-    ]
-    criteria: Annotated[
-        tuple[Check, ...],
-        Field(
-            description="Checks that must pass before a step ends. Without criteria, each step ends when its hold is over.",
-            max_length=16,
-            json_schema_extra=MAP_BY_NAME,
-        ),
-    ] = ()
-    deadline: Annotated[
-        DurationOrZero | None,
-        Field(
-            description="Time for which failing criteria may hold up a step after its hold, such as `3d`, before `onDeadline`"
-            " applies. Unset: without limit."
-        ),
-    ] = None
-    on_deadline: Annotated[
-        OnDeadline,
-        Field(
-            description="Reaction when the deadline has passed. `Stall` (default) keeps the audience until manual intervention;"
-            " `Rollback` starts a rollback."
-        ),
-    ] = OnDeadline.STALL
-    verification: Annotated[
-        tuple[Gate, ...],
-        Field(
-            description="Gates that must pass after the last step, before the migrations in `migrations.after` run.",
-            max_length=16,
-            json_schema_extra=MAP_BY_NAME,
-        ),
-    ] = ()
-
-
 class Workload(Model):
     """The workload of the application. It must be available before the first phase."""
 
@@ -286,75 +138,6 @@ class Workload(Model):
         Literal["Deployment"], Field(description="Kind of the workload. Only `Deployment`, the default, is supported.")
     ] = "Deployment"
     name: Annotated[Name, Field(description="Name of the workload in the namespace of the rollout.")]
-
-
-class RollbackScope(StrEnum):
-    """Extent to which a rollback takes flags back."""
-
-    STEP = "Step"  # to the audience before this step
-    PHASE = "Phase"  # this phase's features off, earlier phases stay
-    ALL = "All"  # the features of every phase that has begun
-
-
-class OnRollback(StrEnum):
-    """Treatment of the phase's migrations in a rollback."""
-
-    KEEP = "Keep"
-    DOWN = "Down"
-
-
-class OnWorkload(StrEnum):
-    """Treatment of the workload in a rollback."""
-
-    KEEP = "Keep"
-    UNDO = "Undo"  # the Deployment goes back to its earlier revision
-
-
-class Rollback(Model):
-    """Extent of a rollback. Flags are always turned off first, before anything slower happens."""
-
-    scope: Annotated[
-        RollbackScope,
-        Field(
-            description="Features that a rollback takes back. `Step`: to the audience of the step before; `Phase` (default): the"
-            " features of the running phase are turned off; `All`: the features of every phase that has begun are turned off."
-        ),
-    ] = RollbackScope.PHASE
-    restore_data: Annotated[
-        bool,
-        Field(
-            description="Restore rows from the snapshot of migrations with `backup: true`. Rows that users have written since"
-            " are kept. Default false."
-        ),
-    ] = False
-    migrations: Annotated[
-        OnRollback,
-        Field(
-            description="`Keep` (default) leaves migrations in place; `Down` undoes those of the phase, unless they have passed"
-            " their point of no return."
-        ),
-    ] = OnRollback.KEEP
-    allow_data_loss: Annotated[
-        bool,
-        Field(
-            description="Let `migrations: Down` drop tables and columns that hold data. Default false: such a migration is kept."
-        ),
-    ] = False
-    workload: Annotated[
-        OnWorkload,
-        Field(
-            description="`Keep` (default) leaves the Deployment as it is; `Undo` rolls it back to its earlier revision, and"
-            " requires `spec.workload`."
-        ),
-    ] = OnWorkload.KEEP
-    verification: Annotated[
-        tuple[Gate, ...],
-        Field(
-            max_length=16,
-            json_schema_extra=MAP_BY_NAME,
-            description="Gates that are checked after the rollback, to verify its effect. Must not contain `approval`.",
-        ),
-    ] = ()
 
 
 class Day(StrEnum):
