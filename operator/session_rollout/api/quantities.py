@@ -101,19 +101,18 @@ Tolerance = Annotated[
 ]
 
 
-def spell(length: timedelta) -> str:
-    """A duration as people read it, in its two largest units: `1 d 12 h`, `40 s`; below ten seconds with a decimal: `3.8 s`."""
-    milliseconds = round(length / timedelta(milliseconds=1))
-    if milliseconds < MILLISECONDS["s"]:
-        return f"{milliseconds} ms" if milliseconds else "0 s"
-    if milliseconds < 10 * MILLISECONDS["s"]:
-        return f"{Decimal(milliseconds) / 1000:.1f}".removesuffix(".0") + " s"
-    rest, parts = round(milliseconds / 1000) * 1000, []
-    for unit, symbol in (("d", "d"), ("h", "h"), ("m", "min"), ("s", "s")):
-        number, rest = divmod(rest, MILLISECONDS[unit])
-        parts.append((number, symbol))
-    first = next(index for index, (number, _) in enumerate(parts) if number)
-    return " ".join(f"{number} {symbol}" for number, symbol in parts[first : first + 2] if number)
+def format_duration(length: timedelta) -> str:
+    """The duration as people read it, in at most two units: `3.8 s`, `1 h 30 min`, `1 d 12 h`."""
+    seconds = round(max(length.total_seconds(), 0), 1)
+    if seconds < 1:
+        return f"{round(length / timedelta(milliseconds=1))} ms" if seconds else "0 s"
+    if seconds < 60 and seconds % 1:  # noqa: PLR2004 - seconds of a minute
+        return f"{seconds:g} s"
+    rest, parts = round(seconds), []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        number, rest = divmod(rest, size)
+        parts += [f"{number} {unit}"] if number else []
+    return " ".join(parts[:2])
 
 
 def bound(text: str) -> Decimal:
