@@ -88,7 +88,7 @@ test-fast: setup
 	@$(BIN)/python -m pytest -m "not lab"
 
 crds: setup
-	@$(BIN)/python -m session_rollout.api.crds crds
+	@$(BIN)/python -m tools.crds crds
 
 chart: setup crds
 	@$(BIN)/python -m tools.chart.build

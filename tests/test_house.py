@@ -15,7 +15,7 @@ import yaml
 
 from conftest import GROUPS
 from lab.lab import ROOT
-from session_rollout.api.crds import documents
+from tools.crds import documents
 
 SOURCE = ROOT / "operator" / "session_rollout"
 PACKAGE = "session_rollout"

@@ -17,7 +17,7 @@ import pytest
 from lab.lab import until
 from lab.proofs import INDEXES, TABLES
 from lab.sessions import fill, value
-from migrations.schemas import ALL, COUNT, LEDGER, OURS, Listening, bundle, catalog, rows, target
+from migrations.schemas import ALL, COUNT, LEDGER, OURS, QUICK, Listening, bundle, catalog, rows, target
 from session_rollout.errors import MigrationFailed
 from session_rollout.migrations.connection import LOCK_KEY, Limits, connect
 from session_rollout.migrations.schema import drift
