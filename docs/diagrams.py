@@ -142,7 +142,9 @@ def state_diagram(title: str, transitions: Iterable[tuple[str, str]], aside: tup
     column = [name for name in names if name not in aside]
     boxes = {name: Box(0, row, name) for row, name in enumerate(column)}
     middle = (len(column) - len(aside)) / 2
-    boxes |= {name: Box(1.4, middle + row + 0.5, name, "end") for row, name in enumerate(name for name in names if name in aside)}
+    boxes |= {
+        name: Box(1.4, middle + row + 0.5, name, "end") for row, name in enumerate(name for name in names if name in aside)
+    }
     return Diagram(title, boxes, arrows)
 
 

@@ -64,7 +64,9 @@ BRITISH = {
     r"analys(?:e|es|ed|ing)\b(?<!analyses)": "analyze",
     r"\w+(?:al|ar|or|im|gn|an|ron|ten|mon|tim|riz)is(?:e|es|ed|ing|ation|ations)\b": "-ize",
 }
-FRAGMENTS = r"(?:^|(?<=[.|:]\s)|(?<=\|\s))(?:Of (?:the|a|an|all|that|what)|Which (?:of|is)|Whose|In which|On which)\b[^?|]*?(?:[.|]|$)"
+FRAGMENTS = (
+    r"(?:^|(?<=[.|:]\s)|(?<=\|\s))(?:Of (?:the|a|an|all|that|what)|Which (?:of|is)|Whose|In which|On which)\b[^?|]*?(?:[.|]|$)"
+)
 
 _CODE = re.compile(r"```.*?```|`[^`\n]*`|<!--.*?-->|\]\([^)]*\)", re.DOTALL)
 
@@ -94,17 +96,15 @@ def _described(node: object) -> Iterator[str]:
 
 
 def strings(text: str) -> Iterator[str]:
-    """Every string of several words, and what decorated functions say in their docstring: help texts and messages."""
+    """Every string of several words: help texts and messages. Docstrings count where a decorator makes them a command's help."""
     tree = ast.parse(text)
-    internal = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if _is_internal(node)}
+    internal = {ast.get_docstring(tree, clean=False)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list:
+            internal.add(ast.get_docstring(node, clean=False))
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value and node.value not in internal:
             yield node.value
-
-
-def _is_internal(node: ast.AST) -> bool:
-    """Whether its docstring is for contributors: a decorator makes a command's docstring its help."""
-    return isinstance(node, ast.Module | ast.ClassDef) or (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list)
 
 
 READERS: dict[str, Callable[[str], Iterator[str]]] = {".md": markdown, ".yaml": of_yaml, ".py": strings}
