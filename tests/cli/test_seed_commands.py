@@ -1,4 +1,4 @@
-"""Every `npm run` line of the deployment guide has a counterpart in docs/seed-commands.md, and each of them does what it says.
+"""Every `npm run` line of the deployment guide has a counterpart in docs/demo/seed-commands.md, and each of them does what it says.
 
 The seed's programme runs on the lab with its application, database and Prometheus; the table's own commands are run, in the
 guide's order, and each is followed by an assertion on its effect. The guide is a copy, and is only read.
@@ -26,7 +26,7 @@ from lab.sessions import run as execute
 from lab.sessions import value
 
 GUIDE = ROOT / "tests" / "data" / "session-persistence-deployment.md"
-PAGE = ROOT / "docs" / "seed-commands.md"
+PAGE = ROOT / "docs" / "demo" / "seed-commands.md"
 RANGE = "4s"
 
 
