@@ -14,7 +14,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
-from session_rollout.migrations.copyspec import Copy
+from session_rollout.migrations.copy.spec import CopySpec
 
 from lab.lab import ROOT
 from session_rollout.api.action import ActionSpec
@@ -67,7 +67,7 @@ def _accept_fragment(document: dict[str, Any]) -> None:
     elif keys <= wire_names(Phase):
         Phase.model_validate({**PHASE, **document})
     elif "source" in keys:
-        Copy.model_validate(document)
+        CopySpec.model_validate(document)
     elif keys <= wire_names(Settings):
         Settings.model_validate(document)
     elif not keys <= SCENARIO:
