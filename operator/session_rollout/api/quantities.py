@@ -73,6 +73,20 @@ def spell(length: timedelta) -> str:
     return "".join(parts) or "0s"
 
 
+def format_duration(length: timedelta) -> str:
+    """The duration as people read it, in at most two units: `3.8 s`, `1 h 30 min`, `1 d 12 h`."""
+    seconds = round(max(length.total_seconds(), 0), 1)
+    if seconds < 1:
+        return f"{round(length / timedelta(milliseconds=1))} ms" if seconds else "0 s"
+    if seconds < 60 and seconds % 1:  # noqa: PLR2004 - seconds of a minute
+        return f"{seconds:g} s"
+    rest, parts = round(seconds), []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        number, rest = divmod(rest, size)
+        parts += [f"{number} {unit}"] if number else []
+    return " ".join(parts[:2])
+
+
 def bound(text: str) -> Decimal:
     """Value of a bound in base units: ratio for `%`, seconds for `ms` and `s`, the bare number otherwise."""
     for suffix, scale in (("%", Decimal("0.01")), ("ms", Decimal("0.001")), ("s", Decimal(1))):
