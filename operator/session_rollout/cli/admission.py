@@ -93,7 +93,9 @@ def _envelope(document: Mapping[str, Any]) -> Iterator[Problem]:
     if kind not in KINDS:
         yield Problem(("kind",), f"Unsupported value: {json.dumps(kind)}: supported values: {', '.join(KINDS)}", blocking=True)
     elif version != API_VERSION:
-        yield Problem(("apiVersion",), f"Unsupported value: {json.dumps(version)}: supported values: {API_VERSION}", blocking=True)
+        yield Problem(
+            ("apiVersion",), f"Unsupported value: {json.dumps(version)}: supported values: {API_VERSION}", blocking=True
+        )
     elif not isinstance(document.get("metadata"), dict):
         yield Problem(("metadata",), "Required value", blocking=True)
 
@@ -162,7 +164,9 @@ def _problem(error: ValidationError) -> Problem:
     rule = str(error.validator)
     template, field = _TEMPLATES.get(rule), path_text(path)
     if template is not None:
-        return Problem(path, template.format(field=field, value=_shown(value), limit=limit, size=_size(value)), rule in _BLOCKING)
+        return Problem(
+            path, template.format(field=field, value=_shown(value), limit=limit, size=_size(value)), rule in _BLOCKING
+        )
     if rule == "enum":
         allowed = ", ".join(json.dumps(choice) for choice in limit)
         return Problem(path, f"Unsupported value: {_shown(value)}: supported values: {allowed}")

@@ -1,6 +1,7 @@
 """What all commands share: the flags of kubectl, the exit codes, and one sentence for each error."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
@@ -140,6 +141,18 @@ class Group(click.Group):
     def list_commands(self, _: click.Context) -> list[str]:
         """In the order in which they were added: the most used come first."""
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Print the first sentence of each command's help in full."""
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, first_sentence(command)) for name, command in commands if command is not None])
+
+
+def first_sentence(command: click.Command) -> str:
+    """What a command does, for lists of commands."""
+    paragraph = " ".join((command.help or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.) ", paragraph, maxsplit=1)[0]
 
 
 def output(*, wide: bool = False) -> Callable[[Any], Any]:

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -38,7 +38,7 @@ def _complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> 
     return [name for item in items if (name := str(item["metadata"]["name"])).startswith(incomplete)]
 
 
-class DurationType(click.ParamType):
+class DurationType(click.ParamType[timedelta]):
     """A duration such as `90s`, `10m` or `1h30m`."""
 
     name = "duration"
@@ -53,7 +53,7 @@ class DurationType(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class TimeType(click.ParamType):
+class TimeType(click.ParamType[datetime]):
     """A time: ISO 8601, a time of today, or `10m ago`."""
 
     name = "time"
@@ -79,7 +79,7 @@ ROLLOUT = click.option(
 )
 
 
-def timeout_option(default: str | None, text: str) -> Any:
+def timeout_option(default: str | None, text: str) -> Callable[[Any], Any]:
     """The option --timeout."""
     return click.option("--timeout", type=DurationType(), default=default, show_default=default is not None, help=text)
 
@@ -128,7 +128,9 @@ def _only_item(kubectl: Kubectl) -> dict[str, Any]:
     if len(items) > 1:
         names = sorted(item["metadata"]["name"] for item in items)
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        raise usage_error(f"NAME is required, because there are several SessionRollouts: {', '.join(names[:NAMES_SHOWN])}{more}")
+        raise usage_error(
+            f"NAME is required, because there are several SessionRollouts: {', '.join(names[:NAMES_SHOWN])}{more}"
+        )
     return items[0]
 
 

@@ -76,9 +76,7 @@ def backup(kubectl: Kubectl, migration: str | None, *, name: str | None, options
     _change(kubectl, name, migration, ActionType.BACKUP_DATA, options)
 
 
-def _change(
-    kubectl: Kubectl, name: str | None, migration: str | None, action: ActionType, options: ActionOptions
-) -> None:
+def _change(kubectl: Kubectl, name: str | None, migration: str | None, action: ActionType, options: ActionOptions) -> None:
     rollout = read_rollout(kubectl, name)
     record = chosen_record(rollout, migration, moves_rows=True)
     act(kubectl, rollout.name, action, options, migration=record.name)

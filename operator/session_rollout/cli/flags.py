@@ -90,7 +90,7 @@ def _audience(row: Mapping[str, object]) -> str:
 @ROLLOUT
 @output()
 @pass_kubectl
-def who(kubectl: Kubectl, user: str, *, name: str | None, form: str | None, **context: tuple[str, ...]) -> None:
+def who(kubectl: Kubectl, /, user: str, *, name: str | None, form: str | None, **context: tuple[str, ...]) -> None:
     """Show the flags of USER by the published document, and the rule that decides each."""
     rollout = read_rollout(kubectl, name)
     for feature in (*context["overrides_on"], *context["overrides_off"]):
@@ -127,9 +127,7 @@ def verify(kubectl: Kubectl, *, users: int, name: str | None, form: str | None) 
         )
     if different := [evaluation for evaluation in evaluations if evaluation.on is not evaluation.rule.on]:
         first = different[0]
-        raise refusal(
-            f"{counted(len(different), 'evaluation')} differ from their rule, such as {first.feature}: {first.rule}"
-        )
+        raise refusal(f"{counted(len(different), 'evaluation')} differ from their rule, such as {first.feature}: {first.rule}")
     click.echo(f"valid and published; {counted(len(evaluations), 'evaluation')} agree with their rules", err=bool(form))
 
 

@@ -23,7 +23,7 @@ def history(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     """
     name = rollout_name(kubectl, name)
     asked, actions = kubectl.get(ROLLOUTS, name), kubectl.list(ACTIONS)
-    entries = [entry.to_wire() for entry in rollout_of(asked.json()).status.history]
+    entries: list[Entry] = [entry.to_wire() for entry in rollout_of(asked.json()).status.history]
     recorded = {entry["by"] for entry in entries if "by" in entry}
     entries += [
         _of_action(action)

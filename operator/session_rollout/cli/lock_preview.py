@@ -47,7 +47,6 @@ def _of_config_map(data: Mapping[str, Any]) -> list[str]:
 
 def _of_steps(steps: tuple[Step, ...]) -> list[str]:
     locks = {
-        file: "; ".join(f"{lock.table} {lock.mode}, {lock.blocks}" for lock in taken)
-        for file, taken in locks_of(steps).items()
+        file: "; ".join(f"{lock.table} {lock.mode}, {lock.blocks}" for lock in taken) for file, taken in locks_of(steps).items()
     }
     return [f"{step.file}: {locks[step.file] or 'no existing table'}" for step in steps]

@@ -14,7 +14,6 @@ from session_rollout.cli.command import Command, refusal, usage_error
 from session_rollout.cli.common import ANY_FILE, pass_kubectl, rollout_of
 from session_rollout.cli.validate import RolloutFile, read_rollout_file
 
-
 # --- init
 
 
@@ -101,7 +100,9 @@ def _document(answers: Mapping[str, str]) -> dict[str, Any]:
             "flagSet": answers["name"],
             "features": [{"name": feature} for feature in features],
             "metrics": [{"name": "error-rate", "query": answers["metric"]}],
-            "phases": [{"name": answers["name"], "features": features, "steps": steps, "criteria": [criterion], "deadline": "3d"}],
+            "phases": [
+                {"name": answers["name"], "features": features, "steps": steps, "criteria": [criterion], "deadline": "3d"}
+            ],
             "guards": [{**criterion, "for": "2m"}],
             "bake": answers["hold"],
         },
@@ -161,5 +162,7 @@ def _consequence(rollout: SessionRollout, spec: RolloutSpec) -> str:
     if reason := conflict(spec, rollout.status):
         return f"The rollout will stall: {reason}."
     if rollout.status.outcome is not None:
-        return f"The rollout has ended ({rollout.status.outcome}). A new generation starts with the phases that are not completed."
+        return (
+            f"The rollout has ended ({rollout.status.outcome}). A new generation starts with the phases that are not completed."
+        )
     return "The rollout continues where it is: audiences are kept; verdicts, approvals and the hold start again."

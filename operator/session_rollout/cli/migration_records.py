@@ -54,11 +54,7 @@ def show(rollout: SessionRollout, records: Sequence[MigrationRecord], form: str 
     if not records:
         click.echo(f"{rollout.name} has no migrations")
         return
-    phases = {
-        name: phase.name
-        for phase in rollout.spec.phases
-        for name in (*phase.migrations.before, *phase.migrations.after)
-    }
+    phases = {name: phase.name for phase in rollout.spec.phases for name in (*phase.migrations.before, *phase.migrations.after)}
     print_table(COLUMNS, [_row(record, phases.get(record.name, "")) for record in records])
 
 
@@ -80,6 +76,6 @@ def inspect(kubectl: Kubectl, rollout: SessionRollout, record: MigrationRecord, 
     """Run a Job that only reads the migration, and print its output. Raises Failure when the Job failed."""
     spec = action_spec(rollout.name, ActionType.INSPECT_MIGRATION, migration=record.name, operation=operation)
     status = send(kubectl, spec, INSPECTION_TIMEOUT).status
-    if any(condition.reason == ActionReason.FAILED for condition in status.conditions):
+    if status.reason is ActionReason.FAILED:
         raise refusal(status.message)
     click.echo(status.output or status.message)

@@ -53,7 +53,7 @@ def rehearse(file: str, *, form: str, **options: Any) -> None:
     Exit code 1 if it does not end in Promoted.
     """
     from session_rollout.cli.lock_preview import lock_lines
-    from session_rollout.simulation.world import rehearse as simulate
+    from session_rollout.simulation.rehearsal import rehearse as simulate
 
     source = read_rollout_file(file)
     result = simulate(source.spec, scenario_of(source.spec, ScenarioOptions(**options)), source.name)

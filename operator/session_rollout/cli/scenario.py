@@ -12,7 +12,7 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.command import usage_error
 from session_rollout.cli.common import listed, parse_duration, parse_time
 from session_rollout.cli.yaml_source import read
-from session_rollout.simulation.world import Scenario, Trouble
+from session_rollout.simulation.rehearsal import Fault, Scenario
 
 _PLACE: Final = r"(?P<phase>[a-z0-9-]+)/(?P<step>\d+)(?::(?P<lasts>\w+))?"
 _FAIL: Final = re.compile(rf"(?P<metric>[a-z0-9-]+)(?:=(?P<value>[^@]+))?@{_PLACE}")
@@ -46,7 +46,7 @@ def scenario_of(spec: RolloutSpec, options: ScenarioOptions) -> Scenario:
     fails = [_fail(spec, text) for text in (*options.fail, *_texts(file, "fail"))]
     return Scenario(
         start=_time(str(start)) if start else datetime.now(UTC).replace(microsecond=0),
-        troubles=(*outages, *fails),
+        faults=(*outages, *fails),
         approve_after=None if approve == NEVER else _duration(approve, "--approve-after"),
         migrations=times,
         failing=failing,
@@ -94,22 +94,22 @@ def _duration(text: str, option: str) -> timedelta:
         raise usage_error(f"{option}: {error}") from error
 
 
-def _fail(spec: RolloutSpec, text: str) -> Trouble:
+def _fail(spec: RolloutSpec, text: str) -> Fault:
     match = _FAIL.fullmatch(text)
     if match is None:
         raise usage_error(f"--fail is {text!r}; use METRIC[=VALUE]@PHASE/STEP[:TIME], such as error-rate=5%@checkout/2:30m")
     metric = _require_known(match["metric"], [candidate.name for candidate in spec.metrics], "metric")
     phase, step = _place(spec, match)
     lasts = _duration(match["lasts"], "--fail") if match["lasts"] else None
-    return Trouble(phase, step, metric, _value(match["value"]), lasts)
+    return Fault(phase, step, metric, _value(match["value"]), lasts)
 
 
-def _outage(spec: RolloutSpec, text: str) -> Trouble:
+def _outage(spec: RolloutSpec, text: str) -> Fault:
     match = _OUTAGE.fullmatch(text)
     if match is None:
         raise usage_error(f"--outage is {text!r}; use TIME@PHASE/STEP, such as 2h@checkout/1")
     phase, step = _place(spec, match)
-    return Trouble(phase, step, lasts=_duration(match["time"], "--outage"))
+    return Fault(phase, step, lasts=_duration(match["time"], "--outage"))
 
 
 def _place(spec: RolloutSpec, match: re.Match[str]) -> tuple[str, int]:

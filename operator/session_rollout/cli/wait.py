@@ -25,7 +25,7 @@ STATES: Final = ("Progressing", "Paused", "Stalled", "Promoted", "RolledBack", "
 @click.option(
     "--for",
     "state",
-    type=click.Choice(STATES, case_sensitive=False),
+    type=click.Choice(STATES),
     default="Promoted",
     show_default=True,
     help="Wait for this state of the current generation.",

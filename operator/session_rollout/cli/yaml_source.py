@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import yaml
 
-from session_rollout.cli.command import refusal, usage_error
 from session_rollout.cli.admission import Path
+from session_rollout.cli.command import refusal, usage_error
 
 LARGEST_BYTES: Final = 1_500_000  # about the default limit of etcd
 
@@ -79,7 +79,9 @@ def _text(source: str) -> str:
     except OSError as error:
         raise usage_error(f"{source}: {error.strerror}") from error
     if len(data) > LARGEST_BYTES:
-        raise refusal(f"{source}: the file is larger than {LARGEST_BYTES / 1e6:g} MB, which is more than the API server accepts")
+        raise refusal(
+            f"{source}: the file is larger than {LARGEST_BYTES / 1e6:g} MB, which is more than the API server accepts"
+        )
     try:
         return data.decode()
     except UnicodeDecodeError as error:

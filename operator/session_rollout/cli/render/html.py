@@ -16,5 +16,10 @@ def render(template: str, **values: Any) -> str:
 def _environment() -> Environment:
     templates = FileSystemLoader(Path(__file__).parent / "templates")
     return Environment(
-        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
+        loader=templates,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
     )

@@ -11,7 +11,7 @@ from session_rollout.api.enums import EventReason, Operation
 from session_rollout.api.quantities import format_duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import HistoryEntry
-from session_rollout.simulation.world import Rehearsed
+from session_rollout.simulation.rehearsal import Rehearsal
 
 Locks = Mapping[str, Sequence[str]]  # by migration
 _BAD: Final = frozenset(
@@ -32,7 +32,7 @@ _HIDDEN: Final = frozenset({EventReason.ACTION_ACCEPTED})
 # --- text
 
 
-def print_text(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> None:
+def print_text(name: str, spec: RolloutSpec, result: Rehearsal, locks: Locks) -> None:
     """The timeline."""
     for entry in _shown(result):
         style = "red" if entry.event in _BAD else "green" if entry.event is EventReason.PROMOTED else None
@@ -46,8 +46,8 @@ def print_text(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) ->
         click.echo(f"  next: {action}")
 
 
-def _shown(result: Rehearsed) -> Iterator[HistoryEntry]:
-    return (entry for entry in result.moments if entry.event not in _HIDDEN)
+def _shown(result: Rehearsal) -> Iterator[HistoryEntry]:
+    return (entry for entry in result.history if entry.event not in _HIDDEN)
 
 
 def _place(entry: HistoryEntry) -> str:
@@ -69,7 +69,7 @@ def _migration(entry: HistoryEntry) -> str:
     return f"{entry.migration} {entry.operation}" if entry.operation else f"{entry.migration}"
 
 
-def _ending(result: Rehearsed) -> str:
+def _ending(result: Rehearsal) -> str:
     took = format_duration(result.end - result.scenario.start)
     if result.ended:
         return f"{result.status.outcome} after {took}"
@@ -79,7 +79,7 @@ def _ending(result: Rehearsed) -> str:
 # --- data
 
 
-def as_data(result: Rehearsed, locks: Locks) -> dict[str, Any]:
+def as_data(result: Rehearsal, locks: Locks) -> dict[str, Any]:
     """Everything, ready for JSON."""
     status = result.status
     return {
@@ -92,9 +92,9 @@ def as_data(result: Rehearsed, locks: Locks) -> dict[str, Any]:
         "details": list(status.decision.details),
         "nextActions": list(status.decision.next_actions),
         "approvals": [approval.to_wire() for approval in status.decision.approvals],
-        "decisions": result.looks,
+        "reconciles": result.reconciles,
         "locks": dict(locks),
-        "timeline": [entry.to_wire() for entry in result.moments],
+        "timeline": [entry.to_wire() for entry in result.history],
     }
 
 
@@ -134,7 +134,7 @@ class Bar:
         return self.width > LETTER * len(self.label)
 
 
-def as_html(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> str:
+def as_html(name: str, spec: RolloutSpec, result: Rehearsal, locks: Locks) -> str:
     """One self-contained page: the chart, the timeline, the locks."""
     from session_rollout.cli.render.html import render
 
@@ -152,7 +152,7 @@ def as_html(name: str, spec: RolloutSpec, result: Rehearsed, locks: Locks) -> st
     return render("timeline.html.j2", name=name, ending=_ending(result), chart=chart, rows=rows, locks=locks)
 
 
-def _chart(phases: Sequence[str], result: Rehearsed) -> Mapping[str, Any]:
+def _chart(phases: Sequence[str], result: Rehearsal) -> Mapping[str, Any]:
     start, whole = result.scenario.start, max(result.end - result.scenario.start, timedelta(seconds=1))
     height = ROW * (len(phases) + 1)
     parts = [part / (AXIS_MARKS - 1) for part in range(AXIS_MARKS)]
@@ -188,10 +188,10 @@ _ENDS: Final = {
 }
 
 
-def _spans(result: Rehearsed) -> Iterator[Span]:
+def _spans(result: Rehearsal) -> Iterator[Span]:
     """Steps and migrations. What has not ended by itself ends with the rehearsal."""
     running: dict[tuple[str, str], HistoryEntry] = {}  # by phase and migration; steps have no migration
-    for entry in result.moments:
+    for entry in result.history:
         key = (entry.phase or "", entry.migration or "")
         if entry.event in _ENDS and key in running:
             yield _span(running.pop(key), entry.time, _ENDS[entry.event])
