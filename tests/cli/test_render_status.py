@@ -6,14 +6,13 @@ from rich.console import Console
 
 from core.test_stories import at, ended
 from core.world import World, spec
-from session_rollout.api.enums import MigrationState, Outcome
-from session_rollout.api.status import MigrationRecord
-from session_rollout.cli.render import status
-from session_rollout.cli.render.status import draw
+from session_rollout.api.enums import EventReason, MigrationState, Outcome
+from session_rollout.api.status import MigrationRecord, PendingNotification
+from session_rollout.cli.render.status import draw, migration_line
 
 
 def picture(world: World) -> str:
-    """What a person sees now."""
+    """What a user sees now."""
     console = Console(width=80, highlight=False, emoji=False, markup=False)
     with console.capture() as drawn:
         console.print(draw(world.rollout(), world.now))
@@ -25,7 +24,7 @@ def lines(world: World, word: str) -> list[str]:
 
 
 def test_every_picture_of_a_run_fits_and_marks_one_running_step_at_most() -> None:
-    """From the first look to the end; steps behind are done, and never ahead again."""
+    """From the first decision to the end; steps that were left stay done."""
     world, most = World(spec()), 0
     while not ended(world):
         world.run(60)
@@ -39,44 +38,61 @@ def test_every_picture_of_a_run_fits_and_marks_one_running_step_at_most() -> Non
     assert all("✔ step" in line for line in lines(world, "step "))
 
 
-def test_an_ended_rollout_says_its_end_and_no_action() -> None:
-    """`None` is the decision's word for it, not a person's; the cause stands once."""
+def test_state_reason_message_and_next_actions_are_shown() -> None:
+    """State first, then what the operator does and its reason; each cause once, and what would help."""
     world = World(spec())
     world.until(at("one", 1))
     world.values["errors"] = Decimal("0.06")
     world.until(ended)
-    text = picture(world)
-    assert "RolledBack" in text.splitlines()[0]
-    assert text.splitlines()[1].startswith("rolled back: errors 6% is not below 5%")
-    assert "None" not in text
-    assert text.count("errors 6% is not below 5%") == 1
+    decision = world.status.decision
+    first, second, *_ = picture(world).splitlines()
+    assert "RolledBack" in first
+    assert second.startswith(decision.message)
+    assert second.endswith(f"({decision.reason})")
+    assert "None" not in picture(world)
+    assert len(lines(world, "why: ")) == len(set(decision.details) - {decision.message})
+    assert len(lines(world, "next: ")) == len(decision.next_actions) > 0
 
 
-def test_what_goes_on_below_a_long_line_is_indented() -> None:
-    """Reasons keep to the right of the decision, also where the terminal makes them wrap."""
+def test_continuation_of_a_long_line_is_indented() -> None:
+    """Causes keep to the right of the decision, also if the terminal wraps them."""
     world = World(spec())
     world.until(at("one", 1))
-    decision = world.status.decision.model_copy(update={"details": ("word " * 30,)})
-    world.status = world.status.model_copy(update={"decision": decision})
+    decision = world.status.decision.updated(details=("word " * 30,))
+    world.status = world.status.updated(decision=decision)
     rows = picture(world).splitlines()
-    first = next(number for number, line in enumerate(rows) if line.startswith("  because word"))
+    first = next(number for number, line in enumerate(rows) if line.startswith("  why: word"))
     assert rows[first + 1].startswith("  word")
 
 
-def test_moved_rows_are_told_in_one_line() -> None:
-    """How many, how fast, and that changes are followed: what a person looks for, before what fits no more."""
+def test_moved_rows_fit_one_line() -> None:
+    """Rows, rate and whether changes are followed come before what may be cut."""
     record = MigrationRecord(
         name="legacy-sessions", state=MigrationState.RUNNING, done=11_088, total=41_396, rate=3_947, following=True
     )
-    line = status._migration(record).plain
-    assert line == "▶ migration legacy-sessions up, 11,088 of 41,396 rows, 3,947/s, follows"
-    assert len(line) + len("├── ") <= 80
+    mark, line = migration_line(record)
+    assert mark == "▶"
+    assert [figure in line for figure in ("legacy-sessions", "11,088 of 41,396", "3,947/s")] == [True] * 3
+    assert len("├── ▶ ") + len(line) <= 80
 
 
-def test_baseline_is_told_with_the_bound_in_few_digits() -> None:
-    """As in every sentence of the core: four."""
+def test_baseline_is_shown_with_its_bound_in_few_digits() -> None:
+    """As in every message of the core: four."""
     world = World(spec())
     world.until(at("one", 1))
     world.run(20)
+    record = next(check for check in world.status.checks if check.name == "load")
+    assert record.bound is not None
     [line] = lines(world, "load")
-    assert "increase of at most 10% from 1" in line
+    assert f"{record.bound} from 1 " in f"{line} "
+
+
+def test_notifications_that_are_pending_or_lost_are_shown() -> None:
+    """With the sinks that do not accept them."""
+    world = World(spec())
+    world.until(at("one", 1))
+    assert lines(world, "notifications") == []
+    pending = PendingNotification(id="1", sink="chat", event=EventReason.STARTED, time=world.now)
+    world.status = world.status.updated(pending_notifications=(pending,), notifications_lost=3)
+    waiting, lost = lines(world, "notifications")
+    assert ("1" in waiting, "chat" in waiting, "3" in lost) == (True, True, True)

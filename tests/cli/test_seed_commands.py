@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import pytest
 import yaml
-
 from cli.test_commands import Done, run
+
 from lab.kube import Object
 from lab.lab import IMAGE, ROOT, Lab
 from lab.population import users

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from session_rollout.cli.validation import check
 
 from api.corpus import ACTION, BAD, BAD_ACTIONS, FINE, GOOD, spoiled
 from cli.mutations import mutations
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
-from session_rollout.cli.validation import check
 
 API = "sessionrollout.dev/v1alpha1"
 LEAST_OBJECTS, LEAST_FIELDS = 300, 0.95

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +12,7 @@ import click
 from session_rollout.adapters.kubectl import ROLLOUTS, Kind, Kubectl, KubectlFailed
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.cli.admission import check, completed
-from session_rollout.cli.command import Command, refusal, usage_error
+from session_rollout.cli.command import Command, emit, output, refusal, usage_error
 from session_rollout.cli.common import ANY_FILE, pass_kubectl, rollout_of
 from session_rollout.cli.validate import RolloutFile, read_rollout_file
 
@@ -112,36 +114,64 @@ def _document(answers: Mapping[str, str]) -> dict[str, Any]:
 # --- diff
 
 
+class Effect(StrEnum):
+    """What applying a file does to the rollout."""
+
+    NONE = "None"
+    CREATES = "Creates"
+    REFUSED = "Refused"
+    STALLS = "Stalls"
+    STARTS_AGAIN = "StartsAgain"
+    CONTINUES = "Continues"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference between a file and the cluster."""
+
+    effect: Effect
+    message: str
+    lines: Sequence[str] = ()
+
+
 @click.command("diff", cls=Command)
 @click.argument("file", type=ANY_FILE)
+@output()
 @pass_kubectl
-def diff(kubectl: Kubectl, file: str) -> None:
+def diff(kubectl: Kubectl, file: str, form: str | None) -> None:
     """Show what applying FILE would change in the cluster, and what that means for the rollout.
 
     Exit code 1 if there is a difference.
     """
     source = read_rollout_file(file)
-    running = _running(kubectl, source, file)
-    lines = _differences(running["spec"], completed(source.document.data)["spec"], file)
-    if not lines:
-        click.echo(f"{source.name} is up to date with {file}")
-        return
-    for line in lines:
-        style = {"+": "green", "-": "red", "@": "cyan"}.get(line[0])
-        click.echo(click.style(line, fg=style) if style else line)
-    click.echo(_consequence(rollout_of(running), source.spec), err=True)
-    raise refusal(f"{source.name} differs from {file}")
+    comparison = _compare(source, _running(kubectl, source), file)
+    if form:
+        data = {"effect": comparison.effect, "message": comparison.message, "diff": list(comparison.lines)}
+        emit({"file": file, "name": source.name, **data}, form)
+    else:
+        _print(comparison)
+    if comparison.effect is not Effect.NONE:
+        raise refusal(f"{source.name} differs from {file}")
 
 
-def _running(kubectl: Kubectl, source: RolloutFile, file: str) -> dict[str, Any]:
-    """The object in the cluster. Raises Failure when there is none."""
+def _running(kubectl: Kubectl, source: RolloutFile) -> dict[str, Any] | None:
+    """The object in the cluster; None when there is none."""
     cluster = Kubectl((*kubectl.flags, f"--namespace={source.namespace}")) if source.namespace else kubectl
     try:
         return cluster.get(ROLLOUTS, source.name).json()
     except KubectlFailed as error:
-        if error.kind is not Kind.NOT_FOUND:
-            raise
-        raise refusal(f"{source.name} does not exist yet; applying {file} creates and starts it") from error
+        if error.kind is Kind.NOT_FOUND:
+            return None
+        raise
+
+
+def _compare(source: RolloutFile, running: dict[str, Any] | None, file: str) -> Comparison:
+    if running is None:
+        return Comparison(Effect.CREATES, f"{source.name} does not exist yet. Applying {file} creates and starts it.")
+    lines = _differences(running["spec"], completed(source.document.data)["spec"], file)
+    if not lines:
+        return Comparison(Effect.NONE, f"{source.name} is up to date with {file}")
+    return _consequence(rollout_of(running), source.spec, lines)
 
 
 def _differences(running: Mapping[str, Any], wanted: Mapping[str, Any], file: str) -> list[str]:
@@ -153,16 +183,23 @@ def _differences(running: Mapping[str, Any], wanted: Mapping[str, Any], file: st
     return list(difflib.unified_diff(before, after, "cluster", file, lineterm="", n=2))
 
 
-def _consequence(rollout: SessionRollout, spec: RolloutSpec) -> str:
-    """What the new generation would do."""
+def _consequence(rollout: SessionRollout, spec: RolloutSpec, lines: Sequence[str]) -> Comparison:
     from session_rollout.core.generation import conflict
 
     if rollout.spec.flag_set != spec.flag_set:
-        return "The API server will refuse it: `flagSet` is immutable, because it decides which users are picked."
+        message = "The API server will refuse it: `flagSet` is immutable, because it decides which users are picked."
+        return Comparison(Effect.REFUSED, message, lines)
     if reason := conflict(spec, rollout.status):
-        return f"The rollout will stall: {reason}."
-    if rollout.status.outcome is not None:
-        return (
-            f"The rollout has ended ({rollout.status.outcome}). A new generation starts with the phases that are not completed."
-        )
-    return "The rollout continues where it is: audiences are kept; verdicts, approvals and the hold start again."
+        return Comparison(Effect.STALLS, f"The rollout will stall: {reason}.", lines)
+    if outcome := rollout.status.outcome:
+        message = f"The rollout has ended ({outcome}). The new generation starts with the phases that are not completed."
+        return Comparison(Effect.STARTS_AGAIN, message, lines)
+    message = "The rollout continues where it is: audiences are kept; verdicts, approvals and the hold start again."
+    return Comparison(Effect.CONTINUES, message, lines)
+
+
+def _print(comparison: Comparison) -> None:
+    for line in comparison.lines:
+        style = {"+": "green", "-": "red", "@": "cyan"}.get(line[0])
+        click.echo(click.style(line, fg=style) if style else line)
+    click.echo(comparison.message, err=bool(comparison.lines))

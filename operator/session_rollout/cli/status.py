@@ -1,5 +1,6 @@
 """The commands get and status."""
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -72,9 +73,9 @@ def _draw_changes(kubectl: Kubectl, name: str, timeout: timedelta | None) -> int
     from session_rollout.cli.render.status import draw
 
     console = terminal()
-    code: Exit | None = None
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        for rollout, changed in follow(kubectl, name, timeout):
+    live = Live(console=console, auto_refresh=False, transient=True)
+    with live, closing(follow(kubectl, name, timeout)) as states:
+        for rollout, changed in states:
             if changed:
                 trends = trends_of(start_reading_records(kubectl, name))
             picture = draw(rollout, datetime.now(UTC), trends)
@@ -86,4 +87,4 @@ def _draw_changes(kubectl: Kubectl, name: str, timeout: timedelta | None) -> int
                 break
     if console.is_terminal:
         console.print(picture)
-    return code if code is not None else Exit.UNREACHABLE
+    return code or Exit.DONE

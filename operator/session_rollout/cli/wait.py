@@ -3,19 +3,21 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
+from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl, Watch
 from session_rollout.cli.command import Command, Exit, Failure
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, timeout_option
 
 if TYPE_CHECKING:
     from session_rollout.api.rollout import SessionRollout
 
+Object = dict[str, Any]
 REFRESH_SECONDS: Final = 1.0
 STATES: Final = ("Progressing", "Paused", "Stalled", "Promoted", "RolledBack", "Aborted")
 
@@ -66,56 +68,79 @@ def wait_for(
     kubectl: Kubectl, name: str, timeout: timedelta | None, ends: Callable[["SessionRollout"], Exit | None]
 ) -> tuple["SessionRollout", Exit]:
     """Follow a rollout until `ends` gives an exit code. Raises Failure on the timeout."""
-    for rollout, _ in follow(kubectl, name, timeout):
-        if (code := ends(rollout)) is not None:
-            return rollout, code
-    raise Failure(Exit.UNREACHABLE, "the API server ended the watch")
+    with closing(follow(kubectl, name, timeout)) as states:
+        for rollout, _ in states:
+            if (code := ends(rollout)) is not None:
+                return rollout, code
+    raise AssertionError("follow() does not end by itself")
 
 
-def follow(kubectl: Kubectl, name: str, timeout: timedelta | None = None) -> Iterator[tuple["SessionRollout", bool]]:
+def follow(
+    kubectl: Kubectl, name: str, timeout: timedelta | None = None
+) -> Generator[tuple["SessionRollout", bool], None, None]:
     """The rollout, and whether it has changed: at once, on every change, and every second. Raises Failure on the timeout."""
-    changes: queue.Queue[Any] = queue.Queue()
-    threading.Thread(target=_watch, args=(kubectl, name, changes.put), daemon=True).start()
+    watcher = Watcher(kubectl, name)
+    watcher.start()
     deadline = time.monotonic() + timeout.total_seconds() if timeout is not None else float("inf")
-    rollout, changed = rollout_of(kubectl.get(ROLLOUTS, name).json()), True
-    while True:
-        yield rollout, changed
-        if time.monotonic() >= deadline:
-            raise Failure(Exit.TIMEOUT, f"the timeout has passed; {describe(rollout)}")
-        newest = _newest(changes, min(REFRESH_SECONDS, deadline - time.monotonic()))
+    try:
+        rollout, changed = rollout_of(kubectl.get(ROLLOUTS, name).json()), True
+        while True:
+            yield rollout, changed
+            if time.monotonic() >= deadline:
+                raise Failure(Exit.TIMEOUT, f"the timeout has passed; {describe(rollout)}")
+            newest = watcher.newest(min(REFRESH_SECONDS, deadline - time.monotonic()))
+            changed = newest is not None
+            rollout = rollout_of(newest) if newest is not None else rollout
+    finally:
+        watcher.stop()
+
+
+class Watcher(threading.Thread):
+    """Reads the changes of a rollout in the background."""
+
+    def __init__(self, kubectl: Kubectl, name: str) -> None:
+        super().__init__(daemon=True)
+        self._kubectl, self._object = kubectl, name
+        self._changes: queue.Queue[Object | Exception] = queue.Queue()
+        self._watch: Watch | None = None
+        self._stopped = threading.Event()
+
+    def newest(self, seconds: float) -> Object | None:
+        """The newest object that arrives within this time; None when nothing arrives. Raises the error that ended the watch."""
+        try:
+            newest = self._changes.get(timeout=max(seconds, 0))
+            while not self._changes.empty() and not isinstance(newest, Exception):
+                newest = self._changes.get_nowait()
+        except queue.Empty:
+            return None
         if isinstance(newest, Exception):
             raise newest
-        changed = newest is not None
-        rollout = rollout_of(newest) if newest is not None else rollout
+        return newest
 
+    def stop(self) -> None:
+        """End the running watch, or the one that is about to start."""
+        self._stopped.set()
+        if self._watch is not None:
+            self._watch.stop()
 
-def _newest(changes: "queue.Queue[Any]", seconds: float) -> Any:
-    """The newest object that arrives within this time, or the error that ended the watch; None when nothing arrives."""
-    try:
-        newest = changes.get(timeout=max(seconds, 0))
-        while not changes.empty() and not isinstance(newest, Exception):
-            newest = changes.get_nowait()
-    except queue.Empty:
-        return None
-    return newest
+    def run(self) -> None:
+        """Collect every change, and at last an error. API servers end a watch after 30 to 60 minutes: it is started again."""
+        try:
+            while not self._stopped.is_set() and self._watch_once():
+                pass
+            self._changes.put(Failure(Exit.UNREACHABLE, "the API server ended the watch"))
+        except Exception as error:  # noqa: BLE001 - it is raised again in the main thread
+            self._changes.put(error)
 
-
-def _watch(kubectl: Kubectl, name: str, put: Callable[[Any], None]) -> None:
-    """Hand on every change, and at last an error. API servers end a watch after 30 to 60 minutes: it is started again."""
-    try:
-        while _watch_once(kubectl, name, put):
-            pass
-        put(Failure(Exit.UNREACHABLE, "the API server ended the watch"))
-    except Exception as error:  # noqa: BLE001 - it is raised again in the main thread
-        put(error)
-
-
-def _watch_once(kubectl: Kubectl, name: str, put: Callable[[Any], None]) -> bool:
-    """Whether the watch delivered anything: a new watch begins with the object as it is."""
-    delivered = False
-    for event in kubectl.watch(ROLLOUTS, name):
-        if event["type"] == "DELETED":
-            raise Failure(Exit.NOT_FOUND, f"{name} was deleted")
-        put(event["object"])
-        delivered = True
-    return delivered
+    def _watch_once(self) -> bool:
+        """Whether the watch delivered anything: a new watch begins with the object as it is."""
+        delivered = False
+        self._watch = self._kubectl.watch(ROLLOUTS, self._object)
+        if self._stopped.is_set():
+            self._watch.stop()
+        for event in self._watch.events():
+            if event["type"] == "DELETED":
+                raise Failure(Exit.NOT_FOUND, f"{self._object} was deleted")
+            self._changes.put(event["object"])
+            delivered = True
+        return delivered

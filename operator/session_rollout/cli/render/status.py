@@ -92,9 +92,9 @@ def _place(rollout: SessionRollout) -> str:
 def _decision(status: RolloutStatus, now: datetime) -> list[RenderableType]:
     """What the operator does and its reason; then the message, the causes, the next time and what would help, indented."""
     decision = status.decision
-    action = "" if decision.action is DecisionAction.NONE else f"{decision.action} "
-    head = Text.assemble((action, _ACTION_STYLES.get(decision.action, "cyan")), (f"({decision.reason})", "dim"))
-    head.append(f" {decision.message}" if decision.message else "")
+    action = "" if decision.action is DecisionAction.NONE else f"{decision.action}: "
+    head = Text.assemble((action, _ACTION_STYLES.get(decision.action, "cyan")), f"{decision.message} ".lstrip())
+    head.append(f"({decision.reason})", "dim")
     lines = [Text(f"why: {detail}") for detail in decision.details if detail != decision.message]
     if decision.next_time is not None and decision.next_time > now:
         until = f"{decision.next_time:%a %d %b %H:%M:%S} UTC"
@@ -167,7 +167,7 @@ def migration_figures(record: MigrationRecord) -> Iterator[str]:
     if record.rate:
         yield f"{record.rate:,}/s"
     if record.following:
-        yield "following changes"
+        yield "following"
     if record.quarantined:
         yield f"{record.quarantined:,} quarantined"
 
