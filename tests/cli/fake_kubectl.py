@@ -1,7 +1,6 @@
 """A kubectl that prints what a test wrote down: objects, and one list of events for each watch that is started."""
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,6 +34,6 @@ def main() -> None:
         watches = sorted(directory.glob("watch-*.json"))
         if watches:
             print(watches[0].read_text(), flush=True)
-            os.remove(watches[0])
+            watches[0].unlink()
         else:
             signal.pause()
