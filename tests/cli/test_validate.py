@@ -1,9 +1,10 @@
-"""`validate` and a real API server on the same objects: verdict, field, and sentence; then files, places and advice.
+"""`validate` and a real API server on the same objects: verdict, field and message; then files, places and warnings.
 
 Covered: the hand-made corpus and one made by mutation, together over a thousand objects. Not here: what CEL means (the
 corpus of tests/api, which the real server judges alone).
 """
 
+import copy
 import json
 import re
 from collections import Counter
@@ -13,12 +14,15 @@ from typing import Any
 
 import pytest
 import yaml
-from session_rollout.cli.validation import check
 
 from api.corpus import ACTION, BAD, BAD_ACTIONS, FINE, GOOD, spoiled
 from cli.mutations import mutations
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
+from session_rollout.cli.admission import check
+from session_rollout.cli.app import app
+from session_rollout.cli.command import Exit, code_of
+from session_rollout.cli.warnings import Warn
 
 API = "sessionrollout.dev/v1alpha1"
 LEAST_OBJECTS, LEAST_FIELDS = 300, 0.95
@@ -98,105 +102,135 @@ def test_validate_and_the_api_server_agree(lab: Lab) -> None:
 
 # --- files
 
-
-def findings(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, list[str], str]:
-    """Exit code, lines and the last word of `validate`."""
-    from session_rollout.cli.app import app
-    from session_rollout.cli.command import code_of
-
-    code = code_of(app, ["validate", *argv])
-    said = capsys.readouterr()
-    return code, said.out.splitlines(), said.err.strip()
+Findings = list[dict[str, Any]]
 
 
-def test_line_and_column_of_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of the field; of its parent where it is missing."""
+def findings(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, Findings]:
+    """Exit code and findings of `validate`."""
+    code = code_of(app, ["validate", "-o", "json", *argv])
+    printed = capsys.readouterr()
+    assert printed.err.count("Traceback") == 0
+    return code, json.loads(printed.out) if printed.out else []
+
+
+def test_line_and_column_of_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the field; of its parent if the field is missing."""
     text = (ROOT / "examples" / "minimal.yaml").read_text().replace("percent: 10,", "percent: 500,")
     file = tmp_path / "bad.yaml"
     file.write_text(text)
-    line = next(number for number, one in enumerate(text.splitlines(), 1) if "percent: 500" in one)
+    line = next(number for number, row in enumerate(text.splitlines(), 1) if "percent: 500" in row)
     column = text.splitlines()[line - 1].index("percent") + 1
-    code, lines, said = findings(capsys, str(file))
-    assert (code, said) == (1, "kubectl sessionrollout: 2 errors, 0 warnings in 1 object")
-    assert lines[0].startswith(f"{file}:{line}:{column}: error: spec.phases[0].steps[0].percent: Invalid value: 500")
+    code, [first, *_] = findings(capsys, str(file))
+    assert (code, first["severity"], first["field"]) == (Exit.REFUSED, "error", "spec.phases[0].steps[0].percent")
+    assert (first["file"], first["line"], first["column"]) == (str(file), line, column)
+    assert code_of(app, ["validate", str(file)]) == Exit.REFUSED
+    assert capsys.readouterr().out.startswith(f"{file}:{line}:{column}: error: {first['field']}: ")
     file.write_text(text.replace("percent: 500,", "percent: 10,").replace("flagSet:", "#flagSet:"))
-    code, lines, _ = findings(capsys, str(file))
-    assert (code, lines[0].split(": ", 1)[1]) == (1, "error: spec.flagSet: Required value")
+    code, [missing, *_] = findings(capsys, str(file))
+    assert (code, missing["field"]) == (Exit.REFUSED, "spec.flagSet")
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"a: [1", "is no YAML"),
-        (b"a: 1\na: 2\n", ":2:1: `a` is given twice"),
-        (b"- a\n- b\n", "is no object, but list"),
-        (b"", "holds no object"),
-        (b"\xff\xfe\x00", "is no text"),
-        (b"&a [*a, *a]", "is no YAML"),
-        (b"!!python/object/apply:os.system ['true']", "is no YAML"),
-        (b"x: " + b"y" * 10_000_000, "is larger than 1.5 MB"),
-        (b"kind: ConfigMap\napiVersion: v1\n", "there is no SessionRollout in these files"),
-        (b"kind: SessionRollout\napiVersion: sessionrollout.dev/v9\nmetadata: {name: x}\n", "1 error"),
-        (b"kind: Sessionrollout\napiVersion: sessionrollout.dev/v1alpha1\nmetadata: {name: x}\n", "1 error"),
-    ],
-    ids=["no yaml", "twice", "list", "empty", "binary", "recursive", "python", "ten megabytes", "other", "version", "kind"],
-)
-def test_rubbish_gets_one_sentence(content: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And exit code 1."""
+RUBBISH = {
+    "no yaml": b"a: [1",
+    "twice": b"a: 1\na: 2\n",
+    "list": b"- a\n- b\n",
+    "empty": b"",
+    "binary": b"\xff\xfe\x00",
+    "recursive": b"&a [*a, *a]",
+    "python": b"!!python/object/apply:os.system ['true']",
+    "ten megabytes": b"x: " + b"y" * 10_000_000,
+    "other": b"kind: ConfigMap\napiVersion: v1\n",
+    "version": b"kind: SessionRollout\napiVersion: sessionrollout.dev/v9\nmetadata: {name: x}\n",
+    "kind": b"kind: Sessionrollout\napiVersion: sessionrollout.dev/v1alpha1\nmetadata: {name: x}\n",
+}
+
+
+@pytest.mark.parametrize("content", RUBBISH.values(), ids=list(RUBBISH))
+def test_rubbish_gets_one_sentence(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And exit code 1; the file is named."""
     file = tmp_path / "rubbish"
     file.write_bytes(content)
-    code, _, said = findings(capsys, str(file))
-    assert (code, said.count("Traceback"), words in said) == (1, 0, True), said
+    assert code_of(app, ["validate", str(file)]) == Exit.REFUSED
+    said = capsys.readouterr()
+    assert (str(file) in said.out + said.err, said.err.count("Traceback")) == (True, 0)
 
 
-def test_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_key_is_found_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """YAML itself would drop one of the values."""
+    file = tmp_path / "twice"
+    file.write_bytes(RUBBISH["twice"])
+    code_of(app, ["validate", str(file)])
+    assert f"{file}:2:1:" in capsys.readouterr().err
+
+
+def test_file_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong argument."""
-    code, _, said = findings(capsys, "/nowhere/x.yaml")
-    assert (code, said) == (2, "kubectl sessionrollout: /nowhere/x.yaml: No such file or directory")
+    assert findings(capsys, "/nowhere/x.yaml") == (Exit.USAGE, [])
 
 
-ADVICE = [
-    ("unused metric", {"metrics": [*GOOD["metrics"], {"name": "idle", "query": "idle"}]}, "idle is used by no criterion"),
-    ("no parse", {"metrics": [{"name": "errors", "query": "rate("}, GOOD["metrics"][1]]}, "its PromQL does not parse"),
-    ("no guards", {"guards": []}, "nothing will roll back by itself"),
+METRICS = GOOD["metrics"]
+WARNINGS = [
+    ({"metrics": [*METRICS, {"name": "idle", "query": "idle"}]}, Warn.UNUSED_METRIC, "spec.metrics[2].name"),
+    ({"metrics": [{"name": "errors", "query": "rate("}, METRICS[1]]}, Warn.INVALID_QUERY, "spec.metrics[0].query"),
+    ({"guards": []}, Warn.NO_GUARDS, "spec"),
     (
-        "guard that cannot fire",
         {"guards": [{"name": "errors", "metric": "errors", "below": "5%", "for": "52w"}]},
-        "the guard can never fire",
+        Warn.INEFFECTIVE_GUARD,
+        "spec.guards[0].for",
     ),
-    ("long range", {"metrics": [{"name": "errors", "query": "rate(e[2d])"}, GOOD["metrics"][1]]}, "looks back 2d, longer than"),
-    ("orphan", {"features": [*GOOD["features"], {"name": "alone"}]}, "alone is in no phase"),
     (
-        "migration of no phase",
-        {"migrations": [*GOOD["migrations"], {"name": "late", "bundle": "a/b"}]},
-        "late is run by no phase",
+        {"metrics": [{"name": "errors", "query": "rate(e[2d])"}, METRICS[1]]},
+        Warn.RANGE_LONGER_THAN_HOLD,
+        "spec.phases[0].criteria[0].metric",
     ),
-    ("undo", {"rollback": {"workload": "Undo"}}, "a GitOps tool that owns the Deployment"),
+    ({"features": [*GOOD["features"], {"name": "alone"}]}, Warn.UNUSED_FEATURE, "spec.features[3].name"),
+    (
+        {"migrations": [*GOOD["migrations"], {"name": "late", "bundle": "a/b"}]},
+        Warn.UNUSED_MIGRATION,
+        "spec.migrations[2].name",
+    ),
+    ({"rollback": {"workload": "Undo"}}, Warn.UNDO_WITH_GITOPS, "spec.rollback.workload"),
+]
+STEPS = [
+    (0, {"criteria": []}, Warn.NO_CRITERIA, "spec.phases[0].steps"),
+    (0, {}, Warn.NO_DEADLINE, "spec.phases[0]"),
+    (1, {"steps": [{"percent": 100, "hold": "1d"}]}, Warn.NO_CANARY, "spec.phases[1].steps[0]"),
+    (1, {"steps": [{"percent": 10, "hold": "1d"}]}, Warn.PARTIAL_AUDIENCE, "spec.phases[1].steps"),
 ]
 
 
-@pytest.mark.parametrize(("change", "words"), [row[1:] for row in ADVICE], ids=[row[0] for row in ADVICE])
-def test_advice(change: dict[str, Any], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is legal but unwise is a warning, and with --strict a refusal."""
+@pytest.mark.parametrize(("change", "about", "field"), WARNINGS, ids=[about for _, about, _ in WARNINGS])
+def test_warning(change: dict[str, Any], about: Warn, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A probable mistake is a warning, and with --strict a refusal."""
+    warned({**GOOD, **change}, about, field, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(("phase", "change", "about", "field"), STEPS, ids=[about for _, _, about, _ in STEPS])
+def test_warning_about_a_phase(
+    phase: int, change: dict[str, Any], about: Warn, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its steps, criteria and deadline."""
+    spec = copy.deepcopy(GOOD)
+    spec["phases"][phase] |= change
+    warned(spec, about, field, tmp_path, capsys)
+
+
+def warned(spec: Any, about: Warn, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "shop.yaml"
-    file.write_text(yaml.safe_dump(rollout({**GOOD, **change})))
-    code, lines, _ = findings(capsys, str(file), "-o", "json")
-    found = json.loads("\n".join(lines))
-    assert code == 0
-    assert {one["severity"] for one in found if words in one["message"]} == {"warning"}, found
-    assert findings(capsys, str(file), "--strict")[0] == 1
+    file.write_text(yaml.safe_dump(rollout(spec)))
+    code, found = findings(capsys, str(file))
+    assert (code, {row["severity"] for row in found}) == (Exit.DONE, {"warning"})
+    assert (about, field) in {(row["rule"], row["field"]) for row in found}
+    assert findings(capsys, str(file), "--strict")[0] == Exit.REFUSED
 
 
-def test_steps_without_evidence_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Time alone promotes them."""
-    file = tmp_path / "shop.yaml"
-    file.write_text(yaml.safe_dump(rollout(spoiled(lambda spec: spec["phases"][0].pop("criteria")))))
-    _, lines, _ = findings(capsys, str(file))
-    assert any("phase one has no criteria: nothing but guards judges its steps" in line for line in lines)
+def test_every_warning_is_produced() -> None:
+    """By a row of the tables above."""
+    assert {row[-2] for row in (*WARNINGS, *STEPS)} == set(Warn)
 
 
-def test_shipped_examples_are_valid_and_the_programme_is_without_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    """What people copy first."""
+def test_shipped_examples_are_valid_and_the_large_one_has_no_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    """Users copy them."""
     files = [str(path) for path in sorted((ROOT / "examples").rglob("*.yaml")) if "gitops" not in path.parts]
-    assert findings(capsys, *files)[0] == 0
-    assert findings(capsys, str(ROOT / "examples" / "session-persistence.yaml"), "--strict")[0] == 0
+    assert findings(capsys, *files)[0] == Exit.DONE
+    assert findings(capsys, str(ROOT / "examples" / "session-persistence.yaml"), "--strict") == (Exit.DONE, [])

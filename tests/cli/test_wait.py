@@ -11,7 +11,7 @@ import yaml
 
 from cli.fake_kubectl import install
 from lab.lab import ROOT
-from session_rollout.api.enums import Outcome, State
+from session_rollout.api.enums import State
 from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
 from session_rollout.cli.common import rollout_of
@@ -24,7 +24,7 @@ def rollout(state: State | None, *, observed: int = 1, **more: Any) -> Object:
     """The minimal example in a state."""
     body: Object = yaml.safe_load((ROOT / "examples" / "minimal.yaml").read_text())
     body["metadata"] |= {"namespace": "default", "uid": "u", "generation": 1}
-    outcome = state if state in set(Outcome) else None
+    outcome = state if state in {State.PROMOTED, State.ROLLED_BACK, State.ABORTED} else None
     fields = {"observedGeneration": observed, "state": state, "outcome": outcome, **more}
     return {**body, "status": {name: value for name, value in fields.items() if value is not None}}
 

@@ -51,7 +51,7 @@ def action_options(*, reason: bool = False, confirms: bool = False) -> Callable[
         ) -> Any:
             return function(*arguments, options=ActionOptions(reason, yes, form, timeout), **fields)
 
-        command = timeout_option("30s", "Wait this long for the answer of the operator.")(with_options)
+        command = timeout_option("Wait this long for the answer of the operator.", "30s")(with_options)
         command = output()(command)
         if confirms:
             command = click.option("-y", "--yes", is_flag=True, help="Do not prompt.")(command)

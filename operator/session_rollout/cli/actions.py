@@ -29,7 +29,7 @@ from session_rollout.core.steps import audience_text
 
 @click.command("approve", cls=Command)
 @NAME
-@click.option("--check", help="Approve this gate of preflight or verification.  [default: the only one that is waiting]")
+@click.option("--check", help="Approve this gate of preflight or verification.", show_default="the only one that is waiting")
 @action_options()
 @pass_kubectl
 def approve(kubectl: Kubectl, name: str | None, *, check: str | None, options: ActionOptions) -> None:

@@ -19,7 +19,7 @@ COLUMNS = ("", "CHECK", "VERDICT", "VALUE", "BOUND", "MESSAGE")
 
 @click.command("verify", cls=Command)
 @NAME
-@click.option("--check", help="Run only this gate.  [default: all gates of the spec]")
+@click.option("--check", help="Run only this gate.", show_default="all gates of the spec")
 @output()
 @pass_kubectl
 def verify(kubectl: Kubectl, name: str | None, *, check: str | None, form: str | None) -> None:

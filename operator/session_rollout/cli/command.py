@@ -75,22 +75,22 @@ def usage_error(message: str) -> Failure:
 # kubectl's own flags: every command accepts them and passes them on.
 _SHOWN: Final = {"namespace", "context", "kubeconfig", "as"}
 INSECURE: Final = "--insecure-skip-tls-verify"
-_FLAGS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
-    (("--namespace", "-n"), "Use this namespace.  [default: the namespace of the context]"),
-    (("--context",), "Use this context of the kubeconfig.  [default: the current context]"),
-    (("--kubeconfig",), "Read this kubeconfig.  [default: as kubectl finds it]"),
-    (("--as",), "Impersonate this user."),
-    (("--as-group",), "Impersonate this group. Can be repeated."),
-    (("--as-uid",), "Impersonate this UID."),
-    (("--cluster",), "Use this cluster of the kubeconfig."),
-    (("--user",), "Use this user of the kubeconfig."),
-    (("--server", "-s"), "Use the API server at this address."),
-    (("--token",), "Authenticate with this bearer token."),
-    (("--certificate-authority",), "Trust this CA certificate."),
-    (("--client-certificate",), "Authenticate with this client certificate."),
-    (("--client-key",), "Use this client key."),
-    (("--tls-server-name",), "Expect this name in the certificate of the server."),
-    (("--request-timeout",), "Give up on a single request after this time."),
+_FLAGS: Final[tuple[tuple[tuple[str, ...], str, str], ...]] = (
+    (("--namespace", "-n"), "Use this namespace.", "the namespace of the context"),
+    (("--context",), "Use this context of the kubeconfig.", "the current context"),
+    (("--kubeconfig",), "Read this kubeconfig.", "as kubectl finds it"),
+    (("--as",), "Impersonate this user.", ""),
+    (("--as-group",), "Impersonate this group. Can be repeated.", ""),
+    (("--as-uid",), "Impersonate this UID.", ""),
+    (("--cluster",), "Use this cluster of the kubeconfig.", ""),
+    (("--user",), "Use this user of the kubeconfig.", ""),
+    (("--server", "-s"), "Use the API server at this address.", ""),
+    (("--token",), "Authenticate with this bearer token.", ""),
+    (("--certificate-authority",), "Trust this CA certificate.", ""),
+    (("--client-certificate",), "Authenticate with this client certificate.", ""),
+    (("--client-key",), "Use this client key.", ""),
+    (("--tls-server-name",), "Expect this name in the certificate of the server.", ""),
+    (("--request-timeout",), "Give up on a single request after this time.", ""),
 )
 
 
@@ -99,10 +99,11 @@ def _options() -> list[click.Option]:
         click.Option(
             (*names, _parameter(names[0])),
             help=text,
+            show_default=default or None,
             hidden=names[0].removeprefix("--") not in _SHOWN,
             multiple=names[0] == "--as-group",
         )
-        for names, text in _FLAGS
+        for names, text, default in _FLAGS
     ]
     return [*options, click.Option((INSECURE, _parameter(INSECURE)), is_flag=True, hidden=True)]
 
@@ -122,7 +123,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Take kubectl's flags out of the arguments."""
         flags: list[str] = []
-        for names, _ in _FLAGS:
+        for names, _, _ in _FLAGS:
             value = ctx.params.pop(_parameter(names[0]))
             values = value if isinstance(value, tuple) else (value,) if value is not None else ()
             flags += [f"{names[0]}={text}" for text in values]

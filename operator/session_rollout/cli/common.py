@@ -75,13 +75,15 @@ ROLLOUT = click.option(
     "name",
     metavar="NAME",
     shell_complete=_complete_names,
-    help="Use this rollout.  [default: the only one in the namespace]",
+    help="Use this rollout.",
+    show_default="the only one in the namespace",
 )
 
 
-def timeout_option(default: str | None, text: str) -> Callable[[Any], Any]:
+def timeout_option(text: str, default: str | None = None) -> Callable[[Any], Any]:
     """The option --timeout."""
-    return click.option("--timeout", type=DurationType(), default=default, show_default=default is not None, help=text)
+    shown = True if default else "no limit"
+    return click.option("--timeout", type=DurationType(), default=default, show_default=shown, help=text)
 
 
 def parse_duration(text: str) -> timedelta:

@@ -85,11 +85,12 @@ def _change(kubectl: Kubectl, name: str | None, migration: str | None, action: A
 @data.command("restore")
 @MIGRATION
 @ROLLOUT
-@click.option("--of", "user", metavar="USER", help="Restore only the rows of this user.  [default: all rows]")
+@click.option("--of", "user", metavar="USER", help="Restore only the rows of this user.", show_default="all rows")
 @click.option(
     "--at",
     type=TimeType(),
-    help="Restore from the newest snapshot before this time, such as 2026-11-24T14:02 or '2h ago'.  [default: now]",
+    help="Restore from the newest snapshot before this time, such as 2026-11-24T14:02 or '2h ago'.",
+    show_default="now",
 )
 @click.option("--lose-newer", is_flag=True, help="Overwrite rows that users have written since. These changes are lost.")
 @action_options(reason=True, confirms=True)

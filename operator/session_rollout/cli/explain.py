@@ -23,7 +23,8 @@ DIFFERENCES_SHOWN = 5
 @click.option(
     "--at",
     type=TimeType(),
-    help="Explain the decision at this time: 2026-11-24T14:02 (UTC unless it has an offset), 14:02 or '10m ago'.  [default: now]",
+    help="Explain the decision at this time: 2026-11-24T14:02 (UTC unless it has an offset), 14:02 or '10m ago'.",
+    show_default="now",
 )
 @click.option("--check", is_flag=True, help="Replay all recorded decisions, and fail if one of them differs.")
 @output()

@@ -23,12 +23,12 @@ from session_rollout.cli.validate import RolloutFile, read_rollout_file
 @click.argument("name", required=False)
 @click.option("--feature", "features", multiple=True, help="Roll out this feature. Can be repeated.")
 @click.option("--metric", metavar="PROMQL", help="Use this query, such as an error rate, for the criterion and the guard.")
-@click.option("--below", metavar="BOUND", help="Require the metric to stay below this bound.  [default: 1%]")
+@click.option("--below", metavar="BOUND", help="Require the metric to stay below this bound.", show_default="1%")
 @click.option("--group", "groups", multiple=True, help="Give the feature to this group first. Can be repeated.")
-@click.option("--steps", metavar="LIST", help="Use these percentages.  [default: 5,20,50,100]")
-@click.option("--hold", metavar="DURATION", help="Hold each step this long.  [default: 1d]")
+@click.option("--steps", metavar="LIST", help="Use these percentages.", show_default="5,20,50,100")
+@click.option("--hold", metavar="DURATION", help="Hold each step this long.", show_default="1d")
 @click.option("-n", "--namespace", help="Write this namespace into the object.")
-@click.option("-f", "--file", "target", metavar="FILE", type=ANY_FILE, help="Create this file.  [default: standard output]")
+@click.option("-f", "--file", "target", metavar="FILE", type=ANY_FILE, help="Create this file.", show_default="standard output")
 def init(name: str | None, *, target: str | None, **options: Any) -> None:
     """Write a valid SessionRollout. Prompts for options that are not given if there is a terminal."""
     import yaml

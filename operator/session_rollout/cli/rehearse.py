@@ -36,8 +36,8 @@ from session_rollout.cli.validate import read_rollout_file
     type=ANY_FILE,
     help="Read a scenario from YAML with the keys start, approveAfter, migrations, failMigrations, fail and outage.",
 )
-@click.option("--start", metavar="TIME", help="Start at this time.  [default: now]")
-@click.option("--approve-after", metavar="TIME", help="Give approvals after this time; `never` gives none.  [default: 0s]")
+@click.option("--start", metavar="TIME", help="Start at this time.", show_default="now")
+@click.option("--approve-after", metavar="TIME", help="Give approvals after this time; `never` gives none.", show_default="0s")
 @click.option(
     "-o",
     "--output",

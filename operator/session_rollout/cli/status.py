@@ -34,7 +34,7 @@ def get(kubectl: Kubectl, names: tuple[str, ...], *, all_namespaces: bool, form:
 @click.command("status", cls=Command)
 @NAME
 @click.option("-w", "--watch", is_flag=True, help="Follow every change until the rollout ends or stalls.")
-@timeout_option(None, "With --watch, give up after this time, such as 10m or 1h30m.  [default: no limit]")
+@timeout_option("With --watch, give up after this time, such as 10m or 1h30m.")
 @output()
 @pass_kubectl
 def status(kubectl: Kubectl, name: str | None, *, watch: bool, timeout: timedelta | None, form: str | None) -> int:

@@ -32,7 +32,7 @@ STATES: Final = ("Progressing", "Paused", "Stalled", "Promoted", "RolledBack", "
     show_default=True,
     help="Wait for this state of the current generation.",
 )
-@timeout_option(None, "Give up after this time, such as 10m or 1h30m.  [default: no limit]")
+@timeout_option("Give up after this time, such as 10m or 1h30m.")
 @pass_kubectl
 def wait(kubectl: Kubectl, name: str | None, *, state: str, timeout: timedelta | None) -> None:
     """Wait until a rollout has a state, without drawing it.
