@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from session_rollout.api.base import Model, Rows, Sentence
-from session_rollout.api.quantities import spell
+from session_rollout.api.quantities import format_duration
 
 MESSAGE_LENGTH = 512
 
@@ -99,7 +99,11 @@ def progress_text(
     copied = done or 0
     parts = [f"{100 * copied // total if total else 100}% ({copied:,} of {total:,} rows)"]
     parts += [f"{rate:,} rows/s"] if rate else []
-    parts += [f"{spell(timedelta(seconds=max(round(remaining.total_seconds()), 1)))} left"] if remaining is not None else []
+    parts += (
+        [f"{format_duration(timedelta(seconds=max(round(remaining.total_seconds()), 1)))} left"]
+        if remaining is not None
+        else []
+    )
     parts += [f"{quarantined:,} quarantined"] if quarantined else []
     parts += ["following changes"] if following else []
     return ", ".join(parts)

@@ -59,20 +59,6 @@ def duration(text: str) -> timedelta:
     return timedelta(milliseconds=int(text.removesuffix(unit)) * MILLISECONDS[unit])
 
 
-def spell(length: timedelta) -> str:
-    """The duration as a person reads it: `1w`, `18h40m`; `2143ms` where it is no whole number of seconds."""
-    rest = round(length / timedelta(milliseconds=1))
-    if rest % MILLISECONDS["s"]:
-        return f"{rest}ms"
-    if rest and rest % MILLISECONDS["w"] == 0:
-        return f"{rest // MILLISECONDS['w']}w"
-    parts = []
-    for unit in ("d", "h", "m", "s"):
-        number, rest = divmod(rest, MILLISECONDS[unit])
-        parts += [f"{number}{unit}"] if number else []
-    return "".join(parts) or "0s"
-
-
 def format_duration(length: timedelta) -> str:
     """The duration as people read it, in at most two units: `3.8 s`, `1 h 30 min`, `1 d 12 h`."""
     seconds = round(max(length.total_seconds(), 0), 1)
