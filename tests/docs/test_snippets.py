@@ -14,12 +14,12 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
-from session_rollout.migrations.copy.spec import CopySpec
 
 from lab.lab import ROOT
 from session_rollout.api.action import ActionSpec
 from session_rollout.api.rollout import Phase, RolloutSpec
 from session_rollout.core.flags import Audience, Compiled, compile_document
+from session_rollout.migrations.copy.spec import CopySpec
 from session_rollout.settings import Settings
 
 DOCS = ROOT / "docs"
