@@ -1,5 +1,5 @@
-# One image for the operator, the migration Jobs and the plugin. Everything that is installed is checked against a hash:
-# uv by image/uv.txt, all else by uv.lock. Build it with `make image`, or like any other.
+# One image for the operator, the migration Jobs and the plugin. Every installed package is verified against a hash: uv by
+# image/uv.txt, all others by uv.lock. Build it with `make image`, or with `docker build .`.
 ARG PYTHON=python:3.13-slim-trixie
 
 FROM ${PYTHON} AS build
@@ -8,11 +8,11 @@ WORKDIR /src
 COPY image/uv.txt image/
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir --require-hashes --only-binary=:all: -r image/uv.txt
 COPY pyproject.toml uv.lock README.md ./
-# What it stands on first: it changes less often.
+# Dependencies first: they change less often, and the layer is cached.
 RUN UV_PROJECT_ENVIRONMENT=/opt/build /opt/uv/bin/uv sync --frozen --no-cache --only-group build \
  && UV_PROJECT_ENVIRONMENT=/opt/session-rollout /opt/uv/bin/uv sync --frozen --no-cache --no-default-groups --extra tracing --group image --no-install-project
 COPY operator operator
-# No bytecode of the Kubernetes client's models: they are read when they are used, and they are not.
+# No bytecode for the models of the Kubernetes client: the operator never imports them.
 RUN /opt/build/bin/python -m hatchling build --target wheel --directory /tmp/wheel \
  && /opt/uv/bin/pip --python /opt/session-rollout/bin/python install --no-cache-dir --no-deps --no-index --no-compile /tmp/wheel/*.whl \
  && find /opt/session-rollout -type d -name tests -path '*/site-packages/*' -prune -exec rm -r {} + \
@@ -22,7 +22,7 @@ FROM ${PYTHON}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="session-rollout" \
-      org.opencontainers.image.description="Progressive rollouts of feature flags with their database migrations" \
+      org.opencontainers.image.description="Kubernetes operator for progressive feature-flag rollouts with database migrations" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

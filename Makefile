@@ -58,6 +58,7 @@ lint: setup
 	@$(BIN)/ruff check operator lab bench chaos tools tests charts docs
 	@$(BIN)/ruff format --check --quiet operator lab bench chaos tools tests charts docs
 	@$(BIN)/mypy
+	@$(BIN)/deptry operator >/dev/null 2>&1 || $(BIN)/deptry operator
 	@$(BIN)/squawk --config tests/migrations/squawk.toml operator/session_rollout/migrations/bundles/*/*/*.up.sql
 
 # The model wants a processor for minutes and nothing else: it gets what the real parts leave over.
@@ -75,7 +76,7 @@ test-fast: setup
 	@$(BIN)/python -m pytest -m "not lab"
 
 crds: setup
-	@$(BIN)/python -m session_rollout.api.crds crds
+	@$(BIN)/python -m tools.crds crds
 
 chart: setup crds
 	@$(BIN)/python -m chart.build

@@ -31,8 +31,8 @@ PROFILE = {
     "lockTimeout": "300ms",
     "lockDeadline": "2m",
     "retries": 50,
-    "brakeLatency": "2s",
-    "duty": 0.3,
+    "pauseOnReadLatency": "2s",
+    "copyDutyCycle": 0.3,
 }
 CATALOG = """
 SELECT t FROM (SELECT format('%s.%s %s %s %s', table_name, column_name, data_type, is_nullable, column_default) t

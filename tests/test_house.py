@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lab.lab import ROOT
-from session_rollout.api.crds import documents
+from tools.crds import documents
 
 SOURCE = ROOT / "operator" / "session_rollout"
 PACKAGE = "session_rollout"

@@ -1,3 +1,3 @@
-"""SessionRollout: progressive rollout of feature flags and their migrations on Kubernetes."""
+"""SessionRollout: a Kubernetes operator for progressive feature-flag rollouts with coordinated database migrations."""
 
 __version__ = "0.1.0"

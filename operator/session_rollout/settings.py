@@ -1,4 +1,7 @@
-"""The operator's configuration: one YAML file that only admins write. A SessionRollout names its entries and never brings a URL."""
+"""The operator's configuration: one YAML file, written by the cluster administrator.
+
+A SessionRollout names its entries and never brings a URL, an image or a command of its own.
+"""
 
 import os
 from pathlib import Path
@@ -14,23 +17,47 @@ from session_rollout.errors import SpecError, Unavailable
 
 
 class Section(BaseModel):
-    """Base of the parts: camelCase in YAML, nothing unknown."""
+    """Base of the sections: camelCase in YAML; unknown keys are rejected."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
 
 class Provider(Section):
-    """One Prometheus, or anything that answers its query API."""
+    """A Prometheus server, or any server with the Prometheus query API."""
 
-    url: Annotated[str, Field(pattern=r"^https?://", description="Without `/api/v1/query`; redirects are not followed.")]
-    timeout: Annotated[Duration, Field(description="An answer that takes longer is no evidence.")] = "5s"
-    bearer_token_file: Annotated[Path | None, Field(description="File with a token, read for each query.")] = None
-    ca_file: Annotated[Path | None, Field(description="File with the authorities to trust; none: the image's.")] = None
-    max_answer_bytes: Annotated[int, Field(ge=1024, le=64 * 2**20, description="A larger answer is no evidence.")] = 2**20
+    url: Annotated[
+        str,
+        Field(
+            pattern=r"^https?://",
+            description="Base URL without `/api/v1/query`, for example `http://prometheus.monitoring.svc:9090`. Redirects are not followed.",
+        ),
+    ]
+    timeout: Annotated[
+        Duration,
+        Field(description="Time limit of a query. A slower response is treated as ProviderError. Default `5s`."),
+    ] = "5s"
+    bearer_token_file: Annotated[
+        Path | None,
+        Field(
+            description="Path of a file with a bearer token. The operator reads it before each query, so the token can be rotated. Unset: no token is sent."
+        ),
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        Field(description="Path of a PEM file with the certificate authorities to trust. Unset: the bundle of the image."),
+    ] = None
+    max_answer_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=64 * 2**20,
+            description="Largest response that is read, in bytes. A larger response is treated as ProviderError. Default 1048576 (1 MiB).",
+        ),
+    ] = 2**20
 
 
 def credential(path: Path) -> str:
-    """A secret in a file that the configuration names, read each time, for it is rotated.
+    """A secret in a file that the configuration names; read each time, because the file may be rotated.
 
     Raises Unavailable with the path and the reason.
     """
@@ -48,53 +75,105 @@ def own_image() -> str:
 
 
 class Profile(Section):
-    """How migration Jobs run: everything a pod template could say that a custom resource must not."""
+    """Settings of migration Jobs: what a Pod template could set and a custom resource must not."""
 
-    image: Annotated[str, Field(description="Empty: the operator's own.")] = ""
-    image_pull_policy: Annotated[str, Field(description="Of the image.")] = "IfNotPresent"
+    image: Annotated[str, Field(description="Image of the migration Jobs. Empty (default): the image of the operator.")] = ""
+    image_pull_policy: Annotated[
+        str, Field(description="Image pull policy: `Always`, `IfNotPresent` (default) or `Never`.")
+    ] = "IfNotPresent"
     service_account: Annotated[
-        str, Field(description="Of the Pods, in the rollout's namespace; imagePullSecrets come from it, no token is mounted.")
+        str,
+        Field(
+            description="ServiceAccount of the Pods in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted. Default `default`."
+        ),
     ] = "default"
-    lock_timeout: Annotated[Duration, Field(description="Longest wait of one statement for a lock.")] = "2s"
-    lock_deadline: Annotated[Duration, Field(description="How long locks are tried before the migration fails.")] = "15m"
-    statement_timeout: Annotated[Duration, Field(description="Longest run of one statement.")] = "10m"
-    retries: Annotated[int, Field(ge=0, le=100, description="Pods of a Job that may be lost before a person must look.")] = 10
-    duty: Annotated[float, Field(gt=0, le=1, description="Share of the time in which rows are moved.")] = 0.25
-    brake_latency: Annotated[Duration, Field(description="Rows rest while reading one takes longer.")] = "100ms"
-    brake_lag: Annotated[Duration, Field(description="Rows rest while a replica is further behind.")] = "10s"
-    free_space_query: Annotated[str, Field(description="SQL that returns the free bytes of the database's disk.")] = ""
+    lock_timeout: Annotated[Duration, Field(description="Longest time that one statement waits for a lock. Default `2s`.")] = (
+        "2s"
+    )
+    lock_deadline: Annotated[
+        Duration, Field(description="Time for which a migration retries to get its locks before it fails. Default `15m`.")
+    ] = "15m"
+    statement_timeout: Annotated[Duration, Field(description="Longest time that one statement runs. Default `10m`.")] = "10m"
+    retries: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="Number of Pods that a Job may lose before its migration fails, from 0 to 100: the Job's `backoffLimit`. Default 10.",
+        ),
+    ] = 10
+    copy_duty_cycle: Annotated[
+        float,
+        Field(gt=0, le=1, description="Share of the time in which a migration moves rows: 1 is without pauses. Default 0.25."),
+    ] = 0.25
+    pause_on_read_latency: Annotated[
+        Duration, Field(description="Pause copying while reading a single row takes longer than this. Default `100ms`.")
+    ] = "100ms"
+    pause_on_replica_lag: Annotated[
+        Duration, Field(description="Pause copying while a replica is further behind than this. Default `10s`.")
+    ] = "10s"
+    free_space_query: Annotated[
+        str,
+        Field(
+            description="SQL that returns the free space of the database's disk in bytes, as one number. Empty (default): free space is not checked."
+        ),
+    ] = ""
     resources: dict[str, dict[str, str]] = Field(
         default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
-        description="Of the container; at first, 100 mCPU and 128 MiB asked for, and at most 256 MiB.",
+        description="Resource requests and limits of the container. Default: requests of 100m CPU and 128Mi memory, a limit of 256Mi memory.",
     )
 
 
 class CheckProfile(Section):
-    """A Job that checks something, such as smoke tests: a gate names it and says nothing else."""
+    """A Job that checks something, such as smoke tests; a gate refers to it by its name."""
 
-    image: Annotated[str, Field(description="What the Job runs.")]
-    command: Annotated[tuple[str, ...], Field(description="Empty: what the image starts.")] = ()
-    args: Annotated[tuple[str, ...], Field(description="Arguments of the command.")] = ()
-    image_pull_policy: Annotated[str, Field(description="Of the image.")] = "IfNotPresent"
+    image: Annotated[str, Field(description="Image of the check Job, such as `shop-tests:1.4`.")]
+    command: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Command of the container, as a list such as `[npm, test]`. Empty (default): the entrypoint of the image."
+        ),
+    ] = ()
+    args: Annotated[tuple[str, ...], Field(description="Arguments of the command, as a list. Empty by default.")] = ()
+    image_pull_policy: Annotated[
+        str, Field(description="Image pull policy: `Always`, `IfNotPresent` (default) or `Never`.")
+    ] = "IfNotPresent"
     service_account: Annotated[
-        str, Field(description="Of the Pod, in the rollout's namespace; imagePullSecrets come from it, no token is mounted.")
+        str,
+        Field(
+            description="ServiceAccount of the Pod in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted. Default `default`."
+        ),
     ] = "default"
-    timeout: Annotated[Duration, Field(description="After this the check has failed.")] = "10m"
+    timeout: Annotated[
+        Duration, Field(description="Time limit of the Job. A check that takes longer fails. Default `10m`.")
+    ] = "10m"
     resources: dict[str, dict[str, str]] = Field(
         default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        description="Of the container; at first, 100 mCPU and 128 MiB asked for, and at most 512 MiB.",
+        description="Resource requests and limits of the container. Default: requests of 100m CPU and 128Mi memory, a limit of 512Mi memory.",
     )
 
 
 class Diagnostic(Section):
-    """One question of a topic that people on call ask about, and what to do when its answer is out of bounds."""
+    """A query of a diagnostic topic, its bound, and what to do when the value is outside of the bound."""
 
-    name: Annotated[str, Field(max_length=63, description="What it is called in the answer.")]
-    query: Annotated[str, Field(min_length=1, max_length=2048, description="PromQL with one number as its answer.")]
-    provider: Annotated[str, Field(description="The entry of `prometheus` that is asked.")] = "default"
-    above: Annotated[Bound | None, Field(description="Worth attention unless the answer is above.")] = None
-    below: Annotated[Bound | None, Field(description="Worth attention unless the answer is below.")] = None
-    advice: Annotated[str, Field(max_length=200, description="What to do then.")] = ""
+    name: Annotated[str, Field(max_length=63, description="Name of the query in the result.")]
+    query: Annotated[
+        str, Field(min_length=1, max_length=2048, description="PromQL query that returns one number, such as `max(up)`.")
+    ]
+    provider: Annotated[str, Field(description="Name of the entry of `prometheus` that is queried. Default `default`.")] = (
+        "default"
+    )
+    above: Annotated[
+        Bound | None, Field(description="The value must be greater than this bound, for example `95%`. Excludes `below`.")
+    ] = None
+    below: Annotated[
+        Bound | None,
+        Field(description="The value must be less than this bound, for example `1%` or `500ms`. Excludes `above`."),
+    ] = None
+    advice: Annotated[
+        str,
+        Field(max_length=200, description="Advice for users when the value is outside of the bound, such as a command to run."),
+    ] = ""
 
     @model_validator(mode="after")
     def _one_bound_at_most(self) -> Self:
@@ -104,18 +183,27 @@ class Diagnostic(Section):
 
 
 class Webhook(Section):
-    """A receiver of signed JSON, as the Standard Webhooks specification has it."""
+    """A receiver of signed JSON, as defined by the Standard Webhooks specification."""
 
-    url: Annotated[str, Field(pattern=r"^https?://", description="Redirects are not followed.")]
-    secret_file: Annotated[Path | None, Field(description="File with the key that signs; none: unsigned.")] = None
+    url: Annotated[
+        str,
+        Field(pattern=r"^https?://", description="URL that receives a POST for each notification. Redirects are not followed."),
+    ]
+    secret_file: Annotated[
+        Path | None, Field(description="Path of a file with the signing key. Unset: requests are not signed.")
+    ] = None
 
 
 class Sink(Section):
-    """Where notices go: one webhook, or anything that Apprise knows by a URL (Slack, Teams, e-mail, PagerDuty ...)."""
+    """A receiver of notifications: a webhook, or any service that Apprise supports (Slack, Teams, email, PagerDuty and others)."""
 
-    webhook: Annotated[Webhook | None, Field(description="Signed JSON by POST; either this or `urlFile`.")] = None
-    url_file: Annotated[Path | None, Field(description="File with the Apprise URL, for it holds a secret.")] = None
-    timeout: Annotated[Duration, Field(description="A delivery that takes longer is tried again.")] = "10s"
+    webhook: Annotated[Webhook | None, Field(description="Sends signed JSON by POST. Excludes `urlFile`.")] = None
+    url_file: Annotated[
+        Path | None, Field(description="Path of a file with the Apprise URL, which holds a secret. Excludes `webhook`.")
+    ] = None
+    timeout: Annotated[
+        Duration, Field(description="Time limit of a delivery. One that takes longer is retried. Default `10s`.")
+    ] = "10s"
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -125,24 +213,49 @@ class Sink(Section):
 
 
 class Settings(Section):
-    """The whole file."""
+    """The whole configuration file."""
 
-    prometheus: dict[str, Provider] = Field(default_factory=dict, description="By the name that `spec.prometheus` says.")
-    profiles: dict[str, Profile] = Field(default_factory=dict, description="By the name that `spec.database.profile` says.")
-    checks: dict[str, CheckProfile] = Field(default_factory=dict, description="By the name that a gate's `job.profile` says.")
-    diagnostics: dict[str, tuple[Diagnostic, ...]] = Field(default_factory=dict, description="By topic.")
-    alerts: Annotated[tuple[str, ...], Field(description="Alert rules that the built-in check `Alerts` looks for.")] = ()
-    sinks: dict[str, Sink] = Field(default_factory=dict, description="By the name that `spec.notifications` says.")
+    prometheus: dict[str, Provider] = Field(
+        default_factory=dict, description="Prometheus servers by name; `spec.prometheus` of a rollout selects one."
+    )
+    profiles: dict[str, Profile] = Field(
+        default_factory=dict,
+        description="Profiles of migration Jobs by name; `spec.database.profile` of a rollout selects one.",
+    )
+    checks: dict[str, CheckProfile] = Field(
+        default_factory=dict, description="Profiles of check Jobs by name; `job.profile` of a gate selects one."
+    )
+    diagnostics: dict[str, tuple[Diagnostic, ...]] = Field(
+        default_factory=dict, description="Queries by topic, for `kubectl sessionrollout diagnose TOPIC`."
+    )
+    alerts: Annotated[
+        tuple[str, ...],
+        Field(description="Names of alert rules that the built-in check `Alerts` expects Prometheus to have loaded."),
+    ] = ()
+    sinks: dict[str, Sink] = Field(
+        default_factory=dict, description="Receivers of notifications by name; `spec.notifications` of a rollout selects them."
+    )
     run_as_user: Annotated[
         int | None,
-        Field(ge=1, le=2**31 - 1, description="Uid of every Job's Pod; null: the cluster gives one, as OpenShift does."),
+        Field(
+            ge=1,
+            le=2**31 - 1,
+            description="User ID of the Pods of Jobs. With null, the cluster assigns one, as OpenShift does. Default 10001.",
+        ),
     ] = 10001
     service_address: Annotated[
         str,
-        Field(pattern=r"^\S+$", description="Where a Service is reached: host and port, with {service}, {namespace}, {port}."),
+        Field(
+            pattern=r"^\S+$",
+            description="Host and port at which an HTTP check reaches a Service, with the placeholders {service}, {namespace} and {port}. Default `{service}.{namespace}.svc:{port}`.",
+        ),
     ] = "{service}.{namespace}.svc:{port}"
-    namespaces: Annotated[tuple[str, ...], Field(description="Empty: all namespaces.")] = ()
-    metric_workers: Annotated[int, Field(ge=1, le=64, description="Queries asked at the same time.")] = 8
+    namespaces: Annotated[
+        tuple[str, ...], Field(description="Namespaces that the operator watches. Empty (default): all namespaces.")
+    ] = ()
+    metric_workers: Annotated[
+        int, Field(ge=1, le=64, description="Largest number of queries that run at the same time, from 1 to 64. Default 8.")
+    ] = 8
 
 
 def load(path: Path) -> Settings:

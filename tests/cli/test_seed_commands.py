@@ -387,7 +387,7 @@ EFFECTS: dict[str, Callable[[World, str], None]] = {
     "monitoring:check-errors": diagnosed("Guard", "session-error-rate", "connection-recovery", "users-affected"),
     "monitoring:memory": diagnosed("resident-memory"),
     "debug:memory-leaks": diagnosed("memory-growth"),
-    "profile:performance": diagnosed("session-initialisation", "page-load-p95"),
+    "profile:performance": diagnosed("session-initialization", "page-load-p95"),
     "db:analyze-queries": diagnosed("database-up"),
     "cache:optimize": diagnosed("cache-hits"),
     "feature-flag:enable": flags_enable,

@@ -10,7 +10,7 @@ import pytest
 from session_rollout.adapters.flags import bucket, validate
 from session_rollout.api.checks import ComparedTo
 from session_rollout.api.enums import Verdict
-from session_rollout.api.quantities import bound, duration, show, spell
+from session_rollout.api.quantities import bound, duration, format_duration, show
 from session_rollout.api.rollout import RolloutSpec, Window
 from session_rollout.core.evaluation import Question, assess
 from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, Compiled, compile_document, with_dependents
@@ -22,12 +22,34 @@ NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("12h", 43_200), ("3d", 259_200), ("2w", 1_209_600)]
+    ("text", "seconds", "shown"),
+    [
+        ("0s", 0, "0 s"),
+        ("500ms", 0.5, "500 ms"),
+        ("3750ms", 3.75, "3.8 s"),
+        ("30s", 30, "30 s"),
+        ("59s999ms", 59.999, "1 min"),
+        ("5m", 300, "5 min"),
+        ("12h", 43_200, "12 h"),
+        ("1h30m", 5_400, "1 h 30 min"),
+        ("1h0m0s", 3_600, "1 h"),
+        ("1d12h", 129_600, "1 d 12 h"),
+        ("3d", 259_200, "3 d"),
+        ("2w", 1_209_600, "14 d"),
+        ("1w1d1h1m1s1ms", 694_861.001, "8 d 1 h"),
+    ],
 )
-def test_durations(text: str, seconds: float) -> None:
-    """Prometheus-style, and back."""
+def test_durations(text: str, seconds: float, shown: str) -> None:
+    """One or several units, as in Prometheus and in Go; people read the two largest."""
     assert duration(text).total_seconds() == seconds
-    assert spell(duration(text)) == text
+    assert format_duration(duration(text)) == shown
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "1h1h", "30m1h", "1.5h", "-1h", "1h 30m", "1H", "1y", "30s\n", "100000000s"])
+def test_texts_that_are_no_duration(text: str) -> None:
+    """Units once each, the largest first, whole numbers of at most eight digits."""
+    with pytest.raises(ValueError, match="must be a duration"):
+        duration(text)
 
 
 @pytest.mark.parametrize(

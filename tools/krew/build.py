@@ -1,6 +1,6 @@
-"""`make krew RELEASES=https://...`: the plugin as one archive for the platform this runs on, and krew's manifest.
+"""`make krew RELEASES=https://...`: builds the plugin as one archive for this platform, and the manifest for krew.
 
-Archives of other platforms, built there, may lie in build/krew already: the manifest gets an entry for each.
+Archives that were built on other platforms can be copied to build/krew first: the manifest gets an entry for each.
 """
 
 import argparse
@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "krew"
 PROGRAM = "kubectl-sessionrollout"
 DISTRIBUTION = "session-rollout"
-SYSTEMS = {"Linux": "linux", "Darwin": "darwin", "Windows": "windows"}  # as Go, and so krew, names them
+SYSTEMS = {"Linux": "linux", "Darwin": "darwin", "Windows": "windows"}  # the names of Go and krew
 MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 def freeze(work: Path) -> Path:
-    """The folder with the program, its libraries and a Python: nothing else has to be installed."""
+    """A folder with the program, its libraries and Python, which needs nothing else installed."""
     from PyInstaller.__main__ import run
 
     argv = ["--noconfirm", "--onedir", f"--name={PROGRAM}", "--log-level=WARN"]
@@ -36,7 +36,7 @@ def freeze(work: Path) -> Path:
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """A .tar.gz of the folder's content, without times and owners."""
+    """Write a reproducible .tar.gz of the folder, without times and owners."""
 
     def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
         member.mtime, member.uid, member.gid, member.uname, member.gname = 0, 0, 0, "", ""
@@ -68,14 +68,14 @@ def manifest(archives: Path, release: str, base: str) -> dict[str, Any]:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="make krew")
-    parser.add_argument("releases", help="where the archives will be downloaded from, https://...")
+    parser.add_argument("releases", help="base URL that the archives will be downloaded from, https://...")
     base = parser.parse_args().releases
     if not base.startswith("https://"):
-        sys.exit(f"krew: RELEASES is {base!r}; allowed is an address that begins with https://")
+        sys.exit(f"krew: RELEASES is {base!r}; it must be a URL that begins with https://")
     system, machine = SYSTEMS.get(platform.system()), MACHINES.get(platform.machine())
     if system is None or machine is None:
         sys.exit(
-            f"krew: this is {platform.system()} on {platform.machine()}; it builds on {'/'.join(SYSTEMS)}, amd64 and arm64"
+            f"krew: {platform.system()} on {platform.machine()} is not supported; supported: {'/'.join(SYSTEMS)} on amd64 and arm64"
         )
     BUILD.mkdir(parents=True, exist_ok=True)
     release = version(DISTRIBUTION)

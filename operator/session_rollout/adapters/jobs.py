@@ -135,9 +135,9 @@ def _limits(profile: Profile) -> tuple[str, ...]:
         f"--lock-timeout={profile.lock_timeout}",
         f"--lock-deadline={profile.lock_deadline}",
         f"--statement-timeout={profile.statement_timeout}",
-        f"--duty={profile.duty}",
-        f"--brake-latency={profile.brake_latency}",
-        f"--brake-lag={profile.brake_lag}",
+        f"--duty={profile.copy_duty_cycle}",
+        f"--brake-latency={profile.pause_on_read_latency}",
+        f"--brake-lag={profile.pause_on_replica_lag}",
         *((f"--free-space-query={profile.free_space_query}",) if profile.free_space_query else ()),
     )
 

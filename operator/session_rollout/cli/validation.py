@@ -222,6 +222,10 @@ def _find(text: str, pattern: str) -> str:
     return found[0] if found else ""
 
 
+def _find_all(text: str, pattern: str) -> list[str]:
+    return [match[0] for match in re.finditer(pattern, text)]
+
+
 def _sorted(values: list[Any]) -> bool:
     return all(one <= other for one, other in itertools.pairwise(values))
 
@@ -231,6 +235,7 @@ def _context(node: Any) -> Any:
     context = cel.Context()
     context.add_variable("self", node)
     context.add_function("find", _find)
+    context.add_function("findAll", _find_all)
     context.add_function("isSorted", _sorted)
     context.add_function("sum", sum)
     return context

@@ -44,8 +44,11 @@ def write_decision(context: DecisionContext, result: StageResult, problems: tupl
         state=_state(context, result),
         progress="; ".join(progress_text(record) for record in running),
     )
-    for condition, (status, reason, message) in _conditions(context, result, problems).items():
-        _set(context, condition, status, reason, message)
+    context.change(
+        conditions=tuple(
+            _condition(context, condition, *standing) for condition, standing in _conditions(context, result, problems).items()
+        )
+    )
 
 
 def _state(context: DecisionContext, result: StageResult) -> State:
@@ -141,10 +144,11 @@ def _rolled_back(context: DecisionContext) -> _Status:
     return FALSE, ConditionReason.NOT_ROLLED_BACK, "not rolled back"
 
 
-def _set(context: DecisionContext, condition: Condition, status: str, reason: str, message: str) -> None:
+def _condition(context: DecisionContext, condition: Condition, status: str, reason: str, message: str) -> MetaCondition:
+    """The condition; its transition time moves only when its status changes."""
     before = next((known for known in context.status.conditions if known.type == condition), None)
     unchanged = before is not None and before.status == status
-    fresh = MetaCondition(
+    return MetaCondition(
         type=condition,
         status=status,
         observed_generation=context.status.observed_generation,
@@ -152,6 +156,3 @@ def _set(context: DecisionContext, condition: Condition, status: str, reason: st
         reason=reason,
         message=message,
     )
-    others = [known for known in context.status.conditions if known.type != condition]
-    order = list(Condition)
-    context.change(conditions=tuple(sorted([*others, fresh], key=lambda known: order.index(Condition(known.type)))))

@@ -20,7 +20,7 @@ from session_rollout.api.enums import (
 )
 from session_rollout.api.migration import Migration
 from session_rollout.api.progress import Progress
-from session_rollout.api.quantities import spell
+from session_rollout.api.quantities import format_duration
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.inputs import RUNNING
@@ -329,7 +329,7 @@ def progress_text(record: MigrationRecord) -> str:
         text += f", {record.rate:,}/s"
     if record.estimated_end_time and record.progress_time:
         left = max(record.estimated_end_time - record.progress_time, timedelta(seconds=1))
-        text += f", {spell(timedelta(seconds=round(left.total_seconds())))} left"
+        text += f", {format_duration(timedelta(seconds=round(left.total_seconds())))} left"
     return text + (f", {record.quarantined:,} quarantined" if record.quarantined else "")
 
 

@@ -9,17 +9,17 @@ from session_rollout.api.status import RolloutStatus
 T = TypeVar("T", bound=Model)
 LIMIT_BYTES: Final = 32 * 1024
 # Kept history entries and characters of a message; each row is tried until the status fits.
-_CUTS: Final = ((20, 512), (10, 200), (5, 100), (2, 60), (1, 24))
+_CUTS: Final = ((10, 200), (5, 100), (2, 60), (1, 24))
 _LISTS: Final = ("pending_notifications", "checks", "migrations", "conditions", "answered_actions")
 
 
 def fit(status: RolloutStatus) -> RolloutStatus:
     """The status within its budget: the oldest history goes first, then long messages are shortened."""
     for entries, length in _CUTS:
-        cut = _cut(status, entries, length)
-        if len(json.dumps(cut.to_wire())) <= LIMIT_BYTES:
-            return cut
-    return cut
+        if len(json.dumps(status.to_wire())) <= LIMIT_BYTES:
+            break
+        status = _cut(status, entries, length)
+    return status
 
 
 def _cut(status: RolloutStatus, entries: int, length: int) -> RolloutStatus:

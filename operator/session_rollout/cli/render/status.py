@@ -16,7 +16,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from session_rollout.api.enums import DecisionAction, MigrationState, Outcome, PhaseState, Stage, Verdict
-from session_rollout.api.quantities import show, spell
+from session_rollout.api.quantities import format_duration, show
 from session_rollout.api.rollout import Phase, SessionRollout
 from session_rollout.api.status import CheckRecord, Current, MigrationRecord, PhaseRecord
 from session_rollout.core.steps import Increment, audience_text, increments, percent_text
@@ -146,7 +146,7 @@ def _step(current: Current, increment: Increment, now: datetime, *, over: bool) 
         HERE if here == there and current.stage is Stage.STEP else DONE if after or (current.step and here < there) else AHEAD
     )
     number = f"{increment.step}.{increment.index}" if increment.index else f"{increment.step}"
-    words = f"step {number:<4} {audience_text(percent_text(increment.percent), increment.groups):<20} {spell(increment.hold)}"
+    words = f"step {number:<4} {audience_text(percent_text(increment.percent), increment.groups):<20} {format_duration(increment.hold)}"
     if increment.approval and increment.last_of_step and mark is not DONE:
         words += ", approved" if mark is HERE and current.approved_by else ", needs an approval"
     if mark is HERE:
