@@ -55,9 +55,7 @@ CONFLICTS = {
     "feature added": Conflict(_add_to_phase_one, PUBLISHED),
     "phase removed": Conflict(lambda data: data["phases"].pop(0), PUBLISHED),
     "phase moved": Conflict(lambda data: data["phases"].reverse(), ORDER),
-    "group removed": Conflict(
-        lambda data: [step.pop("groups", None) for step in data["phases"][0]["steps"]], STEP
-    ),
+    "group removed": Conflict(lambda data: [step.pop("groups", None) for step in data["phases"][0]["steps"]], STEP),
     "lower percentage": Conflict(lambda data: data["phases"][0]["steps"][1]["ramp"].update(to=20), STEP),
 }
 

@@ -97,8 +97,7 @@ def test_preflight_waits_for_workload_metric_and_approval() -> None:
     gates = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
     world = World(spec(preflight=gates, workload={"name": "web"}), workload_unavailable_reason="Deployment web has no Pods")
     world.run(20)
-    assert world.reason is DecisionReason.WORKLOAD_UNAVAILABLE
-    assert len(world.status.decision.details) == 1
+    assert (world.reason, len(world.status.decision.details)) == (DecisionReason.WORKLOAD_UNAVAILABLE, 1)
     world.workload_unavailable_reason = None
     world.run(20)
     assert world.reason is DecisionReason.AWAITING_APPROVAL

@@ -12,12 +12,11 @@ from typing import Any
 
 import yaml
 
-from session_rollout.api.checks import Gate
 from session_rollout.api.enums import ActionReason, CheckKind, DecisionReason, EventReason, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import CheckRecord, HistoryEntry, MigrationRecord
-from session_rollout.core.observed import CheckResult, Decision, Effect, JobObservation, JobState, Measurement, Publish
+from session_rollout.core.observed import Decision, Effect, JobObservation, JobState, Measurement, Publish
 from session_rollout.simulation import world as simulation
 
 START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)  # a Monday
@@ -174,7 +173,8 @@ def _values(world: World) -> list[tuple[str, str]]:
     status = world.status
     single = (status.state, status.outcome, status.current.stage, status.decision.action, status.decision.reason)
     values: list[Any] = [value for value in single if value is not None]
-    values += [record.state for record in (*status.phases, *status.migrations)]
+    values += [record.state for record in status.phases]
+    values += [record.state for record in status.migrations]
     values += [record.operation for record in status.migrations if record.job]
     values += [value for record in status.checks for value in (record.kind, record.verdict, record.reason) if value is not None]
     values += [entry.event for entry in status.history]
