@@ -247,8 +247,9 @@ def load(path: Path) -> Settings:
     except ValidationError as error:
         raise SpecError(f"configuration {path}: {sentence(error)}") from error
     profiles = {
-        name: one if one.image else one.model_copy(update={"image": own_image()}) for name, one in settings.profiles.items()
+        name: profile if profile.image else profile.model_copy(update={"image": own_image()})
+        for name, profile in settings.profiles.items()
     }
-    if nameless := next((name for name, one in profiles.items() if not one.image), None):
+    if nameless := next((name for name, profile in profiles.items() if not profile.image), None):
         raise SpecError(f"configuration {path}: profiles.{nameless}.image must be set where SESSION_ROLLOUT_IMAGE is not")
     return settings.model_copy(update={"profiles": profiles})

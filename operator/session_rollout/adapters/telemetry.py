@@ -158,7 +158,7 @@ class Redacted(logging.Filter):
 
 def redact(text: str) -> str:
     """The text without credentials."""
-    return _SECRETS.sub(lambda found: f"{found.group(1) or found.group(3)}***{found.group(2) or ''}", text)
+    return _SECRETS.sub(lambda match: f"{match.group(1) or match.group(3)}***{match.group(2) or ''}", text)
 
 
 def log_as_json() -> None:
@@ -219,7 +219,7 @@ def _replace(key: Key, family: Gauge, values: Mapping[Labels, float]) -> None:
 
 def _state(status: RolloutStatus) -> str:
     """Progressing, Paused or Stalled; at the end, the outcome."""
-    true = {one.type for one in status.conditions if one.status == "True"}
+    true = {condition.type for condition in status.conditions if condition.status == "True"}
     if status.outcome is not None:
         return status.outcome
     return next((state for state in (Condition.STALLED, Condition.PAUSED) if state in true), "Progressing")
@@ -239,9 +239,9 @@ def _observe_status(key: Key, status: RolloutStatus) -> None:
         _replace(key, family, {(): value})
     _replace(key, INFO, {(current.phase or "", str(current.step), _state(status)): 1})
     conditions: dict[Labels, float] = {
-        (one.type, text): float(one.status == text)
-        for one in status.conditions
-        if one.type in EXPORTED_CONDITIONS
+        (condition.type, text): float(condition.status == text)
+        for condition in status.conditions
+        if condition.type in EXPORTED_CONDITIONS
         for text in CONDITION_STATUSES
     }
     _replace(key, CONDITION, conditions)
@@ -257,15 +257,15 @@ def _observe_status(key: Key, status: RolloutStatus) -> None:
 def _last_rollback(status: RolloutStatus) -> dict[Gauge, float]:
     """How many users the last rollback of the history took the features from, and how long they had them."""
     published: datetime | None = None
-    found: dict[Gauge, float] = {}
+    gauges: dict[Gauge, float] = {}
     for entry in status.history:
         if entry.event is EventReason.STEP_PUBLISHED:
             published = entry.time
         elif entry.event is EventReason.ROLLBACK_STARTED:
-            found[ROLLBACK_AUDIENCE] = float(entry.percent or 0) / 100
+            gauges[ROLLBACK_AUDIENCE] = float(entry.percent or 0) / 100
             if published is not None:
-                found[ROLLBACK_DETECTION] = (entry.time - published).total_seconds()
-    return found
+                gauges[ROLLBACK_DETECTION] = (entry.time - published).total_seconds()
+    return gauges
 
 
 def _start_counters(key: Key, rollout: SessionRollout) -> None:
@@ -290,7 +290,7 @@ def _breached(rollout: SessionRollout, status: RolloutStatus) -> str:
     began = status.current.since
     if status.current.ending is not Outcome.ROLLED_BACK or began is None:
         return ""
-    failing = {one.name: one.time for one in status.checks if one.kind == GUARD and one.verdict is Verdict.FAIL}
+    failing = {record.name: record.time for record in status.checks if record.kind == GUARD and record.verdict is Verdict.FAIL}
     for guard in rollout.spec.guards:
         since = failing.get(guard.title)
         if guard.on_breach is OnBreach.ROLLBACK and since is not None and began - since >= duration(guard.for_):
@@ -303,7 +303,7 @@ def _breached(rollout: SessionRollout, status: RolloutStatus) -> str:
 
 def _observe_checks(key: Key, seen: Reconciled) -> None:
     """The value and the bound of every check that is evaluated now; without a usable answer there is no value."""
-    baselines = {(one.kind, one.name): one for one in seen.decision.status.checks}
+    baselines = {(record.kind, record.name): record for record in seen.decision.status.checks}
     values: dict[Labels, float] = {}
     bounds: dict[Labels, float] = {}
     for kind, name, check in _checks(seen.rollout, seen.decision.status):
@@ -319,7 +319,7 @@ def _observe_checks(key: Key, seen: Reconciled) -> None:
 
 
 def _checks(rollout: SessionRollout, status: RolloutStatus) -> Iterator[tuple[str, str, Check | Gate]]:
-    spec, phase = rollout.spec, next((one for one in rollout.spec.phases if one.name == status.current.phase), None)
+    spec, phase = rollout.spec, next((phase for phase in rollout.spec.phases if phase.name == status.current.phase), None)
     yield from ((GUARD, guard.title, guard) for guard in spec.guards)
     if phase is not None:
         yield from ((CRITERION, criterion.title, criterion) for criterion in phase.criteria)
