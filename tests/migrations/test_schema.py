@@ -227,11 +227,11 @@ def test_access_exclusive_lock_is_waited_for_and_its_holder_named(dsn: str) -> N
 
 def test_access_exclusive_lock_that_never_goes_fails_with_who_holds_it(dsn: str) -> None:
     """Bounded patience."""
-    limits = Limits(lock_timeout=timedelta(milliseconds=100), lock_deadline=timedelta(seconds=1))
+    limits = Limits(lock_timeout=timedelta(seconds=1), lock_deadline=timedelta(seconds=3))
     with psycopg.connect(dsn, application_name="vacuum full") as holder:
         holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(
-            MigrationFailed, match=r"000\d_\w+.up.sql: no lock within 0:00:01: users is held by pid \d+ \(vacuum"
+            MigrationFailed, match=r"000\d_\w+.up.sql: no lock within 0:00:03: users is held by pid \d+ \(vacuum"
         ):
             up(target(dsn, limits), OURS)
 
