@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, TypeAdapter
+from session_rollout.migrations.copy.spec import Copy
+from session_rollout.migrations.copy.spec import Name as SqlName
 
 from docs.environment import environment
 from docs.stages import picture, stages
@@ -19,8 +21,6 @@ from session_rollout.api.base import FEATURE_PATTERN, NAME_PATTERN
 from session_rollout.api.crds import action_definition, rollout_definition
 from session_rollout.api.quantities import BOUND_PATTERN, DURATION_PATTERN, PERCENT_PATTERN, TOLERANCE_PATTERN
 from session_rollout.api.rollout import TIME_PATTERN
-from session_rollout.migrations.copyspec import Copy
-from session_rollout.migrations.copyspec import Name as SqlName
 from session_rollout.settings import Settings
 
 ROOT: Final = Path(__file__).parents[1]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chart import build
 from charts.value_sets import VALUE_SETS
 from lab.lab import ROOT
+from tools.chart import build
 
 pytestmark = pytest.mark.lab
 CHECKOV = "checkov==3.3.30"

@@ -5,7 +5,6 @@ the lab's servers add to.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -98,17 +97,19 @@ def decisions_of(moments: Any) -> list[tuple[str, Any, Any, Any]]:
 def real(lab: Lab, name: str, trouble: Callable[[Object], None]) -> list[tuple[str, Any, Any, Any]]:
     """Run it: approve when asked, make trouble as told; the whole story from the records."""
     lab.apply(programme(name))
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
+
+    def ended() -> bool:
         status = lab.rollout(name).get("status", {})
         if status.get("outcome") or status.get("decision", {}).get("action") == "Stall":
-            break
-        if "waits for an approval" in status.get("decision", {}).get("message", ""):
+            return True
+        if status.get("decision", {}).get("approvals"):
             here = {"phase": status["current"]["phase"], "step": status["current"]["step"]}
             lab.act("Approve", name, generation=1, **here)
-            lab.until(lambda: "approval" not in lab.rollout(name)["status"]["decision"]["message"], 10, "the approval")
+            lab.until(lambda: not lab.rollout(name)["status"]["decision"].get("approvals"), 10, "the approval")
         trouble(status)
-        time.sleep(0.05)
+        return False
+
+    lab.until(ended, 90, f"the end of {name}")
     last = lab.rollout(name)["status"]["history"][-1]["event"]
     lab.until(lambda: records(lab, name)[-1].decide_again().status.history[-1].event == last, 10, "the last record")
     seen: dict[tuple[Any, ...], None] = {}

@@ -10,7 +10,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,16 +105,16 @@ class World:
 
     def promote(self, phase: str, step: int) -> None:
         """On to a place, past the holds."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
+
+        def there() -> bool:
             here = self.status["current"]
-            there = (here.get("phase"), here.get("step")) == (phase, step)
-            if there and here.get("publishedTime"):
-                return
-            if here.get("stage") == "Step" and not there:
+            if (here.get("phase"), here.get("step")) == (phase, step):
+                return bool(here.get("publishedTime"))
+            if here.get("stage") == "Step":
                 run(self.lab, "promote", "-y", "-r", "the guide is walked", "-n", NAMESPACE)
-            time.sleep(0.3)
-        raise TimeoutError(f"{phase} step {step}: {self.status['decision']}")
+            return False
+
+        self.lab.until(there, 120, f"{phase} step {step} being published")
 
     def rows(self) -> Object:
         """Record of the migration that moves rows."""
@@ -230,13 +229,16 @@ def gradual(world: World, line: str) -> None:
 def dashboard(world: World, line: str) -> None:
     argv = [sys.executable, "-m", "session_rollout.cli.app", *shlex.split(line)[1:], "-n", NAMESPACE]
     where = {"KUBECONFIG": str(world.lab.kubeconfig), "KUBECTL": world.lab.kubectl_path, "PYTHONPATH": "operator"}
-    process = subprocess.Popen(argv, env={**os.environ, **where}, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    time.sleep(4)
-    process.terminate()
-    seen = process.communicate(timeout=10)[0]
-    assert "core-infrastructure" in seen
-    assert "session-error-rate" in seen
+    path = world.lab.directory / "dashboard.txt"
+    with path.open("w") as out:
+        process = subprocess.Popen(argv, env={**os.environ, **where}, stdout=out)
+    try:
+        for words in ("core-infrastructure", "session-error-rate"):
+            world.lab.until(lambda words=words: words in path.read_text(), 30, f"{words} on the dashboard")
+        assert process.poll() is None, "it stays"
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 def flags_enable(world: World, line: str) -> None:

@@ -159,7 +159,11 @@ ADVICE = [
     ("unused metric", {"metrics": [*GOOD["metrics"], {"name": "idle", "query": "idle"}]}, "idle is used by no criterion"),
     ("no parse", {"metrics": [{"name": "errors", "query": "rate("}, GOOD["metrics"][1]]}, "its PromQL does not parse"),
     ("no guards", {"guards": []}, "nothing will roll back by itself"),
-    ("guard that cannot fire", {"guards": [{"name": "errors", "metric": "errors", "below": "5%", "for": "52w"}]}, "the guard can never fire"),
+    (
+        "guard that cannot fire",
+        {"guards": [{"name": "errors", "metric": "errors", "below": "5%", "for": "52w"}]},
+        "the guard can never fire",
+    ),
     ("long range", {"metrics": [{"name": "errors", "query": "rate(e[2d])"}, GOOD["metrics"][1]]}, "looks back 2d, longer than"),
     ("orphan", {"features": [*GOOD["features"], {"name": "alone"}]}, "alone is in no phase"),
     (

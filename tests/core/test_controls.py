@@ -251,13 +251,16 @@ def test_migration_is_undone_by_hand_only_after_a_rollback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "operation"), [("BackupData", "backup"), ("RepairData", "recover")], ids=["backup", "recover"]
+    ("action", "operation"), [("BackupData", "backup"), ("RepairData", "repair")], ids=["backup", "repair"]
 )
 def test_session_data_by_hand(action: str, operation: str) -> None:
     """A Job each time it is asked for; a failure leaves the migration what it was."""
     phases = [one.model_dump(by_alias=True, exclude_none=True) for one in spec().phases]
     phases[0]["migrations"] = {"before": ["rows"]}
-    data: dict[str, Any] = {"database": {"secretKeyRef": {"name": "db"}}, "migrations": [{"name": "rows", "bundle": "shop/rows"}]}
+    data: dict[str, Any] = {
+        "database": {"secretKeyRef": {"name": "db"}},
+        "migrations": [{"name": "rows", "bundle": "shop/rows"}],
+    }
     world = World(spec(phases=phases, **data), progress={"done": 10, "total": 10})
     world.until(at("one", 1))
     for _ in range(2):

@@ -402,7 +402,9 @@ def test_job_that_was_never_created_is_pending_again_after_a_rollback() -> None:
 def test_preflight_waits_for_workload_metric_and_approval() -> None:
     """All must pass before anything is published."""
     gates = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
-    world = World(spec(preflight=gates, workload={"name": "web"}), workload_unavailable_reason="Deployment web is not available")
+    world = World(
+        spec(preflight=gates, workload={"name": "web"}), workload_unavailable_reason="Deployment web is not available"
+    )
     world.run(20)
     assert world.status.decision.details == ("Deployment web is not available",)
     world.workload_unavailable_reason = ""

@@ -7,11 +7,10 @@ from typing import Any
 
 import yaml
 
-from session_rollout.api.checks import Gate
 from session_rollout.api.enums import ActionReason, DecisionReason, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.core.observed import CheckResult, Decision, Effect, JobObservation, JobState, Measurement, Publish
+from session_rollout.core.observed import Decision, Effect, JobObservation, JobState, Measurement, Publish
 from session_rollout.simulation import world as simulation
 
 START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)  # a Monday

@@ -9,9 +9,9 @@ import yaml
 from cel import Context, evaluate
 from lupa.lua51 import LuaError, LuaRuntime, lua_type
 
-from chart import gitops
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
+from tools.chart import GENERATED, gitops
 
 LUA = gitops.LUA
 STATUSES = Path(__file__).parent / "statuses"
@@ -169,6 +169,12 @@ def test_an_approval_of_a_gate_names_its_check(lab: Lab) -> None:
     lab.kube.create(path, made, dryRun="All")
     with pytest.raises(ApiError):
         lab.kube.create(path, {**made, "spec": {**made["spec"], "check": None}}, dryRun="All")
+
+
+def test_generated_scripts_say_so() -> None:
+    for path, text in gitops.files().items():
+        assert path.read_text() == text, f"make chart: {path.name}"
+        assert text.splitlines()[0].endswith(GENERATED)
 
 
 def test_argocd_configuration_holds_the_scripts() -> None:

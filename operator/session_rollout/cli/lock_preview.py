@@ -8,8 +8,9 @@ from typing import Any
 from session_rollout.api.migration import Migration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.yaml_source import Document
-from session_rollout.migrations.bundle import BundleError, Step, is_copy, load, shipped
-from session_rollout.migrations.locks import locks_of
+from session_rollout.errors import BundleError
+from session_rollout.migrations.schema.bundle import Step, is_copy, load, shipped
+from session_rollout.migrations.schema.locks import locks_of
 
 
 def lock_lines(spec: RolloutSpec, documents: Sequence[Document]) -> dict[str, list[str]]:

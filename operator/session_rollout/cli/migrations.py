@@ -5,6 +5,7 @@ from typing import Any, Final
 import click
 
 from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
+from session_rollout.api.enums import Verdict
 from session_rollout.cli.actions import Wish, confirm, done, send, wish
 from session_rollout.cli.command import Group, emit, output, refusal, wrong
 from session_rollout.cli.status import ROLLOUT, moment_of, pass_kubectl, the_only
@@ -134,7 +135,7 @@ def _inspect(kubectl: Kubectl, name: str | None, migration: str | None, operatio
     spec = {"migration": _chosen(raw, migration, rows=rows), "operation": operation}
     answered = send(kubectl, name, "InspectMigration", spec, Wish(timeout=INSPECT_SECONDS))
     message = answered["status"]["message"]
-    if " failed: " in message:
+    if any(result["verdict"] == Verdict.FAIL for result in answered["status"].get("results", [])):
         raise refusal(message)
     click.echo(answered["status"].get("output") or message)
 

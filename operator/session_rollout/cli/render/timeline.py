@@ -9,8 +9,8 @@ import click
 
 from session_rollout.api.enums import EventReason, Operation
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.cli.render.status import left
 from session_rollout.api.status import HistoryEntry
+from session_rollout.cli.render.status import left
 from session_rollout.simulation.rehearsal import Rehearsal
 
 Locks = Mapping[str, Sequence[str]]  # by migration
@@ -67,7 +67,7 @@ def as_data(result: Rehearsal, locks: Locks) -> dict[str, Any]:
         "end": result.end.isoformat(),
         "outcome": result.status.outcome,
         "message": result.status.decision.message,
-        "looks": result.looks,
+        "reconciles": result.reconciles,
         "locks": dict(locks),
         "timeline": [
             {
