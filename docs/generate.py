@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, TypeAdapter
-from session_rollout.migrations.copy.spec import Copy
-from session_rollout.migrations.copy.spec import Name as SqlName
 
 from docs.environment import environment
 from docs.stages import picture, stages
@@ -21,6 +19,8 @@ from session_rollout.api.base import FEATURE_PATTERN, NAME_PATTERN
 from session_rollout.api.crds import action_definition, rollout_definition
 from session_rollout.api.quantities import BOUND_PATTERN, DURATION_PATTERN, PERCENT_PATTERN, TOLERANCE_PATTERN
 from session_rollout.api.rollout import TIME_PATTERN
+from session_rollout.migrations.copy.spec import CopySpec
+from session_rollout.migrations.copy.spec import Name as SqlName
 from session_rollout.settings import Settings
 
 ROOT: Final = Path(__file__).parents[1]
@@ -185,7 +185,7 @@ def copy() -> str:
         "A bundle with a file `copy.yaml` copies rows from a source table to a target table. In every SQL expression, `s` is the alias of"
         " a source row and `t` of a target row. Unknown fields are rejected. The SQL is trusted, like the SQL of schema steps. Fields in"
         " bold are required.\n",
-        *_object("", _schema_of(Copy), "copy.yaml"),
+        *_object("", _schema_of(CopySpec), "copy.yaml"),
         "`copy.yaml` cannot change after the copy has begun: undo the copy with `down` first.\n",
     ]
     return "\n".join(parts)
