@@ -1,6 +1,6 @@
 """The pages about conditions, reasons, verdicts and Events: a table for each enum of the API.
 
-The description of a value is the comment behind it in api/enums.py.
+The description of a value is the comment behind it in the source.
 """
 
 import ast
@@ -13,6 +13,7 @@ from typing import Final
 
 from session_rollout.api import enums
 from session_rollout.api.enums import Condition, EventReason
+from session_rollout.api.progress import FailureReason
 
 # The statuses of a condition: True, False, Unknown; empty where a condition never has the status.
 STATUSES: Final[dict[Condition, tuple[str, str, str]]] = {
@@ -73,6 +74,7 @@ SECTIONS: Final[tuple[tuple[str, type[StrEnum]], ...]] = (
     ("Reasons of answers", enums.ActionReason),
     ("Migration states", enums.MigrationState),
     ("Operations of migrations", enums.Operation),
+    ("Reasons of failed migrations", FailureReason),
     ("Points of no return", enums.NoReturn),
 )
 
@@ -93,7 +95,9 @@ def descriptions(module_source: str) -> dict[tuple[str, str], str]:
 
 def described(kind: type[StrEnum]) -> Iterator[tuple[str, str]]:
     """Each value of an enum with its description."""
-    texts = descriptions(inspect.getsource(enums))
+    module = inspect.getmodule(kind)
+    assert module is not None
+    texts = descriptions(inspect.getsource(module))
     for member in kind:
         yield member.value, texts[kind.__name__, member.name]
 

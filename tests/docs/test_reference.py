@@ -60,7 +60,7 @@ def test_files_begin_with_who_writes_them(pages: dict[Path, str]) -> None:
 
 @pytest.mark.parametrize("kind", ENUMS, ids=lambda kind: kind.__name__)
 def test_every_value_has_a_description(kind: type[StrEnum]) -> None:
-    """A sentence behind it in api/enums.py."""
+    """A sentence behind it in the source."""
     texts = dict(vocabulary.described(kind))
     assert set(texts) == set(kind)
     assert [value for value, text in texts.items() if not text.endswith(".") or len(text.split()) < LEAST_WORDS] == []
