@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 import pytest
-from session_rollout.core.slots import RECORD_LABEL
 
 from core.world import World, spec
 from session_rollout.adapters import labels
@@ -15,11 +14,12 @@ from session_rollout.adapters.records import ConfigMapRecorder
 from session_rollout.api.enums import Operation
 from session_rollout.core.decide import decide
 from session_rollout.core.observed import StartCheck, StartJob
+from session_rollout.records.codec import RECORD_LABEL
 from session_rollout.settings import CheckProfile, Profile
 
 RECOMMENDED = {f"app.kubernetes.io/{name}" for name in ("name", "part-of", "component", "version", "managed-by")}
 MIGRATING: dict[str, Any] = {
-    "database": {"secretRef": {"name": "database"}},
+    "database": {"secretKeyRef": {"name": "database"}},
     "migrations": [{"name": "tables", "bundle": "session-persistence/schema"}],
 }
 
@@ -55,10 +55,10 @@ def written(world: World, what: str) -> Any:
             return check_body(rollout, StartCheck("shop-smoke", "smoke"), CheckProfile(image="x"))
         case "flags":
             world.settle()
-            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.texts[-1]))
+            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.documents[-1]))
         case "released flags":
             world.settle()
-            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.texts[-1]))
+            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.documents[-1]))
             asyncio.run(ConfigMapPublisher(api).release(rollout, "shop-flags", None))
         case "record":
             asyncio.run(ConfigMapRecorder(api).keep(world.observed(), world.now, decide(world.observed(), world.now)))
@@ -76,12 +76,12 @@ def written(world: World, what: str) -> Any:
     ],
 )
 def test_every_object_has_the_recommended_labels(what: str, component: str, own: set[str]) -> None:
-    found = written(World(spec(**(MIGRATING if what == "migration" else {}))), what)
-    given = found["metadata"]["labels"]
+    created = written(World(spec(**(MIGRATING if what == "migration" else {}))), what)
+    given = created["metadata"]["labels"]
     assert set(given) >= RECOMMENDED | own
     assert given["app.kubernetes.io/component"] == component
-    if found["kind"] == "Job":
-        assert found["spec"]["template"]["metadata"]["labels"] == given
+    if created["kind"] == "Job":
+        assert created["spec"]["template"]["metadata"]["labels"] == given
 
 
 def test_a_version_of_a_commit_is_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
