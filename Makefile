@@ -45,6 +45,7 @@ image: setup
 	@$(BIN)/python -m lab.images
 
 docs: setup
+	@$(BIN)/python docs/diagrams.py
 	@$(BIN)/python docs/generate.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the documentation is in build/site"

@@ -11,8 +11,10 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, TypeAdapter
 
+from docs.commands import cli
 from docs.environment import environment
 from docs.stages import picture, stages
+from docs.tables import cell
 from docs.vocabulary import conditions, events
 from session_rollout.adapters import telemetry
 from session_rollout.api.base import FEATURE_PATTERN, NAME_PATTERN
@@ -72,7 +74,7 @@ def _row(name: str, field: dict[str, Any], *, required: bool) -> str:
     text = " ".join(part for part in (field.get("description", ""), _limits(field)) if part)
     shown = "default" in field and "properties" not in field and field["default"] not in ([], {}, "")
     default = f"`{json.dumps(field['default'])}`" if shown else ""
-    return f"| {bold}`{name}`{bold} | {_type(field)} | {_cell(default)} | {_cell(text)} |"
+    return f"| {bold}`{name}`{bold} | {_type(field)} | {cell(default)} | {cell(text)} |"
 
 
 def _content(field: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -113,10 +115,6 @@ def _limits(field: dict[str, Any]) -> str:
         elif least:
             limits.append(f"at least {least}{unit}")
     return f"({', '.join(limits)})" if limits else ""
-
-
-def _cell(text: str) -> str:
-    return text.replace("\n", " ").replace("|", "\\|").replace("\\\\|", "\\|")
 
 
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
@@ -212,7 +210,7 @@ def metrics() -> str:
 def pages() -> dict[Path, str]:
     """Every file that is written."""
     from_models = {"api": api(), "configuration": configuration(), "copy": copy(), "metrics": metrics()}
-    from_code = {"conditions": conditions(), "events": events(), "environment": environment(), "stages": stages()}
+    from_code = {"cli": cli(), "conditions": conditions(), "events": events(), "environment": environment(), "stages": stages()}
     texts = {name: text if text.startswith(HEAD) else HEAD + text for name, text in (from_models | from_code).items()}
     return {**{REFERENCE / f"{name}.md": text for name, text in texts.items()}, REFERENCE / "stages.svg": HEAD + picture()}
 

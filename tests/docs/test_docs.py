@@ -32,6 +32,15 @@ def test_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_diagrams_are_pictures(page: Path, request: pytest.FixtureRequest) -> None:
+    """Drawn by docs/diagrams.py: the theme would load Mermaid from the internet."""
+    if page.name == "stages.md":
+        reason = "docs/generate.py writes Mermaid instead of using diagrams.state_diagram"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    assert "```mermaid" not in page.read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link, of the pages outside the site, too; addresses are well-formed."""
     for link in LINK.findall(CODE.sub("", page.read_text())):

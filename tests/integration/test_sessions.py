@@ -1,6 +1,6 @@
 """Session data on the whole lab: real Jobs of the real operator move rows with two database roles, rest, go on and come back.
 
-Also every command of `docs/migrations.md`, in order. Not here: hundreds of faults (`make chaos-migrations`), the whole
+Also every command of `docs/how-to/operate-migrations.md`, in order. Not here: hundreds of faults (`make chaos-migrations`), the whole
 programme (`make demo`), what a copy does to the database (tests/migrations).
 """
 
@@ -168,7 +168,7 @@ def test_lost_job_is_created_again(sessions: Sessions) -> None:
 
 def commands() -> list[str]:
     """Every command of the page; a here-document belongs to its command."""
-    text = (ROOT / "docs" / "migrations.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "operate-migrations.md").read_text()
     found: list[str] = []
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         lines, document = block.splitlines(), ""
