@@ -20,7 +20,7 @@ from session_rollout.api.enums import Condition, Stage, Verdict
 from session_rollout.api.progress import FailureReason
 from session_rollout.api.rollout import RolloutSpec
 
-ENUMS = [
+ENUMS: list[type[StrEnum]] = [
     *(value for value in vars(enums).values() if isinstance(value, type) and issubclass(value, StrEnum) and value is not StrEnum),
     FailureReason,
 ]
