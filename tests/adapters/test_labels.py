@@ -76,12 +76,12 @@ def written(world: World, what: str) -> Any:
     ],
 )
 def test_every_object_has_the_recommended_labels(what: str, component: str, own: set[str]) -> None:
-    found = written(World(spec(**(MIGRATING if what == "migration" else {}))), what)
-    given = found["metadata"]["labels"]
+    created = written(World(spec(**(MIGRATING if what == "migration" else {}))), what)
+    given = created["metadata"]["labels"]
     assert set(given) >= RECOMMENDED | own
     assert given["app.kubernetes.io/component"] == component
-    if found["kind"] == "Job":
-        assert found["spec"]["template"]["metadata"]["labels"] == given
+    if created["kind"] == "Job":
+        assert created["spec"]["template"]["metadata"]["labels"] == given
 
 
 def test_a_version_of_a_commit_is_a_label(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,8 +74,8 @@ def test_where_a_rollout_is(world: ObservedWorld) -> None:
     assert label_sets("sessionrollout_info") == [{"phase": "one", "step": "2", "status": "Progressing"}]
     assert value("sessionrollout_phase_index") == 1
     assert value("sessionrollout_audience_ratio") == float(world.status.current.percent) / 100 > 0.1
-    world.until(lambda one: one.status.outcome == "Promoted")
-    assert [one["status"] for one in label_sets("sessionrollout_info")] == ["Promoted"]
+    world.until(lambda world: world.status.outcome == "Promoted")
+    assert [labels["status"] for labels in label_sets("sessionrollout_info")] == ["Promoted"]
 
 
 def test_a_condition_has_one_status(world: ObservedWorld) -> None:
@@ -89,7 +89,7 @@ def test_a_condition_has_one_status(world: ObservedWorld) -> None:
         }
         assert values == {status: float(status == world.condition(kind)) for status in values}, kind
     assert value("sessionrollout_condition", type="Paused", status="True") == 1
-    assert [one["status"] for one in label_sets("sessionrollout_info")] == ["Paused"]
+    assert [labels["status"] for labels in label_sets("sessionrollout_info")] == ["Paused"]
 
 
 def test_checks_have_values_and_bounds(world: ObservedWorld) -> None:
@@ -111,8 +111,8 @@ def test_a_value_that_is_missing_is_not_the_last_one(world: ObservedWorld) -> No
 
 
 def test_criteria_of_an_earlier_phase_are_removed(world: ObservedWorld) -> None:
-    world.until(lambda one: one.status.current.phase == "two" and one.status.current.step == 1)
-    assert {(one["kind"], one["check"]) for one in label_sets("sessionrollout_check_bound")} == {
+    world.until(lambda world: world.status.current.phase == "two" and world.status.current.step == 1)
+    assert {(labels["kind"], labels["check"]) for labels in label_sets("sessionrollout_check_bound")} == {
         ("Guard", "errors"),
         ("Criterion", "load"),
     }
@@ -124,7 +124,7 @@ def test_a_rollback_names_its_guard(world: ObservedWorld) -> None:
     assert value("sessionrollout_rollbacks_total", guard="errors") == 0, "or `increase()` would miss the first"
     audience, began = float(world.status.current.percent) / 100, world.now
     world.values["errors"] = Decimal("0.5")
-    world.until(lambda one: one.status.outcome == "RolledBack")
+    world.until(lambda world: world.status.outcome == "RolledBack")
     assert value("sessionrollout_rollbacks_total", guard="errors") == 1
     assert value("sessionrollout_rollback_audience_ratio") == audience > 0
     detection = value("sessionrollout_rollback_detection_seconds")
@@ -148,7 +148,7 @@ def test_a_process_that_takes_over_has_every_series_at_once(world: ObservedWorld
     """A rollout that ended writes no status any more, and its alert must not resolve because the leader changed."""
     world.until(step(1))
     world.ask("Abort")
-    world.until(lambda one: one.status.outcome == "Aborted")
+    world.until(lambda world: world.status.outcome == "Aborted")
     telemetry.forget(*telemetry._identity(KEY))
     writes = world.writes
     world.look()
@@ -160,7 +160,7 @@ def test_a_process_that_takes_over_has_every_series_at_once(world: ObservedWorld
 def test_series_go_with_their_rollout(world: ObservedWorld) -> None:
     world.until(step(1))
     world.values["errors"] = Decimal("0.5")
-    world.until(lambda one: one.status.outcome == "RolledBack")
+    world.until(lambda world: world.status.outcome == "RolledBack")
     telemetry.forget(*telemetry._identity(KEY))
     left = {
         sample.name for family in REGISTRY.collect() for sample in family.samples if ROLLOUT.items() <= sample.labels.items()
@@ -217,7 +217,7 @@ def test_an_action_that_is_answered_on_demand_is_counted() -> None:
 
 def test_names_follow_the_conventions_of_prometheus() -> None:
     """Units are base units at the end of the name; help texts are sentences."""
-    families = [one for one in vars(telemetry).values() if hasattr(one, "_documentation")]
+    families = [family for family in vars(telemetry).values() if hasattr(family, "_documentation")]
     assert len(families) > 20
     for family in families:
         assert family._name.startswith("sessionrollout_")

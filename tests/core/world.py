@@ -1,5 +1,10 @@
-"""The simulated world with what tests add to it: metrics are good, Jobs end at once, time passes in ticks."""
+"""The simulated world with what tests add to it: metrics are good, Jobs end at once, time passes in ticks.
 
+It also keeps everything that its rollout produced (`produced`), for the tests that every published value is produced.
+"""
+
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -7,9 +12,10 @@ from typing import Any
 
 import yaml
 
-from session_rollout.api.enums import ActionReason, DecisionReason, Verdict
+from session_rollout.api.enums import ActionReason, CheckKind, DecisionReason, EventReason, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.api.status import CheckRecord, HistoryEntry, MigrationRecord
 from session_rollout.core.observed import Decision, Effect, JobObservation, JobState, Measurement, Publish
 from session_rollout.simulation import world as simulation
 
@@ -53,6 +59,18 @@ def spec(text: str = ROLLOUT, **changes: Any) -> RolloutSpec:
     return RolloutSpec.model_validate({**yaml.safe_load(text), **changes})
 
 
+def rollout_data(**changes: Any) -> dict[str, Any]:
+    """The rollout as data, with top-level fields replaced."""
+    return {**yaml.safe_load(ROLLOUT), **changes}
+
+
+def edited(change: Callable[[dict[str, Any]], Any], **changes: Any) -> RolloutSpec:
+    """The spec after `change` has modified its data."""
+    data = rollout_data(**changes)
+    change(data)
+    return RolloutSpec.model_validate(data)
+
+
 @dataclass
 class World(simulation.World):
     """One rollout and its surroundings."""
@@ -65,12 +83,14 @@ class World(simulation.World):
     publishing: bool = True  # False: the API server accepts no document
     answering: bool = True  # False: no metric has a result yet
     decision: Decision | None = None
+    produced: set[tuple[str, str]] = field(default_factory=set)  # name of the enumeration, value
 
     def measure(self, name: str) -> Measurement | None:
         return super().measure(name) if self.answering else None
 
     def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
         self.decision = super().reconcile(crash_before_effects=crash_before_effects)
+        self.produced |= set(_values(self))
         return self.decision
 
     def apply(self, effect: Effect) -> None:
@@ -123,6 +143,52 @@ class World(simulation.World):
         """Reason of a condition."""
         return next(condition.reason for condition in self.status.conditions if condition.type == kind)
 
+    def check(self, kind: CheckKind, name: str) -> CheckRecord:
+        """The record of a check."""
+        return next(record for record in self.status.checks if (record.kind, record.name) == (kind, name))
+
+    def migration(self, name: str) -> MigrationRecord:
+        """The record of a migration."""
+        return next(record for record in self.status.migrations if record.name == name)
+
+    def entries(self, event: EventReason) -> list[HistoryEntry]:
+        """Every entry of the history about an event, the oldest first, also those that the status no longer keeps."""
+        return [entry for entry in self.history if entry.event is event]
+
+    def percents(self) -> dict[str, str]:
+        """The percentage that was published last, by phase."""
+        return {record.name: record.percent for record in self.status.phases}
+
+    def flag(self, name: str) -> dict[str, Any]:
+        """A flag of the document that was published last."""
+        return dict(json.loads(self.documents[-1])["flags"][name])
+
     def answer(self, name: str) -> tuple[bool, ActionReason]:
         """Whether an action was accepted, and the reason."""
         return self.answers[name].accepted, self.answers[name].reason
+
+
+def _values(world: World) -> list[tuple[str, str]]:
+    """The values of enumerations in the status and in the last decision's answers."""
+    status = world.status
+    single = (status.state, status.outcome, status.current.stage, status.decision.action, status.decision.reason)
+    values: list[Any] = [value for value in single if value is not None]
+    values += [record.state for record in status.phases]
+    values += [record.state for record in status.migrations]
+    values += [record.operation for record in status.migrations if record.job]
+    values += [value for record in status.checks for value in (record.kind, record.verdict, record.reason) if value is not None]
+    values += [entry.event for entry in status.history]
+    values += [known.reason for known in status.answered_actions]
+    values += [record.point_of_no_return for record in status.migrations if record.point_of_no_return is not None]
+    named = [(type(value).__name__, str(value)) for value in values]
+    return [*named, *(("ConditionReason", condition.reason) for condition in status.conditions)]
+
+
+def ended(world: World) -> bool:
+    """Whether the rollout has an outcome."""
+    return world.status.outcome is not None
+
+
+def at(phase: str, step: int, increment: int = 0) -> Callable[[World], bool]:
+    """Condition: the audience of this place is published."""
+    return lambda world: world.where[:3] == (phase, step, increment) and world.status.current.published_time is not None

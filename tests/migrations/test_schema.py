@@ -169,10 +169,10 @@ def test_access_exclusive_lock_is_waited_for_and_its_holder_named(dsn: str) -> N
 
 def test_lock_that_is_never_granted_fails_and_names_its_holder(dsn: str) -> None:
     """After the lock deadline."""
-    limits = Limits(lock_timeout=timedelta(milliseconds=100), lock_deadline=timedelta(seconds=1))
+    limits = Limits(lock_timeout=timedelta(seconds=1), lock_deadline=timedelta(seconds=3))
     with psycopg.connect(dsn, application_name="vacuum full") as holder:
         holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(MigrationFailed, match=r"000\d_\w+.up.sql: no lock within 1s: users is held by pid \d+ \(vacuum"):
+        with pytest.raises(MigrationFailed, match=r"000\d_\w+.up.sql: no lock within 3 s: users is held by pid \d+ \(vacuum"):
             up(target(dsn, limits), OURS)
 
 
