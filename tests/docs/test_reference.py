@@ -21,7 +21,11 @@ from session_rollout.api.progress import FailureReason
 from session_rollout.api.rollout import RolloutSpec
 
 ENUMS: list[type[StrEnum]] = [
-    *(value for value in vars(enums).values() if isinstance(value, type) and issubclass(value, StrEnum) and value is not StrEnum),
+    *(
+        value
+        for value in vars(enums).values()
+        if isinstance(value, type) and issubclass(value, StrEnum) and value is not StrEnum
+    ),
     FailureReason,
 ]
 LEAST_WORDS = 3
