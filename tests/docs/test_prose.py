@@ -14,7 +14,14 @@ import yaml
 
 from lab.lab import ROOT
 
-COVERED = ("*.md", "docs/**/*.md")
+COVERED = (
+    "*.md",
+    "docs/**/*.md",
+    "crds/*.yaml",
+    "examples/**/*.yaml",
+    "operator/session_rollout/api/*.py",
+    "operator/session_rollout/settings.py",
+)
 FILES = sorted({path for pattern in COVERED for path in ROOT.glob(pattern)})
 
 # Regular expression, and what to write instead.
