@@ -19,8 +19,9 @@ COVERED = (
     "docs/**/*.md",
     "crds/*.yaml",
     "examples/**/*.yaml",
-    "operator/session_rollout/api/*.py",
-    "operator/session_rollout/settings.py",
+    "charts/session-rollout/*.yaml",
+    "charts/session-rollout/files/rules/*.yaml",
+    "operator/session_rollout/**/*.py",
 )
 FILES = sorted({path for pattern in COVERED for path in ROOT.glob(pattern)})
 
