@@ -55,14 +55,15 @@ class Operator:
         name = os.environ.get("LEASE_NAME", "session-rollout")
         self.lease = Lease(api, os.environ.get("POD_NAMESPACE", "default"), name, identity, clock)
         self.metrics = PrometheusSource(settings.prometheus, clock, settings.metric_workers)
-        self.notifier = SinkNotifier(settings.sinks, clock)
         workloads = ApiWorkloads(api)
+        self.gates = GateChecks(api, settings, self.metrics, workloads, clock)
+        self.notifier = SinkNotifier(settings.sinks, clock)
         ports = Ports(
             store=self.store,
             flags=ConfigMapPublisher(api),
             jobs=KubernetesJobs(api, settings),
             workloads=workloads,
-            gates=GateChecks(api, settings, self.metrics, workloads, clock),
+            gates=self.gates,
             notifier=self.notifier,
             recorder=ConfigMapRecorder(api),
             metrics=self.metrics,
@@ -82,12 +83,13 @@ class Operator:
         """Serve, lead, and run Kopf until told to stop."""
         for number in (signal.SIGTERM, signal.SIGINT):  # Kopf takes them over; a replica that stands by has no Kopf yet
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
-        await self.http.start(os.environ.get("SESSION_ROLLOUT_HOST"), port)
+        await self.http.start(None, port)
         try:
             if await self.lease.acquire(self.stop):
                 await self._lead()
         finally:
             self.metrics.close()
+            self.gates.close()
             self.notifier.close()
             with contextlib.suppress(RolloutError):
                 await self.lease.release()
@@ -115,7 +117,7 @@ class Operator:
                 task.cancel()
 
     async def _leave(self) -> None:
-        """End what Kopf would wait five seconds for, holding the Lease: its own waiting for our flag, and open connections."""
+        """End what Kopf would wait five seconds for while the Lease is held: its wait for the stop flag, and open connections."""
         self.stop.set()
         await self.http.close()
 

@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 import pytest
-from session_rollout.core.slots import RECORD_LABEL
 
 from core.world import World, spec
 from session_rollout.adapters import labels
@@ -15,11 +14,12 @@ from session_rollout.adapters.records import ConfigMapRecorder
 from session_rollout.api.enums import Operation
 from session_rollout.core.decide import decide
 from session_rollout.core.observed import StartCheck, StartJob
+from session_rollout.records.codec import RECORD_LABEL
 from session_rollout.settings import CheckProfile, Profile
 
 RECOMMENDED = {f"app.kubernetes.io/{name}" for name in ("name", "part-of", "component", "version", "managed-by")}
 MIGRATING: dict[str, Any] = {
-    "database": {"secretRef": {"name": "database"}},
+    "database": {"secretKeyRef": {"name": "database"}},
     "migrations": [{"name": "tables", "bundle": "session-persistence/schema"}],
 }
 
@@ -55,10 +55,10 @@ def written(world: World, what: str) -> Any:
             return check_body(rollout, StartCheck("shop-smoke", "smoke"), CheckProfile(image="x"))
         case "flags":
             world.settle()
-            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.texts[-1]))
+            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.documents[-1]))
         case "released flags":
             world.settle()
-            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.texts[-1]))
+            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.documents[-1]))
             asyncio.run(ConfigMapPublisher(api).release(rollout, "shop-flags", None))
         case "record":
             asyncio.run(ConfigMapRecorder(api).keep(world.observed(), world.now, decide(world.observed(), world.now)))

@@ -5,20 +5,22 @@ That they are served is for the integration tests; that alerts and dashboards na
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
+from controller.cluster import Cluster
 from core.world import World, spec
 from session_rollout.adapters import telemetry
 from session_rollout.adapters.rollouts import ApiRolloutStore
 from session_rollout.api.action import ActionSpec, SessionRolloutAction, answer
-from session_rollout.api.enums import ActionType, Verdict
-from session_rollout.controller.on_demand import Examinations
+from session_rollout.api.enums import ActionReason, ActionType, Verdict
+from session_rollout.controller.on_demand import OnDemandChecks
+from session_rollout.core.observed import Decision
 from session_rollout.ports import Key, Reconciled
 
 KEY = Key("default", "shop")
@@ -29,9 +31,9 @@ NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 class ObservedWorld(World):
     """A world whose reconciliations are observed, as the controller's are."""
 
-    def look(self, *, crash_before_effects: bool = False) -> Any:
+    def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
         before, measurements = self.rollout(), self.observed().measurements
-        decision = super().look(crash_before_effects=crash_before_effects)
+        decision = super().reconcile(crash_before_effects=crash_before_effects)
         wrote = decision.status.to_wire() != before.status.to_wire()
         telemetry.observe(KEY, Reconciled(before, decision, wrote, 0.01, measurements))
         return decision
@@ -81,7 +83,7 @@ def test_where_a_rollout_is(world: ObservedWorld) -> None:
 def test_a_condition_has_one_status(world: ObservedWorld) -> None:
     """As kube-state-metrics has it: one of three series is 1, so that sums count rollouts."""
     world.until(step(1))
-    world.ask("Pause")
+    world.request("Pause")
     world.settle()
     for kind in ("Ready", "Stalled", "Paused", "EvidenceAvailable", "RolledBack"):
         values = {
@@ -138,7 +140,7 @@ def test_an_abort_is_a_rollback_of_no_guard(world: ObservedWorld) -> None:
     world.until(step(1))
     world.values["errors"] = Decimal("0.5")
     world.settle()
-    world.ask("Abort")
+    world.request("Abort", reason="drill")
     world.settle()
     assert value("sessionrollout_rollbacks_total", guard="") == 1
     assert value("sessionrollout_rollbacks_total", guard="errors") == 0
@@ -147,11 +149,11 @@ def test_an_abort_is_a_rollback_of_no_guard(world: ObservedWorld) -> None:
 def test_a_process_that_takes_over_has_every_series_at_once(world: ObservedWorld) -> None:
     """A rollout that ended writes no status any more, and its alert must not resolve because the leader changed."""
     world.until(step(1))
-    world.ask("Abort")
+    world.request("Abort", reason="drill")
     world.until(lambda world: world.status.outcome == "Aborted")
     telemetry.forget(*telemetry._identity(KEY))
     writes = world.writes
-    world.look()
+    world.reconcile()
     assert world.writes == writes
     assert value("sessionrollout_condition", type="RolledBack", status="True") == 1
     assert value("sessionrollout_rollback_audience_ratio") == 0.1
@@ -197,20 +199,21 @@ def test_every_answer_to_an_action_is_counted(*, accepted: bool) -> None:
     api: Any = Api()
     verdict = "accepted" if accepted else "refused"
     before = counted(verdict)
-    asyncio.run(ApiRolloutStore(api).answer("default", "shop-1", answer(accepted=accepted, message="it is", now=NOW)))
+    reason = ActionReason.ACCEPTED if accepted else ActionReason.NOT_PAUSED
+    status = answer(accepted=accepted, reason=reason, message="it is", now=NOW)
+    asyncio.run(ApiRolloutStore(api).answer("default", "shop-1", status, uid="uid-1"))
     assert counted(verdict) == before + 1
 
 
 def test_an_action_that_is_answered_on_demand_is_counted() -> None:
     """Verify, Diagnose and InspectMigration never reach a decision."""
     api: Any = Api()
-    examiner: Any = SimpleNamespace(diagnose=lambda _: asyncio.sleep(0, None), topics=lambda: ("errors",))
-    unused: Any = None
-    examinations = Examinations(ApiRolloutStore(api), examiner, unused, SimpleNamespace(now=lambda: NOW))
-    wanted = ActionSpec(rollout="shop", action=ActionType.DIAGNOSE, topic="weather")
-    action = SessionRolloutAction(namespace="default", name="shop-1", uid="uid-1", creation_time=NOW, spec=wanted)
+    cluster = Cluster()
+    on_demand = OnDemandChecks(replace(cluster.ports(), store=ApiRolloutStore(api)))
+    request = ActionSpec(rollout="shop", action=ActionType.DIAGNOSE, topic="weather")
+    action = SessionRolloutAction(namespace="default", name="shop-1", uid="uid-1", creation_time=NOW, spec=request)
     before = counted("refused")
-    asyncio.run(examinations._run(action))
+    asyncio.run(on_demand._run(action))
     assert counted("refused") == before + 1
     assert api.written[0]["status"]["accepted"] is False
 

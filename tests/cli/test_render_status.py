@@ -4,8 +4,7 @@ from decimal import Decimal
 
 from rich.console import Console
 
-from core.test_stories import at, ended
-from core.world import World, spec
+from core.world import World, at, ended, spec
 from session_rollout.api.enums import EventReason, MigrationState, Outcome
 from session_rollout.api.status import MigrationRecord, PendingNotification
 from session_rollout.cli.render.status import draw, migration_line
