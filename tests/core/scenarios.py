@@ -298,7 +298,7 @@ def refused_actions() -> World:
     world.request("RestoreData", migration="rows")
     world.reconcile()
     world.until(at("one", 1))
-    for action, fields in {
+    requests: dict[str, dict[str, Any]] = {
         "RestoreData": {"migration": "rows"},
         "RepairData": {"migration": "rows"},
         "BackupData": {"migration": "other"},
@@ -306,7 +306,8 @@ def refused_actions() -> World:
         "RetryMigration": {"migration": "rows"},
         "RestartWorkload": {},
         "Retry": {"generation": 1},
-    }.items():
+    }
+    for action, fields in requests.items():
         world.request(action, **fields)
     world.request("Approve", "approve-gate", generation=1, check="nothing")
     world.run(10)
