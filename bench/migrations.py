@@ -25,11 +25,14 @@ from lab.lab import ended_by_signals
 from lab.processes import StartFailed
 from lab.servers import Postgres
 from lab.sessions import BUNDLE, SCHEMA, database, difference, fill, run, server, value
-from session_rollout.migrations import bundle, copying, copyspec, paced, schema, settling
-from session_rollout.migrations.copying import Job
-from session_rollout.migrations.database import Target
-from session_rollout.migrations.schema import Bundle
-from session_rollout.migrations.throttle import Gentleness
+from session_rollout.migrations.connection import RunContext
+from session_rollout.migrations.copy import functions, lifecycle, spec
+from session_rollout.migrations.copy import runner as copy_runner
+from session_rollout.migrations.copy.runner import CopyJob
+from session_rollout.migrations.copy.throttle import ThrottleSettings
+from session_rollout.migrations.schema import bundle
+from session_rollout.migrations.schema import runner as schema_runner
+from session_rollout.migrations.schema.bundle import Bundle
 
 SETTINGS = {
     "shared_buffers": "2GB",
@@ -69,19 +72,19 @@ class Statement:
     script: int
 
 
-def job(duty: float) -> Job:
-    """The copy of the seed's programme."""
-    return Job(BUNDLE, copyspec.load(bundle.shipped(BUNDLE)), Gentleness(duty=duty))
+def job(duty_cycle: float) -> CopyJob:
+    """The copy of the shipped bundle."""
+    return CopyJob(BUNDLE, spec.load(bundle.shipped(BUNDLE)), ThrottleSettings(copy_duty_cycle=duty_cycle))
 
 
-def prepare(dsn: str, rows: int) -> Target:
+def prepare(dsn: str, rows: int) -> RunContext:
     """The schema and so many sessions."""
     fill(dsn, rows)
     run(dsn, "CREATE INDEX ON user_sessions (user_id)", "CREATE INDEX ON user_sessions (last_activity)")
-    target = Target(dsn)
-    schema.up(target, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
+    context = RunContext(dsn)
+    schema_runner.up(context, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
     run(dsn, "VACUUM ANALYZE", "CHECKPOINT")
-    return target
+    return context
 
 
 # --- a: throughput
@@ -91,18 +94,18 @@ def throughput(url: str, rows: int, rounds: int) -> tuple[list[float], list[floa
     """Seconds of the plain statement, of moving rows, and of a whole copy with its comparison at the end."""
     plain, moving, whole = list[float](), list[float](), list[float]()
     with database(url, "throughput") as dsn:
-        target = prepare(dsn, rows)
+        context = prepare(dsn, rows)
         for number in range(rounds + 1):  # the first one warms up
             run(dsn, "TRUNCATE enhanced_user_sessions", "CHECKPOINT")
-            begun = time.monotonic()
+            started = time.monotonic()
             run(dsn, PLAIN)
-            plain.append(time.monotonic() - begun)
+            plain.append(time.monotonic() - started)
             run(dsn, "TRUNCATE enhanced_user_sessions", "CHECKPOINT")
-            begun = time.monotonic()
-            copying.up(target, job(1.0))
-            whole.append(time.monotonic() - begun)
+            started = time.monotonic()
+            copy_runner.up(context, job(1.0))
+            whole.append(time.monotonic() - started)
             moving.append(value(dsn, "SELECT extract(epoch FROM moved_at - started_at)::float FROM session_rollout.copies"))
-            settling.down(target, job(1.0))
+            lifecycle.down(context, job(1.0))
             print(
                 f"round {number}: plain {plain[-1]:.2f} s, moving {moving[-1]:.2f} s, with comparison {whole[-1]:.2f} s",
                 flush=True,
@@ -152,13 +155,13 @@ def load(postgres: Postgres, dsn: str, rows: int, rate: int, name: str) -> Itera
 
 def statements(directory: Path) -> list[Statement]:
     """What pgbench logged: client, number, microseconds, script, epoch seconds and microseconds, lag of the schedule."""
-    found = []
+    logged = []
     for path in directory.glob("statements.*"):
         for line in path.read_text().splitlines():
             parts = line.split()
             if len(parts) == 7:
-                found.append(Statement(int(parts[4]) + int(parts[5]) / 1e6, int(parts[2]) / 1000, int(parts[3])))
-    return found
+                logged.append(Statement(int(parts[4]) + int(parts[5]) / 1e6, int(parts[2]) / 1000, int(parts[3])))
+    return logged
 
 
 def percentile(times: list[float], share: float) -> float:
@@ -169,27 +172,27 @@ def percentile(times: list[float], share: float) -> float:
 def felt(postgres: Postgres, url: str, rows: int, rate: int) -> list[Figure]:
     """The application's statements without the copy, during it, while changes are followed, and without it again."""
     with database(url, "felt") as dsn:
-        target = prepare(dsn, rows)
+        context = prepare(dsn, rows)
         with load(postgres, dsn, rows, rate, "first") as directory:
             before = window(QUIET_SECONDS)
-            begun = time.time()
-            message = copying.up(target, job(Gentleness().duty))
-            copied = begun, time.time()
+            started = time.time()
+            message = copy_runner.up(context, job(ThrottleSettings().copy_duty_cycle))
+            copied = started, time.time()
             followed = window(FOLLOW_SECONDS)
         print(f"under load: {message}", flush=True)
-        differing, seen = difference(dsn), statements(directory)
-        settling.down(target, job(1.0))
+        differing, executed = difference(dsn), statements(directory)
+        lifecycle.down(context, job(1.0))
         with load(postgres, dsn, rows, rate, "second") as directory:
             after = window(QUIET_SECONDS)
-        seen += statements(directory)
-    without = [*within(seen, before), *within(seen, after)]
-    during, following = within(seen, copied), within(seen, followed)
+        executed += statements(directory)
+    without = [*within(executed, before), *within(executed, after)]
+    during, following = within(executed, copied), within(executed, followed)
     for name, times in (("without", without), ("during the copy", during), ("following", following)):
         shown = ", ".join(f"p{share:g} {percentile(times, share / 100):.2f} ms" for share in (50, 95, 99, 99.9))
         print(f"{name}: {len(times):,} statements, {shown}")
     for number, script in enumerate(SCRIPTS):
-        mine = [one for one in seen if one.script == number]
-        here, there = [*within(mine, before), *within(mine, after)], within(mine, copied)
+        of_script = [statement for statement in executed if statement.script == number]
+        here, there = [*within(of_script, before), *within(of_script, after)], within(of_script, copied)
         print(
             f"  {script.partition('.')[0]}: p99 {percentile(here, 0.99):.2f} -> {percentile(there, 0.99):.2f} ms during the copy"
         )
@@ -206,14 +209,14 @@ def felt(postgres: Postgres, url: str, rows: int, rate: int) -> list[Figure]:
 def window(seconds: float) -> tuple[float, float]:
     """Let the load run for so long, after it has settled; from when to when."""
     time.sleep(SETTLE_SECONDS)
-    begun = time.time()
+    started = time.time()
     time.sleep(seconds)
-    return begun, time.time()
+    return started, time.time()
 
 
-def within(seen: list[Statement], span: tuple[float, float]) -> list[float]:
+def within(executed: list[Statement], span: tuple[float, float]) -> list[float]:
     """Milliseconds of the statements that ended in this time."""
-    return [one.milliseconds for one in seen if span[0] < one.ended < span[1]]
+    return [statement.milliseconds for statement in executed if span[0] < statement.ended < span[1]]
 
 
 def main() -> None:
@@ -222,10 +225,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--throughput-rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5, help="of a; 0 leaves it out")
-    parser.add_argument("--slice", type=int, default=paced.MOVE_SLICE, help="rows between two pauses (%(default)s)")
+    parser.add_argument("--slice", type=int, default=functions.COPY_SLICE, help="rows between two pauses (%(default)s)")
     parser.add_argument("--rate", type=int, default=300)
     options = parser.parse_args()
-    paced.MOVE_SLICE = options.slice  # type: ignore[misc]
+    functions.COPY_SLICE = options.slice  # type: ignore[misc]
     with ended_by_signals(), server(**SETTINGS) as postgres:
         figures = fast(postgres.url, options.throughput_rows, options.rounds) if options.rounds else []
         figures += felt(postgres, postgres.url, options.rows, options.rate)

@@ -21,7 +21,7 @@ from chaos.faults import Faults
 from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
 from lab.sessions import BUNDLE, SCHEMA, People, database, difference, fill, value
-from session_rollout.migrations.bundle import load, shipped
+from session_rollout.migrations.schema.bundle import load, shipped
 
 ROWS = 25_000
 ROUND_SECONDS = 240

@@ -72,8 +72,8 @@ class Boards:
         defaults = panel["fieldConfig"]["defaults"]
         found = [series for target in panel["targets"] for series in self.answers[name, panel["id"], target["refId"]]]
         if panel["type"] == "stat":
-            value = found[0][2][-1] if found else float("nan")
-            text, color = _in_words(defaults, value)
+            legend, _, values = max(found, key=lambda one: one[1][-1]) if found else ("no data", [], [float("nan")])
+            text, color = (legend, "black") if panel["options"].get("textMode") == "name" else _in_words(defaults, values[-1])
             axes.text(0.5, 0.45, text, ha="center", va="center", fontsize=18, color=color)
             axes.set_axis_off()
             return

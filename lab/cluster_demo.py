@@ -118,7 +118,11 @@ class ClusterDemo(Demo):
             "upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--wait", "--timeout", "120s"
         )
         after = current()
-        same = (after["step"], after["percent"], after["stageStartTime"]) == (before["step"], before["percent"], before["stageStartTime"])
+        same = (after["step"], after["percent"], after["stageStartTime"]) == (
+            before["step"],
+            before["percent"],
+            before["stageStartTime"],
+        )
         text = f"helm upgrade from {EARLIER} in a hold: step {after['step']} at {after['percent']}% goes on, until {after['holdUntil']}"
         self.proof.check(same and after["holdUntil"] >= before["holdUntil"], f"{text} (before: {before['holdUntil']})")
 

@@ -10,7 +10,7 @@ from lab.recorder import Recorder
 
 STATUSES: Final = ROOT / "tests" / "gitops" / "statuses"
 # What the health of an object is decided by.
-DECISIVE: Final = ("observedGeneration", "conditions", "outcome", "current", "decision")
+DECISIVE: Final = ("observedGeneration", "state", "conditions", "outcome", "current", "decision")
 
 
 class GitSide:

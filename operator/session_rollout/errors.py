@@ -1,41 +1,92 @@
-"""The one error tree; everything the operator raises on purpose is in it.
+"""The one error tree: everything that this package raises on purpose is in it.
 
     RolloutError
-    +-- SpecError      a person must act: the object or the operator's configuration is wrong
-    +-- Unavailable    something outside does not answer: try again later
-    |   +-- Forbidden  the API server refuses us a verb on a resource: an admin must grant it
-    +-- Conflict       somebody else wrote first: read again, decide again, never re-send
-    +-- ActionRefused  an action is not carried out; its reason and message are the answer
+    +-- SpecError            the object or the operator's configuration is wrong: the user must correct it
+    +-- ActionRefused        an action is not carried out; `reason` is that of its condition `Accepted`
+    +-- Conflict             another client wrote first: read again, decide again, never re-send
+    +-- Unavailable          a server does not answer: try again later
+    |   +-- Forbidden        the API server denies a verb on a resource: an administrator must grant it
+    |   +-- NotFound         the API server has no such object
+    |   +-- ProviderFailed   a metric provider gave no usable response; `reason` is that of the check
+    |       +-- PartialResponse   the provider warns that data is missing
+    +-- MigrationError       a migration ends without success; `reason` says why in one CamelCase word
+        +-- BundleError      the files of a bundle are invalid: correct them
+        +-- MigrationFailed  the migration requires manual intervention
+        +-- Interrupted      the attempt ended early: the next attempt resumes where it stopped
 
-"Could not measure" is not here: it is a verdict (`api.reasons.Verdict`), not an exception.
+Two subclasses of RolloutError stand beside the tool that they describe: `KubectlFailed` in `adapters.kubectl` and `Failure`
+in `cli.command`. "Could not measure" is not an error: it is a verdict (`api.enums.Verdict`).
 """
 
-from session_rollout.api.enums import ActionReason
+from session_rollout.api.enums import ActionReason, CheckReason
+from session_rollout.api.progress import FailureReason
 
 
 class RolloutError(Exception):
-    """Root of the tree; the message is one sentence fit for a status or an event."""
+    """Root of the tree; the message is one sentence fit for a status or an Event."""
 
 
 class SpecError(RolloutError):
-    """The object or the configuration asks for something that cannot be done."""
+    """The object or the configuration requests something that cannot be done."""
 
 
-class Unavailable(RolloutError):
-    """A server did not answer, or answered that it cannot now; later it may."""
+class ActionRefused(RolloutError):
+    """A SessionRolloutAction is not carried out; the message is its answer."""
 
-
-class Forbidden(Unavailable):
-    """The API server refuses (HTTP 403); its sentence names the verb and the resource."""
+    def __init__(self, reason: ActionReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class Conflict(RolloutError):
     """The object changed since it was read (HTTP 409)."""
 
 
-class ActionRefused(RolloutError):
-    """An action is not carried out: `reason` is for programs, the message is for people; both are the answer."""
+class Unavailable(RolloutError):
+    """A server did not answer, or answered that it cannot do so now; later it may."""
 
-    def __init__(self, reason: ActionReason, message: str) -> None:
+
+class Forbidden(Unavailable):
+    """The API server denies the request (HTTP 403); its sentence names the verb and the resource."""
+
+
+class NotFound(Unavailable):
+    """There is no such object (HTTP 404)."""
+
+
+class ProviderFailed(Unavailable):
+    """A metric provider gave no usable response."""
+
+    def __init__(self, reason: CheckReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class PartialResponse(ProviderFailed):
+    """The response came with warnings: some of the data is missing, so its number must not be trusted."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(CheckReason.PARTIAL_RESULT, message)
+
+
+class MigrationError(RolloutError):
+    """A migration ends without success. The message is for people, the reason for programs."""
+
+    def __init__(self, message: str, reason: FailureReason) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BundleError(MigrationError):
+    """The files of a bundle are invalid; the message names the file or field and what is allowed."""
+
+    def __init__(self, message: str, reason: FailureReason = FailureReason.INVALID_BUNDLE) -> None:
+        super().__init__(message, reason)
+
+
+class MigrationFailed(MigrationError):
+    """The migration requires manual intervention; the message has the database's own error and the line of the SQL file."""
+
+
+class Interrupted(MigrationError):
+    """The attempt ended before the migration was complete; the next attempt resumes where it stopped."""

@@ -10,45 +10,38 @@ import socket
 import sys
 import uuid
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import kopf
-from aiohttp import web
-from kopf._core.engines.peering import Identity
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from session_rollout import handlers
 from session_rollout.adapters import telemetry, tracing
 from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
-from session_rollout.adapters.gate_checks import GateExaminer
+from session_rollout.adapters.gate_checks import GateChecks
+from session_rollout.adapters.http import Health, HttpServer
 from session_rollout.adapters.jobs import MIGRATION_LABEL, KubernetesJobs
 from session_rollout.adapters.lease import Lease
-from session_rollout.adapters.notifications import SinkCourier
+from session_rollout.adapters.notifications import SinkNotifier
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.records import ConfigMapRecorder
-from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore
+from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse
 from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import GROUP
-from session_rollout.api.enums import Condition, MigrationState
 from session_rollout.api.parsing import action_of
-from session_rollout.api.status import MigrationRecord
-from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
-from session_rollout.controller.on_demand import Examinations
-from session_rollout.controller.reconciler import Controller, Ports, Seen
+from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.inbox import Inbox
+from session_rollout.controller.on_demand import OnDemandChecks
+from session_rollout.controller.reconciler import Reconciler
+from session_rollout.controller.state import Downtime, Memory
 from session_rollout.errors import RolloutError, SpecError
-from session_rollout.ports import Key
+from session_rollout.ports import Ports
 from session_rollout.settings import Settings, load
 
 log = logging.getLogger("session_rollout")
 WATCHDOG_SECONDS: Final = 5.0
-ACCOUNT_SECONDS: Final = 0.25
 FINALIZER: Final = f"{GROUP}/finalizer"
-EXPORTED_CONDITIONS: Final = frozenset(
-    {Condition.READY, Condition.STALLED, Condition.PAUSED, Condition.EVIDENCE_AVAILABLE, Condition.ROLLED_BACK}
-)
-CONDITION_VALUE: Final = {"True": 1, "False": 0, "Unknown": -1}
 
 
 class Operator:
@@ -62,56 +55,60 @@ class Operator:
         name = os.environ.get("LEASE_NAME", "session-rollout")
         self.lease = Lease(api, os.environ.get("POD_NAMESPACE", "default"), name, identity, clock)
         self.metrics = PrometheusSource(settings.prometheus, clock, settings.metric_workers)
-        self.courier = SinkCourier(settings.sinks, clock)
         workloads = ApiWorkloads(api)
+        self.gates = GateChecks(api, settings, self.metrics, workloads, clock)
+        self.notifier = SinkNotifier(settings.sinks, clock)
         ports = Ports(
             store=self.store,
             flags=ConfigMapPublisher(api),
             jobs=KubernetesJobs(api, settings),
             workloads=workloads,
-            examiner=GateExaminer(api, settings, self.metrics, workloads, clock),
-            courier=self.courier,
+            gates=self.gates,
+            notifier=self.notifier,
             recorder=ConfigMapRecorder(api),
             metrics=self.metrics,
             events=ApiEventSink(api, clock, identity),
             clock=clock,
             leader=self.lease,
         )
-        self.controller = Controller(ports, observe)
-        examinations = Examinations(self.store, ports.examiner, ports.jobs, clock)
-        self.inbox = Inbox(self.controller, examinations, self.store, clock, action_of)
+        self.memory, self.downtime = Memory(), Downtime()
+        self.deletion = Deletion(ports, self.memory, parse, lambda key: telemetry.forget(key.namespace, key.name))
+        self.reconciler = Reconciler(ports, self.memory, self.downtime, self.deletion, telemetry.observe, tracing.span)
+        self.inbox = Inbox(self.memory, OnDemandChecks(ports), self.store, clock, action_of)
+        self.http = HttpServer(self._live, self._ready)
         self.ready = asyncio.Event()
         self.stop = asyncio.Event()
 
     async def run(self, port: int) -> None:
         """Serve, lead, and run Kopf until told to stop."""
-        for number in (signal.SIGTERM, signal.SIGINT):  # Kopf takes them over; who stands by has no Kopf yet
+        for number in (signal.SIGTERM, signal.SIGINT):  # Kopf takes them over; a replica that stands by has no Kopf yet
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
-        await self._serve(port)
+        await self.http.start(None, port)
         try:
             if await self.lease.acquire(self.stop):
                 await self._lead()
         finally:
             self.metrics.close()
-            self.courier.close()
+            self.gates.close()
+            self.notifier.close()
             with contextlib.suppress(RolloutError):
                 await self.lease.release()
 
     async def _lead(self) -> None:
-        self.controller.unaccounted_since = self.lease.unaccounted_since
-        self.controller.unaccounted = set(await self.store.keys())
-        tasks = [
-            asyncio.create_task(step) for step in (self.lease.keep(self._lost), self._account(), self._sweep(), self._watch())
-        ]
+        self.downtime.begin(self.lease.unled.since, await self.store.keys())
+        loops = (self.lease.keep(self._lost), self._account(), self.inbox.run(), self._watch())
+        tasks = [asyncio.create_task(loop) for loop in loops]
         try:
             await kopf.operator(
                 registry=kopf.get_default_registry(),
                 settings=kopf_settings(),
-                memo=kopf.Memo(controller=self.controller, inbox=self.inbox, leave=self._leave),
+                memo=kopf.Memo(reconciler=self.reconciler, deletion=self.deletion, inbox=self.inbox, leave=self._leave),
                 clusterwide=not self.settings.namespaces,
                 namespaces=self.settings.namespaces,
                 standalone=True,
-                identity=Identity(self.identity),  # or Kopf asks for a user's name, which a uid in a container has not
+                # Without it Kopf looks up the user's name, which a UID in a container does not have.
+                # The declared type is a NewType of str that Kopf does not export.
+                identity=self.identity,  # type: ignore[arg-type]
                 ready_flag=self.ready,
                 stop_flag=self.stop,
             )
@@ -120,96 +117,40 @@ class Operator:
                 task.cancel()
 
     async def _leave(self) -> None:
-        """End what Kopf would wait five seconds for, holding the Lease: its own waiting for our flag, and open connections."""
+        """End what Kopf would wait five seconds for while the Lease is held: its wait for the stop flag, and open connections."""
         self.stop.set()
-        await self._http.cleanup()
+        await self.http.close()
 
     def _lost(self) -> None:
-        """Without the Lease this process must not write; a fresh one starts clean."""
+        """Without the Lease this process must not write. It ends, and the kubelet starts a fresh one."""
         log.error("the Lease is lost: the process ends")
         os._exit(1)
 
     async def _account(self) -> None:
-        """Forget the gap before the start once every rollout has it in its status."""
-        while self.controller.unaccounted:
-            await asyncio.sleep(ACCOUNT_SECONDS)
+        """Remove the downtime from the Lease once every rollout has taken it into account."""
+        await self.downtime.accounted.wait()
         await self.lease.accounted()
 
-    async def _sweep(self) -> None:
-        while True:
-            await self.inbox.sweep()
-            await asyncio.sleep(SWEEP_SECONDS)
-
     async def _watch(self) -> None:
-        """The watchdog: says so when a loop missed its time; the liveness probe then fails and the Pod is replaced."""
+        """The watchdog: reports rollouts that are overdue; the liveness probe then fails and the kubelet replaces the Pod."""
         while True:
-            late = self.controller.overdue()
+            late = self.memory.overdue()
             telemetry.OVERDUE.set(len(late))
             for key in late:
-                log.error("the loop missed its time", extra={"namespace": key.namespace, "rollout": key.name})
+                log.error("reconcile overdue", extra={"namespace": key.namespace, "rollout": key.name})
             await asyncio.sleep(WATCHDOG_SECONDS)
 
-    async def _serve(self, port: int) -> None:
-        application = web.Application()
-        application.router.add_get("/metrics", _metrics)
-        application.router.add_get("/healthz", self._healthz)
-        application.router.add_get("/readyz", self._readyz)
-        self._http = web.AppRunner(application)
-        await self._http.setup()
-        await web.TCPSite(self._http, os.environ.get("SESSION_ROLLOUT_HOST"), port).start()
+    def _live(self) -> Health:
+        late = self.memory.overdue()
+        return Health(not late, f"{len(late)} rollouts are overdue for reconciliation" if late else "ok")
 
-    async def _healthz(self, _: web.Request) -> web.Response:
-        late = self.controller.overdue()
-        return web.Response(text="ok" if not late else f"{len(late)} loops missed their time", status=500 if late else 200)
-
-    async def _readyz(self, _: web.Request) -> web.Response:
+    def _ready(self) -> Health:
         """Ready to lead, or standing by: a replica that waits for the Lease is no less available."""
         if self.ready.is_set():
-            return web.Response(text="ok")
+            return Health(healthy=True, message="ok")
         if self.lease.leader:
-            return web.Response(text=f"standing by: {self.lease.leader} leads")
-        return web.Response(text="not leading, or still listing", status=503)
-
-
-async def _metrics(_: web.Request) -> web.Response:
-    text = await asyncio.to_thread(generate_latest)  # a thousand rollouts are many lines
-    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-def observe(key: Key, seen: Seen) -> None:
-    """Bring the operator's metrics up to one look."""
-    namespace, name, status = key.namespace, key.name, seen.decision.status
-    telemetry.RECONCILES.labels("write" if seen.wrote else "same").inc()
-    telemetry.RECONCILE_SECONDS.observe(seen.seconds)
-    telemetry.LAST_RECONCILE.labels(namespace, name).set_to_current_time()
-    telemetry.PERCENT.labels(namespace, name).set(float(status.current.percent) / 100)
-    telemetry.PHASE_INDEX.labels(namespace, name).set(status.current.phase_index)
-    for metric, measurement in seen.measurements.items():
-        if measurement.value is not None:
-            telemetry.CHECK_VALUE.labels(namespace, name, metric).set(float(measurement.value))
-    if not seen.wrote:
-        return
-    _observe_migrations(key, status.migrations)
-    hold = status.current.hold_until
-    telemetry.HOLD_UNTIL.labels(namespace, name).set(hold.timestamp() if hold else 0)
-    telemetry.APPROVAL.labels(namespace, name).set(bool(status.decision.approvals))
-    for condition in status.conditions:
-        if condition.type in EXPORTED_CONDITIONS:
-            telemetry.CONDITION.labels(namespace, name, condition.type).set(CONDITION_VALUE[condition.status])
-    if status.outcome is not None and status.outcome is not seen.rollout.status.outcome:
-        telemetry.OUTCOMES.labels(namespace, status.outcome).inc()
-    for effect in seen.decision.effects:
-        if hasattr(effect, "accepted"):
-            telemetry.ACTIONS.labels("accepted" if effect.accepted else "refused").inc()
-
-
-def _observe_migrations(key: Key, records: tuple[MigrationRecord, ...]) -> None:
-    failed = sum(record.state is MigrationState.FAILED for record in records)
-    telemetry.MIGRATIONS_FAILED.labels(key.namespace, key.name).set(failed)
-    for record in records:
-        if record.total is not None:
-            for kind in ("total", "done", "quarantined"):
-                telemetry.MIGRATION_ROWS.labels(key.namespace, key.name, record.name, kind).set(getattr(record, kind) or 0)
+            return Health(healthy=True, message=f"standing by: {self.lease.leader} leads")
+        return Health(healthy=False, message="waiting for the Lease, or for the first list of rollouts")
 
 
 def kopf_settings() -> kopf.OperatorSettings:
@@ -222,19 +163,13 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.posting.enabled = False  # our own Events
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *([13] * 60))  # an outage of minutes must not end us
+    settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *([13] * 60))  # an outage of minutes must not end the process
     settings.watching.reconnect_backoff = 1.0
     settings.watching.label_selectors["", "v1", "configmaps"] = LABEL
     settings.watching.label_selectors["batch", "v1", "jobs"] = MIGRATION_LABEL
     settings.process.ultimate_exiting_timeout = 15
-    settings.background.instant_exit_timeout = 0.5  # a loop that is looking just now comes to its end
+    settings.background.instant_exit_timeout = 0.5  # a reconciliation that is running completes
     return settings
-
-
-@kopf.on.login()
-async def login(**known: Any) -> kopf.ConnectionInfo | None:
-    """The Pod's ServiceAccount, or KUBECONFIG; read anew each time, so that a rotated token is found."""
-    return kopf.login_with_service_account(**known) or kopf.login_with_kubeconfig(**known)
 
 
 async def serve(settings: Settings, port: int) -> None:
@@ -250,7 +185,6 @@ def main() -> None:
     """Entry point. Configuration errors are one sentence and exit code 2."""
     parser = argparse.ArgumentParser(prog="session-rollout-operator")
     parser.add_argument("--config", type=Path, required=True, help="the operator's configuration (YAML)")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("SESSION_ROLLOUT_PORT", "8080")))
     options = parser.parse_args()
     telemetry.log_as_json()
     tracing.start()
@@ -260,12 +194,12 @@ def main() -> None:
         print(f"session-rollout-operator: {error}", file=sys.stderr)
         sys.exit(2)
     try:
-        asyncio.run(serve(settings, options.port))
+        asyncio.run(serve(settings, int(os.environ.get("SESSION_ROLLOUT_PORT", "8080"))))
     except RolloutError as error:
         sys.exit(f"session-rollout-operator: {error}")
 
 
-__all__ = ["handlers", "login", "main"]
+__all__ = ["handlers", "main"]
 
 if __name__ == "__main__":
     main()

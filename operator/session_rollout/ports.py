@@ -56,6 +56,17 @@ class Fingerprint:
     version: int = -1
 
 
+@dataclass(frozen=True)
+class Reconciled:
+    """The result of one reconciliation, for the metrics of the operator."""
+
+    rollout: SessionRollout  # with the status that was read
+    decision: Decision
+    wrote: bool
+    seconds: float
+    measurements: Mapping[str, Measurement]
+
+
 class RolloutStore(Protocol):
     """SessionRollouts and the actions on them."""
 
@@ -71,8 +82,8 @@ class RolloutStore(Protocol):
     async def actions(self) -> tuple[Mapping[str, Any], ...]:
         """Every action, answered or not."""
 
-    async def answer(self, namespace: str, name: str, answer: ActionStatus) -> None:
-        """Write the answer to an action."""
+    async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
+        """Write the answer to an action, unless the action with this UID was deleted."""
 
     async def delete_action(self, namespace: str, name: str) -> None:
         """Delete an action whose `ttl` has expired."""
@@ -218,3 +229,20 @@ class Leadership(Protocol):
 
     def confirm(self) -> None:
         """Raises Unavailable when the Lease is not held for certain."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything outside that a reconciliation touches."""
+
+    store: RolloutStore
+    workloads: Workloads
+    gates: GateChecker
+    notifier: Notifier
+    recorder: Recorder
+    flags: FlagPublisher
+    jobs: JobRunner
+    metrics: MetricSource
+    events: EventSink
+    clock: Clock
+    leader: Leadership

@@ -176,7 +176,7 @@ class Diagnostic(Section):
     ] = ""
 
     @model_validator(mode="after")
-    def _one_bound_at_most(self) -> Self:
+    def _at_most_one_bound(self) -> Self:
         if self.above is not None and self.below is not None:
             raise ValueError("must have at most one of `above` and `below`")
         return self
@@ -267,9 +267,11 @@ def load(path: Path) -> Settings:
         raise SpecError(f"configuration {path}: {error}") from error
     except ValidationError as error:
         raise SpecError(f"configuration {path}: {sentence(error)}") from error
+    for name, profile in settings.profiles.items():
+        if not (profile.image or own_image()):
+            message = f"profiles.{name}.image must be set, because the environment has no SESSION_ROLLOUT_IMAGE"
+            raise SpecError(f"configuration {path}: {message}")
     profiles = {
-        name: one if one.image else one.model_copy(update={"image": own_image()}) for name, one in settings.profiles.items()
+        name: profile.model_copy(update={"image": profile.image or own_image()}) for name, profile in settings.profiles.items()
     }
-    if nameless := next((name for name, one in profiles.items() if not one.image), None):
-        raise SpecError(f"configuration {path}: profiles.{nameless}.image must be set where SESSION_ROLLOUT_IMAGE is not")
     return settings.model_copy(update={"profiles": profiles})

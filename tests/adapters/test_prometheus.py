@@ -1,15 +1,16 @@
-"""The metric source against an HTTP server that answers whatever a provider might: each becomes the right verdict and a sentence.
+"""The metric source against an HTTP server that returns whatever a provider might: each becomes a verdict and a reason.
 
-A fake on purpose: these are the edge cases of one HTTP client. A real Prometheus is asked in the integration tests.
+A fake on purpose: these are the edge cases of one HTTP client. A real Prometheus is queried in the integration tests.
 """
 
+import asyncio
 import json
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,10 +20,13 @@ from lab.processes import free_port
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.promql import largest_range
-from session_rollout.api.enums import Verdict
+from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Measurement
+from session_rollout.errors import ProviderFailed
 from session_rollout.settings import Provider
+
+MINUTE = timedelta(minutes=1)
 
 
 def vector(*values: str, **beside: Any) -> bytes:
@@ -39,10 +43,12 @@ def bad(text: str) -> bytes:
 class Answers(ThreadingHTTPServer):
     """Says what it is told, and counts."""
 
-    code, body, delay = 200, b"", 0.0
+    code, body = 200, b""
     headers: dict[str, str]
 
     def __init__(self) -> None:
+        self.released = threading.Event()
+        self.released.set()
         self.asked: list[str] = []
         self.sent: list[dict[str, str]] = []
         super().__init__(("127.0.0.1", 0), Handler)
@@ -56,9 +62,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
-        server.asked.append(parse_qs(urlsplit(self.path).query)["query"][0])
+        server.asked.append(parse_qs(urlsplit(self.path).query).get("query", [""])[0])
         server.sent.append(dict(self.headers))
-        time.sleep(server.delay)
+        server.released.wait(30)
         self.send_response(server.code)
         self.send_header("Location", "http://127.0.0.1:1/elsewhere")
         self.send_header("Content-Length", str(len(server.body)))
@@ -70,9 +76,10 @@ class Handler(BaseHTTPRequestHandler):
 def answers() -> Iterator[Answers]:
     """A provider."""
     server = Answers()
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
+    server.released.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -84,139 +91,200 @@ def source(port: int, scheme: str = "http", **fields: Any) -> PrometheusSource:
     return PrometheusSource({"default": provider}, WallClock(), 4)
 
 
-def ask(metrics: PrometheusSource, metric: Metric | None = None) -> Measurement:
-    """Ask, wait to be woken, and take the answer."""
-    metric = metric or Metric(name="m", query="up")
-    woken = threading.Event()
-    found = metrics.look("default", (metric,), timedelta(minutes=1), woken.set)
-    while "m" not in found and woken.wait(5):
+async def measured(metrics: PrometheusSource, metric: Metric | None = None) -> Measurement:
+    """Query, wait to be woken, and take the result."""
+    metric, woken = metric or Metric(name="m", query="up"), asyncio.Event()
+    while "m" not in (results := metrics.measurements("default", (metric,), MINUTE, woken.set)):
+        await asyncio.wait_for(woken.wait(), 5)
         woken.clear()
-        found = metrics.look("default", (metric,), timedelta(minutes=1), woken.set)
-    return found["m"]
+    return results["m"]
 
 
-CASES: list[tuple[str, int, bytes, Verdict | None, str]] = [
-    ("one number", 200, vector("0.25"), None, ""),
-    (
-        "scalar",
-        200,
-        json.dumps({"status": "success", "data": {"resultType": "scalar", "result": [1.0, "0.25"]}}).encode(),
-        None,
-        "",
-    ),
-    ("empty", 200, vector(), Verdict.NO_DATA, "empty"),
-    ("NaN", 200, vector("NaN"), Verdict.NO_DATA, "NaN"),
-    ("infinity", 200, vector("+Inf"), Verdict.INCONCLUSIVE, "+Inf"),
-    ("several series", 200, vector("1", "2", "3"), Verdict.INCONCLUSIVE, "3 series, and it must have one"),
-    ("partial", 200, vector("0.25", warnings=["store gateway is down"]), Verdict.INCONCLUSIVE, "store gateway is down"),
-    (
-        "histogram",
-        200,
-        json.dumps({"status": "success", "data": {"result": [{"metric": {}, "histogram": []}]}}).encode(),
-        Verdict.INCONCLUSIVE,
-        "not one number",
-    ),
-    ("bad query", 400, bad("parse error: unexpected )"), Verdict.PROVIDER_ERROR, "parse error"),
-    ("forbidden", 403, b"no", Verdict.PROVIDER_ERROR, "403"),
-    ("unavailable", 503, b"busy", Verdict.PROVIDER_ERROR, "503"),
-    ("redirect", 302, b"", Verdict.PROVIDER_ERROR, "302"),
-    ("not JSON", 200, b"<html>login</html>", Verdict.PROVIDER_ERROR, "not Prometheus'"),
-    ("other JSON", 200, b"[1]", Verdict.PROVIDER_ERROR, "AttributeError"),
-    ("no result", 200, b'{"status": "success"}', Verdict.PROVIDER_ERROR, "KeyError"),
-    ("text for a number", 200, vector("lots"), Verdict.PROVIDER_ERROR, "not Prometheus'"),
-    ("too large", 200, b" " * 5_000, Verdict.PROVIDER_ERROR, "larger than 4096"),
+def measure(port: int, metric: Metric | None = None, scheme: str = "http", **fields: Any) -> Measurement:
+    """The first result of a new source."""
+
+    async def first() -> Measurement:
+        return await measured(source(port, scheme, **fields), metric)
+
+    return asyncio.run(first())
+
+
+def success(data: Any) -> bytes:
+    return json.dumps({"status": "success", "data": data}).encode()
+
+
+CASES: list[tuple[str, int, bytes, Verdict | None, CheckReason | None]] = [
+    ("one number", 200, vector("0.25"), None, None),
+    ("scalar", 200, success({"resultType": "scalar", "result": [1.0, "0.25"]}), None, None),
+    ("empty", 200, vector(), Verdict.NO_DATA, CheckReason.EMPTY_RESULT),
+    ("NaN", 200, vector("NaN"), Verdict.NO_DATA, CheckReason.NOT_A_NUMBER),
+    ("infinity", 200, vector("+Inf"), Verdict.INCONCLUSIVE, CheckReason.INFINITE_VALUE),
+    ("several series", 200, vector("1", "2", "3"), Verdict.INCONCLUSIVE, CheckReason.MULTIPLE_SERIES),
+    ("partial", 200, vector("0.25", warnings=["store is down"]), Verdict.INCONCLUSIVE, CheckReason.PARTIAL_RESULT),
+    ("histogram", 200, success({"result": [{"metric": {}, "histogram": []}]}), Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE),
+    ("bad query", 400, bad("parse error: unexpected )"), Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
+    ("forbidden", 403, b"no", Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
+    ("unavailable", 503, b"busy", Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
+    ("redirect", 302, b"", Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
+    ("not JSON", 200, b"<html>login</html>", Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
+    ("other JSON", 200, b"[1]", Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
+    ("no result", 200, b'{"status": "success"}', Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
+    ("text for a number", 200, vector("lots"), Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
+    ("too large", 200, b" " * 5_000, Verdict.PROVIDER_ERROR, CheckReason.RESPONSE_TOO_LARGE),
 ]
 
 
-@pytest.mark.parametrize(("code", "body", "problem", "words"), [row[1:] for row in CASES], ids=[row[0] for row in CASES])
-def test_every_answer_is_a_number_or_a_verdict(
-    answers: Answers, code: int, body: bytes, problem: Verdict | None, words: str
+@pytest.mark.parametrize(("code", "body", "problem", "reason"), [row[1:] for row in CASES], ids=[row[0] for row in CASES])
+def test_every_response_is_a_number_or_a_verdict_with_a_reason(
+    answers: Answers, code: int, body: bytes, problem: Verdict | None, reason: CheckReason | None
 ) -> None:
     """Nothing raises, nothing passes."""
     answers.code, answers.body = code, body
-    measurement = ask(source(answers.server_port, max_answer_bytes=4096))
-    assert measurement.problem is problem
-    assert words in measurement.message
+    measurement = measure(answers.server_port, max_answer_bytes=4096)
+    assert (measurement.problem, measurement.reason) == (problem, reason)
     assert (measurement.value == Decimal("0.25")) is (problem is None)
 
 
-def test_refused_and_slow() -> None:
-    """No server, and one that takes too long."""
-    assert ask(source(free_port())).message == "provider default cannot be reached"
+def test_unreachable_provider() -> None:
+    """No server."""
+    measurement = measure(free_port())
+    assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.CONNECTION_FAILED)
 
 
-def test_slow(answers: Answers) -> None:
-    """The time-out of the configuration, in words."""
-    answers.delay = 1.0
-    measurement = ask(source(answers.server_port))
-    assert (measurement.problem, measurement.message) == (
-        Verdict.PROVIDER_ERROR,
-        "provider default did not answer within 500ms",
-    )
+def test_slow_provider(answers: Answers) -> None:
+    """The timeout of the configuration."""
+    answers.released.clear()
+    measurement = measure(answers.server_port)
+    assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.TIMED_OUT)
 
 
-def test_look_never_waits(answers: Answers) -> None:
-    """A slow provider costs a rollout no time."""
-    answers.delay = 0.4
-    metrics = source(answers.server_port)
-    begun = time.monotonic()
-    assert metrics.look("default", (Metric(name="m", query="up"),), timedelta(seconds=1), lambda: None) == {}
-    assert time.monotonic() - begun < 0.2
+def test_unknown_provider() -> None:
+    """A query of a provider that the configuration does not have."""
+
+    async def query() -> Measurement:
+        return await source(1).query("other", "up")
+
+    measurement = asyncio.run(query())
+    assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.UNKNOWN_PROVIDER)
 
 
-def test_equal_queries_are_asked_once(answers: Answers) -> None:
-    """A hundred rollouts with one query within one interval are one request."""
-    answers.body, answers.delay = vector("1"), 0.05
-    metrics = source(answers.server_port)
-    done = threading.Semaphore(0)
-    for _ in range(100):
-        metrics.look("default", (Metric(name="m", query="up"),), timedelta(minutes=1), done.release)
-    for _ in range(100):
-        assert done.acquire(timeout=5)
-    assert ask(metrics).value == 1
+def test_measurements_never_wait(answers: Answers) -> None:
+    """A slow provider costs a rollout no time: the response is still on its way when the call returns."""
+    answers.body = vector("1")
+    answers.released.clear()
+
+    async def call() -> None:
+        metrics, woken = source(answers.server_port), asyncio.Event()
+        assert metrics.measurements("default", (Metric(name="m", query="up"),), MINUTE, woken.set) == {}
+        assert not woken.is_set()
+        answers.released.set()
+        await asyncio.wait_for(woken.wait(), 5)
+
+    asyncio.run(call())
+
+
+def test_equal_queries_are_sent_once(answers: Answers) -> None:
+    """A hundred rollouts with one query within one interval are one request, and each is woken once."""
+    answers.body = vector("1")
+    answers.released.clear()
+
+    async def call() -> list[int]:
+        metrics, woken = source(answers.server_port), asyncio.Queue[int]()
+        for number in range(100):
+            wake = lambda number=number: woken.put_nowait(number)  # noqa: E731 - one callable each
+            metrics.measurements("default", (Metric(name="m", query="up"),), MINUTE, wake)
+        answers.released.set()
+        numbers = [await asyncio.wait_for(woken.get(), 5) for _ in range(100)]
+        assert (await measured(metrics)).value == 1
+        assert woken.empty()
+        return sorted(numbers)
+
+    assert asyncio.run(call()) == list(range(100))
     assert answers.asked == ["up"]
 
 
+def test_known_result_is_used_while_it_is_refreshed(answers: Answers) -> None:
+    """A result that is too old is returned once more, and the rollout is woken by the next one."""
+    answers.body = vector("1")
+
+    async def call() -> list[Decimal | None]:
+        metrics, metric, woken = source(answers.server_port), Metric(name="m", query="up"), asyncio.Event()
+        await measured(metrics, metric)
+        answers.body = vector("2")
+        old = metrics.measurements("default", (metric,), timedelta(0), woken.set)["m"]
+        await asyncio.wait_for(woken.wait(), 5)
+        return [old.value, (await measured(metrics, metric)).value]
+
+    assert asyncio.run(call()) == [1, 2]
+
+
+def test_error_in_the_operator_is_a_result_too(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rollouts see it instead of waiting for ever."""
+    answers.body = vector("1")
+    monkeypatch.setattr(PrometheusSource, "_measure", lambda *_: 1 / 0)
+    measurement = measure(answers.server_port)
+    assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.INTERNAL_ERROR)
+
+
 def test_cohorts_become_counts(answers: Answers) -> None:
-    """Four questions, one measurement."""
+    """Four queries, one measurement."""
     answers.body = vector("40")
     cohorts = Metric.model_validate({"name": "m", "cohorts": {"good": 'g{v="$cohort"}', "total": 't{v="$cohort"}'}})
-    measurement = ask(source(answers.server_port), cohorts)
+    measurement = measure(answers.server_port, cohorts)
     assert sorted(answers.asked) == ['g{v="off"}', 'g{v="on"}', 't{v="off"}', 't{v="on"}']
     assert measurement.on is not None
     assert measurement.on.total == 40
     answers.body = vector("0")
-    assert ask(source(answers.server_port), cohorts).message == "a cohort has no events"
+    assert measure(answers.server_port, cohorts).reason is CheckReason.NO_EVENTS
+    answers.body = vector()
+    assert measure(answers.server_port, cohorts).reason is CheckReason.EMPTY_RESULT
 
 
-def test_token_is_read_from_its_file_each_time(answers: Answers, tmp_path: Any) -> None:
+def test_token_is_read_from_its_file_each_time(answers: Answers, tmp_path: Path) -> None:
     """Rotation works; no environment is trusted."""
     answers.body = vector("1")
     token = tmp_path / "token"
-    metrics = source(answers.server_port, bearer_token_file=token)
-    for secret in ("first", "second"):
-        token.write_text(secret)
-        ask(metrics, Metric(name="m", query=f"up{secret}"))
-        assert answers.sent[-1]["Authorization"] == f"Bearer {secret}"
+
+    async def call() -> None:
+        metrics = source(answers.server_port, bearer_token_file=token)
+        for secret in ("first", "second"):
+            token.write_text(secret)
+            await measured(metrics, Metric(name="m", query=f"up{secret}"))
+            assert answers.sent[-1]["Authorization"] == f"Bearer {secret}"
+
+    asyncio.run(call())
 
 
-def test_file_that_cannot_be_read_is_named(answers: Answers, tmp_path: Any) -> None:
-    """A Secret that is not mounted, or not for us."""
-    token = ask(source(answers.server_port, bearer_token_file=tmp_path / "token"))
-    said = f"provider default: {tmp_path}/token cannot be read: No such file or directory"
-    assert (token.problem, token.message) == (Verdict.PROVIDER_ERROR, said)
-    authority = ask(source(answers.server_port, scheme="https", ca_file=tmp_path / "ca.crt"))
-    assert authority.problem is Verdict.PROVIDER_ERROR
-    assert f"invalid path: {tmp_path}/ca.crt" in authority.message
+@pytest.mark.parametrize(("scheme", "field"), [("http", "bearer_token_file"), ("https", "ca_file")])
+def test_file_that_cannot_be_read(answers: Answers, tmp_path: Path, scheme: str, field: str) -> None:
+    """A Secret that is not mounted, or not readable; the message names the file."""
+    path = tmp_path / "secret"
+    measurement = measure(answers.server_port, None, scheme, **{field: path})
+    assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.CREDENTIALS_UNREADABLE)
+    assert str(path) in measurement.message
 
 
-def test_problems_name_the_field() -> None:
-    """What can never be asked is said before it is."""
-    metrics = source(1)
-    wrong = Metric(name="m", query="rate(x)")
-    assert "`prometheus` is other" in metrics.problems("other", (wrong,))[0]
-    assert "its PromQL must parse: expected type" in metrics.problems("default", (wrong,))[0]
-    assert metrics.problems("default", (Metric(name="m", query="up"),)) == ()
+def test_alert_rules(answers: Answers) -> None:
+    """Names of all groups; a response that is not Prometheus' has its reason, too."""
+    answers.body = success({"groups": [{"rules": [{"name": "a"}]}, {"rules": [{"name": "b"}, {"name": "a"}]}]})
+    assert asyncio.run(_rules(answers.server_port)) == {"a", "b"}
+    answers.body = success([])
+    with pytest.raises(ProviderFailed) as failure:
+        asyncio.run(_rules(answers.server_port))
+    assert failure.value.reason is CheckReason.INVALID_RESPONSE
+
+
+async def _rules(port: int) -> frozenset[str]:
+    return await source(port).alert_rules("default")
+
+
+def test_problems_are_known_before_a_query() -> None:
+    """An unknown provider, and PromQL that does not parse; a valid query has no problem."""
+    metrics, wrong, right = source(1), Metric(name="m", query="rate(x)"), Metric(name="m", query="up")
+    assert len(metrics.problems("other", (right,))) == 1
+    assert len(metrics.problems("default", (wrong, right))) == 1
+    assert len(metrics.problems("other", (wrong,))) == 2
+    assert metrics.problems("default", (right,)) == ()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 PROGRAM = """
 from session_rollout.adapters import tracing
 tracing.start()
-with tracing.span("look", {"k8s.namespace.name": "shop"}):
+with tracing.span("reconcile", {"k8s.namespace.name": "shop"}):
     try:
         with tracing.span("api", {"http.request.method": "GET"}):
             raise TimeoutError("nobody there")
@@ -62,8 +62,8 @@ def test_spans_reach_a_collector() -> None:
     request = ExportTraceServiceRequest()
     request.ParseFromString(b"".join(received))
     spans = {span.name: span for one in request.resource_spans for scope in one.scope_spans for span in scope.spans}
-    assert set(spans) == {"look", "api"}
-    assert spans["api"].parent_span_id == spans["look"].span_id
+    assert set(spans) == {"reconcile", "api"}
+    assert spans["api"].parent_span_id == spans["reconcile"].span_id
     attributes = {one.key: one.value.string_value for one in spans["api"].attributes}
     assert attributes == {"http.request.method": "GET", "error.type": "TimeoutError"}
     resource = {one.key: one.value.string_value for one in request.resource_spans[0].resource.attributes}

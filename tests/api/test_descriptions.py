@@ -1,4 +1,4 @@
-"""Descriptions of the API and of the configuration: whole sentences, as `kubectl explain` and the reference show them.
+"""Descriptions of the API, the configuration and copy.yaml: whole sentences, as `kubectl explain` and the reference show them.
 
 Not here: if a description is true. The reference pages are generated from the same texts, and people review those.
 """
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from session_rollout.api.crds import action_definition, rollout_definition
+from session_rollout.migrations.copy.spec import CopySpec
 from session_rollout.settings import Settings
 
 LEAST_WORDS = 5
@@ -35,12 +37,12 @@ def described(kind: str) -> list[Field]:
     return [(kind, schema), ("spec", schema["properties"]["spec"]), ("status", schema["properties"]["status"]), *nested]
 
 
-def settings() -> list[Field]:
-    """The fields of the operator's configuration, section by section."""
-    schema = Settings.model_json_schema(by_alias=True)
-    sections = {"Settings": schema, **schema["$defs"]}
+def sections(model: type[BaseModel]) -> list[Field]:
+    """The fields of a file, section by section."""
+    schema = model.model_json_schema(by_alias=True)
+    nodes = {model.__name__: schema, **schema.get("$defs", {})}
     return [
-        (f"{section}.{name}", field) for section, node in sections.items() for name, field in node.get("properties", {}).items()
+        (f"{section}.{name}", field) for section, node in nodes.items() for name, field in node.get("properties", {}).items()
     ]
 
 
@@ -60,8 +62,11 @@ def faults(text: str) -> list[str]:
 
 
 def every_field() -> list[Field]:
-    """Of both kinds and of the configuration."""
-    return [(f"{kind} {path}", field) for kind in DEFINITIONS for path, field in described(kind)] + settings()
+    """Of both kinds, of the configuration and of copy.yaml."""
+    return [(f"{kind} {path}", field) for kind in DEFINITIONS for path, field in described(kind)] + [
+        *sections(Settings),
+        *sections(CopySpec),
+    ]
 
 
 def test_every_description_is_a_sentence() -> None:

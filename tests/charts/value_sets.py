@@ -1,4 +1,4 @@
-"""Values that people use the chart with: each is rendered, validated, and compared with its golden file."""
+"""Values that the chart is used with: each is rendered, validated, and compared with its golden file."""
 
 from typing import Any, Final
 
@@ -7,17 +7,19 @@ DIGEST: Final = "sha256:" + "ab" * 32
 VALUE_SETS: Final[dict[str, dict[str, Any]]] = {
     "defaults": {},
     "namespaced": {"namespaces": ["shop", "desk"], "rbac": {"workloads": False}},
-    "ha": {"replicas": 2, "priorityClassName": "system-cluster-critical"},
+    "ha": {"replicaCount": 2, "priorityClassName": "system-cluster-critical"},
     "monitoring": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "podMonitor": {"enabled": True, "interval": "15s"},
         "prometheusRule": {"enabled": True, "session": True, "runbookUrl": "https://runbooks.example/{alert}"},
         "dashboards": {"enabled": True, "session": True},
+        "service": {"port": 9090, "annotations": {"prometheus.io/scrape": "true"}, "labels": {"monitoring": "on"}},
         "tracing": {"endpoint": "http://collector.tracing:4318", "ratio": 0.1},
     },
     "production": {
-        "image": {"repository": "registry.example/platform/session-rollout", "digest": DIGEST, "pullSecrets": ["pull"]},
-        "replicas": 2,
+        "image": {"repository": "registry.example/platform/session-rollout", "digest": DIGEST},
+        "imagePullSecrets": [{"name": "pull"}],
+        "replicaCount": 2,
         "credentialsSecret": "session-rollout-credentials",
         "config": {
             "prometheus": {
@@ -28,7 +30,7 @@ VALUE_SETS: Final[dict[str, dict[str, Any]]] = {
                 },
                 "long-term": {"url": "https://thanos.example", "timeout": "20s"},
             },
-            "profiles": {"default": {"serviceAccount": "migrations", "duty": 0.5}},
+            "profiles": {"default": {"serviceAccount": "migrations", "copyDutyCycle": 0.5}},
             "checks": {"smoke": {"image": "shop-tests@" + DIGEST, "command": ["./smoke"]}},
             "diagnostics": {"errors": [{"name": "error-rate", "query": "session_error_rate", "below": "1%"}]},
             "alerts": ["HighSessionErrorRate"],
@@ -59,11 +61,11 @@ VALUE_SETS: Final[dict[str, dict[str, Any]]] = {
     "minimum": {
         "fullnameOverride": "tiny",
         "crds": {"install": False},
-        "rbac": {"create": False, "people": False, "aggregate": False},
+        "rbac": {"create": False, "userRoles": False, "aggregate": False},
         "serviceAccount": {"create": False, "name": "given"},
         "policies": {"actions": False, "jobs": False, "secrets": False},
         "networkPolicy": {"enabled": False},
-        "service": False,
+        "service": {"enabled": False},
         "tests": {"enabled": False},
         "namespaces": ["shop"],
     },
@@ -71,18 +73,20 @@ VALUE_SETS: Final[dict[str, dict[str, Any]]] = {
 
 # A values file that is refused, and words that the refusal must hold: the path to the value, and what is wrong with it.
 REFUSED: Final[list[tuple[dict[str, Any], tuple[str, ...]]]] = [
-    ({"replica": 2}, ("replica", "not allowed")),
-    ({"replicas": "2"}, ("/replicas", "want integer")),
-    ({"replicas": -1}, ("/replicas", "minimum: got -1, want 0")),
-    ({"replicas": 11}, ("/replicas", "maximum: got 11, want 10")),
-    ({"replicas": 1.5}, ("/replicas", "want integer")),
+    ({"replicas": 2}, ("replicas", "not allowed")),
+    ({"replicaCount": "2"}, ("/replicaCount", "want integer")),
+    ({"replicaCount": -1}, ("/replicaCount", "minimum: got -1, want 0")),
+    ({"replicaCount": 11}, ("/replicaCount", "maximum: got 11, want 10")),
+    ({"replicaCount": 1.5}, ("/replicaCount", "want integer")),
     ({"image": "session-rollout:latest"}, ("/image", "want object")),
     ({"image": {"repository": ""}}, ("/image/repository", "minLength")),
     ({"image": {"repository": "Has Spaces"}}, ("/image/repository", "does not match pattern")),
     ({"image": {"tag": "a/b"}}, ("/image/tag", "does not match pattern")),
     ({"image": {"digest": "sha256:short"}}, ("/image/digest", "does not match pattern")),
     ({"image": {"pullPolicy": "Sometimes"}}, ("/image/pullPolicy", "'Always', 'IfNotPresent', 'Never'")),
-    ({"image": {"pullSecrets": "pull"}}, ("/image/pullSecrets", "want array")),
+    ({"image": {"pullSecrets": ["pull"]}}, ("/image", "'pullSecrets' not allowed")),
+    ({"imagePullSecrets": "pull"}, ("/imagePullSecrets", "want array")),
+    ({"imagePullSecrets": ["pull"]}, ("/imagePullSecrets/0", "want object")),
     ({"image": {"version": "1"}}, ("/image", "'version' not allowed")),
     ({"namespaces": "shop"}, ("/namespaces", "want array")),
     ({"namespaces": ["Shop"]}, ("/namespaces/0", "does not match pattern")),
@@ -93,8 +97,8 @@ REFUSED: Final[list[tuple[dict[str, Any], tuple[str, ...]]]] = [
     ({"config": {"prometheus": {"default": {"token": "x"}}}}, ("/config/prometheus/default", "'token' not allowed")),
     ({"config": {"prometheus": {"default": {"maxAnswerBytes": 1}}}}, ("/maxAnswerBytes", "minimum: got 1, want 1,024")),
     ({"config": {"prometheus": {"Not A Name": {"url": "http://x"}}}}, ("Not A Name",)),
-    ({"config": {"profiles": {"default": {"duty": 2}}}}, ("/config/profiles/default/duty", "maximum: got 2, want 1")),
-    ({"config": {"profiles": {"default": {"duty": 0}}}}, ("/config/profiles/default/duty", "exclusiveMinimum")),
+    ({"config": {"profiles": {"default": {"copyDutyCycle": 2}}}}, ("/default/copyDutyCycle", "maximum: got 2, want 1")),
+    ({"config": {"profiles": {"default": {"copyDutyCycle": 0}}}}, ("/default/copyDutyCycle", "exclusiveMinimum")),
     ({"config": {"profiles": {"default": {"retries": 101}}}}, ("/config/profiles/default/retries", "maximum")),
     ({"config": {"profiles": {"default": {"hostPath": "/"}}}}, ("/config/profiles/default", "'hostPath' not allowed")),
     ({"config": {"checks": {"smoke": {"command": ["./smoke"]}}}}, ("/config/checks/smoke", "missing property 'image'")),
@@ -108,6 +112,11 @@ REFUSED: Final[list[tuple[dict[str, Any], tuple[str, ...]]]] = [
     ({"config": {"namespaces": ["shop"]}}, ("/config", "'namespaces' not allowed")),
     ({"crds": True}, ("/crds", "want object")),
     ({"crds": {"keep": "yes"}}, ("/crds/keep", "want boolean")),
+    ({"service": True}, ("/service", "want object")),
+    ({"service": {"port": 0}}, ("/service/port", "minimum")),
+    ({"livenessProbe": "off"}, ("/livenessProbe", "want object")),
+    ({"securityContext": True}, ("/securityContext", "want object")),
+    ({"rbac": {"people": True}}, ("/rbac", "'people' not allowed")),
     ({"rbac": {"clusterAdmin": True}}, ("/rbac", "'clusterAdmin' not allowed")),
     ({"serviceAccount": {"name": "-bad"}}, ("/serviceAccount/name", "pattern")),
     ({"podDisruptionBudget": {"minAvailable": 0}}, ("/podDisruptionBudget/minAvailable", "minimum")),

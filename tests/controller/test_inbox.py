@@ -1,48 +1,278 @@
-"""The sweep of actions against what people do between its two lists; everything else about actions is in tests/integration."""
+"""Actions on their way to their rollouts: the watch, the sweep, and what either may deliver late or twice."""
 
-import asyncio
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from types import SimpleNamespace
-from typing import Any
+from datetime import timedelta
 
-from session_rollout.api.action import ActionStatus
-from session_rollout.api.parsing import action_of
-from session_rollout.controller.inbox import Inbox
-from session_rollout.ports import Key
+import pytest
 
-NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
+from controller.cluster import KEY, NOW, Cluster, Process, run
+from session_rollout.api.action import answer
+from session_rollout.api.enums import ActionReason, Verdict
+from session_rollout.api.status import AnsweredAction
+from session_rollout.controller.state import ActionList
+from session_rollout.errors import Unavailable
 
-
-class Store:
-    """A store in which a rollout and an action about it appear while the first list is on its way."""
-
-    def __init__(self) -> None:
-        self.there = False
-        self.answers: list[ActionStatus] = []
-
-    async def keys(self) -> tuple[Key, ...]:
-        seen, self.there = self.there, True
-        return (Key("default", "shop"),) if seen else ()
-
-    async def actions(self) -> tuple[Mapping[str, Any], ...]:
-        seen, self.there = self.there, True
-        meta = {"name": "shop-1", "namespace": "default", "uid": "uid-1", "creationTimestamp": "2026-01-05T10:00:00Z"}
-        return ({"metadata": meta, "spec": {"rollout": "shop", "action": "Pause"}},) if seen else ()
-
-    async def answer(self, _namespace: str, _name: str, answer: ActionStatus) -> None:
-        self.answers.append(answer)
+HOUR = timedelta(hours=1)
 
 
-def test_action_made_with_its_rollout_during_a_sweep_is_not_refused() -> None:
-    """`kubectl apply` of both at once: the sweep after this one sees both."""
-    store: Any = Store()
-    watched = SimpleNamespace(inbox={}, wake=asyncio.Event())
-    controller: Any = SimpleNamespace(of=lambda _: watched)
-    clock: Any = SimpleNamespace(now=lambda: NOW)
-    unused: Any = None
-    inbox = Inbox(controller, unused, store, clock, action_of)
-    asyncio.run(inbox.sweep())
-    asyncio.run(inbox.sweep())
-    assert store.answers == []
-    assert list(watched.inbox) == ["shop-1"]
+@pytest.fixture
+def cluster() -> Cluster:
+    """A cluster with one rollout."""
+    cluster = Cluster()
+    cluster.add_rollout()
+    return cluster
+
+
+def entry(uid: str, age: timedelta = HOUR) -> AnsweredAction:
+    """A remembered answer, decided this long ago."""
+    fields = {"uid": uid, "name": f"action-{uid}", "accepted": True, "reason": ActionReason.ACCEPTED}
+    return AnsweredAction.model_validate({**fields, "time": NOW - age})
+
+
+def answered(cluster: Cluster, uid: str) -> None:
+    """Another process has answered the action."""
+    status = answer(accepted=True, reason=ActionReason.ACCEPTED, message="done", now=NOW)
+    cluster.action_objects[uid]["status"] = status.to_wire()
+
+
+def test_new_action_wakes_its_rollout_once(cluster: Cluster) -> None:
+    process, raw = Process(cluster), cluster.add_action("u1", "Pause")
+    process.inbox.action_changed(raw)
+    assert process.state.wake.is_set()
+    process.state.wake.clear()
+    process.inbox.action_changed(raw)
+    assert not process.state.wake.is_set()
+    assert list(process.state.actions.waiting) == ["u1"]
+
+
+def test_actions_are_delivered_oldest_first(cluster: Cluster) -> None:
+    process = Process(cluster)
+    for uid, seconds in (("b", 1), ("c", 0), ("a", 1)):
+        cluster.time = NOW + timedelta(seconds=seconds)
+        process.inbox.action_changed(cluster.add_action(uid, "Pause"))
+    assert [action.uid for action in process.state.actions.oldest_first()] == ["c", "a", "b"]
+
+
+def test_deleted_action_is_not_carried_out(cluster: Cluster) -> None:
+    async def body() -> None:
+        process, raw = Process(cluster), cluster.add_action("u1", "Pause")
+        process.inbox.action_changed(raw)
+        process.inbox.action_changed(raw, deleted=True)
+        assert process.state.actions.waiting == {}
+
+    run(body)
+
+
+# --- the sweep
+
+
+def test_sweep_delivers_what_the_watch_missed(cluster: Cluster) -> None:
+    cluster.add_action("u1", "Pause")
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.inbox.sweep()
+        assert list(process.state.actions.waiting) == ["u1"]
+
+    run(body)
+
+
+def test_list_from_before_the_answer_does_not_carry_an_action_out_again(cluster: Cluster) -> None:
+    """A sweep lists the action while it is unanswered, and delivers it after its answer has been read back."""
+    cluster.add_action("u1", "Pause")
+
+    async def body() -> None:
+        process = Process(cluster)
+        process.watch_actions()
+        stale = await cluster.actions()
+        await process.settle()
+        assert cluster.status.answered_actions == ()
+        for raw in stale:
+            process.inbox.action_changed(raw)
+        await process.settle()
+        assert len(cluster.answers) == 1
+
+    run(body)
+
+
+def test_rollout_and_action_created_during_a_sweep_are_not_refused() -> None:
+    """`kubectl apply` of both after the first of the two lists: that must be the list of actions."""
+    cluster = Cluster()
+
+    def create() -> None:
+        cluster.add_rollout()
+        cluster.add_action("u1", "Pause")
+
+    cluster.hooks = {"keys": create, "actions": create}
+
+    async def body() -> None:
+        await Process(cluster).inbox.sweep()
+        assert list(cluster.action_objects) == ["u1"]
+        assert cluster.answers == []
+
+    run(body)
+
+
+def test_sweep_forgets_finished_actions_that_are_gone(cluster: Cluster) -> None:
+    """What the process remembers is bounded by the actions that exist."""
+    raw = cluster.add_action("u1", "Pause")
+
+    async def body() -> None:
+        process = Process(cluster)
+        process.inbox.action_changed(raw, deleted=True)
+        del cluster.action_objects["u1"]
+        assert process.state.actions.finished == {"u1"}
+        process.state.has_loop = True
+        await process.inbox.sweep()
+        assert process.state.actions.finished == set()
+
+    run(body)
+
+
+def test_action_on_an_unknown_rollout_is_refused(cluster: Cluster) -> None:
+    cluster.add_action("u1", "Pause", rollout="nobody")
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.inbox.sweep()
+        [(name, status)] = cluster.answers
+        assert (name, status.accepted, status.reason) == ("action-u1", False, ActionReason.UNKNOWN_ROLLOUT)
+        await process.inbox.sweep()
+        assert len(cluster.answers) == 1
+
+    run(body)
+
+
+def test_action_that_cannot_be_parsed_is_refused_once(cluster: Cluster) -> None:
+    """Accepted by the CRD of another version."""
+    cluster.add_action("u1", "Teleport")
+
+    async def body() -> None:
+        process = Process(cluster)
+        process.watch_actions()
+        assert cluster.answers == []
+        for _ in range(2):
+            await process.inbox.sweep()
+        [(_, status)] = cluster.answers
+        assert (status.accepted, status.reason) == (False, ActionReason.INVALID)
+
+    run(body)
+
+
+def test_answered_action_is_deleted_after_its_ttl(cluster: Cluster) -> None:
+    for uid in ("old", "open"):
+        cluster.add_action(uid, "Pause", ttl="1h")
+    answered(cluster, "old")
+
+    async def body() -> None:
+        process = Process(cluster)
+        cluster.time += HOUR
+        await process.inbox.sweep()
+        assert "delete_action" not in cluster.calls
+        cluster.time += timedelta(seconds=1)
+        await process.inbox.sweep()
+        assert list(cluster.action_objects) == ["open"]
+
+    run(body)
+
+
+def test_sweep_survives_an_outage(cluster: Cluster) -> None:
+    cluster.add_action("u1", "Pause")
+    cluster.failures["actions"] = [Unavailable("down")]
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.inbox.sweep()
+        assert process.memory.actions is None
+        await process.inbox.sweep()
+        assert list(process.state.actions.waiting) == ["u1"]
+
+    run(body)
+
+
+def test_sweep_drops_what_is_left_of_deleted_rollouts(cluster: Cluster) -> None:
+    """A late event of a flag document leaves a state behind; one with a loop or an action stays."""
+    cluster.rollouts.clear()
+
+    async def body() -> None:
+        process = Process(cluster)
+        left = process.state
+        await process.inbox.sweep()
+        assert process.state is not left
+        process.state.has_loop = True
+        running = process.state
+        await process.inbox.sweep()
+        assert process.state is running
+
+    run(body)
+
+
+# --- settled answers
+
+
+def test_answer_read_back_from_the_watch_is_settled(cluster: Cluster) -> None:
+    """After a restart: the entry is of the process before, and the watch shows the answer."""
+    cluster.add_action("u1", "Pause")
+    answered(cluster, "u1")
+
+    async def body() -> None:
+        process = Process(cluster)
+        assert process.state.actions.settled([entry("u1")], None) == frozenset()
+        process.watch_actions()
+        assert process.state.actions.settled([entry("u1"), entry("u2")], None) == {"u1"}
+        await process.state.wake.wait()
+
+    run(body)
+
+
+def test_answer_of_an_action_that_is_gone_is_settled_by_a_list_from_after_it(cluster: Cluster) -> None:
+    actions = Process(cluster).state.actions
+    listed = ActionList(NOW - HOUR / 2, frozenset({"there"}))
+    before, after = entry("gone", HOUR), entry("gone", timedelta(0))
+    assert actions.settled([before], listed) == {"gone"}
+    assert actions.settled([after], listed) == frozenset(), "created and answered since the list"
+    assert actions.settled([entry("there", HOUR)], listed) == frozenset()
+
+
+def test_waiting_action_is_never_settled_by_a_list(cluster: Cluster) -> None:
+    """Its answer would be forgotten, and it would be carried out a second time; clocks may have been set back."""
+    process = Process(cluster)
+    process.inbox.action_changed(cluster.add_action("u1", "Pause"))
+    assert process.state.actions.settled([entry("u1")], ActionList(NOW, frozenset())) == frozenset()
+
+
+def test_entries_of_deleted_actions_leave_the_status(cluster: Cluster) -> None:
+    """The action was deleted while no operator ran."""
+
+    async def body() -> None:
+        await Process(cluster).settle()
+        status = cluster.status.updated(answered_actions=(entry("u1"),))
+        cluster.rollouts[KEY]["status"] = status.to_wire()
+        process = Process(cluster)
+        await process.settle()
+        assert [known.uid for known in cluster.status.answered_actions] == ["u1"]
+        await process.inbox.sweep()
+        await process.settle()
+        assert cluster.status.answered_actions == ()
+
+    run(body)
+
+
+# --- read-only actions
+
+
+def test_read_only_action_goes_beside_the_loop(cluster: Cluster) -> None:
+    cluster.add_rollout(preflight=[{"name": "health", "builtin": "Health"}])
+    raw = cluster.add_action("u1", "Verify")
+
+    async def body() -> None:
+        process = Process(cluster)
+        process.inbox.action_changed(raw)
+        process.inbox.action_changed(raw)
+        await process.on_demand._running["u1"]
+        assert process.state.actions.waiting == {}
+        [(_, status)] = cluster.answers
+        assert [(result.name, result.verdict) for result in status.results] == [("health", Verdict.PASS)]
+        process.inbox.action_changed(cluster.action_objects["u1"])
+        assert process.on_demand._running == {}
+
+    run(body)

@@ -49,7 +49,7 @@ def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"}, "stringData": {"token": "t0ken"}}
     lab.apply(secret, OPERATOR_NAMESPACE)
     token = "config.prometheus.default.bearerTokenFile=/etc/session-rollout/credentials/token"
-    values = f"replicas=2,credentialsSecret=credentials,{token}"
+    values = f"replicaCount=2,credentialsSecret=credentials,{token}"
     demo.helm("upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--set", values, "--wait")
     after = lab.rollout("minimal", NAMESPACE)["status"]["current"]
     assert after["stageStartTime"] == before["stageStartTime"]

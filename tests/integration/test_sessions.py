@@ -1,6 +1,6 @@
 """Session data on the whole lab: real Jobs of the real operator move rows with two database roles, rest, go on and come back.
 
-Also every command of `docs/migrations.md`, in order. Not here: hundreds of faults (`make chaos-migrations`), the whole
+Also every command of `docs/how-to/operate-migrations.md`, in order. Not here: hundreds of faults (`make chaos-migrations`), the whole
 programme (`make demo`), what a copy does to the database (tests/migrations).
 """
 
@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ import pytest
 from lab.kube import Object
 from lab.lab import ROOT, Lab
 from lab.sessions import BUNDLE, SCHEMA, database, difference, fill, run, value
-from session_rollout.migrations import bundle, copyspec, roles
-from session_rollout.migrations.database import connect, lock_of
+from session_rollout.migrations import roles
+from session_rollout.migrations.connection import connect, copy_lock_key
+from session_rollout.migrations.copy import spec as copy_spec
+from session_rollout.migrations.schema import bundle
 
 NAMESPACE, NAME = "analy-ticket", "session-persistence"
 CANARY = "kanarie-in-the-mine"
@@ -95,7 +96,7 @@ def sessions(lab: Lab) -> Iterator[Sessions]:
     with database(lab.postgres.url, "analy") as dsn:
         fill(dsn, ROWS)
         run(dsn, "DROP ROLE IF EXISTS web", "CREATE ROLE web LOGIN")
-        run(dsn, roles.script("analy", "web", (copyspec.load(bundle.shipped(BUNDLE)),), ("users",)))
+        run(dsn, roles.script("analy", "web", (copy_spec.load(bundle.shipped(BUNDLE)),), ("users",)))
         lab.namespace(NAMESPACE)
         for name, role in (("definer", roles.DEFINER), ("mover", roles.MOVER)):
             url = dsn.replace("postgres@", f"{role}:{CANARY}@")
@@ -119,10 +120,11 @@ def test_rows_rest_while_paused_and_go_on(sessions: Sessions) -> None:
     sessions.answer(lab.act("Pause", NAME, NAMESPACE, reason="the database is busy"))
     lab.until(lambda: not sessions.processes(), 20, "the Pod ending")
     before = value(sessions.dsn, "SELECT done FROM session_rollout.copies")
-    time.sleep(1.5)
+    lab.until(lambda: sessions.rows["message"] == "paused", 10, "status saying so")
+    lab.reconciles(NAME, 2, NAMESPACE)
+    assert sessions.processes() == []
     assert value(sessions.dsn, "SELECT done FROM session_rollout.copies") == before
     assert 0 < before < ROWS
-    lab.until(lambda: sessions.rows["message"] == "paused", 10, "status saying so")
     sessions.answer(lab.act("Resume", NAME, NAMESPACE))
     lab.until(lambda: sessions.status["current"]["step"] == 1, 90, "the first step")
     [job] = sessions.jobs("up")
@@ -143,7 +145,7 @@ def test_a_person_brings_damaged_rows_back(sessions: Sessions) -> None:
     name = lab.act("RestoreData", NAME, NAMESPACE, migration="legacy-sessions", reason="release 4.2 emptied forms")
     assert sessions.answer(name)["accepted"] is True
     lab.until(lambda: sessions.rows.get("restoreTime"), 60, "the end of the restore")
-    assert f"{damaged:,} damaged rows back" in sessions.rows["message"]
+    assert f"{damaged:,} damaged rows restored" in sessions.rows["message"]
     assert value(sessions.dsn, "SELECT count(*) FROM user_sessions WHERE form_data = '{}'") == 0
     assert difference(sessions.dsn) == 0
 
@@ -152,7 +154,7 @@ def test_lost_job_is_created_again(sessions: Sessions) -> None:
     """Deleted by a person while it runs."""
     lab = sessions.lab
     with connect(sessions.dsn) as holder:
-        holder.execute("SELECT pg_advisory_lock(%s)", (lock_of(BUNDLE),))
+        holder.execute("SELECT pg_advisory_lock(%s)", (copy_lock_key(BUNDLE),))
         name = lab.act("RestoreData", NAME, NAMESPACE, migration="legacy-sessions", reason="again")
         assert sessions.answer(name)["accepted"] is True
         lab.until(lambda: "another migration holds the lock" in sessions.rows["message"], 30, "who holds the lock")
@@ -166,7 +168,7 @@ def test_lost_job_is_created_again(sessions: Sessions) -> None:
 
 def commands() -> list[str]:
     """Every command of the page; a here-document belongs to its command."""
-    text = (ROOT / "docs" / "migrations.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "operate-migrations.md").read_text()
     found: list[str] = []
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         lines, document = block.splitlines(), ""
@@ -199,8 +201,8 @@ def test_every_command_of_the_page_works(sessions: Sessions, tmp_path: Path) -> 
         assert "Traceback" not in done.stderr
         said[command] = done.stdout
     assert '"drift": []' in said[f"session-rollout-migrate status --bundle {SCHEMA} --dsn-file dsn"]
-    assert "both sides agree" in said[f"session-rollout-migrate verify --bundle {BUNDLE} --dsn-file dsn"]
-    assert "is the truth" in said[f"session-rollout-migrate finish --bundle {BUNDLE} --dsn-file dsn"]
+    assert "source and target are equal" in said[f"session-rollout-migrate verify --bundle {BUNDLE} --dsn-file dsn"]
+    assert "is the source of truth" in said[f"session-rollout-migrate finish --bundle {BUNDLE} --dsn-file dsn"]
     assert (
         f"{ROWS:,} rows of enhanced_user_sessions are deleted"
         in said[f"session-rollout-migrate down --bundle {BUNDLE} --dsn-file dsn"]

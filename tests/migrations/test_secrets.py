@@ -1,4 +1,4 @@
-"""Credentials: never shown, whatever happens; and passwords of every odd character work. Roles with the least rights.
+"""Credentials are never shown, passwords with special characters work, and two roles with least privilege suffice.
 
 The Job's arguments, environment, log, status and Events are searched in tests/integration/test_migrations.py.
 """
@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,9 +15,11 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from lab.lab import ROOT
+from lab.lab import ROOT, until
 from lab.sessions import BUNDLE, SCHEMA, People, difference, fill, run, value
-from session_rollout.migrations import bundle, copyspec, roles
+from session_rollout.migrations import roles
+from session_rollout.migrations.copy import spec
+from session_rollout.migrations.schema import bundle
 
 CANARY = "kanarie-vogel-9781"
 ODD = "a b'c\"d\\e/f@g:h?i#j%k&l=m;n$o`p{q}r[s]t!u~v^w*x(y)z<0>|,.ü€" + CANARY
@@ -26,7 +27,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
 
 
 def migrate(tmp_path: Path, secret: str, *argv: str, job: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run the program with a connection string in a file, as a Job does or as a person."""
+    """Run the program with the connection string in a file, as a Job does or (`job=False`) in a terminal."""
     (tmp_path / "dsn").write_text(secret)
     command = [sys.executable, "-m", "session_rollout.migrations", *argv, f"--dsn-file={tmp_path / 'dsn'}"]
     command += [f"--termination-log={tmp_path / 'log'}", "--lock-deadline=1s"] if job else []
@@ -34,38 +35,40 @@ def migrate(tmp_path: Path, secret: str, *argv: str, job: bool = True) -> subpro
 
 
 def everything(tmp_path: Path, done: subprocess.CompletedProcess[str]) -> str:
-    """All that it said."""
+    """Everything that the program has written."""
     log = tmp_path / "log"
     return done.stdout + done.stderr + (log.read_text() if log.exists() else "")
 
 
 BROKEN = [
-    (f"postgresql://user:{CANARY}@127.0.0.1:1/db", 75, "gave up after 0:00:01: the database: connection"),
-    (f"postgresql://user:{CANARY}%@127.0.0.1:1/db", 1, "the connection string cannot be read"),
-    (f"postgresql://user:{CANARY}@[::1/db", 1, "the connection string cannot be read"),
-    (f"host=127.0.0.1 port=1 password='{CANARY} user=x", 1, "the connection string cannot be read"),
-    (f"nonsense {CANARY}", 1, "the connection string cannot be read"),
+    (f"postgresql://user:{CANARY}@127.0.0.1:1/db", 75, "DeadlineExceeded", "gave up after 1s: database error: connection"),
+    (f"postgresql://user:{CANARY}%@127.0.0.1:1/db", 1, "InvalidConnectionString", "the connection string cannot be read"),
+    (f"postgresql://user:{CANARY}@[::1/db", 1, "InvalidConnectionString", "the connection string cannot be read"),
+    (f"host=127.0.0.1 port=1 password='{CANARY} user=x", 1, "InvalidConnectionString", "the connection string cannot be read"),
+    (f"nonsense {CANARY}", 1, "InvalidConnectionString", "the connection string cannot be read"),
 ]
 
 
-@pytest.mark.parametrize(("secret", "code", "words"), BROKEN)
-def test_failures_are_told_without_the_password(tmp_path: Path, secret: str, code: int, words: str) -> None:
-    """JSON, one sentence, no secret, no traceback; the exit code says whether another attempt can help."""
+@pytest.mark.parametrize(("secret", "code", "reason", "words"), BROKEN)
+def test_failures_are_reported_without_the_password(tmp_path: Path, secret: str, code: int, reason: str, words: str) -> None:
+    """A message and a reason, no secret, no traceback; the exit code shows whether another attempt can help."""
     done = migrate(tmp_path, secret, "up", f"--bundle={SCHEMA}")
     assert done.returncode == code
-    assert words in json.loads((tmp_path / "log").read_text())["message"]
+    progress = json.loads((tmp_path / "log").read_text())
+    assert words in progress["message"]
+    assert progress["reason"] == reason
     assert CANARY not in everything(tmp_path, done)
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("form", ["url", "conninfo"])
-def test_password_of_every_odd_character_works(dsn: str, tmp_path: Path, form: str) -> None:
-    """In both forms of a connection string, against a server that asks for it, and a wrong one is said without showing it."""
+def test_password_with_special_characters_works(dsn: str, tmp_path: Path, form: str) -> None:
+    """In both forms of a connection string, against a server that checks it; a wrong password is reported without showing it."""
     role = f"odd_{form}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
         connection.execute(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}").format(sql.Identifier(role), sql.Literal(ODD)))
-    asked = Asking(dsn, role)
+    authentication = PasswordAuthentication(dsn, role)
     try:
         port, name = dsn.rsplit(":", 1)[1].split("/")
         url = f"postgresql://{role}:{quote(ODD, safe='')}@127.0.0.1:{port}/{name}"
@@ -78,27 +81,29 @@ def test_password_of_every_odd_character_works(dsn: str, tmp_path: Path, form: s
         assert "password authentication failed for user" in wrong.stderr
         assert CANARY not in everything(tmp_path, wrong)
     finally:
-        asked.stop()
+        authentication.stop()
 
 
-class Asking:
-    """Lets the server ask one role for its password."""
+class PasswordAuthentication:
+    """Makes the server check the password of one role."""
 
     def __init__(self, dsn: str, role: str) -> None:
         self.dsn, self.path = dsn, Path(value(dsn, "SHOW hba_file"))
         self.before = self.path.read_text()
         self.path.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n" + self.before)
+        loaded = "SELECT pg_conf_load_time()"  # of the server as a new connection inherits it
+        before = value(dsn, loaded)
         run(dsn, "SELECT pg_reload_conf()")
-        time.sleep(0.3)
+        until(lambda: value(dsn, loaded) > before, 10, "the server having read its rules again")
 
     def stop(self) -> None:
-        """As it was."""
+        """Restore the configuration."""
         self.path.write_text(self.before)
         run(self.dsn, "SELECT pg_reload_conf()")
 
 
 def test_process_shows_no_secret_while_it_runs(dsn: str, tmp_path: Path) -> None:
-    """Neither its arguments nor its environment."""
+    """Neither in its arguments nor in its environment."""
     (tmp_path / "dsn").write_text(dsn.replace("postgres@", f"postgres:{CANARY}@"))
     (tmp_path / "0001_slow.up.sql").write_text("SELECT pg_sleep(3);")
     (tmp_path / "0001_slow.down.sql").write_text("")
@@ -112,12 +117,8 @@ def test_process_shows_no_secret_while_it_runs(dsn: str, tmp_path: Path) -> None
     ]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 10
-        while not value(
-            dsn, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid()"
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid()"
+        until(lambda: value(dsn, query), 10, "the step running")
         shown = b"".join(Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
         assert CANARY.encode() not in shown
     finally:
@@ -125,13 +126,13 @@ def test_process_shows_no_secret_while_it_runs(dsn: str, tmp_path: Path) -> None
         process.wait()
 
 
-def test_two_roles_with_the_least_rights_do_the_whole_work(dsn: str, tmp_path: Path) -> None:
-    """The printed script is all they have: schema, copy under load, backup, restore, finish; and no more than that."""
+def test_two_roles_with_least_privilege_suffice(dsn: str, tmp_path: Path) -> None:
+    """With the printed script alone: schema, copy under load, backup, restore, finish; other statements are denied."""
     database = dsn.rsplit("/", 1)[1]
     run(dsn, "DROP ROLE IF EXISTS web", "CREATE ROLE web LOGIN")
     fill(dsn, 3_000)
     run(dsn, "GRANT ALL ON users, user_sessions TO web")
-    script = roles.script(database, "web", (copyspec.load(bundle.shipped(BUNDLE)),), ("users",))
+    script = roles.script(database, "web", (spec.load(bundle.shipped(BUNDLE)),), ("users",))
     run(dsn, script, script)
     definer, mover, web = (dsn.replace("postgres@", f"{role}@") for role in (roles.DEFINER, roles.MOVER, "web"))
     (tmp_path / "definer").write_text(definer)
@@ -139,14 +140,14 @@ def test_two_roles_with_the_least_rights_do_the_whole_work(dsn: str, tmp_path: P
     with People(web, 3_000, pause=0.005):
         for argv in (
             ("up", f"--bundle={SCHEMA}"),
-            ("up", f"--bundle={BUNDLE}", "--duty=1"),
-            ("backup", f"--bundle={BUNDLE}", "--label=x", "--duty=1"),
+            ("up", f"--bundle={BUNDLE}", "--copy-duty-cycle=1"),
+            ("backup", f"--bundle={BUNDLE}", "--label=x", "--copy-duty-cycle=1"),
             ("verify", f"--bundle={BUNDLE}"),
         ):
             done = migrate(tmp_path, mover, *argv, two)
             assert done.returncode == 0, (argv, done.stderr)
     assert difference(dsn) == 0
-    for command in ("restore", "retry", "recover", "status", "finish", "prune"):
+    for command in ("restore", "retry", "repair", "status", "finish", "prune"):
         done = migrate(tmp_path, mover, command, f"--bundle={BUNDLE}", two)
         assert done.returncode == 0, (command, done.stderr)
     run(web, "INSERT INTO session_feature_flags (feature_name, enabled) VALUES ('offlineMode', true)")
@@ -159,7 +160,7 @@ def test_two_roles_with_the_least_rights_do_the_whole_work(dsn: str, tmp_path: P
 
 
 def test_exact_restore_is_refused_while_it_would_lose_newer_rows(dsn: str, tmp_path: Path) -> None:
-    """With how many; and done when it is said."""
+    """With the number of rows; done with --lose-newer."""
     fill(dsn, 200)
     bundled = f"--bundle={BUNDLE}"
     for argv in (("up", f"--bundle={SCHEMA}"), ("up", bundled), ("backup", bundled, "--label=x")):
@@ -167,7 +168,7 @@ def test_exact_restore_is_refused_while_it_would_lose_newer_rows(dsn: str, tmp_p
     run(dsn, "UPDATE user_sessions SET form_data = '{\"new\": 1}', last_activity = now() WHERE id = md5('session1')::uuid")
     refused = migrate(tmp_path, dsn, "restore", bundled, "--exact")
     assert refused.returncode == 1
-    assert "rows were written since the snapshot and would be lost: refused without --lose-newer" in refused.stderr
+    assert "rows were written since the snapshot and would be lost: use --lose-newer" in refused.stderr
     done = migrate(tmp_path, dsn, "restore", bundled, "--exact", "--lose-newer")
     assert done.returncode == 0, done.stderr
     assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'new'") == 0
@@ -179,7 +180,7 @@ def test_missing_rights_are_named_with_the_grant_that_helps(dsn: str, tmp_path: 
     fill(dsn, 10)
     database = dsn.rsplit("/", 1)[1]
     run(dsn, "DROP ROLE IF EXISTS web", "CREATE ROLE web LOGIN")
-    run(dsn, roles.script(database, "web", (copyspec.load(bundle.shipped(BUNDLE)),), ("users",)))
+    run(dsn, roles.script(database, "web", (spec.load(bundle.shipped(BUNDLE)),), ("users",)))
     (tmp_path / "definer").write_text(dsn.replace("postgres@", f"{roles.DEFINER}@"))
     two, mover = f"--definer-dsn-file={tmp_path / 'definer'}", dsn.replace("postgres@", f"{roles.MOVER}@")
     assert migrate(tmp_path, mover, "up", f"--bundle={SCHEMA}", two).returncode == 0
@@ -199,16 +200,16 @@ def test_missing_rights_are_named_with_the_grant_that_helps(dsn: str, tmp_path: 
         assert words in done.stderr
 
 
-def test_a_person_reads_sentences_and_programs_read_json(dsn: str, tmp_path: Path) -> None:
-    """Progress goes to the standard error in words and is not said twice; the answer alone is on the standard output."""
+def test_a_terminal_gets_sentences_and_programs_get_json(dsn: str, tmp_path: Path) -> None:
+    """Progress goes to standard error as sentences and is not repeated; standard output has the result alone."""
     fill(dsn, 2_000)
     applied = migrate(tmp_path, dsn, "up", f"--bundle={SCHEMA}", job=False)
-    assert applied.stderr.splitlines()[0] == "0001_session_tables.up.sql runs"
+    assert applied.stderr.splitlines()[0] == "applying 0001_session_tables.up.sql"
     assert "{" not in applied.stderr
-    moved = migrate(tmp_path, dsn, "up", f"--bundle={BUNDLE}", "--duty=1", job=False)
+    moved = migrate(tmp_path, dsn, "up", f"--bundle={BUNDLE}", "--copy-duty-cycle=1", job=False)
     assert moved.stderr.startswith("needs about ")
-    assert moved.stdout.startswith("2,000 of 2,000 rows are moved and agree; changes are followed")
-    standing = migrate(tmp_path, dsn, "status", f"--bundle={BUNDLE}", job=False)
-    assert (json.loads(standing.stdout)["state"], standing.stderr) == ("Following", "")
+    assert moved.stdout.startswith("2,000 of 2,000 rows are copied and equal; changes are followed")
+    status = migrate(tmp_path, dsn, "status", f"--bundle={BUNDLE}", job=False)
+    assert (json.loads(status.stdout)["state"], status.stderr) == ("Following", "")
     failed = migrate(tmp_path, dsn, "restore", f"--bundle={BUNDLE}", "--label=none", job=False)
     assert failed.stderr.count("there is no snapshot of session-persistence/sessions") == 1

@@ -1,4 +1,4 @@
-"""Backup and restore of session data: damaged rows come back, what users wrote since stays, figures say how many.
+"""Backup, restore and repair: damaged rows are restored, rows that users have written since are kept, and all are counted.
 
 Not here: when the operator takes and restores snapshots (core stories, integration).
 """
@@ -12,41 +12,45 @@ import psycopg
 import pytest
 
 from lab.sessions import BUNDLE, SCHEMA, People, difference, fill, run, value
-from session_rollout.migrations import bundle, copies, copying, copyspec, recover, schema, settling, snapshots
-from session_rollout.migrations.copying import Job
-from session_rollout.migrations.database import Limits, MigrationFailed, Target
-from session_rollout.migrations.schema import Bundle
-from session_rollout.migrations.snapshots import Restored, Wanted
-from session_rollout.migrations.throttle import Gentleness
+from session_rollout.errors import MigrationFailed
+from session_rollout.migrations.connection import Limits, RunContext
+from session_rollout.migrations.copy import lifecycle, repair, restore, snapshots, spec, state
+from session_rollout.migrations.copy import runner as copy_runner
+from session_rollout.migrations.copy.restore import RestoreOptions, RestoreResult
+from session_rollout.migrations.copy.runner import CopyJob
+from session_rollout.migrations.copy.throttle import ThrottleSettings
+from session_rollout.migrations.schema import bundle
+from session_rollout.migrations.schema import runner as schema
+from session_rollout.migrations.schema.bundle import Bundle
 
-COPY = copyspec.load(bundle.shipped(BUNDLE))
-JOB = Job(BUNDLE, COPY, Gentleness(duty=1.0, latency=timedelta(seconds=5)))
+COPY = spec.load(bundle.shipped(BUNDLE))
+JOB = CopyJob(BUNDLE, COPY, ThrottleSettings(copy_duty_cycle=1.0, pause_on_read_latency=timedelta(seconds=5)))
 ROWS = 4_000
 COLUMNS = "id, user_id, session_id, last_activity, preferences, form_data, navigation_state"
 
 
-def moved(dsn: str, rows: int = ROWS) -> Target:
-    """A database in which everything is moved and followed, with a snapshot taken."""
+def copied(dsn: str, rows: int = ROWS) -> RunContext:
+    """A database whose rows are copied and followed, with a snapshot."""
     fill(dsn, rows)
-    target = Target(dsn, limits=Limits(lock_timeout=timedelta(milliseconds=200)), actor="test")
-    schema.up(target, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
-    copying.up(target, JOB)
-    message = snapshots.backup(target, JOB, "state-persistence")
+    context = RunContext(dsn, limits=Limits(lock_timeout=timedelta(milliseconds=200)), actor="test")
+    schema.up(context, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
+    copy_runner.up(context, JOB)
+    message = snapshots.backup(context, JOB, "state-persistence")
     assert message == f"snapshot state-persistence: {rows:,} rows of user_sessions, {rows:,} rows of enhanced_user_sessions"
-    return target
+    return context
 
 
 def row(dsn: str, number: int, table: str = "user_sessions") -> tuple[Any, ...]:
     """The content of a session."""
     with psycopg.connect(dsn) as connection:
         query = f"SELECT {COLUMNS} FROM {table} WHERE id = md5('session' || %s)::uuid"
-        found = connection.execute(query, (number,)).fetchone()
-        return tuple(found) if found else ()
+        record = connection.execute(query, (number,)).fetchone()
+        return tuple(record) if record else ()
 
 
-def figures(results: list[Restored]) -> dict[str, tuple[int, int, int, int]]:
-    """What came back, by table."""
-    return {one.table: (one.returned, one.mended, one.kept, one.orphaned) for one in results}
+def figures(results: list[RestoreResult]) -> dict[str, tuple[int, int, int, int]]:
+    """By table: rows inserted, reverted, kept and orphaned."""
+    return {result.table: (result.inserted, result.reverted, result.kept, result.orphaned) for result in results}
 
 
 def ids(numbers: list[int]) -> str:
@@ -54,9 +58,9 @@ def ids(numbers: list[int]) -> str:
     return "(SELECT md5('session' || n)::uuid FROM unnest(ARRAY[" + ",".join(map(str, numbers)) + "]) n)"
 
 
-def test_restore_after_a_bad_phase_brings_damage_back_and_keeps_what_users_wrote(dsn: str) -> None:
-    """1 % damaged, 0.5 % deleted, some written by users since, some new: the figures add up and no user's word is lost."""
-    target = moved(dsn)
+def test_restore_after_a_bad_phase_reverts_damage_and_keeps_what_users_wrote(dsn: str) -> None:
+    """1% damaged, 0.5% deleted, some written by users since, some new: the numbers add up and no write of a user is lost."""
+    context = copied(dsn)
     dice = random.Random(5)
     chosen = dice.sample(range(1, ROWS + 1), 90)
     damaged, deleted, written = chosen[:40], chosen[40:60], chosen[60:]
@@ -68,7 +72,7 @@ def test_restore_after_a_bad_phase_brings_damage_back_and_keeps_what_users_wrote
         "INSERT INTO user_sessions (user_id, session_id, last_activity, preferences)"
         " SELECT id, gen_random_uuid()::text, now(), '{}' FROM users LIMIT 7",
     )
-    results = figures(snapshots.restore(target, JOB, Wanted()))
+    results = figures(restore.restore(context, JOB, RestoreOptions()))
     print("restored:", results)
     assert results["user_sessions"] == (20, 40, 30, 0)
     assert all(row(dsn, number) == before[number] for number in (*damaged, *deleted))
@@ -81,12 +85,17 @@ def test_restore_after_a_bad_phase_brings_damage_back_and_keeps_what_users_wrote
         "SELECT count(*) FROM session_rollout.restore_conflicts WHERE what = 'Overwritten' AND table_name = 'user_sessions'"
     )
     assert value(dsn, overwritten) == 40
-    assert figures(snapshots.restore(target, JOB, Wanted()))["user_sessions"] == (0, 0, 30, 0)  # nothing left to bring back
-    assert settling.down(target, JOB).startswith(f"{ROWS + 7:,} rows of enhanced_user_sessions are deleted")
+    assert figures(restore.restore(context, JOB, RestoreOptions()))["user_sessions"] == (
+        0,
+        0,
+        30,
+        0,
+    )  # nothing is left to restore
+    assert lifecycle.down(context, JOB).startswith(f"{ROWS + 7:,} rows of enhanced_user_sessions are deleted")
 
 
 def bad_phase(dsn: str, damaged: list[int], deleted: list[int]) -> None:
-    """A release that destroys form data: half of it looks newly written, half of it not."""
+    """A release that destroys form data: half of the rows look newly written, the other half do not."""
     half = len(damaged) // 2
     run(
         dsn,
@@ -98,111 +107,109 @@ def bad_phase(dsn: str, damaged: list[int], deleted: list[int]) -> None:
 
 def test_restore_by_user(dsn: str) -> None:
     """Only the rows of one user."""
-    target = moved(dsn)
+    context = copied(dsn)
     run(dsn, "UPDATE user_sessions SET form_data = '{}'")
     user = value(dsn, "SELECT user_id::text FROM user_sessions LIMIT 1")
     own = value(dsn, "SELECT count(*) FROM user_sessions WHERE user_id = %s", user)
-    assert figures(snapshots.restore(target, JOB, Wanted(user=user)))["user_sessions"] == (0, own, 0, 0)
+    assert figures(restore.restore(context, JOB, RestoreOptions(user=user)))["user_sessions"] == (0, own, 0, 0)
     assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data <> '{}'") == own
 
 
 def test_restore_by_time_takes_the_newest_snapshot_before_it(dsn: str) -> None:
-    """Two snapshots; a time before the first has none."""
-    target = moved(dsn, 200)
+    """There are two snapshots; no snapshot matches a time before the first one."""
+    context = copied(dsn, 200)
     between = datetime.now(UTC)
     run(dsn, "UPDATE user_sessions SET form_data = '{\"second\": 1}'")
-    snapshots.backup(target, JOB, "second")
+    snapshots.backup(context, JOB, "second")
     run(dsn, "UPDATE user_sessions SET form_data = '{\"third\": 1}'")
-    snapshots.restore(target, JOB, Wanted())
+    restore.restore(context, JOB, RestoreOptions())
     assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'second'") == 200
-    snapshots.restore(target, JOB, Wanted(at=between))
+    restore.restore(context, JOB, RestoreOptions(at=between))
     assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'subject'") == 200
-    with pytest.raises(
-        MigrationFailed, match="there is no complete snapshot of user_sessions that fits; there are: state-pers"
-    ):
-        snapshots.restore(target, JOB, Wanted(at=between - timedelta(hours=1)))
+    with pytest.raises(MigrationFailed, match="no complete snapshot of user_sessions matches; available are: state-pers"):
+        restore.restore(context, JOB, RestoreOptions(at=between - timedelta(hours=1)))
 
 
 def test_exact_restore_counts_what_would_be_lost(dsn: str) -> None:
-    """The refusal's figure; told to, it brings everything back as it was."""
-    target = moved(dsn, 200)
+    """The number that the refusal shows; with `overwrite_newer` every row is restored as it was."""
+    context = copied(dsn, 200)
     run(
         dsn,
         "UPDATE user_sessions SET form_data = '{\"new\": 1}', last_activity = now() WHERE id < '40000000-0000-0000-0000-000000000000'",
     )
     newer = value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'new'")
-    exact = Wanted(overwrite_newer=True)
-    assert snapshots.newer_rows(target, JOB, exact) >= newer > 0
-    assert figures(snapshots.restore(target, JOB, exact))["user_sessions"] == (0, newer, 0, 0)
+    exact = RestoreOptions(overwrite_newer=True)
+    assert restore.count_newer_rows(context, JOB, exact) >= newer > 0
+    assert figures(restore.restore(context, JOB, exact))["user_sessions"] == (0, newer, 0, 0)
     assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'new'") == 0
 
 
-def test_rows_of_users_who_are_gone_stay_gone(dsn: str) -> None:
-    """A deleted user's sessions are not brought back without them."""
-    target = moved(dsn, 100)
+def test_rows_of_deleted_users_are_not_restored(dsn: str) -> None:
+    """Their user no longer exists."""
+    context = copied(dsn, 100)
     user = value(dsn, "SELECT user_id FROM user_sessions LIMIT 1")
     own = value(dsn, "SELECT count(*) FROM user_sessions WHERE user_id = %s", user)
     run(dsn, f"DELETE FROM users WHERE id = '{user}'")
-    assert figures(snapshots.restore(target, JOB, Wanted()))["user_sessions"] == (0, 0, 0, own)
+    assert figures(restore.restore(context, JOB, RestoreOptions()))["user_sessions"] == (0, 0, 0, own)
     assert difference(dsn) == 0
 
 
-def test_snapshot_goes_on_after_it_was_interrupted_and_is_complete_only_then(dsn: str) -> None:
-    """An incomplete one cannot be restored."""
-    target = moved(dsn, 6_000)
+def test_interrupted_snapshot_resumes_and_cannot_be_restored_before(dsn: str) -> None:
+    """Only a complete snapshot matches."""
+    context = copied(dsn, 6_000)
     with psycopg.connect(dsn, autocommit=True) as connection:
-        sql = copies.sql_of(connection, COPY)
+        sql = state.sql_of(connection, COPY)
         table = snapshots.tables_of(COPY)[0]
-        number, name, cursor = snapshots._open(target, connection, JOB, "half", table)
+        number, name, cursor = snapshots._open(context, connection, JOB, "half", table)
         statement = snapshots._batch(table, name, sql.key_type)
         connection.execute(statement, {"number": number, "cursor": cursor, "size": 2_000})
-    with pytest.raises(MigrationFailed, match="no complete snapshot of user_sessions that fits"):
-        snapshots.restore(target, JOB, Wanted(label="half"))
+    with pytest.raises(MigrationFailed, match="no complete snapshot of user_sessions matches"):
+        restore.restore(context, JOB, RestoreOptions(label="half"))
     assert (
-        snapshots.backup(target, JOB, "half")
+        snapshots.backup(context, JOB, "half")
         == "snapshot half: 6,000 rows of user_sessions, 6,000 rows of enhanced_user_sessions"
     )
 
 
-def test_snapshot_beside_people_who_work_is_each_row_at_one_moment(dsn: str) -> None:
-    """No lock, no long transaction, nothing lost."""
-    target = moved(dsn)
+def test_snapshot_while_users_keep_working(dsn: str) -> None:
+    """No lock, no long transaction, no lost row."""
+    context = copied(dsn)
     with People(dsn, ROWS, pause=0.001, weights=(1, 1, 0, 0)):
-        snapshots.backup(target, replace(JOB, gentleness=Gentleness(duty=0.25)), "busy")
+        snapshots.backup(context, replace(JOB, throttle=ThrottleSettings(copy_duty_cycle=0.25)), "busy")
     assert value(dsn, "SELECT min(rows) FROM session_rollout.snapshots WHERE label = 'busy'") >= ROWS
     assert difference(dsn) == 0
 
 
 def test_snapshots_are_kept_for_a_week_after_the_end_and_then_dropped(dsn: str) -> None:
-    """No end before the copy is finished."""
-    target = moved(dsn, 100)
-    assert snapshots.prune(target, JOB) == "no snapshot's time is over"
-    settling.finish(target, JOB)
+    """Snapshots do not expire before the copy is finished."""
+    context = copied(dsn, 100)
+    assert snapshots.prune(context, JOB) == "no expired snapshots"
+    lifecycle.finish(context, JOB)
     days = "SELECT min(extract(day FROM keep_until - now()))::int FROM session_rollout.snapshots"
     assert value(dsn, days) in {6, 7}
     run(dsn, "UPDATE session_rollout.snapshots SET keep_until = now() - '1s'::interval")
-    assert snapshots.prune(target, JOB) == "2 snapshots dropped"
+    assert snapshots.prune(context, JOB) == "2 expired snapshots dropped"
     assert value(dsn, "SELECT count(*) FROM pg_tables WHERE schemaname = 'session_rollout_snapshots'") == 0
 
 
-def test_recover_mends_damaged_rows_from_the_source_or_the_snapshot(dsn: str) -> None:
-    """While the source is the truth, from there; afterwards from the snapshot."""
-    target = moved(dsn, 200)
+def test_repair_replaces_damaged_rows_from_the_source_or_the_snapshot(dsn: str) -> None:
+    """From the source while it is the source of truth, afterwards from the snapshot."""
+    context = copied(dsn, 200)
     damage = "UPDATE enhanced_user_sessions SET form_data = '[]' WHERE id IN " + ids([1, 2, 3])
     run(dsn, damage)
-    assert str(recover.recover(target, JOB)) == "3 damaged rows: 3 mended from the source, 0 from a snapshot"
+    assert str(repair.repair(context, JOB)) == "3 damaged rows: 3 repaired from the source, 0 from a snapshot"
     assert difference(dsn) == 0
-    settling.finish(target, JOB)
+    lifecycle.finish(context, JOB)
     run(dsn, damage, "INSERT INTO enhanced_user_sessions (session_id, form_data) VALUES ('new', '[]')")
-    result = recover.recover(target, JOB)
-    assert (result.damaged, result.from_source, result.from_snapshot, len(result.left)) == (4, 0, 3, 1)
+    result = repair.repair(context, JOB)
+    assert (result.damaged, result.from_source, result.from_snapshot, len(result.remaining)) == (4, 0, 3, 1)
     assert row(dsn, 1, "enhanced_user_sessions")[5]["subject"] == "ticket 1"
 
 
-def test_without_a_snapshot_it_says_so(dsn: str) -> None:
-    """Nothing to restore."""
+def test_restore_without_a_snapshot_fails(dsn: str) -> None:
+    """With the name of the copy."""
     fill(dsn, 10)
-    target = Target(dsn)
-    schema.up(target, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
+    context = RunContext(dsn)
+    schema.up(context, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
     with pytest.raises(MigrationFailed, match=f"there is no snapshot of {BUNDLE}"):
-        snapshots.restore(target, JOB, Wanted())
+        restore.restore(context, JOB, RestoreOptions())

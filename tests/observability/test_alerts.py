@@ -30,8 +30,12 @@ def alerts() -> list[Object]:
 OF_ROLLOUT = '{namespace="shop",name="checkout"%s}'
 
 
-def condition(kind: str, value: int) -> str:
-    return "sessionrollout_condition" + OF_ROLLOUT % f',type="{kind}"' + f" {value}x2000"
+def condition(kind: str, status: str) -> dict[str, str]:
+    """All three series of a condition, as they are exported: 1 for the status that it has."""
+    return {
+        "sessionrollout_condition" + OF_ROLLOUT % f',type="{kind}",status="{other}"': f"{int(other == status)}x2000"
+        for other in ("True", "False", "Unknown")
+    }
 
 
 def average(name: str, seconds: float) -> dict[str, str]:
@@ -40,24 +44,19 @@ def average(name: str, seconds: float) -> dict[str, str]:
 
 
 def rates(good: int, bad: int) -> dict[str, str]:
-    total = "sessionrollout_api_requests_total"
-    return {total + '{verb="GET",code="200"}': f"0+{good}x2000", total + '{verb="GET",code="503"}': f"0+{bad}x2000"}
+    total = "sessionrollout_rest_client_requests_total"
+    return {total + '{method="GET",code="200"}': f"0+{good}x2000", total + '{method="GET",code="503"}': f"0+{bad}x2000"}
 
 
 LEADS = {"sessionrollout_leader": "1x2000"}
-LOOKED_AT = "sessionrollout_last_reconcile_timestamp_seconds" + OF_ROLLOUT % ""
-
-
-def one(series: str) -> dict[str, str]:
-    name, values = series.rsplit(" ", 1)
-    return {name: values}
+RECONCILED = "sessionrollout_last_reconcile_timestamp_seconds" + OF_ROLLOUT % ""
 
 
 # Alert: series with which it fires, series with which it must not, and after how long, in minutes. A series has a value a minute.
 CASES: dict[str, tuple[dict[str, str], dict[str, str], int]] = {
-    "SessionRolloutStalled": (one(condition("Stalled", 1)), one(condition("Stalled", 0)), 11),
-    "SessionRolloutRolledBack": (one(condition("RolledBack", 1)), one(condition("RolledBack", 0)), 1),
-    "SessionRolloutNoEvidence": (one(condition("EvidenceAvailable", 0)), one(condition("EvidenceAvailable", -1)), 16),
+    "SessionRolloutStalled": (condition("Stalled", "True"), condition("Stalled", "False"), 11),
+    "SessionRolloutRolledBack": (condition("RolledBack", "True"), condition("RolledBack", "False"), 1),
+    "SessionRolloutNoEvidence": (condition("EvidenceAvailable", "False"), condition("EvidenceAvailable", "Unknown"), 16),
     "SessionRolloutMigrationFailed": (
         {"sessionrollout_migrations_failed" + OF_ROLLOUT % "": "1x2000"},
         {"sessionrollout_migrations_failed" + OF_ROLLOUT % "": "0x2000"},
@@ -70,7 +69,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], int]] = {
     ),
     "SessionRolloutOperatorDown": ({"sessionrollout_leader": "0x2000"}, LEADS, 6),
     "SessionRolloutWatchdog": ({"sessionrollout_overdue_rollouts": "2x2000"}, {"sessionrollout_overdue_rollouts": "0x2000"}, 2),
-    "SessionRolloutNotLookedAt": ({LOOKED_AT: "0x2000", **LEADS}, {LOOKED_AT: "0+60x2000", **LEADS}, 8),
+    "SessionRolloutReconcileOverdue": ({RECONCILED: "0x2000", **LEADS}, {RECONCILED: "0+60x2000", **LEADS}, 8),
     "SessionRolloutApiErrors": (rates(60, 30), rates(60, 3), 25),
     "HighSessionErrorRate": ({"session_error_rate": "0.011x2000"}, {"session_error_rate": "0.01x2000"}, 6),
     "TokenRefreshFailures": ({"token_refresh_failure_rate": "0.051x2000"}, {"token_refresh_failure_rate": "0.05x2000"}, 3),
@@ -105,7 +104,7 @@ def test_every_alert_has_a_case() -> None:
 def test_fires_and_does_not_fire(name: str, tmp_path: Path) -> None:
     """`promtool test rules`: firing after its time, pending just before where it has one, silent on the other series."""
     fires, silent, minutes = CASES[name]
-    rule = next(one for one in alerts() if one["alert"] == name)
+    rule = next(rule for rule in alerts() if rule["alert"] == name)
     expected = {"exp_labels": rule["labels"]}
     early = rule.get("for") is not None
     checks = [(fires, f"{minutes}m", [expected]), (silent, f"{minutes}m", [])]
@@ -153,7 +152,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
             assert tuple(re.findall(r"^## (.+)$", text, re.MULTILINE)) == SECTIONS, path.name
 
 
-def test_the_programme_brings_the_rules_of_its_guide() -> None:
+def test_the_example_has_the_rules_of_its_guide() -> None:
     """For who has no PrometheusRule: the same three, in a ConfigMap."""
     example = yaml.safe_load((ROOT / "examples" / "session-persistence-alerts.yaml").read_text())
     shipped = yaml.safe_load((RULES / "session.yaml").read_text())

@@ -21,13 +21,22 @@ app.kubernetes.io/name: {{ include "session-rollout.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{- define "session-rollout.labels" -}}
-{{ include "session-rollout.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- /* The recommended labels, of a list: the context, and the component. */ -}}
+{{- define "session-rollout.recommendedLabels" -}}
+{{- $root := first . -}}
+{{ include "session-rollout.selectorLabels" $root }}
+app.kubernetes.io/component: {{ last . }}
 app.kubernetes.io/part-of: session-rollout
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | replace "+" "_" | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- end -}}
+
+{{- /* The labels of every object: also the chart's version, which Pods do not have, and the user's own. */ -}}
+{{- define "session-rollout.labels" -}}
+{{- $root := first . -}}
+{{ include "session-rollout.recommendedLabels" . }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- with $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -42,7 +51,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{- /* Where rollouts are looked at and tested: the first of the namespaces, or the release's own. */ -}}
+{{- /* The namespace of the test's rollout: the first one that is watched, or that of the release. */ -}}
 {{- define "session-rollout.homeNamespace" -}}
 {{- default .Release.Namespace (first .Values.namespaces) -}}
 {{- end -}}
@@ -54,25 +63,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toYaml $config -}}
 {{- end -}}
 
-{{- define "session-rollout.restricted" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{- /* What podSecurityContext sets overrides the IDs of runAsUser. */ -}}
+{{- define "session-rollout.podSecurityContext" -}}
+{{- $context := dict -}}
+{{- with .Values.runAsUser -}}
+{{- $context = dict "runAsUser" (int .) "runAsGroup" (int .) "fsGroup" (int .) -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $context (deepCopy (default dict .Values.podSecurityContext))) -}}
 {{- end -}}
 
-{{- define "session-rollout.podSecurity" -}}
-runAsNonRoot: true
-{{- with .Values.runAsUser }}
-runAsUser: {{ int . }}
-runAsGroup: {{ int . }}
-fsGroup: {{ int . }}
-{{- end }}
-seccompProfile:
-  type: RuntimeDefault
-{{- end -}}
-
-{{- /* What helm test makes goes again; the Pod stays until the next one, for its log. */ -}}
+{{- /* Objects of `helm test` are deleted when it succeeds; its Pod stays until the next test, for its log. */ -}}
 {{- define "session-rollout.testHook" }}
   annotations:
     helm.sh/hook: test

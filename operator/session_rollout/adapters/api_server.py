@@ -1,7 +1,7 @@
-"""One HTTP door to the Kubernetes API server: the `kubernetes` client's transport with plain JSON in and out.
+"""The Kubernetes API server over HTTP: the transport of the `kubernetes` client, with plain JSON in and out.
 
-The generated models are left aside on purpose: they cost memory and drop unknown fields. Errors become the tree of
-`session_rollout.errors`; bodies of error answers are cut to reason and message, for they may echo what was sent.
+The client's generated models are not used: they cost memory and drop unknown fields. Errors become those of
+`session_rollout.errors`. Of an error's body only reason and message are kept, because it may echo what was sent.
 """
 
 import json
@@ -18,7 +18,7 @@ from session_rollout.adapters.telemetry import API_REQUESTS
 from session_rollout.adapters.tracing import span
 from session_rollout.api import API_VERSION
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.errors import Conflict, Forbidden, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, NotFound, SpecError, Unavailable
 
 Object = Mapping[str, Any]
 Query = Mapping[str, str | int]
@@ -54,11 +54,11 @@ class ApiServer:
     async def request(
         self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Query | None = None
     ) -> dict[str, Any]:
-        """One request for JSON. Raises Conflict on 409, SpecError on other refusals of the content, Unavailable on the rest."""
+        """One request for JSON. Raises Conflict on 409, SpecError on 400 and 422, and Unavailable on all other failures."""
         return dict(json.loads(await self.text(method, path, body, content=content, query=query)))
 
     async def text(self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Query | None = None) -> str:
-        """One request, its answer as it is. Raises as `request` does, NotFound on a 404."""
+        """One request, with its response as text. Raises as `request` does; NotFound on 404, Forbidden on 403."""
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Content-Type": content, "Accept": JSON, "User-Agent": FIELD_MANAGER}
         with span("api", {"http.request.method": method, "url.path": path}):
@@ -67,17 +67,17 @@ class ApiServer:
     async def _send(self, method: str, path: str, url: str, headers: dict[str, str], body: Any) -> str:
         try:
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            answer = await self._client.call_api(method, url, headers, body, _request_timeout=REQUEST_SECONDS)
-            text = await answer.read()
+            response = await self._client.call_api(method, url, headers, body, _request_timeout=REQUEST_SECONDS)
+            text = await response.read()
         except ApiException as error:
             API_REQUESTS.labels(method, str(error.status)).inc()
             raise _translated(error.status, error.body) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             API_REQUESTS.labels(method, "error").inc()
             raise Unavailable(f"API server: {type(error).__name__} on {method} {path}") from error
-        API_REQUESTS.labels(method, str(answer.status)).inc()
-        if answer.status >= 400:  # noqa: PLR2004 - HTTP
-            raise _translated(answer.status, text)
+        API_REQUESTS.labels(method, str(response.status)).inc()
+        if response.status >= 400:  # noqa: PLR2004 - HTTP
+            raise _translated(response.status, text)
         return str(text.decode(errors="replace"))
 
     async def find(self, path: str) -> dict[str, Any] | None:
@@ -88,18 +88,14 @@ class ApiServer:
             return None
 
     async def apply(self, path: str, body: Object, *, dry_run: bool = False) -> dict[str, Any]:
-        """Server-side apply with our field manager; fields of ours that others took are taken back."""
+        """Server-side apply with the operator's field manager; it takes back fields that other managers changed."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
         return await self.request("PATCH", path, body, content=APPLY, query=query)
 
 
 def owner_of(rollout: SessionRollout) -> dict[str, Any]:
-    """The owner reference of what belongs to a rollout: it goes with it."""
+    """The owner reference of an object that is deleted with its rollout."""
     return {"apiVersion": API_VERSION, "kind": "SessionRollout", "name": rollout.name, "uid": rollout.uid, "controller": True}
-
-
-class NotFound(Unavailable):
-    """There is no such object (HTTP 404)."""
 
 
 def _translated(code: int | None, body: Any) -> Exception:
@@ -107,7 +103,7 @@ def _translated(code: int | None, body: Any) -> Exception:
         parsed = json.loads(body)
         text = f"{parsed.get('reason', '')}: {parsed.get('message', '')}"[:300]
     except (ValueError, TypeError, AttributeError):
-        text = "no readable answer"
+        text = "the response is not a Status object"
     match code:
         case 404:
             return NotFound(text)
@@ -117,4 +113,4 @@ def _translated(code: int | None, body: Any) -> Exception:
             return Conflict(text)
         case 400 | 422:
             return SpecError(text)
-    return Unavailable(f"API server answered {code}: {text}")
+    return Unavailable(f"API server: HTTP status {code}: {text}")

@@ -1,7 +1,7 @@
-"""Flag documents as ConfigMaps (port `FlagPublisher`), and the reference of how flagd picks users.
+"""Flag documents as ConfigMaps (port `FlagPublisher`), and the reference implementation of flagd's bucketing.
 
-A document is checked by the real evaluator before it goes out: one malformed flag would freeze the whole document in
-every application, and with it an emergency.
+flagd's own evaluator checks a document before it is published. One malformed flag would make every application reject the
+whole document, and with it an emergency.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import OpenFeatureError
 
 from session_rollout.adapters.api_server import ApiServer
+from session_rollout.adapters.labels import recommended
 from session_rollout.api import GROUP
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.flags import BUCKETING, KEY, PROBE
@@ -21,11 +22,11 @@ from session_rollout.errors import RolloutError, SpecError, Unavailable
 from session_rollout.ports import Fingerprint
 
 LABEL: Final = f"{GROUP}/rollout"
-MANAGED: Final = {"app.kubernetes.io/managed-by": "session-rollout"}
+COMPONENT: Final = "flags"
 
 
 def bucket(flag_set: str, user: str, total: int = 1000) -> int:
-    """Bucket of a user in hash generation v2: the user has the feature when this is below the weight."""
+    """Bucket of a user in hash generation v2; the user gets the feature when the bucket is below the weight."""
     return int(mmh3.hash(f"{flag_set}:{user}", signed=False) * total) >> 32
 
 
@@ -35,7 +36,7 @@ def sha256(text: str) -> str:
 
 
 def validate(text: str) -> None:
-    """Load the document into flagd's evaluator and ask for every flag. Raises SpecError."""
+    """Load the document into flagd's evaluator and evaluate every flag. Raises SpecError."""
     core = FlagdCore()
     context = EvaluationContext(targeting_key="validation", attributes={"groups": []})
     try:
@@ -52,13 +53,13 @@ def validate(text: str) -> None:
 def _probe(core: FlagdCore, context: EvaluationContext) -> None:
     generation = core.resolve_string_value(PROBE, default_value="", ctx=context).value
     if generation != BUCKETING:
-        raise SpecError(f"flag document: the evaluator hashes by generation {generation}, and it must be {BUCKETING}")
+        raise SpecError(f"flag document: the evaluator uses hash generation {generation}; {BUCKETING} is required")
 
 
 class ConfigMapPublisher:
     """Publishes by server-side apply and reads back.
 
-    A document has no owner reference: whatever becomes of its rollout, garbage collection must not take users' features.
+    A document has no owner reference: whatever happens to its rollout, garbage collection must not take users' features.
     """
 
     def __init__(self, api: ApiServer) -> None:
@@ -67,35 +68,36 @@ class ConfigMapPublisher:
     async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
         """See `FlagPublisher.publish`."""
         validate(text)
-        metadata = {"labels": {LABEL: rollout.name, **MANAGED}}
+        metadata = {"labels": {LABEL: rollout.name, **recommended(COMPONENT)}}
         await self._refuse_foreign(rollout, config_map)
         await self._api.apply(_path(rollout.namespace, config_map), _body(config_map, text, metadata))
-        there = await self.fingerprint(rollout.namespace, config_map)
-        if there.sha256 is None:
-            raise Unavailable(f"ConfigMap {config_map} is not there after it was applied")
-        return there
+        published = await self.fingerprint(rollout.namespace, config_map)
+        if published.sha256 is None:
+            raise Unavailable(f"ConfigMap {config_map} does not exist after it was applied")
+        return published
 
     async def _refuse_foreign(self, rollout: SessionRollout, config_map: str) -> None:
-        """Two rollouts with one `flagSet` must not take turns."""
-        found = await self._api.find(_path(rollout.namespace, config_map))
-        owner = found["metadata"].get("labels", {}).get(LABEL, rollout.name) if found else rollout.name
+        """Two rollouts with the same `flagSet` must not overwrite each other's document."""
+        current = await self._api.find(_path(rollout.namespace, config_map))
+        owner = current["metadata"].get("labels", {}).get(LABEL, rollout.name) if current else rollout.name
         if owner != rollout.name:
-            raise SpecError(f"ConfigMap {config_map} belongs to rollout {owner}: `flagSet` must be another one")
+            raise SpecError(f"ConfigMap {config_map} belongs to rollout {owner}: `flagSet` must be unique in the namespace")
 
     async def fingerprint(self, namespace: str, config_map: str) -> Fingerprint:
         """See `FlagPublisher.fingerprint`."""
-        found = await self._api.find(_path(namespace, config_map))
-        return Fingerprint() if found is None else fingerprint_of(found)
+        current = await self._api.find(_path(namespace, config_map))
+        return Fingerprint() if current is None else fingerprint_of(current)
 
     async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> None:
         """See `FlagPublisher.release`."""
         path = _path(rollout.namespace, config_map)
-        found = await self._api.find(path)
-        if found is None or found["metadata"].get("labels", {}).get(LABEL) != rollout.name:
+        current = await self._api.find(path)
+        if current is None or current["metadata"].get("labels", {}).get(LABEL) != rollout.name:
+            # Never published, or the document of another rollout with the same `flagSet`, whose users keep it.
             return
-        kept = text if text is not None else found.get("data", {}).get(KEY, "")
+        kept = text if text is not None else current.get("data", {}).get(KEY, "")
         try:
-            await self._api.apply(path, _body(config_map, kept, {"labels": MANAGED}))
+            await self._api.apply(path, _body(config_map, kept, {"labels": recommended(COMPONENT)}))
         except RolloutError as error:
             raise Unavailable(f"flag document {config_map} cannot be released: {error}") from error
 

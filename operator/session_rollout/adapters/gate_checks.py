@@ -1,219 +1,218 @@
-"""Checks that are no metric (port `Examiner`): HTTP requests to Services, the built-in checks, and the topics of the admin.
+"""Checks that are not metrics (port `GateChecker`): HTTP requests to Services, built-in checks, configured diagnostics.
 
-A gate names a Service of its own namespace; where a Service is reached is the configuration's to say, and only when it
-exists is it asked. Redirects are not followed, bodies are not read. Nothing here waits for a rollout.
+A gate names a Service of its own namespace, and the configuration says at which address Services are reached. The Service
+must exist; redirects are not followed and bodies are not read. No rollout waits for any of this.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import aiohttp
 
 from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.flags import validate
+from session_rollout.adapters.fresh_cache import FreshCache
 from session_rollout.api.action import Result
 from session_rollout.api.checks import Builtin, Gate, HttpCheck
-from session_rollout.api.enums import MigrationState, Verdict
+from session_rollout.api.enums import CheckReason, MigrationState, Verdict
 from session_rollout.api.quantities import show
 from session_rollout.api.rollout import OnRollback, OnWorkload, SessionRollout
-from session_rollout.core.evaluation import held
+from session_rollout.core.evaluation import compare
 from session_rollout.core.flags import KEY, config_map_name
 from session_rollout.core.observed import CheckResult, Measurement
-from session_rollout.errors import RolloutError
+from session_rollout.errors import Forbidden, ProviderFailed, RolloutError, SpecError
 from session_rollout.ports import Clock, MetricSource, Workloads
 from session_rollout.settings import Diagnostic, Settings
 
-log = logging.getLogger(__name__)
 HTTP_SECONDS: Final = 5.0
-FORGET_AFTER: Final = timedelta(minutes=10)
-Asked = tuple[str, str]  # uid of the rollout and the gate as JSON
+Question = tuple[str, str]  # UID of the rollout, and the gate as JSON
 
 
-class GateExaminer:
-    """All checks of this process; results are remembered by rollout and gate."""
+class GateChecks:
+    """All gate checks of this process; results are remembered by rollout and gate."""
 
     def __init__(self, api: ApiServer, settings: Settings, metrics: MetricSource, workloads: Workloads, clock: Clock) -> None:
         self._api, self._settings, self._metrics, self._workloads, self._clock = api, settings, metrics, workloads, clock
-        self._known: dict[Asked, CheckResult] = {}
-        self._asking: dict[Asked, asyncio.Task[None]] = {}
+        self._cache: FreshCache[Question, CheckResult] = FreshCache(clock, _internal_error)
 
-    def look(
+    def results(
         self, rollout: SessionRollout, gates: tuple[Gate, ...], max_age: timedelta, wake: Callable[[], None]
     ) -> dict[str, CheckResult]:
-        """See `Examiner.look`."""
-        oldest, found = self._clock.now() - max_age, {}
+        """See `GateChecker.results`."""
+        results = {}
         for gate in gates:
-            asked = (rollout.uid, gate.model_dump_json())
-            known = self._known.get(asked)
-            if known is not None:
-                found[gate.name] = known
-            if (known is None or known.time <= oldest) and asked not in self._asking:
-                self._asking[asked] = asyncio.create_task(self._ask(asked, rollout, gate, wake))
-        return found
+            question = (rollout.uid, gate.model_dump_json())
+            result = self._cache.get(question, partial(self.check, rollout, gate), max_age, wake)
+            if result is not None:
+                results[gate.name] = result
+        return results
 
-    async def _ask(self, asked: Asked, rollout: SessionRollout, gate: Gate, wake: Callable[[], None]) -> None:
-        try:
-            self._known[asked] = await self.examine(rollout, gate)
-        finally:
-            del self._asking[asked]
-            self._forget()
-            wake()
+    def close(self) -> None:
+        """Start no new check."""
+        self._cache.close()
 
-    def _forget(self) -> None:
-        now = self._clock.now()
-        self._known = {asked: one for asked, one in self._known.items() if now - one.time < FORGET_AFTER}
-
-    async def examine(self, rollout: SessionRollout, gate: Gate) -> CheckResult:
-        """See `Examiner.examine`."""
-        begun = self._clock.now()
+    async def check(self, rollout: SessionRollout, gate: Gate) -> CheckResult:
+        """See `GateChecker.check`."""
+        start = self._clock.now()
         try:
             if gate.http is not None:
-                return await self._request(rollout, gate.http, begun)
+                return await self._request(rollout, gate.http, start)
             if gate.metric is not None:
-                return await self._measure(rollout, gate, begun)
+                return await self._measure(rollout, gate, start)
             if gate.builtin is not None:
-                return await self._builtins[gate.builtin](self, rollout, begun)
+                return await self._builtins[gate.builtin](self, rollout, start)
         except RolloutError as error:
-            return CheckResult(begun, Verdict.PROVIDER_ERROR, str(error)[:300])
-        return CheckResult(begun, Verdict.NOT_EVALUATED, "is not a check that can be asked")
+            return CheckResult(start, Verdict.PROVIDER_ERROR, _reason(error), str(error))
+        # An approval or a Job: an action and the decision have their results.
+        return CheckResult(
+            start, Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, "has no result before its stage is reached"
+        )
 
     # --- HTTP and metrics
 
-    async def _request(self, rollout: SessionRollout, check: HttpCheck, begun: datetime) -> CheckResult:
+    async def _request(self, rollout: SessionRollout, check: HttpCheck, start: datetime) -> CheckResult:
         service = f"/api/v1/namespaces/{rollout.namespace}/services/{check.service}"
         if await self._api.find(service) is None:
-            return CheckResult(begun, Verdict.FAIL, f"there is no Service {check.service} in {rollout.namespace}")
-        where = self._settings.service_address.format(service=check.service, namespace=rollout.namespace, port=check.port)
+            return _failed(start, f"Service {check.service} does not exist in namespace {rollout.namespace}")
+        address = self._settings.service_address.format(service=check.service, namespace=rollout.namespace, port=check.port)
+        title = f"GET {check.service}:{check.port}{check.path}"
         try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HTTP_SECONDS)) as session,
-                session.get(f"http://{where}{check.path}", allow_redirects=False) as answer,
-            ):
-                status = answer.status
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            said = f"no answer within {HTTP_SECONDS:g} s" if isinstance(error, TimeoutError) else type(error).__name__
-            return CheckResult(begun, Verdict.FAIL, f"GET {check.service}:{check.port}{check.path}: {said}")
-        verdict = Verdict.PASS if status == check.expect_status else Verdict.FAIL
-        message = f"GET {check.service}:{check.port}{check.path} answered {status}, expected is {check.expect_status}"
-        return CheckResult(begun, verdict, message, value=str(status), bound=str(check.expect_status))
+            status = await _status(f"http://{address}{check.path}")
+        except TimeoutError:
+            return _failed(start, f"{title}: no response within {HTTP_SECONDS:g} s", CheckReason.TIMED_OUT)
+        except (aiohttp.ClientError, OSError) as error:
+            return _failed(start, f"{title}: {type(error).__name__}", CheckReason.CONNECTION_FAILED)
+        passes = status == check.expect_status
+        verdict = Verdict.PASS if passes else Verdict.FAIL
+        reason = CheckReason.CHECK_SUCCEEDED if passes else CheckReason.CHECK_FAILED
+        message = f"{title}: status {status}, expected {check.expect_status}"
+        return CheckResult(start, verdict, reason, message, value=str(status), bound=str(check.expect_status))
 
-    async def _measure(self, rollout: SessionRollout, gate: Gate, begun: datetime) -> CheckResult:
+    async def _measure(self, rollout: SessionRollout, gate: Gate, start: datetime) -> CheckResult:
         metric = rollout.spec.metric(gate.metric or "")
         if metric is None or metric.query is None:
-            return CheckResult(begun, Verdict.INCONCLUSIVE, f"metric {gate.metric} has no single query")
-        measured = await self._metrics.ask(rollout.spec.prometheus, metric.query)
-        return against(measured, gate.above, gate.below, begun)
+            message = f"metric {gate.metric} has no single query"
+            return CheckResult(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
+        measurement = await self._metrics.query(rollout.spec.prometheus, metric.query)
+        return _evaluated(measurement, gate.above, gate.below, start)
+
+    # --- diagnostics
 
     async def diagnose(self, topic: str) -> tuple[Result, ...] | None:
-        """See `Examiner.diagnose`."""
-        questions = self._settings.diagnostics.get(topic)
-        if questions is None:
+        """See `GateChecker.diagnose`."""
+        diagnostics = self._settings.diagnostics.get(topic)
+        if diagnostics is None:
             return None
-        return tuple(await asyncio.gather(*(self._diagnose(one) for one in questions)))
+        return tuple(await asyncio.gather(*(self._diagnose(diagnostic) for diagnostic in diagnostics)))
 
-    async def _diagnose(self, question: Diagnostic) -> Result:
-        measured = await self._metrics.ask(question.provider, question.query)
-        seen = against(measured, question.above, question.below, measured.time)
-        advice = f"; {question.advice}" if question.advice and seen.verdict is Verdict.FAIL else ""
+    async def _diagnose(self, diagnostic: Diagnostic) -> Result:
+        measurement = await self._metrics.query(diagnostic.provider, diagnostic.query)
+        result = _evaluated(measurement, diagnostic.above, diagnostic.below, measurement.time)
+        advice = f"; {diagnostic.advice}" if diagnostic.advice and result.verdict is Verdict.FAIL else ""
         return Result(
-            name=question.name,
-            verdict=seen.verdict,
-            value=seen.value,
-            bound=seen.bound,
-            message=f"{seen.message}{advice}"[:512],
+            name=diagnostic.name,
+            verdict=result.verdict,
+            reason=result.reason,
+            value=result.value,
+            bound=result.bound,
+            message=f"{result.message}{advice}",
         )
 
     def topics(self) -> tuple[str, ...]:
-        """See `Examiner.topics`."""
+        """See `GateChecker.topics`."""
         return tuple(sorted(self._settings.diagnostics))
 
-    # --- what is built in
+    # --- built-in checks
 
-    async def _flag_store(self, rollout: SessionRollout, begun: datetime) -> CheckResult:
-        """A dry run of the write that publishes, and the document that is there read and evaluated."""
+    async def _flag_store(self, rollout: SessionRollout, start: datetime) -> CheckResult:
+        """A dry run of the write that publishes; then the published document is read and evaluated."""
         name = config_map_name(rollout.spec.flag_set)
         path = f"/api/v1/namespaces/{rollout.namespace}/configmaps/{name}"
         probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {}}
         await self._api.apply(path, probe, dry_run=True)
-        found = await self._api.find(path)
-        if found is None:
-            return CheckResult(begun, Verdict.PASS, f"ConfigMap {name} can be written; nothing is published yet")
-        validate((found.get("data") or {}).get(KEY, "{}"))
-        return CheckResult(begun, Verdict.PASS, f"ConfigMap {name} can be written, read and evaluated")
+        config_map = await self._api.find(path)
+        if config_map is None:
+            return _passed(start, f"ConfigMap {name} can be written; nothing is published yet")
+        validate((config_map.get("data") or {}).get(KEY, "{}"))
+        return _passed(start, f"ConfigMap {name} can be written, read and evaluated")
 
-    async def _migrations(self, rollout: SessionRollout, begun: datetime) -> CheckResult:
-        states = {one.name: one.state for one in rollout.status.migrations}
-        failed = [name for name, state in states.items() if state is MigrationState.FAILED]
-        if failed:
-            return CheckResult(begun, Verdict.FAIL, f"failed: {', '.join(failed)}")
+    async def _migrations(self, rollout: SessionRollout, start: datetime) -> CheckResult:
+        states = {record.name: record.state for record in rollout.status.migrations}
+        if failed := [name for name, state in states.items() if state is MigrationState.FAILED]:
+            return _failed(start, f"failed: {', '.join(failed)}")
         for migration in rollout.spec.migrations:
             reference = migration.config_map_ref
-            if (
-                reference
-                and await self._api.find(f"/api/v1/namespaces/{rollout.namespace}/configmaps/{reference.name}") is None
-            ):
-                return CheckResult(begun, Verdict.FAIL, f"{migration.name}: there is no ConfigMap {reference.name}")
-        pending = [one.name for one in rollout.spec.migrations if states.get(one.name) is not MigrationState.SUCCEEDED]
-        return CheckResult(begun, Verdict.PASS, f"pending: {', '.join(pending) or 'none'}; none has failed")
+            if reference and not await self._config_map_exists(rollout, reference.name):
+                return _failed(start, f"{migration.name}: ConfigMap {reference.name} does not exist")
+        pending = [known.name for known in rollout.spec.migrations if states.get(known.name) is not MigrationState.SUCCEEDED]
+        return _passed(start, f"no migration has failed; pending: {', '.join(pending) or 'none'}")
 
-    async def _metrics_present(self, rollout: SessionRollout, begun: datetime) -> CheckResult:
-        asked = [metric for metric in rollout.spec.metrics if metric.query is not None]
-        answers = await asyncio.gather(*(self._metrics.ask(rollout.spec.prometheus, one.query or "") for one in asked))
-        missing = [f"{one.name}: {seen.message}" for one, seen in zip(asked, answers, strict=True) if seen.value is None]
+    async def _config_map_exists(self, rollout: SessionRollout, name: str) -> bool:
+        return await self._api.find(f"/api/v1/namespaces/{rollout.namespace}/configmaps/{name}") is not None
+
+    async def _metrics_present(self, rollout: SessionRollout, start: datetime) -> CheckResult:
+        metrics = [metric for metric in rollout.spec.metrics if metric.query is not None]
+        queries = (self._metrics.query(rollout.spec.prometheus, metric.query or "") for metric in metrics)
+        results = zip(metrics, await asyncio.gather(*queries), strict=True)
+        missing = [f"{metric.name}: {result.message}" for metric, result in results if result.value is None]
         if missing:
-            return CheckResult(
-                begun, Verdict.FAIL, f"{len(missing)} of {len(asked)} give no number: {'; '.join(missing)}"[:300]
-            )
-        return CheckResult(begun, Verdict.PASS, f"all {len(asked)} metrics answer")
+            return _failed(start, f"{len(missing)} of {len(metrics)} metrics return no number: {'; '.join(missing)}")
+        return _passed(start, f"all {len(metrics)} metrics return a number")
 
-    async def _alerts(self, rollout: SessionRollout, begun: datetime) -> CheckResult:
-        wanted = self._settings.alerts
-        if not wanted:
-            return CheckResult(begun, Verdict.INCONCLUSIVE, "the configuration names no `alerts`")
+    async def _alerts(self, rollout: SessionRollout, start: datetime) -> CheckResult:
+        expected = self._settings.alerts
+        if not expected:
+            return _not_configured(start, "`alerts` is empty in the operator's configuration")
         loaded = await self._metrics.alert_rules(rollout.spec.prometheus)
-        if missing := [name for name in wanted if name not in loaded]:
-            return CheckResult(begun, Verdict.FAIL, f"not loaded: {', '.join(missing)}")
-        return CheckResult(begun, Verdict.PASS, f"loaded: {', '.join(wanted)}")
+        if missing := [name for name in expected if name not in loaded]:
+            return _failed(start, f"alert rules not loaded: {', '.join(missing)}")
+        return _passed(start, f"alert rules loaded: {', '.join(expected)}")
 
-    async def _rollback(self, rollout: SessionRollout, begun: datetime) -> CheckResult:
-        """Whether what `rollback` asks for can be done."""
-        wanted, workload = rollout.spec.rollback, rollout.spec.workload
-        if wanted.migrations is OnRollback.DOWN and rollout.spec.database is None:
-            return CheckResult(begun, Verdict.FAIL, "`migrations: Down` needs `database`")
-        if wanted.workload is OnWorkload.UNDO and workload is not None:
-            seen = await self._workloads.revisions(rollout.namespace, workload)
-            if seen is None or seen.problem or seen.earlier is None:
-                why = (seen.problem if seen else "it does not exist") or "it has no earlier revision"
-                return CheckResult(begun, Verdict.FAIL, f"Deployment {workload.name} cannot go back: {why}")
-        return CheckResult(begun, Verdict.PASS, "flags, and all that `rollback` asks for, can go back")
+    async def _rollback(self, rollout: SessionRollout, start: datetime) -> CheckResult:
+        """Whether what `rollback` requests can be done."""
+        rollback, workload = rollout.spec.rollback, rollout.spec.workload
+        if rollback.migrations is OnRollback.DOWN and rollout.spec.database is None:
+            return _failed(start, "`rollback.migrations: Down` requires `database`")
+        if rollback.workload is OnWorkload.UNDO and workload is not None:
+            revisions = await self._workloads.revisions(rollout.namespace, workload)
+            if revisions is None:
+                return _failed(start, f"Deployment {workload.name} does not exist")
+            if revisions.blocked_reason is not None:
+                return _failed(start, f"Deployment {workload.name} cannot be rolled back: {revisions.blocked_reason}")
+            if revisions.earlier is None:
+                return _failed(start, f"Deployment {workload.name} has no earlier revision")
+        return _passed(start, "the flags, and everything else that `rollback` names, can be rolled back")
 
-    async def _health(self, rollout: SessionRollout, begun: datetime) -> CheckResult:
-        if rollout.spec.workload is None:
-            return CheckResult(begun, Verdict.INCONCLUSIVE, "`workload` is not in the spec")
-        problem = await self._workloads.problem(rollout.namespace, rollout.spec.workload)
-        name = rollout.spec.workload.name
-        return CheckResult(begun, Verdict.FAIL if problem else Verdict.PASS, problem or f"Deployment {name} is available")
+    async def _health(self, rollout: SessionRollout, start: datetime) -> CheckResult:
+        workload = rollout.spec.workload
+        if workload is None:
+            return _not_configured(start, "`workload` is not set in the spec")
+        unavailable_reason = await self._workloads.unavailable_reason(rollout.namespace, workload)
+        if unavailable_reason is not None:
+            return _failed(start, unavailable_reason)
+        return _passed(start, f"Deployment {workload.name} is available")
 
-    async def _topic(self, topic: str, begun: datetime) -> CheckResult:
+    async def _topic(self, topic: str, start: datetime) -> CheckResult:
         results = await self.diagnose(topic)
         if results is None:
-            return CheckResult(begun, Verdict.INCONCLUSIVE, f"the configuration has no `diagnostics` {topic}")
-        bad = [f"{one.name} {one.message}" for one in results if one.verdict is not Verdict.PASS]
-        if bad:
-            failed = any(one.verdict is Verdict.FAIL for one in results)
-            return CheckResult(begun, Verdict.FAIL if failed else Verdict.NO_DATA, "; ".join(bad)[:300])
-        return CheckResult(begun, Verdict.PASS, f"{len(results)} answers are within their bounds")
+            return _not_configured(start, f"`diagnostics` of the operator's configuration has no topic {topic}")
+        if all(result.verdict is Verdict.PASS for result in results):
+            return _passed(start, f"{len(results)} results are within their bounds")
+        message = "; ".join(f"{result.name}: {result.message}" for result in results if result.verdict is not Verdict.PASS)
+        if any(result.verdict is Verdict.FAIL for result in results):
+            return _failed(start, message)
+        return CheckResult(start, Verdict.NO_DATA, CheckReason.EMPTY_RESULT, message)
 
-    async def _capacity(self, _: SessionRollout, begun: datetime) -> CheckResult:
-        return await self._topic("capacity", begun)
+    async def _capacity(self, _: SessionRollout, start: datetime) -> CheckResult:
+        return await self._topic("capacity", start)
 
-    async def _cache(self, _: SessionRollout, begun: datetime) -> CheckResult:
-        return await self._topic("cache", begun)
+    async def _cache_topic(self, _: SessionRollout, start: datetime) -> CheckResult:
+        return await self._topic("cache", start)
 
-    _builtins: Final[dict[Builtin, Callable[["GateExaminer", SessionRollout, datetime], Awaitable[CheckResult]]]] = {
+    _builtins: Final[dict[Builtin, Callable[["GateChecks", SessionRollout, datetime], Awaitable[CheckResult]]]] = {
         Builtin.FLAG_STORE: _flag_store,
         Builtin.MIGRATIONS: _migrations,
         Builtin.METRICS: _metrics_present,
@@ -221,16 +220,56 @@ class GateExaminer:
         Builtin.ROLLBACK: _rollback,
         Builtin.HEALTH: _health,
         Builtin.CAPACITY: _capacity,
-        Builtin.CACHE: _cache,
+        Builtin.CACHE: _cache_topic,
     }
 
 
-def against(measured: Measurement, above: str | None, below: str | None, begun: datetime) -> CheckResult:
-    """A measurement held against at most one bound; without one, any number is fine."""
-    if measured.value is None:
-        return CheckResult(begun, measured.problem or Verdict.NO_DATA, measured.message)
+async def _status(url: str) -> int:
+    """The status code of a GET. Raises TimeoutError, aiohttp.ClientError or OSError."""
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HTTP_SECONDS)) as session,
+        session.get(url, allow_redirects=False) as response,
+    ):
+        return response.status
+
+
+def _evaluated(measurement: Measurement, above: str | None, below: str | None, start: datetime) -> CheckResult:
+    """A measurement compared with at most one bound; without a bound, every number passes."""
+    if measurement.value is None:
+        reason = measurement.reason or CheckReason.EMPTY_RESULT
+        return CheckResult(start, measurement.problem or Verdict.NO_DATA, reason, measurement.message)
     if above is None and below is None:
-        return CheckResult(begun, Verdict.PASS, f"is {show(measured.value, '')}", value=show(measured.value, ""))
-    holds, shown, bound_text = held(measured.value, above, below)
+        value = show(measurement.value, "")
+        return CheckResult(start, Verdict.PASS, CheckReason.WITHIN_BOUND, f"is {value}", value=value)
+    holds, value, bound = compare(measurement.value, above, below)
     verdict = Verdict.PASS if holds else Verdict.FAIL
-    return CheckResult(begun, verdict, f"{shown} is {'' if holds else 'not '}{bound_text}", value=shown, bound=bound_text)
+    reason = CheckReason.WITHIN_BOUND if holds else CheckReason.OUT_OF_BOUND
+    return CheckResult(start, verdict, reason, f"{value} is {'' if holds else 'not '}{bound}", value=value, bound=bound)
+
+
+def _passed(start: datetime, message: str) -> CheckResult:
+    return CheckResult(start, Verdict.PASS, CheckReason.CHECK_SUCCEEDED, message)
+
+
+def _failed(start: datetime, message: str, reason: CheckReason = CheckReason.CHECK_FAILED) -> CheckResult:
+    return CheckResult(start, Verdict.FAIL, reason, message)
+
+
+def _not_configured(start: datetime, message: str) -> CheckResult:
+    return CheckResult(start, Verdict.INCONCLUSIVE, CheckReason.NOT_CONFIGURED, message)
+
+
+def _internal_error(start: datetime) -> CheckResult:
+    message = "the check failed because of an error in the operator; see its log"
+    return CheckResult(start, Verdict.PROVIDER_ERROR, CheckReason.INTERNAL_ERROR, message)
+
+
+def _reason(error: RolloutError) -> CheckReason:
+    match error:
+        case ProviderFailed(reason=reason):
+            return reason
+        case Forbidden():
+            return CheckReason.QUERY_REJECTED
+        case SpecError():
+            return CheckReason.INVALID_RESPONSE
+    return CheckReason.CONNECTION_FAILED

@@ -1,21 +1,23 @@
-"""Migration Jobs (port `JobRunner`): built from the admin's profile, created once under a deterministic name, never deleted.
+"""Jobs of migrations and checks (port `JobRunner`): built from a profile of the configuration, and never deleted.
 
-The connection string is a file in the Pod; the operator has no right to read Secrets.
+A Job is created once under a deterministic name. Its Pod reads the connection string from a file, because the operator has
+no right to read Secrets.
 """
 
 from typing import Any, Final
 
-from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound, owner_of
-from session_rollout.adapters.flags import LABEL, MANAGED
+from session_rollout.adapters.api_server import MERGE, ApiServer, owner_of
+from session_rollout.adapters.flags import LABEL
+from session_rollout.adapters.labels import recommended
 from session_rollout.adapters.telemetry import redact
 from session_rollout.api import GROUP
 from session_rollout.api.enums import Operation
 from session_rollout.api.migration import Database, Migration, SecretKeyRef
-from session_rollout.api.progress import Progress, clipped
+from session_rollout.api.progress import Progress
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import JobObservation, JobState, StartCheck, StartJob
-from session_rollout.errors import Conflict, RolloutError, SpecError
+from session_rollout.errors import Conflict, NotFound, RolloutError, SpecError
 from session_rollout.settings import CheckProfile, Profile, Settings
 
 DSN: Final = "/var/run/session-rollout/dsn"
@@ -34,18 +36,18 @@ JOB_UID: Final = "metadata.labels['batch.kubernetes.io/controller-uid']"
 
 def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[str, Any]:
     """The Job of one attempt of one migration. Raises SpecError when the rollout lacks what it needs."""
-    migration = next((one for one in rollout.spec.migrations if one.name == job.migration), None)
+    migration = next((known for known in rollout.spec.migrations if known.name == job.migration), None)
     database = rollout.spec.database
     if migration is None or database is None:
         raise SpecError(f"migration {job.migration} is not in the spec, or `database` is missing")
-    labels = {LABEL: rollout.name, MIGRATION_LABEL: migration.name, OPERATION_LABEL: job.operation, **MANAGED}
+    labels = {LABEL: rollout.name, MIGRATION_LABEL: migration.name, OPERATION_LABEL: job.operation, **recommended("migration")}
     volumes = [_secret("dsn", database.secret_key_ref), *_data_volumes(database), *_sql_volumes(migration)]
     pod = {
         "serviceAccountName": profile.service_account,
         "volumes": volumes,
         "containers": [_container(rollout, migration, job, profile, volumes)],
     }
-    # A Pod that is lost is replaced, and goes on where it was; one that says why it cannot go on is not.
+    # A Pod that is lost is replaced and resumes where it stopped. One that reports a failure (exit code 1 or 2) is not.
     rules = [
         {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [1, 2]}},
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
@@ -57,7 +59,7 @@ def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[s
 def _job(
     rollout: SessionRollout, name: str, labels: dict[str, str], pod: dict[str, Any], spec: dict[str, Any]
 ) -> dict[str, Any]:
-    """A Job that belongs to a rollout and whose Pod may do nothing but its work."""
+    """A Job that belongs to a rollout, with a confined Pod."""
     confined = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -93,7 +95,8 @@ def _container(
     rollout: SessionRollout, migration: Migration, job: StartJob, profile: Profile, volumes: list[dict[str, Any]]
 ) -> dict[str, Any]:
     source = f"--bundle={migration.bundle}" if migration.bundle else f"--directory={SQL}"
-    # A shipped bundle is the same for everybody; SQL of a rollout's own must not meet another's of the same name.
+    # A bundle of the image is the same for all rollouts. SQL from a ConfigMap must not share a ledger entry with that of
+    # another rollout that uses the same name.
     ledger = migration.bundle or f"{rollout.namespace}/{rollout.name}/{migration.name}"
     mounts = {"dsn": DSN, "data-dsn": DATA_DSN, "sql": SQL}
     two_roles = any(volume["name"] == "data-dsn" for volume in volumes)
@@ -130,21 +133,21 @@ def _container(
 
 
 def _limits(profile: Profile) -> tuple[str, ...]:
-    """What the admin's profile allows."""
+    """The limits of the profile."""
     return (
         f"--lock-timeout={profile.lock_timeout}",
         f"--lock-deadline={profile.lock_deadline}",
         f"--statement-timeout={profile.statement_timeout}",
-        f"--duty={profile.copy_duty_cycle}",
-        f"--brake-latency={profile.pause_on_read_latency}",
-        f"--brake-lag={profile.pause_on_replica_lag}",
+        f"--copy-duty-cycle={profile.copy_duty_cycle}",
+        f"--pause-on-read-latency={profile.pause_on_read_latency}",
+        f"--pause-on-replica-lag={profile.pause_on_replica_lag}",
         *((f"--free-space-query={profile.free_space_query}",) if profile.free_space_query else ()),
     )
 
 
 def check_body(rollout: SessionRollout, check: StartCheck, profile: CheckProfile) -> dict[str, Any]:
-    """The Job of a check: what the admin's profile says, and nothing from the custom resource but its name."""
-    labels = {LABEL: rollout.name, CHECK_LABEL: check.profile, **MANAGED}
+    """The Job of a check: everything comes from the profile, and nothing from the custom resource but the profile's name."""
+    labels = {LABEL: rollout.name, CHECK_LABEL: check.profile, **recommended("check")}
     container = {
         "name": "check",
         "image": profile.image,
@@ -165,7 +168,7 @@ def check_body(rollout: SessionRollout, check: StartCheck, profile: CheckProfile
 
 
 class KubernetesJobs:
-    """Creates and watches the Jobs."""
+    """Creates and observes the Jobs."""
 
     def __init__(self, api: ApiServer, settings: Settings) -> None:
         self._api = api
@@ -178,7 +181,9 @@ class KubernetesJobs:
         profile = self._checks.get(check.profile)
         if profile is None:
             allowed = ", ".join(self._checks) or "none"
-            raise SpecError(f"`job.profile` is {check.profile}, which is no check of the configuration; allowed are {allowed}")
+            raise SpecError(
+                f"`job.profile` is {check.profile}, which is not in `checks` of the operator's configuration; allowed: {allowed}"
+            )
         await self._create(rollout, check_body(rollout, check, profile))
 
     async def inspect(self, rollout: SessionRollout, name: str, migration: str, operation: Operation) -> None:
@@ -195,7 +200,11 @@ class KubernetesJobs:
         name = rollout.spec.database.profile if rollout.spec.database else ""
         profile = self._profiles.get(name)
         if profile is None:
-            raise SpecError(f"`database.profile` is {name}; allowed are {', '.join(self._profiles) or 'none'}")
+            allowed = ", ".join(self._profiles) or "none"
+            message = (
+                f"`database.profile` is {name}, which is not in `profiles` of the operator's configuration; allowed: {allowed}"
+            )
+            raise SpecError(message)
         return profile
 
     async def _create(self, rollout: SessionRollout, body: dict[str, Any]) -> None:
@@ -203,48 +212,53 @@ class KubernetesJobs:
         try:
             await self._api.request("POST", _jobs(rollout.namespace), body)
         except Conflict:
-            return  # it exists; `observe` says whether it is ours
+            return  # it exists; `observe` tells whether it belongs to this rollout
 
     async def observe(self, rollout: SessionRollout, name: str) -> JobObservation:
         """See `JobRunner.observe`."""
-        found = await self._api.find(f"{_jobs(rollout.namespace)}/{name}")
-        if found is None:
+        job = await self._api.find(f"{_jobs(rollout.namespace)}/{name}")
+        if job is None:
             return JobObservation(JobState.MISSING)
-        owners = found["metadata"].get("ownerReferences", [])
+        owners = job["metadata"].get("ownerReferences", [])
         if not any(owner["uid"] == rollout.uid for owner in owners):
-            return JobObservation(JobState.FOREIGN, Progress(message=f"Job {name} exists and belongs to somebody else"))
-        conditions = {one["type"]: one for one in found.get("status", {}).get("conditions", []) if one["status"] == "True"}
-        suspended = bool(found["spec"].get("suspend"))
-        pods = await self._pods(rollout.namespace, name)
-        if "Complete" not in conditions and "Failed" not in conditions:
-            return JobObservation(JobState.ACTIVE, await self._saying(rollout.namespace, pods), suspended)
-        if "Complete" in conditions:
-            return JobObservation(JobState.SUCCEEDED, _last_words(pods))
-        said = _last_words(pods)
-        return JobObservation(
-            JobState.FAILED, said if said.message else Progress(message=conditions["Failed"].get("message", ""))
-        )
+            message = f"Job {name} exists and does not belong to this rollout"
+            return JobObservation(JobState.FOREIGN, Progress(reason=JobState.FOREIGN, message=message))
+        return await self._state(rollout.namespace, name, job)
 
-    async def words(self, rollout: SessionRollout, name: str) -> str:
-        """See `JobRunner.words`."""
-        return redact(_raw_words(await self._pods(rollout.namespace, name)))
+    async def _state(self, namespace: str, name: str, job: dict[str, Any]) -> JobObservation:
+        true = {item["type"]: item for item in job.get("status", {}).get("conditions", []) if item["status"] == "True"}
+        pods = await self._pods(namespace, name)
+        if "Complete" in true:
+            return JobObservation(JobState.SUCCEEDED, _final_progress(pods))
+        if "Failed" not in true:
+            suspended = bool(job["spec"].get("suspend"))
+            return JobObservation(JobState.ACTIVE, await self._running_progress(namespace, pods), suspended)
+        progress = _final_progress(pods)
+        if not progress.message:
+            # No Pod ended by itself: the Job's deadline passed, or its Pods were deleted.
+            progress = Progress(reason=true["Failed"].get("reason"), message=true["Failed"].get("message", ""))
+        return JobObservation(JobState.FAILED, progress)
+
+    async def termination_message(self, rollout: SessionRollout, name: str) -> str:
+        """See `JobRunner.termination_message`."""
+        return redact(_termination_message(await self._pods(rollout.namespace, name)))
 
     async def _pods(self, namespace: str, job: str) -> list[dict[str, Any]]:
         """The Job's Pods, oldest first."""
         selector = f"batch.kubernetes.io/job-name={job}"
-        found = await self._api.request("GET", f"/api/v1/namespaces/{namespace}/pods", query={"labelSelector": selector})
-        return sorted(found["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+        listed = await self._api.request("GET", f"/api/v1/namespaces/{namespace}/pods", query={"labelSelector": selector})
+        return sorted(listed["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
-    async def _saying(self, namespace: str, pods: list[dict[str, Any]]) -> Progress:
-        """The last line of the log of the Pod that runs, or why none does."""
+    async def _running_progress(self, namespace: str, pods: list[dict[str, Any]]) -> Progress:
+        """The last line in the log of the running Pod, or why none is running."""
         running = [pod for pod in pods if pod.get("status", {}).get("phase") == "Running"]
         if not running:
-            return Progress(waiting=_why_not_running(pods))
+            return _waiting_progress(pods)
         path = f"/api/v1/namespaces/{namespace}/pods/{running[-1]['metadata']['name']}/log"
         try:
             text = await self._api.text("GET", path, query={"tailLines": 1, "limitBytes": LOG_BYTES})
         except (RolloutError, ValueError):
-            return Progress()  # progress is a courtesy; the end comes in the termination message
+            return Progress()  # progress is best effort; the result comes in the termination message
         return _parsed(text) or Progress()
 
     async def suspend(self, rollout: SessionRollout, name: str, *, suspend: bool) -> None:
@@ -257,20 +271,21 @@ class KubernetesJobs:
 
     async def running(self, namespace: str, rollout: str) -> tuple[str, ...]:
         """See `JobRunner.running`."""
-        found = await self._api.request("GET", _jobs(namespace), query={"labelSelector": f"{LABEL}={rollout}"})
-        return tuple(job["metadata"]["name"] for job in found["items"] if job.get("status", {}).get("active"))
+        listed = await self._api.request("GET", _jobs(namespace), query={"labelSelector": f"{LABEL}={rollout}"})
+        return tuple(job["metadata"]["name"] for job in listed["items"] if job.get("status", {}).get("active"))
 
 
 def _parsed(text: str) -> Progress | None:
     """A line that a migration wrote; None when it is something else."""
     try:
-        said = Progress.model_validate_json(text.strip() or "null")
+        progress = Progress.model_validate_json(text.strip() or "null")
     except ValueError:
         return None
-    return said.model_copy(update={"message": redact(said.message), "waiting": redact(said.waiting)})
+    return progress.updated(message=redact(progress.message), waiting=redact(progress.waiting))
 
 
-def _ends(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _terminated(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How the containers of the Pods ended, oldest first."""
     return [
         status["state"]["terminated"]
         for pod in pods
@@ -279,32 +294,35 @@ def _ends(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _raw_words(pods: list[dict[str, Any]]) -> str:
+def _termination_message(pods: list[dict[str, Any]]) -> str:
     """The newest termination message as it is."""
-    ends = _ends(pods)
-    return str(ends[-1].get("message") or "") if ends else ""
+    terminated = _terminated(pods)
+    return str(terminated[-1].get("message") or "") if terminated else ""
 
 
-def _last_words(pods: list[dict[str, Any]]) -> Progress:
-    """The newest termination message; what a check printed last, or the exit code, when it is not a migration's."""
-    ends = _ends(pods)
-    if not ends:
+def _final_progress(pods: list[dict[str, Any]]) -> Progress:
+    """The newest termination message; of a Pod that is not a migration's, its last line and the exit code."""
+    terminated = _terminated(pods)
+    if not terminated:
         return Progress()
-    text = redact(_raw_words(pods)).strip()
-    tail = f": {text.splitlines()[-1]}" if text else " and without a message"
-    silent = Progress(message=clipped(f"its Pod ended with exit code {ends[-1].get('exitCode')}{tail}"))
-    return _parsed(text) or silent
+    text = redact(_termination_message(pods)).strip()
+    if (progress := _parsed(text)) is not None:
+        return progress
+    tail = f": {text.splitlines()[-1]}" if text else ", without a message"
+    last = terminated[-1]
+    return Progress(reason=last.get("reason"), message=f"its Pod ended with exit code {last.get('exitCode')}{tail}")
 
 
-def _why_not_running(pods: list[dict[str, Any]]) -> str:
+def _waiting_progress(pods: list[dict[str, Any]]) -> Progress:
     """What keeps the newest Pod from running: no image, no node, no Secret."""
     status = pods[-1].get("status", {}) if pods else {}
-    reasons = [one["state"]["waiting"] for one in status.get("containerStatuses", []) if "waiting" in one.get("state", {})]
-    reasons += [one for one in status.get("conditions", []) if one["type"] == "PodScheduled" and one["status"] == "False"]
-    if not reasons:
-        return ""
-    text = ": ".join(str(reasons[0][key]) for key in ("reason", "message") if reasons[0].get(key))
-    return f"its Pod does not run: {text}"[:WAITING_LENGTH]
+    states = [container.get("state", {}) for container in status.get("containerStatuses", [])]
+    causes = [state["waiting"] for state in states if "waiting" in state]
+    causes += [item for item in status.get("conditions", []) if item["type"] == "PodScheduled" and item["status"] == "False"]
+    if not causes:
+        return Progress()
+    text = ": ".join(str(causes[0][key]) for key in ("reason", "message") if causes[0].get(key))
+    return Progress(reason=causes[0].get("reason"), waiting=f"its Pod is not running: {text}"[:WAITING_LENGTH])
 
 
 def _jobs(namespace: str) -> str:

@@ -1,15 +1,17 @@
-"""Leader election by a coordination.k8s.io Lease (port `Leadership`), and the memory of how long nobody led.
+"""Leader election by a coordination.k8s.io Lease (port `Leadership`), with the values of client-go: 15 s, 10 s, 2 s.
 
-Values of client-go: 15 s lease, 10 s to renew, every 2 s. The identity is the Pod's name: a restarted container takes its
-own Lease back at once. `unaccounted_since` is when the last leader was last heard of: until every rollout has been looked
-at after a start, that time is kept on the Lease, so that a second crash does not lose it.
+`kubernetes.aio.leaderelection` of the client package is not used. It writes naive local times that end in "Z", measures its
+deadlines with the wall clock, and cannot release the Lease or be stopped: a rolling update would wait for 15 s. Errors of
+aiohttp escape from its loop, and it never counts `leaseTransitions`.
+The identity is the Pod's name: a restarted container takes its own Lease back at once.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,8 +28,29 @@ RETRY_SECONDS: Final = 2.0
 UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
 
 
+@dataclass
+class UnledTime:
+    """Since when no replica has watched the rollouts, until every rollout has taken that time into account.
+
+    It is kept on the Lease: a process that crashes before it has reconciled every rollout must not lose it.
+    """
+
+    since: datetime | None = None
+
+    def read(self, lease: Mapping[str, Any]) -> None:
+        """Take the time from the Lease of the leader before: its last renewal, or what that one had still to account for."""
+        recorded = lease["metadata"].get("annotations", {}).get(UNACCOUNTED)
+        times = [datetime.fromisoformat(text) for text in (lease["spec"].get("renewTime"), recorded) if text]
+        self.since = min(times, default=None)
+
+    def annotations(self, lease: Mapping[str, Any]) -> dict[str, str]:
+        """The annotations of the Lease with this time in them, or without it once it is accounted for."""
+        kept = {key: text for key, text in lease["metadata"].get("annotations", {}).items() if key != UNACCOUNTED}
+        return kept if self.since is None else {**kept, UNACCOUNTED: self.since.isoformat()}
+
+
 class Lease:
-    """Our claim on the Lease. `leader` is who else was last seen to hold it; empty: nobody."""
+    """This process's claim on the Lease. `leader` is the other replica that holds it; empty when none is known."""
 
     def __init__(self, api: ApiServer, namespace: str, name: str, identity: str, clock: Clock) -> None:
         self._api = api
@@ -36,21 +59,26 @@ class Lease:
         self._identity = identity
         self._clock = clock
         self._renewed = -RENEW_DEADLINE * 10  # monotonic seconds
-        self._seen: tuple[str, float] = ("", 0.0)
-        self.unaccounted_since: datetime | None = None
+        self._observed: tuple[str, float] = ("", 0.0)  # last renewTime of another holder, and when it changed
+        self.unled = UnledTime()
         self.leader = ""
 
     def confirm(self) -> None:
         """See `Leadership.confirm`."""
-        if time.monotonic() - self._renewed > RENEW_DEADLINE:
-            raise Unavailable("the Lease is not held for certain: nothing is written")
+        if not self._held:
+            raise Unavailable("the Lease is not held for certain, so nothing is written")
+
+    @property
+    def _held(self) -> bool:
+        return time.monotonic() - self._renewed <= RENEW_DEADLINE
 
     async def acquire(self, stop: asyncio.Event) -> bool:
-        """Wait until the Lease is ours; False when told to stop before."""
+        """Wait until this process holds the Lease; False when it is stopped before."""
         while not stop.is_set() and not await self._try():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
         if stop.is_set():
+            # Told to end while standing by: whoever acquires now would be killed while holding the Lease.
             return False
         LEADER.set(1)
         log.info("leading", extra={"identity": self._identity})
@@ -58,23 +86,23 @@ class Lease:
 
     async def keep(self, lost: Callable[[], None]) -> None:
         """Renew until the Lease is lost, then call `lost`."""
-        while time.monotonic() - self._renewed < RENEW_DEADLINE:
+        while self._held:
             await asyncio.sleep(RETRY_SECONDS)
             await self._try()
         LEADER.set(0)
         lost()
 
     async def accounted(self) -> None:
-        """Every rollout has been looked at since the start: the gap before it is in their status."""
-        self.unaccounted_since = None
+        """Every rollout has taken the unled time into account: remove it from the Lease."""
+        self.unled.since = None
         await self._try()
 
     async def release(self) -> None:
-        """Give the Lease up so that the next one need not wait."""
-        found = await self._api.find(f"{self._path}/{self._name}")
-        if found is not None and found["spec"].get("holderIdentity") == self._identity:
-            found["spec"]["holderIdentity"] = ""
-            await self._api.request("PUT", f"{self._path}/{self._name}", found)
+        """Give the Lease up, so that the next leader does not have to wait until it expires."""
+        lease = await self._api.find(f"{self._path}/{self._name}")
+        if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
+            lease["spec"]["holderIdentity"] = ""
+            await self._api.request("PUT", f"{self._path}/{self._name}", lease)
 
     async def _try(self) -> bool:
         start = time.monotonic()
@@ -84,61 +112,50 @@ class Lease:
             log.warning("lease: %s", error)
             return False
         if held:
+            # From before the request: the API server may have stored it at any moment since.
             self._renewed, self.leader = start, ""
         return held
 
     async def _claim(self) -> bool:
-        found = await self._api.find(f"{self._path}/{self._name}")
-        if found is None:
-            body = {
-                "apiVersion": "coordination.k8s.io/v1",
-                "kind": "Lease",
-                "metadata": {"name": self._name},
-                "spec": self._spec(0),
-            }
-            await self._api.request("POST", self._path, body)
+        lease = await self._api.find(f"{self._path}/{self._name}")
+        if lease is None:
+            await self._create()
             return True
-        holder, ours = found["spec"].get("holderIdentity"), time.monotonic() - self._renewed < RENEW_DEADLINE
-        if holder not in {self._identity, "", None} and not self._expired(found["spec"]):
+        holder = lease["spec"].get("holderIdentity")
+        if holder not in {self._identity, "", None} and not self._expired(lease["spec"]):
             self.leader = holder
             return False
-        if not ours:
-            self._remember(found)
-        return await self._take(found)
+        if not self._held:
+            self.unled.read(lease)
+        return await self._take(lease)
 
-    async def _take(self, found: dict[str, Any]) -> bool:
-        before = found["spec"]
-        ours = before.get("holderIdentity") == self._identity
-        spec = self._spec(before.get("leaseTransitions", 0) + (not ours))
-        if ours and "acquireTime" in before:
+    async def _create(self) -> None:
+        kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+        await self._api.request("POST", self._path, {**kind, "metadata": {"name": self._name}, "spec": self._spec(0)})
+
+    async def _take(self, lease: dict[str, Any]) -> bool:
+        before = lease["spec"]
+        own = before.get("holderIdentity") == self._identity
+        spec = self._spec(before.get("leaseTransitions", 0) + (not own))
+        if own and "acquireTime" in before:
             spec["acquireTime"] = before["acquireTime"]
-        annotations = dict(found["metadata"].get("annotations", {}))
-        annotations.pop(UNACCOUNTED, None)
-        if self.unaccounted_since is not None:
-            annotations[UNACCOUNTED] = self.unaccounted_since.isoformat()
-        metadata = {**found["metadata"], "annotations": annotations}
+        metadata = {**lease["metadata"], "annotations": self.unled.annotations(lease)}
         try:
-            await self._api.request("PUT", f"{self._path}/{self._name}", {**found, "metadata": metadata, "spec": spec})
+            await self._api.request("PUT", f"{self._path}/{self._name}", {**lease, "metadata": metadata, "spec": spec})
         except Conflict:
+            # Another replica took it between the read and this write.
             return False
         return True
 
-    def _remember(self, found: dict[str, Any]) -> None:
-        """When rollouts were last watched, before us."""
-        heard = [found["spec"].get("renewTime"), found["metadata"].get("annotations", {}).get(UNACCOUNTED)]
-        times = [datetime.fromisoformat(text) for text in heard if text]
-        self.unaccounted_since = min(times, default=None)
-
     def _expired(self, spec: dict[str, Any]) -> bool:
-        """Whether the holder has been silent for the whole lease by our own clock: theirs is not trusted."""
+        """Whether the holder has not renewed for the whole lease, by this process's own clock: the holder's may be wrong."""
         version = str(spec.get("renewTime"))
-        if self._seen[0] != version:
-            self._seen = (version, time.monotonic())
-        return time.monotonic() - self._seen[1] > LEASE_SECONDS
+        if self._observed[0] != version:
+            self._observed = (version, time.monotonic())
+        return time.monotonic() - self._observed[1] > LEASE_SECONDS
 
     def _spec(self, transitions: int) -> dict[str, Any]:
-        now = self._clock.now().astimezone(UTC)
-        text = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        text = self._clock.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {
             "holderIdentity": self._identity,
             "leaseDurationSeconds": LEASE_SECONDS,

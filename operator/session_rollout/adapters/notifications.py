@@ -1,8 +1,8 @@
-"""Notices to people's tools (port `Courier`): signed webhooks, and through Apprise whatever it knows.
+"""Notifications to other tools (port `Notifier`): signed webhooks, and everything that Apprise supports.
 
-One worker for each sink takes its notices in order, in its own time: a sink that is down, slow or refusing keeps only its
-own notices waiting, which stay in the status of their rollouts until it takes them. Each carries its id, so that a receiver
-recognises one that comes twice after a crash. Addresses and keys are files of the admin's and appear nowhere.
+One worker for each sink delivers its notifications in order, in its own time. A sink that is down, slow or refusing delays
+only its own; they stay in the status of their rollouts until it accepts them. Each carries its id, so that a receiver
+recognizes one that arrives twice after a crash. Addresses and keys are files of the administrator and are never logged.
 """
 
 import asyncio
@@ -39,169 +39,178 @@ COMMANDS: Final[Mapping[EventReason, str]] = {
 
 
 @dataclass(frozen=True)
-class Letter:
-    """One notice and whose it is."""
+class Delivery:
+    """One notification and the rollout that it is about."""
 
     uid: str
     namespace: str
     rollout: str
-    notice: PendingNotification
+    notification: PendingNotification
 
     @property
     def command(self) -> str:
-        """What a person would run next."""
-        verb = COMMANDS.get(self.notice.event, "explain")
+        """The command that the reader would run next."""
+        verb = COMMANDS.get(self.notification.event, "explain")
         return f"kubectl sessionrollout {verb} {self.rollout} -n {self.namespace}"
 
     @property
     def title(self) -> str:
         """One line."""
-        return f"{self.namespace}/{self.rollout}: {self.notice.event}"
+        return f"{self.namespace}/{self.rollout}: {self.notification.event}"
 
     @property
     def body(self) -> str:
         """What happened, where, and what to do."""
-        where = f" [{self.notice.phase} step {self.notice.step}]" if self.notice.step else ""
-        return f"{self.notice.message}{where}\n{self.command}\nid {self.notice.id}"
+        where = f" [{self.notification.phase} step {self.notification.step}]" if self.notification.step else ""
+        return f"{self.notification.message}{where}\n{self.command}\nid {self.notification.id}"
 
     def to_json(self) -> dict[str, Any]:
-        """As a webhook gets it; `text` is what Slack and its kind show."""
+        """The body of a webhook; `text` is the field that Slack and similar tools show."""
         return {
-            "id": self.notice.id,
-            "type": self.notice.event,
-            "timestamp": self.notice.time.isoformat(),
+            "id": self.notification.id,
+            "type": self.notification.event,
+            "timestamp": self.notification.time.isoformat(),
             "text": f"{self.title}\n{self.body}",
             "data": {
                 "namespace": self.namespace,
                 "rollout": self.rollout,
-                "phase": self.notice.phase,
-                "step": self.notice.step,
-                "message": self.notice.message,
+                "phase": self.notification.phase,
+                "step": self.notification.step,
+                "message": self.notification.message,
                 "command": self.command,
             },
         }
 
 
 @dataclass
-class Line:
-    """What waits for one sink."""
+class Queue:
+    """What one sink has yet to accept, oldest first."""
 
-    letters: dict[str, Letter] = field(default_factory=dict)
-    wakes: dict[str, Callable[[], None]] = field(default_factory=dict)  # by uid of the rollout
-    trouble: str = ""
+    deliveries: dict[str, Delivery] = field(default_factory=dict)  # by id of the notification
+    wakes: dict[str, Callable[[], None]] = field(default_factory=dict)  # by UID of the rollout
+    error: str | None = None  # why the sink accepts nothing now
     worker: asyncio.Task[None] | None = None
 
+    def keep(self, uid: str, ids: set[str]) -> None:
+        """Drop the notifications of a rollout that its status no longer has."""
+        self.deliveries = {key: item for key, item in self.deliveries.items() if item.uid != uid or key in ids}
 
-class SinkCourier:
+    def set_error(self, error: str | None) -> None:
+        """Wake the rollouts that wait when the sink starts or stops failing: the condition `Notified` shows it."""
+        if self.error != error:
+            self.error = error
+            for uid in {item.uid for item in self.deliveries.values()}:
+                self.wake(uid)
+
+    def wake(self, uid: str) -> None:
+        """Wake the loop of a rollout."""
+        if wake := self.wakes.get(uid):
+            wake()
+
+
+class SinkNotifier:
     """All sinks of the configuration."""
 
     def __init__(self, sinks: Mapping[str, Sink], clock: Clock) -> None:
         self._sinks, self._clock = sinks, clock
-        self._lines: dict[str, Line] = {}
-        self._delivered: dict[str, set[str]] = {}  # by uid of the rollout
+        self._queues: dict[str, Queue] = {}
+        self._delivered: dict[str, set[str]] = {}  # by UID of the rollout
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="sinks")
 
-    def carry(self, rollout: SessionRollout, notices: tuple[PendingNotification, ...], wake: Callable[[], None]) -> None:
-        """See `Courier.carry`."""
-        wanted = {one.id for one in notices}
-        done = self._delivered.setdefault(rollout.uid, set())
-        done &= wanted
-        for line in self._lines.values():
-            gone = [key for key, one in line.letters.items() if one.uid == rollout.uid and key not in wanted]
-            for key in gone:
-                del line.letters[key]
-        for notice in notices:
-            line = self._lines.setdefault(notice.sink, Line())
-            line.wakes[rollout.uid] = wake
-            if notice.id not in done:
-                line.letters.setdefault(notice.id, Letter(rollout.uid, rollout.namespace, rollout.name, notice))
-            if line.letters and (line.worker is None or line.worker.done()):
-                line.worker = asyncio.create_task(self._work(notice.sink, line))
+    def enqueue(
+        self, rollout: SessionRollout, notifications: tuple[PendingNotification, ...], wake: Callable[[], None]
+    ) -> None:
+        """See `Notifier.enqueue`."""
+        ids = {notification.id for notification in notifications}
+        self._delivered.setdefault(rollout.uid, set()).intersection_update(ids)
+        for queue in self._queues.values():
+            queue.keep(rollout.uid, ids)
+        for notification in notifications:
+            queue = self._queues.setdefault(notification.sink, Queue())
+            queue.wakes[rollout.uid] = wake
+            self._add(queue, Delivery(rollout.uid, rollout.namespace, rollout.name, notification))
+
+    def _add(self, queue: Queue, delivery: Delivery) -> None:
+        if delivery.notification.id not in self._delivered[delivery.uid]:
+            queue.deliveries.setdefault(delivery.notification.id, delivery)
+        if queue.deliveries and (queue.worker is None or queue.worker.done()):
+            queue.worker = asyncio.create_task(self._work(delivery.notification.sink, queue))
 
     def delivered(self, uid: str) -> frozenset[str]:
-        """See `Courier.delivered`."""
+        """See `Notifier.delivered`."""
         return frozenset(self._delivered.get(uid, ()))
 
-    def troubles(self) -> Mapping[str, str]:
-        """See `Courier.troubles`."""
-        return {sink: line.trouble for sink, line in self._lines.items() if line.trouble}
+    def errors(self) -> Mapping[str, str]:
+        """See `Notifier.errors`."""
+        return {sink: queue.error for sink, queue in self._queues.items() if queue.error is not None}
 
     def forget(self, uid: str) -> None:
-        """See `Courier.forget`."""
+        """See `Notifier.forget`."""
         self._delivered.pop(uid, None)
-        for line in self._lines.values():
-            line.wakes.pop(uid, None)
-            line.letters = {key: one for key, one in line.letters.items() if one.uid != uid}
+        for queue in self._queues.values():
+            queue.wakes.pop(uid, None)
+            queue.keep(uid, set())
 
     def close(self) -> None:
-        """Let no new delivery start."""
-        for line in self._lines.values():
-            if line.worker is not None:
-                line.worker.cancel()
+        """Start no new delivery."""
+        for queue in self._queues.values():
+            if queue.worker is not None:
+                queue.worker.cancel()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _work(self, sink: str, line: Line) -> None:
-        """Deliver in order until nothing waits; the first that is not taken is tried again, later each time."""
+    async def _work(self, sink: str, queue: Queue) -> None:
+        """Deliver in order until the queue is empty; a delivery that fails is repeated with growing pauses."""
         failures = 0
-        while line.letters:
-            letter = next(iter(line.letters.values()))
+        while queue.deliveries:
+            delivery = next(iter(queue.deliveries.values()))
             try:
-                await self._deliver(sink, letter)
+                await self._deliver(sink, delivery)
             except (Unavailable, SpecError) as error:
-                self._troubled(line, str(error))
+                queue.set_error(str(error))
                 await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
                 failures += 1
                 continue
             failures = 0
-            self._delivered.setdefault(letter.uid, set()).add(letter.notice.id)
-            line.letters.pop(letter.notice.id, None)
-            self._troubled(line, "")
-            self._wake(line, letter.uid)
+            self._delivered.setdefault(delivery.uid, set()).add(delivery.notification.id)
+            queue.deliveries.pop(delivery.notification.id, None)
+            queue.set_error(None)
+            queue.wake(delivery.uid)
 
-    def _troubled(self, line: Line, trouble: str) -> None:
-        if line.trouble != trouble:
-            line.trouble = trouble
-            for uid in {one.uid for one in line.letters.values()}:
-                self._wake(line, uid)
-
-    def _wake(self, line: Line, uid: str) -> None:
-        if wake := line.wakes.get(uid):
-            wake()
-
-    async def _deliver(self, name: str, letter: Letter) -> None:
+    async def _deliver(self, name: str, delivery: Delivery) -> None:
         sink = self._sinks.get(name)
         if sink is None:
-            raise SpecError(f"is no sink of the configuration; allowed are {', '.join(sorted(self._sinks)) or 'none'}")
+            allowed = ", ".join(sorted(self._sinks)) or "none"
+            raise SpecError(f"not in `sinks` of the operator's configuration; allowed: {allowed}")
         loop, seconds = asyncio.get_running_loop(), duration(sink.timeout).total_seconds()
         now = self._clock.now()
         try:
-            # A thread that hangs beyond its own time-outs must not keep its line waiting for ever.
-            await asyncio.wait_for(loop.run_in_executor(self._pool, send, sink, letter, seconds, now), 2 * seconds)
+            # A thread that hangs beyond its own timeouts must not keep its queue waiting for ever.
+            await asyncio.wait_for(loop.run_in_executor(self._pool, send, sink, delivery, seconds, now), 2 * seconds)
         except TimeoutError as error:
-            raise Unavailable(f"no answer within {sink.timeout}") from error
+            raise Unavailable(f"no response within {sink.timeout}") from error
 
 
-def send(sink: Sink, letter: Letter, seconds: float, now: datetime) -> None:
-    """Deliver one letter; blocks. Raises Unavailable, with nothing in it that the sink's address or answer may hold."""
+def send(sink: Sink, delivery: Delivery, seconds: float, now: datetime) -> None:
+    """Deliver one notification; blocks. Raises Unavailable without anything from the sink's address or response."""
     try:
         if sink.webhook is not None:
-            _post(sink.webhook, letter, seconds, now)
+            _post(sink.webhook, delivery, seconds, now)
         elif sink.url_file is not None:
-            _through_apprise(credential(sink.url_file), letter)
-    except OSError as error:  # requests' errors are of this kind, too
-        said = f"no answer within {seconds:g} s" if isinstance(error, requests.Timeout) else type(error).__name__
-        raise Unavailable(said) from error
+            _through_apprise(credential(sink.url_file), delivery)
+    except OSError as error:  # including the errors of requests
+        timed_out = isinstance(error, requests.Timeout)
+        raise Unavailable(f"no response within {seconds:g} s" if timed_out else type(error).__name__) from error
 
 
-def _post(webhook: Webhook, letter: Letter, seconds: float, now: datetime) -> None:
-    body = json.dumps(letter.to_json()).encode()
-    headers = {"Content-Type": "application/json", **signature(webhook, letter.notice.id, now, body)}
+def _post(webhook: Webhook, delivery: Delivery, seconds: float, now: datetime) -> None:
+    body = json.dumps(delivery.to_json()).encode()
+    headers = {"Content-Type": "application/json", **signature(webhook, delivery.notification.id, now, body)}
     with requests.Session() as session:
         session.trust_env = False
-        answer = session.post(webhook.url, data=body, headers=headers, timeout=seconds, allow_redirects=False, stream=True)
-        answer.close()
-    if not answer.ok:
-        raise Unavailable(f"answered {answer.status_code}")
+        response = session.post(webhook.url, data=body, headers=headers, timeout=seconds, allow_redirects=False, stream=True)
+        response.close()
+    if not response.ok:
+        raise Unavailable(f"HTTP status {response.status_code}")
 
 
 def signature(webhook: Webhook, identity: str, now: datetime, body: bytes) -> dict[str, str]:
@@ -214,15 +223,15 @@ def signature(webhook: Webhook, identity: str, now: datetime, body: bytes) -> di
     try:
         key = base64.b64decode(secret.removeprefix("whsec_")) if secret.startswith("whsec_") else secret.encode()
     except ValueError as error:
-        raise Unavailable("`secretFile` begins with whsec_, and what follows is not base64") from error
+        raise Unavailable("`secretFile` starts with whsec_, but the rest is not base64") from error
     digest = hmac.new(key, f"{identity}.{moment}.".encode() + body, hashlib.sha256).digest()
     return {**headers, "webhook-signature": f"v1,{base64.b64encode(digest).decode()}"}
 
 
-def _through_apprise(url: str, letter: Letter) -> None:
+def _through_apprise(url: str, delivery: Delivery) -> None:
     apprise = Apprise()
     if not apprise.add(url):
-        raise Unavailable("`urlFile` holds no URL that Apprise knows")
-    kind = NotifyType.WARNING if letter.notice.event.is_warning else NotifyType.INFO
-    if not apprise.notify(title=letter.title, body=letter.body, notify_type=kind):
-        raise Unavailable("did not take the message")
+        raise Unavailable("`urlFile` does not contain a URL that Apprise supports")
+    kind = NotifyType.WARNING if delivery.notification.event.is_warning else NotifyType.INFO
+    if not apprise.notify(title=delivery.title, body=delivery.body, notify_type=kind):
+        raise Unavailable("did not accept the notification")

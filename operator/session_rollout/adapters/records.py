@@ -1,8 +1,8 @@
-"""What decisions rested on (port `Recorder`): everything `decide` was given, kept beside the rollout so that it can be asked again.
+"""What decisions rested on (port `Recorder`): all inputs of `decide`, kept beside the rollout so that it can be replayed.
 
-A ring of ConfigMaps holds the last decisions, one compressed entry each; `core.recall` reads them, and the same `decide`
-gives the same answer. An entry is added by a small merge patch, a slot of the ring begins with one that stands alone and
-is the dictionary of the others. Writing is no part of deciding: what fails is tried with the next decision.
+A ring of ConfigMaps holds the last decisions, one compressed entry each. `records.record` reads them, and the same `decide`
+makes the same decision. An entry is added by a small merge patch. A slot of the ring starts with an entry that stands alone
+and is the dictionary of the others. Writing is not part of deciding: what fails is written with the next decision.
 """
 
 import base64
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, NotFound, owner_of
-from session_rollout.adapters.flags import MANAGED
+from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, owner_of
+from session_rollout.adapters.labels import recommended
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.errors import Conflict, RolloutError
+from session_rollout.errors import Conflict, NotFound, RolloutError
 from session_rollout.records.codec import BASE, RECORD_LABEL, SEQUENCE, SLOTS, config_map_name, entry_name, pack, unpack
 from session_rollout.records.record import Record, line_of
 
@@ -48,7 +48,7 @@ class ConfigMapRecorder:
         rollout = observed.rollout
         try:
             if rollout.uid not in self._rings:
-                self._rings[rollout.uid] = await self._find(rollout)
+                self._rings[rollout.uid] = await self._read(rollout)
             ring = self._rings[rollout.uid]
             ring.waiting.append(Record.of(observed, now, decision))
             while ring.waiting:
@@ -61,16 +61,16 @@ class ConfigMapRecorder:
         """See `Recorder.forget`."""
         self._rings.pop(uid, None)
 
-    async def _find(self, rollout: SessionRollout) -> Ring:
-        """Where the process before this one stopped: the slot with the highest sequence."""
+    async def _read(self, rollout: SessionRollout) -> Ring:
+        """Where the process before this one stopped: the slot with the highest sequence number."""
         path = f"/api/v1/namespaces/{rollout.namespace}/configmaps"
         listed = await self._api.request("GET", path, query={"labelSelector": f"{RECORD_LABEL}={rollout.name}"})
-        own = [one for one in listed["items"] if _belongs(one, rollout)]
+        own = [slot for slot in listed["items"] if _belongs(slot, rollout)]
         if not own:
             return Ring()
-        last = max(own, key=lambda one: int(one["data"][SEQUENCE]))
+        last = max(own, key=lambda slot: int(slot["data"][SEQUENCE]))
         packed = {name: base64.b64decode(text) for name, text in last["binaryData"].items()}
-        size = sum(len(one) for one in packed.values())
+        size = sum(len(entry) for entry in packed.values())
         return Ring(int(last["data"][SEQUENCE]), unpack(packed[BASE]), len(packed) - 1, size)
 
     async def _write(self, rollout: SessionRollout, ring: Ring, line: bytes) -> None:
@@ -82,7 +82,7 @@ class ConfigMapRecorder:
         path = _path(rollout, config_map_name(rollout.name, ring.sequence % SLOTS))
         try:
             await self._api.request("PATCH", path, entry, content=MERGE)
-        except NotFound:  # somebody deleted it
+        except NotFound:  # another client deleted the slot
             await self._begin_slot(rollout, ring, line)
             return
         ring.entries, ring.size = ring.entries + 1, ring.size + len(packed)
@@ -92,7 +92,7 @@ class ConfigMapRecorder:
         data, binary = {SEQUENCE: str(sequence)}, {BASE: base64.b64encode(packed).decode()}
         name = config_map_name(rollout.name, sequence % SLOTS)
         owner = owner_of(rollout)
-        metadata = {"name": name, "labels": {RECORD_LABEL: rollout.name, **MANAGED}, "ownerReferences": [owner]}
+        metadata = {"name": name, "labels": {RECORD_LABEL: rollout.name, **recommended("record")}, "ownerReferences": [owner]}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data, "binaryData": binary}
         try:
             await self._api.request("POST", f"/api/v1/namespaces/{rollout.namespace}/configmaps", body)

@@ -6,15 +6,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from session_rollout.adapters.api_server import MERGE, ApiServer, NotFound
-from session_rollout.adapters.telemetry import STATUS_WRITES
+from session_rollout.adapters.api_server import MERGE, ApiServer
+from session_rollout.adapters.telemetry import STATUS_WRITES, answered
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.enums import EventReason
 from session_rollout.api.parsing import rollout_of, sentence
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
-from session_rollout.errors import Conflict, RolloutError
+from session_rollout.errors import Conflict, NotFound, RolloutError
 from session_rollout.ports import Clock, Key, Stored
 
 PAGE = 500
@@ -22,7 +22,7 @@ EVENT_NOTE = 1024
 
 
 def parse(raw: Mapping[str, Any]) -> Stored:
-    """An object of the API server as a model, or the sentence that says why it is none."""
+    """An object of the API server as a model, or with the problem that keeps it from being one."""
     key = Key(raw["metadata"]["namespace"], raw["metadata"]["name"])
     try:
         return Stored(key, raw, rollout_of(raw))
@@ -35,7 +35,7 @@ def _path(namespace: str, plural: str, name: str = "") -> str:
 
 
 class ApiRolloutStore:
-    """The store; remembers the version of its last write so that an older answer is not taken for the present."""
+    """The store. It remembers the version of its last write, so that a stale read is not taken for the present."""
 
     def __init__(self, api: ApiServer, namespaces: tuple[str, ...] = ()) -> None:
         self._api = api
@@ -43,21 +43,21 @@ class ApiRolloutStore:
         self._written: dict[Key, int] = {}
 
     async def read(self, key: Key) -> Stored | None:
-        """See `RolloutStore.read`; Conflict when the answer is older than what we wrote."""
+        """See `RolloutStore.read`. Raises Conflict when the object is older than the last write."""
         raw = await self._api.find(_path(key.namespace, ROLLOUTS, key.name))
         if raw is None:
             self._written.pop(key, None)
             return None
         if int(raw["metadata"]["resourceVersion"]) < self._written.get(key, 0):
-            raise Conflict(f"{key.namespace}/{key.name}: the answer is older than our last write")
+            raise Conflict(f"{key.namespace}/{key.name}: the object is older than the last write")
         return parse(raw)
 
     async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
         """See `RolloutStore.write_status`."""
         key = stored.key
         body = {**stored.raw, "status": status.to_wire()}
-        answer = await self._api.request("PUT", _path(key.namespace, ROLLOUTS, key.name) + "/status", body)
-        self._written[key] = int(answer["metadata"]["resourceVersion"])
+        written = await self._api.request("PUT", _path(key.namespace, ROLLOUTS, key.name) + "/status", body)
+        self._written[key] = int(written["metadata"]["resourceVersion"])
         STATUS_WRITES.inc()
 
     async def keys(self) -> tuple[Key, ...]:
@@ -70,25 +70,27 @@ class ApiRolloutStore:
         return await self._list(ACTIONS)
 
     async def _list(self, plural: str) -> tuple[Mapping[str, Any], ...]:
-        roots = [_path(one, plural) for one in self._namespaces] or [f"/apis/{API_VERSION}/{plural}"]
-        found: list[Mapping[str, Any]] = []
+        roots = [_path(namespace, plural) for namespace in self._namespaces] or [f"/apis/{API_VERSION}/{plural}"]
+        items: list[Mapping[str, Any]] = []
         for root in roots:
             query: dict[str, str | int] = {"limit": PAGE}
             while True:
                 page = await self._api.request("GET", root, query=query)
-                found += page["items"]
+                items += page["items"]
                 if not (token := page["metadata"].get("continue")):
                     break
                 query["continue"] = token
-        return tuple(found)
+        return tuple(items)
 
-    async def answer(self, namespace: str, name: str, answer: ActionStatus) -> None:
+    async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """See `RolloutStore.answer`."""
-        status = {"status": answer.to_wire()}
+        # The UID keeps the answer from an action of the same name that was created after this one was deleted.
+        status = {"metadata": {"uid": uid}, "status": answer.to_wire()}
         try:
             await self._api.request("PATCH", _path(namespace, ACTIONS, name) + "/status", status, content=MERGE)
         except NotFound:
             return  # deleted meanwhile: nobody waits for the answer
+        answered(answer)
 
     async def delete_action(self, namespace: str, name: str) -> None:
         """See `RolloutStore.delete_action`."""
@@ -99,7 +101,7 @@ class ApiRolloutStore:
 
 
 class ApiEventSink:
-    """Events under our own component."""
+    """Events under the operator's own component."""
 
     def __init__(self, api: ApiServer, clock: Clock, instance: str) -> None:
         self._api = api
@@ -136,4 +138,4 @@ class ApiEventSink:
         try:
             await self._api.request("POST", f"/api/v1/namespaces/{rollout.namespace}/events", body)
         except RolloutError:
-            return  # an Event is a courtesy; the history in status has the same line
+            return  # an Event is best effort; the history in status has the same entry

@@ -1,68 +1,146 @@
-"""The operator's own metrics (`sessionrollout_*`) and its structured log."""
+"""The operator's own metrics (`sessionrollout_*`), their mapping from a reconciliation, and the structured log.
+
+A gauge of one rollout is set through `_replace`, which removes the series that no longer apply: the criteria of an earlier
+phase, an earlier step, a migration that is not in the spec any more. `forget` removes all series of a deleted rollout.
+"""
 
 import logging
 import re
 import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from session_rollout.api.action import ActionStatus
+from session_rollout.api.checks import Check, ComparedTo, Gate, OnBreach
+from session_rollout.api.enums import CheckKind, Condition, EventReason, MigrationState, Outcome, Stage
+from session_rollout.api.quantities import bound, unit_of
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.status import CheckRecord, RolloutStatus
+from session_rollout.core.evaluation import Direction, tolerance_of
+from session_rollout.core.observed import Measurement
+from session_rollout.ports import Key, Reconciled
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-API_REQUESTS: Final = Counter("sessionrollout_api_requests", "Requests to the API server.", ["verb", "code"])
+ROLLOUT: Final = ("namespace", "name")
+
+API_REQUESTS: Final = Counter(
+    "sessionrollout_rest_client_requests",
+    "Requests to the API server, by HTTP method and status code; the code is `error` when no answer arrived.",
+    ["method", "code"],
+)
 PROVIDER_REQUESTS: Final = Counter(
-    "sessionrollout_provider_requests", "Queries sent to a metric provider.", ["provider", "result"]
+    "sessionrollout_provider_requests",
+    "Queries that the operator sent to a metric provider, by result.",
+    ["provider", "result"],
 )
-PROVIDER_SECONDS: Final = Histogram("sessionrollout_provider_request_duration_seconds", "Time of a query.", ["provider"])
-QUERIES_ASKED: Final = Counter("sessionrollout_queries_asked", "Answers that rollouts asked for, cached or not.", ["provider"])
-RECONCILES: Final = Counter("sessionrollout_reconcile", "Looks at a rollout, by result.", ["result"])
-RECONCILE_SECONDS: Final = Histogram("sessionrollout_reconcile_time_seconds", "From reading a rollout to its written status.")
-STATUS_WRITES: Final = Counter("sessionrollout_status_writes", "Status writes.")
+PROVIDER_SECONDS: Final = Histogram(
+    "sessionrollout_provider_request_duration_seconds", "Time that a metric provider takes to answer a query.", ["provider"]
+)
+QUERIES_ASKED: Final = Counter(
+    "sessionrollout_queries_asked",
+    "Metric values that rollouts requested, whether they came from the cache or from the provider.",
+    ["provider"],
+)
+RECONCILES: Final = Counter(
+    "sessionrollout_reconcile",
+    "Reconciliations of rollouts; the result is `changed` when the status was written and `unchanged` otherwise.",
+    ["result"],
+)
+RECONCILE_SECONDS: Final = Histogram(
+    "sessionrollout_reconcile_duration_seconds", "Time from reading a rollout to the written status."
+)
+STATUS_WRITES: Final = Counter("sessionrollout_status_writes", "Status writes to the API server.")
 LAST_RECONCILE: Final = Gauge(
-    "sessionrollout_last_reconcile_timestamp_seconds", "When a rollout was last looked at.", ["namespace", "name"]
+    "sessionrollout_last_reconcile_timestamp_seconds", "Unix time of the last reconciliation of a rollout.", ROLLOUT
 )
-OVERDUE: Final = Gauge("sessionrollout_overdue_rollouts", "Rollouts whose loop missed its time.")
-PERCENT: Final = Gauge("sessionrollout_percent_ratio", "Published share of users of the running step.", ["namespace", "name"])
-PHASE_INDEX: Final = Gauge("sessionrollout_phase_index", "Running phase, counted from 1.", ["namespace", "name"])
-CONDITION: Final = Gauge("sessionrollout_condition", "Conditions: 1 True, 0 False, -1 Unknown.", ["namespace", "name", "type"])
+OVERDUE: Final = Gauge(
+    "sessionrollout_overdue_rollouts", "Rollouts that have not been reconciled for much longer than expected."
+)
+INFO: Final = Gauge(
+    "sessionrollout_info",
+    "Always 1; the labels hold the running phase, the step counted from 1 and the status of a rollout.",
+    [*ROLLOUT, "phase", "step", "status"],
+)
+AUDIENCE: Final = Gauge(
+    "sessionrollout_audience_ratio", "Share of users, from 0 to 1, that the running step gives the features to.", ROLLOUT
+)
+PHASE_INDEX: Final = Gauge(
+    "sessionrollout_phase_index", "Number of the running phase, counted from 1; 0 before the first phase.", ROLLOUT
+)
+CONDITION: Final = Gauge(
+    "sessionrollout_condition",
+    "Conditions of a rollout; 1 for the status that a condition has and 0 for the two others.",
+    [*ROLLOUT, "type", "status"],
+)
 HOLD_UNTIL: Final = Gauge(
     "sessionrollout_hold_until_timestamp_seconds",
-    "When the hold of the running step is over; 0: it has not begun.",
-    ["namespace", "name"],
+    "Unix time at which the hold of the running step ends; 0 while the hold has not started.",
+    ROLLOUT,
 )
-APPROVAL: Final = Gauge(
-    "sessionrollout_approval_awaited", "Whether a person's approval is awaited: 0 or 1.", ["namespace", "name"]
-)
+APPROVAL: Final = Gauge("sessionrollout_approval_awaited", "1 while a rollout requires manual approval, otherwise 0.", ROLLOUT)
 MIGRATIONS_FAILED: Final = Gauge(
-    "sessionrollout_migrations_failed", "Migrations that failed and wait for a person.", ["namespace", "name"]
+    "sessionrollout_migrations_failed", "Failed migrations of a rollout that require manual intervention.", ROLLOUT
 )
 CHECK_VALUE: Final = Gauge(
-    "sessionrollout_check_value", "Latest answer of a metric, in base units.", ["namespace", "name", "metric"]
+    "sessionrollout_check_value",
+    "Latest value of the metric of a criterion, guard or gate, in base units; compared to Control, the difference.",
+    [*ROLLOUT, "kind", "check"],
+)
+CHECK_BOUND: Final = Gauge(
+    "sessionrollout_check_bound",
+    "Bound of a criterion, guard or gate, in base units; compared to Baseline, derived from the measured baseline.",
+    [*ROLLOUT, "kind", "check"],
 )
 MIGRATION_ROWS: Final = Gauge(
     "sessionrollout_migration_rows",
-    "Rows of a migration that moves rows: total, done, quarantined.",
-    ["namespace", "name", "migration", "kind"],
+    "Rows of a migration that moves rows; the kind is `total`, `done` or `quarantined`.",
+    [*ROLLOUT, "migration", "kind"],
 )
-OUTCOMES: Final = Counter("sessionrollout_outcomes", "How generations ended.", ["namespace", "outcome"])
-ACTIONS: Final = Counter("sessionrollout_actions", "People's actions.", ["verdict"])
-LEADER: Final = Gauge("sessionrollout_leader", "Whether this replica holds the Lease: 0 or 1.")
-BUILD: Final = Gauge("sessionrollout_build_info", "Always 1; the version is a label.", ["version"])
+OUTCOMES: Final = Counter(
+    "sessionrollout_outcomes", "Generations of rollouts that ended, by outcome.", ["namespace", "outcome"]
+)
+ROLLBACKS: Final = Counter(
+    "sessionrollout_rollbacks",
+    "Rollbacks, by the guard that caused them; the guard is empty for a deadline, a failed step or an Abort.",
+    [*ROLLOUT, "guard"],
+)
+ROLLBACK_AUDIENCE: Final = Gauge(
+    "sessionrollout_rollback_audience_ratio",
+    "Share of users, from 0 to 1, who had the features when the last rollback began.",
+    ROLLOUT,
+)
+ROLLBACK_DETECTION: Final = Gauge(
+    "sessionrollout_rollback_detection_seconds",
+    "Time from publishing the last audience to the decision to roll it back, for the last rollback.",
+    ROLLOUT,
+)
+ACTIONS: Final = Counter(
+    "sessionrollout_actions",
+    "SessionRolloutActions that the operator answered; the verdict is `accepted` or `refused`.",
+    ["verdict"],
+)
+for _verdict in ("accepted", "refused"):
+    ACTIONS.labels(_verdict)
+LEADER: Final = Gauge("sessionrollout_leader", "1 while this replica holds the Lease, otherwise 0.")
+BUILD: Final = Gauge("sessionrollout_build_info", "Always 1; the label holds the version of the operator.", ["version"])
 BUILD.labels(version("session-rollout")).set(1)
-PER_ROLLOUT: Final = (
-    LAST_RECONCILE,
-    PERCENT,
-    PHASE_INDEX,
-    CONDITION,
-    HOLD_UNTIL,
-    APPROVAL,
-    MIGRATIONS_FAILED,
-    CHECK_VALUE,
-    MIGRATION_ROWS,
+
+EXPORTED_CONDITIONS: Final = frozenset(
+    {Condition.READY, Condition.STALLED, Condition.PAUSED, Condition.EVIDENCE_AVAILABLE, Condition.ROLLED_BACK}
 )
+CONDITION_STATUSES: Final = ("True", "False", "Unknown")
+Family = Gauge | Counter
+Labels = tuple[str, ...]
+_series: Final[dict[Key, dict[Family, set[Labels]]]] = {}
 
 OF_KOPF: Final = ("settings", "k8s_skip", "k8s_ref")  # what it gives with a line; the first is no JSON
 _SECRETS: Final = re.compile(r"(://[^:/@\s]+:)[^@\s]+(@)|(password=|Bearer )[^\s'\"]+", re.IGNORECASE)
@@ -79,7 +157,7 @@ class Redacted(logging.Filter):
 
 def redact(text: str) -> str:
     """The text without credentials."""
-    return _SECRETS.sub(lambda found: f"{found.group(1) or found.group(3)}***{found.group(2) or ''}", text)
+    return _SECRETS.sub(lambda match: f"{match.group(1) or match.group(3)}***{match.group(2) or ''}", text)
 
 
 def log_as_json() -> None:
@@ -96,14 +174,155 @@ def log_as_json() -> None:
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
+def observe(key: Key, seen: Reconciled) -> None:
+    """Bring the operator's metrics up to one reconciliation."""
+    # A process that has just taken over has no series yet: it sets them without waiting for a status that changes.
+    new = key not in _series
+    RECONCILES.labels("changed" if seen.wrote else "unchanged").inc()
+    RECONCILE_SECONDS.observe(seen.seconds)
+    _replace(key, LAST_RECONCILE, {(): time.time()})
+    _observe_checks(key, seen)
+    if seen.wrote or new:
+        _observe_status(key, seen.decision.status)
+        _start_counters(key, seen.rollout)
+    if seen.wrote:
+        _count_ends(key, seen.rollout, seen.decision.status)
+
+
+def answered(status: ActionStatus) -> None:
+    """Count an action that was answered in its status, whoever answered it."""
+    ACTIONS.labels("accepted" if status.accepted else "refused").inc()
+
+
 def forget(namespace: str, name: str) -> None:
-    """Drop the series of a rollout that is gone."""
-    for family in PER_ROLLOUT:
-        samples: list[Any] = [sample for metric in family.collect() for sample in metric.samples]
-        own = {
-            tuple(sample.labels[label] for label in family._labelnames)  # noqa: SLF001 - no public way to ask
-            for sample in samples
-            if sample.labels.get("namespace") == namespace and sample.labels.get("name") == name
-        }
-        for labels in own:
-            family.remove(*labels)
+    """Remove the series of a rollout that was deleted."""
+    key = Key(namespace, name)
+    for family, known in _series.pop(key, {}).items():
+        for labels in known:
+            family.remove(*_identity(key), *labels)
+
+
+def _identity(key: Key) -> Labels:
+    return key.namespace, key.name
+
+
+def _replace(key: Key, family: Gauge, values: Mapping[Labels, float]) -> None:
+    """Set the series that a rollout has in a family, and remove those that it had before."""
+    known = _series.setdefault(key, {})
+    for labels in known.get(family, set()) - values.keys():
+        family.remove(*_identity(key), *labels)
+    for labels, value in values.items():
+        family.labels(*_identity(key), *labels).set(value)
+    known[family] = set(values)
+
+
+def _observe_status(key: Key, status: RolloutStatus) -> None:
+    current, records = status.current, status.migrations
+    gauges: dict[Gauge, float] = {
+        AUDIENCE: float(current.percent) / 100,
+        PHASE_INDEX: current.phase_index,
+        HOLD_UNTIL: current.hold_until.timestamp() if current.hold_until else 0,
+        APPROVAL: bool(status.decision.approvals),
+        MIGRATIONS_FAILED: sum(record.state is MigrationState.FAILED for record in records),
+        **_last_rollback(status),
+    }
+    for family, value in gauges.items():
+        _replace(key, family, {(): value})
+    _replace(key, INFO, {(current.phase or "", str(current.step), status.state or ""): 1})
+    conditions: dict[Labels, float] = {
+        (condition.type, text): float(condition.status == text)
+        for condition in status.conditions
+        if condition.type in EXPORTED_CONDITIONS
+        for text in CONDITION_STATUSES
+    }
+    _replace(key, CONDITION, conditions)
+    rows: dict[Labels, float] = {
+        (record.name, kind): float(getattr(record, kind) or 0)
+        for record in records
+        if record.total is not None
+        for kind in ("total", "done", "quarantined")
+    }
+    _replace(key, MIGRATION_ROWS, rows)
+
+
+def _last_rollback(status: RolloutStatus) -> dict[Gauge, float]:
+    """How many users the last rollback of the history took the features from, and how long they had them."""
+    published: datetime | None = None
+    gauges: dict[Gauge, float] = {}
+    for entry in status.history:
+        if entry.event is EventReason.STEP_PUBLISHED:
+            published = entry.time
+        elif entry.event is EventReason.ROLLBACK_STARTED:
+            gauges[ROLLBACK_AUDIENCE] = float(entry.percent or 0) / 100
+            if published is not None:
+                gauges[ROLLBACK_DETECTION] = (entry.time - published).total_seconds()
+    return gauges
+
+
+def _start_counters(key: Key, rollout: SessionRollout) -> None:
+    """Export counters before they count: `increase()` does not see the first event of a series that it creates."""
+    guards = {(guard.name,) for guard in rollout.spec.guards if guard.on_breach is OnBreach.ROLLBACK} | {("",)}
+    for labels in guards:
+        ROLLBACKS.labels(*_identity(key), *labels)
+    _series[key].setdefault(ROLLBACKS, set()).update(guards)
+    for outcome in Outcome:
+        OUTCOMES.labels(key.namespace, outcome)
+
+
+def _count_ends(key: Key, before: SessionRollout, status: RolloutStatus) -> None:
+    if status.outcome is not None and status.outcome is not before.status.outcome:
+        OUTCOMES.labels(key.namespace, status.outcome).inc()
+    if status.current.stage is Stage.ROLLING_BACK and before.status.current.stage is not Stage.ROLLING_BACK:
+        ROLLBACKS.labels(*_identity(key), status.current.rollback_guard or "").inc()
+
+
+# --- checks
+
+
+def _observe_checks(key: Key, seen: Reconciled) -> None:
+    """The value and the bound of every check that is evaluated now; without a usable answer there is no value."""
+    baselines = {(record.kind, record.name): record for record in seen.decision.status.checks}
+    values: dict[Labels, float] = {}
+    bounds: dict[Labels, float] = {}
+    for kind, name, check in _checks(seen.rollout, seen.decision.status):
+        measurement = seen.measurements.get(check.metric or "")
+        if measurement is None:
+            continue
+        if (value := _value(check, measurement)) is not None:
+            values[kind, name] = float(value)
+        if (limit := _bound(check, baselines.get((kind, name)))) is not None:
+            bounds[kind, name] = float(limit)
+    _replace(key, CHECK_VALUE, values)
+    _replace(key, CHECK_BOUND, bounds)
+
+
+def _checks(rollout: SessionRollout, status: RolloutStatus) -> Iterator[tuple[CheckKind, str, Check | Gate]]:
+    spec, phase = rollout.spec, next((phase for phase in rollout.spec.phases if phase.name == status.current.phase), None)
+    yield from ((CheckKind.GUARD, guard.name, guard) for guard in spec.guards)
+    if phase is not None:
+        yield from ((CheckKind.CRITERION, criterion.name, criterion) for criterion in phase.criteria)
+        yield from ((CheckKind.VERIFICATION, gate.name, gate) for gate in phase.verification if gate.metric)
+    yield from ((CheckKind.PREFLIGHT, gate.name, gate) for gate in spec.preflight if gate.metric)
+    yield from ((CheckKind.AFTER_ROLLBACK, gate.name, gate) for gate in spec.rollback.verification if gate.metric)
+
+
+def _value(check: Check | Gate, measurement: Measurement) -> Decimal | None:
+    on, off = measurement.on, measurement.off
+    if not isinstance(check, Check) or check.compared_to is not ComparedTo.CONTROL:
+        return measurement.value
+    return on.good / on.total - off.good / off.total if on and off and on.total and off.total else None
+
+
+def _bound(check: Check | Gate, record: CheckRecord | None) -> Decimal | None:
+    """The bound as a number that `sessionrollout_check_value` can be compared with."""
+    if (text := check.above or check.below) is not None:
+        return bound(text)
+    tolerance = tolerance_of(check)
+    assert tolerance is not None, "a CEL rule demands a bound or a tolerance"
+    sign = -1 if tolerance.direction is Direction.MAX_DECREASE else 1
+    if isinstance(check, Check) and check.compared_to is ComparedTo.CONTROL:
+        return sign * bound(tolerance.text)
+    if record is None or record.baseline is None:
+        return None
+    baseline = Decimal(record.baseline)
+    return baseline + sign * bound(tolerance.text) * (abs(baseline) if unit_of(tolerance.text) == "%" else 1)

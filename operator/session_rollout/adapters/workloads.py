@@ -1,7 +1,7 @@
 """The application's Deployment (port `Workloads`): whether it is available, its revisions, undo and restart.
 
-An undo does what `kubectl rollout undo` does: the template of an earlier ReplicaSet becomes the Deployment's, by a JSON
-patch that the API server applies only while the revision is the one that was seen.
+An undo does what `kubectl rollout undo` does: the template of an earlier ReplicaSet becomes the Deployment's. It is a JSON
+patch that the API server applies only while the Deployment has the revision that was observed.
 """
 
 from collections.abc import Mapping
@@ -31,58 +31,58 @@ class ApiWorkloads:
     def __init__(self, api: ApiServer) -> None:
         self._api = api
 
-    async def problem(self, namespace: str, workload: Workload) -> str:
-        """See `Workloads.problem`."""
-        found = await self._api.find(_path(namespace, workload.name))
-        if found is None:
+    async def unavailable_reason(self, namespace: str, workload: Workload) -> str | None:
+        """See `Workloads.unavailable_reason`."""
+        deployment = await self._api.find(_path(namespace, workload.name))
+        if deployment is None:
             return f"{workload.kind} {workload.name} does not exist"
-        conditions = {one["type"]: one for one in found.get("status", {}).get("conditions", [])}
+        conditions = {condition["type"]: condition for condition in deployment.get("status", {}).get("conditions", [])}
         available = conditions.get("Available", {})
         if available.get("status") == "True":
-            return ""
-        message = available.get("message", "no condition Available yet")
-        return f"{workload.kind} {workload.name} is not available: {message}"[:400]
+            return None
+        message = available.get("message", "it has no condition Available yet")
+        return f"{workload.kind} {workload.name} is not available: {message}"
 
     async def revisions(self, namespace: str, workload: Workload) -> Revisions | None:
         """See `Workloads.revisions`."""
-        found = await self._api.find(_path(namespace, workload.name))
-        if found is None:
+        deployment = await self._api.find(_path(namespace, workload.name))
+        if deployment is None:
             return None
-        if problem := await self._missing_right(namespace):
-            return Revisions(_revision(found), problem=problem)
-        current, sets = _revision(found), await self._sets(namespace, found)
-        earlier = [number for one in sets if (number := _revision(one)) < current]
-        restarted = found["spec"]["template"]["metadata"].get("annotations", {}).get(RESTARTED)
+        current = _revision(deployment)
+        if (missing := await self._missing_right(namespace)) is not None:
+            return Revisions(current, blocked_reason=missing)
+        revisions = [_revision(replica_set) for replica_set in await self._replica_sets(namespace, deployment)]
+        earlier = [revision for revision in revisions if revision < current]
+        restarted = deployment["spec"]["template"]["metadata"].get("annotations", {}).get(RESTARTED)
         return Revisions(current, max(earlier, default=None), datetime.fromisoformat(restarted) if restarted else None)
 
-    async def _missing_right(self, namespace: str) -> str:
-        """Which right to change workloads is not granted; empty when none is missing."""
+    async def _missing_right(self, namespace: str) -> str | None:
+        """Which right to change workloads is not granted; None when none is missing."""
         for verb, resource in (("list", "replicasets"), ("patch", "deployments")):
-            wish = {"namespace": namespace, "verb": verb, "group": "apps", "resource": resource}
-            review = {"apiVersion": REVIEWS, "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": wish}}
-            answer = await self._api.request("POST", f"/apis/{REVIEWS}/selfsubjectaccessreviews", review)
-            if not answer["status"]["allowed"]:
-                return f"the operator may not {verb} {resource}, {GRANT} grants it"
-        return ""
+            attributes = {"namespace": namespace, "verb": verb, "group": "apps", "resource": resource}
+            review = {"apiVersion": REVIEWS, "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
+            reviewed = await self._api.request("POST", f"/apis/{REVIEWS}/selfsubjectaccessreviews", review)
+            if not reviewed["status"]["allowed"]:
+                return f"the operator has no right to {verb} {resource}; {GRANT} grants it"
+        return None
 
-    async def _sets(self, namespace: str, deployment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def _replica_sets(self, namespace: str, deployment: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Its ReplicaSets."""
         labels = deployment["spec"]["selector"].get("matchLabels", {})
         query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
         listed = await self._api.request("GET", f"/apis/apps/v1/namespaces/{namespace}/replicasets", query=query)
         uid = deployment["metadata"]["uid"]
-        return [one for one in listed["items"] if any(own["uid"] == uid for own in one["metadata"].get("ownerReferences", []))]
+        return [item for item in listed["items"] if _is_owned(item, uid)]
 
     async def undo(self, namespace: str, workload: Workload, *, revision: int, earlier: int) -> None:
         """See `Workloads.undo`."""
-        found = await self._api.find(_path(namespace, workload.name))
-        if found is None:
+        deployment = await self._api.find(_path(namespace, workload.name))
+        if deployment is None:
             raise Unavailable(f"Deployment {workload.name} does not exist")
-        template = next(
-            (one["spec"]["template"] for one in await self._sets(namespace, found) if _revision(one) == earlier), None
-        )
+        replica_sets = await self._replica_sets(namespace, deployment)
+        template = next((item["spec"]["template"] for item in replica_sets if _revision(item) == earlier), None)
         if template is None:
-            raise SpecError(f"revision {earlier} of Deployment {workload.name} is gone")
+            raise SpecError(f"revision {earlier} of Deployment {workload.name} no longer exists")
         template["metadata"].get("labels", {}).pop(POD_HASH, None)
         patch = [
             {"op": "test", "path": f"/metadata/annotations/{REVISION.replace('/', '~1')}", "value": str(revision)},
@@ -96,5 +96,9 @@ class ApiWorkloads:
         await self._api.request("PATCH", _path(namespace, workload.name), patch, content=MERGE)
 
 
-def _revision(thing: Mapping[str, Any]) -> int:
-    return int(thing["metadata"].get("annotations", {}).get(REVISION, "0"))
+def _is_owned(item: Mapping[str, Any], uid: str) -> bool:
+    return any(owner["uid"] == uid for owner in item["metadata"].get("ownerReferences", []))
+
+
+def _revision(item: Mapping[str, Any]) -> int:
+    return int(item["metadata"].get("annotations", {}).get(REVISION, "0"))

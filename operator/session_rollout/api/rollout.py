@@ -366,6 +366,10 @@ class RolloutSpec(Model):
         """The metric of that name."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
+    def all_gates(self) -> tuple[Gate, ...]:
+        """Every gate: before the first phase, after the last step of each phase, and after a rollback."""
+        return (*self.preflight, *(gate for phase in self.phases for gate in phase.verification), *self.rollback.verification)
+
 
 class SessionRollout(Model):
     """A SessionRollout object with the fields that the operator reads."""

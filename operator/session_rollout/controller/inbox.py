@@ -1,5 +1,6 @@
-"""People's actions on their way to their rollout: from the watch, and every 30 seconds from a list, in case the watch is deaf."""
+"""Delivers actions to their rollouts: from the watch, and from a list every 30 seconds in case watch events are missed."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -8,9 +9,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from session_rollout.api.action import SessionRolloutAction, answer
+from session_rollout.api.enums import ActionReason
+from session_rollout.api.parsing import sentence
 from session_rollout.api.quantities import duration
-from session_rollout.controller.on_demand import Examinations
-from session_rollout.controller.reconciler import Controller
+from session_rollout.controller.on_demand import OnDemandChecks
+from session_rollout.controller.state import ActionList, Memory
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Clock, Key, RolloutStore
 
@@ -20,59 +23,76 @@ Parser = Callable[[Mapping[str, Any]], SessionRolloutAction]
 
 
 class Inbox:
-    """Sorts actions into the memory of their rollouts and wakes these."""
+    """Sorts actions into the states of their rollouts and wakes their loops."""
 
-    def __init__(
-        self, controller: Controller, examinations: Examinations, store: RolloutStore, clock: Clock, parse: Parser
-    ) -> None:
-        self._controller = controller
-        self._examinations = examinations
-        self._store = store
-        self._clock = clock
-        self._parse = parse
+    def __init__(self, memory: Memory, on_demand: OnDemandChecks, store: RolloutStore, clock: Clock, parse: Parser) -> None:
+        self._memory, self._on_demand, self._store, self._clock, self._parse = memory, on_demand, store, clock, parse
 
-    def see(self, raw: Mapping[str, Any], *, deleted: bool = False) -> None:
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await self.sweep()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    def action_changed(self, raw: Mapping[str, Any], *, deleted: bool = False) -> None:
         """An action was created, answered or deleted."""
-        action = self._readable(raw)
-        if action is None:
+        try:
+            action = self._parse(raw)
+        except ValidationError:
+            # Accepted by a CRD of another version. The next sweep answers it; nothing is delivered.
             return
         if action.spec.action.is_read_only:
             if not deleted and not _answered(raw):
-                self._examinations.begin(action)
+                self._on_demand.begin(action)
             return
-        watched = self._controller.of(Key(action.namespace, action.spec.rollout))
-        if deleted or _answered(raw):
-            watched.inbox.pop(action.name, None)
-        elif action.name not in watched.inbox:
-            watched.inbox[action.name] = action
-            watched.wake.set()
+        self._deliver(action, finished=deleted or _answered(raw))
 
-    def _readable(self, raw: Mapping[str, Any]) -> SessionRolloutAction | None:
-        try:
-            return self._parse(raw)
-        except ValidationError as error:
-            log.warning("action %s cannot be read: %s", raw["metadata"]["name"], error.errors(include_url=False)[:1])
-            return None
+    def _deliver(self, action: SessionRolloutAction, *, finished: bool) -> None:
+        state = self._memory.of(Key(action.namespace, action.spec.rollout))
+        new = state.actions.finish(action.uid) if finished else state.actions.add(action)
+        if not new:
+            # Every sweep shows every action again: only news may wake a loop.
+            return
+        if finished:
+            state.wake_soon()
+        else:
+            state.wake.set()  # at once: it may be an emergency
+
+    # --- the sweep
 
     async def sweep(self) -> None:
-        """List all actions: see what the watch missed, refuse what has no rollout, delete what is too old."""
+        """List all actions: deliver what the watch missed, refuse those without a rollout, delete expired ones."""
+        start = self._clock.now()
         try:
             actions = await self._store.actions()
-            rollouts = set(await self._store.keys())  # afterwards, or one made meanwhile would be missed
+            rollouts = set(await self._store.keys())  # afterwards: the rollout of a new action must be in the list
             for raw in actions:
-                self.see(raw)
-                if (action := self._readable(raw)) is not None:
-                    await self._tidy(action, rollouts, answered=_answered(raw))
+                self.action_changed(raw)
+            uids = frozenset(raw["metadata"]["uid"] for raw in actions)
+            self._memory.actions_listed(ActionList(start, uids), rollouts)
+            for raw in actions:
+                await self._tidy(raw, rollouts)
         except RolloutError as error:
-            log.warning("sweep: %s", error)
+            log.warning("sweep of actions: %s", error)
 
-    async def _tidy(self, action: SessionRolloutAction, rollouts: set[Key], *, answered: bool) -> None:
-        now, key = self._clock.now(), Key(action.namespace, action.spec.rollout)
-        if answered and _expired(action, now):
-            await self._store.delete_action(action.namespace, action.name)
-        elif not answered and key not in rollouts:
-            message = f"`rollout` names {action.spec.rollout}, and there is no such SessionRollout in {action.namespace}"
-            await self._store.answer(action.namespace, action.name, answer(accepted=False, message=message, now=now))
+    async def _tidy(self, raw: Mapping[str, Any], rollouts: set[Key]) -> None:
+        try:
+            action = self._parse(raw)
+        except ValidationError as error:
+            if not _answered(raw):
+                await self._refuse(raw, ActionReason.INVALID, sentence(error))
+            return
+        name, namespace = action.spec.rollout, action.namespace
+        if _answered(raw) and _expired(action, self._clock.now()):
+            await self._store.delete_action(namespace, action.name)
+        elif not (_answered(raw) or action.spec.action.is_read_only or Key(namespace, name) in rollouts):
+            message = f"`rollout` is {name}, but there is no SessionRollout of this name in namespace {namespace}"
+            await self._refuse(raw, ActionReason.UNKNOWN_ROLLOUT, message)
+
+    async def _refuse(self, raw: Mapping[str, Any], reason: ActionReason, message: str) -> None:
+        metadata, now = raw["metadata"], self._clock.now()
+        status = answer(accepted=False, reason=reason, message=message, now=now)
+        await self._store.answer(metadata["namespace"], metadata["name"], status, uid=metadata["uid"])
 
 
 def _answered(raw: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
-"""Actions that only look (Verify, Diagnose, InspectMigration): examined beside the loops and answered in their own status.
+"""Read-only actions (Verify, Diagnose, InspectMigration): checked beside the loops and answered in their own status.
 
-They change no rollout, so no decision is needed and nothing waits for them: they work while a rollout is paused, suspended
-or ended. An examination that a crash cut short is made again.
+They change no rollout, so they need no decision and nothing waits for them: they work while a rollout is paused, suspended
+or ended. One that a crash interrupts is started again by the next sweep; its Jobs have the same names.
 """
 
 import asyncio
@@ -11,150 +11,179 @@ from typing import Final
 
 from session_rollout.api.action import ActionStatus, Result, SessionRolloutAction, answer
 from session_rollout.api.checks import Gate
-from session_rollout.api.enums import ActionType, Operation, Verdict
+from session_rollout.api.enums import ActionReason, ActionType, CheckKind, CheckReason, Operation, Verdict
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.core.inputs import PREFLIGHT, VERIFICATION, job_name
+from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobState, StartCheck
-from session_rollout.errors import Conflict, RolloutError
-from session_rollout.ports import Clock, Examiner, JobRunner, Key, RolloutStore, Stored
+from session_rollout.errors import ActionRefused, Conflict, RolloutError
+from session_rollout.ports import Key, Ports
 
 log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.5
 LONGEST_SECONDS: Final = 900.0
 
 
-class Refused(Exception):
-    """Why an examination is not made; the message is the answer."""
+class OnDemandChecks:
+    """The read-only actions that are running in this process."""
 
-
-class Examinations:
-    """Those under way in this process."""
-
-    def __init__(self, store: RolloutStore, examiner: Examiner, jobs: JobRunner, clock: Clock) -> None:
-        self._store, self._examiner, self._jobs, self._clock = store, examiner, jobs, clock
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+        self._running: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, action: SessionRolloutAction) -> None:
-        """Examine, unless that is under way."""
-        if action.uid not in self._under_way:
+        """Start the action, unless it is running."""
+        if action.uid not in self._running:
             task = asyncio.create_task(self._run(action))
-            self._under_way[action.uid] = task
-            task.add_done_callback(lambda _: self._under_way.pop(action.uid, None))
+            self._running[action.uid] = task
+            task.add_done_callback(lambda _: self._running.pop(action.uid, None))
 
     async def _run(self, action: SessionRolloutAction) -> None:
         try:
             status = await asyncio.wait_for(self._status(action), LONGEST_SECONDS)
         except TimeoutError:
-            status = self._answer(accepted=False, message=f"not done within {LONGEST_SECONDS / 60:g} minutes")
+            status = self._refusal(ActionReason.TIMED_OUT, f"timed out after {LONGEST_SECONDS / 60:g} minutes")
+        except ActionRefused as refusal:
+            status = self._refusal(refusal.reason, str(refusal))
         except RolloutError as error:
-            status = self._answer(accepted=False, message=str(error))
+            status = self._refusal(ActionReason.FAILED, str(error))
         try:
-            await self._store.answer(action.namespace, action.name, status)
-        except RolloutError as error:  # it stays unanswered, and the next sweep begins it again
+            await self._ports.store.answer(action.namespace, action.name, status, uid=action.uid)
+        except RolloutError as error:
+            # The action stays unanswered, so the next sweep starts it again.
             log.warning("action %s: %s", action.name, error)
 
-    def _answer(self, *, accepted: bool, message: str, results: tuple[Result, ...] = (), output: str = "") -> ActionStatus:
-        return answer(accepted=accepted, message=message, now=self._clock.now(), results=results, output=output)
+    def _refusal(self, reason: ActionReason, message: str) -> ActionStatus:
+        return answer(accepted=False, reason=reason, message=message, now=self._ports.clock.now())
+
+    def _answer(
+        self,
+        message: str,
+        *,
+        reason: ActionReason = ActionReason.ACCEPTED,
+        results: tuple[Result, ...] = (),
+        output: str = "",
+    ) -> ActionStatus:
+        now = self._ports.clock.now()
+        return answer(accepted=True, reason=reason, message=message, now=now, results=results, output=output)
 
     async def _status(self, action: SessionRolloutAction) -> ActionStatus:
-        stored = await self._read(Key(action.namespace, action.spec.rollout))
-        if stored is None or stored.rollout is None:
-            why = stored.problem if stored else f"there is no SessionRollout {action.spec.rollout} in {action.namespace}"
-            return self._answer(accepted=False, message=why)
-        try:
-            match action.spec.action:
-                case ActionType.DIAGNOSE:
-                    return await self._diagnose(action)
-                case ActionType.VERIFY:
-                    return await self._verify(action, stored.rollout)
-                case _:
-                    return await self._inspect(action, stored.rollout)
-        except Refused as reason:
-            return self._answer(accepted=False, message=str(reason))
+        rollout = await self._rollout(Key(action.namespace, action.spec.rollout))
+        match action.spec.action:
+            case ActionType.DIAGNOSE:
+                return await self._diagnose(action)
+            case ActionType.VERIFY:
+                return await self._verify(action, rollout)
+            case _:
+                return await self._inspect(action, rollout)
 
-    async def _read(self, key: Key) -> Stored | None:
-        """The rollout's own loop may write while we read: that is no reason to refuse anything."""
+    async def _rollout(self, key: Key) -> SessionRollout:
         while True:
             try:
-                return await self._store.read(key)
+                stored = await self._ports.store.read(key)
+                break
             except Conflict:
+                # The loop of the rollout wrote while this read was on its way. That is no reason to refuse an action.
                 await asyncio.sleep(POLL_SECONDS)
+        if stored is None:
+            message = f"`rollout` is {key.name}, but there is no SessionRollout of this name in namespace {key.namespace}"
+            raise ActionRefused(ActionReason.UNKNOWN_ROLLOUT, message)
+        if stored.rollout is None:
+            raise ActionRefused(ActionReason.INVALID, f"the rollout cannot be parsed: {stored.problem}")
+        return stored.rollout
 
     async def _diagnose(self, action: SessionRolloutAction) -> ActionStatus:
         topic = action.spec.topic or ""
-        results = await self._examiner.diagnose(topic)
+        results = await self._ports.gates.diagnose(topic)
         if results is None:
-            allowed = ", ".join(self._examiner.topics()) or "none"
-            raise Refused(f"`topic` is {topic}, which the configuration's `diagnostics` do not have; allowed are {allowed}")
-        return self._answer(accepted=True, message=_summary(results), results=results)
+            allowed = ", ".join(self._ports.gates.topics()) or "none"
+            message = f"`topic` is {topic}, which is not in `diagnostics` of the operator's configuration; allowed: {allowed}"
+            raise ActionRefused(ActionReason.UNKNOWN_TOPIC, message)
+        return self._answer(_summary(results), results=results)
 
-    # --- checks on demand
+    # --- Verify
 
     async def _verify(self, action: SessionRolloutAction, rollout: SessionRollout) -> ActionStatus:
         gates = _gates(rollout)
         if action.spec.check is not None:
-            gates = {name: one for name, one in gates.items() if name == action.spec.check}
-            if not gates:
-                allowed = ", ".join(_gates(rollout)) or "none"
-                raise Refused(f"`check` names {action.spec.check}, which is no gate of the spec; allowed are {allowed}"[:512])
+            if action.spec.check not in gates:
+                message = (
+                    f"`check` is {action.spec.check}, which is not a gate of the spec; allowed: {', '.join(gates) or 'none'}"
+                )
+                raise ActionRefused(ActionReason.UNKNOWN_CHECK, message)
+            gates = {action.spec.check: gates[action.spec.check]}
         results = tuple(await asyncio.gather(*(self._result(action, rollout, gate) for gate in gates.values())))
-        return self._answer(accepted=True, message=_summary(results), results=results)
+        return self._answer(_summary(results), results=results)
 
     async def _result(self, action: SessionRolloutAction, rollout: SessionRollout, gate: Gate) -> Result:
         if gate.approval is not None:
             return _approval(rollout, gate)
         if gate.job is not None:
             return await self._job(action, rollout, gate, gate.job.profile)
-        seen = await self._examiner.examine(rollout, gate)
-        return Result(name=gate.name, verdict=seen.verdict, value=seen.value, bound=seen.bound, message=seen.message[:512])
+        result = await self._ports.gates.check(rollout, gate)
+        return Result(
+            name=gate.name,
+            verdict=result.verdict,
+            reason=result.reason,
+            value=result.value,
+            bound=result.bound,
+            message=result.message,
+        )
 
     async def _job(self, action: SessionRolloutAction, rollout: SessionRollout, gate: Gate, profile: str) -> Result:
         name = job_name(rollout, gate.name, f"{gate.name}/{action.uid}")
-        await self._jobs.start_check(rollout, StartCheck(name, profile))
-        succeeded, message = await self._wait(rollout, name)
-        verdict = Verdict.PASS if succeeded else Verdict.FAIL
-        said = f"Job {name} succeeded" if succeeded else f"Job {name} failed: {message}"
-        return Result(name=gate.name, verdict=verdict, message=said[:512])
+        await self._ports.jobs.start_check(rollout, StartCheck(name, profile))
+        succeeded, message = await self._job_end(rollout, name)
+        if not succeeded:
+            text = f"Job {name} failed: {message}"
+            return Result(name=gate.name, verdict=Verdict.FAIL, reason=CheckReason.JOB_FAILED, message=text)
+        return Result(name=gate.name, verdict=Verdict.PASS, reason=CheckReason.JOB_SUCCEEDED, message=f"Job {name} succeeded")
 
-    async def _wait(self, rollout: SessionRollout, name: str) -> tuple[bool, str]:
-        while True:
-            seen = await self._jobs.observe(rollout, name)
-            if seen.state is not JobState.ACTIVE:
-                return seen.state is JobState.SUCCEEDED, seen.message
+    async def _job_end(self, rollout: SessionRollout, name: str) -> tuple[bool, str]:
+        """Whether a Job succeeded, and its message, once it has ended."""
+        while (job := await self._ports.jobs.observe(rollout, name)).state is JobState.ACTIVE:
             await asyncio.sleep(POLL_SECONDS)
+        return job.state is JobState.SUCCEEDED, job.message
 
-    # --- a look at a migration
+    # --- InspectMigration
 
     async def _inspect(self, action: SessionRolloutAction, rollout: SessionRollout) -> ActionStatus:
         migration, operation = action.spec.migration or "", action.spec.operation or Operation.STATUS
-        known = [one.name for one in rollout.spec.migrations]
+        known = [known.name for known in rollout.spec.migrations]
         if migration not in known:
-            raise Refused(f"`migration` names {migration}, which is none of the spec; allowed are {', '.join(known) or 'none'}")
+            message = f"`migration` is {migration}, which is not in the spec; allowed: {', '.join(known) or 'none'}"
+            raise ActionRefused(ActionReason.UNKNOWN_MIGRATION, message)
         name = job_name(rollout, migration, f"{migration}-{operation}/{action.uid}", kind=operation)
-        await self._jobs.inspect(rollout, name, migration, operation)
-        succeeded, message = await self._wait(rollout, name)
-        output = await self._jobs.words(rollout, name)
-        said = f"{operation} of {migration}" if succeeded else f"{operation} of {migration} failed: {message}"
-        return self._answer(accepted=True, message=said[:512], output=output if succeeded else message)
+        await self._ports.jobs.inspect(rollout, name, migration, operation)
+        succeeded, message = await self._job_end(rollout, name)
+        verdict, why = (Verdict.PASS, CheckReason.JOB_SUCCEEDED) if succeeded else (Verdict.FAIL, CheckReason.JOB_FAILED)
+        text = f"{operation} of {migration}" if succeeded else f"{operation} of {migration} failed: {message}"
+        result = Result(name=migration, verdict=verdict, reason=why, message=text)
+        if not succeeded:
+            return self._answer(text, reason=ActionReason.FAILED, results=(result,), output=message)
+        return self._answer(text, results=(result,), output=await self._ports.jobs.termination_message(rollout, name))
 
 
 def _gates(rollout: SessionRollout) -> Mapping[str, Gate]:
-    """Every gate of the spec that can be checked: before the first phase, after each, after a rollback; first name wins."""
+    """Every gate of the spec: before the first phase, after each phase, after a rollback; the first of a name wins."""
     spec = rollout.spec
-    every = [*spec.preflight, *(gate for phase in spec.phases for gate in phase.verification), *spec.rollback.verification]
-    return {gate.name: gate for gate in reversed(every)}
+    gates = [*spec.preflight, *(gate for phase in spec.phases for gate in phase.verification), *spec.rollback.verification]
+    return {gate.name: gate for gate in reversed(gates)}
 
 
 def _approval(rollout: SessionRollout, gate: Gate) -> Result:
-    given = next(
-        (one for one in rollout.status.checks if one.name == gate.name and one.kind in {PREFLIGHT, VERIFICATION}), None
+    kinds = {CheckKind.PREFLIGHT, CheckKind.VERIFICATION}
+    for record in rollout.status.checks:
+        if record.name == gate.name and record.kind in kinds and record.verdict is Verdict.PASS:
+            return Result(name=gate.name, verdict=Verdict.PASS, reason=CheckReason.APPROVED, message=record.message)
+    return Result(
+        name=gate.name,
+        verdict=Verdict.NOT_EVALUATED,
+        reason=CheckReason.AWAITING_APPROVAL,
+        message="requires manual approval when its stage is reached",
     )
-    if given is not None and given.verdict is Verdict.PASS:
-        return Result(name=gate.name, verdict=Verdict.PASS, message=given.message)
-    return Result(name=gate.name, verdict=Verdict.NOT_EVALUATED, message="is a person's to give when its stage asks for it")
 
 
 def _summary(results: tuple[Result, ...]) -> str:
-    bad = [one for one in results if one.verdict is not Verdict.PASS]
-    text = f"{len(results) - len(bad)} of {len(results)} pass"
-    return (text + "".join(f"; {one.name} {one.message}" for one in bad))[:512]
+    failing = [result for result in results if result.verdict is not Verdict.PASS]
+    text = f"{len(results) - len(failing)} of {len(results)} checks pass"
+    return text + "".join(f"; {result.name}: {result.message}" for result in failing)

@@ -1,394 +1,196 @@
-"""One look at one rollout: read it, gather what its decision needs, decide, write the status, do the effects.
+"""The loop of one rollout: read it, gather what its decision needs, decide, write the status, carry out the effects.
 
-The status is written before the effects (the intent), with the resourceVersion that was read. A conflict is no error: the
-object is read again and decided again, never re-sent. Whatever is not finished now is found unfinished by the next look.
+The status is the intent and is written before the effects, with the resourceVersion that was read. Whatever a crash or an
+error leaves undone is found undone by the next reconciliation, which decides it again.
 """
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from session_rollout.api.action import SessionRolloutAction, answer
-from session_rollout.api.enums import Stage
 from session_rollout.api.quantities import duration
-from session_rollout.api.rollout import DeletionPolicy, SessionRollout
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.controller.apply import Applier
+from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.gather import Gatherer
+from session_rollout.controller.state import Downtime, Memory, RolloutState
 from session_rollout.core.decide import RESYNC, decide
-from session_rollout.core.flags import NOBODY, Compiled, compile_document, config_map_name
-from session_rollout.core.inputs import external_gates, needed_metrics, needs_revisions, needs_workload, running_jobs
-from session_rollout.core.observed import (
-    Answer,
-    Decision,
-    Effect,
-    Emit,
-    Observed,
-    Publish,
-    RestartWorkload,
-    Revisions,
-    StartCheck,
-    StartJob,
-    SuspendJob,
-    UndoWorkload,
-)
-from session_rollout.errors import Conflict, Forbidden, RolloutError, SpecError, Unavailable
-from session_rollout.ports import (
-    Clock,
-    Courier,
-    EventSink,
-    Examiner,
-    Fingerprint,
-    FlagPublisher,
-    JobRunner,
-    Key,
-    Leadership,
-    MetricSource,
-    Recorder,
-    RolloutStore,
-    Stored,
-    Workloads,
-)
+from session_rollout.core.observed import Decision, Observed
+from session_rollout.errors import Conflict, RolloutError, SpecError
+from session_rollout.ports import Fingerprint, Key, Ports, Reconciled, Stored
 
 log = logging.getLogger(__name__)
+CONFLICT_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
-FRESH: Final = 0.9  # an answer as old as this part of the interval is asked anew
-FINALIZE_SECONDS: Final = 15.0
-SETTLE_SECONDS: Final = 2.0
-LATE_LOOKS: Final = 2
-SAMPLE_EVERY: Final = timedelta(minutes=5)
-SAMPLE_INTERVALS: Final = 10
-TOGETHER_SECONDS: Final = 0.03  # answers that come together are judged in one look
+JITTER_SECONDS: Final = 0.05
+RECORD_EVERY: Final = timedelta(minutes=5)  # a record even without a change, for the values of metrics over time
+RECORD_INTERVALS: Final = 10
+Span = Callable[[str, dict[str, str]], AbstractContextManager[None]]
 
 
-@dataclass(frozen=True)
-class Ports:
-    """Everything outside that a look touches."""
+class Stopped(Protocol):
+    """Kopf's signal that a loop is to end."""
 
-    store: RolloutStore
-    workloads: Workloads
-    examiner: Examiner
-    courier: Courier
-    recorder: Recorder
-    flags: FlagPublisher
-    jobs: JobRunner
-    metrics: MetricSource
-    events: EventSink
-    clock: Clock
-    leader: Leadership
+    def __bool__(self) -> bool: ...
+
+    async def wait(self) -> Any:
+        """Until the loop is to end."""
 
 
-@dataclass(frozen=True)
-class Stuck:
-    """An effect that could not be done."""
+class Reconciler:
+    """Reconciles all rollouts of this process."""
 
-    effect: Effect
-    generation: int
-    time: datetime
-    why: str
+    def __init__(
+        self,
+        ports: Ports,
+        memory: Memory,
+        downtime: Downtime,
+        deletion: Deletion,
+        on_reconciled: Callable[[Key, Reconciled], None],
+        span: Span,
+    ) -> None:
+        self._ports, self._memory, self._downtime, self._deletion = ports, memory, downtime, deletion
+        self._on_reconciled, self._span = on_reconciled, span
+        self._gatherer, self._applier = Gatherer(ports, memory, downtime), Applier(ports)
 
+    # --- what wakes the loop
 
-@dataclass
-class Watched:
-    """What the process remembers about one rollout; all of it can be lost."""
+    async def rollout_changed(self, key: Key, raw: Mapping[str, Any], *, deleted: bool) -> None:
+        """The watch shows a rollout."""
+        if deleted:
+            # Its loop has ended, or is told to end by Kopf: a new state would never be used.
+            return
+        state = self._memory.of(key)
+        if "deletionTimestamp" in raw["metadata"] and not state.has_loop:
+            # The rollout was deleted while no operator ran. Kopf starts no loop for such an object and removes the
+            # finalizer when this returns, so this is the only chance to release the flags and wait for the Jobs.
+            await self._deletion.finalize(raw)
+            return
+        state.has_loop = True
+        state.wake.set()
 
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    inbox: dict[str, SessionRolloutAction] = field(default_factory=dict)
-    document: Fingerprint = field(default_factory=Fingerprint)  # what is published, as far as is known
-    last_reconcile: datetime | None = None
-    last_record: datetime | None = None
-    failures: int = 0
-    stuck: Stuck | None = None  # the last effect that could not be done and will not be before somebody acts
-    due: float = 0.0  # monotonic seconds by which the next look should have happened
-    nudged: bool = False
+    def job_changed(self, key: Key) -> None:
+        """The watch shows a Job of this rollout."""
+        self._memory.of(key).wake.set()
 
-    @property
-    def trouble(self) -> str:
-        """Why an effect could not be done; goes into status with the next look."""
-        return self.stuck.why if self.stuck is not None else ""
+    def document_changed(self, key: Key, seen: Fingerprint) -> None:
+        """The watch shows the flag document of this rollout."""
+        state = self._memory.of(key)
+        if seen.sha256 is not None and seen.version <= state.document.version:
+            # The watch is behind: this version is older than what was read back after the last write. Taking it
+            # for the present would report drift and publish again.
+            return
+        state.document = seen
+        state.wake.set()
 
-    def nudge(self) -> None:
-        """Wake in a moment; what comes until then is seen in the same look."""
-        if not self.nudged:
-            self.nudged = True
-            asyncio.get_running_loop().call_later(TOGETHER_SECONDS, self._wake)
+    # --- the loop
 
-    def _wake(self) -> None:
-        self.nudged = False
-        self.wake.set()
+    async def run(self, key: Key, stopped: Stopped) -> None:
+        """Reconcile a rollout until the loop is stopped; it never ends by itself, not even when the rollout has ended."""
+        while not stopped:
+            state = self._memory.of(key)
+            state.wake.clear()  # before reading: what changes during the reconciliation causes another one
+            with self._span("reconcile", {"k8s.namespace.name": key.namespace, "sessionrollout.name": key.name}):
+                seconds = await self.reconcile(key)
+            state.expect_next(seconds)
+            await _rest(state.wake, stopped, seconds + random.uniform(0, JITTER_SECONDS))  # noqa: S311 - no secret
 
-
-@dataclass(frozen=True)
-class Seen:
-    """What one look has come to, for the metrics of the operator."""
-
-    rollout: SessionRollout
-    decision: Decision
-    wrote: bool
-    seconds: float
-    measurements: Mapping[str, Any]
-
-
-class Controller:
-    """All rollouts of this process."""
-
-    def __init__(self, ports: Ports, on_seen: Callable[[Key, Seen], None]) -> None:
-        self._ports = ports
-        self._on_seen = on_seen
-        self.watched: dict[Key, Watched] = {}
-        self.unaccounted: set[Key] = set()  # rollouts not yet looked at since the start
-        self.unaccounted_since: datetime | None = None
-
-    def of(self, key: Key) -> Watched:
-        """What is remembered about a rollout."""
-        return self.watched.setdefault(key, Watched())
-
-    async def look(self, key: Key) -> float:
-        """One look; seconds until the next one at the latest. Never raises what can be foreseen."""
-        watched = self.of(key)
+    async def reconcile(self, key: Key) -> float:
+        """Reconcile once; seconds until the next time at the latest. Foreseeable errors are logged and retried."""
+        state = self._memory.of(key)
         try:
-            seconds = await self._look(key, watched)
+            seconds = await self._reconcile(key, state)
         except Conflict as conflict:
-            log.info("read again: %s", conflict, extra=_names(key))
-            return RETRY_SECONDS[0] / 4
+            # Another client wrote the rollout after it was read, such as `kubectl apply` with a new spec. The decision
+            # rests on an object that no longer exists: read again and decide again, never send it a second time.
+            log.info("read again: %s", conflict, extra=_labels(key))
+            return CONFLICT_SECONDS
         except RolloutError as error:
-            watched.failures += 1
-            log.warning("%s", error, extra=_names(key))
-            return RETRY_SECONDS[min(watched.failures, len(RETRY_SECONDS)) - 1]
-        watched.failures = 0
+            # An outage of the API server lasts for minutes and hits every rollout at once: back off.
+            state.failures += 1
+            log.warning("%s", error, extra=_labels(key))
+            return RETRY_SECONDS[min(state.failures, len(RETRY_SECONDS)) - 1]
+        state.failures = 0
         return seconds
 
-    async def _look(self, key: Key, watched: Watched) -> float:
-        begun = time.monotonic()
+    async def _reconcile(self, key: Key, state: RolloutState) -> float:
+        start = time.monotonic()
         stored = await self._ports.store.read(key)
-        if stored is None or stored.deleting or stored.rollout is None:
-            self.unaccounted.discard(key)
         if stored is None or stored.deleting:
+            # Deleted after the loop was woken. Kopf is about to stop the loop; a decision made now could publish a
+            # document that the deletion has just released.
+            self._downtime.account(key)
             return RESYNC.total_seconds()
         if stored.rollout is None:
-            raise SpecError(f"the object cannot be read: {stored.problem}")
-        observed = await self._gather(stored.rollout, watched)
+            # Accepted by an older CRD. It stays as it is, and so do its flags, until somebody corrects the spec.
+            self._downtime.account(key)
+            raise SpecError(f"the object cannot be parsed: {stored.problem}")
+        observed = await self._gatherer.gather(stored.rollout, state)
         now = self._ports.clock.now()
         decision = decide(observed, now)
-        wrote = decision.status.to_wire() != stored.rollout.status.to_wire()
-        if wrote:
-            self._ports.leader.confirm()
-            await self._ports.store.write_status(stored, decision.status)
+        wrote = await self._write_status(stored, stored.rollout, decision)
         if decision.complete:
-            watched.last_reconcile = now
-            self.unaccounted.discard(key)
-        self._on_seen(key, Seen(stored.rollout, decision, wrote, time.monotonic() - begun, observed.measurements))
-        if wrote:
-            _log_decision(key, decision)
-        again = await self._apply(stored.rollout, watched, decision)
-        self._carry(stored.rollout, watched, decision)
-        await self._record(observed, now, decision, watched, wrote=wrote)
+            # Only a reconciliation that saw every measurement counts as time in which the evidence was watched.
+            state.last_reconcile = now
+            self._downtime.account(key)
+        result = Reconciled(stored.rollout, decision, wrote, time.monotonic() - start, observed.measurements)
+        self._on_reconciled(key, result)
+        return await self._carry_out(observed, state, now, result)
+
+    async def _write_status(self, stored: Stored, rollout: SessionRollout, decision: Decision) -> bool:
+        if decision.status.to_wire() == rollout.status.to_wire():
+            # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
+            return False
+        self._ports.leader.confirm()
+        await self._ports.store.write_status(stored, decision.status)
+        _log_decision(stored.key, decision)
+        return True
+
+    async def _carry_out(self, observed: Observed, state: RolloutState, now: datetime, result: Reconciled) -> float:
+        """Everything after the status write; seconds until the next reconciliation."""
+        decision, rollout = result.decision, observed.rollout
+        again, failure = False, None
+        try:
+            again = await self._applier.apply(rollout, state, decision)
+        except RolloutError as error:
+            # Notifications and records do not depend on the effects. An outage that fails an effect is just what
+            # people want to be notified of.
+            failure = error
+        self._notify(rollout, state, decision)
+        await self._record(observed, state, now, result)
+        if failure is not None:
+            raise failure
         return 0.0 if again else decision.next_reconcile.total_seconds()
 
-    # --- gather
-
-    async def _gather(self, rollout: SessionRollout, watched: Watched) -> Observed:
-        ports, metrics = self._ports, needed_metrics(rollout)
-        max_age = duration(rollout.spec.check_interval) * FRESH
-        loop = asyncio.get_running_loop()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(watched.nudge)
-
-        measurements = ports.metrics.look(rollout.spec.prometheus, metrics, max_age, wake) if metrics else {}
-        jobs = {name: await ports.jobs.observe(rollout, name) for name in running_jobs(rollout)}
-        gates, outbox = external_gates(rollout), rollout.status.pending_notifications
-        problem, revisions = await self._workload(rollout)
-        return Observed(
-            rollout=rollout,
-            measurements=measurements,
-            ranges=ports.metrics.ranges(rollout.spec.metrics),
-            published_sha256=await self._fingerprint(rollout, watched),
-            jobs=jobs,
-            requests=tuple(sorted(watched.inbox.values(), key=lambda one: (one.creation_time, one.name))),
-            workload=problem,
-            revisions=revisions,
-            gates=ports.examiner.look(rollout, gates, max_age, watched.nudge) if gates else {},
-            delivered=ports.courier.delivered(rollout.uid) if outbox else frozenset(),
-            sink_errors=ports.courier.troubles() if rollout.spec.notifications else {},
-            problems=(
-                *ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
-                *((watched.trouble,) if watched.trouble else ()),
-            ),
-            last_reconcile=watched.last_reconcile or self.unaccounted_since,
-        )
-
-    async def _workload(self, rollout: SessionRollout) -> tuple[str, Revisions | None]:
-        """Why the workload is not available, and its revisions; each only when a decision needs it."""
-        workload, ports = rollout.spec.workload, self._ports
-        if workload is None:
-            return "", None
-        problem = await ports.workloads.problem(rollout.namespace, workload) if needs_workload(rollout) else ""
-        revisions = await ports.workloads.revisions(rollout.namespace, workload) if needs_revisions(rollout) else None
-        return problem, revisions
-
-    async def _fingerprint(self, rollout: SessionRollout, watched: Watched) -> str | None:
-        """What is published: the watch tells, and is asked where it has not yet."""
-        if watched.document.sha256 is None:
-            name = config_map_name(rollout.spec.flag_set)
-            watched.document = await self._ports.flags.fingerprint(rollout.namespace, name)
-        return watched.document.sha256
-
-    def see_document(self, key: Key, seen: Fingerprint) -> None:
-        """The watch shows a flag document; what is older than what was read back is no news."""
-        watched = self.of(key)
-        if seen.sha256 is None or seen.version > watched.document.version:
-            watched.document = seen
-            watched.wake.set()
-
-    # --- apply
-
-    async def _apply(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> bool:
-        """Do the effects, flags first; whether something changed that is worth another look at once."""
-        again, before, now = False, watched.trouble, self._ports.clock.now()
-        first = [effect for effect in decision.effects if isinstance(effect, Publish)]
-        rest: list[Effect] = [effect for effect in decision.effects if not isinstance(effect, Publish)]
-        stuck = self._still_stuck(rollout, watched, decision)
-        if stuck is not None and now - stuck.time >= RESYNC:
-            rest.append(stuck.effect)
-            stuck = None
-        for effect in (*first, *rest):
-            try:
-                again |= await self._do(rollout, watched, effect)
-            except SpecError as error:
-                stuck = Stuck(effect, rollout.generation, now, str(error))
-        watched.stuck = stuck
-        return again or watched.trouble not in {"", before}
-
-    def _still_stuck(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> Stuck | None:
-        """What could not be done and is not asked for now, because it keeps the rollout from going on: it is tried now and then.
-
-        Another spec or a rollback asks for something else.
-        """
-        stuck, stage = watched.stuck, decision.status.current.stage
-        gone = stuck is None or stuck.generation != rollout.generation or stuck.effect in decision.effects
-        return None if gone or stage in {Stage.ROLLING_BACK, Stage.ENDED} else stuck
-
-    async def _do(self, rollout: SessionRollout, watched: Watched, effect: Effect) -> bool:
-        ports = self._ports
-        if not isinstance(effect, Emit):
-            ports.leader.confirm()
-        match effect:
-            case Publish(config_map=config_map, text=text):
-                watched.document = await ports.flags.publish(rollout, config_map, text)
-                return True
-            case StartJob():
-                await ports.jobs.start(rollout, effect)
-                return True
-            case SuspendJob(name=name, suspend=suspend):
-                await ports.jobs.suspend(rollout, name, suspend=suspend)
-                return True
-            case StartCheck():
-                await ports.jobs.start_check(rollout, effect)
-                return True
-            case UndoWorkload() | RestartWorkload():
-                await self._change_workload(rollout, effect)
-                return True
-            case Answer(action=action, accepted=accepted, message=message):
-                status = answer(accepted=accepted, message=message, now=ports.clock.now())
-                await ports.store.answer(rollout.namespace, action, status)
-                watched.inbox.pop(action, None)
-                return False
-            case Emit(reason=reason, message=message):
-                await ports.events.emit(rollout, reason, message)
-                return False
-
-    async def _change_workload(self, rollout: SessionRollout, effect: UndoWorkload | RestartWorkload) -> None:
-        workload, ports = rollout.spec.workload, self._ports.workloads
-        if workload is None:
-            return
-        match effect:
-            case UndoWorkload(revision=revision, earlier=earlier):
-                await ports.undo(rollout.namespace, workload, revision=revision, earlier=earlier)
-            case RestartWorkload(at=at):
-                await ports.restart(rollout.namespace, workload, at)
-
-    # --- beside the decision: nothing waits for these
-
-    def _carry(self, rollout: SessionRollout, watched: Watched, decision: Decision) -> None:
+    def _notify(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> None:
         if rollout.spec.notifications or decision.status.pending_notifications:
-            self._ports.courier.carry(rollout, decision.status.pending_notifications, watched.nudge)
+            self._ports.notifier.enqueue(rollout, decision.status.pending_notifications, state.wake_soon)
 
-    async def _record(self, observed: Observed, now: datetime, decision: Decision, watched: Watched, *, wrote: bool) -> None:
-        """Keep what the decision rested on: when it changed something, and now and then for the answers it saw."""
-        period = max(SAMPLE_EVERY, SAMPLE_INTERVALS * duration(observed.rollout.spec.check_interval))
-        due = watched.last_record is not None and now - watched.last_record >= period and bool(observed.measurements)
-        if wrote or due:
-            watched.last_record = now
-            await self._ports.recorder.keep(observed, now, decision)
-
-    # --- deletion
-
-    async def finalize(self, key: Key, raw: Mapping[str, Any], parse: Callable[[Mapping[str, Any]], Stored]) -> None:
-        """Let go of a deleted rollout: flags stay or go off, bounded in time; then a migration that runs comes to its end.
-
-        Doing it again, or from the beginning after a crash, changes nothing.
-        """
-        self.watched.pop(key, None)
-        rollout = parse(raw).rollout
-        if rollout is None:
-            return
-        self._ports.recorder.forget(rollout.uid)
-        self._ports.courier.forget(rollout.uid)
-        name = config_map_name(rollout.spec.flag_set)
-        try:
-            await asyncio.wait_for(self._ports.flags.release(rollout, name, _all_off(rollout)), FINALIZE_SECONDS)
-        except (RolloutError, TimeoutError) as error:
-            log.warning("deletion goes on without: %s", error or "time is over", extra=_names(key))
-        await self._outwait(key)
-
-    async def _outwait(self, key: Key) -> None:
-        """Wait for the Jobs that run; garbage collection would kill them.
-
-        Taking their owner references away is a right that few clusters would give us. While the API server does not answer,
-        the object could not go either.
-        """
-        said: tuple[str, ...] = ()
-        while True:
-            try:
-                running = await self._ports.jobs.running(key.namespace, key.name)
-            except Forbidden as error:
-                log.warning("deletion does not wait for migrations: %s", error, extra=_names(key))
-                return
-            except Unavailable:
-                running = said
-            else:
-                if not running:
-                    return
-            if running != said:
-                log.info("deletion waits for %s", ", ".join(running), extra=_names(key))
-            said = running
-            await asyncio.sleep(SETTLE_SECONDS)
-
-    # --- watching the loops
-
-    def overdue(self) -> tuple[Key, ...]:
-        """Rollouts whose loop missed its time."""
-        now = time.monotonic()
-        return tuple(key for key, one in self.watched.items() if one.due and now > one.due)
-
-    def expect(self, key: Key, seconds: float) -> None:
-        """The next look should come within this time, and is missed after twice as much and some slack."""
-        self.of(key).due = time.monotonic() + LATE_LOOKS * (seconds + RESYNC.total_seconds())
+    async def _record(self, observed: Observed, state: RolloutState, now: datetime, result: Reconciled) -> None:
+        """Keep what the decision rested on when it changed something, and from time to time for its measurements."""
+        period = max(RECORD_EVERY, RECORD_INTERVALS * duration(observed.rollout.spec.check_interval))
+        due = state.last_record is not None and now - state.last_record >= period and bool(observed.measurements)
+        if result.wrote or due:
+            state.last_record = now
+            await self._ports.recorder.keep(observed, now, result.decision)
 
 
-def _all_off(rollout: SessionRollout) -> str | None:
-    """The document with every feature off, where the deletion policy says so."""
-    if rollout.spec.deletion_policy is DeletionPolicy.RETAIN:
-        return None
-    nobody = {feature.name: NOBODY for feature in rollout.spec.features}
-    revision = rollout.status.flags.revision + 1
-    metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}
-    return compile_document(Compiled(rollout.spec.flag_set, rollout.namespace, nobody, {}, metadata)).text
+async def _rest(wake: asyncio.Event, stopped: Stopped, seconds: float) -> None:
+    """Wait until something changes, the loop is stopped, or the time is over."""
+    waiting = [asyncio.ensure_future(wake.wait()), asyncio.ensure_future(stopped.wait())]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
-def _names(key: Key) -> dict[str, str]:
+def _labels(key: Key) -> dict[str, str]:
     return {"namespace": key.namespace, "rollout": key.name}
 
 
@@ -399,13 +201,14 @@ def _log_decision(key: Key, decision: Decision) -> None:
         status.decision.action,
         status.decision.message,
         extra={
-            **_names(key),
+            **_labels(key),
+            "reason": status.decision.reason,
             "generation": status.observed_generation,
             "stage": status.current.stage,
             "phase": status.current.phase,
             "step": status.current.step,
             "percent": status.current.percent,
             "details": list(status.decision.details),
-            "checks": {f"{one.kind}/{one.name}": f"{one.verdict} {one.value or ''}".strip() for one in status.checks},
+            "checks": {f"{check.kind}/{check.name}": f"{check.verdict} {check.value or ''}".strip() for check in status.checks},
         },
     )

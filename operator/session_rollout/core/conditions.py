@@ -18,7 +18,7 @@ from session_rollout.api.status import DecisionRecord, MetaCondition
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.hold import missing_evidence
 from session_rollout.core.inputs import RUNNING
-from session_rollout.core.migration_jobs import progress_text
+from session_rollout.core.migration_jobs import summary
 from session_rollout.core.notifications import notified_condition
 
 TRUE, FALSE, UNKNOWN = "True", "False", "Unknown"
@@ -42,7 +42,7 @@ def write_decision(context: DecisionContext, result: StageResult, problems: tupl
             inputs=_inputs(context),
         ),
         state=_state(context, result),
-        progress="; ".join(progress_text(record) for record in running),
+        progress="; ".join(summary(record) for record in running),
     )
     context.change(
         conditions=tuple(

@@ -19,8 +19,7 @@ from session_rollout.api.enums import (
     Stage,
 )
 from session_rollout.api.migration import Migration
-from session_rollout.api.progress import Progress
-from session_rollout.api.quantities import format_duration
+from session_rollout.api.progress import Progress, progress_text
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.inputs import RUNNING
@@ -314,23 +313,22 @@ def _keep_running(context: DecisionContext, record: MigrationRecord) -> StageRes
     if observation is None or observation.state is JobState.MISSING:
         _start(context, record)
     details = (f"Job {record.job} is running", *((record.message,) if record.message else ()))
-    message = f"migration {progress_text(record)}"
+    message = f"migration {summary(record)}"
     next_actions = ("the end of the Job",)
     return StageResult(DecisionAction.MIGRATE, DecisionReason.MIGRATION_RUNNING, message, details, next_actions)
 
 
-def progress_text(record: MigrationRecord) -> str:
-    """`legacy-sessions up 42% (420,000 of 1,000,000), 31,000/s, 19s left`: what runs and how far it is."""
+def summary(record: MigrationRecord) -> str:
+    """`legacy-sessions up 42% (420,000 of 1,000,000 rows), 31,000 rows/s, 19s left`: what runs and how far it is."""
+    what = f"{record.name} {record.operation}"
     if not record.total:
-        return f"{record.name} {record.operation} is running"
-    done = record.done or 0
-    text = f"{record.name} {record.operation} {100 * done // record.total}% ({done:,} of {record.total:,})"
-    if record.rate:
-        text += f", {record.rate:,}/s"
-    if record.estimated_end_time and record.progress_time:
-        left = max(record.estimated_end_time - record.progress_time, timedelta(seconds=1))
-        text += f", {format_duration(timedelta(seconds=round(left.total_seconds())))} left"
-    return text + (f", {record.quarantined:,} quarantined" if record.quarantined else "")
+        return f"{what} is running"
+    ends, measured = record.estimated_end_time, record.progress_time
+    remaining = ends - measured if ends and measured else None
+    figures = progress_text(
+        record.done, record.total, rate=record.rate, remaining=remaining, quarantined=record.quarantined or 0
+    )
+    return f"{what} {figures}"
 
 
 def retry_failed(context: DecisionContext) -> bool:

@@ -1,11 +1,14 @@
-"""The ledger: which steps of which bundle are applied, written in the step's own transaction. The truth about migrations."""
+"""The ledger in the database: which steps of which bundle are applied. It is the source of truth about migrations.
+
+The row of a step is written in the transaction of the step itself.
+"""
 
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from session_rollout.migrations.bundle import Step
-from session_rollout.migrations.database import LOCK_KEY, Connection, Target, execute, row
+from session_rollout.migrations.connection import LOCK_KEY, Connection, RunContext, execute, fetch_row
+from session_rollout.migrations.schema.bundle import Step
 
 _TABLES: Final = """
 CREATE SCHEMA IF NOT EXISTS session_rollout;
@@ -13,11 +16,11 @@ CREATE TABLE IF NOT EXISTS session_rollout.schema_migrations (
   bundle text NOT NULL,
   version integer NOT NULL,
   name text NOT NULL,
-  state text NOT NULL CHECK (state IN ('building', 'applied')),  -- building: an index that is built outside a transaction
+  state text NOT NULL CHECK (state IN ('building', 'applied')),  -- building: an index build outside a transaction
   checksum text NOT NULL,
-  down_sql text NOT NULL,        -- so that an image without this step can undo it
-  no_return boolean NOT NULL,    -- declared as not to be undone
-  added text[] NOT NULL,         -- lines of the catalog that the step added and removed: drift is found by them
+  down_sql text NOT NULL,        -- an image without this step can still undo it
+  no_return boolean NOT NULL,    -- declared as irreversible
+  added text[] NOT NULL,         -- catalog lines that the step added and removed, to detect drift
   removed text[] NOT NULL,
   applied_at timestamptz NOT NULL DEFAULT now(),
   applied_by text NOT NULL,
@@ -54,7 +57,7 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """As its file is called."""
+        """Number and name, as in the file name: `0001_create_tables`."""
         return f"{self.version:04d}_{self.name}"
 
 
@@ -62,58 +65,58 @@ class Entry:
 class Effect:
     """What a step did, for its entry."""
 
-    begun: float
-    tries: int
+    started: float  # time.monotonic()
+    attempts: int
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
 
 def prepare(connection: Connection, tables: str = _TABLES) -> None:
-    """Create control tables that are missing; needs no right to create when none is. Raises psycopg.Error."""
+    """Create control tables that are missing; needs no right to create them when none is. Raises psycopg.Error."""
     with connection.transaction():
-        # CREATE IF NOT EXISTS is no protection against two at once.
+        # Two sessions that run CREATE IF NOT EXISTS at the same time can both fail.
         execute(connection, "SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY + 1,))
         execute(connection, tables)
 
 
-def prepared(connection: Connection) -> bool:
-    """Whether the ledger is there."""
-    return bool(row(connection, "SELECT to_regclass('session_rollout.history') IS NOT NULL")[0])
+def exists(connection: Connection) -> bool:
+    """Whether the ledger exists."""
+    return bool(fetch_row(connection, "SELECT to_regclass('session_rollout.history') IS NOT NULL")[0])
 
 
-def ready(connection: Connection) -> None:
-    """Make sure the ledger is there."""
-    if not prepared(connection):
+def ensure(connection: Connection) -> None:
+    """Create the ledger if it does not exist. Raises psycopg.Error."""
+    if not exists(connection):
         prepare(connection)
 
 
 def entries(connection: Connection, bundle: str) -> tuple[Entry, ...]:
-    """What the ledger has of a bundle, oldest first."""
-    if not prepared(connection):
+    """The applied steps of a bundle, oldest first; a step of a concurrent index build that was cut short has state `building`."""
+    if not exists(connection):
         return ()
     query = (
         "SELECT version, name, state, checksum, down_sql, no_return, added, removed, applied_at::text, applied_by, duration_ms"
         " FROM session_rollout.schema_migrations WHERE bundle = %s ORDER BY version"
     )
-    return tuple(Entry(*map(_frozen, found)) for found in execute(connection, query, (bundle,)).fetchall())
+    return tuple(Entry(*map(_as_tuple, record)) for record in execute(connection, query, (bundle,)).fetchall())
 
 
-def _frozen(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def announce(connection: Connection, target: Target, bundle: str, step: Step) -> None:
-    """Before an index is built outside a transaction: whatever is found of it afterwards is ours."""
-    _insert(connection, target, bundle, step, "building", Effect(time.monotonic(), 0))
+def record_building(connection: Connection, context: RunContext, bundle: str, step: Step) -> None:
+    """Record that an index build begins outside a transaction: an invalid index that exists afterwards belongs to the step."""
+    _insert(connection, context, bundle, step, "building", Effect(time.monotonic(), 0))
 
 
-def enter(connection: Connection, target: Target, bundle: str, step: Step, effect: Effect) -> None:
-    """The step is applied. Belongs into its transaction."""
-    _insert(connection, target, bundle, step, "applied", effect)
-    remember(connection, target, bundle, f"up {step.version:04d}_{step.name}")
+def record_applied(connection: Connection, context: RunContext, bundle: str, step: Step, effect: Effect) -> None:
+    """Record that the step is applied; to be called in the transaction of the step."""
+    _insert(connection, context, bundle, step, "applied", effect)
+    add_history(connection, context, bundle, f"up {step.version:04d}_{step.name}")
 
 
-def _insert(connection: Connection, target: Target, bundle: str, step: Step, state: str, effect: Effect) -> None:
+def _insert(connection: Connection, context: RunContext, bundle: str, step: Step, state: str, effect: Effect) -> None:
     execute(
         connection,
         "INSERT INTO session_rollout.schema_migrations (bundle, version, name, state, checksum, down_sql, no_return, added,"
@@ -124,26 +127,26 @@ def _insert(connection: Connection, target: Target, bundle: str, step: Step, sta
         " WHERE schema_migrations.state = 'building'",
         (
             *(bundle, step.version, step.name, state, step.checksum, step.down, step.no_return),
-            *(list(effect.added), list(effect.removed), target.actor, target.job_uid),
-            *(round((time.monotonic() - effect.begun) * 1000), effect.tries),
+            *(list(effect.added), list(effect.removed), context.actor, context.job_uid),
+            *(round((time.monotonic() - effect.started) * 1000), effect.attempts),
         ),
     )
 
 
-def leave(connection: Connection, target: Target, bundle: str, entry: Entry) -> None:
-    """The step is undone. Belongs into its transaction."""
+def record_undone(connection: Connection, context: RunContext, bundle: str, entry: Entry) -> None:
+    """Record that the step is undone; to be called in the transaction of its down file."""
     execute(
         connection,
         "DELETE FROM session_rollout.schema_migrations WHERE bundle = %s AND version = %s",
         (bundle, entry.version),
     )
-    remember(connection, target, bundle, f"down {entry.title}")
+    add_history(connection, context, bundle, f"down {entry.title}")
 
 
-def remember(connection: Connection, target: Target, bundle: str, what: str) -> None:
-    """A line for those who ask later."""
+def add_history(connection: Connection, context: RunContext, bundle: str, event: str) -> None:
+    """Add a line to `session_rollout.history`, which is kept for audits and never read by the runner."""
     execute(
         connection,
         "INSERT INTO session_rollout.history (bundle, what, actor, job_uid) VALUES (%s, %s, %s, %s)",
-        (bundle, what, target.actor, target.job_uid),
+        (bundle, event, context.actor, context.job_uid),
     )

@@ -1,37 +1,37 @@
-"""The two database roles of migrations, with the least rights: one defines tables and triggers, one moves rows.
+"""SQL that creates the two least-privilege database roles: the definer owns tables and triggers, the mover copies rows.
 
-`session-rollout-migrate roles` prints this SQL; an administrator reads it, runs it, and sets the passwords.
+`session-rollout-migrate roles` prints it; an administrator reviews it, runs it, and sets the passwords.
 """
 
 from typing import Final
 
-from session_rollout.migrations.copyspec import Copy
-from session_rollout.migrations.database import quoted
+from session_rollout.migrations.connection import quote_name
+from session_rollout.migrations.copy.spec import CopySpec
 
 DEFINER: Final = "session_rollout_ddl"
 MOVER: Final = "session_rollout_dml"
 
 
-def script(database: str, application: str, copies: tuple[Copy, ...], references: tuple[str, ...]) -> str:
-    """SQL that creates both roles; running it again changes nothing."""
+def script(database: str, application: str, copies: tuple[CopySpec, ...], references: tuple[str, ...]) -> str:
+    """The SQL: `application` is the role of the application, `references` are tables that new ones refer to. It is idempotent."""
     both = f"{DEFINER}, {MOVER}"
-    sources = "\n".join(_source(copy) for copy in copies)
-    referenced = "\n".join(f"GRANT REFERENCES, SELECT ON {quoted(table)} TO {DEFINER};" for table in references)
-    looked_up = "\n".join(f"GRANT SELECT ON {quoted(table)} TO {MOVER};" for table in references)
-    return f"""-- Roles of session-rollout's migrations. Run as an administrator in database {database}; can be run again.
+    sources = "\n".join(_source_grants(spec) for spec in copies)
+    referenced = "\n".join(f"GRANT REFERENCES, SELECT ON {quote_name(table)} TO {DEFINER};" for table in references)
+    looked_up = "\n".join(f"GRANT SELECT ON {quote_name(table)} TO {MOVER};" for table in references)
+    return f"""-- Database roles for session-rollout migrations. Run as an administrator in database {database}; idempotent.
 DO $$ BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{DEFINER}') THEN CREATE ROLE {DEFINER} LOGIN; END IF;
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{MOVER}') THEN CREATE ROLE {MOVER} LOGIN; END IF;
 END $$;
-GRANT CONNECT ON DATABASE {quoted(database)} TO {both};
-GRANT pg_read_all_stats TO {both};                       -- to name who holds a lock, and to see replicas' lag
+GRANT CONNECT ON DATABASE {quote_name(database)} TO {both};
+GRANT pg_read_all_stats TO {both};                       -- to name the session that holds a lock, and to read replica lag
 
--- The one that defines: creates tables beside the application's, never drops or rewrites those.
-GRANT CREATE ON DATABASE {quoted(database)} TO {DEFINER};            -- for the schemas session_rollout and session_rollout_snapshots
+-- The definer creates tables next to those of the application; it cannot drop or rewrite these.
+GRANT CREATE ON DATABASE {quote_name(database)} TO {DEFINER};            -- for the schemas session_rollout and session_rollout_snapshots
 GRANT USAGE, CREATE ON SCHEMA public TO {DEFINER};
 {referenced}
 
--- The one that moves rows.
+-- The mover copies rows.
 GRANT USAGE ON SCHEMA public TO {MOVER};
 {looked_up}
 {sources}
@@ -43,13 +43,13 @@ ALTER DEFAULT PRIVILEGES FOR ROLE {DEFINER} IN SCHEMA session_rollout, session_r
 
 -- The application reads and writes the tables that migrations create.
 ALTER DEFAULT PRIVILEGES FOR ROLE {DEFINER} IN SCHEMA public
-  GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {quoted(application)};
+  GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {quote_name(application)};
 """
 
 
-def _source(copy: Copy) -> str:
-    source = quoted(copy.source)
+def _source_grants(spec: CopySpec) -> str:
+    source = quote_name(spec.source)
     return (
-        f"GRANT SELECT, INSERT, UPDATE ON {source} TO {MOVER};   -- mark rows as moved, keep one still while it is, restore\n"
+        f"GRANT SELECT, INSERT, UPDATE ON {source} TO {MOVER};   -- to mark copied rows, to lock a row while it is copied, to restore\n"
         f"GRANT SELECT, TRIGGER ON {source} TO {DEFINER};"
     )

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from session_rollout.api.action import ActionSpec, SessionRolloutAction
 from session_rollout.api.checks import Gate
-from session_rollout.api.enums import CheckReason, EventReason, Stage, Verdict
+from session_rollout.api.enums import CheckReason, Stage, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import HistoryEntry, RolloutStatus

@@ -1,9 +1,9 @@
--- Healthy when promoted; Suspended while a person is awaited or it is paused; Degraded when it needs a person or was
--- rolled back; Progressing otherwise. What is known of an older generation says nothing.
--- Argo CD gives scripts of its configuration the base and table libraries and os.date only: nothing here needs another.
+-- Healthy when promoted; Suspended while it is paused or requires manual approval; Degraded when it is stalled or was
+-- rolled back; Progressing otherwise. A status of an older generation is ignored.
+-- Argo CD gives scripts of its configuration the base and table libraries and os.date only; this script uses no other.
 local status = obj.status or {}
 if status.observedGeneration == nil or status.observedGeneration ~= obj.metadata.generation then
-  return { status = "Progressing", message = "the operator has not looked at this generation yet" }
+  return { status = "Progressing", message = "the operator has not reconciled this generation yet" }
 end
 
 local conditions = {}

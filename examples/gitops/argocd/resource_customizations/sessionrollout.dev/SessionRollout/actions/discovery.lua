@@ -1,4 +1,4 @@
--- What may be asked for now; who may ask is for Argo CD's RBAC to say.
+-- The actions that are possible now. The RBAC of Argo CD decides who may run them.
 local status = obj.status or {}
 local paused = false
 for _, condition in ipairs(status.conditions or {}) do

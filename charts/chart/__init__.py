@@ -1,1 +1,0 @@
-"""What the chart is written from."""

@@ -1,0 +1,88 @@
+"""Deletion of a rollout: the flags stay or go off, as `deletionPolicy` says; then a running migration comes to its end.
+
+Kopf removes the finalizer when `finalize` returns. Repeating it, also from the start after a crash, changes nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from session_rollout.api.rollout import DeletionPolicy, SessionRollout
+from session_rollout.controller.state import Memory
+from session_rollout.core.flags import NOBODY, Compiled, compile_document, config_map_name
+from session_rollout.errors import Forbidden, RolloutError, Unavailable
+from session_rollout.ports import Key, Ports, Stored
+
+log = logging.getLogger(__name__)
+RELEASE_SECONDS: Final = 15.0
+POLL_SECONDS: Final = 2.0
+
+
+class Deletion:
+    """Finalizes rollouts."""
+
+    def __init__(
+        self, ports: Ports, memory: Memory, parse: Callable[[Mapping[str, Any]], Stored], on_deleted: Callable[[Key], None]
+    ) -> None:
+        self._ports, self._memory, self._parse, self._on_deleted = ports, memory, parse, on_deleted
+
+    async def finalize(self, raw: Mapping[str, Any]) -> None:
+        """Release what belongs to the rollout, bounded in time, and wait for its Jobs."""
+        stored = self._parse(raw)
+        self._memory.forget(stored.key)
+        self._on_deleted(stored.key)
+        if stored.rollout is None:
+            # The spec cannot be parsed, so nothing was ever published for it. Its object must still be deletable.
+            return
+        self._ports.recorder.forget(stored.rollout.uid)
+        self._ports.notifier.forget(stored.rollout.uid)
+        await self._release_flags(stored.key, stored.rollout)
+        await self._wait_for_jobs(stored.key)
+
+    async def _release_flags(self, key: Key, rollout: SessionRollout) -> None:
+        name = config_map_name(rollout.spec.flag_set)
+        try:
+            await asyncio.wait_for(self._ports.flags.release(rollout, name, _all_off(rollout)), RELEASE_SECONDS)
+        except (RolloutError, TimeoutError) as error:
+            # In a namespace that is being deleted no ConfigMap can be written. The deletion would hang for ever.
+            log.warning("deletion continues without releasing the flags: %s", error or "timed out", extra=_labels(key))
+
+    async def _wait_for_jobs(self, key: Key) -> None:
+        """Wait for running Jobs, because garbage collection would kill them.
+
+        Removing their owner references instead would need a right that few clusters grant.
+        """
+        logged: tuple[str, ...] = ()
+        while True:
+            try:
+                running = await self._ports.jobs.running(key.namespace, key.name)
+            except Forbidden as error:
+                # Without the right to list Jobs the operator cannot have created one.
+                log.warning("deletion does not wait for migrations: %s", error, extra=_labels(key))
+                return
+            except Unavailable:
+                # While the API server does not answer, the object could not be deleted either.
+                running = logged
+            else:
+                if not running:
+                    # Nothing runs, or all of it has ended: garbage collection may delete the Jobs.
+                    return
+            if running != logged:
+                log.info("deletion waits for %s", ", ".join(running), extra=_labels(key))
+            logged = running
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def _all_off(rollout: SessionRollout) -> str | None:
+    """The document with every feature off; None when the deletion policy keeps the document as it is."""
+    if rollout.spec.deletion_policy is DeletionPolicy.RETAIN:
+        return None
+    nobody = {feature.name: NOBODY for feature in rollout.spec.features}
+    revision = rollout.status.flags.revision + 1
+    metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}
+    return compile_document(Compiled(rollout.spec.flag_set, rollout.namespace, nobody, {}, metadata)).text
+
+
+def _labels(key: Key) -> dict[str, str]:
+    return {"namespace": key.namespace, "rollout": key.name}

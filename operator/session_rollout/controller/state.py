@@ -1,0 +1,168 @@
+"""What the process remembers about rollouts. All of it may be lost: after a restart it is read again.
+
+`RolloutState` is written by the reconciliation of its rollout; its `actions` by the inbox; its `wake` by whatever changed.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.status import AnsweredAction
+from session_rollout.core.observed import Effect
+from session_rollout.ports import Fingerprint, Key
+
+TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
+OVERDUE_FACTOR: Final = 2
+OVERDUE_SLACK_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True)
+class ActionList:
+    """UIDs of all actions that existed when a list was requested."""
+
+    time: datetime
+    uids: frozenset[str]
+
+
+@dataclass
+class PendingActions:
+    """The actions about one rollout that wait for an answer, by UID.
+
+    A list that was requested before an answer shows the action as unanswered. `finished` keeps such an action from coming
+    back: it would be carried out again once its entry has left `status.answeredActions`.
+    """
+
+    waiting: dict[str, SessionRolloutAction] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)  # answered or deleted, as far as this process knows
+
+    def add(self, action: SessionRolloutAction) -> bool:
+        """Whether the action is new; an action that is known or finished changes nothing."""
+        new = action.uid not in self.waiting and action.uid not in self.finished
+        if new:
+            self.waiting[action.uid] = action
+        return new
+
+    def finish(self, uid: str) -> bool:
+        """The action has its answer, or was deleted; whether that is news."""
+        new = uid not in self.finished
+        self.waiting.pop(uid, None)
+        self.finished.add(uid)
+        return new
+
+    def oldest_first(self) -> tuple[SessionRolloutAction, ...]:
+        """The actions in the order in which they were created."""
+        return tuple(sorted(self.waiting.values(), key=lambda action: (action.creation_time, action.name)))
+
+    def settled(self, entries: Iterable[AnsweredAction], listed: ActionList | None) -> frozenset[str]:
+        """UIDs of the remembered answers that are no longer needed: each was read back, or its action is gone."""
+        return frozenset(entry.uid for entry in entries if entry.uid in self.finished or self._gone(entry, listed))
+
+    def _gone(self, entry: AnsweredAction, listed: ActionList | None) -> bool:
+        # Only a list that was requested after the answer proves that the action was deleted: one from before may lack an
+        # action that was created and answered meanwhile.
+        if listed is None or entry.uid in self.waiting:
+            return False
+        return entry.time < listed.time and entry.uid not in listed.uids
+
+
+@dataclass(frozen=True)
+class BlockedEffect:
+    """An effect that cannot be carried out before the user changes something."""
+
+    effect: Effect
+    generation: int
+    time: datetime
+    reason: str
+
+
+@dataclass
+class RolloutState:
+    """What is remembered about one rollout."""
+
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    actions: PendingActions = field(default_factory=PendingActions)
+    document: Fingerprint = field(default_factory=Fingerprint)  # what is published, as far as is known
+    last_reconcile: datetime | None = None
+    last_record: datetime | None = None
+    failures: int = 0
+    blocked: BlockedEffect | None = None
+    has_loop: bool = False  # Kopf runs, or will run, a loop for this rollout
+    _deadline: float | None = None  # monotonic seconds
+    _wake_scheduled: bool = False
+
+    def wake_soon(self) -> None:
+        """Wake the loop in a moment; what arrives until then is part of the same reconciliation."""
+        if not self._wake_scheduled:
+            self._wake_scheduled = True
+            asyncio.get_running_loop().call_later(TOGETHER_SECONDS, self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._wake_scheduled = False
+        self.wake.set()
+
+    def expect_next(self, seconds: float) -> None:
+        """The next reconciliation should come within this time; it is overdue after twice as much and some slack."""
+        self._deadline = time.monotonic() + OVERDUE_FACTOR * (seconds + OVERDUE_SLACK_SECONDS)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the next reconciliation did not come in time."""
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+
+class Memory:
+    """The states of all rollouts, and the last list of actions."""
+
+    def __init__(self) -> None:
+        self._states: dict[Key, RolloutState] = {}
+        self.actions: ActionList | None = None
+
+    def of(self, key: Key) -> RolloutState:
+        """The state of a rollout; a fresh one when nothing is remembered."""
+        return self._states.setdefault(key, RolloutState())
+
+    def forget(self, key: Key) -> None:
+        """Drop the state of a rollout that was deleted."""
+        self._states.pop(key, None)
+
+    def overdue(self) -> tuple[Key, ...]:
+        """Rollouts that were not reconciled in time."""
+        return tuple(key for key, state in self._states.items() if state.overdue)
+
+    def actions_listed(self, listed: ActionList, rollouts: set[Key]) -> None:
+        """Keep a list of actions, after each of them was received, and drop what it shows to be no longer needed."""
+        self.actions = listed
+        for state in self._states.values():
+            state.actions.finished &= listed.uids
+        # Late events of a deleted rollout, such as that of its flag document, left a state behind.
+        left = {key for key, state in self._states.items() if not (state.has_loop or state.actions.waiting)}
+        for key in left - rollouts:
+            self.forget(key)
+
+
+@dataclass
+class Downtime:
+    """The time before this process led, in which no replica watched any rollout; each rollout's hold timer leaves it out."""
+
+    since: datetime | None = None  # None: unknown
+    accounted: asyncio.Event = field(default_factory=asyncio.Event)  # every rollout has it in its status
+    _remaining: set[Key] = field(default_factory=set)
+
+    def begin(self, since: datetime | None, rollouts: Iterable[Key]) -> None:
+        """Rollouts that exist at the start have yet to take the downtime into account."""
+        self.since = since
+        self._remaining = set(rollouts)
+        self._check()
+
+    def account(self, key: Key) -> None:
+        """This rollout has taken the downtime into account, or does not need to."""
+        self._remaining.discard(key)
+        self._check()
+
+    def _check(self) -> None:
+        if not self._remaining:
+            self.accounted.set()

@@ -1,0 +1,336 @@
+"""All ports of the controller in memory, and one operator process on them. Tests say which call fails, and how."""
+
+import asyncio
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from core.world import spec
+from session_rollout.adapters.flags import sha256
+from session_rollout.adapters.rollouts import parse
+from session_rollout.api.action import ActionStatus, Result
+from session_rollout.api.checks import Gate
+from session_rollout.api.enums import CheckReason, EventReason, Operation, Verdict
+from session_rollout.api.parsing import action_of
+from session_rollout.api.rollout import Metric, SessionRollout, Workload
+from session_rollout.api.status import PendingNotification, RolloutStatus
+from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.inbox import Inbox
+from session_rollout.controller.on_demand import OnDemandChecks
+from session_rollout.controller.reconciler import Reconciler
+from session_rollout.controller.state import Downtime, Memory, RolloutState
+from session_rollout.core.observed import (
+    CheckResult,
+    Decision,
+    JobObservation,
+    JobState,
+    Measurement,
+    Observed,
+    Revisions,
+    StartCheck,
+    StartJob,
+)
+from session_rollout.errors import Conflict, Unavailable
+from session_rollout.ports import Fingerprint, Key, Ports, Reconciled, Stored
+
+NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
+KEY = Key("default", "shop")
+Raw = dict[str, Any]
+
+
+class Crash(BaseException):
+    """The process is killed here."""
+
+
+class Cluster:
+    """Implements every port; `calls` has the names of the calls that change something, in order."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+        self.rollouts: dict[Key, Raw] = {}
+        self.action_objects: dict[str, Raw] = {}  # by UID
+        self.calls: list[str] = []
+        self.failures: dict[str, list[BaseException]] = {}  # by call; each is raised once
+        self.hooks: dict[str, Callable[[], None]] = {}  # by call; called before it
+        self.leads = True
+        self.answers: list[tuple[str, ActionStatus]] = []
+        self.events: list[EventReason] = []
+        self.document: str | None = None
+        self.document_version = 0
+        self.released: list[str | None] = []
+        self.workload = Revisions(2, 1)
+        self.jobs: dict[str, JobObservation] = {}
+        self.running_jobs: list[tuple[str, ...] | Exception] = []
+        self.values: dict[str, Decimal] = {"errors": Decimal("0.001"), "load": Decimal("1.0")}
+        self.metric_problems: tuple[str, ...] = ()
+        self.enqueued: list[tuple[PendingNotification, ...]] = []
+        self.records: list[Decision] = []
+        self.gate_verdicts: dict[str, Verdict] = {}
+        self.diagnostics: dict[str, tuple[Result, ...]] = {}
+
+    # --- what tests do to it
+
+    def add_rollout(self, **changes: Any) -> Raw:
+        """The rollout of tests/core/world.py, with top-level fields of its spec replaced."""
+        metadata = {"namespace": KEY.namespace, "name": KEY.name, "uid": "uid-1", "generation": 1, "resourceVersion": "1"}
+        self.rollouts[KEY] = {"metadata": metadata, "spec": spec(**changes).to_wire()}
+        return self.rollouts[KEY]
+
+    def add_action(self, uid: str, kind: str, rollout: str = KEY.name, **fields: Any) -> Raw:
+        """An action that is not answered."""
+        metadata = {"namespace": KEY.namespace, "name": f"action-{uid}", "uid": uid, "creationTimestamp": self.time.isoformat()}
+        self.action_objects[uid] = {"metadata": metadata, "spec": {"rollout": rollout, "action": kind, **fields}}
+        return self.action_objects[uid]
+
+    @property
+    def status(self) -> RolloutStatus:
+        """The stored status."""
+        return RolloutStatus.model_validate(self.rollouts[KEY].get("status", {}))
+
+    def ports(self) -> Ports:
+        """Itself as every port."""
+        return Ports(
+            store=self,
+            workloads=self,
+            gates=self,
+            notifier=self,
+            recorder=self,
+            flags=self,
+            jobs=JobPort(self),
+            metrics=self,
+            events=self,
+            clock=self,
+            leader=self,
+        )
+
+    def called(self, name: str) -> None:
+        """Note a call, and fail as the test says."""
+        self.calls.append(name)
+        if hook := self.hooks.pop(name, None):
+            hook()
+        if self.failures.get(name):
+            raise self.failures[name].pop(0)
+
+    # --- store
+
+    async def read(self, key: Key) -> Stored | None:
+        self.called("read")
+        raw = self.rollouts.get(key)
+        return None if raw is None else parse(copy.deepcopy(raw))
+
+    async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
+        self.called("write_status")
+        raw = self.rollouts[stored.key]
+        if raw["metadata"]["resourceVersion"] != stored.raw["metadata"]["resourceVersion"]:
+            raise Conflict("another client wrote first")
+        raw["status"] = status.to_wire()
+        raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 1)
+
+    async def keys(self) -> tuple[Key, ...]:
+        listed = tuple(self.rollouts)
+        self.called("keys")
+        return listed
+
+    async def actions(self) -> tuple[Mapping[str, Any], ...]:
+        listed = tuple(copy.deepcopy(raw) for raw in self.action_objects.values())
+        self.called("actions")
+        return listed
+
+    async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
+        self.called("answer")
+        if uid in self.action_objects:
+            self.action_objects[uid]["status"] = answer.to_wire()
+        assert namespace == KEY.namespace
+        self.answers.append((name, answer))
+
+    async def delete_action(self, namespace: str, name: str) -> None:
+        self.called("delete_action")
+        uid = next(uid for uid, raw in self.action_objects.items() if raw["metadata"]["name"] == name)
+        assert self.action_objects.pop(uid)["metadata"]["namespace"] == namespace
+
+    # --- workloads
+
+    async def unavailable_reason(self, _namespace: str, _workload: Workload) -> str | None:
+        return None
+
+    async def revisions(self, _namespace: str, _workload: Workload) -> Revisions | None:
+        return self.workload
+
+    async def undo(self, _namespace: str, _workload: Workload, *, revision: int, earlier: int) -> None:
+        self.called(f"undo {revision} to {earlier}")
+        self.workload = Revisions(revision + 1, revision)
+
+    async def restart(self, _namespace: str, _workload: Workload, _at: datetime) -> None:
+        self.called("restart")
+
+    # --- gates
+
+    def results(
+        self, _rollout: SessionRollout, gates: tuple[Gate, ...], _max_age: timedelta, _wake: Callable[[], None]
+    ) -> dict[str, CheckResult]:
+        return {gate.name: self._gate(gate) for gate in gates if gate.name in self.gate_verdicts}
+
+    async def check(self, _rollout: SessionRollout, gate: Gate) -> CheckResult:
+        return self._gate(gate)
+
+    def _gate(self, gate: Gate) -> CheckResult:
+        verdict = self.gate_verdicts.get(gate.name, Verdict.PASS)
+        reason = CheckReason.CHECK_SUCCEEDED if verdict is Verdict.PASS else CheckReason.CHECK_FAILED
+        return CheckResult(self.time, verdict, reason, "a message")
+
+    async def diagnose(self, topic: str) -> tuple[Result, ...] | None:
+        return self.diagnostics.get(topic)
+
+    def topics(self) -> tuple[str, ...]:
+        return tuple(self.diagnostics)
+
+    # --- notifier and recorder
+
+    def enqueue(
+        self, _rollout: SessionRollout, notifications: tuple[PendingNotification, ...], _wake: Callable[[], None]
+    ) -> None:
+        self.enqueued.append(notifications)
+
+    def delivered(self, _uid: str) -> frozenset[str]:
+        return frozenset()
+
+    def errors(self) -> Mapping[str, str]:
+        return {}
+
+    def forget(self, uid: str) -> None:
+        self.called(f"forget {uid}")
+
+    async def keep(self, _observed: Observed, _now: datetime, decision: Decision) -> None:
+        self.records.append(decision)
+
+    # --- flags
+
+    async def publish(self, _rollout: SessionRollout, _config_map: str, text: str) -> Fingerprint:
+        self.called("publish")
+        self.document, self.document_version = text, self.document_version + 1
+        return Fingerprint(sha256(text), self.document_version)
+
+    async def fingerprint(self, _namespace: str, _config_map: str) -> Fingerprint:
+        return Fingerprint() if self.document is None else Fingerprint(sha256(self.document), self.document_version)
+
+    async def release(self, _rollout: SessionRollout, _config_map: str, text: str | None) -> None:
+        self.called("release")
+        self.released.append(text)
+
+    # --- metrics, events, clock, leadership
+
+    def measurements(
+        self, _provider: str, metrics: tuple[Metric, ...], _max_age: timedelta, _wake: Callable[[], None]
+    ) -> dict[str, Measurement]:
+        return {
+            metric.name: Measurement(self.time, value=self.values[metric.name])
+            for metric in metrics
+            if metric.name in self.values
+        }
+
+    def problems(self, _provider: str, _metrics: tuple[Metric, ...]) -> tuple[str, ...]:
+        return self.metric_problems
+
+    async def query(self, _provider: str, _query: str) -> Measurement:
+        return Measurement(self.time, value=Decimal(1))
+
+    async def alert_rules(self, _provider: str) -> frozenset[str]:
+        return frozenset()
+
+    def ranges(self, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
+        return {metric.name: timedelta(0) for metric in metrics}
+
+    async def emit(self, _rollout: SessionRollout, reason: EventReason, _message: str) -> None:
+        self.called("emit")
+        self.events.append(reason)
+
+    def now(self) -> datetime:
+        return self.time
+
+    def confirm(self) -> None:
+        if not self.leads:
+            raise Unavailable("the Lease is not held for certain")
+
+
+class JobPort:
+    """The Jobs of a cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    async def start(self, _rollout: SessionRollout, job: StartJob) -> None:
+        self._create("start", job.name)
+
+    async def start_check(self, _rollout: SessionRollout, check: StartCheck) -> None:
+        self._create("start_check", check.name)
+
+    async def inspect(self, _rollout: SessionRollout, name: str, _migration: str, _operation: Operation) -> None:
+        self._create("inspect", name)
+
+    def _create(self, call: str, name: str) -> None:
+        self.cluster.called(call)
+        self.cluster.jobs.setdefault(name, JobObservation(JobState.ACTIVE))
+
+    async def observe(self, _rollout: SessionRollout, name: str) -> JobObservation:
+        return self.cluster.jobs.get(name, JobObservation(JobState.MISSING))
+
+    async def suspend(self, _rollout: SessionRollout, _name: str, *, suspend: bool) -> None:
+        self.cluster.called(f"suspend {suspend}")
+
+    async def termination_message(self, _rollout: SessionRollout, name: str) -> str:
+        return f"output of {name}"
+
+    async def running(self, _namespace: str, _rollout: str) -> tuple[str, ...]:
+        self.cluster.called("running")
+        result = self.cluster.running_jobs.pop(0) if self.cluster.running_jobs else ()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+class Process:
+    """One operator process: its memory is lost with it, the cluster stays."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.memory, self.downtime = cluster, Memory(), Downtime()
+        self.reconciled: list[Reconciled] = []
+        self.deleted: list[Key] = []
+        ports = cluster.ports()
+        self.deletion = Deletion(ports, self.memory, parse, self.deleted.append)
+        self.reconciler = Reconciler(
+            ports,
+            self.memory,
+            self.downtime,
+            self.deletion,
+            lambda _, result: self.reconciled.append(result),
+            lambda *_: nullcontext(),
+        )
+        self.on_demand = OnDemandChecks(ports)
+        self.inbox = Inbox(self.memory, self.on_demand, cluster, cluster, action_of)
+
+    @property
+    def state(self) -> RolloutState:
+        return self.memory.of(KEY)
+
+    def watch_actions(self) -> None:
+        """The watch delivers every action as it is now."""
+        for raw in self.cluster.action_objects.values():
+            self.inbox.action_changed(copy.deepcopy(raw))
+
+    async def reconcile(self) -> float:
+        return await self.reconciler.reconcile(KEY)
+
+    async def settle(self) -> None:
+        """Reconcile until nothing is to be done at once."""
+        for _ in range(20):
+            if await self.reconcile() > 0.1:
+                return
+        raise AssertionError("it never settles")
+
+
+def run(body: Callable[[], Any]) -> None:
+    """Run a test's coroutine, bounded in time."""
+    asyncio.run(asyncio.wait_for(body(), 20))
