@@ -8,6 +8,7 @@ from session_rollout.adapters.api_server import APPLY, JSON, JSON_PATCH, MERGE, 
 from session_rollout.errors import Conflict, NotFound, SpecError
 
 Object = dict[str, Any]
+COLLECTIONS = {"configmaps", "jobs", "pods", "replicasets", "sessionrolloutactions"}
 
 
 class Api(ApiServer):
@@ -47,7 +48,7 @@ class Api(ApiServer):
     def _get(self, path: str, _body: Any, _content: str, _query: Mapping[str, Any]) -> Object:
         if path in self.objects:
             return self.objects[path]
-        if not path.endswith("s"):  # a collection
+        if path.rsplit("/", 1)[-1] not in COLLECTIONS:
             raise NotFound(path)
         return {"metadata": {}, "items": [item for name, item in self.objects.items() if name.rsplit("/", 1)[0] == path]}
 
