@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests:.
 
-.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-model test-rest test-fast lint crds chart bench bench-migrations chaos-migrations wheel krew clean
+.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast lint crds chart bench bench-migrations chaos-migrations wheel krew clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole programme on real parts, proved at its end"
@@ -15,7 +15,8 @@ help:
 	@echo "make docs        the documentation as a site in build/site"
 	@echo "make lab         leave the parts running and print how to reach them"
 	@echo "make transcripts what docs/recordings.md shows, made anew"
-	@echo "make test        everything; make test-fast: what needs no lab; make lint"
+	@echo "make test        everything; make test-fast: what needs no lab; make test-group-NAME: $(GROUPS)"
+	@echo "make lint        ruff, mypy, squawk"
 	@echo "make bench       figures as JSON and a table"
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
 	@echo "make wheel       the project as a Python wheel in build/"
@@ -44,6 +45,7 @@ image: setup
 	@$(BIN)/python -m lab.images
 
 docs: setup
+	@$(BIN)/python docs/diagrams.py
 	@$(BIN)/python docs/generate.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the documentation is in build/site"
@@ -61,22 +63,32 @@ lint: setup
 	@$(BIN)/deptry operator >/dev/null 2>&1 || $(BIN)/deptry operator
 	@$(BIN)/squawk --config tests/migrations/squawk.toml operator/session_rollout/migrations/bundles/*/*/*.up.sql
 
-# The model wants a processor for minutes and nothing else: it gets what the real parts leave over.
+# The groups share nothing (see tests/conftest.py), so that they run side by side; each writes to a log of its own.
+GROUPS := lab cli node database fast model
+NICE_model := nice -n 19
+# What the lab is made of is built once, before several groups ask for it at the same time.
+PARTS := from lab import sources as s; s.node(s.control_plane()); s.prometheus(); s.helm()
+
 test: lint
-	@$(MAKE) --no-print-directory --jobs=2 test-model test-rest
-
-test-model: setup
-	@nice -n 19 $(BIN)/python -m pytest tests/core/test_model.py
-
-test-rest: setup
-	@$(BIN)/coverage run -m pytest --ignore=tests/core/test_model.py
+	@rm -rf build/test
+	@$(BIN)/python -c "$(PARTS)"
+	@echo "groups of tests: $(GROUPS); their logs are build/test/*/log"
+	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target $(GROUPS:%=test-group-%)
+	@$(BIN)/coverage combine --quiet build/test/*
 	@$(BIN)/coverage report
+
+.PHONY: $(GROUPS:%=test-group-%)
+$(GROUPS:%=test-group-%): test-group-%: setup
+	@mkdir -p build/test/$*
+	@COVERAGE_FILE=$(CURDIR)/build/test/$*/.coverage HYPOTHESIS_STORAGE_DIRECTORY=.hypothesis/$* $(NICE_$*) \
+	$(BIN)/coverage run -m pytest --group $* -o cache_dir=build/test/$*/cache > build/test/$*/log 2>&1 \
+	&& echo "$*: $$(tail -n 1 build/test/$*/log)" || { cat build/test/$*/log; echo "$*: FAILED"; exit 1; }
 
 test-fast: setup
 	@$(BIN)/python -m pytest -m "not lab"
 
 crds: setup
-	@$(BIN)/python -m session_rollout.api.crds crds
+	@$(BIN)/python -m tools.crds crds
 
 chart: setup crds
 	@$(BIN)/python -m tools.chart.build

@@ -4,13 +4,15 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -32,6 +34,25 @@ IMAGE = "session-rollout:lab"
 
 class KubectlFailed(Exception):
     """kubectl said no; the message is its own."""
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str = "the condition") -> Any:
+    """Wait for a condition; its value. Raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not hold within {seconds:.0f} s")
+        time.sleep(0.05)
+    return value
+
+
+def percent_of(document: Object, feature: str) -> float:
+    """Share of users in percent that a flag document gives a feature to, read from its rules; groups and overrides aside."""
+    *_, before_last, last = document["flags"][feature]["targeting"]["if"]
+    match before_last:
+        case {"fractional": [_, [_, int(on)], [_, int(off)]]}:
+            return 100 * on / (on + off)
+    return 100.0 if last == "on" else 0.0
 
 
 class Lab:
@@ -158,12 +179,7 @@ class Lab:
 
     def until(self, condition: Any, seconds: float, what: str = "the condition") -> Any:
         """Wait for a condition; its value. Raises TimeoutError."""
-        deadline = time.monotonic() + seconds
-        while not (value := condition()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{what} did not hold within {seconds:.0f} s")
-            time.sleep(0.05)
-        return value
+        return until(condition, seconds, what)
 
     def install(self) -> None:
         """Apply what the project ships for a whole cluster, but the Deployment: here the operator is a process."""
@@ -214,6 +230,25 @@ class Lab:
     def rollout(self, name: str, namespace: str = "default") -> Object:
         """The SessionRollout as it is now."""
         return self.kube.get(f"/apis/sessionrollout.dev/v1alpha1/namespaces/{namespace}/sessionrollouts/{name}")
+
+    def document(self, flag_set: str, namespace: str = "default") -> Object:
+        """The flag document as it is in the cluster; empty when nothing was published."""
+        found = self.kube.find(f"/api/v1/namespaces/{namespace}/configmaps/{flag_set}-flags")
+        return dict(json.loads(found["data"]["flags.flagd.json"])) if found else {}
+
+    def published(
+        self, flag_set: str, holds: Callable[[Object], Any], seconds: float, what: str, namespace: str = "default"
+    ) -> Object:
+        """The flag document, once this holds for it.
+
+        The status is written before the document, so an audience in `status.current` may not be published yet.
+        """
+
+        def document() -> Object:
+            found = self.document(flag_set, namespace)
+            return found if found and holds(found) else {}
+
+        return dict(until(document, seconds, f"the flag document of {flag_set}: {what}"))
 
     def act(self, action: str, rollout: str, namespace: str = "default", **spec: Any) -> str:
         """Create a SessionRolloutAction with kubectl, as a person would; its name."""
@@ -286,13 +321,30 @@ class Lab:
 
     def readiness(self, port: int) -> str:
         """What the operator on this port says of itself: `ok` when it leads; empty when it does not answer, or is not ready."""
-        import urllib.request
-
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer:
                 return str(answer.read().decode())
         except OSError:
             return ""
+
+    def operator_metrics(self) -> str:
+        """What the operator exports."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.operator_port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def reconciles(self, name: str, count: int, namespace: str = "default", seconds: float = 60) -> None:
+        """Wait until the operator has begun and ended so many reconciles of a rollout; the effects of all but the last are done.
+
+        A test that nothing happens waits for these instead of for a time.
+        """
+        line = rf'^sessionrollout_last_reconcile_timestamp_seconds{{name="{name}",namespace="{namespace}"}} (\S+)$'
+        seen: set[str] = set()
+
+        def enough() -> bool:
+            seen.update(re.findall(line, self.operator_metrics(), re.MULTILINE))
+            return len(seen) >= count + 2  # the time before, and that of a reconcile that may have begun before
+
+        until(enough, seconds, f"{count} reconciles of {name}")
 
 
 _PLURALS = {

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,11 +23,27 @@ class StartFailed(Exception):
     """A part of the lab did not come up; the message says which, and shows the end of its log."""
 
 
+PORTS = range(20_000, 32_768)  # below Linux' ephemeral range, of which any outgoing connection may take one
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on now, and that no other lab of this machine gets while this process lives.
+
+    The reservation is an abstract socket of Linux: it ends with the process, and leaves no file.
+    """
+    while True:
+        port, reservation = random.choice(PORTS), socket.socket(socket.AF_UNIX)
+        try:
+            if sys.platform == "linux":
+                reservation.bind(f"\0session-rollout-lab-{port}")
+            with socket.socket() as probe:
+                probe.bind(("", port))
+        except OSError:
+            reservation.close()
+            continue
+        _reserved.append(reservation)
+        return port
 
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -229,6 +229,17 @@ def prometheus() -> Path:
     )
 
 
+@functools.cache
+def chromium() -> Path:
+    """The browser that reads the documentation."""
+
+    def debian() -> Path:
+        packages("chromium", "fonts-dejavu-core")
+        return _on_path("chromium")
+
+    return first("Chromium", [("the PATH", lambda: _on_path("chromium")), ("the Debian package", debian)])
+
+
 def _go_install(name: str, package: str, version: str, *values: str) -> Path:
     """A program of the Go module proxy, built once and kept."""
     directory = cache() / f"{name}-{version}"

@@ -74,7 +74,7 @@ class Recording:
 
     def _chapter(self) -> list[str]:
         lines = [f"## {self.title}", "", f"![{self.title}](recordings/{self.name}.png)", ""]
-        lines += [f"All of it: `asciinema play docs/recordings/{self.name}.cast`."]
+        lines += [f"Complete recording: `asciinema play docs/recordings/{self.name}.cast`."]
         for moment in self.moments:
             lines += ["", f"{moment.title}:", "", "```text", moment.text, "```"]
         return [*lines, ""]
@@ -84,25 +84,25 @@ WATCH = f"kubectl sessionrollout status -w -n {NAMESPACE}"
 SHOWN = (
     Recording(
         "status-watch",
-        "The programme, watched to its end",
+        "A rollout from start to finish",
         [WATCH],
         Demo.promote,
         [
             Moment("A step of a ramp holds", r"▶ step 2\.\d[^\n]* left\n"),
-            Moment("Session rows are moved", r"legacy-sessions up, (1\d|2\d),\d{3} of .*/s", pictured=True),
-            Moment("A person is waited for", r"waits for an approval"),
+            Moment("Session rows move", r"legacy-sessions up, (1\d|2\d),\d{3} of .*/s", pictured=True),
+            Moment("A step waits for an approval", r"waits for an approval"),
             Moment("Promoted", r"  Promoted"),
         ],
     ),
     Recording(
         "rollback",
-        "A feature harms its users, and is rolled back",
+        "A guard rolls a feature back",
         [WATCH, f"kubectl sessionrollout history -n {NAMESPACE}"],
         lambda demo: demo.fault(FAULTY),
         [
             Moment("The feature reaches its first users", r"▶ step 1 +10%"),
             Moment("Rolled back", r"  RolledBack", pictured=True),
-            Moment("What history says", r"kubectl sessionrollout history.*RolledBack"),
+            Moment("The history of the rollout", r"kubectl sessionrollout history.*RolledBack"),
         ],
     ),
 )
@@ -114,8 +114,8 @@ def main() -> None:
     page = [
         "# Recordings",
         "",
-        "`make transcripts` makes this page anew: `kubectl sessionrollout status -w` on a terminal of 80 columns, during the demo, in",
-        "which a week lasts fifteen seconds. What `kubectl get sro -w` prints meanwhile: [get-watch.txt](recordings/get-watch.txt).",
+        "This page shows `kubectl sessionrollout status -w` in a terminal of 80 columns during `make demo`, in which a week lasts fifteen",
+        "seconds. `kubectl get sro -w` printed [get-watch.txt](recordings/get-watch.txt) meanwhile. `make transcripts` regenerates this page.",
         "",
     ]
     with ended_by_signals():

@@ -1,4 +1,4 @@
-"""What all tests share: the mark of tests that need the lab, and one lab for all of them."""
+"""What all tests share: the mark of tests that need the lab, one lab for all of them, and the groups that run side by side."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,13 @@ from lab.lab import Lab
 from lab.servers import Postgres
 from lab.sessions import server
 
+GROUPS = ("lab", "cli", "node", "database", "fast", "model")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Golden files are written only when somebody says so, and read before they are committed."""
-    parser.addoption("--golden", action="store_true", help="write the golden files anew")
+    parser.addoption("--golden", action="store_true", help="write the golden files again")
+    parser.addoption("--group", choices=GROUPS, help="run one of the groups of `make test`")
 
 
 @pytest.fixture(scope="session")
@@ -30,8 +33,26 @@ def postgres() -> Iterator[Postgres]:
         yield running
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything that uses the lab is marked so; `-m "not lab"` is fast."""
-    for item in items:
-        if {"lab", "postgres"} & set(getattr(item, "fixturenames", ())):
+def group_of(item: pytest.Item) -> str:
+    """The one group of a test, by what it needs; groups share no server, port or directory."""
+    needs = set(getattr(item, "fixturenames", ()))
+    if "lab" in needs:
+        return "cli" if item.path.parent.name == "cli" else "lab"
+    if "postgres" in needs:
+        return "database"
+    if item.get_closest_marker("lab"):
+        return "node"  # labs of its own, a real node, helm
+    return "model" if item.path.name == "test_model.py" else "fast"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Everything that uses the lab is marked so; `-m "not lab"` is fast. With `--group`, the other groups are left out."""
+    wanted, others = config.getoption("--group"), []
+    for item in items[:]:
+        group = group_of(item)
+        if group not in {"fast", "model"}:
             item.add_marker(pytest.mark.lab)
+        if wanted not in {None, group}:
+            items.remove(item)
+            others.append(item)
+    config.hook.pytest_deselected(items=others)

@@ -4,6 +4,7 @@ Not here: style and types, which `make lint` checks with ruff and mypy.
 """
 
 import ast
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from conftest import GROUPS
 from lab.lab import ROOT
-from session_rollout.api.crds import documents
+from tools.crds import documents
 
 SOURCE = ROOT / "operator" / "session_rollout"
 PACKAGE = "session_rollout"
@@ -99,6 +101,24 @@ def test_pure_rooms_read_no_clock(pure: str) -> None:
                 owner = ast.unparse(node.func.value)
                 clock = node.func.attr in CLOCKS and owner in {"datetime", "date", "time", "datetime.datetime", "datetime.date"}
                 assert not clock, f"{path.name}:{node.lineno} reads the clock"
+
+
+def test_tests_wait_for_conditions() -> None:
+    """A sleep is too short on a busy machine and too long on any other; `lab.lab.until` waits for what a test needs."""
+    sleeps = [
+        f"{path.name}:{node.lineno}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "sleep"
+    ]
+    assert sleeps == []
+
+
+def test_make_test_runs_every_group() -> None:
+    """A group that conftest.py knows and the Makefile does not would never run."""
+    listed = re.search(r"^GROUPS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert listed is not None
+    assert tuple(listed[1].split()) == GROUPS
 
 
 def test_operator_is_a_source_root_not_a_package() -> None:

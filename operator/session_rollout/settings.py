@@ -34,24 +34,24 @@ class Provider(Section):
     ]
     timeout: Annotated[
         Duration,
-        Field(description="Time limit of a query, as a duration such as `5s`. A query that takes longer has no usable value."),
+        Field(description="Time limit of a query. A slower response is treated as ProviderError. Default `5s`."),
     ] = "5s"
     bearer_token_file: Annotated[
         Path | None,
         Field(
-            description="Path of a file with a bearer token. The operator reads it before each query, so the token can be rotated."
+            description="Path of a file with a bearer token. The operator reads it before each query, so the token can be rotated. Unset: no token is sent."
         ),
     ] = None
     ca_file: Annotated[
         Path | None,
-        Field(
-            description="Path of a PEM file with the certificate authorities to trust. Without it, those of the image apply."
-        ),
+        Field(description="Path of a PEM file with the certificate authorities to trust. Unset: the bundle of the image."),
     ] = None
     max_answer_bytes: Annotated[
         int,
         Field(
-            ge=1024, le=64 * 2**20, description="Largest answer that is read, in bytes. A larger answer has no usable value."
+            ge=1024,
+            le=64 * 2**20,
+            description="Largest response that is read, in bytes. A larger response is treated as ProviderError. Default 1048576 (1 MiB).",
         ),
     ] = 2**20
 
@@ -75,42 +75,47 @@ def own_image() -> str:
 
 
 class Profile(Section):
-    """How migration Jobs run: what a Pod template could set and a custom resource must not."""
+    """Settings of migration Jobs: what a Pod template could set and a custom resource must not."""
 
-    image: Annotated[str, Field(description="Image of the Jobs. Empty: the image of the operator.")] = ""
-    image_pull_policy: Annotated[str, Field(description="Image pull policy: `Always`, `IfNotPresent` or `Never`.")] = (
-        "IfNotPresent"
-    )
+    image: Annotated[str, Field(description="Image of the migration Jobs. Empty (default): the image of the operator.")] = ""
+    image_pull_policy: Annotated[
+        str, Field(description="Image pull policy: `Always`, `IfNotPresent` (default) or `Never`.")
+    ] = "IfNotPresent"
     service_account: Annotated[
         str,
         Field(
-            description="ServiceAccount of the Pods in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted."
+            description="ServiceAccount of the Pods in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted. Default `default`."
         ),
     ] = "default"
-    lock_timeout: Annotated[Duration, Field(description="Longest time that one statement waits for a lock.")] = "2s"
+    lock_timeout: Annotated[Duration, Field(description="Longest time that one statement waits for a lock. Default `2s`.")] = (
+        "2s"
+    )
     lock_deadline: Annotated[
-        Duration, Field(description="Time for which a migration retries to get its locks before it fails.")
+        Duration, Field(description="Time for which a migration retries to get its locks before it fails. Default `15m`.")
     ] = "15m"
-    statement_timeout: Annotated[Duration, Field(description="Longest time that one statement runs.")] = "10m"
+    statement_timeout: Annotated[Duration, Field(description="Longest time that one statement runs. Default `10m`.")] = "10m"
     retries: Annotated[
-        int, Field(ge=0, le=100, description="Number of Pods that a Job may lose before its migration fails.")
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="Number of Pods that a Job may lose before its migration fails, from 0 to 100: the Job's `backoffLimit`. Default 10.",
+        ),
     ] = 10
     copy_duty_cycle: Annotated[
         float,
-        Field(
-            gt=0, le=1, description="Share of the time in which a migration moves rows: 0.25 is a quarter, 1 is without pauses."
-        ),
+        Field(gt=0, le=1, description="Share of the time in which a migration moves rows: 1 is without pauses. Default 0.25."),
     ] = 0.25
     pause_on_read_latency: Annotated[
-        Duration, Field(description="A migration pauses moving rows while reading one row takes longer than this.")
+        Duration, Field(description="Pause copying while reading a single row takes longer than this. Default `100ms`.")
     ] = "100ms"
     pause_on_replica_lag: Annotated[
-        Duration, Field(description="A migration pauses moving rows while a replica is further behind than this.")
+        Duration, Field(description="Pause copying while a replica is further behind than this. Default `10s`.")
     ] = "10s"
     free_space_query: Annotated[
         str,
         Field(
-            description="SQL that returns the free space of the database's disk in bytes, as one number. Empty: free space is not checked."
+            description="SQL that returns the free space of the database's disk in bytes, as one number. Empty (default): free space is not checked."
         ),
     ] = ""
     resources: dict[str, dict[str, str]] = Field(
@@ -122,21 +127,26 @@ class Profile(Section):
 class CheckProfile(Section):
     """A Job that checks something, such as smoke tests; a gate refers to it by its name."""
 
-    image: Annotated[str, Field(description="Image of the Job.")]
+    image: Annotated[str, Field(description="Image of the check Job, such as `shop-tests:1.4`.")]
     command: Annotated[
-        tuple[str, ...], Field(description="Command of the container, as a list. Empty: the entrypoint of the image.")
+        tuple[str, ...],
+        Field(
+            description="Command of the container, as a list such as `[npm, test]`. Empty (default): the entrypoint of the image."
+        ),
     ] = ()
-    args: Annotated[tuple[str, ...], Field(description="Arguments of the command, as a list.")] = ()
-    image_pull_policy: Annotated[str, Field(description="Image pull policy: `Always`, `IfNotPresent` or `Never`.")] = (
-        "IfNotPresent"
-    )
+    args: Annotated[tuple[str, ...], Field(description="Arguments of the command, as a list. Empty by default.")] = ()
+    image_pull_policy: Annotated[
+        str, Field(description="Image pull policy: `Always`, `IfNotPresent` (default) or `Never`.")
+    ] = "IfNotPresent"
     service_account: Annotated[
         str,
         Field(
-            description="ServiceAccount of the Pod in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted."
+            description="ServiceAccount of the Pod in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted. Default `default`."
         ),
     ] = "default"
-    timeout: Annotated[Duration, Field(description="Time limit of the Job; a check that takes longer has failed.")] = "10m"
+    timeout: Annotated[
+        Duration, Field(description="Time limit of the Job. A check that takes longer fails. Default `10m`.")
+    ] = "10m"
     resources: dict[str, dict[str, str]] = Field(
         default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         description="Resource requests and limits of the container. Default: requests of 100m CPU and 128Mi memory, a limit of 512Mi memory.",
@@ -147,8 +157,12 @@ class Diagnostic(Section):
     """A query of a diagnostic topic, its bound, and what to do when the value is outside of the bound."""
 
     name: Annotated[str, Field(max_length=63, description="Name of the query in the result.")]
-    query: Annotated[str, Field(min_length=1, max_length=2048, description="PromQL query that returns one number.")]
-    provider: Annotated[str, Field(description="Entry of `prometheus` that answers the query.")] = "default"
+    query: Annotated[
+        str, Field(min_length=1, max_length=2048, description="PromQL query that returns one number, such as `max(up)`.")
+    ]
+    provider: Annotated[str, Field(description="Name of the entry of `prometheus` that is queried. Default `default`.")] = (
+        "default"
+    )
     above: Annotated[
         Bound | None, Field(description="The value must be greater than this bound, for example `95%`. Excludes `below`.")
     ] = None
@@ -156,7 +170,10 @@ class Diagnostic(Section):
         Bound | None,
         Field(description="The value must be less than this bound, for example `1%` or `500ms`. Excludes `above`."),
     ] = None
-    advice: Annotated[str, Field(max_length=200, description="What to do when the value is outside of the bound.")] = ""
+    advice: Annotated[
+        str,
+        Field(max_length=200, description="Advice for users when the value is outside of the bound, such as a command to run."),
+    ] = ""
 
     @model_validator(mode="after")
     def _at_most_one_bound(self) -> Self:
@@ -173,18 +190,20 @@ class Webhook(Section):
         Field(pattern=r"^https?://", description="URL that receives a POST for each notification. Redirects are not followed."),
     ]
     secret_file: Annotated[
-        Path | None, Field(description="Path of a file with the signing key. Without it, requests are not signed.")
+        Path | None, Field(description="Path of a file with the signing key. Unset: requests are not signed.")
     ] = None
 
 
 class Sink(Section):
-    """Where notifications go: a webhook, or any service that Apprise supports (Slack, Teams, email, PagerDuty and others)."""
+    """A receiver of notifications: a webhook, or any service that Apprise supports (Slack, Teams, email, PagerDuty and others)."""
 
     webhook: Annotated[Webhook | None, Field(description="Sends signed JSON by POST. Excludes `urlFile`.")] = None
     url_file: Annotated[
         Path | None, Field(description="Path of a file with the Apprise URL, which holds a secret. Excludes `webhook`.")
     ] = None
-    timeout: Annotated[Duration, Field(description="Time limit of a delivery; one that takes longer is retried.")] = "10s"
+    timeout: Annotated[
+        Duration, Field(description="Time limit of a delivery. One that takes longer is retried. Default `10s`.")
+    ] = "10s"
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -221,20 +240,22 @@ class Settings(Section):
         Field(
             ge=1,
             le=2**31 - 1,
-            description="User ID of the Pods of Jobs. With null, the cluster assigns one, as OpenShift does.",
+            description="User ID of the Pods of Jobs. With null, the cluster assigns one, as OpenShift does. Default 10001.",
         ),
     ] = 10001
     service_address: Annotated[
         str,
         Field(
             pattern=r"^\S+$",
-            description="Host and port at which an HTTP check reaches a Service, with the placeholders {service}, {namespace} and {port}.",
+            description="Host and port at which an HTTP check reaches a Service, with the placeholders {service}, {namespace} and {port}. Default `{service}.{namespace}.svc:{port}`.",
         ),
     ] = "{service}.{namespace}.svc:{port}"
     namespaces: Annotated[
-        tuple[str, ...], Field(description="Namespaces that the operator watches. Empty: all namespaces.")
+        tuple[str, ...], Field(description="Namespaces that the operator watches. Empty (default): all namespaces.")
     ] = ()
-    metric_workers: Annotated[int, Field(ge=1, le=64, description="Largest number of queries that run at the same time.")] = 8
+    metric_workers: Annotated[
+        int, Field(ge=1, le=64, description="Largest number of queries that run at the same time, from 1 to 64. Default 8.")
+    ] = 8
 
 
 def load(path: Path) -> Settings:

@@ -16,11 +16,11 @@ async def answers(live: Health, ready: Health) -> dict[str, tuple[int, str]]:
     try:
         host, port = server._runner.addresses[0]
         async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
-            found = {}
+            responses = {}
             for path in ("healthz", "readyz", "metrics"):
                 async with session.get(f"/{path}") as response:
-                    found[path] = response.status, await response.text()
-            return found
+                    responses[path] = response.status, await response.text()
+            return responses
     finally:
         await server.close()
 

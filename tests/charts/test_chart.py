@@ -29,11 +29,11 @@ def rendered(name: str) -> list[Object]:
 
 
 def pods(documents: list[Object]) -> Iterator[Object]:
-    for one in documents:
-        if one["kind"] == "Deployment":
-            yield one["spec"]["template"]["spec"]
-        elif one["kind"] == "Pod":
-            yield one["spec"]
+    for document in documents:
+        if document["kind"] == "Deployment":
+            yield document["spec"]["template"]["spec"]
+        elif document["kind"] == "Pod":
+            yield document["spec"]
 
 
 def test_manifests_are_the_chart_rendered() -> None:
@@ -53,28 +53,28 @@ def test_kustomize_gives_the_same_objects_as_helm(overlay: str) -> None:
         check=True,
     )
     ours = {}
-    for one in yaml.safe_load_all(done.stdout):
-        kind, namespace, name = build.identity(one)
+    for document in yaml.safe_load_all(done.stdout):
+        kind, namespace, name = build.identity(document)
         if kind == "ConfigMap" and name.startswith(build.CONFIGURATION):
             done_name, name = name, build.CONFIGURATION
-            one["metadata"]["name"] = name
-        ours[kind, namespace, name] = one
+            document["metadata"]["name"] = name
+        ours[kind, namespace, name] = document
     ours.pop(("Namespace", "", build.NAMESPACE))
     deployment = ours["Deployment", build.NAMESPACE, "session-rollout"]
-    volume = next(one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "configuration")
+    volume = next(volume for volume in deployment["spec"]["template"]["spec"]["volumes"] if volume["name"] == "configuration")
     assert volume["configMap"]["name"] == done_name
     volume["configMap"]["name"] = build.CONFIGURATION
     configuration = ours["ConfigMap", build.NAMESPACE, build.CONFIGURATION]["data"]
     assert configuration["operator.yaml"].startswith(build.HEAD)
     configuration["operator.yaml"] = configuration["operator.yaml"].removeprefix(build.HEAD)
     theirs = {
-        build.identity(one): build.without_helm(one)
-        for one in build.render(build.OVERLAYS[overlay])
-        if "helm.sh/hook" not in one["metadata"].get("annotations", {})
+        build.identity(document): build.without_helm(document)
+        for document in build.render(build.OVERLAYS[overlay])
+        if "helm.sh/hook" not in document["metadata"].get("annotations", {})
     }
-    for one in theirs.values():
-        if one["kind"] == "CustomResourceDefinition":
-            one["metadata"] = {"name": one["metadata"]["name"]}
+    for document in theirs.values():
+        if document["kind"] == "CustomResourceDefinition":
+            document["metadata"] = {"name": document["metadata"]["name"]}
     assert ours == theirs
 
 
@@ -94,11 +94,11 @@ def test_lint_is_strict() -> None:
 def test_golden(name: str, request: pytest.FixtureRequest) -> None:
     """What is rendered, for review: `pytest tests/charts --golden` regenerates it. The CRDs are in crds/ and are left out."""
     path = GOLDEN / f"{name}.yaml"
-    documents = [one for one in rendered(name) if one["kind"] != "CustomResourceDefinition"]
-    for one in documents:
-        if "-dashboard-" in one["metadata"]["name"]:
-            one["data"] = sorted(one["data"])
-    text = GOLDEN_HEAD + "---\n".join(build.dumped(one) for one in documents)
+    documents = [document for document in rendered(name) if document["kind"] != "CustomResourceDefinition"]
+    for document in documents:
+        if "-dashboard-" in document["metadata"]["name"]:
+            document["data"] = sorted(document["data"])
+    text = GOLDEN_HEAD + "---\n".join(build.dumped(document) for document in documents)
     if request.config.getoption("golden"):
         path.write_text(text)
     assert path.read_text() == text
@@ -107,7 +107,7 @@ def test_golden(name: str, request: pytest.FixtureRequest) -> None:
 @pytest.mark.parametrize("name", VALUE_SETS)
 def test_the_configuration_is_what_the_operator_reads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = rendered(name)
-    configuration = next(one for one in documents if one["metadata"]["name"].endswith("-configuration"))
+    configuration = next(document for document in documents if document["metadata"]["name"].endswith("-configuration"))
     monkeypatch.setenv("SESSION_ROLLOUT_IMAGE", "session-rollout:test")
     (tmp_path / "operator.yaml").write_text(configuration["data"]["operator.yaml"])
     settings = load(tmp_path / "operator.yaml")
@@ -119,10 +119,10 @@ def test_the_configuration_is_what_the_operator_reads(name: str, tmp_path: Path,
 def test_valid_for_kubernetes(version: str) -> None:
     seen = set()
     for name in VALUE_SETS:
-        for one in rendered(name):
-            if one["kind"] not in OWN_KINDS:
-                validate(one, version, strict=True)
-                seen.add(one["kind"])
+        for document in rendered(name):
+            if document["kind"] not in OWN_KINDS:
+                validate(document, version, strict=True)
+                seen.add(document["kind"])
     assert {"Deployment", "NetworkPolicy", "PodDisruptionBudget", "ValidatingAdmissionPolicy", "Pod"} <= seen
 
 
@@ -143,15 +143,15 @@ def test_names_that_yaml_reads_as_something_else() -> None:
     }
     values["dashboards"] = {**values["dashboards"], "label": "y", "folder": "off"}
     documents = build.render(values, namespace="42", release="y")
-    for one in documents:
-        metadata = one["metadata"]
+    for document in documents:
+        metadata = document["metadata"]
         texts = [metadata["name"], *metadata.get("labels", {}).items(), *metadata.get("annotations", {}).items()]
         assert all(isinstance(text, str) for pair in texts for text in ((pair,) if isinstance(pair, str) else pair)), metadata
-        if one["kind"] not in OWN_KINDS:
-            validate(one, KUBERNETES[-1], strict=True)
-    assert {one["metadata"]["namespace"] for one in documents if "namespace" in one["metadata"]} == {"42", "7"}
-    monitors = [one for one in documents if one["kind"] in {"ServiceMonitor", "PodMonitor"}]
-    assert [one["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] for one in monitors] == ["y", "y"]
+        if document["kind"] not in OWN_KINDS:
+            validate(document, KUBERNETES[-1], strict=True)
+    assert {document["metadata"]["namespace"] for document in documents if "namespace" in document["metadata"]} == {"42", "7"}
+    monitors = [document for document in documents if document["kind"] in {"ServiceMonitor", "PodMonitor"}]
+    assert [document["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] for document in monitors] == ["y", "y"]
 
 
 @pytest.mark.parametrize(("values", "words"), REFUSED, ids=[str(values)[:60] for values, _ in REFUSED])
@@ -189,42 +189,44 @@ def test_where_the_cluster_gives_the_uid(tmp_path: Path) -> None:
     documents = build.render({"runAsUser": None, "config": {"profiles": {"default": {"image": "x"}}}})
     named = {"runAsUser", "runAsGroup", "fsGroup"}
     assert [named & set(pod["securityContext"]) for pod in pods(documents)] == [set(), set()]
-    configuration = next(one for one in documents if one["metadata"]["name"].endswith("-configuration"))
+    configuration = next(document for document in documents if document["metadata"]["name"].endswith("-configuration"))
     (tmp_path / "operator.yaml").write_text(configuration["data"]["operator.yaml"])
     assert load(tmp_path / "operator.yaml").run_as_user is None
 
 
 def test_namespaced_means_no_role_of_the_operator_in_the_cluster() -> None:
     documents = rendered("namespaced")
-    assert [one for one in documents if one["kind"] == "ClusterRoleBinding"] == []
-    people = [one["metadata"]["name"] for one in documents if one["kind"] == "ClusterRole"]
+    assert [document for document in documents if document["kind"] == "ClusterRoleBinding"] == []
+    people = [document["metadata"]["name"] for document in documents if document["kind"] == "ClusterRole"]
     assert sorted(people) == [
         f"session-rollout-{name}"
         for name in ("aggregate-admin", "aggregate-edit", "aggregate-view", "approver", "operator-on-call", "viewer")
     ]
-    roles = [one for one in documents if one["kind"] == "Role" and one["metadata"]["name"] == "session-rollout"]
-    assert [one["metadata"]["namespace"] for one in roles] == ["shop", "desk"]
+    roles = [
+        document for document in documents if document["kind"] == "Role" and document["metadata"]["name"] == "session-rollout"
+    ]
+    assert [document["metadata"]["namespace"] for document in roles] == ["shop", "desk"]
 
 
 def test_minimum_is_only_the_operator() -> None:
-    assert sorted(one["kind"] for one in rendered("minimum")) == ["ConfigMap", "Deployment"]
+    assert sorted(document["kind"] for document in rendered("minimum")) == ["ConfigMap", "Deployment"]
 
 
 @pytest.mark.parametrize("name", VALUE_SETS)
 def test_rights_are_exact(name: str) -> None:
     """No wildcard, no Secret, nothing that would make more of itself."""
-    for one in rendered(name):
-        for rule in one.get("rules", []) if one["kind"] in {"Role", "ClusterRole"} else []:
+    for document in rendered(name):
+        for rule in document.get("rules", []) if document["kind"] in {"Role", "ClusterRole"} else []:
             words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
             assert not words & {"*", "secrets", "pods/exec", "escalate", "bind", "impersonate"}
 
 
 @pytest.mark.parametrize("name", VALUE_SETS)
 def test_labels(name: str) -> None:
-    for one in rendered(name):
-        if one["metadata"]["name"] == "beside":
+    for document in rendered(name):
+        if document["metadata"]["name"] == "beside":
             continue
-        labels = one["metadata"]["labels"]
+        labels = document["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "session-rollout"
         assert labels["app.kubernetes.io/instance"] == "session-rollout"
         assert labels["app.kubernetes.io/part-of"] == "session-rollout"
@@ -235,7 +237,7 @@ def test_labels(name: str) -> None:
 
 
 def test_pods_have_the_labels_that_tools_group_by() -> None:
-    [deployment] = [one for one in rendered("production") if one["kind"] == "Deployment"]
+    [deployment] = [document for document in rendered("production") if document["kind"] == "Deployment"]
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert labels.items() >= deployment["spec"]["selector"]["matchLabels"].items()
     assert {f"app.kubernetes.io/{name}" for name in ("component", "part-of", "version", "managed-by")} <= set(labels)
@@ -248,7 +250,7 @@ def test_probes_can_be_changed_and_removed() -> None:
         "readinessProbe": None,
         "startupProbe": {"httpGet": {"path": "/healthz", "port": "metrics"}, "failureThreshold": 30},
     }
-    [deployment] = [one for one in build.render(values) if one["kind"] == "Deployment"]
+    [deployment] = [document for document in build.render(values) if document["kind"] == "Deployment"]
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     assert container["livenessProbe"]["initialDelaySeconds"] == 60
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "metrics"}
@@ -259,9 +261,9 @@ def test_probes_can_be_changed_and_removed() -> None:
 def test_security_contexts_can_be_changed() -> None:
     """What is set replaces the default of the same name; everything else remains."""
     values = {"podSecurityContext": {"fsGroup": 2000}, "securityContext": {"readOnlyRootFilesystem": False}}
-    found = list(pods(build.render(values)))
-    assert len(found) == 2
-    for pod in found:
+    specs = list(pods(build.render(values)))
+    assert len(specs) == 2
+    for pod in specs:
         assert pod["securityContext"] == {
             "runAsNonRoot": True,
             "runAsUser": 10001,
@@ -291,7 +293,7 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Object],
     template = 'apiVersion: v1\nkind: Notes\nmetadata: {name: notes}\ntext: {{ tpl (.Files.Get "notes") . | quote }}\n'
     (copy / "templates" / "notes.yaml").write_text(template)
     monkeypatch.setattr(build, "CHART", copy)
-    return lambda values: next(str(one["text"]) for one in build.render(values) if one["kind"] == "Notes")
+    return lambda values: next(str(document["text"]) for document in build.render(values) if document["kind"] == "Notes")
 
 
 def test_notes_say_where_the_image_comes_from(notes: Callable[[Object], str]) -> None:
@@ -305,17 +307,17 @@ def test_notes_say_where_the_image_comes_from(notes: Callable[[Object], str]) ->
 
 
 def test_kinds_are_kept_on_removal() -> None:
-    kinds = [one for one in rendered("defaults") if one["kind"] == "CustomResourceDefinition"]
+    kinds = [document for document in rendered("defaults") if document["kind"] == "CustomResourceDefinition"]
     assert len(kinds) == 2
-    assert all(one["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for one in kinds)
+    assert all(document["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for document in kinds)
     bare = build.render({"crds": {"keep": False}})
-    assert not any("annotations" in one["metadata"] for one in bare if one["kind"] == "CustomResourceDefinition")
+    assert not any("annotations" in document["metadata"] for document in bare if document["kind"] == "CustomResourceDefinition")
 
 
 def test_egress_holds_the_ports_of_providers_and_sinks() -> None:
-    policy = next(one for one in rendered("production") if one["kind"] == "NetworkPolicy")
+    policy = next(document for document in rendered("production") if document["kind"] == "NetworkPolicy")
     outside = next(rule for rule in policy["spec"]["egress"] if "ipBlock" in rule.get("to", [{}])[0])
-    assert [one["port"] for one in outside["ports"]] == [443, 6443, 9091, 8443]
+    assert [port["port"] for port in outside["ports"]] == [443, 6443, 9091, 8443]
     assert outside["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]  # where clouds keep credentials
     names = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
     assert {"ports": names} in policy["spec"]["egress"], "anywhere: a resolver on the node has such an address, too"
@@ -323,7 +325,7 @@ def test_egress_holds_the_ports_of_providers_and_sinks() -> None:
 
 def test_a_change_of_the_configuration_replaces_the_pods() -> None:
     def checksum(values: Object) -> str:
-        deployment = next(one for one in build.render(values) if one["kind"] == "Deployment")
+        deployment = next(document for document in build.render(values) if document["kind"] == "Deployment")
         return str(deployment["spec"]["template"]["metadata"]["annotations"]["checksum/configuration"])
 
     assert checksum({}) == checksum({"replicaCount": 2}) != checksum({"config": {"metricWorkers": 4}})

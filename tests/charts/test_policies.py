@@ -60,16 +60,16 @@ def test_a_rollout_without_migrations_needs_no_right_on_jobs(people: Lab) -> Non
 
 
 def test_who_writes_migrations_must_be_allowed_to_create_jobs(people: Lab) -> None:
-    said = refusal(people, "writer", MIGRATING)
-    assert 'spec.migrations: User "writer" cannot create resource "jobs" in API group "batch"' in said
+    message = refusal(people, "writer", MIGRATING)
+    assert 'spec.migrations: User "writer" cannot create resource "jobs" in API group "batch"' in message
     assert refusal(people, "editor", MIGRATING) == ""
 
 
 @pytest.mark.parametrize("field", ["secretKeyRef", "dataSecretKeyRef"])
 def test_only_labelled_secrets_may_be_named(people: Lab, field: str) -> None:
     named = {"secretKeyRef": {"name": "labelled", "key": "url"}, field: {"name": "bare", "key": "url"}}
-    said = refusal(people, "editor", {**MIGRATING, "database": named})
-    assert f'spec.database.{field}.name: the Secret "bare" must have the label sessionrollout.dev/database=allowed' in said
+    message = refusal(people, "editor", {**MIGRATING, "database": named})
+    assert f'spec.database.{field}.name: the Secret "bare" must have the label sessionrollout.dev/database=allowed' in message
     assert refusal(people, "editor", MIGRATING) == ""
 
 

@@ -25,8 +25,8 @@ def test_hadolint() -> None:
 def test_checkov(tmp_path: Path) -> None:
     """In an environment of its own: its dependencies are not ours."""
     for name, values in VALUE_SETS.items():
-        documents = [one for one in build.render(values) if one["kind"] != "CustomResourceDefinition"]
-        (tmp_path / f"{name}.yaml").write_text("---\n".join(yaml.safe_dump(one) for one in documents))
+        documents = [document for document in build.render(values) if document["kind"] != "CustomResourceDefinition"]
+        (tmp_path / f"{name}.yaml").write_text("---\n".join(yaml.safe_dump(document) for document in documents))
     shutil.copy(ROOT / "Dockerfile", tmp_path)
     uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
     command = [uv, "tool", "run", "--python", sys.executable, CHECKOV, "--directory", str(tmp_path)]

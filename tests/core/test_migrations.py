@@ -1,25 +1,36 @@
-"""Migrations that move rows, as the core tells them: backup, progress, pause, finish, restore, retry, what cannot be undone.
+"""Migrations that copy rows: snapshot, progress, pause, finish, restore, retry, and what cannot be undone.
 
-Not here: up and down of schemas and their failures (test_stories), what a Job really does (tests/migrations).
+Not here: up and down of schemas and their failures (test_schema_migrations), what a Job really does (tests/migrations).
 """
 
 from datetime import timedelta
 from typing import Any
 
-import yaml
+import pytest
 
-from core.world import ROLLOUT, World, spec
-from session_rollout.api.enums import DecisionAction, Outcome, Stage
+from core.world import World, ended, rollout_data, spec
+from session_rollout.api.enums import (
+    ActionReason,
+    DecisionAction,
+    DecisionReason,
+    EventReason,
+    MigrationState,
+    NoReturn,
+    Operation,
+    Outcome,
+    Stage,
+)
 from session_rollout.api.progress import Progress
 from session_rollout.api.status import MigrationRecord
-from session_rollout.core.observed import JobObservation, JobState
+from session_rollout.core.observed import JobObservation, JobState, StartJob
 
 FIGURES = {"done": 1000, "total": 1000, "following": True}
+ACCEPTED = (True, ActionReason.ACCEPTED)
 
 
-def moving(**changes: Any) -> dict[str, Any]:
-    """A programme whose first phase moves rows, with a snapshot."""
-    phases = yaml.safe_load(ROLLOUT)["phases"]
+def copying(**changes: Any) -> dict[str, Any]:
+    """A spec whose first phase copies rows, with a snapshot."""
+    phases = rollout_data()["phases"]
     return {
         "database": {"secretKeyRef": {"name": "db"}},
         "migrations": [{"name": "rows", "bundle": "a/rows", "change": "Migrate", "backup": True}],
@@ -28,14 +39,14 @@ def moving(**changes: Any) -> dict[str, Any]:
     }
 
 
-def world(**changes: Any) -> World:
-    """Its rows are moved at once when a Job ends."""
-    return World(spec(**moving(**changes)), progress=FIGURES)
+def copying_world(**changes: Any) -> World:
+    """Its rows are copied at once when a Job ends."""
+    return World(spec(**copying(**changes)), progress=FIGURES)
 
 
 def rows(world: World) -> MigrationRecord:
-    """The record."""
-    return next(record for record in world.status.migrations if record.name == "rows")
+    """The record of the migration."""
+    return world.migration("rows")
 
 
 def operations(world: World) -> list[str]:
@@ -43,225 +54,270 @@ def operations(world: World) -> list[str]:
     return [name.rsplit("-", 2)[1] for name in world.jobs]
 
 
-def running(world: World, **said: Any) -> str:
-    """Let the Job that runs say something; its name."""
+def report(world: World, **progress: Any) -> str:
+    """Let the running Job report progress; its name."""
     name = rows(world).job or ""
-    world.jobs[name] = JobObservation(JobState.ACTIVE, Progress(**said), suspended=world.jobs[name].suspended)
+    world.jobs[name] = JobObservation(JobState.ACTIVE, Progress(**progress), suspended=world.jobs[name].suspended)
     return name
 
 
-def ended(world: World) -> bool:
-    """It has an outcome."""
-    return world.status.outcome is not None
-
-
 def at_step(world: World) -> bool:
-    """The first step is published."""
+    """The first step has started."""
     return world.status.current.step > 0
 
 
 def test_snapshot_comes_after_the_rows_and_before_anything_is_published() -> None:
     """Up, backup, then the first step; finish at the end of the bake; the snapshot is kept for a week."""
-    here = world()
-    here.until(at_step)
-    assert operations(here) == ["up", "backup"]
-    assert rows(here).following
-    assert rows(here).backup_time is not None
-    here.until(ended)
-    assert operations(here) == ["up", "backup", "finish"]
-    assert here.status.outcome is Outcome.PROMOTED
-    assert rows(here).backup_until is not None
-    here.progress = {"done": 1000, "total": 1000}
-    here.now += timedelta(days=7, minutes=1)
-    here.run(60)
-    assert operations(here) == ["up", "backup", "finish", "prune"]
-    assert rows(here).backup_until is None
-    assert here.status.outcome is Outcome.PROMOTED
+    world = copying_world()
+    world.until(at_step)
+    assert operations(world) == ["up", "backup"]
+    assert rows(world).following
+    assert rows(world).backup_time is not None
+    world.until(ended)
+    assert operations(world) == ["up", "backup", "finish"]
+    assert world.status.outcome is Outcome.PROMOTED
+    assert rows(world).backup_until is not None
+    world.progress = {"done": 1000, "total": 1000}
+    world.now += timedelta(days=7, minutes=1)
+    world.run(60)
+    assert operations(world) == ["up", "backup", "finish", "prune"]
+    assert rows(world).backup_until is None
+    assert world.status.outcome is Outcome.PROMOTED
 
 
-def test_progress_is_in_status_and_in_why_and_not_written_more_often_than_read() -> None:
-    """Rows, rate, end, quarantine; a second look in the same moment writes nothing."""
-    here = world()
-    here.reconcile()
-    running(here, message="moving rows", done=420, total=1000, rate=20, remaining_seconds=29, quarantined=3)
-    here.reconcile()
-    record = rows(here)
+def test_progress_is_in_status_and_not_written_more_often_than_read() -> None:
+    """Rows, rate, end, quarantine; a second reconcile within five seconds writes nothing."""
+    world = copying_world()
+    world.reconcile()
+    report(world, message="copying rows", done=420, total=1000, rate=20, remaining_seconds=29, quarantined=3)
+    world.reconcile()
+    record = rows(world)
     assert (record.done, record.total, record.rate, record.quarantined) == (420, 1000, 20, 3)
-    assert record.estimated_end_time == here.now + timedelta(seconds=29)
-    assert here.status.progress == "rows up 42% (420 of 1,000), 20/s, 29s left, 3 quarantined"
-    assert here.status.decision.message == f"migration {here.status.progress}"
-    running(here, message="moving rows", done=430, total=1000, rate=20, quarantined=3)
-    writes = here.writes
-    here.now += timedelta(seconds=1)
-    here.reconcile()
-    assert here.writes == writes
-    here.now += timedelta(seconds=5)
-    here.reconcile()
-    assert rows(here).done == 430
+    assert record.estimated_end_time == world.now + timedelta(seconds=29)
+    assert world.status.progress
+    assert world.reason is DecisionReason.MIGRATION_RUNNING
+    report(world, message="copying rows", done=430, total=1000, rate=20, quarantined=3)
+    writes = world.writes
+    world.now += timedelta(seconds=1)
+    world.reconcile()
+    assert world.writes == writes
+    world.now += timedelta(seconds=5)
+    world.reconcile()
+    assert rows(world).done == 430
 
 
-def test_what_holds_it_up_is_the_message() -> None:
-    """A lock, a brake."""
-    here = world()
-    here.reconcile()
-    running(here, message="moving rows", waiting="users is held by pid 7 (report)", done=0, total=10)
-    here.reconcile()
-    assert rows(here).message == "users is held by pid 7 (report)"
-    assert here.status.decision.details[1] == "users is held by pid 7 (report)"
+def test_what_holds_a_job_up_is_in_its_record() -> None:
+    """A lock or a throttle, with the reason that the Job gives."""
+    world = copying_world()
+    world.reconcile()
+    report(world, reason="WaitingForLock", message="copying rows", waiting="users is locked by pid 7", done=0, total=10)
+    world.reconcile()
+    assert rows(world).reason == "WaitingForLock"
+    assert len(world.status.decision.details) == 2
 
 
-def test_pause_lets_rows_rest_and_resume_goes_on() -> None:
-    """Only a Job that moves rows is suspended; a change of the schema runs to its end."""
-    here = world()
-    here.reconcile()
-    here.request("Pause")
-    here.reconcile()
-    name = rows(here).job or ""
-    assert not here.jobs[name].suspended  # it has not said yet that it moves rows
-    running(here, done=1, total=10)
-    here.reconcile()
-    here.reconcile()
-    assert here.jobs[name].suspended
-    here.now += timedelta(seconds=10)
-    here.reconcile()
-    assert rows(here).message == "paused"
-    here.request("Resume")
-    here.reconcile()
-    here.reconcile()
-    assert not here.jobs[name].suspended
-    here.until(ended)
+def test_pause_suspends_the_copy_and_resume_continues_it() -> None:
+    """Only a Job that copies rows is suspended; a change of the schema runs to its end."""
+    world = copying_world()
+    world.reconcile()
+    world.request("Pause")
+    world.reconcile()
+    name = rows(world).job or ""
+    assert not world.jobs[name].suspended, "it has not reported yet that it copies rows"
+    report(world, done=1, total=10, rate=5, remaining_seconds=2)
+    world.reconcile()
+    world.reconcile()
+    assert world.jobs[name].suspended
+    world.now += timedelta(seconds=10)
+    world.reconcile()
+    assert rows(world).estimated_end_time is None
+    world.request("Resume")
+    world.reconcile()
+    world.reconcile()
+    assert not world.jobs[name].suspended
+    world.until(ended)
 
 
-def test_rollback_lets_a_resting_migration_go_on_and_waits_for_its_end() -> None:
+def test_rollback_resumes_a_suspended_copy_and_waits_for_its_end() -> None:
     """Nothing is killed, nothing waits for ever."""
-    here = world()
-    here.reconcile()
-    running(here, done=1, total=10)
-    here.request("Pause")
-    here.reconcile()
-    here.reconcile()
-    name = rows(here).job or ""
-    assert here.jobs[name].suspended
-    here.request("Abort")
-    here.reconcile()
-    here.reconcile()
-    assert not here.jobs[name].suspended
-    assert "waits for migration rows" in here.status.decision.message
-    here.until(ended)
-    assert here.status.outcome is Outcome.ABORTED
+    world = copying_world()
+    world.reconcile()
+    report(world, done=1, total=10)
+    world.request("Pause")
+    world.reconcile()
+    world.reconcile()
+    name = rows(world).job or ""
+    assert world.jobs[name].suspended
+    world.request("Abort")
+    world.reconcile()
+    world.reconcile()
+    assert not world.jobs[name].suspended
+    assert world.reason is DecisionReason.AWAITING_MIGRATION
+    world.until(ended)
+    assert world.status.outcome is Outcome.ABORTED
 
 
 def test_restore_is_part_of_a_rollback_where_declared_and_comes_after_the_flags() -> None:
     """Once; and a retry takes a new snapshot."""
-    here = world(rollback={"restoreData": True})
-    here.until(at_step)
-    here.request("Abort")
-    here.reconcile()
-    assert here.status.current.stage is Stage.ROLLING_BACK
-    here.until(ended)
-    assert operations(here) == ["up", "backup", "restore"]
-    assert rows(here).restore_time is not None
-    here.request("Retry", generation=1)
-    here.until(ended)
-    assert operations(here) == ["up", "backup", "restore", "backup", "finish"]
+    world = copying_world(rollback={"restoreData": True})
+    world.until(at_step)
+    world.request("Abort")
+    world.reconcile()
+    assert world.status.current.stage is Stage.ROLLING_BACK
+    world.until(ended)
+    assert operations(world) == ["up", "backup", "restore"]
+    assert rows(world).restore_time is not None
+    world.request("Retry", generation=1)
+    world.until(ended)
+    assert operations(world) == ["up", "backup", "restore", "backup", "finish"]
 
 
 def test_failed_restore_stalls_the_rollback_until_retried() -> None:
-    """With what the Job said."""
-    here = world(rollback={"restoreData": True})
-    here.until(at_step)
-    here.jobs_succeed = False
-    here.request("Abort")
-    here.run(60)
-    assert here.status.decision.action is DecisionAction.STALL
-    assert here.status.decision.details == ("migration rows restore failed: relation exists",)
-    here.jobs_succeed = True
-    here.request("Retry", generation=1)
-    here.until(ended)
-    assert operations(here)[-1] == "restore"
+    """With the reason of the Job."""
+    world = copying_world(rollback={"restoreData": True})
+    world.until(at_step)
+    world.jobs_succeed = False
+    world.request("Abort")
+    world.run(60)
+    assert (world.status.decision.action, world.reason) == (DecisionAction.STALL, DecisionReason.MIGRATION_FAILED)
+    assert (rows(world).operation, rows(world).reason) == (Operation.RESTORE, "StatementFailed")
+    world.jobs_succeed = True
+    world.request("Retry", generation=1)
+    world.until(ended)
+    assert operations(world)[-1] == "restore"
 
 
-def test_a_person_restores_at_any_time_with_what_they_said() -> None:
-    """User, time, whether newer rows may be lost; refused without a snapshot, and while something runs."""
-    here = world()
-    here.reconcile()
-    early = here.request("RestoreData", migration="rows")
-    here.reconcile()
-    assert here.answers[early] == (False, "migration rows is running: ask again when it has ended")
-    here.until(at_step)
-    unknown = here.request("RestoreData", migration="other")
-    right = here.request("RestoreData", migration="rows", user="u-1", at="2026-01-05T09:00:00Z", loseNewer=True)
-    here.reconcile()
-    assert here.answers[unknown] == (False, "`migration` names other, and of those that have begun: rows")
-    assert here.answers[right] == (True, "rows: rows come back from the snapshot; all of them")
-    assert rows(here).arguments == ("--user=u-1", "--at=2026-01-05T09:00:00+00:00", "--exact", "--lose-newer")
-    here.until(ended)
-    assert operations(here) == ["up", "backup", "restore", "finish"]
+def test_action_restores_at_any_time_with_its_options() -> None:
+    """User, time, whether newer rows may be lost; refused for an unknown migration, and while something runs."""
+    world = copying_world()
+    world.reconcile()
+    early = world.request("RestoreData", migration="rows")
+    world.reconcile()
+    assert world.answer(early) == (False, ActionReason.MIGRATION_RUNNING)
+    world.until(at_step)
+    unknown = world.request("RestoreData", migration="other")
+    right = world.request("RestoreData", migration="rows", user="u-1", at="2026-01-05T09:00:00Z", loseNewer=True)
+    world.reconcile()
+    assert world.answer(unknown) == (False, ActionReason.UNKNOWN_MIGRATION)
+    assert world.answer(right) == ACCEPTED
+    assert rows(world).arguments == ("--user=u-1", "--at=2026-01-05T09:00:00+00:00", "--exact", "--lose-newer")
+    world.until(ended)
+    assert operations(world) == ["up", "backup", "restore", "finish"]
 
 
-def test_a_wish_that_fails_leaves_the_migration_what_it_was() -> None:
-    """It is told, and the rollout goes on."""
-    here = world()
-    here.until(at_step)
-    here.jobs_succeed = False
-    here.request("RestoreData", migration="rows")
-    here.settle()
-    assert rows(here).state == "Succeeded"
-    assert rows(here).message == "restore failed: relation exists"
-    assert here.condition("MigrationsApplied") == "True"
-    here.jobs_succeed = True
-    here.until(ended)
+def test_restore_without_a_snapshot_is_refused() -> None:
+    """`backup` is false by default."""
+    world = copying_world(migrations=[{"name": "rows", "bundle": "a/rows", "change": "Migrate"}])
+    world.until(at_step)
+    name = world.request("RestoreData", migration="rows")
+    world.settle()
+    assert world.answer(name) == (False, ActionReason.NO_SNAPSHOT)
 
 
-def test_rows_in_quarantine_are_retried_when_asked() -> None:
+def test_optional_operation_that_fails_leaves_the_migration_what_it_was() -> None:
+    """Its failure is in status and in the history, and the rollout continues."""
+    world = copying_world()
+    world.until(at_step)
+    world.jobs_succeed = False
+    world.request("RestoreData", migration="rows")
+    world.settle()
+    assert (rows(world).state, rows(world).reason) == (MigrationState.SUCCEEDED, "StatementFailed")
+    assert [entry.operation for entry in world.entries(EventReason.MIGRATION_FAILED)] == [Operation.RESTORE]
+    assert world.condition("MigrationsApplied") == "True"
+    world.jobs_succeed = True
+    world.until(ended)
+
+
+def test_rows_in_quarantine_are_retried_by_an_action() -> None:
     """Refused where there is none."""
-    here = world()
-    here.progress = {**FIGURES, "quarantined": 7}
-    here.until(at_step)
-    assert rows(here).quarantined == 7
-    here.progress = FIGURES
-    name = here.request("RetryMigration", migration="rows")
-    here.settle()
-    assert here.answers[name] == (True, "7 rows in quarantine are tried again")
-    assert rows(here).quarantined == 0
-    again = here.request("RetryMigration", migration="rows")
-    here.settle()
-    assert here.answers[again] == (False, "nothing to retry: rows has not failed and has no row in quarantine")
+    world = copying_world()
+    world.progress = {**FIGURES, "quarantined": 7}
+    world.until(at_step)
+    assert rows(world).quarantined == 7
+    world.progress = FIGURES
+    name = world.request("RetryMigration", migration="rows")
+    world.settle()
+    assert world.answer(name) == ACCEPTED
+    assert (rows(world).operation, rows(world).quarantined) == (Operation.RETRY, 0)
+    again = world.request("RetryMigration", migration="rows")
+    world.settle()
+    assert world.answer(again) == (False, ActionReason.NOTHING_TO_RETRY)
+
+
+def test_failed_migration_is_retried_by_an_action() -> None:
+    """RetryMigration is Retry for one migration."""
+    world = copying_world()
+    world.jobs_succeed = False
+    world.run(20)
+    assert world.reason is DecisionReason.MIGRATION_FAILED
+    world.jobs_succeed = True
+    name = world.request("RetryMigration", migration="rows")
+    world.until(at_step)
+    assert world.answer(name) == ACCEPTED
+
+
+@pytest.mark.parametrize(("action", "operation"), [("BackupData", Operation.BACKUP), ("RepairData", Operation.REPAIR)])
+def test_backup_and_repair_by_an_action(action: str, operation: Operation) -> None:
+    """A Job each time; a failure leaves the migration what it was."""
+    world = copying_world(migrations=[{"name": "rows", "bundle": "shop/rows"}])
+    world.until(at_step)
+    for _ in range(2):
+        name = world.request(action, migration="rows")
+        world.run(20)
+        assert world.answer(name) == ACCEPTED
+    assert operations(world).count(operation) == 2
+    world.jobs_succeed = False
+    world.request(action, migration="rows")
+    world.run(20)
+    assert (rows(world).state, rows(world).operation, rows(world).reason) == (
+        MigrationState.SUCCEEDED,
+        operation,
+        "StatementFailed",
+    )
+
+
+def test_repair_of_a_migration_without_rows_is_refused() -> None:
+    """There are none to copy again."""
+    world = World(spec(**copying()))
+    world.until(at_step)
+    name = world.request("RepairData", migration="rows")
+    world.settle()
+    assert world.answer(name) == (False, ActionReason.MOVES_NO_ROWS)
 
 
 def test_point_of_no_return_is_announced_before_it_is_passed_and_refuses_down() -> None:
-    """In status from the first look on; the rollback ends without undoing it, and says so."""
+    """In status from the first decision on; the rollback ends without undoing it, with an event."""
     declared = [{"name": "rows", "bundle": "a/rows", "pointOfNoReturn": 3}]
-    here = World(spec(**moving(migrations=declared, rollback={"migrations": "Down"})))
-    here.reconcile()
-    assert rows(here).point_of_no_return == "Ahead"
-    assert "PointOfNoReturnAhead" in here.events
-    here.until(at_step)
-    assert rows(here).point_of_no_return == "Passed"
-    here.request("Abort")
-    here.until(ended)
-    assert operations(here) == ["up"]
-    assert [entry.message for entry in here.status.history if entry.event == "MigrationKept"] == [
-        "rows stays: its point of no return was passed"
-    ]
+    world = World(spec(**copying(migrations=declared, rollback={"migrations": "Down"})))
+    world.reconcile()
+    assert rows(world).point_of_no_return is NoReturn.AHEAD
+    assert [entry.migration for entry in world.entries(EventReason.POINT_OF_NO_RETURN)] == ["rows"]
+    world.until(at_step)
+    assert rows(world).point_of_no_return is NoReturn.PASSED
+    world.request("Abort")
+    world.until(ended)
+    assert operations(world) == ["up"]
+    assert [entry.migration for entry in world.entries(EventReason.MIGRATION_KEPT)] == ["rows"]
+    name = world.request("MigrateDown", migration="rows")
+    world.settle()
+    assert world.answer(name) == (False, ActionReason.POINT_OF_NO_RETURN_PASSED)
 
 
-def test_down_says_whether_data_may_be_lost() -> None:
-    """As the object declares."""
-    for allowed in (False, True):
-        here = world(rollback={"migrations": "Down", "allowDataLoss": allowed})
-        here.until(at_step)
-        here.request("Abort")
-        here.until(ended)
-        assert rows(here).state == "Reverted"
-        assert rows(here).arguments == (("--allow-data-loss",) if allowed else ())
+@pytest.mark.parametrize(("allowed", "arguments"), [(False, ()), (True, ("--allow-data-loss",))], ids=["refused", "allowed"])
+def test_down_has_the_argument_that_allows_data_loss(arguments: tuple[str, ...], *, allowed: bool) -> None:
+    """As the spec declares."""
+    world = copying_world(rollback={"migrations": "Down", "allowDataLoss": allowed})
+    world.until(at_step)
+    world.request("Abort")
+    world.until(ended)
+    assert (rows(world).state, rows(world).arguments) == (MigrationState.REVERTED, arguments)
 
 
 def test_lost_job_is_created_again() -> None:
-    """A person deleted it: the same name, so that it goes on where it was."""
-    here = world()
-    here.reconcile()
-    name = rows(here).job or ""
-    here.jobs[name] = JobObservation(JobState.MISSING)
-    here.reconcile()
-    assert [effect for effect in here.decision.effects if getattr(effect, "name", "") == name] if here.decision else False
+    """Somebody deleted it: the same name, so that it resumes where it stopped."""
+    world = copying_world()
+    world.reconcile()
+    name = rows(world).job or ""
+    world.jobs[name] = JobObservation(JobState.MISSING)
+    decision = world.reconcile()
+    assert [effect.name for effect in decision.effects if isinstance(effect, StartJob)] == [name]

@@ -1,5 +1,7 @@
 """The simulated world with what tests add to it: metrics are good, Jobs end at once, time passes in ticks."""
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -7,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from session_rollout.api.enums import ActionReason, DecisionReason, Verdict
+from session_rollout.api.enums import ActionReason, CheckKind, DecisionReason, EventReason, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.api.status import CheckRecord, HistoryEntry, MigrationRecord
 from session_rollout.core.observed import Decision, Effect, JobObservation, JobState, Measurement, Publish
 from session_rollout.simulation import world as simulation
 
@@ -51,6 +54,18 @@ guards:
 def spec(text: str = ROLLOUT, **changes: Any) -> RolloutSpec:
     """A spec from YAML, with top-level fields replaced."""
     return RolloutSpec.model_validate({**yaml.safe_load(text), **changes})
+
+
+def rollout_data(**changes: Any) -> dict[str, Any]:
+    """The rollout as data, with top-level fields replaced."""
+    return {**yaml.safe_load(ROLLOUT), **changes}
+
+
+def edited(change: Callable[[dict[str, Any]], Any], **changes: Any) -> RolloutSpec:
+    """The spec after `change` has modified its data."""
+    data = rollout_data(**changes)
+    change(data)
+    return RolloutSpec.model_validate(data)
 
 
 @dataclass
@@ -123,6 +138,36 @@ class World(simulation.World):
         """Reason of a condition."""
         return next(condition.reason for condition in self.status.conditions if condition.type == kind)
 
+    def check(self, kind: CheckKind, name: str) -> CheckRecord:
+        """The record of a check."""
+        return next(record for record in self.status.checks if (record.kind, record.name) == (kind, name))
+
+    def migration(self, name: str) -> MigrationRecord:
+        """The record of a migration."""
+        return next(record for record in self.status.migrations if record.name == name)
+
+    def entries(self, event: EventReason) -> list[HistoryEntry]:
+        """Every entry of the history about an event, the oldest first, also those that the status no longer keeps."""
+        return [entry for entry in self.history if entry.event is event]
+
+    def percents(self) -> dict[str, str]:
+        """The percentage that was published last, by phase."""
+        return {record.name: record.percent for record in self.status.phases}
+
+    def flag(self, name: str) -> dict[str, Any]:
+        """A flag of the document that was published last."""
+        return dict(json.loads(self.documents[-1])["flags"][name])
+
     def answer(self, name: str) -> tuple[bool, ActionReason]:
         """Whether an action was accepted, and the reason."""
         return self.answers[name].accepted, self.answers[name].reason
+
+
+def ended(world: World) -> bool:
+    """Whether the rollout has an outcome."""
+    return world.status.outcome is not None
+
+
+def at(phase: str, step: int, increment: int = 0) -> Callable[[World], bool]:
+    """Condition: the audience of this place is published."""
+    return lambda world: world.where[:3] == (phase, step, increment) and world.status.current.published_time is not None

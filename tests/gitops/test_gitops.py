@@ -24,31 +24,31 @@ def recorded(scenario: str) -> list[Object]:
 
 
 def every() -> list[Object]:
-    return [one for scenario in SCENARIOS for one in recorded(scenario)]
+    return [rollout for scenario in SCENARIOS for rollout in recorded(scenario)]
 
 
-def conditions(one: Object) -> dict[str, str]:
-    return {each["type"]: each["status"] for each in one["status"].get("conditions", [])}
+def conditions(rollout: Object) -> dict[str, str]:
+    return {each["type"]: each["status"] for each in rollout["status"].get("conditions", [])}
 
 
-def awaited(one: Object) -> bool:
-    return bool(one["status"].get("decision", {}).get("approvals"))
+def awaited(rollout: Object) -> bool:
+    return bool(rollout["status"].get("decision", {}).get("approvals"))
 
 
-def expected(one: Object) -> str:
+def expected(rollout: Object) -> str:
     """Argo CD's word for a status, by what the API says of outcome and conditions."""
-    have, outcome = conditions(one), one["status"].get("outcome")
-    if one["status"].get("observedGeneration") != one["metadata"]["generation"]:
+    have, outcome = conditions(rollout), rollout["status"].get("outcome")
+    if rollout["status"].get("observedGeneration") != rollout["metadata"]["generation"]:
         return "Progressing"
     if outcome == "Promoted":
         return "Healthy"
     if (
         outcome in {"RolledBack", "Aborted"}
         or have.get("Stalled") == "True"
-        or one["status"]["decision"]["action"] == "RollBack"
+        or rollout["status"]["decision"]["action"] == "RollBack"
     ):
         return "Degraded"
-    return "Suspended" if have.get("Paused") == "True" or awaited(one) else "Progressing"
+    return "Suspended" if have.get("Paused") == "True" or awaited(rollout) else "Progressing"
 
 
 # Argo CD gives scripts of its configuration Lua 5.1 with the libraries base and table, and of `os` only this; no `string`, unless
@@ -60,11 +60,11 @@ io, debug, string, math, coroutine, package, require, module, dofile, loadfile =
 """
 
 
-def ran(script: str, one: Object) -> Any:
+def ran(script: str, rollout: Object) -> Any:
     """What a script of Argo CD returns for an object, which it knows as `obj`."""
     lua = LuaRuntime(register_eval=False, attribute_filter=None)
     lua.execute(CLOSED)
-    lua.globals().obj = lua.table_from(one, recursive=True)
+    lua.globals().obj = lua.table_from(rollout, recursive=True)
     return plain(lua.execute(script))
 
 
@@ -76,17 +76,17 @@ def plain(value: Any) -> Any:
     return list(items.values()) if items and list(items) == list(range(1, len(items) + 1)) else items
 
 
-def health(one: Object) -> Object:
-    return dict(ran((LUA / "health.lua").read_text(), one))
+def health(rollout: Object) -> Object:
+    return dict(ran((LUA / "health.lua").read_text(), rollout))
 
 
-def enabled(one: Object) -> set[str]:
-    found = ran((LUA / "actions" / "discovery.lua").read_text(), one)
-    return {name for name, says in found.items() if not says["disabled"]}
+def enabled(rollout: Object) -> set[str]:
+    result = ran((LUA / "actions" / "discovery.lua").read_text(), rollout)
+    return {name for name, says in result.items() if not says["disabled"]}
 
 
-def asked(name: str, one: Object) -> Object:
-    (impact,) = ran((LUA / "actions" / name / "action.lua").read_text(), one)
+def asked(name: str, rollout: Object) -> Object:
+    (impact,) = ran((LUA / "actions" / name / "action.lua").read_text(), rollout)
     assert impact["operation"] == "create"
     return dict(impact["resource"])
 
@@ -102,54 +102,54 @@ def test_what_argocd_does_not_open_is_closed_here(script: str) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_health_of_every_recorded_status(scenario: str) -> None:
     seen = set()
-    for one in recorded(scenario):
-        found = health(one)
-        assert found["status"] == expected(one), one["status"]
-        assert found["message"], "it says why"
-        seen.add(found["status"])
+    for rollout in recorded(scenario):
+        result = health(rollout)
+        assert result["status"] == expected(rollout), rollout["status"]
+        assert result["message"], "it says why"
+        seen.add(result["status"])
     last = health(recorded(scenario)[-1])["status"]
     assert {"promoted": "Healthy", "rolled-back": "Degraded", "outage": "Progressing"}[scenario] == last
     assert "Progressing" in seen
 
 
 def test_the_scenarios_hold_every_health() -> None:
-    assert {health(one)["status"] for one in every()} == {"Progressing", "Suspended", "Healthy", "Degraded"}
+    assert {health(rollout)["status"] for rollout in every()} == {"Progressing", "Suspended", "Healthy", "Degraded"}
 
 
 def test_health_survives_anything_missing() -> None:
     """Each part taken out of each recorded status, and objects with next to nothing: never an error, always a word."""
-    for one in [{"metadata": {"generation": 1}}, {"metadata": {"generation": 1}, "status": {}}]:
-        assert health(one)["status"] == "Progressing"
-        assert enabled(one) == set()
-    for one in every():
-        for part in one["status"]:
-            less = {**one, "status": {key: value for key, value in one["status"].items() if key != part}}
+    for rollout in [{"metadata": {"generation": 1}}, {"metadata": {"generation": 1}, "status": {}}]:
+        assert health(rollout)["status"] == "Progressing"
+        assert enabled(rollout) == set()
+    for rollout in every():
+        for part in rollout["status"]:
+            less = {**rollout, "status": {key: value for key, value in rollout["status"].items() if key != part}}
             assert health(less)["status"] in {"Progressing", "Suspended", "Healthy", "Degraded"}
             enabled(less)
 
 
 def test_what_is_known_of_an_older_generation_says_nothing() -> None:
-    for one in every():
-        newer = {**one, "metadata": {**one["metadata"], "generation": 2}}
+    for rollout in every():
+        newer = {**rollout, "metadata": {**rollout["metadata"], "generation": 2}}
         assert health(newer)["status"] == "Progressing"
 
 
 def test_actions_fit_what_is_going_on() -> None:
-    for one in every():
-        running = one["status"].get("outcome") is None
-        paused = conditions(one).get("Paused") == "True"
-        wanted = {"emergency-disable"} | ({"abort"} if running else set()) | ({"approve"} if awaited(one) else set())
+    for rollout in every():
+        running = rollout["status"].get("outcome") is None
+        paused = conditions(rollout).get("Paused") == "True"
+        wanted = {"emergency-disable"} | ({"abort"} if running else set()) | ({"approve"} if awaited(rollout) else set())
         wanted |= {"resume"} if paused else {"pause"} if running else set()
-        assert enabled(one) == wanted
-    assert any("approve" in enabled(one) for one in every())
+        assert enabled(rollout) == wanted
+    assert any("approve" in enabled(rollout) for rollout in every())
 
 
 def test_every_action_is_accepted_by_the_api_server(lab: Lab) -> None:
     """A dry run of what each script makes, for each status in which it is offered."""
     path = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
     seen: set[str] = set()
-    for one in every():
-        here = {**one, "metadata": {**one["metadata"], "namespace": "default"}}
+    for rollout in every():
+        here = {**rollout, "metadata": {**rollout["metadata"], "namespace": "default"}}
         for name in enabled(here) | ({"resume"} if not seen else set()):
             made = asked(name, here)
             lab.kube.create(path, made, dryRun="All", fieldValidation="Strict")
@@ -158,11 +158,11 @@ def test_every_action_is_accepted_by_the_api_server(lab: Lab) -> None:
 
 
 def test_an_approval_of_a_gate_names_its_check(lab: Lab) -> None:
-    one = {
+    rollout = {
         "metadata": {"name": "x", "namespace": "default", "generation": 1},
         "status": {"observedGeneration": 1, "decision": {"approvals": [{"check": "tests-green"}]}},
     }
-    made = asked("approve", one)
+    made = asked("approve", rollout)
     assert made["spec"]["check"] == "tests-green"
     assert "phase" not in made["spec"]
     path = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
@@ -182,28 +182,28 @@ def test_argocd_configuration_holds_the_scripts() -> None:
     assert data[gitops.KEY.format(what="health")] == (LUA / "health.lua").read_text()
     actions = yaml.safe_load(data[gitops.KEY.format(what="actions")])
     assert actions["discovery.lua"] == (LUA / "actions" / "discovery.lua").read_text()
-    found = {one["name"]: one["action.lua"] for one in actions["definitions"]}
-    assert found == {name: (LUA / "actions" / name / "action.lua").read_text() for name in gitops.ACTIONS}
+    result = {action["name"]: action["action.lua"] for action in actions["definitions"]}
+    assert result == {name: (LUA / "actions" / name / "action.lua").read_text() for name in gitops.ACTIONS}
 
 
 def flux(which: str) -> dict[str, str]:
     documents = yaml.safe_load_all((ROOT / "examples" / "gitops" / "flux" / "kustomization.yaml").read_text())
-    found = next(one for one in documents if one["metadata"]["name"] == which)
-    (expressions,) = found["spec"]["healthCheckExprs"]
+    result = next(document for document in documents if document["metadata"]["name"] == which)
+    (expressions,) = result["spec"]["healthCheckExprs"]
     return {key: expressions[key] for key in ("inProgress", "failed", "current")}
 
 
-def holds(expression: str, one: Object) -> bool:
+def holds(expression: str, rollout: Object) -> bool:
     context = Context()
     for name in ("metadata", "status"):
-        context.add_variable(name, one[name])
+        context.add_variable(name, rollout[name])
     return bool(evaluate(expression, context))
 
 
-def flux_health(which: str, one: Object) -> str:
+def flux_health(which: str, rollout: Object) -> str:
     """In the order of Flux: in progress, failed, current; nothing: in progress."""
     for key, expression in flux(which).items():
-        if holds(expression, one):
+        if holds(expression, rollout):
             return key
     return "inProgress"
 
@@ -211,35 +211,35 @@ def flux_health(which: str, one: Object) -> str:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_flux_finished(scenario: str) -> None:
     wanted = {"Healthy": "current", "Suspended": "inProgress", "Progressing": "inProgress"}
-    for one in recorded(scenario):
-        found = flux_health("checkout-finished", one)
-        if one["status"].get("outcome") in {"RolledBack", "Aborted"} or conditions(one).get("Stalled") == "True":
-            assert found == "failed"
-        elif (argo := expected(one)) != "Degraded":
-            assert found == wanted[argo]
+    for rollout in recorded(scenario):
+        result = flux_health("checkout-finished", rollout)
+        if rollout["status"].get("outcome") in {"RolledBack", "Aborted"} or conditions(rollout).get("Stalled") == "True":
+            assert result == "failed"
+        elif (argo := expected(rollout)) != "Degraded":
+            assert result == wanted[argo]
         else:
-            assert found in {"inProgress", "failed"}  # on its way back
+            assert result in {"inProgress", "failed"}  # on its way back
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_flux_accepted(scenario: str) -> None:
-    for one in recorded(scenario):
-        valid = conditions(one).get("SpecValid")
-        found = flux_health("checkout-production", one)
-        assert found == {"True": "current", "False": "failed"}.get(valid or "", "inProgress")
+    for rollout in recorded(scenario):
+        valid = conditions(rollout).get("SpecValid")
+        result = flux_health("checkout-production", rollout)
+        assert result == {"True": "current", "False": "failed"}.get(valid or "", "inProgress")
     assert flux_health("checkout-production", recorded(scenario)[-1]) == "current"
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_kstatus(scenario: str) -> None:
     """Generic tools read three conditions: never working and stuck at once, done only when promoted."""
-    for one in recorded(scenario):
-        have = conditions(one)
+    for rollout in recorded(scenario):
+        have = conditions(rollout)
         assert not (have.get("Reconciling") == "True" and have.get("Stalled") == "True")
         if have.get("Ready") == "True":
             assert have.get("Reconciling") != "True"
-            assert one["status"]["outcome"] == "Promoted"
-        assert isinstance(one["status"].get("observedGeneration", 0), int)
+            assert rollout["status"]["outcome"] == "Promoted"
+        assert isinstance(rollout["status"].get("observedGeneration", 0), int)
 
 
 @pytest.mark.parametrize("environment", ["base", "staging", "production"])

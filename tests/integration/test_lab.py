@@ -8,13 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from lab.lab import ROOT, Lab
+from lab.lab import ROOT, Lab, until
 from lab.processes import StartFailed
 
 
@@ -50,9 +49,7 @@ def test_nothing_is_left_behind(number: signal.Signals) -> None:
         assert len(running(directory)) >= 5
         process.send_signal(number)
         process.wait(30)
-        deadline = time.monotonic() + 10
-        while running(directory) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: not running(directory), 10, "the end of every process of the lab")
     finally:
         process.kill()
         process.communicate()

@@ -1,6 +1,6 @@
 """Session data on the whole lab: real Jobs of the real operator move rows with two database roles, rest, go on and come back.
 
-Also every command of `docs/migrations.md`, in order. Not here: hundreds of faults (`make chaos-migrations`), the whole
+Also every command of `docs/how-to/operate-migrations.md`, in order. Not here: hundreds of faults (`make chaos-migrations`), the whole
 programme (`make demo`), what a copy does to the database (tests/migrations).
 """
 
@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +120,11 @@ def test_rows_rest_while_paused_and_go_on(sessions: Sessions) -> None:
     sessions.answer(lab.act("Pause", NAME, NAMESPACE, reason="the database is busy"))
     lab.until(lambda: not sessions.processes(), 20, "the Pod ending")
     before = value(sessions.dsn, "SELECT done FROM session_rollout.copies")
-    time.sleep(1.5)
+    lab.until(lambda: sessions.rows["message"] == "paused", 10, "status saying so")
+    lab.reconciles(NAME, 2, NAMESPACE)
+    assert sessions.processes() == []
     assert value(sessions.dsn, "SELECT done FROM session_rollout.copies") == before
     assert 0 < before < ROWS
-    lab.until(lambda: sessions.rows["message"] == "paused", 10, "status saying so")
     sessions.answer(lab.act("Resume", NAME, NAMESPACE))
     lab.until(lambda: sessions.status["current"]["step"] == 1, 90, "the first step")
     [job] = sessions.jobs("up")
@@ -168,7 +168,7 @@ def test_lost_job_is_created_again(sessions: Sessions) -> None:
 
 def commands() -> list[str]:
     """Every command of the page; a here-document belongs to its command."""
-    text = (ROOT / "docs" / "migrations.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "operate-migrations.md").read_text()
     found: list[str] = []
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         lines, document = block.splitlines(), ""

@@ -1,6 +1,5 @@
 """What the tests of copies share: the shipped copy, with and without pauses, and the state of a database."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -8,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from lab.lab import until
 from lab.sessions import BUNDLE, SCHEMA
 from session_rollout.migrations.connection import Limits, RunContext
 from session_rollout.migrations.copy import spec
@@ -38,7 +38,4 @@ def quarantine(dsn: str) -> dict[str, str]:
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20) -> None:
     """Wait until the condition is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(condition, seconds)

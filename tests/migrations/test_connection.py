@@ -1,11 +1,11 @@
 """Connections that are lost or denied."""
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from lab.lab import until
 from lab.sessions import run, value
 from migrations.schemas import LEDGER, bundle, rows, target
 from session_rollout.errors import MigrationFailed
@@ -22,10 +22,7 @@ def test_lost_connection_is_retried(dsn: str, tmp_path: Path) -> None:
     query = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1.5)%' AND pid <> pg_backend_pid()"
     )
-    deadline = time.monotonic() + 10
-    while not rows(dsn, query):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: rows(dsn, query), 10, "the step running")
     runner.join(20)
     assert rows(dsn, LEDGER) == [1]
     assert value(dsn, "SELECT count(*) FROM session_rollout.history") == 1

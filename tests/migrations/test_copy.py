@@ -50,7 +50,8 @@ def test_people_who_go_on_working_lose_nothing(dsn: str) -> None:
     here = target(dsn)
     with People(dsn, 20_000, pause=0.001) as people:
         copying.up(here, GENTLE)
-        time.sleep(1)
+        before = people.done.copy()
+        wait_for(lambda: all(people.done[kind] > before[kind] for kind in ("insert", "update", "delete", "user")))
     assert min(people.done[kind] for kind in ("insert", "update", "delete", "user")) > 0, people.done
     assert difference(dsn) == 0
     assert quarantine(dsn) == {}

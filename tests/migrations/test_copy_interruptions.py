@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -46,9 +47,13 @@ def test_a_killed_copy_resumes_where_it_stopped(dsn: str, tmp_path: Path) -> Non
             process = subprocess.Popen(
                 command(tmp_path / "dsn", "--copy-duty-cycle=0.2"), env=environment, stderr=subprocess.DEVNULL
             )
-            while process.poll() is None and position(dsn) == cursors[-1]:
-                time.sleep(0.01)
-            time.sleep(dice.uniform(0, 0.05))
+            copied, batches = {cursors[-1]}, dice.randint(1, 3)
+
+            def enough(process: Any = process, copied: set[str] = copied, batches: int = batches) -> bool:
+                copied.add(position(dsn))
+                return process.poll() is not None or len(copied) > batches
+
+            wait_for(enough)
             process.kill()
             process.wait()
             cursors.append(position(dsn))

@@ -14,9 +14,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from lab.lab import until
 from lab.proofs import INDEXES, TABLES
 from lab.sessions import fill, value
-from migrations.schemas import ALL, COUNT, LEDGER, OURS, Listening, bundle, catalog, rows, target
+from migrations.schemas import ALL, COUNT, LEDGER, OURS, QUICK, Listening, bundle, catalog, rows, target
 from session_rollout.errors import MigrationFailed
 from session_rollout.migrations.connection import LOCK_KEY, Limits, connect
 from session_rollout.migrations.schema import drift
@@ -105,7 +106,7 @@ def test_concurrent_runners_apply_each_step_once(dsn: str) -> None:
 
 
 @contextmanager
-def waits_of_others(dsn: str, seconds: float) -> Iterator[list[float]]:
+def waits_of_others(dsn: str) -> Iterator[list[float]]:
     """How long other statements on `users` take meanwhile."""
     waits: list[float] = []
     stopped = threading.Event()
@@ -121,7 +122,8 @@ def waits_of_others(dsn: str, seconds: float) -> Iterator[list[float]]:
     thread.start()
     try:
         yield waits
-        time.sleep(seconds)
+        before = len(waits)
+        until(lambda: len(waits) > before + 10, 20, "statements after the lock is gone")
     finally:
         stopped.set()
         thread.join()
@@ -132,45 +134,45 @@ def test_a_held_lock_is_not_queued_for(dsn: str) -> None:
     limits = Limits(lock_timeout=timedelta(milliseconds=300), lock_deadline=timedelta(seconds=30))
     here, heard = target(dsn, limits), list[str]()
     here.reporter = Listening(heard)
-    with waits_of_others(dsn, 0.5) as waits:
+
+    def named() -> list[str]:
+        return [text for text in heard if "nightly report" in text]
+
+    with waits_of_others(dsn) as waits:
         with psycopg.connect(dsn, application_name="nightly report") as holder:
             holder.execute("INSERT INTO users (id) VALUES (gen_random_uuid())")  # ROW EXCLUSIVE until the end
             runner = threading.Thread(target=up, args=(here, OURS))
             runner.start()
-            time.sleep(4)
+            until(lambda: len(named()) >= 6 and len(waits) > 50, 30, "six attempts")
             assert runner.is_alive()
         runner.join(20)
     assert rows(dsn, LEDGER) == ALL
-    assert len(waits) > 50
-    # A statement may meet one wait of ours, and then its own work.
-    assert max(waits) < 0.3 + 0.25, max(waits)
-    named = [text for text in heard if "nightly report" in text]
-    assert named
-    assert "users is held by pid" in named[0]
-    assert "idle in transaction" in named[0]
+    # A statement may meet one wait of ours, and then its own work; queueing for the lock would be six of them.
+    assert max(waits) < 3 * 0.3, max(waits)
+    assert "users is held by pid" in named()[0]
+    assert "idle in transaction" in named()[0]
 
 
 def test_access_exclusive_lock_is_waited_for_and_its_holder_named(dsn: str) -> None:
-    """Somebody's DDL holds the table for two seconds."""
+    """Somebody's DDL holds the table until the runner has said so."""
     here, heard = target(dsn), list[str]()
     here.reporter = Listening(heard)
     with psycopg.connect(dsn, application_name="alter table") as holder:
         holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
         runner = threading.Thread(target=up, args=(here, OURS))
         runner.start()
-        time.sleep(2)
+        until(lambda: any("users is held by pid" in text and "alter table" in text for text in heard), 20, "its holder named")
         assert runner.is_alive()
     runner.join(20)
     assert rows(dsn, LEDGER) == ALL
-    assert any("users is held by pid" in text and "alter table" in text for text in heard)
 
 
 def test_lock_that_is_never_granted_fails_and_names_its_holder(dsn: str) -> None:
     """After the lock deadline."""
-    limits = Limits(lock_timeout=timedelta(milliseconds=100), lock_deadline=timedelta(seconds=1))
+    limits = Limits(lock_timeout=timedelta(seconds=1), lock_deadline=timedelta(seconds=3))
     with psycopg.connect(dsn, application_name="vacuum full") as holder:
         holder.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(MigrationFailed, match=r"000\d_\w+.up.sql: no lock within 1s: users is held by pid \d+ \(vacuum"):
+        with pytest.raises(MigrationFailed, match=r"000\d_\w+.up.sql: no lock within 3 s: users is held by pid \d+ \(vacuum"):
             up(target(dsn, limits), OURS)
 
 
@@ -228,7 +230,11 @@ def test_index_build_waits_for_a_long_transaction_without_failing(dsn: str, tmp_
         snapshot.execute("INSERT INTO one VALUES (1, 'a')")
         runner = threading.Thread(target=up, args=(target(dsn), ours))
         runner.start()
-        time.sleep(1)
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%%' AND wait_event_type = 'Lock'"
+            " AND clock_timestamp() - query_start > %s"
+        )
+        until(lambda: value(dsn, waiting, 5 * QUICK.lock_timeout), 20, "a build that waits longer than a lock time-out")
         assert runner.is_alive()
     runner.join(10)
     assert rows(dsn, LEDGER) == [1, 2]

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,9 +15,8 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from lab.lab import ROOT
+from lab.lab import ROOT, until
 from lab.sessions import BUNDLE, SCHEMA, People, difference, fill, run, value
-from migrations.copies import wait_for
 from session_rollout.migrations import roles
 from session_rollout.migrations.copy import spec
 from session_rollout.migrations.schema import bundle
@@ -43,7 +41,7 @@ def everything(tmp_path: Path, done: subprocess.CompletedProcess[str]) -> str:
 
 
 BROKEN = [
-    (f"postgresql://user:{CANARY}@127.0.0.1:1/db", 75, "DeadlineExceeded", "gave up after 1s: database error: connection"),
+    (f"postgresql://user:{CANARY}@127.0.0.1:1/db", 75, "DeadlineExceeded", "gave up after 1 s: database error: connection"),
     (f"postgresql://user:{CANARY}%@127.0.0.1:1/db", 1, "InvalidConnectionString", "the connection string cannot be read"),
     (f"postgresql://user:{CANARY}@[::1/db", 1, "InvalidConnectionString", "the connection string cannot be read"),
     (f"host=127.0.0.1 port=1 password='{CANARY} user=x", 1, "InvalidConnectionString", "the connection string cannot be read"),
@@ -93,9 +91,10 @@ class PasswordAuthentication:
         self.dsn, self.path = dsn, Path(value(dsn, "SHOW hba_file"))
         self.before = self.path.read_text()
         self.path.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n" + self.before)
-        loaded = value(dsn, "SELECT pg_conf_load_time()")
+        loaded = "SELECT pg_conf_load_time()"  # of the server as a new connection inherits it
+        before = value(dsn, loaded)
         run(dsn, "SELECT pg_reload_conf()")
-        wait_for(lambda: value(dsn, "SELECT pg_conf_load_time()") > loaded)
+        until(lambda: value(dsn, loaded) > before, 10, "the server having read its rules again")
 
     def stop(self) -> None:
         """Restore the configuration."""
@@ -118,12 +117,8 @@ def test_process_shows_no_secret_while_it_runs(dsn: str, tmp_path: Path) -> None
     ]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 10
-        while not value(
-            dsn, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid()"
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid()"
+        until(lambda: value(dsn, query), 10, "the step running")
         shown = b"".join(Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
         assert CANARY.encode() not in shown
     finally:

@@ -33,8 +33,8 @@ OF_ROLLOUT = '{namespace="shop",name="checkout"%s}'
 def condition(kind: str, status: str) -> dict[str, str]:
     """All three series of a condition, as they are exported: 1 for the status that it has."""
     return {
-        "sessionrollout_condition" + OF_ROLLOUT % f',type="{kind}",status="{one}"': f"{int(one == status)}x2000"
-        for one in ("True", "False", "Unknown")
+        "sessionrollout_condition" + OF_ROLLOUT % f',type="{kind}",status="{other}"': f"{int(other == status)}x2000"
+        for other in ("True", "False", "Unknown")
     }
 
 
@@ -104,7 +104,7 @@ def test_every_alert_has_a_case() -> None:
 def test_fires_and_does_not_fire(name: str, tmp_path: Path) -> None:
     """`promtool test rules`: firing after its time, pending just before where it has one, silent on the other series."""
     fires, silent, minutes = CASES[name]
-    rule = next(one for one in alerts() if one["alert"] == name)
+    rule = next(rule for rule in alerts() if rule["alert"] == name)
     expected = {"exp_labels": rule["labels"]}
     early = rule.get("for") is not None
     checks = [(fires, f"{minutes}m", [expected]), (silent, f"{minutes}m", [])]

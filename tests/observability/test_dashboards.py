@@ -10,7 +10,7 @@ from lab.boards import BOARDS, panels
 from session_rollout.adapters import telemetry
 
 NAMES = ("fleet", "rollout", "session")
-EXPORTED = {getattr(one, "_name", "") for one in vars(telemetry).values()}
+EXPORTED = {getattr(metric, "_name", "") for metric in vars(telemetry).values()}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -30,7 +30,7 @@ def test_every_panel_is_complete(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_queries_parse_and_name_what_is_exported(name: str) -> None:
     board = json.loads((BOARDS / f"{name}.json").read_text())
-    variables = {one["name"] for one in board["templating"]["list"]}
+    variables = {variable["name"] for variable in board["templating"]["list"]}
     for panel in panels(board):
         for target in panel["targets"]:
             query = target["expr"]

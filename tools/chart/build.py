@@ -56,7 +56,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return to_jsonable_python(value.model_dump(by_alias=True, exclude_unset=True))
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     return to_jsonable_python(value)
 
 
@@ -121,7 +121,7 @@ def _lean(node: Any) -> Any:
                 if key not in {"title", "default"}
             }
         case list():
-            return [_lean(one) for one in node]
+            return [_lean(item) for item in node]
     return node
 
 
@@ -158,7 +158,7 @@ def render(
     done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(done.stderr.strip())
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def identity(document: dict[str, Any]) -> tuple[str, str, str]:
@@ -191,17 +191,18 @@ def manifests() -> dict[str, str]:
     """Path to text of everything in `manifests/`: what all overlays share, and what each has beside it."""
     rendered = {
         name: {
-            identity(one): without_helm(one)
-            for one in render(values)
-            if one["kind"] != "CustomResourceDefinition" and "helm.sh/hook" not in one["metadata"].get("annotations", {})
+            identity(document): without_helm(document)
+            for document in render(values)
+            if document["kind"] != "CustomResourceDefinition"
+            and "helm.sh/hook" not in document["metadata"].get("annotations", {})
         }
         for name, values in OVERLAYS.items()
     }
     keys = [key for key in rendered["cluster"] if all(key in objects for objects in rendered.values())]
     base = {key: rendered["cluster"][key] for key in keys if key[2] != CONFIGURATION}
-    files = {"base/objects.yaml": "---\n".join(dumped(one) for one in base.values())}
+    files = {"base/objects.yaml": "---\n".join(dumped(document) for document in base.values())}
     files["base/namespace.yaml"] = dumped(_namespace())
-    configuration = next(one for key, one in rendered["cluster"].items() if key[2] == CONFIGURATION)
+    configuration = next(document for key, document in rendered["cluster"].items() if key[2] == CONFIGURATION)
     files["base/operator.yaml"] = configuration["data"]["operator.yaml"]
     files["base/kustomization.yaml"] = dumped(
         _kustomization(
@@ -222,16 +223,16 @@ def manifests() -> dict[str, str]:
 
 
 def _overlay(base: dict[Any, Any], objects: dict[Any, Any], configuration: dict[str, Any]) -> dict[str, str]:
-    own = [one for key, one in objects.items() if key not in base and key[2] != CONFIGURATION]
-    files: dict[str, str] = {"objects.yaml": "---\n".join(dumped(one) for one in own)}
+    own = [document for key, document in objects.items() if key not in base and key[2] != CONFIGURATION]
+    files: dict[str, str] = {"objects.yaml": "---\n".join(dumped(document) for document in own)}
     beside: dict[str, Any] = {}
-    patches = [dumped(patch) for key, one in objects.items() if key in base and (patch := _patch(base[key], one))]
+    patches = [dumped(patch) for key, document in objects.items() if key in base and (patch := _patch(base[key], document))]
     if patches:
         files["patches.yaml"] = "---\n".join(patches)
         beside["patches"] = [{"path": "patches.yaml"}]
-    found = next(one for key, one in objects.items() if key[2] == CONFIGURATION)
-    if found["data"] != configuration["data"]:
-        files["operator.yaml"] = found["data"]["operator.yaml"]
+    own_configuration = next(document for key, document in objects.items() if key[2] == CONFIGURATION)
+    if own_configuration["data"] != configuration["data"]:
+        files["operator.yaml"] = own_configuration["data"]["operator.yaml"]
         beside["configMapGenerator"] = [
             {"name": CONFIGURATION, "namespace": NAMESPACE, "behavior": "replace", "files": ["operator.yaml"]}
         ]

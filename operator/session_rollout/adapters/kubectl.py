@@ -1,7 +1,8 @@
-"""kubectl as the door of the command line: whoever may use kubectl may use the plugin, with the same flags, logins and proxies.
+"""Runs kubectl as a subprocess for all API access of the plugin, with the user's own flags, authentication and proxies.
 
-A question is asked at once and waited for where its answer is needed, so that several go side by side. What kubectl says on
-failure is sorted into a few kinds; its own sentence, which names the verb and the resource, stays.
+A call is started at once and its answer is read later, so that several calls run at the same time. Errors of kubectl are sorted
+into a few kinds by their text, because kubectl has one exit code for all of them; the text itself, which names the verb and
+the resource, is kept.
 """
 
 import json
@@ -33,7 +34,7 @@ class Kind(StrEnum):
 
 
 class KubectlFailed(RolloutError):
-    """kubectl said no; the message is one sentence."""
+    """kubectl failed; the message is one sentence."""
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(message)
@@ -62,19 +63,22 @@ _NOISE: Final = re.compile(r"^[EWI]\d{4} ")  # client-go's own log lines
 
 
 def failure(text: str) -> KubectlFailed:
-    """What kubectl printed as an error, in one sentence."""
+    """An error of kubectl, in one sentence."""
     lines = [line for line in text.splitlines() if line.strip() and not _NOISE.match(line)]
     noisy = " ".join(text.split())
     kind = next((kind for pattern, kind in _KINDS if re.search(pattern, "\n".join(lines) or noisy)), Kind.OTHER)
     if kind is Kind.NOT_INSTALLED:
-        return KubectlFailed(kind, "this cluster does not know SessionRollouts: an admin must apply `crds/` first")
-    sentence = _PREFIX.sub("", " ".join(lines) or noisy or "kubectl ended without a word")
+        return KubectlFailed(
+            kind,
+            "the SessionRollout CRDs are not installed in this cluster; a cluster administrator must install the chart or `crds/`",
+        )
+    sentence = _PREFIX.sub("", " ".join(lines) or noisy or "kubectl exited without output")
     return KubectlFailed(kind, sentence[:600])
 
 
 @dataclass
 class Answer:
-    """A question that was asked."""
+    """The answer of a call that was started."""
 
     process: "subprocess.Popen[str]"
     stdin: str | None = None
@@ -97,14 +101,44 @@ class Answer:
         return list(self.json()["items"])
 
 
+@dataclass
+class Watch:
+    """A running watch of one object."""
+
+    process: "subprocess.Popen[str]"
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Each event, until the API server ends the watch. Raises KubectlFailed when it breaks."""
+        decoder, text = json.JSONDecoder(), ""
+        assert self.process.stdout is not None
+        try:
+            while part := self.process.stdout.readline():
+                text = (text + part).lstrip()
+                try:
+                    event, end = decoder.raw_decode(text)
+                except ValueError:
+                    continue  # the object continues in the next line
+                text = text[end:]
+                yield dict(event)
+        finally:
+            self.stop()
+            errors = self.process.communicate()[1]
+        if self.process.returncode and errors.strip():
+            raise failure(errors)
+
+    def stop(self) -> None:
+        """End the process, which would otherwise run until the object changes again."""
+        self.process.terminate()
+
+
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl with the flags of one call of ours."""
+    """kubectl with the flags of the command line."""
 
     flags: tuple[str, ...] = ()
 
     def ask(self, *argv: str, stdin: str | None = None) -> Answer:
-        """Start kubectl; the answer is waited for later."""
+        """Start kubectl; the answer is read later."""
         return Answer(self._start(argv, stdin=stdin), stdin)
 
     def _start(self, argv: tuple[str, ...], *, stdin: str | None = None) -> "subprocess.Popen[str]":
@@ -118,7 +152,9 @@ class Kubectl:
                 text=True,
             )
         except OSError as error:
-            raise KubectlFailed(Kind.CONFIGURATION, f"kubectl cannot be started ({program}): {error.strerror}") from error
+            raise KubectlFailed(
+                Kind.CONFIGURATION, f"cannot start {program}: {error.strerror}; install kubectl, or set KUBECTL to its path"
+            ) from error
 
     def get(self, resource: str, name: str) -> Answer:
         """One object."""
@@ -129,26 +165,9 @@ class Kubectl:
         return self.ask("get", resource, "-o", "json", *argv)
 
     def create(self, body: Mapping[str, Any]) -> Answer:
-        """Create an object; the answer is the object as it was stored. The server judges it, kubectl need not."""
+        """Create an object; the answer is the object as it was stored. The server validates it, so kubectl does not."""
         return self.ask("create", "--validate=false", "-f", "-", "-o", "json", stdin=json.dumps(body))
 
-    def watch(self, resource: str, name: str) -> Iterator[dict[str, Any]]:
-        """The object, again each time it changes, until it is deleted. Raises KubectlFailed when the watch breaks."""
-        argv = ("get", resource, name, "-o", "json", "--watch", "--output-watch-events")
-        process = self._start(argv)
-        decoder, text = json.JSONDecoder(), ""
-        assert process.stdout is not None
-        try:
-            while part := process.stdout.readline():
-                text = (text + part).lstrip()
-                try:
-                    event, end = decoder.raw_decode(text)
-                except ValueError:
-                    continue  # the object goes on in the next line
-                text = text[end:]
-                yield dict(event)
-        finally:
-            process.terminate()
-            errors = process.communicate()[1]
-        if process.returncode and errors.strip():
-            raise failure(errors)
+    def watch(self, resource: str, name: str) -> "Watch":
+        """The object now and after each change."""
+        return Watch(self._start(("get", resource, name, "-o", "json", "--watch", "--output-watch-events")))

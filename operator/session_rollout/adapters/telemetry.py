@@ -157,7 +157,7 @@ class Redacted(logging.Filter):
 
 def redact(text: str) -> str:
     """The text without credentials."""
-    return _SECRETS.sub(lambda found: f"{found.group(1) or found.group(3)}***{found.group(2) or ''}", text)
+    return _SECRETS.sub(lambda match: f"{match.group(1) or match.group(3)}***{match.group(2) or ''}", text)
 
 
 def log_as_json() -> None:
@@ -230,9 +230,9 @@ def _observe_status(key: Key, status: RolloutStatus) -> None:
         _replace(key, family, {(): value})
     _replace(key, INFO, {(current.phase or "", str(current.step), status.state or ""): 1})
     conditions: dict[Labels, float] = {
-        (one.type, text): float(one.status == text)
-        for one in status.conditions
-        if one.type in EXPORTED_CONDITIONS
+        (condition.type, text): float(condition.status == text)
+        for condition in status.conditions
+        if condition.type in EXPORTED_CONDITIONS
         for text in CONDITION_STATUSES
     }
     _replace(key, CONDITION, conditions)
@@ -248,15 +248,15 @@ def _observe_status(key: Key, status: RolloutStatus) -> None:
 def _last_rollback(status: RolloutStatus) -> dict[Gauge, float]:
     """How many users the last rollback of the history took the features from, and how long they had them."""
     published: datetime | None = None
-    rollback: dict[Gauge, float] = {}
+    gauges: dict[Gauge, float] = {}
     for entry in status.history:
         if entry.event is EventReason.STEP_PUBLISHED:
             published = entry.time
         elif entry.event is EventReason.ROLLBACK_STARTED:
-            rollback[ROLLBACK_AUDIENCE] = float(entry.percent or 0) / 100
+            gauges[ROLLBACK_AUDIENCE] = float(entry.percent or 0) / 100
             if published is not None:
-                rollback[ROLLBACK_DETECTION] = (entry.time - published).total_seconds()
-    return rollback
+                gauges[ROLLBACK_DETECTION] = (entry.time - published).total_seconds()
+    return gauges
 
 
 def _start_counters(key: Key, rollout: SessionRollout) -> None:
@@ -281,7 +281,7 @@ def _count_ends(key: Key, before: SessionRollout, status: RolloutStatus) -> None
 
 def _observe_checks(key: Key, seen: Reconciled) -> None:
     """The value and the bound of every check that is evaluated now; without a usable answer there is no value."""
-    baselines = {(one.kind, one.name): one for one in seen.decision.status.checks}
+    baselines = {(record.kind, record.name): record for record in seen.decision.status.checks}
     values: dict[Labels, float] = {}
     bounds: dict[Labels, float] = {}
     for kind, name, check in _checks(seen.rollout, seen.decision.status):
@@ -297,7 +297,7 @@ def _observe_checks(key: Key, seen: Reconciled) -> None:
 
 
 def _checks(rollout: SessionRollout, status: RolloutStatus) -> Iterator[tuple[CheckKind, str, Check | Gate]]:
-    spec, phase = rollout.spec, next((one for one in rollout.spec.phases if one.name == status.current.phase), None)
+    spec, phase = rollout.spec, next((phase for phase in rollout.spec.phases if phase.name == status.current.phase), None)
     yield from ((CheckKind.GUARD, guard.name, guard) for guard in spec.guards)
     if phase is not None:
         yield from ((CheckKind.CRITERION, criterion.name, criterion) for criterion in phase.criteria)

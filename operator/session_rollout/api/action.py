@@ -1,4 +1,4 @@
-"""`SessionRolloutAction`: what a person asked for. Create-only and immutable; together they are the audit log."""
+"""`SessionRolloutAction`: what a user requests. Actions are created once and are immutable; together they are the audit log."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -6,14 +6,30 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from session_rollout.api.base import ATOMIC, SET, Feature, Generation, Model, Name, Sentence, Text, rules
+from session_rollout.api.base import (
+    ATOMIC,
+    SET,
+    Feature,
+    Figure,
+    Generation,
+    Limit,
+    Model,
+    Name,
+    Sentence,
+    Text,
+    rules,
+    shortened,
+)
 from session_rollout.api.enums import ActionReason, ActionType, CheckReason, Operation, Verdict
 from session_rollout.api.quantities import Duration
 from session_rollout.api.status import MetaCondition, Time
 
+OUTPUT_LENGTH = 4096
+RESULTS_LENGTH = 64
+
 
 class ActionSpec(Model):
-    """One wish about one rollout."""
+    """A request to one rollout."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -21,108 +37,194 @@ class ActionSpec(Model):
         populate_by_name=True,
         extra="forbid",
         json_schema_extra=rules(
-            ("self == oldSelf", "must stay as it is: an action cannot be changed, create another one"),
+            ("self == oldSelf", "an action is immutable: create another one instead"),
             (
                 "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'EmergencyEnable', 'RestoreData', 'MigrateDown',"
                 " 'RestartWorkload', 'UndoWorkload']) || (has(self.reason) && self.reason.size() > 0)",
-                "`reason` must be given for Promote, Abort, EmergencyDisable, EmergencyEnable, RestoreData, MigrateDown,"
-                " RestartWorkload and UndoWorkload: they override a check or reach users",
+                "`reason` is required for Promote, Abort, EmergencyDisable, EmergencyEnable, RestoreData, MigrateDown,"
+                " RestartWorkload and UndoWorkload, because they override a check or affect users",
             ),
             (
                 "!(self.action in ['Approve', 'Promote', 'Retry']) || has(self.generation)",
-                "`generation` must be given for Approve, Promote and Retry: it says which programme is meant",
+                "`generation` is required for Approve, Promote and Retry: the generation of the rollout that is meant",
             ),
             (
                 "!(self.action in ['Approve', 'Promote']) || has(self.check) || (has(self.phase) && has(self.step))",
-                "`phase` and `step` must be given for Approve and Promote, or for Approve the `check` of a gate",
+                "`phase` and `step` are required for Approve and Promote; to approve a gate, set `check` instead",
             ),
             (
                 "!has(self.check) || self.action in ['Approve', 'Verify']",
-                "`check` must only be given with Approve and Verify: it names the gate that is meant",
+                "`check` is allowed only for Approve and Verify",
             ),
             (
                 "!has(self.features) || self.action in ['EmergencyDisable', 'EmergencyEnable']",
-                "`features` must only be given with EmergencyDisable and EmergencyEnable",
+                "`features` is allowed only for EmergencyDisable and EmergencyEnable",
             ),
             (
                 "has(self.migration) == (self.action in ['RestoreData', 'RetryMigration', 'BackupData',"
                 " 'RepairData', 'MigrateDown', 'InspectMigration'])",
-                "`migration` must be given for RestoreData, RetryMigration, BackupData, RepairData, MigrateDown"
-                " and InspectMigration, and only for these",
+                "`migration` is required for RestoreData, RetryMigration, BackupData, RepairData, MigrateDown"
+                " and InspectMigration, and allowed only for these",
             ),
             (
                 "has(self.topic) == (self.action == 'Diagnose')",
-                "`topic` must be given for Diagnose, and only for it",
+                "`topic` is required for Diagnose, and allowed only for it",
             ),
             (
                 "has(self.operation) == (self.action == 'InspectMigration')",
-                "`operation` must be given for InspectMigration, and only for it",
+                "`operation` is required for InspectMigration, and allowed only for it",
             ),
             (
                 "!(has(self.user) || has(self.at) || has(self.loseNewer)) || self.action == 'RestoreData'",
-                "`user`, `at` and `loseNewer` must only be given with RestoreData",
+                "`user`, `at` and `loseNewer` are allowed only for RestoreData",
             ),
         ),
     )
-    rollout: Annotated[Name, Field(description="Name of the SessionRollout in the same namespace.")]
-    action: ActionType
+    rollout: Annotated[Name, Field(description="Name of the SessionRollout in the namespace of this action.")]
+    action: Annotated[
+        ActionType,
+        Field(
+            description="Action to perform. Verify, Diagnose and InspectMigration are read-only and write their results to the"
+            " status of the action."
+        ),
+    ]
     generation: Annotated[
         Generation | None,
-        Field(description="Which generation of the rollout is meant; another one running, and the action is refused."),
+        Field(
+            description="Generation of the rollout that the action is for: its `metadata.generation`, such as 3. The action is"
+            " rejected if a different generation is active. Required for Approve, Promote and Retry."
+        ),
     ] = None
-    phase: Annotated[Name | None, Field(description="Which phase is meant, for Approve and Promote.")] = None
+    phase: Annotated[
+        Name | None,
+        Field(description="Name of the phase that the action is for. Required for Approve and Promote, except with `check`."),
+    ] = None
     step: Annotated[
-        int | None, Field(description="Which step of it, counted from 1.", ge=1, le=16, json_schema_extra={"format": "int32"})
+        int | None,
+        Field(
+            description="Number of the step in the phase, counted from 1. Required for Approve and Promote, except with `check`.",
+            ge=1,
+            le=16,
+            json_schema_extra={"format": "int32"},
+        ),
     ] = None
-    check: Annotated[Name | None, Field(description="Name of a preflight or verification gate to approve.")] = None
+    check: Annotated[
+        Name | None,
+        Field(description="Name of the preflight or verification gate to approve or to verify. Only for Approve and Verify."),
+    ] = None
     features: Annotated[
         tuple[Feature, ...],
-        Field(max_length=40, json_schema_extra=SET, description="Which features; none means all."),
+        Field(
+            max_length=40,
+            json_schema_extra=SET,
+            description="Names of the features to turn off, or to turn on again. Empty (default): all features of the rollout."
+            " Only for EmergencyDisable and EmergencyEnable.",
+        ),
     ] = ()
-    migration: Annotated[Name | None, Field(description="Which migration's rows or snapshot are meant.")] = None
+    migration: Annotated[
+        Name | None,
+        Field(
+            description="Name of the migration in `spec.migrations` of the rollout. Required for RestoreData, RetryMigration,"
+            " BackupData, RepairData, MigrateDown and InspectMigration, and allowed only for these."
+        ),
+    ] = None
     user: Annotated[
         str | None,
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}$", max_length=128, description="Restore only this user's rows."),
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}$",
+            max_length=128,
+            description="ID of the user whose rows are restored, such as `u-4711`. Unset: the rows of all users."
+            " Only for RestoreData.",
+        ),
     ] = None
-    at: Annotated[Time | None, Field(description="Restore from the newest snapshot taken before this time.")] = None
+    at: Annotated[
+        Time | None,
+        Field(
+            description="Restore from the newest snapshot taken before this time, in RFC 3339 format, such as"
+            " `2026-11-20T09:00:00Z`. Unset: the newest snapshot. Only for RestoreData."
+        ),
+    ] = None
     lose_newer: Annotated[
-        bool | None, Field(description="Bring back every row as it was, also where users have written since.")
+        bool | None,
+        Field(
+            description="Overwrite rows that users have written since the snapshot. Unset or false: these rows are kept."
+            " Only for RestoreData."
+        ),
     ] = None
-    topic: Annotated[Name | None, Field(description="What is diagnosed: a topic of the operator's configuration.")] = None
+    topic: Annotated[
+        Name | None,
+        Field(
+            description="Name of an entry of `diagnostics` in the operator's configuration, such as `memory`."
+            " Required for Diagnose, and allowed only for it."
+        ),
+    ] = None
     operation: Annotated[
         Literal[Operation.PLAN, Operation.STATUS, Operation.VERIFY] | None,
-        Field(description="What is asked of a migration; none of them changes anything."),
+        Field(
+            description="Inspection of the migration: `plan` shows what it would do and lock; `status` shows what is applied;"
+            " `verify` compares both sides of a copy. Required for InspectMigration, and allowed only for it."
+        ),
     ] = None
-    reason: Annotated[Text, Field(description="Why; it is kept, and told in history and notices.")] = ""
-    ttl: Annotated[Duration, Field(description="How long the answered action is kept.")] = "30d"
+    reason: Annotated[
+        Text,
+        Field(
+            description="Reason for the action, for the history and notifications, such as `error rate in EU`. Required for actions"
+            " that override a check or affect users."
+        ),
+    ] = ""
+    ttl: Annotated[
+        Duration,
+        Field(description="Time for which the action is kept after it was answered, such as `7d`. Default `30d`."),
+    ] = "30d"
 
 
 class Result(Model):
-    """One line of what an examination found."""
+    """One result of a Verify, Diagnose or InspectMigration action."""
 
-    name: Annotated[str, Field(description="What was looked at.", max_length=63)]
-    verdict: Verdict
+    name: Annotated[str, Field(description="Name of the check, the diagnostic or the row of the report.", max_length=63)]
+    verdict: Annotated[
+        Verdict, Field(description="Verdict of the check. Pass and Fail are results; others say why there is none.")
+    ]
     reason: Annotated[CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")] = None
-    value: Annotated[str | None, Field(description="What was found.", max_length=40)] = None
-    bound: Annotated[str | None, Field(description="What it is held against.", max_length=80)] = None
-    message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
+    value: Annotated[
+        Figure | None, Field(description="Measured value in the unit of the bound, such as `1.3%`. Unset without a value.")
+    ] = None
+    bound: Annotated[
+        Limit | None, Field(description="Bound that the value is compared with, such as `below 1%`. Unset without a bound.")
+    ] = None
+    message: Annotated[Sentence, Field(description="Explanation of the verdict in one sentence.")] = ""
 
 
 class ActionStatus(Model):
-    """The answer."""
+    """Answer of the operator to the action."""
 
-    accepted: Annotated[bool | None, Field(description="Whether it was heard; none: not answered yet.")] = None
-    at: Annotated[Time | None, Field(description="When it was answered.")] = None
-    reason: Annotated[ActionReason | None, Field(description="Machine-readable reason of the answer in CamelCase.")] = None
-    message: Annotated[Sentence, Field(description="What the action does, or why it was refused.")] = ""
+    accepted: Annotated[
+        bool | None, Field(description="Whether the action was accepted. Unset until it has been processed.")
+    ] = None
+    at: Annotated[Time | None, Field(description="Time when the action was processed.")] = None
+    reason: Annotated[
+        ActionReason | None, Field(description="Machine-readable reason of the answer in CamelCase. Unset until then.")
+    ] = None
+    message: Annotated[Sentence, Field(description="Effect of the action, or why it was refused.")] = ""
     results: Annotated[
-        tuple[Result, ...], Field(description="What an examination found.", max_length=64, json_schema_extra=ATOMIC)
+        tuple[Result, ...],
+        Field(
+            description="Results of a Verify, Diagnose or InspectMigration action.",
+            max_length=RESULTS_LENGTH,
+            json_schema_extra=ATOMIC,
+        ),
     ] = ()
-    output: Annotated[str, Field(max_length=4096, description="What a migration said of itself.")] = ""
+    output: Annotated[
+        str,
+        Field(
+            max_length=OUTPUT_LENGTH,
+            description="Output of the migration for an InspectMigration action, at most 4,096 characters.",
+        ),
+    ] = ""
     conditions: Annotated[
         tuple[MetaCondition, ...],
         Field(
-            description="`Accepted`, for generic tools.",
+            description="Conditions of the action. `Accepted` is the only one.",
             max_length=4,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
@@ -152,14 +254,14 @@ def answer(
         at=now,
         reason=reason,
         message=message,
-        results=results[:64],
-        output=output[:4096],
+        results=results[:RESULTS_LENGTH],
+        output=shortened(output, OUTPUT_LENGTH),
         conditions=(condition,),
     )
 
 
 class SessionRolloutAction(Model):
-    """One action object, as far as the operator reads it."""
+    """A SessionRolloutAction object with the fields that the operator reads."""
 
     namespace: Text
     name: Text

@@ -47,20 +47,21 @@ def _shortens(length: int) -> BeforeValidator:
     return BeforeValidator(shorten)
 
 
+def _clips(length: int) -> BeforeValidator:
+    return BeforeValidator(lambda value: shortened(value, length) if isinstance(value, str) else value)
+
+
 def _keeps_first(count: int) -> BeforeValidator:
     return BeforeValidator(lambda value: tuple(value)[:count] if isinstance(value, list | tuple) else value)
 
 
-Sentence = Annotated[str, _shortens(SENTENCE_LENGTH), Field(max_length=SENTENCE_LENGTH)]
-Note = Annotated[str, _shortens(NOTE_LENGTH), Field(max_length=NOTE_LENGTH)]
-Summary = Annotated[str, _shortens(SUMMARY_LENGTH), Field(max_length=SUMMARY_LENGTH)]
-Sentences = Annotated[tuple[Sentence, ...], _keeps_first(SENTENCES), Field(max_length=SENTENCES, json_schema_extra=ATOMIC)]
-Figure = Annotated[
-    str, BeforeValidator(lambda value: shortened(value, 40) if isinstance(value, str) else value), Field(max_length=40)
-]
-Limit = Annotated[
-    str, BeforeValidator(lambda value: shortened(value, 80) if isinstance(value, str) else value), Field(max_length=80)
-]
+Sentence = Annotated[str, Field(max_length=SENTENCE_LENGTH), _shortens(SENTENCE_LENGTH)]
+Note = Annotated[str, Field(max_length=NOTE_LENGTH), _shortens(NOTE_LENGTH)]
+Summary = Annotated[str, Field(max_length=SUMMARY_LENGTH), _shortens(SUMMARY_LENGTH)]
+# The bound comes before the function, or pydantic writes `maxLength` instead of `maxItems` into the schema.
+Sentences = Annotated[tuple[Sentence, ...], Field(max_length=SENTENCES, json_schema_extra=ATOMIC), _keeps_first(SENTENCES)]
+Figure = Annotated[str, Field(max_length=40), _clips(40)]
+Limit = Annotated[str, Field(max_length=80), _clips(80)]
 
 
 class Model(BaseModel):

@@ -1,4 +1,4 @@
-"""What is judged in a `SessionRollout.spec`: criteria and guards (a metric against one bound), and gates (what must hold once)."""
+"""Criteria and guards of a `SessionRollout.spec` (a metric against one bound), and gates (what must hold once)."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -7,40 +7,74 @@ from pydantic import ConfigDict, Field
 
 from session_rollout.api.base import Model, Name, rules
 from session_rollout.api.cel import COMPARISON
-from session_rollout.api.quantities import Bound, Duration
+from session_rollout.api.quantities import Bound, DurationOrZero, Tolerance
+
+_ABOVE = (
+    "The value of the metric must be greater than this bound: a number as a string, with an optional unit of %, ms or s,"
+    ' such as `"95%"`, `"500ms"` or `"10737418240"`. A percentage is a share of one: `"95%"` is the value 0.95.'
+    " Excludes {excluded}."
+)
+_BELOW = (
+    "The value of the metric must be less than this bound: a number as a string, with an optional unit of %, ms or s,"
+    ' such as `"0.1%"`, `"500ms"` or `"1"`. A percentage is a share of one: `"0.1%"` is the value 0.001.'
+    " Excludes {excluded}."
+)
 
 
 class ComparedTo(StrEnum):
-    """What a value is held against when not against a fixed bound."""
+    """The value that a metric is compared with, instead of a fixed bound."""
 
     BASELINE = "Baseline"  # the metric before the phase's first publish
     CONTROL = "Control"  # the users who do not have the feature, at the same time
 
 
 class Check(Model):
-    """A metric held against one bound."""
+    """A metric that is compared with one bound at every `checkInterval`."""
 
     model_config = ConfigDict(json_schema_extra=rules(*COMPARISON))
-    name: Annotated[Name, Field(description="What status and actions call it; unique in its list.")]
-    metric: Annotated[Name, Field(description="Which of `metrics`.")]
-    above: Annotated[Bound | None, Field(description='The value must be greater, such as "95%", "500ms", "10737418240".')] = (
-        None
-    )
-    below: Annotated[Bound | None, Field(description='The value must be less, such as "0.1%", "500ms", "10737418240".')] = None
-    compared_to: ComparedTo | None = None
+    name: Annotated[
+        Name, Field(description="Name of the check in status, Events and metrics, such as `error-rate`. Unique in its list.")
+    ]
+    metric: Annotated[Name, Field(description="Name of an entry of `spec.metrics`, which provides the value.")]
+    above: Annotated[
+        Bound | None, Field(description=_ABOVE.format(excluded="`below`, `maxIncrease`, `maxDecrease` and `minIncrease`"))
+    ] = None
+    below: Annotated[
+        Bound | None, Field(description=_BELOW.format(excluded="`above`, `maxIncrease`, `maxDecrease` and `minIncrease`"))
+    ] = None
+    compared_to: Annotated[
+        ComparedTo | None,
+        Field(
+            description="Value that the metric is compared with. `Baseline` is the metric before the phase was published;"
+            " `Control` is the metric of the users without the feature, and needs a metric with `cohorts`."
+            " Requires one of `maxIncrease`, `maxDecrease` and `minIncrease`."
+        ),
+    ] = None
     max_increase: Annotated[
-        Bound | None, Field(description="Largest rise against `comparedTo` that passes: a share with %, else a difference.")
+        Tolerance | None,
+        Field(
+            description="Largest rise above the value of `comparedTo` that passes. With % it is relative to that value, such as"
+            ' `"5%"`; otherwise it is a difference, such as `"5ms"` or `"0"`. Must not be negative.'
+        ),
     ] = None
     max_decrease: Annotated[
-        Bound | None, Field(description="Largest fall against `comparedTo` that passes: a share with %, else a difference.")
+        Tolerance | None,
+        Field(
+            description="Largest fall below the value of `comparedTo` that passes. With % it is relative to that value, such as"
+            ' `"1%"`; otherwise it is a difference, such as `"0.1"`. Must not be negative.'
+        ),
     ] = None
     min_increase: Annotated[
-        Bound | None, Field(description="Smallest rise against `comparedTo` that passes: a share with %, else a difference.")
+        Tolerance | None,
+        Field(
+            description="Smallest rise above the value of `comparedTo` that passes, for a metric that must improve. With % it is"
+            ' relative to that value, such as `"1%"`; otherwise it is a difference. Must not be negative.'
+        ),
     ] = None
 
 
 class OnBreach(StrEnum):
-    """What a breached guard does."""
+    """Reaction to a breached guard."""
 
     ROLLBACK = "Rollback"
     PAUSE = "Pause"
@@ -48,59 +82,99 @@ class OnBreach(StrEnum):
 
 
 class Guard(Check):
-    """A check that holds all the time, from the first phase to the end of the bake."""
+    """A check that is evaluated from the first phase to the end of the bake, in every step."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             *COMPARISON,
             (
                 "!has(self.comparedTo) || self.comparedTo == 'Baseline'",
-                "`comparedTo` of a guard must be `Baseline`: a guard is judged in every phase, also where no control is left",
+                "`comparedTo` of a guard must be `Baseline`: guards are also evaluated when no users without the feature are left",
             ),
         ),
     )
-    for_: Annotated[Duration, Field(alias="for", description="How long a breach must last before it acts.")] = "0s"
-    on_breach: OnBreach = OnBreach.ROLLBACK
+    for_: Annotated[
+        DurationOrZero,
+        Field(
+            alias="for",
+            description="Time for which the breach must last before the guard reacts, such as `2m`."
+            " Default `0s`: the first failed evaluation counts.",
+        ),
+    ] = "0s"
+    on_breach: Annotated[
+        OnBreach,
+        Field(
+            description="Reaction to a breach. `Rollback` (default) starts a rollback; `Pause` keeps the audience until an action"
+            " `Resume`; `Warn` only emits the Event `GuardBreached`."
+        ),
+    ] = OnBreach.ROLLBACK
 
 
 class Approval(Model):
-    """A person's yes, given with a SessionRolloutAction."""
+    """Requires manual approval: an action `Approve` that names this gate in `check`."""
 
 
 class HttpCheck(Model):
-    """A request to a Service of the rollout's own namespace; where that is reached is the admin's to say."""
+    """A GET request to a Service in the namespace of the rollout. Redirects are not followed."""
 
-    service: Annotated[Name, Field(description="A Service of the same namespace.")]
-    port: Annotated[int, Field(description="Of the Service.", ge=1, le=65535, json_schema_extra={"format": "int32"})] = 80
+    service: Annotated[
+        Name,
+        Field(
+            description="Name of a Service in the namespace of the rollout. The operator derives the address from"
+            " `serviceAddress` in its configuration."
+        ),
+    ]
+    port: Annotated[
+        int,
+        Field(
+            description="Port of the Service, from 1 to 65535. Default 80.",
+            ge=1,
+            le=65535,
+            json_schema_extra={"format": "int32"},
+        ),
+    ] = 80
     path: Annotated[
-        str, Field(description="What is asked for, by GET.", pattern=r"^/[A-Za-z0-9._~/%?&=+-]{0,255}$", max_length=256)
+        str,
+        Field(
+            description="Path of the request, with an optional query, such as `/health?deep=1`. Default `/`.",
+            pattern=r"^/[A-Za-z0-9._~/%?&=+-]{0,255}$",
+            max_length=256,
+        ),
     ] = "/"
     expect_status: Annotated[
-        int, Field(description="The only answer that passes.", ge=100, le=599, json_schema_extra={"format": "int32"})
+        int,
+        Field(
+            description="HTTP status code of the response that passes; any other fails. Default 200.",
+            ge=100,
+            le=599,
+            json_schema_extra={"format": "int32"},
+        ),
     ] = 200
 
 
 class JobCheck(Model):
-    """A Job made from a check profile of the operator's configuration: image, command and time-out are the admin's."""
+    """A Job created from a check profile. Its image, command and timeout are set in the operator's configuration."""
 
-    profile: Annotated[Name, Field(description="An entry of `checks` in the operator's configuration.")]
+    profile: Annotated[
+        Name, Field(description="Name of an entry of `checks` in the operator's configuration, such as `smoke-tests`.")
+    ]
 
 
 class Builtin(StrEnum):
-    """Checks the operator knows by itself, from the checklists of deployments."""
+    """A check that is built into the operator."""
 
     FLAG_STORE = "FlagStore"  # the flag document can be written and read back
-    MIGRATIONS = "Migrations"  # none has failed, and what is pending can be read
-    METRICS = "Metrics"  # every metric of the spec answers with a number
-    ALERTS = "Alerts"  # the provider has loaded the alert rules that the configuration names
-    ROLLBACK = "Rollback"  # what `rollback` asks for can be done
+    MIGRATIONS = "Migrations"  # no migration has failed, and pending ones can be read
+    METRICS = "Metrics"  # every metric of the spec returns a number
+    ALERTS = "Alerts"  # Prometheus has loaded the alert rules that the configuration names
+    ROLLBACK = "Rollback"  # the operator can do what `rollback` requires
     HEALTH = "Health"  # the workload is available
-    CAPACITY = "Capacity"  # the configuration's diagnostics of this topic are within their bounds
+    CAPACITY = "Capacity"  # the diagnostics of this topic are within their bounds
     CACHE = "Cache"
 
 
 class Gate(Model):
-    """Something that must hold once: a metric within a bound, an answer, a Job that succeeds, an approval, a built-in check."""
+    """A check that must pass once: a metric within a bound, an HTTP response, a Job, an approval, or a built-in check."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -111,17 +185,51 @@ class Gate(Model):
             ),
             (
                 "has(self.metric) == (has(self.above) != has(self.below)) && !(has(self.above) && has(self.below))",
-                "a gate with `metric` must have exactly one of `above` and `below`, any other neither",
+                "a gate with `metric` must have exactly one of `above` and `below`, and any other gate neither",
             ),
         ),
     )
-    name: Annotated[Name, Field(description="What actions and status call it.")]
-    metric: Annotated[Name | None, Field(description="Which of `metrics`; with `above` or `below`.")] = None
-    above: Annotated[Bound | None, Field(description='The value must be greater, such as "95%", "500ms", "10737418240".')] = (
-        None
-    )
-    below: Annotated[Bound | None, Field(description='The value must be less, such as "0.1%", "500ms", "10737418240".')] = None
-    http: HttpCheck | None = None
-    job: JobCheck | None = None
-    approval: Approval | None = None
-    builtin: Builtin | None = None
+    name: Annotated[
+        Name,
+        Field(description="Name of the gate in status, Events and the field `check` of actions, such as `smoke-tests`."),
+    ]
+    metric: Annotated[
+        Name | None,
+        Field(
+            description="Name of an entry of `spec.metrics`, which provides the value. Requires `above` or `below`."
+            " Excludes `http`, `job`, `approval` and `builtin`."
+        ),
+    ] = None
+    above: Annotated[Bound | None, Field(description=_ABOVE.format(excluded="`below`") + " Requires `metric`.")] = None
+    below: Annotated[Bound | None, Field(description=_BELOW.format(excluded="`above`") + " Requires `metric`.")] = None
+    http: Annotated[
+        HttpCheck | None,
+        Field(
+            description="A GET request to a Service in the namespace of the rollout."
+            " Excludes `metric`, `job`, `approval` and `builtin`."
+        ),
+    ] = None
+    job: Annotated[
+        JobCheck | None,
+        Field(
+            description="A Job that must succeed, created from a check profile of the operator's configuration."
+            " Excludes `metric`, `http`, `approval` and `builtin`."
+        ),
+    ] = None
+    approval: Annotated[
+        Approval | None,
+        Field(
+            description="Requires manual approval by an action `Approve` with this gate's name in `check`. Write it as"
+            " `approval: {}`. Excludes `metric`, `http`, `job` and `builtin`."
+        ),
+    ] = None
+    builtin: Annotated[
+        Builtin | None,
+        Field(
+            description="A check of the operator: `FlagStore` (the flag document can be written and read back), `Migrations`"
+            " (none has failed), `Metrics` (every metric of the spec returns a number), `Alerts` (Prometheus has loaded the"
+            " configured alert rules), `Rollback` (the operator can do what `rollback` requires), `Health` (the workload is"
+            " available), `Capacity` and `Cache` (the diagnostics of this topic are within their bounds)."
+            " Excludes `metric`, `http`, `job` and `approval`."
+        ),
+    ] = None

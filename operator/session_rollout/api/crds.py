@@ -1,14 +1,11 @@
-"""Writes the two CustomResourceDefinitions from the models: `make crds` runs this, a test compares the files.
+"""The two CustomResourceDefinitions, built from the models. `tools.crds` writes the files, `cli.validation` uses the schemas.
 
-pydantic's JSON schema is nearly a structural schema; what Kubernetes does not know (references, titles, `anyOf` with
-null, `additionalProperties: false`) is folded away here.
+The JSON schema of pydantic is nearly a structural schema. What Kubernetes does not know (references, titles, `anyOf` with
+null, `additionalProperties: false`) is resolved or removed here.
 """
 
-import sys
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
-
-import yaml
 
 from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
 from session_rollout.api.action import ActionSpec, ActionStatus
@@ -21,7 +18,7 @@ DROPPED: Final = ("title", "additionalProperties", "$defs")
 
 
 def structural(model: type[Model], *, defaults: bool = True) -> Schema:
-    """The model as a structural OpenAPI v3 schema; a status has no defaults, only its writer gives it values."""
+    """The model as a structural OpenAPI v3 schema. A status has no defaults, because the operator writes every value of it."""
     schema = model.model_json_schema(by_alias=True)
     folded: Schema = _fold(schema, schema.get("$defs", {}))
     return folded if defaults else _without_defaults(folded)
@@ -65,36 +62,50 @@ def _lean(default: Any) -> Any:
 
 
 def _empty(default: Any) -> bool:
-    """An empty list is no default: rules ask with `has()` whether somebody wrote one."""
+    """An empty list is not written as a default, because the rules test with `has()` if the author wrote one."""
     return default == [] or (isinstance(default, dict) and all(_empty(value) for value in default.values()))
 
 
-def definition(*, plural: str, kind: str, short: str, spec: type[Model], status: type[Model], columns: list[Schema]) -> Schema:
+@dataclass(frozen=True)
+class Kind:
+    """What one CustomResourceDefinition is made of."""
+
+    plural: str
+    name: str
+    short: str
+    description: str
+    spec: type[Model]
+    status: type[Model]
+    columns: tuple[Schema, ...]
+
+
+def definition(kind: Kind) -> Schema:
     """One CustomResourceDefinition."""
     schema = {
         "type": "object",
+        "description": kind.description,
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": structural(spec),
-            "status": structural(status, defaults=False),
+            "spec": structural(kind.spec),
+            "status": structural(kind.status, defaults=False),
         },
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{GROUP}"},
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": kind,
-                "listKind": f"{kind}List",
-                "plural": plural,
-                "singular": kind.lower(),
-                "shortNames": [short],
+                "kind": kind.name,
+                "listKind": f"{kind.name}List",
+                "plural": kind.plural,
+                "singular": kind.name.lower(),
+                "shortNames": [kind.short],
                 "categories": ["sessionrollout"],
             },
             "versions": [
@@ -103,7 +114,7 @@ def definition(*, plural: str, kind: str, short: str, spec: type[Model], status:
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
-                    "additionalPrinterColumns": columns,
+                    "additionalPrinterColumns": list(kind.columns),
                     "schema": {"openAPIV3Schema": schema},
                 }
             ],
@@ -115,51 +126,50 @@ def _column(name: str, path: str, *, kind: str = "string", wide: bool = False) -
     return {"name": name, "type": kind, "jsonPath": path, **({"priority": 1} if wide else {})}
 
 
-AGE: Final = _column("Age", ".metadata.creationTimestamp", kind="date")
-
-
-def rollout_definition() -> Schema:
-    """The CRD of SessionRollout."""
-    columns = [
+_AGE: Final = _column("Age", ".metadata.creationTimestamp", kind="date")
+_ROLLOUT: Final = Kind(
+    plural=ROLLOUTS,
+    name="SessionRollout",
+    short="sro",
+    description="SessionRollout is a progressive rollout of feature flags with their database migrations.",
+    spec=RolloutSpec,
+    status=RolloutStatus,
+    columns=(
+        _column("Status", ".status.state"),
         _column("Phase", ".status.current.phase"),
         _column("Step", ".status.current.step", kind="integer"),
-        _column("Percent", ".status.current.percent"),
-        _column("Ready", ".status.conditions[?(@.type=='Ready')].status"),
-        _column("Why", ".status.decision.message"),
-        _column("Until", ".status.current.holdUntil"),
-        AGE,
-        _column("Migrating", ".status.progress", wide=True),
+        _column("Audience", ".status.current.audience"),
+        _column("Message", ".status.decision.message"),
+        _AGE,
+        _column("Until", ".status.current.holdUntil", wide=True),
+        _column("Progress", ".status.progress", wide=True),
         _column("Outcome", ".status.outcome", wide=True),
         _column("Generation", ".status.observedGeneration", kind="integer", wide=True),
-    ]
-    return definition(
-        plural=ROLLOUTS, kind="SessionRollout", short="sro", spec=RolloutSpec, status=RolloutStatus, columns=columns
-    )
-
-
-def action_definition() -> Schema:
-    """The CRD of SessionRolloutAction."""
-    columns = [
+    ),
+)
+_ACTION: Final = Kind(
+    plural=ACTIONS,
+    name="SessionRolloutAction",
+    short="sroa",
+    description="SessionRolloutAction is a request of a user to one SessionRollout. Actions are immutable and form the audit log.",
+    spec=ActionSpec,
+    status=ActionStatus,
+    columns=(
         _column("Rollout", ".spec.rollout"),
         _column("Action", ".spec.action"),
         _column("Accepted", ".status.accepted", kind="boolean"),
         _column("Message", ".status.message"),
-        AGE,
+        _AGE,
         _column("Reason", ".spec.reason", wide=True),
-    ]
-    return definition(
-        plural=ACTIONS, kind="SessionRolloutAction", short="sroa", spec=ActionSpec, status=ActionStatus, columns=columns
-    )
+    ),
+)
 
 
-def documents() -> dict[str, str]:
-    """File name to text of every CRD."""
-    return {
-        f"{ROLLOUTS}.yaml": yaml.safe_dump(rollout_definition(), sort_keys=False, width=120, allow_unicode=True),
-        f"{ACTIONS}.yaml": yaml.safe_dump(action_definition(), sort_keys=False, width=120, allow_unicode=True),
-    }
+def rollout_definition() -> Schema:
+    """The CustomResourceDefinition of SessionRollout."""
+    return definition(_ROLLOUT)
 
 
-if __name__ == "__main__":
-    for file_name, text in documents().items():
-        Path(sys.argv[1], file_name).write_text(text)
+def action_definition() -> Schema:
+    """The CustomResourceDefinition of SessionRolloutAction."""
+    return definition(_ACTION)

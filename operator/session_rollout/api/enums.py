@@ -1,7 +1,7 @@
 """The closed sets of the API: verdicts, stages, outcomes, condition types and reasons. A value is never renamed.
 
 Every message has one of these reasons beside it: programs read the reason, people read the message.
-The generated reference pages list them with the comments below.
+The comment of each value is its description in the generated reference pages.
 """
 
 from enum import StrEnum
@@ -10,12 +10,12 @@ from enum import StrEnum
 class Verdict(StrEnum):
     """Result of evaluating a criterion, a guard or a gate."""
 
-    PASS = "Pass"  # noqa: S105 - a verdict, not a password
-    FAIL = "Fail"
-    INCONCLUSIVE = "Inconclusive"
-    NO_DATA = "NoData"
-    PROVIDER_ERROR = "ProviderError"
-    NOT_EVALUATED = "NotEvaluated"
+    PASS = "Pass"  # The value is within its bound.  # noqa: S105
+    FAIL = "Fail"  # The value is outside its bound.
+    INCONCLUSIVE = "Inconclusive"  # There is a result, but it does not allow a verdict.
+    NO_DATA = "NoData"  # Prometheus responded without a number.
+    PROVIDER_ERROR = "ProviderError"  # Prometheus could not be queried.
+    NOT_EVALUATED = "NotEvaluated"  # The check has not been evaluated yet.
 
     @property
     def is_evidence(self) -> bool:
@@ -24,158 +24,158 @@ class Verdict(StrEnum):
 
 
 class CheckKind(StrEnum):
-    """Which list of the spec a check comes from."""
+    """List of the spec that a check comes from; `status.checks[].kind`."""
 
-    CRITERION = "Criterion"
-    GUARD = "Guard"
-    PREFLIGHT = "Preflight"
-    VERIFICATION = "Verification"
-    AFTER_ROLLBACK = "AfterRollback"
+    CRITERION = "Criterion"  # An entry of `phases[].criteria`.
+    GUARD = "Guard"  # An entry of `guards`.
+    PREFLIGHT = "Preflight"  # An entry of `preflight`.
+    VERIFICATION = "Verification"  # An entry of `phases[].verification`.
+    AFTER_ROLLBACK = "AfterRollback"  # An entry of `rollback.verification`.
 
 
 class CheckReason(StrEnum):
-    """Why a check has its verdict; `status.checks[].reason`."""
+    """Reason of a verdict; `status.checks[].reason`."""
 
     # The measurement was compared.
-    WITHIN_BOUND = "WithinBound"
-    OUT_OF_BOUND = "OutOfBound"
-    WITHIN_TOLERANCE = "WithinTolerance"
-    OUT_OF_TOLERANCE = "OutOfTolerance"
-    TOLERANCE_UNCLEAR = "ToleranceUnclear"
+    WITHIN_BOUND = "WithinBound"  # The value is within `above` or `below`.
+    OUT_OF_BOUND = "OutOfBound"  # The value is outside `above` or `below`.
+    WITHIN_TOLERANCE = "WithinTolerance"  # The change is within `maxIncrease`, `maxDecrease` or `minIncrease`.
+    OUT_OF_TOLERANCE = "OutOfTolerance"  # The change is outside `maxIncrease`, `maxDecrease` or `minIncrease`.
+    TOLERANCE_UNCLEAR = "ToleranceUnclear"  # The confidence interval of the change contains the bound.
     # There is nothing to compare yet.
-    WARMING_UP = "WarmingUp"
-    AWAITING_RESULT = "AwaitingResult"
-    BASELINE_MISSING = "BaselineMissing"
-    BASELINE_MEASURED = "BaselineMeasured"
+    WARMING_UP = "WarmingUp"  # The range of the query still covers data of an earlier audience.
+    AWAITING_RESULT = "AwaitingResult"  # The query or the check has no result yet.
+    BASELINE_MISSING = "BaselineMissing"  # The baseline has not been measured yet.
+    BASELINE_MEASURED = "BaselineMeasured"  # The baseline was measured; the first comparison follows.
     # The metric did not answer with one usable number.
-    STALE_RESULT = "StaleResult"
-    EMPTY_RESULT = "EmptyResult"
-    NOT_A_NUMBER = "NotANumber"
-    INFINITE_VALUE = "InfiniteValue"
-    MULTIPLE_SERIES = "MultipleSeries"
-    NOT_A_SAMPLE = "NotASample"
-    PARTIAL_RESULT = "PartialResult"
-    NO_COHORTS = "NoCohorts"
-    NO_EVENTS = "NoEvents"
-    TOO_FEW_EVENTS = "TooFewEvents"
+    STALE_RESULT = "StaleResult"  # The last result is too old, because the provider stopped responding.
+    EMPTY_RESULT = "EmptyResult"  # The query returned no series.
+    NOT_A_NUMBER = "NotANumber"  # The result is NaN.
+    INFINITE_VALUE = "InfiniteValue"  # The result is infinite.
+    MULTIPLE_SERIES = "MultipleSeries"  # The query returned more than one series.
+    NOT_A_SAMPLE = "NotASample"  # The result is not a scalar or an instant vector.
+    PARTIAL_RESULT = "PartialResult"  # Prometheus returned a warning that the result is incomplete.
+    NO_COHORTS = "NoCohorts"  # `comparedTo: Control` requires a metric with `cohorts`.
+    NO_EVENTS = "NoEvents"  # A cohort has no events.
+    TOO_FEW_EVENTS = "TooFewEvents"  # A cohort has fewer than 50 events.
     # The provider failed.
-    UNKNOWN_PROVIDER = "UnknownProvider"
-    CONNECTION_FAILED = "ConnectionFailed"
-    TIMED_OUT = "TimedOut"
-    QUERY_REJECTED = "QueryRejected"
-    RESPONSE_TOO_LARGE = "ResponseTooLarge"
-    INVALID_RESPONSE = "InvalidResponse"
-    CREDENTIALS_UNREADABLE = "CredentialsUnreadable"
-    INTERNAL_ERROR = "InternalError"
+    UNKNOWN_PROVIDER = "UnknownProvider"  # The operator's configuration has no provider of this name.
+    CONNECTION_FAILED = "ConnectionFailed"  # The provider or the Service could not be reached.
+    TIMED_OUT = "TimedOut"  # There was no response within the timeout.
+    QUERY_REJECTED = "QueryRejected"  # The provider rejected the query.
+    RESPONSE_TOO_LARGE = "ResponseTooLarge"  # The response is larger than `maxAnswerBytes`.
+    INVALID_RESPONSE = "InvalidResponse"  # The response is not a valid response of the Prometheus API.
+    CREDENTIALS_UNREADABLE = "CredentialsUnreadable"  # The token file or the CA file could not be read.
+    INTERNAL_ERROR = "InternalError"  # The operator failed to run the check; its log has the error.
     # Gates that are not metrics.
-    AWAITING_APPROVAL = "AwaitingApproval"
-    APPROVED = "Approved"
-    JOB_STARTED = "JobStarted"
-    JOB_RUNNING = "JobRunning"
-    JOB_SUCCEEDED = "JobSucceeded"
-    JOB_FAILED = "JobFailed"
-    CHECK_SUCCEEDED = "CheckSucceeded"
-    CHECK_FAILED = "CheckFailed"
-    NOT_CONFIGURED = "NotConfigured"
+    AWAITING_APPROVAL = "AwaitingApproval"  # The gate requires manual approval.
+    APPROVED = "Approved"  # An action `Approve` approved the gate.
+    JOB_STARTED = "JobStarted"  # The Job of the gate was created.
+    JOB_RUNNING = "JobRunning"  # The Job of the gate is running.
+    JOB_SUCCEEDED = "JobSucceeded"  # The Job of the gate succeeded.
+    JOB_FAILED = "JobFailed"  # The Job of the gate failed.
+    CHECK_SUCCEEDED = "CheckSucceeded"  # The HTTP or built-in check passed.
+    CHECK_FAILED = "CheckFailed"  # The HTTP or built-in check failed.
+    NOT_CONFIGURED = "NotConfigured"  # The configuration does not contain what the check needs.
 
 
 class Stage(StrEnum):
-    """Where in a phase the rollout is; `status.current.stage`."""
+    """Stage of a rollout; `status.current.stage`."""
 
-    PREFLIGHT = "Preflight"
-    BASELINE = "Baseline"
-    BEFORE = "MigrationsBefore"
-    STEP = "Step"
-    VERIFICATION = "Verification"
-    AFTER = "MigrationsAfter"
-    BAKE = "Bake"
-    ROLLING_BACK = "RollingBack"
-    ENDED = "Ended"
+    PREFLIGHT = "Preflight"  # The workload and the preflight gates are checked.
+    BASELINE = "Baseline"  # The baselines of the phase are measured.
+    BEFORE = "MigrationsBefore"  # The migrations in `migrations.before` of the phase run.
+    STEP = "Step"  # A step is published and held, and its criteria are evaluated.
+    VERIFICATION = "Verification"  # The verification gates of the phase are checked.
+    AFTER = "MigrationsAfter"  # The migrations in `migrations.after` of the phase run.
+    BAKE = "Bake"  # All phases are complete, and guards are still evaluated.
+    ROLLING_BACK = "RollingBack"  # A rollback is running.
+    ENDED = "Ended"  # The generation has ended.
 
 
 class State(StrEnum):
     """The rollout in one word; `status.state` and the column STATUS."""
 
-    PROGRESSING = "Progressing"
-    PAUSED = "Paused"
-    STALLED = "Stalled"
-    PROMOTED = "Promoted"
-    ROLLED_BACK = "RolledBack"
-    ABORTED = "Aborted"
+    PROGRESSING = "Progressing"  # The rollout advances, holds a step, or waits for an event or an approval.
+    PAUSED = "Paused"  # An action `Pause`, a guard or `spec.suspend` keeps the audience as it is.
+    STALLED = "Stalled"  # The rollout cannot continue without manual intervention.
+    PROMOTED = "Promoted"  # All phases are complete and the bake is over.
+    ROLLED_BACK = "RolledBack"  # A guard or a deadline rolled the rollout back.
+    ABORTED = "Aborted"  # An action `Abort` rolled the rollout back.
 
 
 class Outcome(StrEnum):
-    """How a generation ended."""
+    """End of a generation; `status.outcome`. It is unset while the generation runs."""
 
-    PROMOTED = "Promoted"
-    ROLLED_BACK = "RolledBack"
-    ABORTED = "Aborted"
+    PROMOTED = "Promoted"  # All phases are complete and the bake is over.
+    ROLLED_BACK = "RolledBack"  # A guard or a deadline rolled the generation back.
+    ABORTED = "Aborted"  # An action `Abort` rolled the generation back.
 
 
 class PhaseState(StrEnum):
-    """State of one phase in `status.phases`."""
+    """State of one phase; `status.phases[].state`."""
 
-    PENDING = "Pending"
-    RUNNING = "Running"
-    COMPLETED = "Completed"
-    ROLLED_BACK = "RolledBack"
+    PENDING = "Pending"  # The phase has not started.
+    RUNNING = "Running"  # The phase is running.
+    COMPLETED = "Completed"  # All steps, gates and migrations of the phase are complete.
+    ROLLED_BACK = "RolledBack"  # The features of the phase were rolled back.
 
 
 class MigrationState(StrEnum):
-    """State of one migration in `status.migrations`."""
+    """State of one migration; `status.migrations[].state`."""
 
-    PENDING = "Pending"
-    RUNNING = "Running"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    REVERTING = "Reverting"
-    REVERTED = "Reverted"
+    PENDING = "Pending"  # The migration has not started.
+    RUNNING = "Running"  # The Job of the migration is running.
+    SUCCEEDED = "Succeeded"  # The migration is applied.
+    FAILED = "Failed"  # The Job failed; `reason` and `message` say why.
+    REVERTING = "Reverting"  # The migration is being undone.
+    REVERTED = "Reverted"  # The migration was undone.
 
 
 class Operation(StrEnum):
-    """What a migration's Job does; the second part of its name."""
+    """Operation of a migration Job; `status.migrations[].operation` and the second part of the name of the Job."""
 
-    UP = "up"
-    DOWN = "down"
-    BACKUP = "backup"  # take a snapshot of its tables
-    FINISH = "finish"  # make the copied rows the source of truth
-    RESTORE = "restore"  # bring rows back from the snapshot
-    RETRY = "retry"  # try the rows in quarantine again
-    PRUNE = "prune"  # delete snapshots that have expired
-    REPAIR = "repair"  # copy damaged rows from their source again
-    PLAN = "plan"  # show what `up` would do and lock; changes nothing
-    STATUS = "status"  # show what the ledger says; changes nothing
-    VERIFY = "verify"  # compare both sides of a copy; changes nothing
+    UP = "up"  # Apply the migration.
+    DOWN = "down"  # Undo the migration.
+    BACKUP = "backup"  # Take a snapshot of its tables.
+    FINISH = "finish"  # Make the copied rows the source of truth.
+    RESTORE = "restore"  # Restore rows from the snapshot.
+    RETRY = "retry"  # Copy the rows in quarantine again.
+    PRUNE = "prune"  # Delete snapshots that have expired.
+    REPAIR = "repair"  # Copy damaged rows from their source again.
+    PLAN = "plan"  # Show what `up` would do and lock; changes nothing.
+    STATUS = "status"  # Show what the ledger contains; changes nothing.
+    VERIFY = "verify"  # Compare both sides of a copy; changes nothing.
 
 
 class NoReturn(StrEnum):
-    """Where a migration stands relative to its point of no return."""
+    """Position of a migration relative to its point of no return; `status.migrations[].pointOfNoReturn`."""
 
-    AHEAD = "Ahead"
-    PASSED = "Passed"
+    AHEAD = "Ahead"  # The migration can still be undone.
+    PASSED = "Passed"  # The migration cannot be undone any more.
 
 
 class ActionType(StrEnum):
-    """What a SessionRolloutAction requests."""
+    """Request of a SessionRolloutAction; `spec.action`."""
 
-    APPROVE = "Approve"
-    PROMOTE = "Promote"
-    PAUSE = "Pause"
-    RESUME = "Resume"
-    ABORT = "Abort"
-    RETRY = "Retry"
-    EMERGENCY_DISABLE = "EmergencyDisable"
-    EMERGENCY_ENABLE = "EmergencyEnable"
-    RESTORE_DATA = "RestoreData"
-    RETRY_MIGRATION = "RetryMigration"
-    BACKUP_DATA = "BackupData"
-    REPAIR_DATA = "RepairData"
-    MIGRATE_DOWN = "MigrateDown"
-    RESTART_WORKLOAD = "RestartWorkload"
-    UNDO_WORKLOAD = "UndoWorkload"
-    VERIFY = "Verify"
-    DIAGNOSE = "Diagnose"
-    INSPECT_MIGRATION = "InspectMigration"
+    APPROVE = "Approve"  # Approve a step or a gate of this generation.
+    PROMOTE = "Promote"  # Skip the remaining checks of the current step.
+    PAUSE = "Pause"  # Keep the audience as it is; guards still protect users.
+    RESUME = "Resume"  # Resume a paused rollout.
+    ABORT = "Abort"  # Roll the rollout back.
+    RETRY = "Retry"  # Retry a rolled-back phase, a failed migration or a failed check.
+    EMERGENCY_DISABLE = "EmergencyDisable"  # Turn features off for all users at once.
+    EMERGENCY_ENABLE = "EmergencyEnable"  # End an emergency: features follow the rollout again.
+    RESTORE_DATA = "RestoreData"  # Restore rows from the snapshot of a migration.
+    RETRY_MIGRATION = "RetryMigration"  # Copy the rows in quarantine again.
+    BACKUP_DATA = "BackupData"  # Take a snapshot of the tables of a migration.
+    REPAIR_DATA = "RepairData"  # Copy damaged rows from their source again.
+    MIGRATE_DOWN = "MigrateDown"  # Undo a migration after its phase was rolled back.
+    RESTART_WORKLOAD = "RestartWorkload"  # Restart the Pods of the workload.
+    UNDO_WORKLOAD = "UndoWorkload"  # Roll the workload back to its earlier revision.
+    VERIFY = "Verify"  # Evaluate the gates now and report the results; changes nothing.
+    DIAGNOSE = "Diagnose"  # Run the queries of a diagnostic topic; changes nothing.
+    INSPECT_MIGRATION = "InspectMigration"  # Show the plan, the status or the comparison of a migration; changes nothing.
 
     @property
     def is_read_only(self) -> bool:
@@ -189,154 +189,154 @@ class ActionType(StrEnum):
 
 
 class ActionReason(StrEnum):
-    """Why an action was accepted or refused; the reason of its `Accepted` condition."""
+    """Reason of the answer to an action; `status.reason` of the action and the reason of its condition `Accepted`."""
 
-    ACCEPTED = "Accepted"
-    SUSPENDED = "Suspended"
-    UNKNOWN_FEATURE = "UnknownFeature"
-    UNKNOWN_MIGRATION = "UnknownMigration"
-    UNKNOWN_CHECK = "UnknownCheck"
-    UNKNOWN_TOPIC = "UnknownTopic"
-    UNKNOWN_ROLLOUT = "UnknownRollout"
-    NOTHING_DISABLED = "NothingDisabled"
-    ALREADY_PAUSED = "AlreadyPaused"
-    NOT_PAUSED = "NotPaused"
-    NOT_RUNNING = "NotRunning"
-    ALREADY_ROLLING_BACK = "AlreadyRollingBack"
-    NOTHING_TO_RETRY = "NothingToRetry"
-    NO_SNAPSHOT = "NoSnapshot"
-    MIGRATION_RUNNING = "MigrationRunning"
-    MIGRATION_NOT_APPLIED = "MigrationNotApplied"
-    MOVES_NO_ROWS = "MovesNoRows"
-    PHASE_NOT_ROLLED_BACK = "PhaseNotRolledBack"
-    POINT_OF_NO_RETURN_PASSED = "PointOfNoReturnPassed"
-    NO_WORKLOAD = "NoWorkload"
-    OTHER_GENERATION = "OtherGeneration"
-    OTHER_STEP = "OtherStep"
-    NO_APPROVAL_NEEDED = "NoApprovalNeeded"
-    TOO_MANY_ACTIONS = "TooManyActions"
-    INVALID = "Invalid"
-    TIMED_OUT = "TimedOut"
-    FAILED = "Failed"
+    ACCEPTED = "Accepted"  # The action was accepted.
+    SUSPENDED = "Suspended"  # The rollout is suspended and accepts only emergency actions.
+    UNKNOWN_FEATURE = "UnknownFeature"  # The spec has no feature of this name.
+    UNKNOWN_MIGRATION = "UnknownMigration"  # The spec has no migration of this name, or it has not started.
+    UNKNOWN_CHECK = "UnknownCheck"  # No gate of this name is waiting or defined.
+    UNKNOWN_TOPIC = "UnknownTopic"  # The configuration has no diagnostic topic of this name.
+    UNKNOWN_ROLLOUT = "UnknownRollout"  # The namespace has no SessionRollout of this name.
+    NOTHING_DISABLED = "NothingDisabled"  # No feature is disabled in an emergency.
+    ALREADY_PAUSED = "AlreadyPaused"  # The rollout is already paused.
+    NOT_PAUSED = "NotPaused"  # The rollout is not paused.
+    NOT_RUNNING = "NotRunning"  # The generation has ended.
+    ALREADY_ROLLING_BACK = "AlreadyRollingBack"  # The rollout is already rolling back.
+    NOTHING_TO_RETRY = "NothingToRetry"  # Nothing has failed or was rolled back.
+    NO_SNAPSHOT = "NoSnapshot"  # The migration has no snapshot.
+    MIGRATION_RUNNING = "MigrationRunning"  # A Job of the migration is still running.
+    MIGRATION_NOT_APPLIED = "MigrationNotApplied"  # The migration is not applied.
+    MOVES_NO_ROWS = "MovesNoRows"  # The migration copies no rows.
+    PHASE_NOT_ROLLED_BACK = "PhaseNotRolledBack"  # The phase of the migration was not rolled back.
+    POINT_OF_NO_RETURN_PASSED = "PointOfNoReturnPassed"  # The migration has passed its point of no return.
+    NO_WORKLOAD = "NoWorkload"  # The spec names no workload.
+    OTHER_GENERATION = "OtherGeneration"  # A different generation is active.
+    OTHER_STEP = "OtherStep"  # The rollout is in a different phase or step.
+    NO_APPROVAL_NEEDED = "NoApprovalNeeded"  # The step does not require approval.
+    TOO_MANY_ACTIONS = "TooManyActions"  # Too many actions wait for their answers.
+    INVALID = "Invalid"  # The action or the rollout cannot be parsed.
+    TIMED_OUT = "TimedOut"  # The action did not finish in time.
+    FAILED = "Failed"  # The action could not be carried out; the message has the error.
 
 
 class Condition(StrEnum):
-    """Types in `status.conditions`; the first three follow kstatus."""
+    """Type of a condition; `status.conditions[].type`. The first three follow kstatus."""
 
-    READY = "Ready"
-    RECONCILING = "Reconciling"
-    STALLED = "Stalled"
-    SPEC_VALID = "SpecValid"
-    MIGRATIONS_APPLIED = "MigrationsApplied"
-    EVIDENCE_AVAILABLE = "EvidenceAvailable"
-    PAUSED = "Paused"
-    ROLLED_BACK = "RolledBack"
-    NOTIFIED = "Notified"
+    READY = "Ready"  # Whether the rollout is promoted.
+    RECONCILING = "Reconciling"  # Whether the rollout progresses.
+    STALLED = "Stalled"  # Whether manual intervention is required, or the rollout was rolled back or aborted.
+    SPEC_VALID = "SpecValid"  # Whether the spec and the configuration that it refers to are valid.
+    MIGRATIONS_APPLIED = "MigrationsApplied"  # Whether every migration is applied.
+    EVIDENCE_AVAILABLE = "EvidenceAvailable"  # Whether every criterion has a verdict of Pass or Fail.
+    PAUSED = "Paused"  # Whether an action, a guard or `spec.suspend` paused the rollout.
+    ROLLED_BACK = "RolledBack"  # Whether the rollout was rolled back or aborted.
+    NOTIFIED = "Notified"  # Whether every sink accepts notifications.
 
 
 class ConditionReason(StrEnum):
-    """Reasons of the conditions that do not repeat the decision's reason."""
+    """Reason of a condition that does not repeat the reason of the decision."""
 
-    PROGRESSING = "Progressing"
-    VALID = "Valid"
-    INVALID = "Invalid"
-    APPLIED = "Applied"
-    PENDING = "Pending"
-    FAILED = "Failed"
-    NOTHING_TO_EVALUATE = "NothingToEvaluate"
-    WARMING_UP = "WarmingUp"
-    MISSING = "Missing"
-    AVAILABLE = "Available"
-    SUSPENDED = "Suspended"
-    PAUSED = "Paused"
-    NOT_PAUSED = "NotPaused"
-    ROLLING_BACK = "RollingBack"
-    ROLLED_BACK = "RolledBack"
-    ABORTED = "Aborted"
-    NOT_ROLLED_BACK = "NotRolledBack"
-    NO_SINKS_CONFIGURED = "NoSinksConfigured"
-    SINK_FAILING = "SinkFailing"
-    DELIVERED = "Delivered"
+    PROGRESSING = "Progressing"  # `Stalled`: no manual intervention is required.
+    VALID = "Valid"  # `SpecValid`: the spec can be carried out.
+    INVALID = "Invalid"  # `SpecValid`: the message lists the problems.
+    APPLIED = "Applied"  # `MigrationsApplied`: every migration is applied, or there is none.
+    PENDING = "Pending"  # `MigrationsApplied`: the message lists the migrations that are not applied yet.
+    FAILED = "Failed"  # `MigrationsApplied`: the message lists the migrations that failed.
+    NOTHING_TO_EVALUATE = "NothingToEvaluate"  # `EvidenceAvailable`: criteria are not evaluated in this stage.
+    WARMING_UP = "WarmingUp"  # `EvidenceAvailable`: the first verdicts are pending.
+    MISSING = "Missing"  # `EvidenceAvailable`: the message lists the checks without data.
+    AVAILABLE = "Available"  # `EvidenceAvailable`: every criterion has a verdict.
+    SUSPENDED = "Suspended"  # `Paused`: `spec.suspend` is true.
+    PAUSED = "Paused"  # `Paused`: the message names the action or the guard.
+    NOT_PAUSED = "NotPaused"  # `Paused`: the rollout is not paused.
+    ROLLING_BACK = "RollingBack"  # `RolledBack`: a rollback is running.
+    ROLLED_BACK = "RolledBack"  # `RolledBack`: a guard or a deadline rolled the rollout back.
+    ABORTED = "Aborted"  # `RolledBack`: an action `Abort` rolled the rollout back.
+    NOT_ROLLED_BACK = "NotRolledBack"  # `RolledBack`: no rollback has happened.
+    NO_SINKS_CONFIGURED = "NoSinksConfigured"  # `Notified`: the spec has no notifications.
+    SINK_FAILING = "SinkFailing"  # `Notified`: the message names the failing sinks and their errors.
+    DELIVERED = "Delivered"  # `Notified`: every sink accepts notifications.
 
 
 class DecisionAction(StrEnum):
-    """What the operator does now; `status.decision.action`."""
+    """Action of the operator; `status.decision.action`."""
 
-    HOLD = "Hold"  # keep the step until its hold is over
-    WAIT = "Wait"  # wait for a Job, an approval, evidence or a window
-    PUBLISH = "Publish"  # publish the flag document and read it back
-    MIGRATE = "Migrate"  # run a migration Job
-    PAUSE = "Pause"  # an action, `suspend`, or a guard with onBreach Pause keeps the audience
-    STALL = "Stall"  # manual intervention is required
-    ROLL_BACK = "RollBack"  # turn the flags off, then undo the slower parts
-    NONE = "None"  # nothing: the generation has ended
+    HOLD = "Hold"  # Keep the step until its hold is over.
+    WAIT = "Wait"  # Wait for a Job, an approval, evidence or a window.
+    PUBLISH = "Publish"  # Publish the flag document and read it back.
+    MIGRATE = "Migrate"  # Run a migration Job.
+    PAUSE = "Pause"  # Keep the audience, because of an action, a guard or `spec.suspend`.
+    STALL = "Stall"  # Wait for manual intervention.
+    ROLL_BACK = "RollBack"  # Turn flags off, then undo the slower parts.
+    NONE = "None"  # Do nothing, because the generation has ended.
 
 
 class DecisionReason(StrEnum):
-    """Why the operator does that; `status.decision.reason` and the reason of the Ready condition."""
+    """Reason of the decision; `status.decision.reason` and the reason of the condition `Ready`."""
 
-    NOT_DECIDED = "NotDecided"
-    SUSPENDED = "Suspended"
-    PAUSED = "Paused"
-    INVALID_SPEC = "InvalidSpec"
-    WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"
-    AWAITING_GATES = "AwaitingGates"
-    AWAITING_APPROVAL = "AwaitingApproval"
-    AWAITING_WINDOW = "AwaitingWindow"
-    MIGRATION_RUNNING = "MigrationRunning"
-    MIGRATION_FAILED = "MigrationFailed"
-    MEASURING_BASELINE = "MeasuringBaseline"
-    PUBLISHING = "Publishing"
-    AWAITING_EVIDENCE = "AwaitingEvidence"
-    HOLDING = "Holding"
-    CRITERIA_NOT_MET = "CriteriaNotMet"
-    CONFIRMING_CRITERIA = "ConfirmingCriteria"
-    DEADLINE_EXCEEDED = "DeadlineExceeded"
-    BAKING = "Baking"
-    PUBLISHING_ROLLBACK = "PublishingRollback"
-    AWAITING_MIGRATION = "AwaitingMigration"
-    UNDOING_WORKLOAD = "UndoingWorkload"
-    PROMOTED = "Promoted"
-    ROLLED_BACK = "RolledBack"
-    ABORTED = "Aborted"
+    NOT_DECIDED = "NotDecided"  # The operator has not made a decision yet.
+    SUSPENDED = "Suspended"  # `spec.suspend` is true.
+    PAUSED = "Paused"  # An action `Pause` or a guard with `onBreach: Pause` paused the rollout.
+    INVALID_SPEC = "InvalidSpec"  # The spec, or the configuration that it refers to, has a problem.
+    WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"  # The workload is not available.
+    AWAITING_GATES = "AwaitingGates"  # A preflight or verification gate has not passed yet.
+    AWAITING_APPROVAL = "AwaitingApproval"  # A step or a gate requires manual approval.
+    AWAITING_WINDOW = "AwaitingWindow"  # No window is open.
+    MIGRATION_RUNNING = "MigrationRunning"  # A migration Job is running.
+    MIGRATION_FAILED = "MigrationFailed"  # A migration failed.
+    MEASURING_BASELINE = "MeasuringBaseline"  # The baseline of a metric has no value yet.
+    PUBLISHING = "Publishing"  # The flag document has not been read back yet.
+    AWAITING_EVIDENCE = "AwaitingEvidence"  # A criterion or a guard has no data, and the hold timer is paused.
+    HOLDING = "Holding"  # The hold of the step is not over.
+    CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold.
+    CONFIRMING_CRITERIA = "ConfirmingCriteria"  # All criteria must pass for one more interval.
+    DEADLINE_EXCEEDED = "DeadlineExceeded"  # Criteria held up the step for longer than `deadline`.
+    BAKING = "Baking"  # The bake is not over.
+    PUBLISHING_ROLLBACK = "PublishingRollback"  # The flag document of the rollback has not been read back yet.
+    AWAITING_MIGRATION = "AwaitingMigration"  # A rollback waits for a running migration.
+    UNDOING_WORKLOAD = "UndoingWorkload"  # A rollback waits for the workload to roll back.
+    PROMOTED = "Promoted"  # The rollout is promoted.
+    ROLLED_BACK = "RolledBack"  # The rollout was rolled back.
+    ABORTED = "Aborted"  # The rollout was aborted.
 
 
 class EventReason(StrEnum):
-    """Reasons of the Kubernetes Events and of `status.history`."""
+    """Reason of a Kubernetes Event; also `status.history[].event`."""
 
-    STARTED = "Started"
-    PHASE_STARTED = "PhaseStarted"
-    STEP_PUBLISHED = "StepPublished"
-    STEP_PASSED = "StepPassed"
-    PHASE_COMPLETED = "PhaseCompleted"
-    BAKE_STARTED = "BakeStarted"
-    EVIDENCE_LOST = "EvidenceLost"
-    EVIDENCE_BACK = "EvidenceBack"
-    GUARD_BREACHED = "GuardBreached"
-    MIGRATION_STARTED = "MigrationStarted"
-    MIGRATION_SUCCEEDED = "MigrationSucceeded"
-    MIGRATION_FAILED = "MigrationFailed"
-    MIGRATION_KEPT = "MigrationKept"
-    POINT_OF_NO_RETURN = "PointOfNoReturnAhead"
-    APPROVAL_NEEDED = "ApprovalNeeded"
-    ACTION_ACCEPTED = "ActionAccepted"
-    ACTION_REFUSED = "ActionRefused"
-    PAUSED = "Paused"
-    RESUMED = "Resumed"
-    STALLED = "Stalled"
-    ROLLBACK_STARTED = "RollbackStarted"
-    PROMOTED = "Promoted"
-    ROLLED_BACK = "RolledBack"
-    ABORTED = "Aborted"
-    SUPERSEDED = "Superseded"
-    FLAGS_DISABLED = "FlagsDisabled"
-    FLAGS_ENABLED = "FlagsEnabled"
-    FLAG_DRIFT = "FlagDriftCorrected"
-    CHECK_FAILED = "CheckFailed"
-    ROLLBACK_VERIFIED = "RollbackVerified"
-    WORKLOAD_UNDONE = "WorkloadUndone"
-    WORKLOAD_KEPT = "WorkloadKept"
-    WORKLOAD_RESTARTED = "WorkloadRestarted"
+    STARTED = "Started"  # The operator started the first generation of the rollout.
+    PHASE_STARTED = "PhaseStarted"  # A phase started.
+    STEP_PUBLISHED = "StepPublished"  # The audience of a step was published and read back.
+    STEP_PASSED = "StepPassed"  # A step ended; the message lists its criteria.
+    PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
+    BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
+    EVIDENCE_LOST = "EvidenceLost"  # Data is missing, and the hold timer was paused.
+    EVIDENCE_BACK = "EvidenceBack"  # Data is back, and the hold timer runs again.
+    GUARD_BREACHED = "GuardBreached"  # A guard was breached for as long as its `for` allows.
+    MIGRATION_STARTED = "MigrationStarted"  # A migration Job was started.
+    MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.
+    MIGRATION_FAILED = "MigrationFailed"  # A migration Job failed.
+    MIGRATION_KEPT = "MigrationKept"  # A rollback left a migration in place; the message says why.
+    POINT_OF_NO_RETURN = "PointOfNoReturnAhead"  # The next step of a migration cannot be undone.
+    APPROVAL_NEEDED = "ApprovalNeeded"  # A step requires manual approval.
+    ACTION_ACCEPTED = "ActionAccepted"  # An action was accepted.
+    ACTION_REFUSED = "ActionRefused"  # An action was refused; the message says why.
+    PAUSED = "Paused"  # The rollout was paused.
+    RESUMED = "Resumed"  # The rollout was resumed.
+    STALLED = "Stalled"  # The rollout cannot continue without manual intervention.
+    ROLLBACK_STARTED = "RollbackStarted"  # A rollback started; the message lists the causes.
+    PROMOTED = "Promoted"  # The rollout is promoted.
+    ROLLED_BACK = "RolledBack"  # The rollback is complete.
+    ABORTED = "Aborted"  # The rollback after an action `Abort` is complete.
+    SUPERSEDED = "Superseded"  # A change of the spec started a new generation.
+    FLAGS_DISABLED = "FlagsDisabled"  # Features were turned off in an emergency.
+    FLAGS_ENABLED = "FlagsEnabled"  # An emergency ended, and features follow the rollout again.
+    FLAG_DRIFT = "FlagDriftCorrected"  # The flag document was changed externally, and the operator restored it.
+    CHECK_FAILED = "CheckFailed"  # A gate failed.
+    ROLLBACK_VERIFIED = "RollbackVerified"  # All gates in `rollback.verification` passed.
+    WORKLOAD_UNDONE = "WorkloadUndone"  # The Deployment was rolled back to its earlier revision.
+    WORKLOAD_KEPT = "WorkloadKept"  # The Deployment could not be rolled back or restarted; the message says why.
+    WORKLOAD_RESTARTED = "WorkloadRestarted"  # The Pods of the Deployment are being replaced.
 
     @property
     def is_warning(self) -> bool:

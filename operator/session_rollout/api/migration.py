@@ -1,4 +1,4 @@
-"""The database half of `SessionRollout.spec`: which bundles take effect, where, and with whose credentials."""
+"""The database half of `SessionRollout.spec`: the migrations, the database, and the Secret with its connection string."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -9,40 +9,62 @@ from session_rollout.api.base import Model, Name, rules
 
 
 class ConfigMapRef(Model):
-    """A ConfigMap of the same namespace with files `0001_x.up.sql` and `0001_x.down.sql`."""
+    """A ConfigMap in the namespace of the rollout, with files such as `0001_x.up.sql` and `0001_x.down.sql`."""
 
-    name: Annotated[Name, Field(description="Of the ConfigMap.")]
+    name: Annotated[Name, Field(description="Name of the ConfigMap in the namespace of the rollout.")]
 
 
 class Change(StrEnum):
-    """What a migration does to what the running version needs; its bundle is held to that."""
+    """Effect of a migration on what the running version of the application needs. The bundle must comply with it."""
 
-    EXPAND = "Expand"  # adds beside what is there
+    EXPAND = "Expand"  # adds to what exists
     MIGRATE = "Migrate"  # moves data into what was added
-    CONTRACT = "Contract"  # takes away what nobody needs any more
+    CONTRACT = "Contract"  # removes what is no longer needed
 
 
 class Migration(Model):
-    """A bundle that takes effect once: steps of SQL, or rows that are moved."""
+    """A bundle that is applied once: steps of SQL, or a copy of rows from one table to another."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             ("has(self.bundle) != has(self.configMapRef)", "must have exactly one of `bundle` and `configMapRef`"),
         ),
     )
-    name: Annotated[Name, Field(description="What `phases[].migrations` calls it.")]
+    name: Annotated[
+        Name,
+        Field(
+            description="Name of the migration in `phases[].migrations`, in actions and in status, such as `session-tables`."
+        ),
+    ]
     bundle: Annotated[
         str | None,
         Field(
-            description="One that the operator's image brings, such as `session-persistence/schema`.",
+            description="Path of a bundle in the image of the migration Jobs, such as `session-persistence/schema`."
+            " Excludes `configMapRef`.",
             pattern=r"^[a-z0-9-]{1,60}/[a-z0-9-]{1,60}$",
             max_length=121,
         ),
     ] = None
-    config_map_ref: ConfigMapRef | None = None
-    change: Annotated[Change, Field(description="Only a Contract migration may drop, rename or delete.")] = Change.EXPAND
+    config_map_ref: Annotated[
+        ConfigMapRef | None,
+        Field(
+            description="A ConfigMap in the namespace of the rollout with the files of the bundle, such as `0001_x.up.sql`"
+            " and `0001_x.down.sql`. Excludes `bundle`."
+        ),
+    ] = None
+    change: Annotated[
+        Change,
+        Field(
+            description="Kind of change, which limits the SQL that is accepted. `Expand` (default) only adds; `Migrate` moves"
+            " data into what was added; `Contract` may drop, rename and delete, and must run in `after` of a phase."
+        ),
+    ] = Change.EXPAND
     backup: Annotated[
-        bool, Field(description="Take a snapshot of its tables before its phase is published; of a bundle that moves rows.")
+        bool,
+        Field(
+            description="Take a snapshot of the tables before the phase is published. Only for a bundle that copies rows."
+            " Default false."
+        ),
     ] = False
     point_of_no_return: Annotated[
         int | None,
@@ -50,31 +72,51 @@ class Migration(Model):
             ge=1,
             le=9999,
             json_schema_extra={"format": "int32"},
-            description="Number of the first step that cannot be undone; announced in status before it is passed.",
+            description="Number of the first SQL step that cannot be undone, such as 3 for `0003_x.up.sql`. The operator announces"
+            " it before the step runs, and refuses to undo the migration afterwards. Unset: every step can be undone.",
         ),
     ] = None
 
 
 class SecretKeyRef(Model):
-    """A key of a Secret of the same namespace; it is mounted into the Job, the operator never reads it."""
+    """A key of a Secret in the namespace of the rollout. It is mounted into the Job; the operator never reads it."""
 
     name: Annotated[
         Name,
-        Field(description="Of the Secret; the chart's policy asks for the label `sessionrollout.dev/database: allowed` on it."),
+        Field(
+            description="Name of the Secret. A policy of the chart requires the label `sessionrollout.dev/database: allowed`"
+            " on it."
+        ),
     ]
     key: Annotated[
-        str, Field(description="Which of its values is the connection string.", pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)
+        str,
+        Field(
+            description="Key in the Secret whose value is the connection string, such as `postgresql://user:password@host/name`."
+            " Default `url`.",
+            pattern=r"^[-._a-zA-Z0-9]+$",
+            max_length=253,
+        ),
     ] = "url"
 
 
 class Database(Model):
-    """Where migrations run, and under which profile of the operator's configuration."""
+    """The database of the migrations, and the profile that their Jobs run with."""
 
     profile: Annotated[
-        Name, Field(description="An entry of `profiles` in the operator's configuration: image, ServiceAccount, time-outs.")
+        Name,
+        Field(
+            description="Name of an entry of `profiles` in the operator's configuration, which sets the image, the"
+            " ServiceAccount and the timeouts of the Jobs. Default `default`."
+        ),
     ] = "default"
-    secret_key_ref: SecretKeyRef
+    secret_key_ref: Annotated[
+        SecretKeyRef,
+        Field(description="Secret and key with the connection string of the database role that runs the migrations."),
+    ]
     data_secret_key_ref: Annotated[
         SecretKeyRef | None,
-        Field(description="Connection string of the role that moves rows, where another one defines tables."),
+        Field(
+            description="Secret and key with the connection string of another role that copies rows, if the role in"
+            " `secretKeyRef` only defines tables. Unset: `secretKeyRef` is used for both."
+        ),
     ] = None

@@ -1,4 +1,4 @@
-"""Objects of the API server as models, and what is wrong with one that is none, in one sentence."""
+"""Objects of the API server as models, and the problems of an invalid one in one sentence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,5 +40,6 @@ def sentence(error: ValidationError) -> str:
     parts = []
     for problem in error.errors(include_url=False)[:4]:
         field = ".".join(str(part) for part in problem["loc"])
-        parts.append(f"`{field}` is {str(problem['input'])[:80]!r}: {problem['msg']}")
+        allowed = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        parts.append(f"`{field}` is {str(problem['input'])[:80]!r}: {allowed}")
     return "; ".join(parts)

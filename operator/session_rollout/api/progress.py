@@ -12,40 +12,40 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from session_rollout.api.base import Model, Rows, Sentence
-from session_rollout.api.quantities import spell
+from session_rollout.api.quantities import format_duration
 
 MESSAGE_LENGTH = 512
 
 
 class FailureReason(StrEnum):
-    """Why a migration ended without success; `Progress.reason`."""
+    """Reason of a failed migration; `status.migrations[].reason`."""
 
-    INVALID_ARGUMENTS = "InvalidArguments"  # options of the command contradict each other or the bundle
-    INVALID_BUNDLE = "InvalidBundle"  # SQL files are missing, misnamed or combined in a way that cannot run
-    INVALID_COPY_SPEC = "InvalidCopySpec"  # copy.yaml has a wrong field
-    INVALID_CONNECTION_STRING = "InvalidConnectionString"
-    CONNECTION_REJECTED = "ConnectionRejected"  # wrong password, unknown role or database, pg_hba.conf
-    DATABASE_ERROR = "DatabaseError"  # an error that another attempt cannot change
-    LINT_FAILED = "LintFailed"  # the SQL breaks a rule of `lint`
-    BUNDLE_CHANGED = "BundleChanged"  # a step or copy.yaml was edited after it was applied
-    BUNDLE_OUTDATED = "BundleOutdated"  # the ledger has steps that this bundle does not have
-    STEP_FAILED = "StepFailed"  # the database rejected the SQL of a step
-    STEP_INCOMPLETE = "StepIncomplete"  # an index build was cut short; `up` completes it
-    UNSUPPORTED_STATEMENT = "UnsupportedStatement"  # CONCURRENTLY with anything but an index
-    LOCK_TIMEOUT = "LockTimeout"  # a table lock was not granted within the lock deadline
-    CONCURRENT_MIGRATION = "ConcurrentMigration"  # another runner holds the advisory lock, or has taken over the copy
-    DATA_LOSS = "DataLoss"  # the operation would destroy data, and data loss is not allowed
-    POINT_OF_NO_RETURN = "PointOfNoReturn"  # the step was declared as irreversible
-    PREFLIGHT_FAILED = "PreflightFailed"  # missing rights, too little disk space, or a transaction pooler
-    MISSING_TABLE = "MissingTable"  # the source or target of a copy does not exist
-    INVALID_KEY = "InvalidKey"  # the key of a copy is not a unique column
-    COPY_NOT_STARTED = "CopyNotStarted"
-    COPY_INCOMPLETE = "CopyIncomplete"  # rows are still to be copied
-    COPY_FINISHED = "CopyFinished"  # the target has become the source of truth
-    ROWS_DIFFER = "RowsDiffer"  # source and target are not equal
-    NO_SNAPSHOT = "NoSnapshot"  # no complete snapshot matches
-    TERMINATED = "Terminated"  # SIGTERM
-    DEADLINE_EXCEEDED = "DeadlineExceeded"  # the database did not recover within the deadline
+    INVALID_ARGUMENTS = "InvalidArguments"  # Options of the command contradict each other or the bundle.
+    INVALID_BUNDLE = "InvalidBundle"  # SQL files are missing, misnamed or combined in a way that cannot run.
+    INVALID_COPY_SPEC = "InvalidCopySpec"  # `copy.yaml` has an invalid field.
+    INVALID_CONNECTION_STRING = "InvalidConnectionString"  # The connection string cannot be parsed.
+    CONNECTION_REJECTED = "ConnectionRejected"  # The password, the role, the database or `pg_hba.conf` is wrong.
+    DATABASE_ERROR = "DatabaseError"  # The database returned an error that another attempt cannot change.
+    LINT_FAILED = "LintFailed"  # The SQL breaks a rule of `lint`.
+    BUNDLE_CHANGED = "BundleChanged"  # A step or `copy.yaml` was edited after it was applied.
+    BUNDLE_OUTDATED = "BundleOutdated"  # The ledger has steps that this bundle does not have.
+    STEP_FAILED = "StepFailed"  # The database rejected the SQL of a step.
+    STEP_INCOMPLETE = "StepIncomplete"  # An index build was interrupted; `up` completes it.
+    UNSUPPORTED_STATEMENT = "UnsupportedStatement"  # CONCURRENTLY is used with anything but an index.
+    LOCK_TIMEOUT = "LockTimeout"  # A table lock was not granted within `lockDeadline`.
+    CONCURRENT_MIGRATION = "ConcurrentMigration"  # Another runner holds the advisory lock, or has taken over the copy.
+    DATA_LOSS = "DataLoss"  # The operation would destroy data, and data loss is not allowed.
+    POINT_OF_NO_RETURN = "PointOfNoReturn"  # The migration has passed its point of no return.
+    PREFLIGHT_FAILED = "PreflightFailed"  # Rights or disk space are missing, or a transaction pooler is used.
+    MISSING_TABLE = "MissingTable"  # The source or the target of a copy does not exist.
+    INVALID_KEY = "InvalidKey"  # The key of a copy is not a unique column.
+    COPY_NOT_STARTED = "CopyNotStarted"  # The copy has not started.
+    COPY_INCOMPLETE = "CopyIncomplete"  # Rows are still to be copied.
+    COPY_FINISHED = "CopyFinished"  # The target has become the source of truth.
+    ROWS_DIFFER = "RowsDiffer"  # Source and target are not equal.
+    NO_SNAPSHOT = "NoSnapshot"  # No complete snapshot matches.
+    TERMINATED = "Terminated"  # The Pod was terminated.
+    DEADLINE_EXCEEDED = "DeadlineExceeded"  # The database did not recover within the deadline.
 
 
 class Progress(Model):
@@ -99,7 +99,11 @@ def progress_text(
     copied = done or 0
     parts = [f"{100 * copied // total if total else 100}% ({copied:,} of {total:,} rows)"]
     parts += [f"{rate:,} rows/s"] if rate else []
-    parts += [f"{spell(timedelta(seconds=max(round(remaining.total_seconds()), 1)))} left"] if remaining is not None else []
+    parts += (
+        [f"{format_duration(timedelta(seconds=max(round(remaining.total_seconds()), 1)))} left"]
+        if remaining is not None
+        else []
+    )
     parts += [f"{quarantined:,} quarantined"] if quarantined else []
     parts += ["following changes"] if following else []
     return ", ".join(parts)

@@ -1,21 +1,65 @@
 """Strings that carry a quantity: durations, percentages, bounds.
 
-The API holds no floats: YAML authors write what they would write in PromQL or say aloud (`30s`, `0.5`, `99%`),
-and the operator reads it with `Decimal`. Used by the models (patterns) and by the core (parsing).
+The API holds no floats. Authors write what they would write in PromQL or Go (`30s`, `1h30m`, `0.5`, `99%`), and the
+operator reads it with `Decimal`. The models use the types, the core uses the functions.
 """
 
+import re
 from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-DURATION_PATTERN: Final = r"^[0-9]{1,6}(ms|s|m|h|d|w)$"
+from session_rollout.api.base import rules
+
+MILLISECONDS: Final = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+DURATION_PATTERN: Final = "^" + "".join(f"([0-9]{{1,8}}{unit})?" for unit in MILLISECONDS) + "$"
+DURATION_LENGTH: Final = 20
 PERCENT_PATTERN: Final = r"^(100|[0-9]{1,2}(\.[0-9])?)$"
 BOUND_PATTERN: Final = r"^-?[0-9]{1,15}(\.[0-9]{1,6})?(%|ms|s)?$"
+TOLERANCE_PATTERN: Final = r"^[0-9]{1,15}(\.[0-9]{1,6})?(%|ms|s)?$"
 
+LONGEST: Final = "365d"
+_UNITS_ALLOWED: Final = (
+    "whole numbers with the units w, d, h, m, s and ms, each at most once and in this order, such as `90m`, `1h30m` or `1d12h`"
+)
 DIGITS_SHOWN: Final = 4
-MILLISECONDS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+
+def duration(text: str) -> timedelta:
+    """Length of a duration such as `30s`, `1h30m` or `2w`. Raises ValueError with what is allowed."""
+    if not text or not re.fullmatch(DURATION_PATTERN, text):
+        raise ValueError(f"must be a duration: {_UNITS_ALLOWED}")
+    return timedelta(milliseconds=sum(int(n) * MILLISECONDS[unit] for n, unit in re.findall(r"([0-9]+)([a-z]+)", text)))
+
+
+def milliseconds(path: str) -> str:
+    """CEL for the length of the duration at `path` in milliseconds."""
+    units = ", ".join(f"'{unit}': {length}" for unit, length in MILLISECONDS.items())
+    parts = f"{path}.findAll('[0-9]+[a-z]+')"
+    return f"{parts}.map(part, int(part.find('[0-9]+')) * {{{units}}}[part.find('[a-z]+')]).sum()"
+
+
+def _duration(shortest: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """What makes a string a duration from `shortest` to one year."""
+    least, most = (duration(text) // timedelta(milliseconds=1) for text in (shortest, LONGEST))
+    message = f"must be a duration from {shortest} to {LONGEST}: {_UNITS_ALLOWED}"
+    length = milliseconds("self")
+
+    def check(text: str) -> str:
+        if not duration(shortest) <= duration(text) <= duration(LONGEST):
+            raise ValueError(message)
+        return text
+
+    schema = {
+        "type": "string",
+        "pattern": DURATION_PATTERN,
+        "minLength": 2,
+        "maxLength": DURATION_LENGTH,
+        **rules((f"self.matches('{DURATION_PATTERN}') && {length} >= {least} && {length} <= {most}", message)),
+    }
+    return AfterValidator(check), WithJsonSchema(schema)
 
 
 def _text_of_number(value: Any) -> Any:
@@ -23,10 +67,11 @@ def _text_of_number(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-Duration = Annotated[
-    str,
-    Field(pattern=DURATION_PATTERN, max_length=8, description="A number and one unit of ms, s, m, h, d, w; `90m`."),
-]
+# From one millisecond to one year.
+_LENGTH, _LENGTH_OR_ZERO = _duration("1ms"), _duration("0s")
+Duration = Annotated[str, _LENGTH[0], _LENGTH[1]]
+# The same, where `0s` has a meaning: at once, or not at all.
+DurationOrZero = Annotated[str, _LENGTH_OR_ZERO[0], _LENGTH_OR_ZERO[1]]
 Percent = Annotated[
     str,
     BeforeValidator(_text_of_number),
@@ -39,38 +84,35 @@ Percent = Annotated[
             "minimum": 0,
             "maxLength": 4,
             "pattern": PERCENT_PATTERN,
-            "description": 'Share of users in percent: an integer from 0 to 100, or a string with one decimal ("0.5").',
         }
     ),
 ]
-Bound = Annotated[
+# A fixed bound, which may be negative, and a tolerance around another value, which may not.
+Bound = Annotated[str, Field(pattern=BOUND_PATTERN, max_length=26)]
+Tolerance = Annotated[
     str,
     Field(
-        pattern=BOUND_PATTERN,
+        pattern=TOLERANCE_PATTERN,
         max_length=26,
-        description='A number as a string, with an optional unit: "0.1%", "500ms", "5s", "10737418240".',
+        json_schema_extra=rules(
+            ("!self.startsWith('-')", "must not be negative; to require a rise, use `minIncrease`"),
+        ),
     ),
 ]
 
 
-def duration(text: str) -> timedelta:
-    """Length of a Prometheus-style duration such as `30s` or `2w` (milliseconds are the smallest unit)."""
-    unit = text.lstrip("0123456789")
-    return timedelta(milliseconds=int(text.removesuffix(unit)) * MILLISECONDS[unit])
-
-
-def spell(length: timedelta) -> str:
-    """The duration as a person reads it: `1w`, `18h40m`; `2143ms` where it is no whole number of seconds."""
-    rest = round(length / timedelta(milliseconds=1))
-    if rest % MILLISECONDS["s"]:
-        return f"{rest}ms"
-    if rest and rest % MILLISECONDS["w"] == 0:
-        return f"{rest // MILLISECONDS['w']}w"
-    parts = []
-    for unit in ("d", "h", "m", "s"):
-        number, rest = divmod(rest, MILLISECONDS[unit])
-        parts += [f"{number}{unit}"] if number else []
-    return "".join(parts) or "0s"
+def format_duration(length: timedelta) -> str:
+    """The duration as people read it, in at most two units: `3.8 s`, `1 h 30 min`, `1 d 12 h`."""
+    seconds = round(max(length.total_seconds(), 0), 1)
+    if seconds < 1:
+        return f"{round(length / timedelta(milliseconds=1))} ms" if seconds else "0 s"
+    if seconds < 60 and seconds % 1:  # noqa: PLR2004 - seconds of a minute
+        return f"{seconds:g} s"
+    rest, parts = round(seconds), []
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        number, rest = divmod(rest, size)
+        parts += [f"{number} {unit}"] if number else []
+    return " ".join(parts[:2])
 
 
 def bound(text: str) -> Decimal:
@@ -87,7 +129,7 @@ def unit_of(text: str) -> str:
 
 
 def show(value: Decimal, unit: str) -> str:
-    """A measured value in the unit of the bound it is held against, four significant digits: `1.3%`."""
+    """A measured value in the unit of its bound, with four significant digits: `1.3%`."""
     scale = {"%": Decimal(100), "ms": Decimal(1000)}.get(unit, Decimal(1))
     rounded = (value * scale).normalize()
     if rounded.is_finite() and len(rounded.as_tuple().digits) > DIGITS_SHOWN:

@@ -1,8 +1,7 @@
-"""`SessionRollout.spec`: the programme as platform teams write it.
+"""`SessionRollout.spec`: the rollout as platform teams write it.
 
-The models are the source of `crds/*.yaml` (see `api.crds`). What a single object can get wrong is refused by the API
-server: by the schema below or by a CEL rule beside the field it speaks of. Field meaning follows the API page of the
-documentation; numbers in `max_length` are the bounds that keep CEL inside the API server's cost budget.
+The models are the source of `crds/*.yaml` (see `tools.crds`). The API server rejects an invalid object by the schema
+below or by a CEL rule. The values of `max_length` keep the estimated cost of CEL within the API server's budget.
 """
 
 from enum import StrEnum
@@ -12,12 +11,39 @@ from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Model, Name, Text, rules
-from session_rollout.api.cel import AUDIENCES, PROGRAMME
-from session_rollout.api.checks import Check, Gate, Guard
+from session_rollout.api.cel import ROLLOUT
+from session_rollout.api.checks import Gate, Guard
 from session_rollout.api.enums import EventReason
 from session_rollout.api.migration import Database, Migration
-from session_rollout.api.quantities import Duration, Percent
+from session_rollout.api.phases import OnDeadline, Phase, PhaseMigrations, Ramp, Step, StepApproval
+from session_rollout.api.quantities import Duration, DurationOrZero
+from session_rollout.api.rollback import OnRollback, OnWorkload, Rollback, RollbackScope
 from session_rollout.api.status import RolloutStatus
+
+__all__ = [
+    "TIME_PATTERN",
+    "Cohorts",
+    "Day",
+    "DeletionPolicy",
+    "FeatureSpec",
+    "Metric",
+    "Notification",
+    "OnDeadline",
+    "OnOff",
+    "OnRollback",
+    "OnWorkload",
+    "Phase",
+    "PhaseMigrations",
+    "Ramp",
+    "Rollback",
+    "RollbackScope",
+    "RolloutSpec",
+    "SessionRollout",
+    "Step",
+    "StepApproval",
+    "Window",
+    "Workload",
+]
 
 
 class OnOff(StrEnum):
@@ -28,190 +54,94 @@ class OnOff(StrEnum):
 
 
 class FeatureSpec(Model):
-    """One switch of the flag document."""
+    """A feature: one boolean flag of the flag document."""
 
-    name: Annotated[Feature, Field(description="The key of the flag in the document.")]
-    initial: OnOff = OnOff.OFF
+    name: Annotated[
+        Feature, Field(description="Name of the feature, which is its key in the flag document, such as `offlineMode`.")
+    ]
+    initial: Annotated[
+        OnOff,
+        Field(
+            description="Value for all users before the phase of the feature begins. `Off` (default); `On` requires a phase"
+            " whose first step is `percent: 100`."
+        ),
+    ] = OnOff.OFF
     depends_on: Annotated[
         tuple[Feature, ...],
-        Field(description="Features that whoever has this one has, too.", max_length=4, json_schema_extra=SET),
+        Field(
+            description="Features that must be enabled for every user of this feature. They must be in the same phase or an"
+            " earlier one. When one is disabled in an emergency, this feature is disabled too.",
+            max_length=4,
+            json_schema_extra=SET,
+        ),
     ] = ()
 
 
 class Cohorts(Model):
-    """Two queries with the placeholder `$cohort`, asked once with `on` and once with `off`: good events of all events."""
+    """Two PromQL queries that count good and all events of users with and without the feature."""
 
-    good: Annotated[str, Field(description="PromQL: good events of the users with `$cohort`.", min_length=1, max_length=2048)]
-    total: Annotated[str, Field(description="PromQL: all events of the users with `$cohort`.", min_length=1, max_length=2048)]
+    good: Annotated[
+        str,
+        Field(
+            description="PromQL query that counts good events. Must contain `$cohort`, which the operator replaces by `on` and"
+            ' by `off`, such as `sum(increase(orders_total{result="ok", variant="$cohort"}[1h]))`.',
+            min_length=1,
+            max_length=2048,
+        ),
+    ]
+    total: Annotated[
+        str,
+        Field(
+            description="PromQL query that counts all events. Must contain `$cohort`, which the operator replaces by `on` and"
+            ' by `off`, such as `sum(increase(orders_total{variant="$cohort"}[1h]))`.',
+            min_length=1,
+            max_length=2048,
+        ),
+    ]
 
 
 class Metric(Model):
-    """A question to Prometheus; its answer must be one number."""
+    """A named PromQL query that criteria, guards and gates refer to. Its result must be one number."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             ("has(self.query) != has(self.cohorts)", "must have exactly one of `query` and `cohorts`"),
             (
                 "!has(self.cohorts) || (self.cohorts.good.contains('$cohort') && self.cohorts.total.contains('$cohort'))",
-                "both queries of `cohorts` must contain the placeholder `$cohort`",
+                "`cohorts.good` and `cohorts.total` must both contain the placeholder `$cohort`",
             ),
         ),
     )
-    name: Annotated[Name, Field(description="What checks call it.")]
+    name: Annotated[Name, Field(description="Name of the metric in criteria, guards and gates, such as `error-rate`.")]
     query: Annotated[
-        str | None, Field(description="PromQL with one scalar or one series as its answer.", min_length=1, max_length=2048)
-    ] = None
-    cohorts: Cohorts | None = None
-
-
-class Ramp(Model):
-    """A climb from the percentage before it to `to`, in equal increments over a time."""
-
-    to: Annotated[Percent, Field(description="Percentage of users at its end, such as `50`.")]
-    over: Annotated[
-        Duration, Field(description="How long it takes in all, such as `7d`; each increment is held for its share.")
-    ]
-    increments: Annotated[
-        int, Field(description="In how many equal steps.", ge=1, le=100, json_schema_extra={"format": "int32"})
-    ]
-
-
-class StepApproval(StrEnum):
-    """Whether a person must agree before the step ends."""
-
-    REQUIRED = "Required"
-    NOT_REQUIRED = "NotRequired"
-
-
-class Step(Model):
-    """One audience of a phase, held for a time; or a ramp."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                "has(self.ramp) ? (!has(self.percent) && !has(self.hold)) : (has(self.percent) || has(self.groups))",
-                "must have `percent` or `groups` together with `hold`, or else `ramp` alone with optional `groups`",
-            ),
-            ("has(self.ramp) || has(self.hold)", "a step without `ramp` must say in `hold` how long it is held"),
-        ),
-    )
-    percent: Annotated[
-        Percent | None,
+        str | None,
         Field(
-            description='Share of users, such as `10` or `"0.5"`, picked by a hash of their id that stays the same; never less than before.'
+            description="PromQL query that returns one scalar or one series, such as `job:http_errors:ratio_rate5m`."
+            " Excludes `cohorts`.",
+            min_length=1,
+            max_length=2048,
         ),
     ] = None
-    ramp: Ramp | None = None
-    groups: Annotated[
-        tuple[Name, ...],
+    cohorts: Annotated[
+        Cohorts | None,
         Field(
-            description="Who has the features whatever the percentage; once named, to be named in every later step.",
-            max_length=8,
-            json_schema_extra=SET,
+            description="Queries that compare users with the feature (`on`) with users without it (`off`), for checks with"
+            " `comparedTo: Control`. The value is the share of good events among the users with the feature. Excludes `query`."
         ),
-    ] = ()
-    hold: Annotated[
-        Duration | None, Field(description="How long it is kept, such as `1d` or `90m`; time without evidence does not count.")
     ] = None
-    approval: StepApproval = StepApproval.NOT_REQUIRED
-
-
-class PhaseMigrations(Model):
-    """Names of migrations to run before the first step and after the last."""
-
-    before: Annotated[
-        tuple[Name, ...],
-        Field(description="Run before its first step is published, in this order.", max_length=8, json_schema_extra=ATOMIC),
-    ] = ()
-    after: Annotated[
-        tuple[Name, ...],
-        Field(description="Run when its last step has passed, in this order.", max_length=8, json_schema_extra=ATOMIC),
-    ] = ()
-
-
-class OnDeadline(StrEnum):
-    """What a phase does when its criteria kept it longer than `deadline`."""
-
-    STALL = "Stall"
-    ROLLBACK = "Rollback"
-
-
-class Phase(Model):
-    """An ordered part of the programme with its own features, migrations, steps and criteria."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(*AUDIENCES),
-    )
-    name: Annotated[
-        Name, Field(description="What actions and status call it; a spec that is edited goes on at the phase of this name.")
-    ]
-    features: Annotated[
-        tuple[Feature, ...],
-        Field(description="What this phase gives to its audiences.", min_length=1, max_length=16, json_schema_extra=SET),
-    ]
-    migrations: PhaseMigrations = PhaseMigrations()
-    steps: Annotated[
-        tuple[Step, ...],
-        Field(description="Audiences from the smallest to the largest.", min_length=1, max_length=16, json_schema_extra=ATOMIC),
-    ]
-    criteria: Annotated[
-        tuple[Check, ...], Field(description="Must pass before a step is left.", max_length=16, json_schema_extra=MAP_BY_NAME)
-    ] = ()
-    deadline: Annotated[Duration | None, Field(description="How long criteria may keep a step beyond its planned hold.")] = None
-    on_deadline: OnDeadline = OnDeadline.STALL
-    verification: Annotated[
-        tuple[Gate, ...],
-        Field(description="What must hold when the last step has passed.", max_length=16, json_schema_extra=MAP_BY_NAME),
-    ] = ()
 
 
 class Workload(Model):
-    """The application: it must be available before the first phase."""
+    """The workload of the application. It must be available before the first phase."""
 
-    kind: Annotated[Literal["Deployment"], Field(description="Of the application.")] = "Deployment"
-    name: Annotated[Name, Field(description="Of the application.")]
-
-
-class RollbackScope(StrEnum):
-    """How far flags go back."""
-
-    STEP = "Step"  # to the audience before this step
-    PHASE = "Phase"  # this phase's features off, earlier phases stay
-    ALL = "All"  # the features of every phase that has begun
-
-
-class OnRollback(StrEnum):
-    """What happens to the phase's migrations on rollback."""
-
-    KEEP = "Keep"
-    DOWN = "Down"
-
-
-class OnWorkload(StrEnum):
-    """What happens to the application on rollback."""
-
-    KEEP = "Keep"
-    UNDO = "Undo"  # the Deployment goes back to its earlier revision
-
-
-class Rollback(Model):
-    """What a rollback undoes; flags always first."""
-
-    scope: RollbackScope = RollbackScope.PHASE
-    restore_data: Annotated[bool, Field(description="Merge the snapshot back: what users have written since is kept.")] = False
-    migrations: OnRollback = OnRollback.KEEP
-    allow_data_loss: Annotated[bool, Field(description="Let `migrations: Down` drop tables and columns that hold data.")] = (
-        False
-    )
-    workload: OnWorkload = OnWorkload.KEEP
-    verification: Annotated[
-        tuple[Gate, ...],
-        Field(max_length=16, json_schema_extra=MAP_BY_NAME, description="Checked when all is undone; waits for nobody."),
-    ] = ()
+    kind: Annotated[
+        Literal["Deployment"], Field(description="Kind of the workload. Only `Deployment`, the default, is supported.")
+    ] = "Deployment"
+    name: Annotated[Name, Field(description="Name of the workload in the namespace of the rollout.")]
 
 
 class Day(StrEnum):
-    """Days of a window."""
+    """A day of the week."""
 
     MON = "Mon"
     TUE = "Tue"
@@ -227,18 +157,38 @@ TimeOfDay = Annotated[str, Field(pattern=TIME_PATTERN, max_length=5)]
 
 
 class Window(Model):
-    """When promotion is allowed; rollback never waits for one."""
+    """A time window in which the rollout may advance. Rollbacks ignore windows."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(("self.from < self.to", "`to` must be later than `from` on the same day")),
     )
-    days: Annotated[tuple[Day, ...], Field(description="On which days.", min_length=1, max_length=7, json_schema_extra=SET)]
-    from_: Annotated[TimeOfDay, Field(description="From when, in its time zone.", alias="from")]
-    to: Annotated[TimeOfDay, Field(description="Until when, in its time zone.")]
+    days: Annotated[
+        tuple[Day, ...],
+        Field(
+            description="Days of the week on which the window is open, such as `[Mon, Tue]`.",
+            min_length=1,
+            max_length=7,
+            json_schema_extra=SET,
+        ),
+    ]
+    from_: Annotated[
+        TimeOfDay,
+        Field(
+            description='Time of day at which the window opens, in `timeZone`, such as `"09:00"`. Quote it: YAML reads some times'
+            " as numbers.",
+            alias="from",
+        ),
+    ]
+    to: Annotated[
+        TimeOfDay,
+        Field(
+            description='Time of day at which the window closes, in `timeZone`, such as `"16:00"`. Must be later than `from`.'
+        ),
+    ]
     time_zone: Annotated[
         str,
         Field(
-            description="A name of the time zone database, such as `Europe/Berlin`.",
+            description="Name from the IANA time zone database, such as `Europe/Berlin`. Default `UTC`.",
             pattern=r"^[A-Za-z0-9_+/-]+$",
             max_length=64,
         ),
@@ -246,70 +196,118 @@ class Window(Model):
 
 
 class DeletionPolicy(StrEnum):
-    """What happens to the flag document when the object is deleted."""
+    """Treatment of the flag document when the SessionRollout is deleted."""
 
     RETAIN = "Retain"
     OFF = "Off"
 
 
 class Notification(Model):
-    """Who is told of what; where a sink leads is the admin's to say."""
+    """Events to send, and the sink to send them to. Sinks are configured by the cluster administrator."""
 
-    sink: Annotated[Name, Field(description="An entry of `sinks` in the operator's configuration.")]
+    sink: Annotated[Name, Field(description="Name of an entry of `sinks` in the operator's configuration, such as `chat`.")]
     # Not `on`: YAML reads that as `true`.
     events: Annotated[
-        tuple[EventReason, ...], Field(description="What is told.", min_length=1, max_length=16, json_schema_extra=SET)
+        tuple[EventReason, ...],
+        Field(
+            description="Reasons of the events to send, such as `[Promoted, RolledBack, Stalled]`.",
+            min_length=1,
+            max_length=16,
+            json_schema_extra=SET,
+        ),
     ]
 
 
 class RolloutSpec(Model):
-    """The whole programme."""
+    """Desired rollout: features, phases, criteria, guards and migrations."""
 
     model_config = ConfigDict(
         frozen=True,
         alias_generator=to_camel,
         populate_by_name=True,
         extra="forbid",
-        json_schema_extra=rules(*PROGRAMME),
+        json_schema_extra=rules(*ROLLOUT),
     )
     flag_set: Annotated[
         str,
         Field(
             pattern=r"^[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?$",
             max_length=57,
-            description="Names the flag document and salts the hash of the users. Immutable: another name is other users.",
+            description="Name of the flag document and salt of the hash that selects users, such as `shop`. The document is"
+            " published in the ConfigMap with this name and the suffix `-flags`. Immutable, because changing it would reassign"
+            " users to other buckets.",
             json_schema_extra=rules(
-                ("self == oldSelf", "`flagSet` must stay as it is: it salts the hash that picks the users"),
+                ("self == oldSelf", "`flagSet` is immutable, because changing it would reassign users to other buckets"),
             ),
         ),
     ]
-    suspend: Annotated[bool, Field(description="Freezes the rollout as it is; only emergency actions still work.")] = False
-    prometheus: Annotated[Name, Field(description="A provider of the operator's configuration; never a URL.")] = "default"
+    suspend: Annotated[
+        bool,
+        Field(
+            description="Keep the rollout as it is: it neither advances nor rolls back, and only the actions"
+            " `EmergencyDisable` and `EmergencyEnable` are accepted. Default false."
+        ),
+    ] = False
+    prometheus: Annotated[
+        Name,
+        Field(
+            description="Name of an entry of `prometheus` in the operator's configuration. It is never a URL. Default `default`."
+        ),
+    ] = "default"
     check_interval: Annotated[
-        Duration, Field(description="How often criteria and guards are judged, such as `30s`; at least `1s`.")
+        Duration,
+        Field(description="Interval at which criteria and guards are evaluated, such as `30s`; at least `1s`. Default `30s`."),
     ] = "30s"
-    workload: Workload | None = None
-    database: Database | None = None
+    workload: Annotated[
+        Workload | None,
+        Field(
+            description="Workload of the application. If set, it must be available before the first phase. Required by"
+            " `rollback.workload: Undo` and by the actions `RestartWorkload` and `UndoWorkload`."
+        ),
+    ] = None
+    database: Annotated[
+        Database | None,
+        Field(description="Database of the migrations, and the profile that their Jobs run with. Required by `migrations`."),
+    ] = None
     features: Annotated[
         tuple[FeatureSpec, ...],
-        Field(description="The switches of the flag document.", min_length=1, max_length=40, json_schema_extra=MAP_BY_NAME),
+        Field(
+            description="Features of the rollout. Each one is a boolean flag of the flag document.",
+            min_length=1,
+            max_length=40,
+            json_schema_extra=MAP_BY_NAME,
+        ),
     ]
     metrics: Annotated[
         tuple[Metric, ...],
-        Field(description="Questions to Prometheus, for checks to name.", max_length=64, json_schema_extra=MAP_BY_NAME),
+        Field(
+            description="PromQL queries that criteria, guards and gates refer to by name.",
+            max_length=64,
+            json_schema_extra=MAP_BY_NAME,
+        ),
     ] = ()
     preflight: Annotated[
         tuple[Gate, ...],
-        Field(description="What must hold before the first phase.", max_length=16, json_schema_extra=MAP_BY_NAME),
+        Field(
+            description="Gates that must pass before the first phase begins.",
+            max_length=16,
+            json_schema_extra=MAP_BY_NAME,
+        ),
     ] = ()
     phases: Annotated[
         tuple[Phase, ...],
-        Field(description="The programme, in order.", min_length=1, max_length=20, json_schema_extra=MAP_BY_NAME),
+        Field(
+            description="Phases of the rollout. They run one after the other, in the order of this list.",
+            min_length=1,
+            max_length=20,
+            json_schema_extra=MAP_BY_NAME,
+        ),
     ]
     guards: Annotated[
         tuple[Guard, ...],
         Field(
-            description="Judged all the time, from the first phase to the end of the bake.",
+            description="Checks that are evaluated from the first phase to the end of the bake. A breach starts a rollback, pauses"
+            " the rollout or emits a warning.",
             max_length=16,
             json_schema_extra=MAP_BY_NAME,
         ),
@@ -317,17 +315,29 @@ class RolloutSpec(Model):
     migrations: Annotated[
         tuple[Migration, ...],
         Field(
-            description="For `phases[].migrations` to name; each takes effect once.",
+            description="Database migrations that `phases[].migrations` refers to by name. Each one is applied once.",
             max_length=16,
             json_schema_extra=MAP_BY_NAME,
         ),
     ] = ()
-    rollback: Rollback = Rollback()
-    bake: Annotated[Duration, Field(description="How long guards are judged after the last phase before Promoted.")] = "0s"
+    rollback: Annotated[
+        Rollback,
+        Field(
+            description="Extent of a rollback. Default: the features of the running phase are turned off; migrations, data and"
+            " workload are kept."
+        ),
+    ] = Rollback()
+    bake: Annotated[
+        DurationOrZero,
+        Field(
+            description="Time after the last phase in which guards are still evaluated before the rollout is Promoted, such as"
+            " `1d`. Default `0s`: it is Promoted at once."
+        ),
+    ] = "0s"
     windows: Annotated[
         tuple[Window, ...],
         Field(
-            description="When steps may be raised; without one, always. Going back waits for none.",
+            description="Time windows in which the rollout may advance. Empty (default): always. Rollbacks ignore windows.",
             max_length=14,
             json_schema_extra=ATOMIC,
         ),
@@ -335,12 +345,18 @@ class RolloutSpec(Model):
     notifications: Annotated[
         tuple[Notification, ...],
         Field(
-            description="Who is told of what.",
+            description="Events to send, and the sinks to send them to. Sinks are configured by the cluster administrator.",
             max_length=8,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["sink"]},
         ),
     ] = ()
-    deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
+    deletion_policy: Annotated[
+        DeletionPolicy,
+        Field(
+            description="Treatment of the flag document when this object is deleted. `Retain` (default) keeps it as it is; `Off`"
+            " turns all features off and keeps the document."
+        ),
+    ] = DeletionPolicy.RETAIN
 
     def feature(self, name: str) -> FeatureSpec | None:
         """The feature of that name."""
@@ -350,9 +366,13 @@ class RolloutSpec(Model):
         """The metric of that name."""
         return next((metric for metric in self.metrics if metric.name == name), None)
 
+    def all_gates(self) -> tuple[Gate, ...]:
+        """Every gate: before the first phase, after the last step of each phase, and after a rollback."""
+        return (*self.preflight, *(gate for phase in self.phases for gate in phase.verification), *self.rollback.verification)
+
 
 class SessionRollout(Model):
-    """One object, as far as the operator reads it."""
+    """A SessionRollout object with the fields that the operator reads."""
 
     namespace: Text
     name: Text

@@ -80,7 +80,7 @@ class MetaCondition(Model):
 
 
 class Current(Model):
-    """Where the rollout is now."""
+    """Current position of the rollout."""
 
     stage: Annotated[Stage, Field(description="Stage of the phase, such as `Step` or `Bake`.")] = Stage.PREFLIGHT
     phase: Annotated[
@@ -119,11 +119,11 @@ class Current(Model):
         Outcome | None, Field(description="Outcome that a running rollback will end with: RolledBack or Aborted.")
     ] = None
     rollback_guard: Annotated[Name | None, Field(description="Name of the guard whose breach started the rollback.")] = None
-    rollback_reasons: Annotated[Sentences, Field(description="What started the rollback, one sentence for each cause.")] = ()
+    rollback_reasons: Annotated[Sentences, Field(description="Causes of the rollback, with one sentence for each.")] = ()
 
 
 class AwaitedApproval(Model):
-    """What an action `Approve` must name beside the generation: a step of a phase, or the check of a gate."""
+    """An approval that an action `Approve` must name in addition to the generation: a step of a phase, or a gate."""
 
     phase: Annotated[Name | None, Field(description="Phase of the step that waits for approval.")] = None
     step: Annotated[Index | None, Field(description="Number of the step that waits, counted from 1.")] = None
@@ -131,15 +131,17 @@ class AwaitedApproval(Model):
 
 
 class DecisionRecord(Model):
-    """What the operator does now and why."""
+    """Current decision of the operator, with its reason and what would let the rollout continue."""
 
-    action: Annotated[DecisionAction, Field(description="What the operator does now.")] = DecisionAction.WAIT
+    action: Annotated[DecisionAction, Field(description="Action of the operator, such as `Hold`, `Wait` or `Stall`.")] = (
+        DecisionAction.WAIT
+    )
     reason: Annotated[
         DecisionReason, Field(description="Machine-readable reason in CamelCase. Values are part of the API.")
     ] = DecisionReason.NOT_DECIDED
     message: Annotated[Summary, Field(description="Explanation in about ten words; the column MESSAGE.")] = ""
     details: Annotated[Sentences, Field(description="Each cause in full, with the value and its bound.")] = ()
-    next_actions: Annotated[Sentences, Field(description="What would let the rollout continue.")] = ()
+    next_actions: Annotated[Sentences, Field(description="Events or actions that would let the rollout continue.")] = ()
     approvals: Annotated[
         tuple[AwaitedApproval, ...],
         Field(
@@ -160,7 +162,9 @@ class PhaseRecord(Model):
     """One phase, with the audience and the features as they were published."""
 
     name: Annotated[Name, Field(description="Name of the phase in `spec.phases`.")]
-    state: Annotated[PhaseState, Field(description="State of the phase.")] = PhaseState.PENDING
+    state: Annotated[PhaseState, Field(description="State of the phase: Pending, Running, Completed or RolledBack.")] = (
+        PhaseState.PENDING
+    )
     percent: Annotated[Percentage, Field(description="Percentage of users that was published last.")] = "0"
     groups: Annotated[
         tuple[Name, ...], Field(description="Groups that were published last.", max_length=8, json_schema_extra=SET)
@@ -196,7 +200,7 @@ class CheckRecord(Model):
 
 
 class WorkloadRecord(Model):
-    """What was done to the application. The intent is written first, the result afterwards."""
+    """Changes of the operator to the Deployment. The intent is written first, the result afterwards."""
 
     undo_requested_time: Annotated[Time | None, Field(description="Time when undoing the last revision was decided.")] = None
     undo_from: Annotated[Revision | None, Field(description="Revision of the Deployment that is undone.")] = None
@@ -215,7 +219,7 @@ class PendingNotification(Model):
     id: Annotated[str, Field(description="Identifier that stays the same for every delivery attempt.", max_length=32)]
     sink: Annotated[Name, Field(description="Name of the sink in the operator's configuration.")]
     event: Annotated[EventReason, Field(description="Event that the notification is about.")]
-    time: Annotated[Time, Field(description="Time of the event.")]
+    time: Annotated[Time, Field(description="Time at which the event happened.")]
     phase: Annotated[Name | None, Field(description="Phase in which the event happened.")] = None
     step: Annotated[Index | None, Field(description="Step in which the event happened, counted from 1.")] = None
     message: Annotated[Note, Field(description="The event in one sentence.")] = ""
@@ -225,12 +229,14 @@ class MigrationRecord(Model):
     """One migration of the rollout."""
 
     name: Annotated[Name, Field(description="Name of the migration in `spec.migrations`.")]
-    state: Annotated[MigrationState, Field(description="State of the migration.")] = MigrationState.PENDING
+    state: Annotated[MigrationState, Field(description="State of the migration, such as `Running` or `Succeeded`.")] = (
+        MigrationState.PENDING
+    )
     operation: Annotated[Operation, Field(description="Operation that its Job runs, or ran last.")] = Operation.UP
     arguments: Annotated[
         tuple[Text, ...], Field(description="Additional arguments of the Job.", max_length=6, json_schema_extra=ATOMIC)
     ] = ()
-    job: Annotated[JobName | None, Field(description="Name of the Job.")] = None
+    job: Annotated[JobName | None, Field(description="Name of the Job in the namespace of the rollout.")] = None
     source: Annotated[Sha | None, Field(description="Fingerprint of where the spec takes the migration from.")] = None
     attempt: Annotated[Index, Field(description="Number of retries that were requested.")] = 0
     checksum: Annotated[Sha | None, Field(description="Checksum of what ran, as the ledger in the database has it.")] = None
@@ -240,7 +246,7 @@ class MigrationRecord(Model):
     message: Annotated[Sentence, Field(description="Last message of the Job; for a failure, what went wrong.")] = ""
     done: Annotated[Rows | None, Field(description="Number of rows that are copied.")] = None
     total: Annotated[Rows | None, Field(description="Number of rows to copy.")] = None
-    rate: Annotated[Rows | None, Field(description="Rows copied per second.")] = None
+    rate: Annotated[Rows | None, Field(description="Number of rows copied per second.")] = None
     estimated_end_time: Annotated[Time | None, Field(description="Time when all rows will be copied at this rate.")] = None
     quarantined: Annotated[
         Rows | None, Field(description="Number of rows that could not be copied. `RetryMigration` tries them again.")
@@ -267,7 +273,7 @@ class DisabledFeature(Model):
 
 
 class FlagsRecord(Model):
-    """The published flag document."""
+    """State of the flag document and its ConfigMap."""
 
     config_map: Annotated[
         str | None, Field(description="Name of the ConfigMap; its key is `flags.flagd.json`.", max_length=63)
@@ -291,8 +297,8 @@ class FlagsRecord(Model):
 class HistoryEntry(Model):
     """One event of the rollout, with the fields that programs need."""
 
-    time: Annotated[Time, Field(description="Time of the decision.")]
-    event: Annotated[EventReason, Field(description="What happened.")]
+    time: Annotated[Time, Field(description="Time of the decision that emitted the event.")]
+    event: Annotated[EventReason, Field(description="Reason of the event in CamelCase, such as `StepPublished`.")]
     phase: Annotated[Name | None, Field(description="Phase in which it happened.")] = None
     step: Annotated[Index | None, Field(description="Step in which it happened, counted from 1.")] = None
     percent: Annotated[Percentage | None, Field(description="Percentage of users at that time.")] = None
@@ -300,7 +306,7 @@ class HistoryEntry(Model):
     revision: Annotated[Revision | None, Field(description="Revision of the flag document that was published.")] = None
     check: Annotated[Name | None, Field(description="Name of the criterion, guard or gate that the event is about.")] = None
     migration: Annotated[Name | None, Field(description="Name of the migration that the event is about.")] = None
-    operation: Annotated[Operation | None, Field(description="Operation of the migration.")] = None
+    operation: Annotated[Operation | None, Field(description="Operation of the migration, such as `up` or `down`.")] = None
     job: Annotated[JobName | None, Field(description="Name of the Job of the migration or check.")] = None
     by: Annotated[Text | None, Field(description="Name of the action that requested it.")] = None
     message: Annotated[Sentence, Field(description="The event in one sentence.")] = ""
@@ -309,8 +315,8 @@ class HistoryEntry(Model):
 class AnsweredAction(Model):
     """An action that was carried out or refused, until its answer has been read back."""
 
-    uid: Annotated[str, Field(description="UID of the SessionRolloutAction.", max_length=63)]
-    name: Annotated[str, Field(description="Name of the SessionRolloutAction.", max_length=253)]
+    uid: Annotated[str, Field(description="UID of the SessionRolloutAction object.", max_length=63)]
+    name: Annotated[str, Field(description="Name of the SessionRolloutAction object.", max_length=253)]
     accepted: Annotated[bool, Field(description="Whether the action was accepted; false when it was refused.")]
     reason: Annotated[ActionReason, Field(description="Machine-readable reason of the answer in CamelCase.")]
     message: Annotated[Note, Field(description="The answer in one sentence.")] = ""
@@ -318,7 +324,7 @@ class AnsweredAction(Model):
 
 
 class RolloutStatus(Model):
-    """The whole status. A new object has the defaults."""
+    """Observed state of the rollout. Only the operator writes it."""
 
     observed_generation: Annotated[
         Generation, Field(description="Generation of the spec that this status is about; 0 before the first decision.")
@@ -332,16 +338,24 @@ class RolloutStatus(Model):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = ()
-    outcome: Annotated[Outcome | None, Field(description="How this generation ended. Unset while it runs.")] = None
-    current: Annotated[Current, Field(description="Where the rollout is now.")] = Current()
-    decision: Annotated[DecisionRecord, Field(description="What the operator does now and why.")] = DecisionRecord()
+    outcome: Annotated[
+        Outcome | None, Field(description="Outcome of this generation: Promoted, RolledBack or Aborted. Unset while it runs.")
+    ] = None
+    current: Annotated[Current, Field(description="Current position of the rollout: phase, step, audience and timers.")] = (
+        Current()
+    )
+    decision: Annotated[
+        DecisionRecord,
+        Field(description="Current decision of the operator, with its reason and what would let the rollout continue."),
+    ] = DecisionRecord()
     paused_by: Annotated[Text | None, Field(description="Name of the action or the guard that paused the rollout.")] = None
     paused_message: Annotated[
         Sentence, Field(description="Reason of the pause: that of the action, or the guard's breach.")
     ] = ""
     progress: Annotated[Summary, Field(description="Progress of the running migrations; the column PROGRESS.")] = ""
     phases: Annotated[
-        tuple[PhaseRecord, ...], Field(description="State of each phase.", max_length=40, json_schema_extra=MAP_BY_NAME)
+        tuple[PhaseRecord, ...],
+        Field(description="State of each phase, in the order of the spec.", max_length=40, json_schema_extra=MAP_BY_NAME),
     ] = ()
     checks: Annotated[
         tuple[CheckRecord, ...],
@@ -353,10 +367,12 @@ class RolloutStatus(Model):
     ] = ()
     migrations: Annotated[
         tuple[MigrationRecord, ...],
-        Field(description="State of each migration.", max_length=16, json_schema_extra=MAP_BY_NAME),
+        Field(description="State of each migration of the spec.", max_length=16, json_schema_extra=MAP_BY_NAME),
     ] = ()
-    flags: Annotated[FlagsRecord, Field(description="The published flag document.")] = FlagsRecord()
-    workload: Annotated[WorkloadRecord | None, Field(description="What was done to the application's Deployment.")] = None
+    flags: Annotated[FlagsRecord, Field(description="State of the flag document and its ConfigMap.")] = FlagsRecord()
+    workload: Annotated[
+        WorkloadRecord | None, Field(description="Undo and restart of the application's Deployment by the operator.")
+    ] = None
     pending_notifications: Annotated[
         tuple[PendingNotification, ...],
         Field(description="Notifications that no sink has accepted yet.", max_length=PENDING_LENGTH, json_schema_extra=ATOMIC),

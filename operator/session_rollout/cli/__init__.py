@@ -1,12 +1,31 @@
-"""`kubectl sessionrollout`: what people on call and platform teams type. Everything goes through the API server.
+"""`kubectl sessionrollout`, the plugin of kubectl. All access to the cluster goes through kubectl and the API server.
 
-command.py     the shared flags of kubectl, exit codes, errors as one sentence
-app.py         all commands
-look.py        get, status, history, events, explain
-act.py         approve, promote, pause, resume, abort, retry, rollback, restart
-flags.py       flags status, enable, rollout, emergency-disable, restore, verify, who
-database.py    migrations ..., sessions ...
-examine.py     verify, diagnose, check-errors, report
-write.py       init, validate, diff, rehearse: work on files, most without a cluster
-tree.py        how a rollout is drawn
+Commands, one module for each group:
+    status.py         get, status
+    wait.py           wait, and how `status --watch` follows a rollout
+    history.py        history, events
+    explain.py        explain
+    actions.py        approve, promote, pause, resume, abort, rollback, retry, restart
+    flags.py          flags status, who, verify, enable, rollout, emergency-disable, emergency-enable
+    migrations.py     migrations status, plan, up, down
+    data.py           data status, migrate, retry, repair, backup, restore, verify
+    checks.py         verify, diagnose, check-errors
+    report.py         report
+    manifests.py      init, diff
+    validate.py       validate
+    rehearse.py       rehearse
+
+Shared by commands:
+    app.py            the list of commands; `__main__.py` runs it
+    command.py        flags of kubectl, exit codes, errors
+    common.py         arguments, reading a rollout, times
+    action_client.py  creating an action and waiting for its answer
+    running_step.py   the running step: what it waits for and what follows
+    flag_document.py  the published flag document and the rule that decides a flag
+    migration_records.py  migrations of a rollout as a table
+    admission.py      validation as the API server does it; warnings.py: what it accepts but should not be applied
+    yaml_source.py    YAML with line and column of each field
+    scenario.py, lock_preview.py   input and locks of a rehearsal
+    completion.py     completion of kubectl
+    render/           trees, timelines and HTML pages
 """

@@ -1,4 +1,4 @@
-"""All commands of `kubectl sessionrollout`, in the order in which people need them."""
+"""All commands of `kubectl sessionrollout`, in the order of the help."""
 
 import importlib
 from collections.abc import Sequence
@@ -8,60 +8,60 @@ import click
 
 from session_rollout.cli.command import Group, run
 
-# Command or group -> (module, object, help for the list): a module is loaded when its command is called.
+# Command or group -> (module, object, help for the list). A module is imported when its command is called.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
-    "get": ("status", "get", "List rollouts: where each is and why."),
-    "status": ("status", "status", "Show where a rollout is, why, and what would unblock it."),
-    "explain": ("status", "explain", "Say why it is there, from the record of its decisions alone."),
-    "approve": ("actions", "approve", "Give the yes that a step or a gate waits for."),
-    "promote": ("actions", "promote", "Leave the running step now, past its hold and criteria."),
-    "pause": ("actions", "pause", "Keep the audience as it is; guards still protect."),
-    "resume": ("actions", "resume", "Go on after a pause."),
-    "abort": ("actions", "abort", "Roll back now: flags first."),
-    "rollback": ("actions", "rollback", "Roll back now; with --workload the application alone."),
-    "retry": ("actions", "retry", "Another attempt at what failed or was rolled back."),
-    "restart": ("actions", "restart", "Have the Pods of the workload replaced."),
-    "flags": ("flags", "flags", "status, who, verify, enable, rollout, emergency-disable, restore"),
-    "migrations": ("migrations", "migrations", "status, plan, up, down"),
-    "sessions": ("migrations", "sessions", "status, migrate, retry, recover, backup, restore, verify"),
-    "verify": ("checks", "verify", "Run the checks of preflight, verification and rollback now."),
-    "diagnose": ("checks", "diagnose", "Ask about a topic: memory, performance, database, cache ..."),
-    "check-errors": ("checks", "check_errors", "Ask about errors."),
-    "history": ("status", "history", "Show what happened and what people asked for."),
-    "init": ("manifests", "init", "Write a valid object."),
-    "validate": ("manifests", "validate", "Check files as the API server would, and warn of what is unwise."),
-    "rehearse": ("manifests", "rehearse", "Play a whole programme on a virtual clock."),
+    "get": ("status", "get", "List rollouts with state, phase, step, audience and message."),
+    "status": ("status", "status", "Show where a rollout is, why, and what comes next."),
+    "wait": ("wait", "wait", "Wait until a rollout has a state, by default Promoted."),
+    "explain": ("explain", "explain", "Replay a decision from its recorded inputs."),
+    "history": ("history", "history", "Show past decisions and actions."),
+    "events": ("history", "events", "Show the Kubernetes Events of a rollout."),
+    "report": ("report", "report", "Print the scorecard as Markdown or HTML."),
+    "approve": ("actions", "approve", "Approve the step or gate that is waiting."),
+    "promote": ("actions", "promote", "Leave the current step now and skip its remaining checks."),
+    "pause": ("actions", "pause", "Keep the current audience; guards remain active."),
+    "resume": ("actions", "resume", "Resume a paused rollout."),
+    "abort": ("actions", "abort", "Roll back now, starting with the flags."),
+    "rollback": ("actions", "rollback", "Roll back now, or roll back only the workload."),
+    "retry": ("actions", "retry", "Retry a failed or rolled-back phase, migration or check."),
+    "restart": ("actions", "restart", "Restart the workload."),
+    "flags": ("flags", "flags", "Show, verify, advance and switch off feature flags."),
+    "migrations": ("migrations", "migrations", "Show, plan, retry and undo migrations."),
+    "data": ("data", "data", "Show, retry, repair, back up and restore moved rows."),
+    "verify": ("checks", "verify", "Run the gates of a rollout now."),
+    "diagnose": ("checks", "diagnose", "Run the diagnostics of a topic, such as memory."),
+    "check-errors": ("checks", "check_errors", "Show guards and criteria, and diagnose errors."),
+    "init": ("manifests", "init", "Write a valid SessionRollout."),
+    "validate": ("validate", "validate", "Check files as the API server would, and warn about probable mistakes."),
+    "rehearse": ("rehearse", "rehearse", "Simulate a whole rollout on a virtual clock."),
     "diff": ("manifests", "diff", "Show what applying a file would change."),
-    "report": ("report", "report", "The scorecard, as Markdown or HTML."),
-    "completion": ("completion", "completion", "Print the completion for a shell."),
-    "events": ("status", "events", "Show the Kubernetes Events about a rollout."),
 }
 
 
 class App(Group):
-    """The root."""
+    """The root group."""
 
     def list_commands(self, _: click.Context) -> list[str]:
-        """All, in order."""
+        """All commands, in order."""
         return list(COMMANDS)
 
     def get_command(self, _: click.Context, name: str) -> click.Command | None:
-        """Load one."""
+        """Import the module of a command."""
         if name not in COMMANDS:
             return None
         module, attribute, _help = COMMANDS[name]
-        found: click.Command = getattr(importlib.import_module(f"session_rollout.cli.{module}"), attribute)
-        return found
+        command: click.Command = getattr(importlib.import_module(f"session_rollout.cli.{module}"), attribute)
+        return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find one; where there is none, name those that were probably meant: the base class knows only loaded ones."""
+        """Resolve a command; suggest similar names from the whole list, since the base class knows only imported ones."""
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
             raise click.exceptions.NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list, without loading anything."""
+        """Print the list without importing any module."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
@@ -69,10 +69,13 @@ class App(Group):
 @click.command(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="session-rollout", prog_name="kubectl sessionrollout")
 def app() -> None:
-    """Progressive rollouts of feature flags with their database migrations.
+    """Observe and control progressive rollouts of feature flags and their database migrations.
 
-    NAME may be left out where a namespace has one rollout. kubectl's own flags (-n, --context, --as, ...) go with every
-    command. Exit codes: 0 done, 1 refused, 2 wrong arguments, 3 not found, 4 not allowed, 5 unreachable, 6 no answer in time.
+    NAME can be omitted if the namespace has exactly one rollout. Every command accepts kubectl's flags (-n, --context,
+    --as, ...).
+
+    Exit codes: 0 success; 1 refused, a check failed, or the rollout was rolled back; 2 stalled; 3 not found; 4 not allowed;
+    5 API server unreachable; 64 wrong arguments; 124 timeout.
     """
 
 

@@ -1,48 +1,32 @@
-"""Examining: checks on demand, diagnoses by topic, and the scorecard of the programme."""
+"""The commands verify, diagnose and check-errors. The operator runs the checks; the rollout itself does not change."""
 
-from typing import Any, Final
+from collections.abc import Sequence
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
-from session_rollout.cli.actions import Wish, send
+from session_rollout.adapters.kubectl import Kubectl
+from session_rollout.api.action import Result
+from session_rollout.api.enums import ActionType, Verdict
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.cli.action_client import INSPECTION_TIMEOUT, action_spec, send
 from session_rollout.cli.command import Command, emit, output, refusal
-from session_rollout.cli.status import NAME, pass_kubectl, the_only
+from session_rollout.cli.common import NAME, pass_kubectl, print_table, read_rollout
+from session_rollout.cli.render.status import verdict_mark
 
-EXAMINE_SECONDS: Final = 120
-MARKS: Final = {"Pass": "✔", "Fail": "✖"}
-
-
-def report_results(answered: dict[str, Any], form: str | None) -> None:
-    """Print what an examination found. Raises Failure when something of it is bad."""
-    results = answered["status"].get("results", [])
-    if form:
-        emit(results, form)
-    for one in results if not form else ():
-        click.echo(f"{MARKS.get(one['verdict'], '?')} {one['name']:<28} {one['message']}")
-    if not results:
-        raise refusal("no check is declared that this could ask: nothing was examined")
-    bad = [one for one in results if one["verdict"] != "Pass"]
-    if bad:
-        raise refusal(f"{len(results) - len(bad)} of {len(results)} pass; {', '.join(one['name'] for one in bad)} do not"[:300])
-
-
-def _existing(kubectl: Kubectl, name: str | None) -> str:
-    """The name of a rollout that exists: an action on none would be refused only later."""
-    name = the_only(kubectl, name)
-    kubectl.get(ROLLOUTS, name).text()
-    return name
+ERRORS = "errors"
+COLUMNS = ("", "CHECK", "VERDICT", "VALUE", "BOUND", "MESSAGE")
 
 
 @click.command("verify", cls=Command)
 @NAME
-@click.option("--check", help="Only the gate of this name.")
+@click.option("--check", help="Run only this gate.", show_default="all gates of the spec")
 @output()
 @pass_kubectl
 def verify(kubectl: Kubectl, name: str | None, *, check: str | None, form: str | None) -> None:
-    """Run the checks of preflight, verification and rollback now; the rollout stays as it is."""
-    name = _existing(kubectl, name)
-    report_results(send(kubectl, name, "Verify", {"check": check}, Wish(timeout=EXAMINE_SECONDS)), form)
+    """Run the gates of preflight, verification and rollback now."""
+    rollout = read_rollout(kubectl, name)
+    spec = action_spec(rollout.name, ActionType.VERIFY, check=check)
+    print_results(send(kubectl, spec, INSPECTION_TIMEOUT).status.results, form)
 
 
 @click.command("diagnose", cls=Command)
@@ -51,9 +35,9 @@ def verify(kubectl: Kubectl, name: str | None, *, check: str | None, form: str |
 @output()
 @pass_kubectl
 def diagnose(kubectl: Kubectl, topic: str, *, name: str | None, form: str | None) -> None:
-    """Ask what the operator's configuration knows about a TOPIC: memory, performance, database, cache, errors ..."""
-    name = _existing(kubectl, name)
-    report_results(send(kubectl, name, "Diagnose", {"topic": topic}, Wish(timeout=EXAMINE_SECONDS)), form)
+    """Run the diagnostics of a TOPIC of the operator's configuration, such as memory, performance or database."""
+    rollout = read_rollout(kubectl, name)
+    print_results(diagnosis(kubectl, rollout, topic), form)
 
 
 @click.command("check-errors", cls=Command)
@@ -61,9 +45,39 @@ def diagnose(kubectl: Kubectl, topic: str, *, name: str | None, form: str | None
 @output()
 @pass_kubectl
 def check_errors(kubectl: Kubectl, name: str | None, form: str | None) -> None:
-    """Ask about errors: guards and criteria as they stand, then the topic `errors`."""
-    name = the_only(kubectl, name)
-    raw = kubectl.get(ROLLOUTS, name).json()
-    for one in raw.get("status", {}).get("checks", []) if not form else ():
-        click.echo(f"{MARKS.get(one['verdict'], '?')} {one['kind']:<10} {one.get('message') or one['name']}")
-    report_results(send(kubectl, name, "Diagnose", {"topic": "errors"}, Wish(timeout=EXAMINE_SECONDS)), form)
+    """Show the last verdicts of guards and criteria, then diagnose the topic `errors`."""
+    rollout = read_rollout(kubectl, name)
+    if not form:
+        checks = rollout.status.checks
+        rows = [
+            (verdict_mark(check.verdict), check.kind, check.name, check.verdict, check.value or "", check.bound or "")
+            for check in checks
+        ]
+        print_table(("", "KIND", "CHECK", "VERDICT", "VALUE", "BOUND"), rows)
+        click.echo()
+    print_results(diagnosis(kubectl, rollout, ERRORS), form)
+
+
+def diagnosis(kubectl: Kubectl, rollout: SessionRollout, topic: str) -> Sequence[Result]:
+    """Results of the diagnostics of a topic."""
+    spec = action_spec(rollout.name, ActionType.DIAGNOSE, topic=topic)
+    return send(kubectl, spec, INSPECTION_TIMEOUT).status.results
+
+
+def print_results(results: Sequence[Result], form: str | None) -> None:
+    """Print the results of checks. Raises Failure unless all pass."""
+    if form:
+        emit([result.to_wire() for result in results], form)
+    elif results:
+        print_table(COLUMNS, [_row(result) for result in results])
+    if not results:
+        raise refusal("no checks are defined")
+    failed = [result.name for result in results if result.verdict is not Verdict.PASS]
+    if failed:
+        passed = len(results) - len(failed)
+        raise refusal(f"{passed} of {len(results)} checks pass; not passed: {', '.join(failed)}")
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    mark = verdict_mark(result.verdict)
+    return mark, result.name, result.verdict, result.value or "", result.bound or "", result.message

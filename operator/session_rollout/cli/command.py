@@ -1,10 +1,7 @@
-"""What all commands share: kubectl's flags, the exit codes, and one sentence for whatever goes wrong.
-
-Exit codes: 0 done; 1 refused, or a check says no; 2 wrong arguments; 3 there is no such object; 4 not allowed;
-5 the API server does not answer; 6 no answer in time.
-"""
+"""What all commands share: the flags of kubectl, the exit codes, and one sentence for each error."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
@@ -16,20 +13,34 @@ from session_rollout.adapters.kubectl import Kind, Kubectl, KubectlFailed
 from session_rollout.errors import RolloutError
 
 PROGRAM: Final = "kubectl sessionrollout"
-COMPLETE: Final = "_SRO_COMPLETE"  # what a shell sets to ask for completions of `sro`
 
 
 class Exit(IntEnum):
-    """Exit codes; documented for scripts, never renumbered."""
+    """Exit codes. One meaning each, whatever the command; `MEANINGS` explains them in the help and in the reference."""
 
     DONE = 0
     REFUSED = 1
-    USAGE = 2
+    STALLED = 2
     NOT_FOUND = 3
     NOT_ALLOWED = 4
     UNREACHABLE = 5
-    TIMEOUT = 6
+    USAGE = 64
+    TIMEOUT = 124
+    INTERRUPTED = 130
 
+
+MEANINGS: Final[Mapping[Exit, str]] = {
+    Exit.DONE: "Success. For `status --watch` and `wait`: the rollout has the expected state, by default Promoted.",
+    Exit.REFUSED: "The operator refused the action, a check failed, a file is invalid, or `diff` found a difference."
+    " For `status --watch`, `wait` and `promote --full`: the rollout ended in RolledBack or Aborted.",
+    Exit.STALLED: "The rollout is Stalled: manual intervention is required. Only `status --watch`, `wait` and `promote --full`.",
+    Exit.NOT_FOUND: "The object does not exist, or the CRDs are not installed.",
+    Exit.NOT_ALLOWED: "Not allowed, or not logged in. The message names the verb and the resource.",
+    Exit.UNREACHABLE: "The API server does not answer.",
+    Exit.USAGE: "Wrong arguments, or a kubeconfig that cannot be used (EX_USAGE of sysexits.h).",
+    Exit.TIMEOUT: "The time in `--timeout` has passed (as with timeout(1)). An action that was created remains and will be answered.",
+    Exit.INTERRUPTED: "Interrupted with Ctrl-C.",
+}
 
 _OF_KIND: Final[Mapping[Kind, Exit]] = {
     Kind.NOT_FOUND: Exit.NOT_FOUND,
@@ -56,53 +67,54 @@ def refusal(message: str) -> Failure:
     return Failure(Exit.REFUSED, message)
 
 
-def wrong(message: str) -> Failure:
-    """The arguments do not fit together."""
+def usage_error(message: str) -> Failure:
+    """The arguments are wrong or do not fit together."""
     return Failure(Exit.USAGE, message)
 
 
-# kubectl's own flags, which every command takes and hands on.
+# kubectl's own flags: every command accepts them and passes them on.
 _SHOWN: Final = {"namespace", "context", "kubeconfig", "as"}
 INSECURE: Final = "--insecure-skip-tls-verify"
-_FLAGS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
-    (("--namespace", "-n"), "Namespace (default: the context's)."),
-    (("--context",), "Context of the kubeconfig."),
-    (("--kubeconfig",), "Path of the kubeconfig."),
-    (("--as",), "User to act as."),
-    (("--as-group",), "Group to act as."),
-    (("--as-uid",), "UID to act as."),
-    (("--cluster",), "Cluster of the kubeconfig."),
-    (("--user",), "User of the kubeconfig."),
-    (("--server", "-s"), "Address of the API server."),
-    (("--token",), "Bearer token."),
-    (("--certificate-authority",), "CA of the API server."),
-    (("--client-certificate",), "Client certificate."),
-    (("--client-key",), "Client key."),
-    (("--tls-server-name",), "Server name to check."),
-    (("--request-timeout",), "Longest wait for one request."),
+_FLAGS: Final[tuple[tuple[tuple[str, ...], str, str], ...]] = (
+    (("--namespace", "-n"), "Use this namespace.", "the namespace of the context"),
+    (("--context",), "Use this context of the kubeconfig.", "the current context"),
+    (("--kubeconfig",), "Read this kubeconfig.", "as kubectl finds it"),
+    (("--as",), "Impersonate this user.", ""),
+    (("--as-group",), "Impersonate this group. Can be repeated.", ""),
+    (("--as-uid",), "Impersonate this UID.", ""),
+    (("--cluster",), "Use this cluster of the kubeconfig.", ""),
+    (("--user",), "Use this user of the kubeconfig.", ""),
+    (("--server", "-s"), "Use the API server at this address.", ""),
+    (("--token",), "Authenticate with this bearer token.", ""),
+    (("--certificate-authority",), "Trust this CA certificate.", ""),
+    (("--client-certificate",), "Authenticate with this client certificate.", ""),
+    (("--client-key",), "Use this client key.", ""),
+    (("--tls-server-name",), "Expect this name in the certificate of the server.", ""),
+    (("--request-timeout",), "Give up on a single request after this time.", ""),
 )
 
 
 def _options() -> list[click.Option]:
-    made = [
+    options = [
         click.Option(
             (*names, _parameter(names[0])),
             help=text,
+            show_default=default or None,
             hidden=names[0].removeprefix("--") not in _SHOWN,
             multiple=names[0] == "--as-group",
         )
-        for names, text in _FLAGS
+        for names, text, default in _FLAGS
     ]
-    return [*made, click.Option((INSECURE, _parameter(INSECURE)), is_flag=True, hidden=True)]
+    return [*options, click.Option((INSECURE, _parameter(INSECURE)), is_flag=True, hidden=True)]
 
 
 def _parameter(flag: str) -> str:
-    """Name of the parameter behind a flag of kubectl's, apart from our own."""
+    """Name of the parameter behind a flag of kubectl, distinct from the command's own."""
     return f"kubectl_{flag.removeprefix('--').replace('-', '_')}"
 
 
 class Command(click.Command):
-    """A command that speaks to a cluster: its context has a Kubectl with the flags that were given."""
+    """A command that uses a cluster: its context object is a Kubectl with the flags that were given."""
 
     def __init__(self, *arguments: Any, **fields: Any) -> None:
         super().__init__(*arguments, **fields)
@@ -111,10 +123,10 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Take kubectl's flags out of the arguments."""
         flags: list[str] = []
-        for names, _ in _FLAGS:
+        for names, _, _ in _FLAGS:
             value = ctx.params.pop(_parameter(names[0]))
             values = value if isinstance(value, tuple) else (value,) if value is not None else ()
-            flags += [f"{names[0]}={one}" for one in values]
+            flags += [f"{names[0]}={text}" for text in values]
         if ctx.params.pop(_parameter(INSECURE)):
             flags.append(INSECURE)
         ctx.obj = Kubectl(tuple(flags))
@@ -128,60 +140,76 @@ class Group(click.Group):
     group_class = type
 
     def list_commands(self, _: click.Context) -> list[str]:
-        """In the order in which they were added: what people need first comes first."""
+        """In the order in which they were added: the most used come first."""
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Print the first sentence of each command's help in full."""
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, first_sentence(command)) for name, command in commands if command is not None])
+
+
+def first_sentence(command: click.Command) -> str:
+    """What a command does, for lists of commands."""
+    paragraph = " ".join((command.help or "").split("\n\n")[0].split())
+    return re.split(r"(?<=\.) ", paragraph, maxsplit=1)[0]
 
 
 def output(*, wide: bool = False) -> Callable[[Any], Any]:
-    """The option -o."""
+    """The option --output."""
     kinds = ["json", "yaml", *(["wide"] if wide else [])]
-    return click.option("-o", "--output", "form", type=click.Choice(kinds), help="Print data instead of words.")
+    return click.option("-o", "--output", "form", type=click.Choice(kinds), help="Print data in this format instead of text.")
 
 
 def emit(data: Any, form: str) -> None:
     """Print data as JSON or YAML."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
     if form == "yaml":
         import yaml
 
-        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120), nl=False)
-        return
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        plain = json.loads(text)  # yaml does not represent enums
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120).removesuffix("\n")
+    click.echo(text)
 
 
 def run(group: click.Group, argv: Sequence[str] | None = None) -> None:
-    """Run a command line; ends the process. Nothing a person can cause is a traceback."""
+    """Run a command line and end the process. No error of a user or a server is shown as a traceback."""
     sys.exit(code_of(group, argv))
 
 
 def code_of(group: click.Group, argv: Sequence[str] | None = None) -> int:
     """Run a command line; its exit code."""
     try:
-        result = group.main(
-            args=list(argv) if argv is not None else None, prog_name=PROGRAM, complete_var=COMPLETE, standalone_mode=False
-        )
+        result = group.main(args=list(argv) if argv is not None else None, prog_name=PROGRAM, standalone_mode=False)
         return int(result) if isinstance(result, int) else Exit.DONE
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return Exit.USAGE
     except click.UsageError as error:
         where = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
-        return _say(" ".join(error.format_message().split()) + where, Exit.USAGE)
+        return _print_error(" ".join(error.format_message().split()) + where, Exit.USAGE)
     except (click.Abort, KeyboardInterrupt):
         click.echo(err=True)
-        return 130
+        return Exit.INTERRUPTED
     except click.ClickException as error:
-        return _say(error.format_message(), Exit.USAGE)
-    except Failure as error:
-        return _say(str(error), error.code)
-    except KubectlFailed as error:
-        return _say(str(error), _OF_KIND[error.kind])
+        return _print_error(error.format_message(), Exit.USAGE)
     except RolloutError as error:
-        return _say(str(error), Exit.REFUSED)
+        return _print_error(str(error), _code_for(error))
     except BrokenPipeError:
-        sys.stderr.close()  # or Python says so once more while it ends
+        sys.stderr.close()  # otherwise Python reports the same error again at exit
         return Exit.DONE
 
 
-def _say(message: str, code: Exit) -> int:
+def _code_for(error: RolloutError) -> Exit:
+    match error:
+        case Failure():
+            return error.code
+        case KubectlFailed():
+            return _OF_KIND[error.kind]
+    return Exit.REFUSED
+
+
+def _print_error(message: str, code: Exit) -> int:
     click.echo(f"{PROGRAM}: {message}", err=True)
     return code

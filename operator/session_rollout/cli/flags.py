@@ -1,50 +1,50 @@
-"""Flags: who has what by the published document, and what people may do about it without contradicting the rollout.
+"""The commands `flags ...`: who has which feature, and what users may change without contradicting the rollout.
 
-A rollout moves its phases' features together, step by step. `enable` and `rollout` therefore ask for the step that gives
-what is wanted; where no step of the running phase does, they say what would.
+A rollout moves the features of a phase together, step by step. `enable` and `rollout` therefore advance to the step that
+gives what is wanted; if no step of the running phase does, they name the steps.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
-from typing import Any, Final
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
-from session_rollout.cli.actions import Wish, confirm, current, done, place, send, unmet, wish
-from session_rollout.cli.command import Group, emit, output, refusal, wrong
-from session_rollout.cli.status import ROLLOUT, pass_kubectl, rollout_of, terminal, the_only
-from session_rollout.core.flags import KEY, PROBE, audiences, config_map_name, with_dependents
+from session_rollout.adapters.kubectl import Kubectl
+from session_rollout.api.enums import ActionType, Stage
+from session_rollout.api.rollout import Phase, SessionRollout
+from session_rollout.cli.action_client import ActionOptions, act, action_options, confirm
+from session_rollout.cli.command import Group, emit, output, refusal, usage_error
+from session_rollout.cli.common import ROLLOUT, counted, listed, pass_kubectl, print_table, read_rollout
+from session_rollout.cli.flag_document import Evaluation, Evaluator, User, read_document
+from session_rollout.cli.running_step import skipped_checks, target_of
+from session_rollout.core.flags import audiences, with_dependents
 from session_rollout.core.steps import Increment, audience_text, increments, percent_text
 
-NOBODY: Final[Mapping[str, Any]] = {"groups": [], "overridesOn": [], "overridesOff": []}  # in no group, without overrides
+WHOLE = 100
 
 
 @click.group("flags", cls=Group)
 def flags() -> None:
-    """Feature flags: what is published, who has it, and emergencies."""
+    """Show, verify, advance and switch off feature flags."""
 
 
-def document(kubectl: Kubectl, raw: Mapping[str, Any]) -> str:
-    """The published flag document. Raises Failure when there is none."""
-    name = raw.get("status", {}).get("flags", {}).get("configMap") or config_map_name(raw["spec"]["flagSet"])
-    text = kubectl.get("configmaps", name).json().get("data", {}).get(KEY)
-    if text is None:
-        raise refusal(f"ConfigMap {name} has no key {KEY}")
-    return str(text)
-
-
-def _feature(raw: Mapping[str, Any], feature: str) -> None:
-    known = [one["name"] for one in raw["spec"]["features"]]
+def _require_feature(rollout: SessionRollout, feature: str) -> None:
+    """Raises Failure when the spec has no such feature."""
+    known = [candidate.name for candidate in rollout.spec.features]
     if feature not in known:
-        near = [one for one in known if one.lower() == feature.lower()]
-        hint = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(known)}"
-        raise wrong(f"FEATURE is {feature}; {hint}")
+        near = [name for name in known if name.lower() == feature.lower()]
+        hint = f"did you mean {near[0]}?" if near else f"features of {rollout.name}: {listed(known)}"
+        raise usage_error(f"there is no feature {feature}; {hint}")
 
 
-# --- looking
+def _disabled(rollout: SessionRollout) -> Mapping[str, str]:
+    """Features that are off because of an emergency, with their dependents; each with its reason."""
+    return with_dependents(rollout.spec, {record.feature: record.reason for record in rollout.status.flags.disabled})
+
+
+# --- status, who, verify
 
 
 @flags.command("status")
@@ -52,18 +52,16 @@ def _feature(raw: Mapping[str, Any], feature: str) -> None:
 @output()
 @pass_kubectl
 def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
-    """Show every flag: who has it now, in which phase it is, and whether it is off in an emergency."""
-    raw = kubectl.get(ROLLOUTS, the_only(kubectl, name)).json()
-    rollout = rollout_of(raw)
-    disabled = _disabled(rollout)
-    reached = audiences(rollout.spec, rollout.status)
+    """Show the audience and the phase of every feature, and which are off because of an emergency."""
+    rollout = read_rollout(kubectl, name)
+    disabled, published = _disabled(rollout), audiences(rollout.spec, rollout.status)
     phases = {feature: phase.name for phase in rollout.spec.phases for feature in phase.features}
     rows = [
         {
             "feature": feature.name,
-            "percent": percent_text(reached[feature.name].percent),
-            "groups": list(reached[feature.name].groups),
-            "phase": phases[feature.name],
+            "percent": percent_text(published[feature.name].percent),
+            "groups": list(published[feature.name].groups),
+            "phase": phases.get(feature.name, ""),
             "disabled": disabled.get(feature.name, ""),
         }
         for feature in rollout.spec.features
@@ -71,265 +69,226 @@ def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     if form:
         emit(rows, form)
         return
-    _table(rows)
+    print_table(
+        ("FEATURE", "AUDIENCE", "PHASE", "EMERGENCY"),
+        [(row["feature"], _audience(row), row["phase"], row["disabled"]) for row in rows],
+    )
 
 
-def _disabled(rollout: Any) -> dict[str, str]:
-    """What is off in an emergency, with all that depends on it, each with its reason."""
-    return with_dependents(rollout.spec, {one.feature: one.reason for one in rollout.status.flags.disabled})
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("FEATURE", "WHO", "PHASE", "EMERGENCY"):
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        who = "off for everybody" if row["disabled"] else audience_text(row["percent"], row["groups"])
-        style = "bold red" if row["disabled"] else "dim" if who == "0%" else ""
-        table.add_row(row["feature"], Text(who, style), row["phase"], row["disabled"])
-    terminal().print(table)
+def _audience(row: Mapping[str, object]) -> str:
+    if row["disabled"]:
+        return "off for all users"
+    groups = row["groups"]
+    return audience_text(str(row["percent"]), groups if isinstance(groups, list) else ())
 
 
 @flags.command("who")
 @click.argument("user")
-@click.option("--group", "groups", multiple=True, help="A group of the user; may be given several times.")
-@click.option("--on", "forced_on", multiple=True, metavar="FEATURE", help="An override that the user has.")
-@click.option("--off", "forced_off", multiple=True, metavar="FEATURE", help="An override that the user has.")
+@click.option("--group", "groups", multiple=True, help="Evaluate for a user of this group. Can be repeated.")
+@click.option("--on", "overrides_on", multiple=True, metavar="FEATURE", help="Evaluate with this override to on.")
+@click.option("--off", "overrides_off", multiple=True, metavar="FEATURE", help="Evaluate with this override to off.")
 @ROLLOUT
 @output()
 @pass_kubectl
-def who(
-    kubectl: Kubectl,
-    user: str,
-    *,
-    groups: tuple[str, ...],
-    forced_on: tuple[str, ...],
-    forced_off: tuple[str, ...],
-    name: str | None,
-    form: str | None,
-) -> None:
-    """Say which flags a user has by the published document, and which rule decides each."""
-    raw = kubectl.get(ROLLOUTS, the_only(kubectl, name)).json()
-    for feature in (*forced_on, *forced_off):
-        _feature(raw, feature)
-    context = {"groups": list(groups), "overridesOn": list(forced_on), "overridesOff": list(forced_off)}
-    rows = Reader(json.loads(document(kubectl, raw)), raw["spec"]["flagSet"]).rows(user, context)
+def who(kubectl: Kubectl, /, user: str, *, name: str | None, form: str | None, **context: tuple[str, ...]) -> None:
+    """Show the flags of USER by the published document, and the rule that decides each."""
+    rollout = read_rollout(kubectl, name)
+    for feature in (*context["overrides_on"], *context["overrides_off"]):
+        _require_feature(rollout, feature)
+    evaluator = Evaluator(read_document(kubectl, rollout), rollout.spec.flag_set)
+    evaluations = list(evaluator.evaluate(User(user, **context)))
     if form:
-        emit(rows, form)
+        emit([evaluation.as_data() for evaluation in evaluations], form)
         return
-    for row in rows:
-        click.echo(f"{'on ' if row['on'] else 'off'}  {row['feature']:<32} {row['rule']}")
-
-
-class Reader:
-    """The published document, as the real evaluator reads it."""
-
-    def __init__(self, published: Mapping[str, Any], flag_set: str) -> None:
-        from openfeature.contrib.tools.flagd.core import FlagdCore
-
-        self._flags = {name: flag for name, flag in published["flags"].items() if name != PROBE}
-        self._flag_set = flag_set
-        self._core = FlagdCore()
-        self._core.set_flags(json.dumps(published))
-
-    def rows(self, user: str, context: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Every flag for one user, and which rule of the document decides it."""
-        from openfeature.evaluation_context import EvaluationContext
-
-        from session_rollout.adapters.flags import bucket
-
-        asked = EvaluationContext(targeting_key=user, attributes=dict(context))
-        number = bucket(self._flag_set, user)
-        return [
-            {
-                "feature": feature,
-                "on": bool(self._core.resolve_boolean_value(feature, default_value=False, ctx=asked).value),
-                "rule": _rule(feature, flag, context, number),
-            }
-            for feature, flag in self._flags.items()
-        ]
-
-
-def _rule(feature: str, flag: Mapping[str, Any], context: Mapping[str, Any], bucket: int) -> str:
-    """Which rule of the document decides, in the order of the document."""
-    if "targeting" not in flag:
-        return f"emergency: {flag.get('metadata', {}).get('reason', 'off for everybody')}"
-    if feature in context["overridesOff"]:
-        return "override: off"
-    if feature in context["overridesOn"]:
-        return "override: on"
-    rules = flag["targeting"]["if"][4:]
-    named = [
-        one["$ref"].removeprefix("group-")
-        for one in rules
-        if isinstance(one, dict) and str(one.get("$ref", "")).startswith("group-")
-    ]
-    if matching := [group for group in named if group in context["groups"]]:
-        return f"group {matching[0]}"
-    share = next((one["fractional"] for one in rules if isinstance(one, dict) and "fractional" in one), None)
-    if share is None:
-        return "100%" if rules[-1] == "on" else "0%"
-    weight = share[1][1]
-    return f"bucket {bucket} of 1000, {'below' if bucket < weight else 'not below'} {weight} ({weight / 10:g}%)"
+    rows = [(evaluation.feature, "on" if evaluation.on else "off", str(evaluation.rule)) for evaluation in evaluations]
+    print_table(("FEATURE", "VALUE", "RULE"), rows)
 
 
 @flags.command("verify")
-@click.option("--users", default=1000, show_default=True, type=click.IntRange(1, 100_000), help="Made-up users to evaluate.")
+@click.option(
+    "--users", default=1000, show_default=True, type=click.IntRange(1, 100_000), help="Evaluate for this many generated users."
+)
 @ROLLOUT
+@output()
 @pass_kubectl
-def verify(kubectl: Kubectl, *, users: int, name: str | None) -> None:
-    """Evaluate the published document for users, and compare it with what the rollout says it published."""
+def verify(kubectl: Kubectl, *, users: int, name: str | None, form: str | None) -> None:
+    """Evaluate the published document for generated users, and compare the values with its rules."""
+    rollout = read_rollout(kubectl, name)
+    text = read_document(kubectl, rollout)
+    _require_published(rollout, text)
+    evaluator = Evaluator(text, rollout.spec.flag_set)
+    evaluations = [evaluation for number in range(users) for evaluation in evaluator.evaluate(User(f"user-{number}"))]
+    rows = _shares(rollout, evaluations, users)
+    if form:
+        emit(rows, form)
+    else:
+        print_table(
+            ("FEATURE", "EVALUATED", "PUBLISHED"), [(row["feature"], row["evaluated"], row["published"]) for row in rows]
+        )
+    if different := [evaluation for evaluation in evaluations if evaluation.on is not evaluation.rule.on]:
+        first = different[0]
+        raise refusal(f"{counted(len(different), 'evaluation')} differ from their rule, such as {first.feature}: {first.rule}")
+    click.echo(f"valid and published; {counted(len(evaluations), 'evaluation')} agree with their rules", err=bool(form))
+
+
+def _require_published(rollout: SessionRollout, text: str) -> None:
+    """Raises Failure unless the text is valid and is what the rollout published."""
     from session_rollout.adapters.flags import sha256, validate
 
-    raw = kubectl.get(ROLLOUTS, the_only(kubectl, name)).json()
-    rollout = rollout_of(raw)
-    text = document(kubectl, raw)
-    if rollout.status.flags.sha256 is None:
-        raise refusal(f"{raw['metadata']['name']} has published nothing yet: the document in the cluster is from before")
-    if sha256(text) != rollout.status.flags.sha256:
-        where = rollout.status.flags.config_map
-        raise refusal(f"ConfigMap {where} is not what the rollout published: somebody changed it, or it is on its way")
+    published = rollout.status.flags
+    if published.sha256 is None:
+        raise refusal(f"{rollout.name} has not published a flag document yet; the one in the cluster is older")
+    if sha256(text) != published.sha256:
+        raise refusal(
+            f"ConfigMap {published.config_map} is not what the rollout published:"
+            " it was modified externally, or the update has not been applied yet"
+        )
     validate(text)
-    reader, counts, differing = Reader(json.loads(text), rollout.spec.flag_set), Counter[str](), []
-    for number in range(users):
-        for row in reader.rows(f"user-{number}", NOBODY):
-            counts[row["feature"]] += row["on"]
-            if row["on"] is not _expected(row["rule"]):
-                differing.append(f"{row['feature']} of user-{number}: {row['rule']}, evaluated as {row['on']}")
-    _compare(rollout, counts, users)
-    if differing:
-        raise refusal(f"{len(differing)} evaluations differ from their rule: {differing[0]}")
-    click.echo(f"the document is the published one, is valid, and decides {users * len(counts):,} times as its rules say")
 
 
-def _compare(rollout: Any, counts: Mapping[str, int], users: int) -> None:
-    reached = audiences(rollout.spec, rollout.status)
+def _shares(rollout: SessionRollout, evaluations: Sequence[Evaluation], users: int) -> list[dict[str, str]]:
+    """For each feature, the share of generated users that have it and the published percentage."""
+    counts = Counter(evaluation.feature for evaluation in evaluations if evaluation.on)
     disabled = _disabled(rollout)
-    for feature, audience in reached.items():
-        wanted = Decimal(0) if feature in disabled else audience.percent
-        share = 100 * counts[feature] / users
-        click.echo(f"{feature:<32} {share:5.1f}% of {users:,} users, published are {percent_text(wanted)}%")
+    return [
+        {
+            "feature": feature,
+            "evaluated": f"{100 * counts[feature] / users:.1f}%",
+            "published": f"{percent_text(Decimal(0) if feature in disabled else audience.percent)}%",
+        }
+        for feature, audience in audiences(rollout.spec, rollout.status).items()
+    ]
 
 
-def _expected(rule: str) -> bool:
-    """What a rule's sentence means."""
-    return rule.startswith("group ") or rule in {"override: on", "100%"} or ", below " in rule
-
-
-# --- changing
+# --- enable, rollout
 
 
 @flags.command("enable")
 @click.argument("feature")
-@click.option("--group", required=True, help="The group that is to have it.")
+@click.option("--group", required=True, help="Give the feature to this group.")
 @ROLLOUT
-@wish(asks=True)
+@action_options(confirms=True)
 @pass_kubectl
-def enable(kubectl: Kubectl, feature: str, *, group: str, name: str | None, asked: Wish) -> None:
-    """Give a feature to a group: by going to the step that has the group."""
-    _reach(kubectl, name, feature, asked, group=group)
+def enable(kubectl: Kubectl, feature: str, *, group: str, name: str | None, options: ActionOptions) -> None:
+    """Give FEATURE to a group by advancing to the step that names the group."""
+    _advance(read_rollout(kubectl, name), kubectl, feature, Target(group=group), options)
 
 
 @flags.command("rollout")
 @click.argument("feature")
-@click.option("--percentage", required=True, metavar="PERCENT", help="Share of users that is to have it.")
+@click.option("--percentage", required=True, metavar="PERCENT", help="Give the feature to this percentage of users.")
 @ROLLOUT
-@wish(asks=True)
+@action_options(confirms=True)
 @pass_kubectl
-def rollout_to(kubectl: Kubectl, feature: str, *, percentage: str, name: str | None, asked: Wish) -> None:
-    """Give a feature to a share of users: by going to the step that has it."""
+def rollout_to(kubectl: Kubectl, feature: str, *, percentage: str, name: str | None, options: ActionOptions) -> None:
+    """Give FEATURE to a percentage of users by advancing to the step that has it."""
     try:
         percent = Decimal(percentage.removesuffix("%"))
-    except ArithmeticError:
+    except InvalidOperation:
         percent = Decimal(-1)
-    if not 0 <= percent <= 100:  # noqa: PLR2004 - percent
-        raise wrong(f"--percentage is {percentage!r}; allowed is a number from 0 to 100")
-    _reach(kubectl, name, feature, asked, percent=percent)
+    if not 0 <= percent <= WHOLE:
+        raise usage_error(f"--percentage is {percentage!r}; it must be a number from 0 to 100")
+    _advance(read_rollout(kubectl, name), kubectl, feature, Target(percent=percent), options)
 
 
-def _reach(
-    kubectl: Kubectl, name: str | None, feature: str, asked: Wish, *, group: str | None = None, percent: Decimal | None = None
-) -> None:
-    """Go to the next step if it gives what is wanted; else say what the rollout has instead."""
-    raw = kubectl.get(ROLLOUTS, the_only(kubectl, name)).json()
-    _feature(raw, feature)
-    rollout, what = rollout_of(raw), f"group {group}" if group else f"{percent_text(percent or Decimal(0))}%"
-    phase = next(one for one in rollout.spec.phases if feature in one.features)
-    record = next((one for one in rollout.status.phases if one.name == phase.name), None)
-    if record is not None and record.features and _has(record.percent, record.groups, group, percent):
-        click.echo(f"{feature} is at {audience_text(record.percent, record.groups)} already: {what} has it")
+@dataclass(frozen=True)
+class Target:
+    """A group or a percentage of users that should have a feature."""
+
+    group: str | None = None
+    percent: Decimal | None = None
+
+    def __str__(self) -> str:
+        return f"group {self.group}" if self.group else f"{percent_text(self.percent or Decimal(0))}%"
+
+    def is_reached(self, percent: Decimal, groups: Sequence[str]) -> bool:
+        """Whether an audience includes it."""
+        return (self.group is not None and self.group in groups) or (self.percent is not None and percent >= self.percent)
+
+
+def _advance(rollout: SessionRollout, kubectl: Kubectl, feature: str, target: Target, options: ActionOptions) -> None:
+    """Advance to the next step if it reaches the target; otherwise say what the rollout has instead."""
+    _require_feature(rollout, feature)
+    published = audiences(rollout.spec, rollout.status)[feature]
+    if target.is_reached(published.percent, published.groups):
+        audience = audience_text(percent_text(published.percent), published.groups)
+        click.echo(f"{feature} is already at {audience}, which includes {target}")
         return
-    here = current(raw)
-    if here.get("phase") != phase.name or here.get("stage") != "Step":
-        where = f"the rollout is in {here.get('phase') or 'no phase yet'}, {here.get('stage', 'not begun')}"
-        raise refusal(f"{feature} belongs to phase {phase.name}, and {where}: its features move when their phase runs")
-    following = _following(increments(phase), here)
-    if following is None or not _has(percent_text(following.percent), following.groups, group, percent):
-        ladder = ", ".join(audience_text(percent_text(one.percent), one.groups) for one in increments(phase))
-        step = f"the next is {percent_text(following.percent)}%" if following else "this is the last"
-        raise refusal(
-            f"no step of {phase.name} leads to {what} from here: its steps are {ladder}, {step}; `promote` goes one on"
-        )
-    if not asked.reason:
-        raise wrong("--reason is missing: going on now overrides the checks of the running step")
-    others = [one for one in phase.features if one != feature]
-    lines = [
-        f"Goes to {audience_text(percent_text(following.percent), following.groups)} of {phase.name} now;"
-        f" with {feature} go {', '.join(others) or 'no others'}.",
-        "It overrides:",
-        *unmet(raw),
-    ]
-    confirm(lines, "Go on?", yes=asked.yes)
-    done(send(kubectl, rollout.name, "Promote", place(raw), asked), asked.form)
+    phase = _phase_of(rollout, feature)
+    following = _reaching(rollout, phase, target)
+    if not options.reason:
+        raise usage_error("--reason is required, because advancing now skips the checks of the current step")
+    others = listed([name for name in phase.features if name != feature])
+    lines = [f"Advancing phase {phase.name} to {following.audience} now. Features that move with {feature}: {others}."]
+    confirm([*lines, "This skips:", *skipped_checks(rollout)], "Advance?", yes=options.yes)
+    act(kubectl, rollout.name, ActionType.PROMOTE, options, **target_of(rollout))
 
 
-def _has(percent: str, groups: Sequence[str], group: str | None, wanted: Decimal | None) -> bool:
-    return (group is not None and group in groups) or (wanted is not None and Decimal(percent) >= wanted)
+def _phase_of(rollout: SessionRollout, feature: str) -> Phase:
+    """The phase of a feature. Raises Failure unless a step of it is running."""
+    current = rollout.status.current
+    phase = next((candidate for candidate in rollout.spec.phases if feature in candidate.features), None)
+    if phase is None:
+        raise refusal(f"{feature} is in no phase of {rollout.name}; add it to the `features` of a phase")
+    if (current.phase, current.stage) != (phase.name, Stage.STEP):
+        place = f"phase {current.phase}, stage {current.stage}" if current.phase else f"stage {current.stage}"
+        raise refusal(f"{feature} belongs to phase {phase.name}, but the rollout is in {place}")
+    return phase
 
 
-def _following(ladder: Sequence[Increment], here: Mapping[str, Any]) -> Increment | None:
-    """The first increment of the next step: where Promote leads."""
-    return next((one for one in ladder if one.step > here["step"]), None)
+def _reaching(rollout: SessionRollout, phase: Phase, target: Target) -> Increment:
+    """The increment that an action Promote leads to. Raises Failure when it does not reach the target."""
+    steps = increments(phase)
+    following = next((increment for increment in steps if increment.step > rollout.status.current.step), None)
+    if following is not None and target.is_reached(following.percent, following.groups):
+        return following
+    ladder = listed([increment.audience for increment in steps])
+    hint = f"the next is {following.audience}; use `promote` to advance one step" if following else "the last one is running"
+    raise refusal(f"the next step of phase {phase.name} does not reach {target}; steps: {ladder}; {hint}")
+
+
+# --- emergencies
 
 
 @flags.command("emergency-disable")
 @click.argument("features", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every feature of the rollout.")
+@click.option("--all", "everything", is_flag=True, help="Switch off all features of the rollout.")
 @ROLLOUT
-@wish(reason=True)
+@action_options(reason=True)
 @pass_kubectl
-def emergency_disable(kubectl: Kubectl, features: tuple[str, ...], *, everything: bool, name: str | None, asked: Wish) -> None:
-    """Switch features off for everybody, now: groups, percentages and overrides do not count until restore."""
-    _switch(kubectl, name, "EmergencyDisable", features, asked, everything=everything)
-
-
-@flags.command("restore")
-@click.argument("features", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Everything that is off in an emergency.")
-@ROLLOUT
-@wish(reason=True)
-@pass_kubectl
-def restore(kubectl: Kubectl, features: tuple[str, ...], *, everything: bool, name: str | None, asked: Wish) -> None:
-    """Lift an emergency: features are as the rollout says again."""
-    _switch(kubectl, name, "EmergencyEnable", features, asked, everything=everything)
-
-
-def _switch(
-    kubectl: Kubectl, name: str | None, action: str, features: tuple[str, ...], asked: Wish, *, everything: bool
+def emergency_disable(
+    kubectl: Kubectl, features: tuple[str, ...], *, everything: bool, name: str | None, options: ActionOptions
 ) -> None:
-    """No question is asked: in an emergency nobody wants one."""
+    """Switch FEATURES off for all users now, until `flags emergency-enable`.
+
+    Groups, percentages and overrides do not apply to them meanwhile. Does not prompt.
+    """
+    rollout = _with_features(kubectl, name, features, everything=everything)
+    dependents = [feature for feature in with_dependents(rollout.spec, dict.fromkeys(features, "")) if feature not in features]
+    if dependents:
+        click.echo(f"Features that depend on them are switched off too: {listed(dependents)}.", err=True)
+    act(kubectl, rollout.name, ActionType.EMERGENCY_DISABLE, options, features=features)
+
+
+@flags.command("emergency-enable")
+@click.argument("features", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Restore all features that are off because of an emergency.")
+@ROLLOUT
+@action_options(reason=True)
+@pass_kubectl
+def emergency_enable(
+    kubectl: Kubectl, features: tuple[str, ...], *, everything: bool, name: str | None, options: ActionOptions
+) -> None:
+    """Lift an emergency: return FEATURES to the audience of the rollout."""
+    rollout = _with_features(kubectl, name, features, everything=everything)
+    act(kubectl, rollout.name, ActionType.EMERGENCY_ENABLE, options, features=features)
+
+
+def _with_features(kubectl: Kubectl, name: str | None, features: tuple[str, ...], *, everything: bool) -> SessionRollout:
+    """The rollout, which has these features. Raises Failure unless either features or --all are given."""
     if everything == bool(features):
-        raise wrong("give either FEATURES or --all")
-    name = the_only(kubectl, name)
-    raw = kubectl.get(ROLLOUTS, name).json()
+        raise usage_error("give either FEATURES or --all")
+    rollout = read_rollout(kubectl, name)
     for feature in features:
-        _feature(raw, feature)
-    if action == "EmergencyDisable":
-        rollout = rollout_of(raw)
-        dependents = [one.name for one in rollout.spec.features if set(one.depends_on) & set(features)]
-        if more := [one for one in dependents if one not in features]:
-            click.echo(f"With them go those that depend on them: {', '.join(more)}.", err=True)
-    done(send(kubectl, name, action, {"features": list(features)}, asked), asked.form)
+        _require_feature(rollout, feature)
+    return rollout

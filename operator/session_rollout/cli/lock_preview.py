@@ -1,4 +1,4 @@
-"""What each migration of a programme would lock, as far as files tell: for a rehearsal, which has no database."""
+"""Locks that each migration would take, as far as its files tell. A rehearsal has no database."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from session_rollout.migrations.schema.locks import locks_of
 
 
 def lock_lines(spec: RolloutSpec, documents: Sequence[Document]) -> dict[str, list[str]]:
-    """By migration: a line for each step, or one that says where its locks can be seen."""
+    """By migration: one line for each step, or one that says how to see the locks."""
     return {migration.name: _lines(migration, documents) for migration in spec.migrations}
 
 
@@ -24,30 +24,29 @@ def _lines(migration: Migration, documents: Sequence[Document]) -> list[str]:
             directory = shipped(migration.bundle)
             return [_COPY] if is_copy(directory) else _of_steps(load(directory))
         reference = migration.config_map_ref
-        found = next((one for one in documents if one.kind == "ConfigMap" and reference and one.name == reference.name), None)
-        if found is None:
-            return [f"its SQL is not in this file: `migrations plan {migration.name}` shows its locks"]
-        return _of_config_map(found.data)
+        maps = (document for document in documents if document.kind == "ConfigMap")
+        source = next((document for document in maps if reference and document.name == reference.name), None)
+        if source is None:
+            return [f"unknown, because the SQL is not in this file; run `migrations plan {migration.name}` to see the locks"]
+        return _of_config_map(source.data)
     except BundleError as error:
-        return [f"it will fail: {error}"]
+        return [f"the migration will fail: {error}"]
 
 
-_COPY = "rows are moved in small batches; the source is locked for a moment while its trigger is made (blocks writes)"
+_COPY = "rows are copied in small batches; writes to the source are blocked briefly while its trigger is created"
 
 
 def _of_config_map(data: Mapping[str, Any]) -> list[str]:
     with tempfile.TemporaryDirectory() as directory:
         for name, text in (data.get("data") or {}).items():
             if "/" in str(name) or not isinstance(text, str):
-                raise BundleError(f"{name} is no file with SQL")
+                raise BundleError(f"{name} is not an SQL file")
             Path(directory, name).write_text(text)
         return [_COPY] if is_copy(Path(directory)) else _of_steps(load(Path(directory)))
 
 
 def _of_steps(steps: tuple[Step, ...]) -> list[str]:
-    found = locks_of(steps)
-    return [
-        f"{step.file}: "
-        + ("; ".join(f"{lock.table} {lock.mode}, {lock.blocks}" for lock in found[step.file]) or "nothing in use")
-        for step in steps
-    ]
+    locks = {
+        file: "; ".join(f"{lock.table} {lock.mode}, {lock.blocks}" for lock in taken) for file, taken in locks_of(steps).items()
+    }
+    return [f"{step.file}: {locks[step.file] or 'no existing table'}" for step in steps]

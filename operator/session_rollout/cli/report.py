@@ -1,136 +1,152 @@
-"""The scorecard of a programme: phases with what they were judged by, migrations, targets of the admin, and the story."""
+"""The command report: a scorecard of phases, what they were judged by, migrations, targets, and the last decisions."""
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
+from session_rollout.api.enums import CheckKind, Verdict
 from session_rollout.api.quantities import show
-from session_rollout.cli.actions import Wish, send
-from session_rollout.cli.checks import EXAMINE_SECONDS, MARKS
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.status import CheckRecord, PhaseRecord
+from session_rollout.cli.checks import diagnosis
 from session_rollout.cli.command import Command
-from session_rollout.cli.common import start_reading_records
-from session_rollout.cli.status import NAME, pass_kubectl, rollout_of, the_only
+from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, start_reading_records
+from session_rollout.cli.migration_records import progress
+from session_rollout.cli.render.status import verdict_mark
+from session_rollout.core.steps import audience_text
 from session_rollout.records import reader
 
 if TYPE_CHECKING:
     from session_rollout.records.record import Record
 
+Row = tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Section:
-    """One heading with a table, or with sentences."""
+    """One heading with paragraphs or a table."""
 
     title: str
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    text: tuple[str, ...] = ()
+    columns: Row = ()
+    rows: tuple[Row, ...] = ()
+    paragraphs: tuple[str, ...] = ()
 
 
 @click.command("report", cls=Command)
 @NAME
-@click.option("--topic", "topics", multiple=True, help="A topic of targets in the operator's configuration, such as week-1.")
-@click.option("-o", "--output", "form", type=click.Choice(["markdown", "html"]), default="markdown", show_default=True)
+@click.option(
+    "--topic", "topics", multiple=True, help="Add the targets of this topic of the operator's `diagnostics`. Can be repeated."
+)
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["markdown", "html"]),
+    default="markdown",
+    show_default=True,
+    help="Print the scorecard in this format.",
+)
 @pass_kubectl
 def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form: str) -> None:
-    """Write the scorecard of a rollout: what was promised, what was measured, what was decided."""
-    name = the_only(kubectl, name)
-    asked, kept = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
-    raw = asked.json()
-    records = reader.records(kept.items())
-    sections = [_summary(raw), _phases(raw), *_judged(raw, records), _migrations(raw)]
-    sections += [_targets(kubectl, name, topic) for topic in topics]
-    sections.append(_story(raw))
+    """Print the scorecard of a rollout: phases, checks with their bounds, migrations, targets and the last decisions."""
+    name = rollout_name(kubectl, name)
+    answer, slots = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
+    rollout = rollout_of(answer.json())
+    records = reader.records(slots.items())
+    sections = [_summary(rollout), _phases(rollout), *_judged(rollout, records), _migrations(rollout)]
+    sections += [_targets(kubectl, rollout, topic) for topic in topics]
+    sections.append(_history(rollout))
     write = as_html if form == "html" else as_markdown
-    click.echo(write(f"{name}: scorecard", [one for one in sections if one.rows or one.text]))
+    click.echo(write(f"{name}: scorecard", [section for section in sections if section.rows or section.paragraphs]))
 
 
-def _summary(raw: Mapping[str, Any]) -> Section:
-    status = raw.get("status", {})
-    outcome = status.get("outcome") or "under way"
-    why = status.get("decision", {}).get("message", "not seen yet")
-    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    return Section("Now", text=(f"{outcome}: {why}", f"generation {raw['metadata']['generation']}, written {now}"))
+# --- sections
 
 
-def _phases(raw: Mapping[str, Any]) -> Section:
-    known = {one["name"]: one for one in raw.get("status", {}).get("phases", [])}
+def _summary(rollout: SessionRollout) -> Section:
+    status, now = rollout.status, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    state = f"{status.state or 'Not processed yet'}: {status.decision.message or 'no decision yet'}"
+    return Section("Now", paragraphs=(state, f"Generation {rollout.generation}, written at {now}"))
+
+
+def _phases(rollout: SessionRollout) -> Section:
+    records = {record.name: record for record in rollout.status.phases}
     rows = []
-    for phase in raw["spec"]["phases"]:
-        one = known.get(phase["name"], {})
-        audience = f"{one.get('percent', '0')}%" + "".join(f"+{group}" for group in one.get("groups", []))
-        times = [one.get(key, "")[:16].replace("T", " ") for key in ("startTime", "endTime")]
-        rows.append((phase["name"], one.get("state", "Pending"), audience, *times, ", ".join(phase["features"])))
-    return Section("Phases", ("phase", "state", "reached", "begun", "ended", "features"), tuple(rows))
+    for phase in rollout.spec.phases:
+        record = records.get(phase.name, PhaseRecord(name=phase.name))
+        audience = audience_text(record.percent, record.groups)
+        times = _time(record.start_time), _time(record.end_time)
+        rows.append((phase.name, record.state, audience, *times, ", ".join(phase.features)))
+    return Section("Phases", ("phase", "state", "audience", "started", "ended", "features"), tuple(rows))
 
 
-def _judged(raw: Mapping[str, Any], records: Sequence["Record"]) -> list[Section]:
-    """What each phase was judged by: its criteria as the last decision of the phase had them."""
-    last: dict[str, Any] = {}
-    now = rollout_of(dict(raw)).status
-    for seen in (*(record.rollout.status for record in records), now):
-        criteria = [one for one in seen.checks if one.kind == "Criterion" and one.verdict.is_evidence]
-        if seen.current.phase is not None and criteria:
-            last[seen.current.phase] = criteria
-    last |= {"guards": [one for one in now.checks if one.kind == "Guard"]}
+def _time(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment is not None else ""
+
+
+def _judged(rollout: SessionRollout, records: Sequence["Record"]) -> Iterator[Section]:
+    """What each phase was judged by: its criteria in the last decision of the phase, and the guards as they are now."""
     columns = ("check", "verdict", "value", "bound", "baseline")
-    made = []
-    for title, checks in last.items():
-        rows = tuple(
-            (
-                one.name,
-                f"{MARKS.get(one.verdict, '?')} {one.verdict}",
-                one.value or "",
-                one.bound or "",
-                show(Decimal(one.baseline), "") if one.baseline else "",
-            )
-            for one in checks
-        )
-        made.append(Section(f"Judged: {title}", columns, rows))
-    return made
+    for phase, criteria in _last_criteria(rollout, records).items():
+        yield Section(f"Criteria of phase {phase}", columns, tuple(_check(check) for check in criteria))
+    guards = [check for check in rollout.status.checks if check.kind == CheckKind.GUARD]
+    yield Section("Guards", columns, tuple(_check(check) for check in guards))
 
 
-def _migrations(raw: Mapping[str, Any]) -> Section:
+def _last_criteria(rollout: SessionRollout, records: Sequence["Record"]) -> Mapping[str, Sequence[CheckRecord]]:
+    last: dict[str, Sequence[CheckRecord]] = {}
+    for status in (*(record.rollout.status for record in records), rollout.status):
+        criteria = [check for check in status.checks if check.kind == CheckKind.CRITERION and check.verdict.is_evidence]
+        if status.current.phase is not None and criteria:
+            last[status.current.phase] = criteria
+    return last
+
+
+def _check(check: CheckRecord) -> Row:
+    baseline = show(Decimal(check.baseline), "") if check.baseline else ""
+    return check.name, _verdict(check.verdict), check.value or "", check.bound or "", baseline
+
+
+def _verdict(verdict: Verdict) -> str:
+    return f"{verdict_mark(verdict)} {verdict}"
+
+
+def _migrations(rollout: SessionRollout) -> Section:
     rows = tuple(
-        (
-            one["name"],
-            one["state"],
-            f"{one.get('done') or 0:,} of {one['total']:,}" if one.get("total") is not None else "",
-            one.get("message", ""),
-        )
-        for one in raw.get("status", {}).get("migrations", [])
+        (record.name, record.state, ", ".join(progress(record)), record.message) for record in rollout.status.migrations
     )
-    return Section("Migrations", ("migration", "state", "rows", "last words"), rows)
+    return Section("Migrations", ("migration", "state", "progress", "message"), rows)
 
 
-def _targets(kubectl: Kubectl, name: str, topic: str) -> Section:
-    """Targets as they are measured now: the operator asks, for it may."""
-    answered = send(kubectl, name, "Diagnose", {"topic": topic}, Wish(timeout=EXAMINE_SECONDS))
+def _targets(kubectl: Kubectl, rollout: SessionRollout, topic: str) -> Section:
+    """Targets as they are measured now. The operator queries them, because users may not reach Prometheus."""
     rows = tuple(
-        (one["name"], f"{MARKS.get(one['verdict'], '?')} {one['verdict']}", one.get("value") or "", one.get("bound") or "")
-        for one in answered["status"].get("results", [])
+        (result.name, _verdict(result.verdict), result.value or "", result.bound or "")
+        for result in diagnosis(kubectl, rollout, topic)
     )
     return Section(f"Targets: {topic}", ("target", "verdict", "value", "bound"), rows)
 
 
-def _story(raw: Mapping[str, Any]) -> Section:
-    told = raw.get("status", {}).get("history", [])
-    rows = tuple((one["time"][:16].replace("T", " "), one["event"], one.get("message", "")) for one in told)
-    return Section("The last decisions", ("time", "event", "message"), rows)
+def _history(rollout: SessionRollout) -> Section:
+    rows = tuple((_time(entry.time), entry.event, entry.message) for entry in rollout.status.history)
+    return Section("Last decisions", ("time", "event", "message"), rows)
+
+
+# --- formats
 
 
 def as_markdown(title: str, sections: Sequence[Section]) -> str:
     """For a wiki or a pull request."""
     lines = [f"# {title}"]
-    for one in sections:
-        lines += ["", f"## {one.title}", "", *one.text]
-        if one.rows:
-            lines += [_row(one.columns), _row(("---",) * len(one.columns)), *map(_row, one.rows)]
+    for section in sections:
+        lines += ["", f"## {section.title}", "", *section.paragraphs]
+        if section.rows:
+            lines += [_row(section.columns), _row(("---",) * len(section.columns)), *map(_row, section.rows)]
     return "\n".join(lines)
 
 
@@ -139,26 +155,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def as_html(title: str, sections: Sequence[Section]) -> str:
-    """One page, self-contained."""
-    parts = [
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>{_STYLE}</head><body>"
-    ]
-    parts.append(f"<h1>{html.escape(title)}</h1>")
-    for one in sections:
-        parts.append(f"<h2>{html.escape(one.title)}</h2>")
-        parts += [f"<p>{html.escape(text)}</p>" for text in one.text]
-        if one.rows:
-            parts.append(f"<table><tr>{_cells('th', one.columns)}</tr>")
-            parts += [f"<tr>{_cells('td', row)}</tr>" for row in one.rows]
-            parts.append("</table>")
-    return "\n".join([*parts, "</body></html>"])
+    """One self-contained page."""
+    from session_rollout.cli.render.html import render
 
-
-def _cells(tag: str, cells: Sequence[str]) -> str:
-    return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-
-
-_STYLE: Final = (
-    "<style>body{font:14px system-ui,sans-serif;margin:2em;max-width:1100px}th{text-align:left}"
-    "th,td{padding:2px 14px 2px 0;vertical-align:top}</style>"
-)
+    return render("report.html.j2", title=title, sections=sections)

@@ -1,113 +1,135 @@
-"""What `rehearse` is told: options and a file, as a Scenario."""
+"""Input of `rehearse`: options and a YAML file, combined into one Scenario."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from session_rollout.api.quantities import BOUND_PATTERN, DURATION_PATTERN, bound, duration
+from session_rollout.api.quantities import BOUND_PATTERN, bound
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.cli.command import wrong
+from session_rollout.cli.command import usage_error
+from session_rollout.cli.common import listed, parse_duration, parse_time
+from session_rollout.cli.yaml_source import read
 from session_rollout.simulation.rehearsal import Fault, Scenario
 
-_WHERE: Final = r"(?P<phase>[a-z0-9-]+)/(?P<step>\d+)(?::(?P<lasts>\w+))?"
-_FAIL: Final = re.compile(rf"(?P<metric>[a-z0-9-]+)(?:=(?P<value>[^@]+))?@{_WHERE}")
-_OUTAGE: Final = re.compile(rf"(?P<time>\w+)@{_WHERE}")
-_KEYS: Final = {"start", "approveAfter", "migrations", "failMigrations", "fail", "outage"}
+_PLACE: Final = r"(?P<phase>[a-z0-9-]+)/(?P<step>\d+)(?::(?P<lasts>\w+))?"
+_FAIL: Final = re.compile(rf"(?P<metric>[a-z0-9-]+)(?:=(?P<value>[^@]+))?@{_PLACE}")
+_OUTAGE: Final = re.compile(rf"(?P<time>\w+)@{_PLACE}")
+_KEYS: Final = ("start", "approveAfter", "migrations", "failMigrations", "fail", "outage")
+NEVER: Final = "never"
 
 
-def scenario_of(spec: RolloutSpec, **told: Any) -> Scenario:
-    """The scenario. Raises Failure with what was found and what is allowed."""
-    file = _read(told["scenario"]) if told.get("scenario") else {}
-    start = told.get("start") or file.get("start")
-    approve = told.get("approve_after") or file.get("approveAfter") or "0s"
-    failing = frozenset((*told.get("failing", ()), *_strings(file, "failMigrations")))
-    takes = {name: _length(text, f"migrations.{name}") for name, text in _migrations(file).items()}
-    for name in (*failing, *takes):
-        _known(name, [one.name for one in spec.migrations], "a migration")
-    fails = [_fail(spec, text) for text in (*told.get("fails", ()), *_strings(file, "fail"))]
-    outages = [_outage(spec, text) for text in (*told.get("outages", ()), *_strings(file, "outage"))]
+@dataclass(frozen=True)
+class ScenarioOptions:
+    """Options of the command."""
+
+    fail: tuple[str, ...] = ()
+    outage: tuple[str, ...] = ()
+    fail_migrations: tuple[str, ...] = ()
+    scenario: str | None = None  # a file
+    start: str | None = None
+    approve_after: str | None = None
+
+
+def scenario_of(spec: RolloutSpec, options: ScenarioOptions) -> Scenario:
+    """The scenario. Raises Failure with the value found and what is allowed."""
+    file = _read(options.scenario) if options.scenario else {}
+    start = options.start or file.get("start")
+    approve = str(options.approve_after or file.get("approveAfter") or "0s")
+    failing = frozenset((*options.fail_migrations, *_texts(file, "failMigrations")))
+    times = {name: _duration(text, f"migrations.{name}") for name, text in _migrations(file).items()}
+    for name in (*failing, *times):
+        _require_known(name, [migration.name for migration in spec.migrations], "migration")
+    outages = [_outage(spec, text) for text in (*options.outage, *_texts(file, "outage"))]
+    fails = [_fail(spec, text) for text in (*options.fail, *_texts(file, "fail"))]
     return Scenario(
-        start=_moment(start) if start else datetime.now(UTC).replace(microsecond=0),
+        start=_time(str(start)) if start else datetime.now(UTC).replace(microsecond=0),
         faults=(*outages, *fails),
-        approve_after=None if approve == "never" else _length(str(approve), "approve-after"),
-        migrations=takes,
+        approve_after=None if approve == NEVER else _duration(approve, "--approve-after"),
+        migrations=times,
         failing=failing,
     )
 
 
-def _moment(value: Any) -> datetime:
-    from session_rollout.cli.status import moment_of
-
-    if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
-    return moment_of(str(value))
+# --- the file
 
 
 def _read(path: str) -> Mapping[str, Any]:
-    from session_rollout.cli.yaml_source import read
-
-    [document] = read(path)[:1]
-    if unknown := sorted(set(document.data) - _KEYS):
-        raise wrong(f"{path}: `{unknown[0]}` is no part of a scenario; allowed are {', '.join(sorted(_KEYS))}")
+    document = read(path)[0]
+    if unknown := sorted(set(document.data) - set(_KEYS)):
+        raise usage_error(f"{path}: unknown key `{unknown[0]}`; keys of a scenario: {listed(_KEYS)}")
     return document.data
 
 
-def _strings(file: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _texts(file: Mapping[str, Any], key: str) -> Sequence[str]:
     value = file.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise wrong(f"`{key}` of the scenario is {value!r}, and it must be a list of texts as the option of that name takes")
-    return tuple(value)
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise usage_error(f"`{key}` of the scenario is {value!r}; it must be a list of strings in the form of the option")
+    return value
 
 
 def _migrations(file: Mapping[str, Any]) -> Mapping[str, str]:
     value = file.get("migrations", {})
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise wrong(f"`migrations` of the scenario is {value!r}, and it must say how long each takes: {{name: 4h}}")
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise usage_error(f"`migrations` of the scenario is {value!r}; it must map names to durations, such as {{tables: 4h}}")
     return value
 
 
-def _length(text: str, what: str) -> timedelta:
-    if not re.fullmatch(DURATION_PATTERN, text):
-        raise wrong(f"{what} is {text!r}; allowed is a number and one of ms, s, m, h, d, w")
-    return duration(text)
+# --- values
 
 
-def _place(spec: RolloutSpec, found: re.Match[str]) -> tuple[str, int, timedelta | None]:
-    phase = _known(found["phase"], [one.name for one in spec.phases], "a phase")
-    steps = next(len(one.steps) for one in spec.phases if one.name == phase)
-    if not 1 <= int(found["step"]) <= steps:
-        raise wrong(f"step {found['step']} of phase {phase} does not exist; allowed are 1 to {steps}")
-    return phase, int(found["step"]), _length(found["lasts"], "the time after the colon") if found["lasts"] else None
+def _time(text: str) -> datetime:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise usage_error(f"--start: {error}") from error
 
 
-def _known(name: str, known: list[str], what: str) -> str:
-    if name not in known:
-        raise wrong(f"{name} is not {what} of the spec; allowed are {', '.join(known) or 'none'}")
-    return name
+def _duration(text: str, option: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise usage_error(f"{option}: {error}") from error
 
 
 def _fail(spec: RolloutSpec, text: str) -> Fault:
-    found = _FAIL.fullmatch(text)
-    if found is None:
-        raise wrong(f"--fail is {text!r}; allowed is METRIC@PHASE/STEP, with =VALUE after the metric and :TIME at the end")
-    metric = _known(found["metric"], [one.name for one in spec.metrics], "a metric")
-    phase, step, lasts = _place(spec, found)
-    return Fault(phase, step, metric, _value(found["value"]), lasts)
+    match = _FAIL.fullmatch(text)
+    if match is None:
+        raise usage_error(f"--fail is {text!r}; use METRIC[=VALUE]@PHASE/STEP[:TIME], such as error-rate=5%@checkout/2:30m")
+    metric = _require_known(match["metric"], [candidate.name for candidate in spec.metrics], "metric")
+    phase, step = _place(spec, match)
+    lasts = _duration(match["lasts"], "--fail") if match["lasts"] else None
+    return Fault(phase, step, metric, _value(match["value"]), lasts)
+
+
+def _outage(spec: RolloutSpec, text: str) -> Fault:
+    match = _OUTAGE.fullmatch(text)
+    if match is None:
+        raise usage_error(f"--outage is {text!r}; use TIME@PHASE/STEP, such as 2h@checkout/1")
+    phase, step = _place(spec, match)
+    return Fault(phase, step, lasts=_duration(match["time"], "--outage"))
+
+
+def _place(spec: RolloutSpec, match: re.Match[str]) -> tuple[str, int]:
+    phase = _require_known(match["phase"], [candidate.name for candidate in spec.phases], "phase")
+    steps = next(len(candidate.steps) for candidate in spec.phases if candidate.name == phase)
+    number = int(match["step"])
+    if not 1 <= number <= steps:
+        raise usage_error(f"phase {phase} has no step {number}; it has steps 1 to {steps}")
+    return phase, number
 
 
 def _value(text: str | None) -> Decimal | None:
     if text is None:
         return None
     if not re.fullmatch(BOUND_PATTERN, text):
-        raise wrong(f"the value {text!r} of --fail must be a number with an optional unit of %, ms, s")
+        raise usage_error(f"--fail has the value {text!r}; it must be a number with an optional unit %, ms or s")
     return bound(text)
 
 
-def _outage(spec: RolloutSpec, text: str) -> Fault:
-    found = _OUTAGE.fullmatch(text)
-    if found is None:
-        raise wrong(f"--outage is {text!r}; allowed is TIME@PHASE/STEP, such as 2h@checkout/1")
-    phase, step, _ = _place(spec, found)
-    return Fault(phase, step, lasts=_length(found["time"], "the time of --outage"))
+def _require_known(name: str, known: Sequence[str], kind: str) -> str:
+    if name not in known:
+        raise usage_error(f"there is no {kind} {name}; known: {listed(known)}")
+    return name

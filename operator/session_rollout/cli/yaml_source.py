@@ -1,4 +1,4 @@
-"""Files with objects: read with the place of every field, so that what is wrong can be found by line and column."""
+"""YAML files with objects, read with line and column of every field."""
 
 import sys
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import yaml
 
-from session_rollout.cli.command import refusal, wrong
-from session_rollout.cli.validation import Path
+from session_rollout.cli.admission import Path
+from session_rollout.cli.command import refusal, usage_error
 
-LARGEST_BYTES: Final = 1_500_000  # what etcd takes by default, about
+LARGEST_BYTES: Final = 1_500_000  # about the default limit of etcd
 
 
 @dataclass(frozen=True)
@@ -31,45 +31,45 @@ class Document:
     places: Mapping[Path, Place]
 
     def place(self, path: Path) -> Place:
-        """Where a field is; where it would be, when it is missing."""
+        """Place of a field; place of its parent if it is missing."""
         while path not in self.places and path:
             path = path[:-1]
         return self.places.get(path, Place(1, 1))
 
     @property
     def kind(self) -> str:
-        """Its kind."""
+        """Kind of the object."""
         return str(self.data.get("kind", ""))
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """Name of the object."""
         metadata = self.data.get("metadata")
         return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
 
 
 def read(source: str) -> tuple[Document, ...]:
-    """Every object of a file; `-` is the standard input. Raises Failure with the place of what is wrong."""
+    """Every object of a file; `-` is the standard input. Raises Failure with the place of the problem."""
     text = _text(source)
     loader = yaml.SafeLoader(text)
     try:
         documents = []
         while loader.check_node():
             node = loader.get_node()
-            assert node is not None, "check_node() said so"
+            assert node is not None, "check_node() was true"
             places: dict[Path, Place] = {}
             _walk(node, (), places, source)
             documents.append(Document(source, _mapping(loader.construct_document(node), source, node), places))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise refusal(f"{source}{where}: is no YAML: {error.problem}") from error
+        raise refusal(f"{source}{where}: invalid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise refusal(f"{source}: is no YAML: {' '.join(str(error).split())[:200]}") from error
+        raise refusal(f"{source}: invalid YAML: {' '.join(str(error).split())[:200]}") from error
     finally:
         loader.dispose()
     if not documents:
-        raise refusal(f"{source}: holds no object")
+        raise refusal(f"{source}: no object found")
     return tuple(documents)
 
 
@@ -77,13 +77,15 @@ def _text(source: str) -> str:
     try:
         data = sys.stdin.buffer.read(LARGEST_BYTES + 1) if source == "-" else _bytes(FilePath(source))
     except OSError as error:
-        raise wrong(f"{source}: {error.strerror}") from error
+        raise usage_error(f"{source}: {error.strerror}") from error
     if len(data) > LARGEST_BYTES:
-        raise refusal(f"{source}: is larger than {LARGEST_BYTES / 1e6:g} MB, more than an API server takes for one object")
+        raise refusal(
+            f"{source}: the file is larger than {LARGEST_BYTES / 1e6:g} MB, which is more than the API server accepts"
+        )
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise refusal(f"{source}: is no text: byte {error.start + 1} is no UTF-8") from error
+        raise refusal(f"{source}: not a text file: byte {error.start + 1} is not valid UTF-8") from error
 
 
 def _bytes(path: FilePath) -> bytes:
@@ -91,16 +93,18 @@ def _bytes(path: FilePath) -> bytes:
         return file.read(LARGEST_BYTES + 1)
 
 
+_KINDS: Final = {list: "a list", str: "a string", type(None): "nothing"}
+
+
 def _mapping(data: Any, source: str, node: yaml.Node) -> Mapping[str, Any]:
     if not isinstance(data, dict):
-        raise refusal(
-            f"{source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}: is no object, but {type(data).__name__}"
-        )
+        place = f"{source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+        raise refusal(f"{place}: expected a mapping, found {_KINDS.get(type(data), type(data).__name__)}")
     return data
 
 
 def _walk(node: yaml.Node, path: Path, places: dict[Path, Place], source: str) -> None:
-    """Remember where each field is; a key that comes twice is refused, for one of the two would be lost."""
+    """Remember the place of each field. Refuses a duplicate key, because YAML would silently drop one of the values."""
     places.setdefault(path, Place(node.start_mark.line + 1, node.start_mark.column + 1))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
@@ -110,7 +114,7 @@ def _walk(node: yaml.Node, path: Path, places: dict[Path, Place], source: str) -
         for key, value in node.value:
             name, mark = str(key.value), key.start_mark
             if name in seen:
-                raise refusal(f"{source}:{mark.line + 1}:{mark.column + 1}: `{name}` is given twice")
+                raise refusal(f"{source}:{mark.line + 1}:{mark.column + 1}: duplicate key `{name}`")
             seen.add(name)
             places[*path, name] = Place(mark.line + 1, mark.column + 1)
             _walk(value, (*path, name), places, source)

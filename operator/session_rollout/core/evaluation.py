@@ -14,7 +14,7 @@ from typing import Final
 
 from session_rollout.api.checks import Check, ComparedTo, Gate
 from session_rollout.api.enums import CheckReason, Verdict
-from session_rollout.api.quantities import bound, show, spell, unit_of
+from session_rollout.api.quantities import bound, format_duration, show, unit_of
 from session_rollout.core.observed import Counts, Measurement
 
 CONFIDENCE_Z: Final = 1.96  # two-sided 95 %
@@ -137,7 +137,7 @@ def _has_no_result(given: EvaluationInput) -> Evaluation | None:
 def _is_stale(given: EvaluationInput) -> Evaluation | None:
     age = given.now - given.measurement.time if given.measurement else timedelta(0)
     if age > given.stale_after:
-        message = f"{given.name}: the last result is older than {spell(given.stale_after)}"
+        message = f"{given.name}: the last result is older than {format_duration(given.stale_after)}"
         return Evaluation(Verdict.NO_DATA, CheckReason.STALE_RESULT, message)
     return None
 

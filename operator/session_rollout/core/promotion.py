@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage, Verdict
-from session_rollout.api.quantities import duration, spell
+from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import OnDeadline, Phase
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.core.context import DecisionContext, StageResult
@@ -107,7 +107,7 @@ def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult 
         return None
     criteria = context.checks_of(CheckKind.CRITERION)
     failing = tuple(record.message for record in criteria if record.verdict is Verdict.FAIL)
-    message = f"holding {increment.audience} for {spell(increment.hold)}" + (f"; {failing[0]}" if failing else "")
+    message = f"holding {increment.audience} for {format_duration(increment.hold)}" + (f"; {failing[0]}" if failing else "")
     details = failing or ("the hold is not over",)
     return StageResult(DecisionAction.HOLD, DecisionReason.HOLDING, message, details, next_time=until)
 

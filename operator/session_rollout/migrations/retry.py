@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import psycopg
 
 from session_rollout.api.progress import FailureReason
-from session_rollout.api.quantities import spell
+from session_rollout.api.quantities import format_duration
 from session_rollout.errors import Interrupted, MigrationFailed
 from session_rollout.migrations.connection import (
     Connection,
@@ -60,7 +60,7 @@ class Backoff:
         """Wait before the next attempt and report the reason. Raises Interrupted after SIGTERM or at the limit."""
         self.since = self.since or time.monotonic()
         if time.monotonic() - self.since > self.limit.total_seconds():
-            raise Interrupted(f"gave up after {spell(self.limit)}: {reason}", FailureReason.DEADLINE_EXCEEDED)
+            raise Interrupted(f"gave up after {format_duration(self.limit)}: {reason}", FailureReason.DEADLINE_EXCEEDED)
         self.context.reporter.wait_for(reason)
         seconds = BACKOFF[min(self.attempt, len(BACKOFF) - 1)] * random.uniform(0.7, 1.3)  # noqa: S311 - jitter
         self.attempt += 1

@@ -1,8 +1,8 @@
-"""What the operator kept about a rollout, as the command line reads it: the records of decisions, and the values they saw."""
+"""Reads decision records for the command line: whole records, or only the metric values in them."""
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,31 +11,35 @@ from session_rollout.records.codec import SEQUENCE, lines_in
 if TYPE_CHECKING:
     from session_rollout.records.record import Record
 
+Slot = Mapping[str, Any]  # a ConfigMap of the ring
 VALUES: Final = 12
 
 
-def _entries(slot: dict[str, Any]) -> dict[str, bytes]:
-    return {key: base64.b64decode(text) for key, text in slot["binaryData"].items()}
-
-
-def records(slots: Sequence[dict[str, Any]]) -> list["Record"]:
+def records(slots: Sequence[Slot]) -> list["Record"]:
     """The records, oldest first. Raises ValueError."""
     from session_rollout.records.record import records_in
 
-    ordered = sorted(slots, key=lambda one: int(one["data"][SEQUENCE]))
-    return [record for one in ordered for record in records_in(_entries(one))]
+    return [record for slot in sorted(slots, key=_sequence) for record in records_in(_entries(slot))]
 
 
-def trends(slots: Sequence[dict[str, Any]]) -> dict[str, list[Decimal]]:
-    """The last values of each metric, as decisions saw them; nothing where they cannot be read."""
-    found: dict[str, list[Decimal]] = {}
+def trends(slots: Sequence[Slot]) -> dict[str, list[Decimal]]:
+    """The last values of each metric, oldest first, as decisions used them; none if they cannot be read."""
+    values: dict[str, list[Decimal]] = {}
     try:
-        newest = max(slots, key=lambda one: int(one["data"][SEQUENCE]))
-        seen = [json.loads(line)["observed"].get("measurements", {}) for line in lines_in(_entries(newest), VALUES)]
+        newest = max(slots, key=_sequence)
+        observed = [json.loads(line)["observed"] for line in lines_in(_entries(newest), VALUES)]
     except (ValueError, KeyError):
-        return found
-    for measurements in seen:
-        for name, measured in measurements.items():
-            if measured.get("value") is not None:
-                found.setdefault(name, []).append(Decimal(measured["value"]))
-    return found
+        return values
+    for facts in observed:
+        for name, measurement in facts.get("measurements", {}).items():
+            if measurement.get("value") is not None:
+                values.setdefault(name, []).append(Decimal(measurement["value"]))
+    return values
+
+
+def _sequence(slot: Slot) -> int:
+    return int(slot["data"][SEQUENCE])
+
+
+def _entries(slot: Slot) -> dict[str, bytes]:
+    return {key: base64.b64decode(text) for key, text in slot["binaryData"].items()}

@@ -1,11 +1,11 @@
-"""How a rollout is drawn: where it is, why, what would unblock it; then phases, steps, checks, migrations and flags.
+"""How a rollout is drawn: where it is, why, and what comes next; then phases, steps, checks, migrations and flags.
 
-Pure: an object, a time and past values in, something rich can print out. Made for 80 columns; says in words what a colour
-says, for those who have none.
+Takes an object, a time and past values; returns something that rich can print. It fits 80 columns. Every color has a mark
+or a word beside it, for terminals and users without colors.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from session_rollout.api.enums import DecisionAction, MigrationState, Outcome, PhaseState, Stage, Verdict
-from session_rollout.api.quantities import show, spell
+from session_rollout.api.enums import CheckKind, DecisionAction, MigrationState, PhaseState, Stage, State, Verdict
+from session_rollout.api.quantities import format_duration, show
 from session_rollout.api.rollout import Phase, SessionRollout
-from session_rollout.api.status import CheckRecord, Current, MigrationRecord, PhaseRecord
-from session_rollout.core.steps import Increment, audience_text, increments, percent_text
+from session_rollout.api.status import CheckRecord, Current, MigrationRecord, PhaseRecord, RolloutStatus
+from session_rollout.core.steps import Increment, audience_text, increments
 
 Trends = Mapping[str, Sequence[Decimal]]  # by name of the metric, oldest first
 
@@ -27,7 +27,7 @@ DONE, HERE, AHEAD, BAD, UNKNOWN = "✔", "▶", "○", "✖", "?"
 SPARKS: Final = "▁▂▃▄▅▆▇█"
 SPARKS_SHOWN: Final = 10
 _STYLES: Final = {DONE: "green", HERE: "bold cyan", AHEAD: "dim", BAD: "bold red", UNKNOWN: "yellow"}
-_MARKS: Final = {Verdict.PASS: DONE, Verdict.FAIL: BAD}
+_VERDICT_MARKS: Final = {Verdict.PASS: DONE, Verdict.FAIL: BAD}
 _PHASE_MARKS: Final = {
     PhaseState.COMPLETED: DONE,
     PhaseState.RUNNING: HERE,
@@ -46,53 +46,61 @@ _ACTION_STYLES: Final = {
     DecisionAction.PAUSE: "bold yellow",
     DecisionAction.WAIT: "yellow",
 }
-_OUTCOME_STYLES: Final = {Outcome.PROMOTED: "bold green"}
+_STATE_STYLES: Final = {State.PROGRESSING: "cyan", State.PROMOTED: "bold green", State.PAUSED: "bold yellow"}
+_TITLES: Final = {
+    CheckKind.PREFLIGHT: "preflight",
+    CheckKind.CRITERION: "criteria",
+    CheckKind.VERIFICATION: "verification",
+    CheckKind.GUARD: "guards",
+    CheckKind.AFTER_ROLLBACK: "after the rollback",
+}
+
+
+def verdict_mark(verdict: Verdict) -> str:
+    """The mark of a verdict."""
+    return _VERDICT_MARKS.get(verdict, UNKNOWN)
 
 
 def draw(rollout: SessionRollout, now: datetime, trends: Trends | None = None) -> RenderableType:
     """The whole picture."""
-    return Group(_head(rollout), *_why(rollout, now), _tree(rollout, now, trends or {}))
+    return Group(_head(rollout), *_decision(rollout.status, now), _tree(rollout, now, trends or {}))
 
 
 def _head(rollout: SessionRollout) -> Text:
-    current, spec = rollout.status.current, rollout.spec
+    status = rollout.status
     head = Text.assemble((rollout.name, "bold"), f" in {rollout.namespace}")
-    if rollout.status.outcome:
-        head.append(f"  {rollout.status.outcome}", _OUTCOME_STYLES.get(rollout.status.outcome, "bold red"))
-    elif current.phase:
-        head.append(f"  phase {current.phase_index} of {len(spec.phases)}")
-        head.append(f", {_place(current, spec.phases)}")
-    else:
-        head.append(f"  {current.stage}")
-    if rollout.status.observed_generation != rollout.generation:
-        head.append(f"  generation {rollout.generation} is not seen yet", "yellow")
+    if status.state is not None:
+        head.append(f"  {status.state}", _STATE_STYLES.get(status.state, "bold red"))
+    if status.outcome is None:
+        head.append(f"  {_place(rollout)}")
+    if status.observed_generation != rollout.generation:
+        head.append(f"  generation {rollout.generation} is not processed yet", "yellow")
     return head
 
 
-def _place(current: Current, phases: Sequence[Phase]) -> str:
-    phase = next((one for one in phases if one.name == current.phase), None)
-    if current.stage is Stage.STEP and phase is not None:
-        return f"step {current.step} of {len(phase.steps)}, {audience_text(current.percent, current.groups)}"
-    return str(current.stage)
+def _place(rollout: SessionRollout) -> str:
+    current, phases = rollout.status.current, rollout.spec.phases
+    phase = next((candidate for candidate in phases if candidate.name == current.phase), None)
+    if phase is None:
+        return str(current.stage)
+    stage = str(current.stage)
+    if current.stage is Stage.STEP:
+        stage = f"step {current.step} of {len(phase.steps)}, {current.audience}"
+    return f"phase {current.phase_index} of {len(phases)}, {stage}"
 
 
-def _why(rollout: SessionRollout, now: datetime) -> list[RenderableType]:
-    decision = rollout.status.decision
+def _decision(status: RolloutStatus, now: datetime) -> list[RenderableType]:
+    """What the operator does and its reason; then the message, the causes, the next time and what would help, indented."""
+    decision = status.decision
     action = "" if decision.action is DecisionAction.NONE else f"{decision.action}: "
-    head = Text.assemble((action, _ACTION_STYLES.get(decision.action, "cyan")), decision.message or "not decided yet")
-    lines = [Text(f"because {text}") for text in decision.details if text not in decision.message]
+    head = Text.assemble((action, _ACTION_STYLES.get(decision.action, "cyan")), f"{decision.message} ".lstrip())
+    head.append(f"({decision.reason})", "dim")
+    lines = [Text(f"why: {detail}") for detail in decision.details if detail != decision.message]
     if decision.next_time is not None and decision.next_time > now:
-        lines.append(Text(f"until {decision.next_time:%a %d %b %H:%M:%S} UTC, in {left(decision.next_time - now)}"))
-    lines += [Text.assemble("unblocked by ", (text, "bold")) for text in decision.next_actions]
+        until = f"{decision.next_time:%a %d %b %H:%M:%S} UTC"
+        lines.append(Text(f"until {until}, in {format_duration(decision.next_time - now)}"))
+    lines += [Text.assemble("next: ", (action, "bold")) for action in decision.next_actions]
     return [head, *(Padding(line, (0, 0, 0, 2), expand=False) for line in lines)]
-
-
-def left(length: timedelta) -> str:
-    """A length of time in its two largest units: `3d 4h`."""
-    seconds = max(round(length.total_seconds()), 0)
-    parts = [(seconds // 86400, "d"), (seconds % 86400 // 3600, "h"), (seconds % 3600 // 60, "m"), (seconds % 60, "s")]
-    shown = [f"{number}{unit}" for number, unit in parts if number]
-    return " ".join(shown[:2]) or "0s"
 
 
 def _line(mark: str, *words: str | tuple[str, str]) -> Text:
@@ -104,32 +112,27 @@ def _line(mark: str, *words: str | tuple[str, str]) -> Text:
 
 def _tree(rollout: SessionRollout, now: datetime, trends: Trends) -> Tree:
     tree = Tree("", hide_root=True, guide_style="dim")
-    _add_checks(tree, rollout, "Preflight", "preflight", trends)
+    _add_checks(tree, rollout, CheckKind.PREFLIGHT, trends)
     records = {record.name: record for record in rollout.status.phases}
     for phase in rollout.spec.phases:
-        _add_phase(tree, rollout, phase, records.get(phase.name, PhaseRecord(name=phase.name)), now, trends)
-    _add_checks(tree, rollout, "Guard", "guards", trends)
-    _add_checks(tree, rollout, "AfterRollback", "after the rollback", trends)
+        record = records.get(phase.name, PhaseRecord(name=phase.name))
+        branch = tree.add(_phase(record))
+        for migration in _migrations(rollout, phase):
+            branch.add(_line(*migration_line(migration)))
+        if rollout.status.current.phase == phase.name:
+            _add_steps(branch, rollout, phase, record, now)
+            _add_checks(branch, rollout, CheckKind.CRITERION, trends)
+            _add_checks(branch, rollout, CheckKind.VERIFICATION, trends)
+    _add_checks(tree, rollout, CheckKind.GUARD, trends)
+    _add_checks(tree, rollout, CheckKind.AFTER_ROLLBACK, trends)
     _add_flags(tree, rollout)
+    _add_notifications(tree, rollout.status)
     return tree
 
 
-def _add_phase(tree: Tree, rollout: SessionRollout, phase: Phase, record: PhaseRecord, now: datetime, trends: Trends) -> None:
+def _phase(record: PhaseRecord) -> Text:
     reached = f"  {audience_text(record.percent, record.groups)}" if record.state is not PhaseState.PENDING else ""
-    times = _times(record)
-    branch = tree.add(_line(_PHASE_MARKS[record.state], (phase.name, "bold"), reached, (times, "dim")))
-    here = rollout.status.current.phase == phase.name
-    names = (*phase.migrations.before, *phase.migrations.after)
-    known = {one.name: one for one in rollout.status.migrations}
-    for name in names:
-        if here or name in known:
-            branch.add(_migration(known.get(name, MigrationRecord(name=name))))
-    if not here:
-        return
-    for increment in increments(phase):
-        branch.add(_step(rollout.status.current, increment, now, over=record.state is PhaseState.COMPLETED))
-    _add_checks(branch, rollout, "Criterion", "criteria", trends)
-    _add_checks(branch, rollout, "Verification", "verification", trends)
+    return _line(_PHASE_MARKS[record.state], (record.name, "bold"), reached, (_times(record), "dim"))
 
 
 def _times(record: PhaseRecord) -> str:
@@ -139,48 +142,80 @@ def _times(record: PhaseRecord) -> str:
     return f"  {record.start_time:%d %b %H:%M}{end}"
 
 
-def _step(current: Current, increment: Increment, now: datetime, *, over: bool) -> Text:
-    here, there = (increment.step, increment.index), (current.step, current.increment)
-    after = over or current.stage in {Stage.VERIFICATION, Stage.AFTER}
-    mark = (
-        HERE if here == there and current.stage is Stage.STEP else DONE if after or (current.step and here < there) else AHEAD
-    )
-    number = f"{increment.step}.{increment.index}" if increment.index else f"{increment.step}"
-    words = f"step {number:<4} {audience_text(percent_text(increment.percent), increment.groups):<20} {spell(increment.hold)}"
-    if increment.approval and increment.last_of_step and mark is not DONE:
-        words += ", approved" if mark is HERE and current.approved_by else ", needs an approval"
-    if mark is HERE:
-        words += _clock(current, now)
-    return _line(mark, (words, "bold" if mark is HERE else ""))
+def _migrations(rollout: SessionRollout, phase: Phase) -> Iterator[MigrationRecord]:
+    """Migrations of a phase: all of the running phase, those that have started of other phases."""
+    records = {record.name: record for record in rollout.status.migrations}
+    for name in (*phase.migrations.before, *phase.migrations.after):
+        if name in records or rollout.status.current.phase == phase.name:
+            yield records.get(name, MigrationRecord(name=name))
 
 
-def _clock(current: Current, now: datetime) -> str:
-    if current.hold_until is None:
-        return ", the hold has not begun"
-    if current.hold_paused_time is not None:
-        return f", the clock stands still for {left(now - current.hold_paused_time)}"
-    return f", {left(current.hold_until - now)} left" if current.hold_until > now else ", the hold is over"
-
-
-def _migration(record: MigrationRecord) -> Text:
+def migration_line(record: MigrationRecord) -> tuple[str, str]:
+    """Mark and text of a migration: what matters most comes first, because the line is cut at the edge of the terminal."""
     mark = _MIGRATION_MARKS.get(record.state, HERE)
-    words = f"migration {record.name} {record.operation}"
+    text = f"migration {record.name} {record.operation}"
     if record.state is not MigrationState.RUNNING or not record.total:
-        words += f" {record.state}"
+        text += f" {record.state}"
+    text = ", ".join((text, *migration_figures(record)))
+    return mark, text + (f": {record.message}" if mark in {BAD, HERE} and record.message else "")
+
+
+def migration_figures(record: MigrationRecord) -> Iterator[str]:
+    """Rows copied, rate, rows in quarantine, and whether changes are still applied."""
     if record.total:
-        words += f", {record.done or 0:,} of {record.total:,} rows"
+        yield f"{record.done or 0:,} of {record.total:,} rows"
     if record.rate:
-        words += f", {record.rate:,}/s"
+        yield f"{record.rate:,}/s"
     if record.following:
-        words += ", follows"
+        yield "following"
     if record.quarantined:
-        words += f", {record.quarantined:,} quarantined"
-    if mark in {BAD, HERE} and record.message:
-        words += f": {record.message}"
-    return _line(mark, words)
+        yield f"{record.quarantined:,} quarantined"
 
 
-def _add_checks(tree: Tree, rollout: SessionRollout, kind: str, title: str, trends: Trends) -> None:
+# --- steps
+
+
+def _add_steps(branch: Tree, rollout: SessionRollout, phase: Phase, record: PhaseRecord, now: datetime) -> None:
+    current, completed = rollout.status.current, record.state is PhaseState.COMPLETED
+    for increment in increments(phase):
+        mark = _step_mark(current, increment, completed=completed)
+        text = f"step {_number(increment):<4} {increment.audience:<20} {format_duration(increment.hold)}"
+        text += _approval(current, increment, mark)
+        text += _hold(current, now) if mark == HERE else ""
+        branch.add(_line(mark, (text, "bold" if mark == HERE else "")))
+
+
+def _number(increment: Increment) -> str:
+    return f"{increment.step}.{increment.index}" if increment.index else f"{increment.step}"
+
+
+def _step_mark(current: Current, increment: Increment, *, completed: bool) -> str:
+    this, running = (increment.step, increment.index), (current.step, current.increment)
+    if this == running and current.stage is Stage.STEP:
+        return HERE
+    if completed or current.stage in {Stage.VERIFICATION, Stage.AFTER} or (current.step and this < running):
+        return DONE
+    return AHEAD
+
+
+def _approval(current: Current, increment: Increment, mark: str) -> str:
+    if not (increment.approval and increment.last_of_step) or mark == DONE:
+        return ""
+    return ", approved" if mark == HERE and current.approved_by else ", requires approval"
+
+
+def _hold(current: Current, now: datetime) -> str:
+    if current.hold_until is None:
+        return ", hold not started"
+    if current.hold_paused_time is not None:
+        return f", hold paused for {format_duration(now - current.hold_paused_time)}"
+    return f", {format_duration(current.hold_until - now)} left" if current.hold_until > now else ", hold complete"
+
+
+# --- checks
+
+
+def _add_checks(tree: Tree, rollout: SessionRollout, kind: CheckKind, trends: Trends) -> None:
     records = [record for record in rollout.status.checks if record.kind == kind]
     if not records:
         return
@@ -189,34 +224,40 @@ def _add_checks(tree: Tree, rollout: SessionRollout, kind: str, title: str, tren
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
     table.add_column()
     for record in records:
-        table.add_row(*_check(record, _metric_of(rollout, record), trends))
-    tree.add(Group(Text(title, "bold"), table))
+        table.add_row(*_check(record, trends.get(_metric_of(rollout, record), ())))
+    tree.add(Group(Text(_TITLES[kind], "bold"), table))
 
 
 def _metric_of(rollout: SessionRollout, record: CheckRecord) -> str:
-    checks = [*rollout.spec.guards, *(one for phase in rollout.spec.phases for one in phase.criteria)]
+    checks = [*rollout.spec.guards, *(check for phase in rollout.spec.phases for check in phase.criteria)]
     return next((check.metric for check in checks if check.name == record.name), record.name)
 
 
-def _check(record: CheckRecord, metric: str, trends: Trends) -> tuple[RenderableType, ...]:
-    mark = _MARKS.get(record.verdict, UNKNOWN)
-    value = record.value or ""
-    bound = record.bound or ""
-    baseline = f"{'from' if bound else 'baseline'} {show(Decimal(record.baseline), '')}" if record.baseline else ""
-    said = record.message.removeprefix(f"{record.name}:").strip() if not record.verdict.is_evidence or not value else ""
+def _check(record: CheckRecord, trend: Sequence[Decimal]) -> tuple[RenderableType, ...]:
+    mark, failed = verdict_mark(record.verdict), record.verdict is Verdict.FAIL
     return (
         Text(mark, _STYLES[mark]),
         record.name,
-        Text(value, "bold" if record.verdict is Verdict.FAIL else ""),
-        Text(spark(trends.get(metric, ())), "cyan"),
-        Text(" ".join(part for part in (bound, baseline, said) if part), "" if record.verdict is Verdict.FAIL else "dim"),
+        Text(record.value or "", "bold" if failed else ""),
+        Text(spark(trend), "cyan"),
+        Text(" ".join(_comparison(record)), "" if failed else "dim"),
     )
 
 
+def _comparison(record: CheckRecord) -> Iterator[str]:
+    """Bound and baseline; the message where there is no value to compare."""
+    if record.bound:
+        yield record.bound
+    if record.baseline:
+        yield f"{'from' if record.bound else 'baseline'} {show(Decimal(record.baseline), '')}"
+    if not record.verdict.is_evidence or not record.value:
+        yield record.message
+
+
 def spark(values: Sequence[Decimal]) -> str:
-    """The last values as a line of bars; nothing to see in fewer than two."""
+    """The last values as a line of bars; empty for fewer than two, which have no trend."""
     shown = list(values)[-SPARKS_SHOWN:]
-    if len(shown) < 2:  # noqa: PLR2004 - one value has no direction
+    if len(shown) < 2:  # noqa: PLR2004 - see above
         return ""
     low, high = min(shown), max(shown)
     if low == high:
@@ -224,10 +265,25 @@ def spark(values: Sequence[Decimal]) -> str:
     return "".join(SPARKS[int((value - low) * (len(SPARKS) - 1) / (high - low))] for value in shown)
 
 
+# --- flags and notifications
+
+
 def _add_flags(tree: Tree, rollout: SessionRollout) -> None:
     flags = rollout.status.flags
-    read = "read back" if flags.sha256 is not None and flags.sha256 == flags.published_sha256 else "being published"
-    words = f"flags: {len(rollout.spec.features)} in {flags.config_map}, revision {flags.revision}, {read}"
-    branch = tree.add(_line(DONE if read == "read back" else HERE, words if flags.config_map else "no flags are published yet"))
-    for one in flags.disabled:
-        branch.add(_line(BAD, (one.feature, "bold"), f" is off for everybody: {one.reason} ({one.by})"))
+    if flags.config_map is None:
+        tree.add(_line(AHEAD, "flags: none published yet"))
+        return
+    published = flags.sha256 is not None and flags.sha256 == flags.published_sha256
+    state = "published" if published else "being published"
+    text = f"flags: {len(rollout.spec.features)} in {flags.config_map}, revision {flags.revision}, {state}"
+    branch = tree.add(_line(DONE if published else HERE, text))
+    for feature in flags.disabled:
+        branch.add(_line(BAD, (feature.feature, "bold"), f" is off for all users: {feature.reason} ({feature.by})"))
+
+
+def _add_notifications(tree: Tree, status: RolloutStatus) -> None:
+    sinks = sorted({notification.sink for notification in status.pending_notifications})
+    if sinks:
+        tree.add(_line(UNKNOWN, f"notifications: {len(status.pending_notifications)} pending for {', '.join(sinks)}"))
+    if status.notifications_lost:
+        tree.add(_line(BAD, f"notifications: {status.notifications_lost} dropped"))

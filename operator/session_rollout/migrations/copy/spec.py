@@ -25,47 +25,95 @@ class Section(BaseModel):
 class Check(Section):
     """A reason why a source row cannot be copied."""
 
-    when: Annotated[Expression, Field(description="Condition on the source row `s`; rows for which it is true are not copied.")]
-    reason: Annotated[str, Field(min_length=1, max_length=200, description="Reason that the quarantine shows for such a row.")]
+    when: Annotated[
+        Expression,
+        Field(
+            description="SQL condition on the source row `s`. Rows for which it is true go into quarantine. Example: `s.user_id IS NULL`."
+        ),
+    ]
+    reason: Annotated[
+        str,
+        Field(
+            min_length=1, max_length=200, description="Reason that the quarantine shows for such a row, such as `has no user`."
+        ),
+    ]
 
 
 class Changed(Section):
-    """When the application last wrote a row, on each side."""
+    """Time of the last write of the application, for each side."""
 
-    source: Annotated[Expression, Field(description="Time of the last write of the source row `s`.")]
-    target: Annotated[Expression, Field(description="Time of the last write of the target row `t`.")]
+    source: Annotated[
+        Expression,
+        Field(description="SQL expression for the time of the last write of the source row `s`. Example: `s.updated_at`."),
+    ]
+    target: Annotated[
+        Expression,
+        Field(description="SQL expression for the time of the last write of the target row `t`. Example: `t.updated_at`."),
+    ]
 
 
 class CopySpec(Section):
     """Rows of `source` become rows of `target` with the same key; SQL expressions call these rows `s` and `t`."""
 
-    source: Annotated[Name, Field(description="Table whose rows are copied.")]
-    target: Annotated[Name, Field(description="Table that gets the rows.")]
-    key: Annotated[Name, Field(description="Unique column that both tables have.")]
-    where: Annotated[Expression, Field(description="Which source rows are copied.")] = "true"
+    source: Annotated[
+        Name, Field(description="Table whose rows are copied. The name may contain a schema, such as `app.orders`.")
+    ]
+    target: Annotated[Name, Field(description="Table that the rows are copied to. It must exist.")]
+    key: Annotated[Name, Field(description="Column that is the key in both tables. It must be unique in the target.")]
+    where: Annotated[
+        Expression,
+        Field(description="SQL condition on the source rows to copy. Default `true`: all rows. Example: `s.migrated IS NULL`."),
+    ] = "true"
     columns: Annotated[
         dict[Name, Expression],
-        Field(min_length=1, description="By target column: its value. Both sides are compared by these."),
+        Field(
+            min_length=1,
+            description="Target columns and the SQL expressions for their values. Source and target are compared by these. Example: `user_id: s.user_id`.",
+        ),
     ]
     stamps: Annotated[
-        dict[Name, Expression], Field(description="More target columns, written with every copied row but never compared.")
+        dict[Name, Expression],
+        Field(
+            description="Target columns that are written with every copied row and never compared. Empty by default. Example: `moved_at: now()`."
+        ),
     ] = Field(default_factory=dict)
-    ours: Annotated[Expression, Field(description="Which target rows were copied; the application created the others.")]
+    ours: Annotated[
+        Expression,
+        Field(
+            description="SQL condition on the target rows that this copy created. Other rows belong to the application and are never changed. Example: `t.origin = 'legacy'`."
+        ),
+    ]
     touched: Annotated[
-        Expression, Field(description="Which copied rows the application has written since; `down` keeps these.")
+        Expression,
+        Field(
+            description="SQL condition on copied rows that the application has written since. `down` keeps these. Default `false`: none."
+        ),
     ] = "false"
     changed: Annotated[
-        Changed | None, Field(description="When the application last wrote a row; a restore keeps rows that are newer.")
+        Changed | None,
+        Field(
+            description="Time of the last write of the application, for each side. A restore keeps rows that are newer than the snapshot. Unset: all rows are restored."
+        ),
     ] = None
-    user: Annotated[Name | None, Field(description="Column that names the user of a row, for restores of one user.")] = None
-    mark: Annotated[dict[Name, Expression], Field(description="Source columns that are set when the copy is finished.")] = (
-        Field(default_factory=dict)
-    )
-    checks: Annotated[tuple[Check, ...], Field(description="Checks of every source row; they read only the row itself.")] = ()
+    user: Annotated[
+        Name | None,
+        Field(
+            description="Column with the ID of the user of a row, which lets an action restore the rows of one user. Unset: all users only."
+        ),
+    ] = None
+    mark: Annotated[
+        dict[Name, Expression],
+        Field(
+            description='Source columns that are written when the copy is finished, and the SQL expressions for their values. Empty by default. Example: `migrated: "true"`.'
+        ),
+    ] = Field(default_factory=dict)
+    checks: Annotated[
+        tuple[Check, ...], Field(description="Checks of every source row, which read only the row itself. Empty by default.")
+    ] = ()
     lookups: Annotated[
         tuple[Check, ...],
         Field(
-            description="Checks that read other tables; only for rows that are copied by key: changes, and after row errors."
+            description="Checks that read other tables. They are evaluated only for rows that are copied one by one: changes, and rows near one that the target rejected. Empty by default."
         ),
     ] = ()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from session_rollout.api.quantities import spell
+from session_rollout.api.quantities import format_duration
 from session_rollout.migrations.connection import Connection, RunContext, execute, fetch_row
 from session_rollout.migrations.copy import state
 from session_rollout.migrations.copy.sql import CopySql
@@ -86,7 +86,9 @@ class Throttle:
     def _replica_lag(self) -> str | None:
         lag = fetch_row(self.connection, "SELECT max(replay_lag) FROM pg_stat_replication")[0]
         limit = self.settings.pause_on_replica_lag
-        return f"paused: replica lag is {lag}, the limit is {spell(limit)}" if lag is not None and lag > limit else None
+        return (
+            f"paused: replica lag is {lag}, the limit is {format_duration(limit)}" if lag is not None and lag > limit else None
+        )
 
     def _lock_waits(self) -> str | None:
         query = (

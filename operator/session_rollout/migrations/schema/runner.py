@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 
 from session_rollout.api.progress import FailureReason
-from session_rollout.api.quantities import spell
+from session_rollout.api.quantities import format_duration
 from session_rollout.errors import Interrupted, MigrationFailed
 from session_rollout.migrations import ledger
 from session_rollout.migrations.connection import (
@@ -183,7 +183,7 @@ def _back_off(context: RunContext, backoff: Backoff, file: str, blocker: str) ->
     except Interrupted as error:
         if context.stopping.is_set():
             raise
-        message = f"{file}: no lock within {spell(context.limits.lock_deadline)}: {blocker}"
+        message = f"{file}: no lock within {format_duration(context.limits.lock_deadline)}: {blocker}"
         raise MigrationFailed(message, FailureReason.LOCK_TIMEOUT) from error
 
 

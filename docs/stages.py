@@ -1,0 +1,199 @@
+"""The page about stages: its diagram is drawn from the transitions that simulated rollouts make, not by hand.
+
+Every example is played without a fault. One rollout that has every stage is also played with each criterion failing, each guard
+breached and each migration failing, and it is aborted, edited and retried in each of its stages.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from docs.diagrams import HEAD, Arrow, Box, Diagram, draw
+from docs.vocabulary import described
+from session_rollout.api.enums import Stage
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.observed import Decision, Measurement
+from session_rollout.simulation.rehearsal import Fault, RehearsedWorld, Scenario, rehearse
+from session_rollout.simulation.world import World
+
+EXAMPLES: Final = Path(__file__).parents[1] / "examples"
+Transition = tuple[Stage, Stage]
+Interruption = Callable[[World], object]
+# Every stage of this rollout takes some time, so that it can be interrupted there.
+EVERY_STAGE: Final = """
+flagSet: shop
+features: [{name: alpha}, {name: beta}]
+metrics: [{name: errors, query: "sum(rate(errors_total[5m]))"}]
+database: {secretKeyRef: {name: shop-db}}
+migrations: [{name: tables, bundle: shop/tables}, {name: rows, bundle: shop/rows}]
+preflight: [{name: tests-green, approval: {}}]
+phases:
+- name: one
+  features: [alpha]
+  migrations: {before: [tables], after: [rows]}
+  steps: [{percent: 10, hold: 10m}, {ramp: {to: 50, over: 20m, increments: 2}}, {percent: 100, hold: 10m, approval: Required}]
+  criteria: [{name: errors, metric: errors, comparedTo: Baseline, maxIncrease: 10%}]
+  verification: [{name: product-owner, approval: {}}]
+- {name: two, features: [beta], steps: [{percent: 100, hold: 10m}]}
+guards: [{name: errors, metric: errors, below: 5%}]
+bake: 30m
+"""
+LATE: Final = {"name": "late", "features": ["gamma"], "steps": [{"percent": 100, "hold": "10m"}]}
+
+
+@cache
+def transitions() -> frozenset[Transition]:
+    """Every pair of stages that follow each other."""
+    return frozenset(transition for world in _worlds() for transition in world)
+
+
+def _worlds() -> Iterator[tuple[Transition, ...]]:
+    yield from (rehearse(spec, Scenario()).transitions for spec in _examples())
+    spec = RolloutSpec.model_validate(yaml.safe_load(EVERY_STAGE))
+    yield from (rehearse(spec, scenario).transitions for scenario in _scenarios(spec))
+    for stage in Stage:
+        for interruption in (_abort, _edit, _add_phase, _add_and_remove_phase):
+            yield _interrupted(stage, interruption)
+    for cause in (_abort, _breach):
+        yield _interrupted(Stage.STEP, cause, retried=True)
+
+
+def _examples() -> Iterator[RolloutSpec]:
+    for example in sorted(EXAMPLES.rglob("*.yaml")):
+        for document in yaml.safe_load_all(example.read_text()):
+            if document.get("kind") == "SessionRollout" and not document["spec"].get("suspend"):
+                yield RolloutSpec.model_validate(document["spec"])
+
+
+def _scenarios(spec: RolloutSpec) -> Iterator[Scenario]:
+    for phase in spec.phases:
+        for check in phase.criteria:
+            yield Scenario(faults=(Fault(phase.name, 1, check.metric),))
+        for guard in spec.guards:
+            yield Scenario(faults=(Fault(phase.name, len(phase.steps), guard.metric),))
+    for migration in spec.migrations:
+        yield Scenario(failing=frozenset({migration.name}))
+
+
+# --- interruptions
+
+
+@dataclass
+class InterruptedWorld(RehearsedWorld):
+    """A rollout that is interrupted when it is first in a stage."""
+
+    at: Stage = Stage.STEP
+    interruption: Interruption | None = None
+    retried: bool = False
+
+    def measure(self, name: str) -> Measurement | None:
+        """Without a result as long as the baseline waits to be interrupted."""
+        return None if self.at is Stage.BASELINE and self.interruption is not None else super().measure(name)
+
+    def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
+        """Also interrupts."""
+        decision = super().reconcile(crash_before_effects=crash_before_effects)
+        if self.status.current.stage is self.at and self.interruption is not None:
+            interrupt, self.interruption = self.interruption, None
+            interrupt(self)
+        if self.retried and self.status.current.stage is Stage.ENDED:
+            self.retried = False
+            self.scenario = replace(self.scenario, faults=())
+            self.request("Retry", generation=self.generation)
+        return decision
+
+
+def _interrupted(stage: Stage, interruption: Interruption, *, retried: bool = False) -> tuple[Transition, ...]:
+    spec = RolloutSpec.model_validate(yaml.safe_load(EVERY_STAGE))
+    scenario = Scenario(approve_after=timedelta(minutes=5))
+    world = InterruptedWorld(spec, scenario.start, scenario=scenario, at=stage, interruption=interruption, retried=retried)
+    return world.play().transitions
+
+
+def _abort(world: World) -> None:
+    world.request("Abort")
+
+
+def _breach(world: World) -> None:
+    assert isinstance(world, RehearsedWorld)
+    world.scenario = replace(world.scenario, faults=(Fault("one", 1, "errors"),))
+
+
+def _edit(world: World) -> None:
+    world.edit(RolloutSpec.model_validate({**world.spec.to_wire(), "bake": "20m"}))
+
+
+def _add_phase(world: World) -> None:
+    spec = world.spec.to_wire()
+    spec |= {"features": [*spec["features"], {"name": "gamma"}], "phases": [*spec["phases"], LATE]}
+    world.edit(RolloutSpec.model_validate(spec))
+
+
+def _add_and_remove_phase(world: World) -> None:
+    before = world.spec
+    _add_phase(world)
+    gate = {"name": "late-approval", "approval": {}}
+    waiting = world.spec.to_wire()
+    world.edit(RolloutSpec.model_validate({**waiting, "preflight": [*waiting.get("preflight", []), gate]}))
+    world.reconcile()
+    world.edit(before)
+
+
+# --- the page
+
+
+# The order of the page, as a rollout without a fault passes through them.
+ORDER: Final = (
+    Stage.PREFLIGHT,
+    Stage.BEFORE,
+    Stage.BASELINE,
+    Stage.STEP,
+    Stage.VERIFICATION,
+    Stage.AFTER,
+    Stage.BAKE,
+    Stage.ENDED,
+)
+ASIDE: Final = 2.4  # the column of RollingBack: arrows from the first and the last stage pass the boxes between them
+
+
+def _ordered() -> list[Transition]:
+    order = [*ORDER, Stage.ROLLING_BACK]
+    return sorted(transitions(), key=lambda pair: (order.index(pair[0]), order.index(pair[1])))
+
+
+def picture() -> str:
+    """The diagram. A stage that starts again is only drawn for steps; the page lists the others."""
+    boxes = {stage.value: Box(0, row, stage.value) for row, stage in enumerate(ORDER)}
+    boxes[Stage.ROLLING_BACK.value] = Box(ASIDE, (len(ORDER) - 1) / 2, Stage.ROLLING_BACK.value, "end")
+    drawn = [(start, end) for start, end in _ordered() if start is not end or start is Stage.STEP]
+    diagram = Diagram("The stages of a rollout", boxes, tuple(Arrow(start.value, end.value) for start, end in drawn))
+    return draw(diagram).removeprefix(HEAD)
+
+
+def stages() -> str:
+    """The stages, and how one leads to another."""
+    following = {stage: [end for start, end in _ordered() if start is stage] for stage in Stage}
+    texts = dict(described(Stage))
+    rows = [
+        f"| `{stage}` | {texts[stage.value]} | {', '.join(f'`{end}`' for end in following[stage])} |"
+        for stage in (*ORDER, Stage.ROLLING_BACK)
+    ]
+    return "\n".join(
+        [
+            "# Stages\n",
+            "`status.current.stage` is the stage of the rollout. A rollout starts in `Preflight` and ends in `Ended`; `status.outcome` says"
+            " how. A new phase starts with `MigrationsBefore`. A change of the spec starts the stage again, or starts again in `Preflight`"
+            " when the spec has a new phase or the generation was rolled back. An action `Retry` also starts again in `Preflight`.\n",
+            "![The stages of a rollout](stages.svg)\n",
+            "The diagram is drawn from simulated rollouts, which the operator's own code decides: every example, and one rollout that is"
+            " aborted, edited and retried in each of its stages. Stages that start again are only in the table.\n",
+            "| stage | meaning | followed by |\n|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

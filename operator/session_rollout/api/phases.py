@@ -1,0 +1,186 @@
+"""The phases of a `SessionRollout.spec`: their steps and ramps, migrations, criteria and verification."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Model, Name, rules
+from session_rollout.api.cel import AUDIENCES
+from session_rollout.api.checks import Check, Gate
+from session_rollout.api.quantities import Duration, DurationOrZero, Percent
+
+
+class Ramp(Model):
+    """An increase from the percentage of the step before to `to`, in equal increments over a time."""
+
+    to: Annotated[Percent, Field(description='Percentage of users at the end of the ramp, such as `50` or `"0.5"`.')]
+    over: Annotated[
+        Duration,
+        Field(
+            description="Duration of the whole ramp, such as `7d`. Each increment is held for its share of it, at least"
+            " `checkInterval`."
+        ),
+    ]
+    increments: Annotated[
+        int,
+        Field(
+            description="Number of equal increments, from 1 to 100. Each one is held and evaluated like a step.",
+            ge=1,
+            le=100,
+            json_schema_extra={"format": "int32"},
+        ),
+    ]
+
+
+class StepApproval(StrEnum):
+    """Says if a step requires manual approval before it ends."""
+
+    REQUIRED = "Required"
+    NOT_REQUIRED = "NotRequired"
+
+
+class Step(Model):
+    """An audience that is published and held for a time, or a ramp of increasing audiences."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.ramp) ? (!has(self.percent) && !has(self.hold)) : (has(self.percent) || has(self.groups))",
+                "must have either `hold` with `percent` or `groups`, or `ramp` without `percent` and `hold`",
+            ),
+            ("has(self.ramp) || has(self.hold)", "a step without `ramp` must have `hold`, such as `hold: 1d`"),
+        ),
+    )
+    percent: Annotated[
+        Percent | None,
+        Field(
+            description='Percentage of users who get the features, such as `10` or `"0.5"`. A stable hash of the user ID selects'
+            " them. Must not be less than in the step before. Unset: only `groups`. Excludes `ramp`."
+        ),
+    ] = None
+    ramp: Annotated[
+        Ramp | None,
+        Field(
+            description="Raises the percentage in equal increments, instead of one fixed `percent`. Excludes `percent` and"
+            " `hold`."
+        ),
+    ] = None
+    groups: Annotated[
+        tuple[Name, ...],
+        Field(
+            description="Groups of users who get the features regardless of the percentage, such as `beta`. Every later step of"
+            " the phase must contain them too.",
+            max_length=8,
+            json_schema_extra=SET,
+        ),
+    ] = ()
+    hold: Annotated[
+        Duration | None,
+        Field(
+            description="Time for which the step is held, such as `1d` or `1h30m`; at least `checkInterval`. The timer counts only"
+            " time in which every criterion has a verdict of Pass or Fail. Excludes `ramp`."
+        ),
+    ] = None
+    approval: Annotated[
+        StepApproval,
+        Field(
+            description="`Required`: the step ends only after an action `Approve` for this generation, phase and step."
+            " Default `NotRequired`."
+        ),
+    ] = StepApproval.NOT_REQUIRED
+
+
+class PhaseMigrations(Model):
+    """Names of migrations to run before the first step of a phase and after its last step."""
+
+    before: Annotated[
+        tuple[Name, ...],
+        Field(
+            description="Names of migrations that run in this order before the first step is published.",
+            max_length=8,
+            json_schema_extra=ATOMIC,
+        ),
+    ] = ()
+    after: Annotated[
+        tuple[Name, ...],
+        Field(
+            description="Names of migrations that run in this order after the last step and the verification have passed.",
+            max_length=8,
+            json_schema_extra=ATOMIC,
+        ),
+    ] = ()
+
+
+class OnDeadline(StrEnum):
+    """Reaction to criteria that hold up a step for longer than `deadline`."""
+
+    STALL = "Stall"
+    ROLLBACK = "Rollback"
+
+
+class Phase(Model):
+    """A part of the rollout with its own features, migrations, steps and criteria. Phases run one after the other."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(*AUDIENCES),
+    )
+    name: Annotated[
+        Name,
+        Field(
+            description="Name of the phase in actions and status, such as `connection-management`. After an edit of the spec, the"
+            " rollout resumes at the phase of this name."
+        ),
+    ]
+    features: Annotated[
+        tuple[Feature, ...],
+        Field(
+            description="Names of the features that this phase rolls out. A feature can be in one phase only.",
+            min_length=1,
+            max_length=16,
+            json_schema_extra=SET,
+        ),
+    ]
+    migrations: Annotated[
+        PhaseMigrations,
+        Field(description="Migrations to run before the first step and after the last step. Default: none."),
+    ] = PhaseMigrations()
+    steps: Annotated[
+        tuple[Step, ...],
+        Field(
+            description="Audiences of the phase, from the smallest to the largest.",
+            min_length=1,
+            max_length=16,
+            json_schema_extra=ATOMIC,
+        ),
+    ]
+    criteria: Annotated[
+        tuple[Check, ...],
+        Field(
+            description="Checks that must pass before a step ends. Without criteria, each step ends when its hold is over.",
+            max_length=16,
+            json_schema_extra=MAP_BY_NAME,
+        ),
+    ] = ()
+    deadline: Annotated[
+        DurationOrZero | None,
+        Field(
+            description="Time for which failing criteria may hold up a step after its hold, such as `3d`, before `onDeadline`"
+            " applies. Unset: without limit."
+        ),
+    ] = None
+    on_deadline: Annotated[
+        OnDeadline,
+        Field(
+            description="Reaction when the deadline has passed. `Stall` (default) keeps the audience until manual intervention;"
+            " `Rollback` starts a rollback."
+        ),
+    ] = OnDeadline.STALL
+    verification: Annotated[
+        tuple[Gate, ...],
+        Field(
+            description="Gates that must pass after the last step, before the migrations in `migrations.after` run.",
+            max_length=16,
+            json_schema_extra=MAP_BY_NAME,
+        ),
+    ] = ()

@@ -1,0 +1,125 @@
+"""The commands `data ...`: the rows that a migration moves, and their snapshots."""
+
+from datetime import datetime
+
+import click
+
+from session_rollout.adapters.kubectl import Kubectl
+from session_rollout.api.enums import ActionType, MigrationState, Operation
+from session_rollout.cli.action_client import ActionOptions, act, action_options, confirm
+from session_rollout.cli.command import Group, output
+from session_rollout.cli.common import ROLLOUT, TimeType, pass_kubectl, read_rollout
+from session_rollout.cli.migration_records import MIGRATION, chosen_record, inspect, show
+
+
+@click.group("data", cls=Group)
+def data() -> None:
+    """Show, retry, repair, back up and restore the rows that a migration moves.
+
+    MIGRATION can be omitted if exactly one migration moves rows.
+    """
+
+
+@data.command("status")
+@MIGRATION
+@ROLLOUT
+@output()
+@pass_kubectl
+def status(kubectl: Kubectl, migration: str | None, name: str | None, form: str | None) -> None:
+    """Show how many rows were moved, are followed, and are in quarantine."""
+    rollout = read_rollout(kubectl, name)
+    show(rollout, [chosen_record(rollout, migration, moves_rows=True)], form)
+
+
+@data.command("migrate")
+@MIGRATION
+@ROLLOUT
+@action_options()
+@pass_kubectl
+def migrate(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
+    """Show the copy, and retry it if it failed. The rollout starts it automatically in its phase."""
+    rollout = read_rollout(kubectl, name)
+    record = chosen_record(rollout, migration, moves_rows=True)
+    if record.state is MigrationState.FAILED:
+        act(kubectl, rollout.name, ActionType.RETRY_MIGRATION, options, migration=record.name)
+    else:
+        show(rollout, [record], options.form)
+
+
+@data.command("retry")
+@MIGRATION
+@ROLLOUT
+@action_options()
+@pass_kubectl
+def retry(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
+    """Retry the rows in quarantine, or the whole copy if it failed."""
+    _change(kubectl, name, migration, ActionType.RETRY_MIGRATION, options)
+
+
+@data.command("repair")
+@MIGRATION
+@ROLLOUT
+@action_options()
+@pass_kubectl
+def repair(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
+    """Copy damaged rows of the target from their source again."""
+    _change(kubectl, name, migration, ActionType.REPAIR_DATA, options)
+
+
+@data.command("backup")
+@MIGRATION
+@ROLLOUT
+@action_options()
+@pass_kubectl
+def backup(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
+    """Take a snapshot of the tables."""
+    _change(kubectl, name, migration, ActionType.BACKUP_DATA, options)
+
+
+def _change(kubectl: Kubectl, name: str | None, migration: str | None, action: ActionType, options: ActionOptions) -> None:
+    rollout = read_rollout(kubectl, name)
+    record = chosen_record(rollout, migration, moves_rows=True)
+    act(kubectl, rollout.name, action, options, migration=record.name)
+
+
+@data.command("restore")
+@MIGRATION
+@ROLLOUT
+@click.option("--of", "user", metavar="USER", help="Restore only the rows of this user.", show_default="all rows")
+@click.option(
+    "--at",
+    type=TimeType(),
+    help="Restore from the newest snapshot before this time, such as 2026-11-24T14:02 or '2h ago'.",
+    show_default="now",
+)
+@click.option("--lose-newer", is_flag=True, help="Overwrite rows that users have written since. These changes are lost.")
+@action_options(reason=True, confirms=True)
+@pass_kubectl
+def restore(
+    kubectl: Kubectl,
+    migration: str | None,
+    *,
+    name: str | None,
+    user: str | None,
+    at: datetime | None,
+    lose_newer: bool,
+    options: ActionOptions,
+) -> None:
+    """Restore rows from a snapshot. Rows that users have written since are kept, unless --lose-newer is given."""
+    rollout = read_rollout(kubectl, name)
+    record = chosen_record(rollout, migration, moves_rows=True)
+    rows = f"the rows of {user}" if user else "all rows"
+    newer = "rows that users have written since are LOST" if lose_newer else "rows that users have written since are kept"
+    confirm([f"Restoring {rows} of {record.name} from a snapshot; {newer}."], "Restore?", yes=options.yes)
+    fields = {"migration": record.name, "user": user, "at": at, "lose_newer": lose_newer or None}
+    act(kubectl, rollout.name, ActionType.RESTORE_DATA, options, **fields)
+
+
+@data.command("verify")
+@MIGRATION
+@ROLLOUT
+@pass_kubectl
+def verify(kubectl: Kubectl, migration: str | None, name: str | None) -> None:
+    """Compare source and target: number of rows, checksums of ranges, and a sample of rows."""
+    rollout = read_rollout(kubectl, name)
+    inspect(kubectl, rollout, chosen_record(rollout, migration, moves_rows=True), Operation.VERIFY)

@@ -1,0 +1,146 @@
+"""The published flag document: how the real evaluator decides each flag, and which rule of the document that follows."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from session_rollout.adapters.kubectl import Kubectl
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.cli.command import refusal
+from session_rollout.core.flags import KEY, PROBE, config_map_name
+
+BUCKETS: Final = 1000
+_PREAMBLE: Final = 4  # overrides come first in the targeting of every flag: two conditions with their variants
+_GROUP: Final = "group-"
+
+
+class RuleKind(StrEnum):
+    """Which rule of the document decides a flag for a user."""
+
+    EMERGENCY = "Emergency"
+    OVERRIDE = "Override"
+    GROUP = "Group"
+    BUCKET = "Bucket"
+    ALL_USERS = "AllUsers"
+
+
+@dataclass(frozen=True)
+class User:
+    """What the document knows of a user."""
+
+    key: str
+    groups: Sequence[str] = ()
+    overrides_on: Sequence[str] = ()
+    overrides_off: Sequence[str] = ()
+
+    def attributes(self) -> Mapping[str, Any]:
+        """The evaluation context."""
+        return {
+            "groups": list(self.groups),
+            "overridesOn": list(self.overrides_on),
+            "overridesOff": list(self.overrides_off),
+        }
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule that decides a flag for a user, and the value that it gives."""
+
+    kind: RuleKind
+    on: bool
+    detail: str = ""  # the group, the reason of the emergency
+    bucket: int | None = None  # of the user, 0 to 999
+    weight: int | None = None  # the first bucket that does not have the feature
+
+    def __str__(self) -> str:
+        match self.kind:
+            case RuleKind.EMERGENCY:
+                return f"emergency: {self.detail}" if self.detail else "emergency"
+            case RuleKind.GROUP:
+                return f"group {self.detail}"
+            case RuleKind.BUCKET:
+                assert self.weight is not None, "set with the bucket"
+                return f"bucket {self.bucket} is {'below' if self.on else 'not below'} {self.weight} ({self.weight / 10:g}%)"
+            case RuleKind.OVERRIDE:
+                return f"override {'on' if self.on else 'off'}"
+        return "100%" if self.on else "0%"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One flag for one user: the value of the evaluator, and the rule that should give it."""
+
+    feature: str
+    on: bool
+    rule: Rule
+
+    def as_data(self) -> dict[str, Any]:
+        """For JSON and YAML."""
+        rule = {"detail": self.rule.detail, "bucket": self.rule.bucket, "weight": self.rule.weight}
+        known = {name: value for name, value in rule.items() if value not in (None, "")}
+        return {"feature": self.feature, "on": self.on, "rule": self.rule.kind, **known}
+
+
+def read_document(kubectl: Kubectl, rollout: SessionRollout) -> str:
+    """The published flag document. Raises Failure when there is none."""
+    name = rollout.status.flags.config_map or config_map_name(rollout.spec.flag_set)
+    text = kubectl.get("configmaps", name).json().get("data", {}).get(KEY)
+    if text is None:
+        raise refusal(f"ConfigMap {name} has no key {KEY}")
+    return str(text)
+
+
+class Evaluator:
+    """A flag document in the evaluator that applications use."""
+
+    def __init__(self, text: str, flag_set: str) -> None:
+        from openfeature.contrib.tools.flagd.core import FlagdCore
+
+        document = json.loads(text)
+        self._flags = {name: flag for name, flag in document["flags"].items() if name != PROBE}
+        self._flag_set = flag_set
+        self._core = FlagdCore()
+        self._core.set_flags(text)
+
+    def evaluate(self, user: User) -> Iterator[Evaluation]:
+        """Every flag for one user."""
+        from openfeature.evaluation_context import EvaluationContext
+
+        from session_rollout.adapters.flags import bucket
+
+        context = EvaluationContext(targeting_key=user.key, attributes=dict(user.attributes()))
+        number = bucket(self._flag_set, user.key)
+        for feature, flag in self._flags.items():
+            on = bool(self._core.resolve_boolean_value(feature, default_value=False, ctx=context).value)
+            yield Evaluation(feature, on, _rule(feature, flag, user, number))
+
+
+def _rule(feature: str, flag: Mapping[str, Any], user: User, bucket: int) -> Rule:
+    """The first rule that applies, in the order of the document."""
+    if "targeting" not in flag:
+        return Rule(RuleKind.EMERGENCY, on=False, detail=flag.get("metadata", {}).get("reason", ""))
+    if feature in user.overrides_off:
+        return Rule(RuleKind.OVERRIDE, on=False)
+    if feature in user.overrides_on:
+        return Rule(RuleKind.OVERRIDE, on=True)
+    rules = flag["targeting"]["if"][_PREAMBLE:]
+    if group := next((name for name in _groups(rules) if name in user.groups), None):
+        return Rule(RuleKind.GROUP, on=True, detail=group)
+    weight = _weight(rules)
+    if weight is None:
+        return Rule(RuleKind.ALL_USERS, on=rules[-1] == "on")
+    return Rule(RuleKind.BUCKET, on=bucket < weight, bucket=bucket, weight=weight)
+
+
+def _groups(rules: Sequence[Any]) -> Iterator[str]:
+    for rule in rules:
+        if isinstance(rule, dict) and str(rule.get("$ref", "")).startswith(_GROUP):
+            yield rule["$ref"].removeprefix(_GROUP)
+
+
+def _weight(rules: Sequence[Any]) -> int | None:
+    """Weight of `on` in the percentage rule; None when the document has none, at 0 % and 100 %."""
+    shares = (rule["fractional"] for rule in rules if isinstance(rule, dict) and "fractional" in rule)
+    return next((int(share[1][1]) for share in shares), None)

@@ -1,0 +1,69 @@
+"""The command rehearse."""
+
+from typing import Any
+
+import click
+
+from session_rollout.cli.command import emit, refusal
+from session_rollout.cli.common import ANY_FILE
+from session_rollout.cli.render import timeline
+from session_rollout.cli.scenario import ScenarioOptions, scenario_of
+from session_rollout.cli.validate import read_rollout_file
+
+
+@click.command("rehearse")
+@click.argument("file", type=ANY_FILE)
+@click.option(
+    "--fail",
+    "fail",
+    multiple=True,
+    metavar="METRIC[=VALUE]@PHASE/STEP[:TIME]",
+    help="Let a metric fail from a step on, such as error-rate=5%@checkout/2:30m. Can be repeated.",
+)
+@click.option(
+    "--outage",
+    "outage",
+    multiple=True,
+    metavar="TIME@PHASE/STEP",
+    help="Make Prometheus unreachable for a time, such as 2h@checkout/1. Can be repeated.",
+)
+@click.option(
+    "--fail-migration", "fail_migrations", multiple=True, metavar="MIGRATION", help="Let a migration fail. Can be repeated."
+)
+@click.option(
+    "--scenario",
+    metavar="FILE",
+    type=ANY_FILE,
+    help="Read a scenario from YAML with the keys start, approveAfter, migrations, failMigrations, fail and outage.",
+)
+@click.option("--start", metavar="TIME", help="Start at this time.", show_default="now")
+@click.option("--approve-after", metavar="TIME", help="Give approvals after this time; `never` gives none.", show_default="0s")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["text", "json", "html"]),
+    default="text",
+    show_default=True,
+    help="Print the timeline in this format.",
+)
+def rehearse(file: str, *, form: str, **options: Any) -> None:
+    """Simulate a whole rollout on a virtual clock, with the operator's own decisions.
+
+    Exit code 1 if it does not end in Promoted.
+    """
+    from session_rollout.cli.lock_preview import lock_lines
+    from session_rollout.simulation.rehearsal import rehearse as simulate
+
+    source = read_rollout_file(file)
+    result = simulate(source.spec, scenario_of(source.spec, ScenarioOptions(**options)), source.name)
+    locks = lock_lines(source.spec, source.documents)
+    match form:
+        case "json":
+            emit(timeline.as_data(result, locks), "json")
+        case "html":
+            click.echo(timeline.as_html(source.name, source.spec, result, locks))
+        case _:
+            timeline.print_text(source.name, source.spec, result, locks)
+    if result.status.outcome != "Promoted":
+        raise refusal(f"{source.name} does not end in Promoted: {result.status.decision.message}")

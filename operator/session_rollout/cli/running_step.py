@@ -1,0 +1,73 @@
+"""The running step of a rollout: what an action must name, what is skipped when it is left now, and what follows."""
+
+from typing import Any
+
+from session_rollout.api.enums import CheckKind, Stage, Verdict
+from session_rollout.api.quantities import duration, format_duration
+from session_rollout.api.rollout import Phase, SessionRollout, Step, StepApproval
+from session_rollout.cli.command import refusal
+from session_rollout.core.steps import audience_text, phase_named
+
+
+def require_running(rollout: SessionRollout) -> None:
+    """Raises Failure when the rollout has ended."""
+    if outcome := rollout.status.outcome:
+        raise refusal(f"{rollout.name} has ended ({outcome}); no phase is running")
+
+
+def target_of(rollout: SessionRollout) -> dict[str, Any]:
+    """Generation, phase and step, as an action must name them. Raises Failure when no step is running."""
+    current = rollout.status.current
+    if current.stage is not Stage.STEP:
+        message = rollout.status.decision.message or "the operator has not processed it yet"
+        raise refusal(f"{rollout.name} is not currently running a step ({current.stage}): {message}")
+    return {"generation": rollout.status.observed_generation, "phase": current.phase, "step": current.step}
+
+
+def running_phase(rollout: SessionRollout) -> Phase:
+    """The running phase. Raises Failure when the spec no longer has it."""
+    phase = phase_named(rollout.spec, rollout.status.current.phase)
+    if phase is None:
+        raise refusal(f"{rollout.name} is in phase {rollout.status.current.phase}, which is not in its spec")
+    return phase
+
+
+def next_step(rollout: SessionRollout) -> Step | None:
+    """The step after the running one; None in the last step of a phase."""
+    steps, number = running_phase(rollout).steps, rollout.status.current.step
+    return steps[number] if number < len(steps) else None
+
+
+def describe_next_step(rollout: SessionRollout) -> str:
+    """What follows the running step."""
+    step, phase = next_step(rollout), rollout.status.current.phase
+    if step is None:
+        return f"phase {phase} has no further step"
+    if step.ramp is not None:
+        audience = audience_text(step.ramp.to, step.groups)
+        return f"the next step is a ramp to {audience} over {format_duration(duration(step.ramp.over))}"
+    hold = format_duration(duration(step.hold or "0s"))
+    return f"the next step is {audience_text(step.percent or '0', step.groups)}, held for {hold}"
+
+
+def skipped_checks(rollout: SessionRollout) -> list[str]:
+    """What leaving the running step now skips: criteria that have not passed, and the rest of the hold."""
+    status = rollout.status
+    criteria = [
+        f"  criterion {check.name}: {check.verdict}"
+        for check in status.checks
+        if check.kind == CheckKind.CRITERION and check.verdict is not Verdict.PASS
+    ]
+    until = status.current.hold_until
+    hold = f"the hold until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "the hold, which has not started"
+    return [*criteria, f"  {hold}"]
+
+
+def require_approval(rollout: SessionRollout) -> None:
+    """Raises Failure when the running step needs no approval; the message names the steps that do."""
+    phase, number = running_phase(rollout), rollout.status.current.step
+    waiting = [index for index, step in enumerate(phase.steps, start=1) if step.approval is StepApproval.REQUIRED]
+    if number not in waiting:
+        later = ", ".join(str(index) for index in waiting if index > number)
+        hint = f"; step {later} does" if later else ""
+        raise refusal(f"step {number} of phase {phase.name} does not need approval{hint}")

@@ -1,0 +1,136 @@
+"""The command validate, and how other commands read the SessionRollout of a file."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import click
+
+from session_rollout.api import GROUP
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.cli.admission import KINDS, Problem, check
+from session_rollout.cli.command import emit, output, refusal
+from session_rollout.cli.common import ANY_FILE, counted
+from session_rollout.cli.warnings import warnings_of
+from session_rollout.cli.yaml_source import Document, read
+
+ROLLOUT_KIND = "SessionRollout"
+
+
+class Severity(StrEnum):
+    """Whether an object is refused."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem, with its place in the file."""
+
+    file: str
+    object: str
+    line: int
+    column: int
+    severity: Severity
+    rule: str  # of a warning: what it is about
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.field}: {self.message}"
+
+
+@click.command("validate")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=ANY_FILE)
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@output()
+def validate(files: tuple[str, ...], *, strict: bool, form: str | None) -> None:
+    """Check files as the API server would, and warn about probable mistakes.
+
+    A FILE may hold several objects; - is the standard input. Objects of other kinds are skipped.
+    """
+    documents = [document for file in files for document in read(file) if _is_ours(document)]
+    if not documents:
+        raise refusal(f"no SessionRollout or SessionRolloutAction found in {', '.join(files)}")
+    findings = [finding for document in documents for finding in _findings(document)]
+    _print(findings, form)
+    errors = sum(finding.severity is Severity.ERROR for finding in findings)
+    summary = f"{counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}"
+    if errors or (strict and findings):
+        raise refusal(f"{summary} in {counted(len(documents), 'object')}")
+    click.echo(f"{counted(len(documents), 'object')} checked: {summary}", err=bool(form))
+
+
+def _is_ours(document: Document) -> bool:
+    """Whether an object is of our kinds or group; others are reported and skipped."""
+    if document.kind in KINDS or str(document.data.get("apiVersion", "")).split("/")[0] == GROUP:
+        return True
+    click.echo(f"{document.source}: skipped {document.kind or 'an object without kind'}", err=True)
+    return False
+
+
+def _print(findings: Sequence[Finding], form: str | None) -> None:
+    if form:
+        emit([asdict(finding) for finding in findings], form)
+        return
+    for finding in findings:
+        click.echo(str(finding))
+
+
+def _findings(document: Document) -> list[Finding]:
+    """Errors of an object; warnings only if it has no errors."""
+    if problems := check(document.data):
+        return [_finding(document, problem, Severity.ERROR) for problem in problems]
+    if document.kind != ROLLOUT_KIND:
+        return []
+    spec = RolloutSpec.model_validate(document.data["spec"])
+    return [_finding(document, problem, Severity.WARNING) for problem in warnings_of(spec)]
+
+
+def _finding(document: Document, problem: Problem, severity: Severity) -> Finding:
+    place = document.place(problem.path)
+    return Finding(
+        file=document.source,
+        object=document.name,
+        line=place.line,
+        column=place.column,
+        severity=severity,
+        rule=problem.rule,
+        field=problem.field,
+        message=problem.message,
+    )
+
+
+@dataclass(frozen=True)
+class RolloutFile:
+    """The one SessionRollout of a file, and everything else that the file holds."""
+
+    document: Document
+    spec: RolloutSpec
+    documents: tuple[Document, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the rollout."""
+        return self.document.name
+
+    @property
+    def namespace(self) -> str | None:
+        """Namespace in the file."""
+        metadata: dict[str, Any] = self.document.data["metadata"]
+        return metadata.get("namespace")
+
+
+def read_rollout_file(file: str) -> RolloutFile:
+    """The SessionRollout of a file. Raises Failure unless the file has exactly one and it is valid."""
+    documents = read(file)
+    rollouts = [document for document in documents if document.kind == ROLLOUT_KIND]
+    if len(rollouts) != 1:
+        raise refusal(f"{file}: expected one SessionRollout, found {len(rollouts)}")
+    [document] = rollouts
+    if problems := check(document.data):
+        place = document.place(problems[0].path)
+        raise refusal(f"{file}:{place.line}:{place.column}: {problems[0]} (run `validate` for all problems)")
+    return RolloutFile(document, RolloutSpec.model_validate(document.data["spec"]), documents)

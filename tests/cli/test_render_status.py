@@ -1,0 +1,97 @@
+"""The picture of `status`, drawn from what the core leaves in status on its way; a terminal of 80 columns."""
+
+from decimal import Decimal
+
+from rich.console import Console
+
+from core.world import World, at, ended, spec
+from session_rollout.api.enums import EventReason, MigrationState, Outcome
+from session_rollout.api.status import MigrationRecord, PendingNotification
+from session_rollout.cli.render.status import draw, migration_line
+
+
+def picture(world: World) -> str:
+    """What a user sees now."""
+    console = Console(width=80, highlight=False, emoji=False, markup=False)
+    with console.capture() as drawn:
+        console.print(draw(world.rollout(), world.now))
+    return drawn.get()
+
+
+def lines(world: World, word: str) -> list[str]:
+    return [line for line in picture(world).splitlines() if word in line]
+
+
+def test_every_picture_of_a_run_fits_and_marks_one_running_step_at_most() -> None:
+    """From the first decision to the end; steps that were left stay done."""
+    world, most = World(spec()), 0
+    while not ended(world):
+        world.run(60)
+        text = picture(world)
+        assert max(map(len, text.splitlines())) <= 80
+        most = max(most, text.count("▶ step"))
+        assert text.count("▶ step") <= 1
+    assert most == 1
+    assert world.status.outcome is Outcome.PROMOTED
+    assert lines(world, "step ")
+    assert all("✔ step" in line for line in lines(world, "step "))
+
+
+def test_state_reason_message_and_next_actions_are_shown() -> None:
+    """State first, then what the operator does and its reason; each cause once, and what would help."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.06")
+    world.until(ended)
+    decision = world.status.decision
+    first, second, *_ = picture(world).splitlines()
+    assert "RolledBack" in first
+    assert second.startswith(decision.message)
+    assert second.endswith(f"({decision.reason})")
+    assert "None" not in picture(world)
+    assert len(lines(world, "why: ")) == len(set(decision.details) - {decision.message})
+    assert len(lines(world, "next: ")) == len(decision.next_actions) > 0
+
+
+def test_continuation_of_a_long_line_is_indented() -> None:
+    """Causes keep to the right of the decision, also if the terminal wraps them."""
+    world = World(spec())
+    world.until(at("one", 1))
+    decision = world.status.decision.updated(details=("word " * 30,))
+    world.status = world.status.updated(decision=decision)
+    rows = picture(world).splitlines()
+    first = next(number for number, line in enumerate(rows) if line.startswith("  why: word"))
+    assert rows[first + 1].startswith("  word")
+
+
+def test_moved_rows_fit_one_line() -> None:
+    """Rows, rate and whether changes are followed come before what may be cut."""
+    record = MigrationRecord(
+        name="legacy-sessions", state=MigrationState.RUNNING, done=11_088, total=41_396, rate=3_947, following=True
+    )
+    mark, line = migration_line(record)
+    assert mark == "▶"
+    assert [figure in line for figure in ("legacy-sessions", "11,088 of 41,396", "3,947/s")] == [True] * 3
+    assert len("├── ▶ ") + len(line) <= 80
+
+
+def test_baseline_is_shown_with_its_bound_in_few_digits() -> None:
+    """As in every message of the core: four."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(20)
+    record = next(check for check in world.status.checks if check.name == "load")
+    assert record.bound is not None
+    [line] = lines(world, "load")
+    assert f"{record.bound} from 1 " in f"{line} "
+
+
+def test_notifications_that_are_pending_or_lost_are_shown() -> None:
+    """With the sinks that do not accept them."""
+    world = World(spec())
+    world.until(at("one", 1))
+    assert lines(world, "notifications") == []
+    pending = PendingNotification(id="1", sink="chat", event=EventReason.STARTED, time=world.now)
+    world.status = world.status.updated(pending_notifications=(pending,), notifications_lost=3)
+    waiting, lost = lines(world, "notifications")
+    assert ("1" in waiting, "chat" in waiting, "3" in lost) == (True, True, True)

@@ -1,0 +1,66 @@
+"""Approvals of steps: what is awaited, what an action must name, and what an edit does to them.
+
+Not here: approvals of gates (test_gates).
+"""
+
+from typing import Any
+
+from core.world import World, at, edited, ended
+from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome
+from session_rollout.api.status import AwaitedApproval
+
+AWAITED = AwaitedApproval(phase="two", step=1)
+
+
+def with_approval(data: dict[str, Any]) -> None:
+    """The first step of phase two requires approval."""
+    data["phases"][1]["steps"][0]["approval"] = "Required"
+
+
+def test_step_waits_for_its_approval() -> None:
+    """Bound to generation, phase and step; recorded once."""
+    world = World(edited(with_approval))
+    world.until(at("two", 1))
+    world.run(300)
+    assert world.reason is DecisionReason.AWAITING_APPROVAL
+    assert world.status.decision.approvals == (AWAITED,)
+    [needed] = world.entries(EventReason.APPROVAL_NEEDED)
+    assert (needed.phase, needed.step) == ("two", 1)
+    refused = {
+        world.request("Approve", generation=2, phase="two", step=1): ActionReason.OTHER_GENERATION,
+        world.request("Approve", generation=1, phase="two", step=2): ActionReason.OTHER_STEP,
+        world.request("Approve", generation=1, phase="one", step=1): ActionReason.OTHER_STEP,
+    }
+    world.run(10)
+    assert {name: world.answer(name) for name in refused} == {name: (False, reason) for name, reason in refused.items()}
+    world.request("Approve", generation=1, phase="two", step=1)
+    world.until(at("two", 2))
+    assert not world.status.decision.approvals
+    needless = world.request("Approve", generation=1, phase="two", step=2)
+    world.run(10)
+    assert world.answer(needless) == (False, ActionReason.NO_APPROVAL_NEEDED)
+
+
+def test_approval_can_come_early() -> None:
+    """An approval during the hold counts at its end."""
+    world = World(edited(with_approval))
+    world.until(at("two", 1))
+    name = world.request("Approve", generation=1, phase="two", step=1)
+    world.run(10)
+    assert world.status.current.approved_by == name
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+    assert world.entries(EventReason.APPROVAL_NEEDED) == []
+
+
+def test_edit_voids_an_approval() -> None:
+    """An approval of generation 1 is none of generation 2."""
+    world = World(edited(with_approval))
+    world.until(at("two", 1))
+    world.request("Approve", generation=1, phase="two", step=1)
+    world.run(10)
+    world.edit(edited(with_approval, bake="10s"))
+    world.run(600)
+    assert world.where[:2] == ("two", 1)
+    assert world.status.current.approved_by is None
+    assert (world.reason, world.status.decision.approvals) == (DecisionReason.AWAITING_APPROVAL, (AWAITED,))

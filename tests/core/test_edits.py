@@ -1,0 +1,141 @@
+"""Spec edits: what is kept, what is voided, and which edits cannot be carried out.
+
+Covered: edits in every stage, conflicts with published audiences and the rule that recognizes each. Not here: approvals
+that an edit voids (test_approvals).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from core.world import World, at, edited, ended, spec
+from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, Verdict
+from session_rollout.core import generation
+
+DELTA = {"name": "delta", "features": ["delta"], "steps": [{"percent": 100, "hold": "60s"}]}
+
+
+def test_edit_keeps_the_audience_and_voids_verdicts() -> None:
+    """Same place by name, a new hold, evidence of the new generation."""
+    world = World(spec())
+    world.until(at("one", 2, 2))
+    world.run(40)
+    world.edit(spec(bake="10s"))
+    world.run(10)
+    assert world.where == ("one", 2, 2, "50")
+    assert len(world.entries(EventReason.SUPERSEDED)) == 1
+    start = world.now
+    world.until(at("one", 3))
+    assert (world.now - start).total_seconds() >= 50
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """An edit that cannot be carried out in phase one, step 2, and the rule of `core.generation` that recognizes it."""
+
+    change: Callable[[dict[str, Any]], Any]
+    rule: str
+
+
+def _add_to_phase_one(data: dict[str, Any]) -> None:
+    data["phases"][0]["features"].append("gamma")
+    data["phases"][1].update(features=["delta"])
+    data["features"].append({"name": "delta"})
+
+
+PUBLISHED, ORDER, STEP = "_published_conflict", "_order_conflict", "_audience_conflict"
+CONFLICTS = {
+    "fewer increments": Conflict(
+        lambda data: data["phases"][0]["steps"].__setitem__(1, {"percent": 20, "groups": ["staff"], "hold": "60s"}), STEP
+    ),
+    "feature removed": Conflict(lambda data: data["phases"][0]["features"].remove("beta"), PUBLISHED),
+    "feature added": Conflict(_add_to_phase_one, PUBLISHED),
+    "phase removed": Conflict(lambda data: data["phases"].pop(0), PUBLISHED),
+    "phase moved": Conflict(lambda data: data["phases"].reverse(), ORDER),
+    "group removed": Conflict(lambda data: [step.pop("groups", None) for step in data["phases"][0]["steps"]], STEP),
+    "lower percentage": Conflict(lambda data: data["phases"][0]["steps"][1]["ramp"].update(to=20), STEP),
+}
+
+
+@pytest.mark.parametrize("conflict", CONFLICTS.values(), ids=CONFLICTS)
+def test_edit_that_cannot_be_carried_out_stalls(conflict: Conflict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published audiences stay; correcting the spec lets it continue; the rule is the one that is meant for it."""
+    world = World(spec())
+    world.until(at("one", 2, 1))
+    before = world.percents()
+    changed = edited(conflict.change)
+    world.edit(changed)
+    world.run(120)
+    assert (world.status.decision.action, world.reason) == (DecisionAction.STALL, DecisionReason.INVALID_SPEC)
+    assert len(world.status.decision.details) == 1
+    assert world.condition("SpecValid") == "False"
+    assert world.percents()["one"] == before["one"]
+    with monkeypatch.context() as alone:
+        for rule in {PUBLISHED, ORDER, STEP} - {conflict.rule}:
+            alone.setattr(generation, rule, lambda *_: None)
+        assert generation.conflict(changed, world.status) is not None
+    world.edit(spec())
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_phase_before_a_completed_phase_is_a_conflict() -> None:
+    """New phases come after the completed ones."""
+    world = World(spec())
+    world.until(at("two", 1))
+    world.edit(edited(lambda data: (data["features"].append({"name": "delta"}), data["phases"].insert(0, DELTA))))
+    world.run(20)
+    assert (world.status.decision.action, world.reason) == (DecisionAction.STALL, DecisionReason.INVALID_SPEC)
+    assert generation._order_conflict(world.spec, world.status) is not None
+
+
+def test_edit_after_a_rollback_starts_the_phase_again() -> None:
+    """A changed spec is another attempt."""
+    world = World(spec())
+    world.until(at("two", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.until(ended)
+    world.values["errors"] = Decimal("0.001")
+    world.edit(spec(bake="10s"))
+    world.until(lambda world: world.status.outcome is Outcome.PROMOTED)
+
+
+def test_edit_while_rolling_back_waits_for_the_rollback() -> None:
+    """First back, then the new generation."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing = False
+    world.request("Abort")
+    world.run(10)
+    world.edit(spec(bake="10s"))
+    world.run(10)
+    assert world.status.observed_generation == 1
+    world.publishing = True
+    world.until(lambda world: world.status.observed_generation == 2)
+
+
+def test_edit_after_promotion_adds_phases() -> None:
+    """What is published stays; the new phase runs; an edit without a new phase changes nothing."""
+    world = World(spec())
+    world.until(ended)
+    world.edit(spec(bake="10s"))
+    world.run(30)
+    assert world.status.outcome is Outcome.PROMOTED
+    world.edit(edited(lambda data: (data["features"].append({"name": "delta"}), data["phases"].append(DELTA))))
+    world.run(20)
+    assert world.status.outcome is None
+    assert world.status.current.phase == "delta"
+    world.until(ended)
+
+
+def test_edit_before_the_first_publish_continues_with_the_new_spec() -> None:
+    """Nothing was published: nothing can conflict."""
+    world = World(spec(), values={"errors": Decimal("0.001"), "load": Verdict.NO_DATA})
+    world.run(20)
+    world.edit(spec(bake="10s"))
+    world.values["load"] = Decimal(1)
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED

@@ -1,0 +1,109 @@
+"""Emergencies and `suspend`: what is off for everybody, and what stays as it is.
+
+Covered: EmergencyDisable and EmergencyEnable with dependents, across rollback, edit and end; suspended rollouts with and
+without a status. Not here: how a disabled flag is compiled (test_rules).
+"""
+
+import json
+from decimal import Decimal
+
+from core.world import World, at, ended, spec
+from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
+
+
+def test_emergency_disables_the_feature_and_its_dependents_and_pauses_the_hold() -> None:
+    """Off for everybody, whatever groups and percentages say, until EmergencyEnable."""
+    world = World(spec())
+    world.until(at("one", 1))
+    name = world.request("EmergencyDisable", features=["alpha"])
+    world.run(600)
+    for feature in ("alpha", "beta"):
+        assert "targeting" not in world.flag(feature)
+        assert world.flag(feature)["defaultVariant"] == "off"
+    assert world.where[:2] == ("one", 1)
+    assert world.reason is DecisionReason.AWAITING_EVIDENCE
+    assert [(record.feature, record.by) for record in world.status.flags.disabled] == [("alpha", name)]
+    assert [entry.by for entry in world.entries(EventReason.FLAGS_DISABLED)] == [name]
+    world.request("EmergencyEnable", features=["alpha"])
+    world.until(ended)
+    assert len(world.entries(EventReason.FLAGS_ENABLED)) == 1
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_emergency_survives_rollback_edit_and_end() -> None:
+    """Only an action ends it."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable")
+    world.request("Abort")
+    world.until(ended)
+    world.edit(spec(bake="10s"))
+    world.run(30)
+    assert {record.feature for record in world.status.flags.disabled} == {"alpha", "beta", "gamma"}
+    assert all("targeting" not in world.flag(name) for name in ("alpha", "beta", "gamma"))
+
+
+def test_unknown_feature_and_nothing_to_enable_are_refused() -> None:
+    """A feature that is disabled already changes nothing and is accepted."""
+    world = World(spec())
+    unknown, nothing = world.request("EmergencyDisable", features=["delta"]), world.request("EmergencyEnable")
+    world.run(10)
+    assert world.answer(unknown) == (False, ActionReason.UNKNOWN_FEATURE)
+    assert world.answer(nothing) == (False, ActionReason.NOTHING_DISABLED)
+    first, second = (world.request("EmergencyDisable", f"off-{number}", features=["alpha"]) for number in (1, 2))
+    world.run(10)
+    assert (world.answer(first)[0], world.answer(second)[0]) == (True, True)
+    assert [(record.feature, record.by) for record in world.status.flags.disabled] == [("alpha", first)]
+    other = world.request("EmergencyEnable", features=["beta"])
+    world.run(10)
+    assert world.answer(other) == (False, ActionReason.UNKNOWN_FEATURE)
+
+
+def test_suspend_freezes_and_only_emergencies_work() -> None:
+    """Nothing moves, not even back; the hold timer pauses."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.edit(spec(suspend=True))
+    world.values["errors"] = Decimal("0.08")
+    pause, off = world.request("Pause"), world.request("EmergencyDisable", features=["alpha"])
+    world.run(600)
+    assert world.where[3] == "10"
+    assert (world.reason, world.status.state) == (DecisionReason.SUSPENDED, State.PAUSED)
+    assert world.condition_reason("Paused") == "Suspended"
+    assert world.answer(pause) == (False, ActionReason.SUSPENDED)
+    assert world.answer(off) == (True, ActionReason.ACCEPTED)
+    assert "targeting" not in world.flag("alpha")
+
+
+def test_suspended_without_a_status_keeps_the_existing_document() -> None:
+    """As after a restore from a backup; an emergency is published all the same, and so is what follows the suspension."""
+    world = World(spec(suspend=True))
+    fresh = World(spec(suspend=True))
+    world.published_sha256 = "sha256:of-before"
+    world.run(600)
+    fresh.run(10)
+    assert world.published_sha256 == "sha256:of-before"
+    assert world.status.flags.sha256 is None
+    assert len(world.status.decision.details) == len(fresh.status.decision.details) + 1, "status says that it is kept"
+    off = world.request("EmergencyDisable", features=["alpha"])
+    world.run(60)
+    assert world.answer(off) == (True, ActionReason.ACCEPTED)
+    assert world.published_sha256 == world.status.flags.sha256 is not None
+
+
+def test_end_of_a_suspension_publishes_over_the_existing_document() -> None:
+    """Without an emergency, too."""
+    world = World(spec(suspend=True))
+    world.published_sha256 = "sha256:of-before"
+    world.run(60)
+    world.edit(spec())
+    world.until(at("one", 1))
+    assert world.published_sha256 == world.status.flags.sha256
+
+
+def test_suspended_from_the_start_publishes_everything_off_where_nothing_is() -> None:
+    """Applications get a document, and no feature in it is on."""
+    world = World(spec(suspend=True))
+    world.run(60)
+    assert world.published_sha256 == world.status.flags.sha256 is not None
+    assert "fractional" not in json.dumps(world.flag("alpha"))

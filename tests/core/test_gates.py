@@ -1,0 +1,149 @@
+"""Gates: what must hold before the first phase and after each phase.
+
+Covered: workload, metrics, HTTP and built-in checks, Jobs, approvals of gates, problems of the configuration. Not here: who
+sends an HTTP check or runs a Job (tests/integration), approvals of steps (test_approvals), checks after a rollback.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from core.world import World, at, edited, ended, spec
+from session_rollout.api.enums import (
+    ActionReason,
+    CheckKind,
+    CheckReason,
+    DecisionAction,
+    DecisionReason,
+    EventReason,
+    Stage,
+    Verdict,
+)
+from session_rollout.api.status import AwaitedApproval
+
+HEALTH = {"name": "health", "http": {"service": "web", "path": "/health"}}
+STORE = {"name": "store", "builtin": "FlagStore"}
+SMOKE = {"name": "smoke", "job": {"profile": "smoke-tests"}}
+
+
+@pytest.mark.parametrize("gate", [HEALTH, STORE], ids=["http", "builtin"])
+def test_preflight_waits_until_an_external_check_passes(gate: dict[str, Any]) -> None:
+    """No result and a bad result both keep it waiting; status says which, and the failure is one event."""
+    world = World(spec(preflight=[gate]))
+    world.run(60)
+    assert (world.status.current.stage, world.reason) == (Stage.PREFLIGHT, DecisionReason.AWAITING_GATES)
+    assert world.check(CheckKind.PREFLIGHT, gate["name"]).reason is CheckReason.AWAITING_RESULT
+    world.gates[gate["name"]] = Verdict.FAIL
+    world.run(60)
+    assert world.check(CheckKind.PREFLIGHT, gate["name"]).reason is CheckReason.CHECK_FAILED
+    assert [entry.check for entry in world.entries(EventReason.CHECK_FAILED)] == [gate["name"]]
+    world.gates[gate["name"]] = Verdict.PASS
+    world.run(10)
+    assert world.status.current.phase == "one"
+
+
+def test_check_without_a_result_does_not_pass() -> None:
+    """A provider error is in status, and the preflight waits."""
+    world = World(spec(preflight=[STORE]), gates={"store": Verdict.PROVIDER_ERROR})
+    world.run(120)
+    record = world.check(CheckKind.PREFLIGHT, "store")
+    assert (record.verdict, record.reason) == (Verdict.PROVIDER_ERROR, CheckReason.CONNECTION_FAILED)
+    assert world.status.current.stage is Stage.PREFLIGHT
+
+
+def test_job_of_a_check_runs_once_and_again_by_retry() -> None:
+    """A failed Job stays failed until an action Retry; the second attempt is another Job."""
+    world = World(spec(preflight=[SMOKE]), jobs_succeed=False)
+    world.run(120)
+    record = world.check(CheckKind.PREFLIGHT, "smoke")
+    assert list(world.jobs) == [record.job]
+    assert (record.verdict, record.reason) == (Verdict.FAIL, CheckReason.JOB_FAILED)
+    assert [entry.job for entry in world.entries(EventReason.CHECK_FAILED)] == [record.job]
+    assert world.reason is DecisionReason.AWAITING_GATES
+    assert world.status.decision.next_actions
+    world.jobs_succeed = True
+    world.request("Retry", generation=1)
+    world.run(20)
+    assert len(world.jobs) == 2
+    assert world.status.current.phase == "one"
+
+
+def test_job_of_a_check_survives_a_crash_between_status_and_effect() -> None:
+    """The intent is in status; the next reconcile creates the Job under the same name."""
+    world = World(spec(preflight=[SMOKE]))
+    world.reconcile(crash_before_effects=True)
+    record = world.check(CheckKind.PREFLIGHT, "smoke")
+    assert (record.reason, world.jobs) == (CheckReason.JOB_STARTED, {})
+    world.settle()
+    assert list(world.jobs) == [record.job]
+
+
+def test_verification_of_a_phase_takes_every_kind() -> None:
+    """All must pass before the next phase begins."""
+    gates = [HEALTH, STORE, SMOKE]
+    world = World(edited(lambda data: data["phases"][0].update(verification=gates)))
+    world.gates |= {"health": Verdict.PASS, "store": Verdict.FAIL}
+    world.until(lambda world: world.status.current.stage is Stage.VERIFICATION)
+    world.run(60)
+    assert world.status.current.stage is Stage.VERIFICATION
+    world.gates["store"] = Verdict.PASS
+    world.until(at("two", 1), 120)
+    assert len(world.jobs) == 1
+
+
+def test_preflight_waits_for_workload_metric_and_approval() -> None:
+    """All must pass before anything is published."""
+    gates = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
+    world = World(spec(preflight=gates, workload={"name": "web"}), workload_unavailable_reason="Deployment web has no Pods")
+    world.run(20)
+    assert (world.reason, len(world.status.decision.details)) == (DecisionReason.WORKLOAD_UNAVAILABLE, 1)
+    world.workload_unavailable_reason = None
+    world.run(20)
+    assert world.reason is DecisionReason.AWAITING_APPROVAL
+    assert world.check(CheckKind.PREFLIGHT, "signed").reason is CheckReason.AWAITING_APPROVAL
+    assert world.status.decision.approvals == (AwaitedApproval(check="signed"),)
+    wrong = world.request("Approve", generation=1, check="calm")
+    world.run(10)
+    assert world.answer(wrong) == (False, ActionReason.UNKNOWN_CHECK)
+    right = world.request("Approve", generation=1, check="signed")
+    world.until(lambda world: world.status.current.stage is Stage.STEP)
+    assert world.answer(right) == (True, ActionReason.ACCEPTED)
+    assert world.documents != []
+
+
+def test_workload_that_becomes_available_continues() -> None:
+    """None is the only value that means available."""
+    world = World(spec(workload={"name": "web"}), workload_unavailable_reason="Deployment web has no Pods")
+    world.run(20)
+    world.workload_unavailable_reason = None
+    world.until(ended)
+
+
+def test_verification_metric_is_evaluated_after_the_last_step() -> None:
+    """A phase ends only when its verification passes."""
+    gate = {"name": "calm", "metric": "errors", "below": "0.5%"}
+    world = World(edited(lambda data: data["phases"][0].update(verification=[gate])))
+    world.until(at("one", 3))
+    world.values["errors"] = Decimal("0.006")
+    world.run(300)
+    record = world.check(CheckKind.VERIFICATION, "calm")
+    assert (world.status.current.stage, world.reason) == (Stage.VERIFICATION, DecisionReason.AWAITING_GATES)
+    assert (record.verdict, record.value, record.bound) == (Verdict.FAIL, "0.6%", "below 0.5%")
+    world.values["errors"] = Decimal("0.001")
+    world.until(ended)
+
+
+def test_problem_of_the_configuration_stalls_without_moving() -> None:
+    """An unknown provider and an unknown time zone are the spec's problem, and nothing more is published."""
+    world = World(spec(), problems=("`prometheus` is x, which is no provider",))
+    world.run(60)
+    assert (world.status.decision.action, world.reason) == (DecisionAction.STALL, DecisionReason.INVALID_SPEC)
+    assert (world.condition("SpecValid"), world.condition_reason("SpecValid")) == ("False", "Invalid")
+    assert [entry.event for entry in world.entries(EventReason.STALLED)] == [EventReason.STALLED]
+    world.problems = ()
+    world.until(ended)
+    bad = World(spec(windows=[{"days": ["Mon"], "from": "09:00", "to": "10:00", "timeZone": "Mars/Olympus"}]))
+    bad.run(10)
+    assert bad.reason is DecisionReason.INVALID_SPEC
+    assert len(bad.status.decision.details) == 1

@@ -1,0 +1,109 @@
+"""Guards: when a breach acts, what it does, and what is recorded about it.
+
+Covered: Rollback, Pause and Warn, `for`, absences, several guards at once. Not here: what a rollback undoes (test_rollback).
+"""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from core.world import World, at, ended, spec
+from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, PhaseState, State
+
+
+def test_breach_rolls_back_the_phase_and_keeps_earlier_ones() -> None:
+    """Flags off first; status names guard, value and bound; not retried."""
+    world = World(spec())
+    world.until(at("two", 1))
+    world.values["errors"] = Decimal("0.08")
+    took = world.until(ended)
+    assert took <= 40
+    assert (world.status.outcome, world.reason, world.status.state) == (
+        Outcome.ROLLED_BACK,
+        DecisionReason.ROLLED_BACK,
+        State.ROLLED_BACK,
+    )
+    record = world.check(CheckKind.GUARD, "errors")
+    assert (record.reason, record.value, record.bound) == (CheckReason.OUT_OF_BOUND, "8%", "below 5%")
+    assert world.status.current.rollback_guard == "errors"
+    assert [entry.check for entry in world.entries(EventReason.ROLLBACK_STARTED)] == ["errors"]
+    [breach] = world.entries(EventReason.GUARD_BREACHED)
+    assert (breach.check, breach.audience, breach.phase, breach.step) == ("errors", "50%", "two", 1)
+    phases = {phase.name: (phase.percent, phase.state) for phase in world.status.phases}
+    assert phases == {"one": ("100", PhaseState.COMPLETED), "two": ("0", PhaseState.ROLLED_BACK)}
+    assert (world.condition("Ready"), world.condition("Stalled"), world.condition("RolledBack")) == ("False", "True", "True")
+    writes, documents = world.writes, len(world.documents)
+    world.values["errors"] = Decimal("0.001")
+    world.run(600)
+    assert (world.writes, len(world.documents)) == (writes, documents)
+
+
+def test_breach_shorter_than_for_is_ignored() -> None:
+    """`for: 20s` means 20 s."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.run(10)
+    world.values["errors"] = Decimal("0.001")
+    world.run(60)
+    assert world.status.outcome is None
+    assert world.entries(EventReason.GUARD_BREACHED) == []
+
+
+@pytest.mark.parametrize("answers_at_once", [True, False], ids=["results at once", "results later"])
+def test_breach_is_not_assumed_over_an_absence(*, answers_at_once: bool) -> None:
+    """A breach before and after ten minutes without a reconcile has lasted no time, however late the first result is."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.run(10)
+    world.now += timedelta(seconds=600)
+    world.answering = answers_at_once
+    world.settle()
+    assert world.status.outcome is None
+    world.answering = True
+    world.settle()
+    assert world.status.outcome is None
+    world.run(20)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+
+
+@pytest.mark.parametrize(
+    ("on_breach", "paused_by"), [("Pause", "errors"), ("Warn", None)], ids=["Pause names the guard", "Warn continues"]
+)
+def test_other_breaches(on_breach: str, paused_by: str | None) -> None:
+    """Pause keeps the audience, Warn is recorded once, neither rolls back."""
+    world = World(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%", "onBreach": on_breach}]))
+    world.until(at("two", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.run(60)
+    assert world.status.outcome is None
+    assert world.status.paused_by == paused_by
+    assert (world.reason is DecisionReason.PAUSED) is (paused_by is not None)
+    assert [entry.check for entry in world.entries(EventReason.GUARD_BREACHED)] == ["errors"]
+
+
+def test_second_breach_of_a_warning_is_a_second_event() -> None:
+    """One event for each time that the verdict becomes Fail."""
+    world = World(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%", "onBreach": "Warn"}]))
+    world.until(at("one", 1))
+    for value in ("0.08", "0.001", "0.07"):
+        world.values["errors"] = Decimal(value)
+        world.run(20)
+    assert len(world.entries(EventReason.GUARD_BREACHED)) == 2
+
+
+def test_guards_that_breach_together_act_as_one() -> None:
+    """One event and one rollback; `check` is the first guard in the order of the spec, and each has its cause."""
+    guards = [
+        {"name": "late", "metric": "load", "below": "2"},
+        {"name": "errors", "metric": "errors", "below": "5%"},
+    ]
+    world = World(spec(guards=guards))
+    world.until(at("one", 1))
+    world.values |= {"errors": Decimal("0.08"), "load": Decimal(3)}
+    world.until(ended)
+    assert [entry.check for entry in world.entries(EventReason.GUARD_BREACHED)] == ["late"]
+    assert world.status.current.rollback_guard == "late"
+    assert len(world.status.current.rollback_reasons) == 2

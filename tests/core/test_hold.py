@@ -1,0 +1,133 @@
+"""The hold timer: what it counts, what pauses it, and what an absence of the operator does to it.
+
+Covered: steps and the bake, missing evidence of every kind, warm-up, results on their way, absences. Not here: what pauses
+the timer by an action (test_actions) or an emergency (test_emergency), and what promotion needs besides (test_promotion).
+"""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from core.world import World, at, ended, spec
+from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, Verdict
+
+
+def test_hold_is_never_shorter_than_declared() -> None:
+    """From the time when 10 % was read back to the next audience at least its 60 s pass."""
+    world = World(spec())
+    world.until(at("one", 1))
+    start = world.now
+    assert world.reason is DecisionReason.HOLDING
+    world.until(at("one", 2, 1), tick=1)
+    assert world.now - start >= timedelta(seconds=60)
+
+
+def test_steady_hold_writes_nothing() -> None:
+    """A check that repeats its verdict is no change."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(10)
+    writes = world.writes
+    world.values["errors"] = Decimal("0.0031")  # another value, the same verdict
+    world.run(30)
+    assert world.writes == writes
+
+
+@pytest.mark.parametrize("problem", [Verdict.NO_DATA, Verdict.PROVIDER_ERROR, Verdict.INCONCLUSIVE])
+def test_missing_evidence_pauses_the_timer(problem: Verdict) -> None:
+    """Neither promotion nor rollback, a hold that is longer by as much, and the verdict in status."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(20)
+    until = world.status.current.hold_until
+    world.values["errors"] = problem
+    world.run(600)
+    assert world.where[:2] == ("one", 1)
+    assert world.reason is DecisionReason.AWAITING_EVIDENCE
+    assert world.check(CheckKind.CRITERION, "errors").verdict is problem
+    assert world.status.current.hold_paused_time is not None
+    assert world.condition("EvidenceAvailable") == "False"
+    world.values["errors"] = Decimal("0.001")
+    world.run(10)
+    assert until is not None
+    assert world.status.current.hold_until == until + timedelta(seconds=600)
+    assert (len(world.entries(EventReason.EVIDENCE_LOST)), len(world.entries(EventReason.EVIDENCE_BACK))) == (1, 1)
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_time_without_reconciles_does_not_count() -> None:
+    """The operator was away for ten minutes in a hold: the hold is ten minutes longer."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(20)
+    until = world.status.current.hold_until
+    world.now += timedelta(seconds=600)
+    world.settle()
+    assert until is not None
+    assert world.where[:2] == ("one", 1)
+    assert world.status.current.hold_until == until + timedelta(seconds=600)
+
+
+def test_results_on_their_way_change_nothing_and_promote_nothing() -> None:
+    """After a start the last verdicts stand until the first results are here, and the wait for them does not count."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(40)
+    writes, world.answering = world.writes, False
+    world.run(300)
+    assert world.writes == writes
+    assert world.where[:2] == ("one", 1)
+    world.answering = True
+    world.run(10)
+    assert world.where[:2] == ("one", 1)
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_unknown_absence_restarts_the_hold() -> None:
+    """Nobody knows since when the rollout was not reconciled: the hold is counted from now."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(30)
+    world.last_reconcile = None
+    world.settle()
+    assert world.status.current.hold_until == world.now + timedelta(seconds=60)
+
+
+def test_warm_up_comes_before_the_hold() -> None:
+    """Until the range of the PromQL covers no older data the verdict is NotEvaluated, and the hold has not begun."""
+    world = World(spec(), ranges={"errors": timedelta(seconds=50)})
+    world.until(at("one", 1))
+    world.run(40)
+    record = world.check(CheckKind.CRITERION, "errors")
+    assert world.status.current.hold_until is None
+    assert (record.verdict, record.reason) == (Verdict.NOT_EVALUATED, CheckReason.WARMING_UP)
+    assert world.condition_reason("EvidenceAvailable") == "WarmingUp"
+    world.run(20)
+    assert world.status.current.hold_until is not None
+
+
+def test_bake_evaluates_guards_before_the_rollout_is_promoted() -> None:
+    """The rollout is not Promoted before its bake is over, and a breach in it rolls back."""
+    world = World(spec(bake="300s"))
+    world.until(lambda world: world.status.current.stage is Stage.BAKE)
+    world.run(200)
+    assert (world.status.outcome, world.reason) == (None, DecisionReason.BAKING)
+    world.values["errors"] = Decimal("0.08")
+    world.until(ended)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+
+
+def test_bake_pauses_while_guards_cannot_be_queried() -> None:
+    """ProviderError of a guard is no evidence either."""
+    world = World(spec(bake="100s"))
+    world.until(lambda world: world.status.current.stage is Stage.BAKE)
+    world.values["errors"] = Verdict.PROVIDER_ERROR
+    world.run(600)
+    assert (world.status.outcome, world.reason) == (None, DecisionReason.AWAITING_EVIDENCE)
+    assert world.check(CheckKind.GUARD, "errors").verdict is Verdict.PROVIDER_ERROR
+    world.values["errors"] = Decimal("0.001")
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED

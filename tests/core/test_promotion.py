@@ -1,0 +1,166 @@
+"""The way forward: which audiences are published in which order, and what a step needs before it is promoted.
+
+Covered: order, criteria, baselines, deadlines, reading back, drift. Not here: the hold timer (test_hold), approvals and
+windows (their own files), single comparisons (test_rules).
+"""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from core.world import World, at, edited, ended, spec
+from session_rollout.api.enums import (
+    CheckKind,
+    CheckReason,
+    DecisionAction,
+    DecisionReason,
+    EventReason,
+    Outcome,
+    Stage,
+    State,
+    Verdict,
+)
+
+AUDIENCES = [
+    ("one", "10%+staff"),
+    ("one", "30%+staff"),
+    ("one", "50%+staff"),
+    ("one", "100%+staff"),
+    ("two", "50%"),
+    ("two", "100%"),
+]
+
+
+def test_promotes_through_every_audience_in_order() -> None:
+    """All audiences of the YAML are published and passed, in order, and nothing else."""
+    world = World(spec())
+    world.until(ended)
+    for event in (EventReason.STEP_PUBLISHED, EventReason.STEP_PASSED):
+        assert [(entry.phase, entry.audience) for entry in world.entries(event)] == AUDIENCES
+    revisions = [entry.revision for entry in world.entries(EventReason.STEP_PUBLISHED)]
+    assert revisions == sorted({revision for revision in revisions if revision is not None})
+    assert (world.status.outcome, world.status.state, world.reason) == (
+        Outcome.PROMOTED,
+        State.PROMOTED,
+        DecisionReason.PROMOTED,
+    )
+    assert world.status.decision.action is DecisionAction.NONE
+    assert (world.condition("Ready"), world.condition("Reconciling"), world.condition("Stalled")) == ("True", "False", "False")
+
+
+def test_failing_criterion_keeps_the_step() -> None:
+    """No promotion and no rollback; status says which criterion and with which numbers."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.02")
+    world.run(600)
+    record = world.check(CheckKind.CRITERION, "errors")
+    assert world.where[:2] == ("one", 1)
+    assert (world.status.decision.action, world.reason) == (DecisionAction.WAIT, DecisionReason.CRITERIA_NOT_MET)
+    assert (record.verdict, record.value, record.bound) == (Verdict.FAIL, "2%", "below 1%")
+    world.values["errors"] = Decimal("0.001")
+    world.until(ended)
+
+
+def test_promotion_needs_a_whole_interval_of_passing() -> None:
+    """A criterion that passed only just now is not enough."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.02")
+    world.run(100)
+    world.values["errors"] = Decimal("0.001")
+    world.now += timedelta(seconds=5)
+    world.settle()
+    assert world.where[:2] == ("one", 1)
+    assert (world.status.decision.action, world.reason) == (DecisionAction.HOLD, DecisionReason.CONFIRMING_CRITERIA)
+    world.run(10)
+    assert world.where[:2] == ("one", 2)
+
+
+def test_baseline_is_measured_before_each_phase() -> None:
+    """A load that rose between the phases is the new baseline; a rise within a phase is not."""
+    world = World(spec())
+    world.until(at("one", 3))
+    assert world.check(CheckKind.CRITERION, "load").baseline == "1.0"
+    world.until(at("two", 1))
+    world.values["load"] = Decimal("1.2")
+    world.run(120)
+    record = world.check(CheckKind.CRITERION, "load")
+    assert world.where[:2] == ("two", 1)
+    assert world.reason is DecisionReason.CRITERIA_NOT_MET
+    assert (record.reason, record.value, record.bound) == (
+        CheckReason.OUT_OF_TOLERANCE,
+        "1.2",
+        "increase of at most 10%",
+    )
+
+
+def test_rise_between_two_phases_is_the_next_baseline() -> None:
+    """The value that counts is the one before the phase's first publish."""
+    world = World(edited(lambda data: data["phases"][0].update(verification=[{"name": "signed", "approval": {}}])))
+    world.until(lambda world: world.status.current.stage is Stage.VERIFICATION)
+    world.values["load"] = Decimal("1.5")
+    world.request("Approve", generation=1, check="signed")
+    world.until(at("two", 1))
+    assert world.check(CheckKind.CRITERION, "load").baseline == "1.5"
+
+
+def test_baseline_that_cannot_be_measured_keeps_the_phase_from_starting() -> None:
+    """No baseline, no publish."""
+    world = World(spec(), values={"errors": Decimal("0.001"), "load": Verdict.NO_DATA})
+    world.run(120)
+    assert world.status.current.stage is Stage.BASELINE
+    assert world.reason is DecisionReason.MEASURING_BASELINE
+    assert world.percents()["one"] == "0"
+    world.values["load"] = Decimal(1)
+    world.until(ended)
+
+
+def test_audience_must_be_read_back_before_the_hold() -> None:
+    """While the document is not in the cluster nothing is held and nothing promoted."""
+    world = World(spec(), publishing=False)
+    world.run(600)
+    assert (world.status.decision.action, world.reason) == (DecisionAction.PUBLISH, DecisionReason.PUBLISHING)
+    assert world.status.current.hold_until is None
+    world.publishing = True
+    world.until(ended)
+
+
+def test_drift_is_corrected() -> None:
+    """The document was modified externally: it is published again, under the same revision, with an event."""
+    world = World(spec())
+    world.until(at("one", 1))
+    right, world.published_sha256 = world.published_sha256, "sha256:other"
+    world.settle()
+    assert world.published_sha256 == right
+    assert [entry.revision for entry in world.entries(EventReason.FLAG_DRIFT)] == [world.status.flags.revision]
+
+
+@pytest.mark.parametrize(
+    ("on_deadline", "outcome", "reason"),
+    [
+        ("Stall", None, DecisionReason.DEADLINE_EXCEEDED),
+        ("Rollback", Outcome.ROLLED_BACK, DecisionReason.ROLLED_BACK),
+    ],
+)
+def test_deadline(on_deadline: str, outcome: Outcome | None, reason: DecisionReason) -> None:
+    """Criteria may delay a step only so long beyond its hold."""
+
+    def limit(data: dict[str, Any]) -> None:
+        data["phases"][0] |= {"deadline": "120s", "onDeadline": on_deadline}
+
+    world = World(edited(limit))
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.02")
+    world.run(160)
+    assert world.status.decision.action is DecisionAction.WAIT
+    world.run(60)
+    assert (world.status.outcome, world.reason) == (outcome, reason)
+    assert world.status.current.rollback_guard is None
+    if outcome is None:
+        assert (world.condition("Stalled"), world.status.state) == ("True", State.STALLED)
+        world.values["errors"] = Decimal("0.001")
+        world.until(ended)
+        assert world.status.outcome is Outcome.PROMOTED

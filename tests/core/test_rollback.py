@@ -1,0 +1,88 @@
+"""Rollback: how far the audiences go back, and what is verified afterwards.
+
+Covered: scopes, causes, checks after a rollback. Not here: what starts it (test_guards, test_promotion, test_actions), the
+slower parts (test_schema_migrations, test_migrations, test_workload).
+"""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from core.world import World, at, ended, spec
+from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, Verdict
+
+HEALTH = {"name": "health", "http": {"service": "web", "path": "/health"}}
+CALM = {"name": "calm", "metric": "errors", "below": "5%"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "left"),
+    [
+        ("Step", {"one": "100", "two": "50"}),
+        ("Phase", {"one": "100", "two": "0"}),
+        ("All", {"one": "0", "two": "0"}),
+    ],
+)
+def test_scopes(scope: str, left: dict[str, str]) -> None:
+    """Step goes back one audience, Phase one phase, All everything."""
+    world = World(spec(rollback={"scope": scope}))
+    world.until(at("two", 2))
+    world.values["errors"] = Decimal("0.08")
+    world.until(ended)
+    assert world.percents() == left
+
+
+def test_first_step_goes_back_to_nobody() -> None:
+    """Scope Step before any other audience of the phase means off."""
+    world = World(spec(rollback={"scope": "Step"}))
+    world.until(at("two", 1))
+    world.request("Abort")
+    world.until(ended)
+    assert world.percents() == {"one": "100", "two": "0"}
+
+
+def test_step_scope_keeps_the_groups_of_the_audience_before() -> None:
+    """The audience before 30 % was 10 % and staff."""
+    world = World(spec(rollback={"scope": "Step"}))
+    world.until(at("one", 2, 1))
+    world.values["errors"] = Decimal("0.08")
+    world.until(ended)
+    assert world.status.current.audience == "10%+staff"
+
+
+def test_publishing_comes_before_the_end() -> None:
+    """While the cluster accepts no document the rollback has not ended, and status says so."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing = False
+    world.values["errors"] = Decimal("0.08")
+    world.run(60)
+    assert (world.status.current.stage, world.reason) == (Stage.ROLLING_BACK, DecisionReason.PUBLISHING_ROLLBACK)
+    assert world.status.current.rollback_outcome is Outcome.ROLLED_BACK
+    assert world.condition_reason("RolledBack") == "RollingBack"
+    world.publishing = True
+    world.until(ended)
+    assert world.condition_reason("RolledBack") == "RolledBack"
+
+
+def test_checks_after_a_rollback_do_not_delay_it_and_are_recorded() -> None:
+    """The outcome is there first; a metric is evaluated only on data from after; all passing is one event."""
+    world = World(spec(rollback={"verification": [HEALTH, CALM]}), ranges={"errors": timedelta(seconds=60)})
+    world.gates["health"] = Verdict.FAIL
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.06")
+    world.until(ended)
+    calm = world.check(CheckKind.AFTER_ROLLBACK, "calm")
+    assert (calm.verdict, calm.reason) == (Verdict.NOT_EVALUATED, CheckReason.WARMING_UP)
+    world.values["errors"] = Decimal("0.001")
+    world.run(90)
+    assert world.check(CheckKind.AFTER_ROLLBACK, "calm").verdict is Verdict.PASS
+    assert world.check(CheckKind.AFTER_ROLLBACK, "health").verdict is Verdict.FAIL
+    assert world.entries(EventReason.ROLLBACK_VERIFIED) == []
+    world.gates["health"] = Verdict.PASS
+    world.run(30)
+    assert len(world.entries(EventReason.ROLLBACK_VERIFIED)) == 1
+    writes = world.writes
+    world.run(300)
+    assert world.writes == writes
