@@ -287,6 +287,7 @@ def wheel(_: World, line: str) -> None:
     [made] = sorted((ROOT / "build").glob("session_rollout-*.whl"))
     names = subprocess.run([sys.executable, "-m", "zipfile", "-l", made], capture_output=True, text=True, check=True).stdout
     assert "session_rollout/cli/app.py" in names
+    assert "session_rollout/cli/render/templates/page.html.j2" in names
     assert "bundles/session-persistence/sessions/copy.yaml" in names
     made.unlink()
 
