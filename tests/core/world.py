@@ -1,7 +1,4 @@
-"""The simulated world with what tests add to it: metrics are good, Jobs end at once, time passes in ticks.
-
-It also keeps everything that its rollout produced (`produced`), for the tests that every published value is produced.
-"""
+"""The simulated world with what tests add to it: metrics are good, Jobs end at once, time passes in ticks."""
 
 import json
 from collections.abc import Callable
@@ -83,14 +80,12 @@ class World(simulation.World):
     publishing: bool = True  # False: the API server accepts no document
     answering: bool = True  # False: no metric has a result yet
     decision: Decision | None = None
-    produced: set[tuple[str, str]] = field(default_factory=set)  # name of the enumeration, value
 
     def measure(self, name: str) -> Measurement | None:
         return super().measure(name) if self.answering else None
 
     def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
         self.decision = super().reconcile(crash_before_effects=crash_before_effects)
-        self.produced |= set(_values(self))
         return self.decision
 
     def apply(self, effect: Effect) -> None:
@@ -166,22 +161,6 @@ class World(simulation.World):
     def answer(self, name: str) -> tuple[bool, ActionReason]:
         """Whether an action was accepted, and the reason."""
         return self.answers[name].accepted, self.answers[name].reason
-
-
-def _values(world: World) -> list[tuple[str, str]]:
-    """The values of enumerations in the status and in the last decision's answers."""
-    status = world.status
-    single = (status.state, status.outcome, status.current.stage, status.decision.action, status.decision.reason)
-    values: list[Any] = [value for value in single if value is not None]
-    values += [record.state for record in status.phases]
-    values += [record.state for record in status.migrations]
-    values += [record.operation for record in status.migrations if record.job]
-    values += [value for record in status.checks for value in (record.kind, record.verdict, record.reason) if value is not None]
-    values += [entry.event for entry in status.history]
-    values += [known.reason for known in status.answered_actions]
-    values += [record.point_of_no_return for record in status.migrations if record.point_of_no_return is not None]
-    named = [(type(value).__name__, str(value)) for value in values]
-    return [*named, *(("ConditionReason", condition.reason) for condition in status.conditions)]
 
 
 def ended(world: World) -> bool:

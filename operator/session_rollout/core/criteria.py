@@ -46,14 +46,15 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
 
 
 def keep(context: DecisionContext, kind: CheckKind, name: str, evaluation: Evaluation) -> None:
-    """Write the record only when the verdict changed: a repeated verdict is no change.
+    """Write the record only when the verdict or its reason changed: a repeated verdict is no change.
 
-    After a time in which nobody evaluated the guard, a breach starts again: `for` must be observed, not assumed.
+    Another reason for the same verdict leaves `time`, which is when the verdict changed. After a time in which nobody
+    evaluated the guard, a breach starts again: `for` must be observed, not assumed.
     """
     before = context.check(kind, name)
     restarted = before.verdict is Verdict.FAIL and context.unobserved > timedelta(0) and kind is CheckKind.GUARD
-    not_yet = evaluation.verdict is Verdict.NOT_EVALUATED and before.reason is not evaluation.reason
-    if before.verdict is evaluation.verdict and before.reason is not None and not (restarted or not_yet):
+    repeated = before.verdict is evaluation.verdict and before.reason is not None and not restarted
+    if repeated and before.reason is evaluation.reason:
         return
     context.put_check(
         before.updated(
@@ -61,7 +62,7 @@ def keep(context: DecisionContext, kind: CheckKind, name: str, evaluation: Evalu
             reason=evaluation.reason,
             value=evaluation.value,
             bound=evaluation.bound,
-            time=context.now,
+            time=before.time if repeated else context.now,
             message=evaluation.message,
         )
     )

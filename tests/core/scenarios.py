@@ -1,0 +1,451 @@
+"""Rollouts that together produce everything that the core can produce: every reason, event, outcome and transition.
+
+Each scenario is a story that a user would recognize. What single steps must look like is asserted in the files named after
+their topics; here it only matters that it happens (test_reasons, test_transitions).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from core import world as tests
+from core.world import at, edited, ended, rollout_data, spec
+from session_rollout.api.enums import CheckReason, Condition, Stage, Verdict
+from session_rollout.api.status import MetaCondition
+from session_rollout.core.observed import Answer, Counts, Decision, JobObservation, JobState, Measurement, Revisions
+
+WEB: Final[dict[str, Any]] = {"workload": {"kind": "Deployment", "name": "web"}}
+DATABASE: Final[dict[str, Any]] = {"database": {"secretKeyRef": {"name": "db"}}}
+EVERY_GATE: Final = [
+    {"name": "calm", "metric": "errors", "below": "1%"},
+    {"name": "health", "http": {"service": "web", "path": "/health"}},
+    {"name": "smoke", "job": {"profile": "smoke-tests"}},
+    {"name": "signed", "approval": {}},
+]
+SIGNED: Final = [{"name": "signed", "approval": {}}]
+FIGURES: Final = {"done": 1000, "total": 1000, "following": True}
+DELTA: Final = {"name": "delta", "features": ["delta"], "steps": [{"percent": 100, "hold": "60s"}]}
+
+
+@dataclass
+class World(tests.World):
+    """Keeps everything that its rollout produced."""
+
+    produced: set[tuple[str, str]] = field(default_factory=set)  # name of the enumeration, value
+
+    def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
+        decision = super().reconcile(crash_before_effects=crash_before_effects)
+        self.produced |= set(_values(decision))
+        return decision
+
+
+def _repeats_decision(condition: MetaCondition) -> bool:
+    """Whether the reason of a condition is the reason of the decision."""
+    stalled = condition.type == Condition.STALLED and condition.status == "True"
+    return stalled or condition.type in {Condition.READY, Condition.RECONCILING}
+
+
+def _values(decision: Decision) -> list[tuple[str, str]]:
+    """The values of enumerations in the status and in the answers of a decision."""
+    status = decision.status
+    single = (status.state, status.outcome, status.current.stage, status.decision.action, status.decision.reason)
+    values: list[Any] = [value for value in single if value is not None]
+    values += [record.state for record in status.phases]
+    values += [record.state for record in status.migrations]
+    values += [record.operation for record in status.migrations if record.job]
+    values += [value for record in status.checks for value in (record.kind, record.verdict, record.reason) if value is not None]
+    values += [entry.event for entry in status.history]
+    values += [effect.reason for effect in decision.effects if isinstance(effect, Answer)]
+    values += [record.point_of_no_return for record in status.migrations if record.point_of_no_return is not None]
+    named = [(type(value).__name__, str(value)) for value in values]
+    return [*named, *(("ConditionReason", known.reason) for known in status.conditions if not _repeats_decision(known))]
+
+
+def migrated(**changes: Any) -> dict[str, Any]:
+    """A copy of rows with a snapshot before phase one, a change of the schema after it."""
+    phases = rollout_data()["phases"]
+    names = {"before": ["rows"], "after": ["cleanup"]}
+    migrations = [
+        {"name": "rows", "bundle": "a/rows", "change": "Migrate", "backup": True},
+        {"name": "cleanup", "bundle": "a/cleanup", "pointOfNoReturn": 2},
+    ]
+    return {**DATABASE, "migrations": migrations, "phases": [{**phases[0], "migrations": names}, phases[1]], **changes}
+
+
+def verified(gates: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
+    """Phase one with these gates after its last step."""
+    return lambda data: data["phases"][0].update(verification=gates)
+
+
+def with_delta(data: dict[str, Any]) -> None:
+    """One more phase."""
+    data["features"].append({"name": "delta"})
+    data["phases"].append(DELTA)
+
+
+# --- forward
+
+
+def everything_succeeds() -> World:
+    """Gates of every kind, migrations, notifications, a bake, and the end of the snapshot's life."""
+    sinks = [{"sink": "chat", "events": ["Promoted"]}]
+    world = World(spec(**migrated(preflight=EVERY_GATE, notifications=sinks, bake="60s", **WEB)), progress=FIGURES)
+    world.workload_unavailable_reason = "Deployment web has no Pods"
+    world.run(10)
+    world.workload_unavailable_reason = None
+    world.run(10)
+    world.gates["health"] = Verdict.FAIL
+    world.request("Approve", generation=1, check="signed")
+    world.run(10)
+    world.gates["health"] = Verdict.PASS
+    world.until(ended)
+    world.progress = {"done": 1000, "total": 1000}
+    world.now += timedelta(days=8)
+    world.run(30)
+    return world
+
+
+def step_requires_approval_and_a_window() -> World:
+    """Approved in time, refused otherwise, and then it waits for Monday."""
+    windows = [{"days": ["Mon"], "from": "10:00", "to": "10:03", "timeZone": "UTC"}]
+    world = World(edited(lambda data: data["phases"][0]["steps"][0].update(approval="Required"), windows=windows))
+    world.until(at("one", 1))
+    world.run(100)
+    world.request("Approve", generation=2, phase="one", step=1)
+    world.request("Approve", generation=1, phase="one", step=3)
+    world.request("Approve", generation=1, phase="one", step=1)
+    world.until(at("one", 2, 1))
+    world.request("Approve", generation=1, phase="one", step=2)
+    world.run(3600)
+    return world
+
+
+def criteria_delay_a_step() -> World:
+    """Missing evidence, a failing criterion, its confirmation, and then the deadline."""
+    world = World(edited(lambda data: data["phases"][0].update(deadline="300s")), ranges={"errors": timedelta(seconds=20)})
+    world.publishing = False
+    world.run(10)
+    world.publishing = True
+    world.until(at("one", 1))
+    for value in (Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PROVIDER_ERROR, Decimal("0.02")):
+        world.values["errors"] = value
+        world.run(60)
+    world.run(120)
+    world.values["errors"] = Decimal("0.001")
+    world.now += timedelta(seconds=5)
+    world.settle()
+    world.until(at("one", 3))
+    world.values["errors"] = Decimal("0.02")
+    world.run(600)
+    return world
+
+
+def baseline_is_missing() -> World:
+    """An edit while it is measured; then an increase that is too large."""
+    world = World(spec(), values={"errors": Decimal("0.001"), "load": Verdict.NO_DATA})
+    world.run(30)
+    world.edit(spec(bake="10s"))
+    world.run(10)
+    world.values["load"] = Decimal(1)
+    world.until(at("one", 1))
+    world.values["load"] = Decimal(2)
+    world.run(100)
+    return world
+
+
+@dataclass
+class CohortWorld(World):
+    """Its metric `errors` has two cohorts, or what the test puts there."""
+
+    counts: tuple[Counts, Counts] | None = None
+
+    def measure(self, name: str) -> Measurement | None:
+        measured = super().measure(name)
+        if name != "errors" or measured is None or self.counts is None:
+            return measured
+        return Measurement(self.now, value=Decimal(1), on=self.counts[0], off=self.counts[1])
+
+
+def cohorts_are_compared() -> World:
+    """No cohorts, too few events, an unclear difference, one within the tolerance."""
+    check = {"name": "errors", "metric": "errors", "comparedTo": "Control", "maxDecrease": "1%"}
+    world = CohortWorld(edited(lambda data: data["phases"][0].update(criteria=[check]), guards=[]))
+    world.until(at("one", 1))
+    world.run(20)
+    for good, total in ((9, 10), (99, 100), (9900, 10000)):
+        counts = Counts(Decimal(good), Decimal(total))
+        world.counts = (counts, counts)
+        world.run(20)
+    world.until(at("one", 2, 1))
+    return world
+
+
+def result_becomes_stale() -> World:
+    """The provider's last result grows old while the check is evaluated."""
+
+    class StaleWorld(World):
+        frozen_at: Any = None
+
+        def measure(self, name: str) -> Measurement | None:
+            return Measurement(self.frozen_at or self.now, value=self.values[name])  # type: ignore[arg-type]
+
+    world = StaleWorld(spec())
+    world.until(at("one", 1))
+    world.run(20)
+    world.frozen_at = world.now
+    world.run(300)
+    return world
+
+
+def guard_lacks_its_baseline() -> World:
+    """A guard that is compared to a baseline, before the phase has measured it."""
+    guard = {"name": "load", "metric": "load", "comparedTo": "Baseline", "maxIncrease": "50%"}
+    world = World(spec(**migrated(guards=[guard])), jobs_succeed=False)
+    world.run(20)
+    world.jobs_succeed = True
+    world.request("Retry", generation=1)
+    world.until(at("one", 1))
+    return world
+
+
+# --- back
+
+
+def breach_rolls_back_everything() -> World:
+    """Rows restored, migrations down, the workload undone, and the rollback verified."""
+    rollback = {
+        "restoreData": True,
+        "migrations": "Down",
+        "workload": "Undo",
+        "verification": [{"name": "calm", "metric": "errors", "below": "1%"}],
+    }
+    sinks = [{"sink": "chat", "events": ["RolledBack"]}]
+    migrations = migrated(rollback=rollback, notifications=sinks, **WEB)
+    world = World(spec(**migrations), progress=FIGURES, revisions=Revisions(7, 6), sink_errors={"chat": "status 500"})
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.publishing = False
+    world.run(40)
+    world.request("Abort")
+    world.run(10)
+    world.publishing = True
+    world.reconcile()
+    world.until(ended)
+    world.values["errors"] = Decimal("0.001")
+    world.run(60)
+    world.request("Retry", generation=1)
+    world.until(at("one", 1))
+    return world
+
+
+def point_of_no_return_is_passed() -> World:
+    """`cleanup` cannot be undone; the workload has no earlier revision."""
+    rollback = {"scope": "All", "migrations": "Down", "workload": "Undo"}
+    phases = migrated()["phases"]
+    phases[0]["migrations"] = {"before": ["rows", "cleanup"]}
+    world = World(spec(**{**migrated(rollback=rollback, **WEB), "phases": phases}), revisions=Revisions(1, None))
+    world.until(at("one", 1))
+    world.request("Abort")
+    world.until(ended)
+    world.request("MigrateDown", migration="cleanup")
+    world.request("MigrateDown", migration="rows")
+    world.run(20)
+    return world
+
+
+def rollback_waits_for_a_migration() -> World:
+    """An abort while the Job is running."""
+    world = World(spec(**migrated()))
+    world.reconcile()
+    world.reconcile()
+    world.request("Abort")
+    world.reconcile()
+    world.reconcile()
+    world.until(ended)
+    return world
+
+
+# --- actions
+
+
+def pauses_and_emergencies() -> World:
+    """Pause, Resume, EmergencyDisable and EmergencyEnable, each also when there is nothing to do; a drift meanwhile."""
+    world = World(spec())
+    world.until(at("one", 1))
+    for action in ("Resume", "Pause", "Pause", "Resume", "EmergencyEnable", "EmergencyDisable"):
+        world.request(action)
+        world.run(10)
+    world.request("EmergencyDisable", features=["nobody"])
+    world.run(10)
+    world.request("EmergencyEnable")
+    world.run(10)
+    world.published_sha256 = "sha256:other"
+    world.run(10)
+    world.edit(spec(suspend=True))
+    world.request("Pause")
+    world.run(20)
+    return world
+
+
+def refused_actions() -> World:
+    """Everything that a running rollout refuses."""
+    world = World(
+        spec(**{**migrated(), "migrations": [{"name": "rows", "bundle": "a/rows"}, {"name": "cleanup", "bundle": "a/cleanup"}]})
+    )
+    world.reconcile()
+    world.request("RestoreData", migration="rows")
+    world.reconcile()
+    world.until(at("one", 1))
+    requests: dict[str, dict[str, Any]] = {
+        "RestoreData": {"migration": "rows"},
+        "RepairData": {"migration": "rows"},
+        "BackupData": {"migration": "other"},
+        "MigrateDown": {"migration": "rows"},
+        "RetryMigration": {"migration": "rows"},
+        "RestartWorkload": {},
+        "Retry": {"generation": 1},
+    }
+    for action, fields in requests.items():
+        world.request(action, **fields)
+    world.request("Approve", "approve-gate", generation=1, check="nothing")
+    world.run(10)
+    world.until(ended)
+    world.request("Abort")
+    world.run(10)
+    return world
+
+
+def answers_are_not_read() -> World:
+    """More actions than the list keeps."""
+    world = World(spec())
+    world.until(at("one", 1))
+    for number in range(30):
+        world.request("Resume", f"resume-{number}")
+    world.reconcile(crash_before_effects=True)
+    return world
+
+
+def data_by_actions() -> World:
+    """A snapshot, its restore, a repair, a retry of quarantined rows, a failure, a restart of the workload."""
+    world = World(spec(**migrated(**WEB)), progress={**FIGURES, "quarantined": 3}, revisions=Revisions(7, 6))
+    world.until(at("one", 1))
+    for action in ("BackupData", "RestoreData", "RepairData", "RetryMigration"):
+        world.request(action, migration="rows")
+        world.run(20)
+    for action in ("RestartWorkload", "UndoWorkload"):
+        world.request(action)
+        world.run(20)
+    return world
+
+
+# --- each stage, left by an abort and by an edit
+
+
+def _failing_after() -> World:
+    world = World(spec(**migrated()))
+    world.until(at("one", 3))
+    world.jobs_succeed = False
+    return world
+
+
+WAITING: Final[dict[Stage, Callable[[], World]]] = {
+    Stage.PREFLIGHT: lambda: World(spec(preflight=SIGNED)),
+    Stage.BEFORE: lambda: World(spec(**migrated()), jobs_succeed=False),
+    Stage.BASELINE: lambda: World(spec(), values={"errors": Decimal("0.001"), "load": Verdict.NO_DATA}),
+    Stage.STEP: lambda: World(spec()),
+    Stage.VERIFICATION: lambda: World(edited(verified(SIGNED))),
+    Stage.AFTER: _failing_after,
+    Stage.BAKE: lambda: World(spec(bake="600s")),
+}
+
+
+def waiting_in(stage: Stage) -> World:
+    """A rollout that waits in a stage."""
+    world = WAITING[stage]()
+    world.until(lambda world: world.status.current.stage is stage)
+    return world
+
+
+def aborted_in(stage: Stage) -> Callable[[], World]:
+    """The user aborts there."""
+
+    def play() -> World:
+        world = waiting_in(stage)
+        world.request("Abort")
+        world.until(ended)
+        return world
+
+    return play
+
+
+def edited_in(stage: Stage) -> Callable[[], World]:
+    """The user edits the spec there."""
+
+    def play() -> World:
+        world = waiting_in(stage)
+        world.edit(world.spec.updated(check_interval="5s"))
+        world.run(20)
+        return world
+
+    return play
+
+
+def phases_are_added_and_removed() -> World:
+    """In the bake, after the end, and while the new phase waits in its preflight."""
+    world = waiting_in(Stage.BAKE)
+    world.edit(edited(with_delta, bake="600s", preflight=SIGNED))
+    world.run(20)
+    world.edit(spec(bake="10s"))
+    world.until(ended)
+    world.edit(edited(with_delta))
+    world.until(ended)
+    return world
+
+
+def spec_cannot_be_carried_out() -> World:
+    """An edit that conflicts with what is published."""
+    world = waiting_in(Stage.STEP)
+    world.edit(edited(lambda data: data["phases"][0]["features"].remove("beta")))
+    world.run(20)
+    return world
+
+
+def job_is_foreign() -> World:
+    """A Job with the name of a check's Job, created by somebody else."""
+    world = World(spec(preflight=[{"name": "smoke", "job": {"profile": "smoke-tests"}}]))
+    world.reconcile(crash_before_effects=True)
+    job = world.status.checks[0].job or ""
+    world.jobs[job] = JobObservation(JobState.ACTIVE)
+    world.reconcile()
+    world.jobs[job] = JobObservation(JobState.FOREIGN)
+    world.reconcile()
+    assert world.status.checks[0].reason is CheckReason.JOB_FAILED
+    return world
+
+
+STORIES: Final[tuple[Callable[[], World], ...]] = (
+    everything_succeeds,
+    step_requires_approval_and_a_window,
+    criteria_delay_a_step,
+    baseline_is_missing,
+    cohorts_are_compared,
+    result_becomes_stale,
+    guard_lacks_its_baseline,
+    breach_rolls_back_everything,
+    point_of_no_return_is_passed,
+    rollback_waits_for_a_migration,
+    pauses_and_emergencies,
+    refused_actions,
+    answers_are_not_read,
+    data_by_actions,
+    phases_are_added_and_removed,
+    spec_cannot_be_carried_out,
+    job_is_foreign,
+)
+SCENARIOS: Final[dict[str, Callable[[], World]]] = {
+    **{story.__name__: story for story in STORIES},
+    **{f"aborted in {stage}": aborted_in(stage) for stage in WAITING},
+    **{f"edited in {stage}": edited_in(stage) for stage in WAITING},
+}

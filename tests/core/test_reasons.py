@@ -1,0 +1,115 @@
+"""Everything that is published is produced: each value of the enumerations has a scenario in which it happens.
+
+Values that the core does not make are listed with the module that makes them, and that module must name them. Not here: in
+which situation which value is right (the files named after their topics).
+"""
+
+import re
+from enum import StrEnum
+
+import pytest
+
+from core.scenarios import SCENARIOS
+from lab.lab import ROOT
+from session_rollout.api.enums import (
+    ActionReason,
+    CheckKind,
+    CheckReason,
+    ConditionReason,
+    DecisionAction,
+    DecisionReason,
+    EventReason,
+    MigrationState,
+    NoReturn,
+    Operation,
+    Outcome,
+    PhaseState,
+    Stage,
+    State,
+    Verdict,
+)
+
+SOURCE = ROOT / "operator" / "session_rollout"
+
+
+def name(value: StrEnum) -> str:
+    """`CheckReason.NO_EVENTS`: how code refers to the value."""
+    return f"{type(value).__name__}.{value.name}"
+
+
+PROMETHEUS, GATES, ON_DEMAND = "adapters/prometheus.py", "adapters/gate_checks.py", "controller/on_demand.py"
+MADE_ELSEWHERE: list[tuple[StrEnum, str]] = [  # not a mapping: values of two enumerations can be equal
+    (DecisionReason.NOT_DECIDED, "api/status.py"),  # a new object
+    (CheckReason.NOT_A_NUMBER, PROMETHEUS),
+    (CheckReason.INFINITE_VALUE, PROMETHEUS),
+    (CheckReason.MULTIPLE_SERIES, PROMETHEUS),
+    (CheckReason.NOT_A_SAMPLE, PROMETHEUS),
+    (CheckReason.PARTIAL_RESULT, "errors.py"),
+    (CheckReason.NO_EVENTS, PROMETHEUS),
+    (CheckReason.UNKNOWN_PROVIDER, PROMETHEUS),
+    (CheckReason.CONNECTION_FAILED, PROMETHEUS),
+    (CheckReason.TIMED_OUT, PROMETHEUS),
+    (CheckReason.QUERY_REJECTED, PROMETHEUS),
+    (CheckReason.RESPONSE_TOO_LARGE, PROMETHEUS),
+    (CheckReason.INVALID_RESPONSE, PROMETHEUS),
+    (CheckReason.CREDENTIALS_UNREADABLE, PROMETHEUS),
+    (CheckReason.INTERNAL_ERROR, PROMETHEUS),
+    (CheckReason.CHECK_SUCCEEDED, GATES),
+    (CheckReason.CHECK_FAILED, GATES),
+    (CheckReason.NOT_CONFIGURED, GATES),
+    (ActionReason.UNKNOWN_TOPIC, ON_DEMAND),
+    (ActionReason.UNKNOWN_ROLLOUT, "controller/inbox.py"),
+    (ActionReason.INVALID, "controller/inbox.py"),
+    (ActionReason.TIMED_OUT, ON_DEMAND),
+    (ActionReason.FAILED, ON_DEMAND),
+    (Operation.PLAN, "api/action.py"),  # of InspectMigration: these run beside the decisions
+    (Operation.STATUS, "api/action.py"),
+    (Operation.VERIFY, "api/action.py"),
+]
+NAMES_ELSEWHERE = {name(value) for value, _ in MADE_ELSEWHERE}
+PUBLISHED: tuple[type[StrEnum], ...] = (
+    DecisionAction,
+    DecisionReason,
+    CheckKind,
+    CheckReason,
+    ActionReason,
+    ConditionReason,
+    EventReason,
+    MigrationState,
+    NoReturn,
+    Operation,
+    Outcome,
+    PhaseState,
+    Stage,
+    State,
+    Verdict,
+)
+VALUES = [value for published in PUBLISHED for value in published if name(value) not in NAMES_ELSEWHERE]
+
+
+@pytest.fixture(scope="module")
+def produced() -> dict[tuple[str, str], str]:
+    """What the scenarios produced, with the first scenario that did."""
+    first: dict[tuple[str, str], str] = {}
+    for name, play in SCENARIOS.items():
+        for value in play().produced:
+            first.setdefault(value, name)
+    return first
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__}.{value}")
+def test_value_is_produced_by_the_core(value: StrEnum, produced: dict[tuple[str, str], str]) -> None:
+    """In at least one scenario."""
+    assert (type(value).__name__, str(value)) in produced
+
+
+@pytest.mark.parametrize(("value", "module"), MADE_ELSEWHERE, ids=str)
+def test_value_is_produced_by_the_module_that_is_named(value: StrEnum, module: str) -> None:
+    """The list above must not excuse a value that nobody makes."""
+    assert name(value) in (SOURCE / module).read_text()
+
+
+def test_core_makes_no_value_that_is_listed_as_made_elsewhere() -> None:
+    """A value that the core makes needs a scenario."""
+    core = "\n".join(path.read_text() for path in (SOURCE / "core").glob("*.py"))
+    assert NAMES_ELSEWHERE & set(re.findall(r"\b[A-Z]\w+\.[A-Z_]+\b", core)) == set()

@@ -1,0 +1,24 @@
+"""The table of transitions between stages, written by hand from what each stage is for."""
+
+from typing import Final
+
+from session_rollout.api.enums import Stage
+
+TRANSITIONS: Final[dict[Stage, set[Stage]]] = {
+    # The first decision enters Preflight from itself; so does an edit that arrives there. Without a pending phase the bake
+    # follows: a phase was added and, while it waited, removed again.
+    Stage.PREFLIGHT: {Stage.PREFLIGHT, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK},
+    # An edit starts the stage again.
+    Stage.BEFORE: {Stage.BEFORE, Stage.BASELINE, Stage.ROLLING_BACK},
+    Stage.BASELINE: {Stage.BASELINE, Stage.STEP, Stage.ROLLING_BACK},
+    # Every audience of a phase, and every increment of a ramp, is a stage of its own.
+    Stage.STEP: {Stage.STEP, Stage.VERIFICATION, Stage.ROLLING_BACK},
+    Stage.VERIFICATION: {Stage.VERIFICATION, Stage.AFTER, Stage.ROLLING_BACK},
+    # The next phase, or the bake after the last.
+    Stage.AFTER: {Stage.AFTER, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK},
+    # Guards act until the end of the bake; an edit may add a phase, which begins with the preflight.
+    Stage.BAKE: {Stage.BAKE, Stage.PREFLIGHT, Stage.ENDED, Stage.ROLLING_BACK},
+    Stage.ROLLING_BACK: {Stage.ENDED},
+    # A Retry after a rollback, or an edit that adds a phase or follows a rollback.
+    Stage.ENDED: {Stage.PREFLIGHT},
+}
