@@ -1,6 +1,6 @@
-"""Bad objects and good ones: what the API server must refuse, naming the field and what is allowed, and what it must take.
+"""Invalid and valid objects: what the API server must reject, with the field and what is allowed, and what it must accept.
 
-Each bad object is a good one with one mistake: (name, the mistake, words that the refusal must have).
+Each invalid object is a valid one with one mistake: (name, the mistake, words that the message must contain).
 """
 
 import copy
@@ -91,8 +91,8 @@ def both(*mistakes: Mistake) -> Mistake:
     """Several changes that together are one mistake."""
 
     def mistake(spec: Object) -> None:
-        for one in mistakes:
-            one(spec)
+        for change in mistakes:
+            change(spec)
 
     return mistake
 
@@ -258,8 +258,16 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("phase name twice", put("phases.1.name", "one"), ("spec.phases[1]", "Duplicate")),
     ("phase name upper case", put("phases.0.name", "One"), ("spec.phases[0].name", "a-z0-9")),
     ("phase without features", put("phases.0.features", []), ("spec.phases[0].features", "at least 1")),
-    ("phase with unknown feature", put("phases.0.features", ["delta"]), ("phases[].features", "names from `features`; found delta")),
-    ("feature in two phases", put("phases.1.features", ["alpha", "beta", "gamma"]), ("one phase only; found alpha", "`phases[].features`")),
+    (
+        "phase with unknown feature",
+        put("phases.0.features", ["delta"]),
+        ("phases[].features", "names from `features`; found delta"),
+    ),
+    (
+        "feature in two phases",
+        put("phases.1.features", ["alpha", "beta", "gamma"]),
+        ("one phase only; found alpha", "`phases[].features`"),
+    ),
     ("phase without steps", put("phases.0.steps", []), ("spec.phases[0].steps", "at least 1")),
     ("too many steps", put("phases.0.steps", [{"percent": 100, "hold": "1d"}] * 17), ("spec.phases[0].steps", "16")),
     ("deadline without unit", put("phases.1.deadline", "10"), ("spec.phases[1].deadline", "must be a duration")),

@@ -87,9 +87,9 @@ def rules(*checks: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
     The optional third text is CEL for what was found; the API server adds its value to the message.
     """
     validations = []
-    for rule, message, *found in checks:
+    for rule, message, *values in checks:
         validation = {"rule": rule, "message": message}
-        if found:
-            validation["messageExpression"] = f"'{message}; found ' + {found[0]}"
+        if values:
+            validation["messageExpression"] = f"'{message}; found ' + {values[0]}"
         validations.append(validation)
     return {"x-kubernetes-validations": validations}
