@@ -117,8 +117,8 @@ def memory(lab: Lab, counts: list[int]) -> dict[int, float]:
 
 def _active(lab: Lab) -> int:
     listed = lab.kube.get(f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrollouts")["items"]
-    loads = [one for one in listed if one["metadata"]["name"].startswith("load-")]
-    return sum(bool(one.get("status", {}).get("current", {}).get("holdUntil")) for one in loads)
+    loads = [rollout for rollout in listed if rollout["metadata"]["name"].startswith("load-")]
+    return sum(bool(rollout.get("status", {}).get("current", {}).get("holdUntil")) for rollout in loads)
 
 
 def scrape(lab: Lab, family: str) -> float:

@@ -172,7 +172,7 @@ class Demo:
 
     def _copy(self) -> Object:
         records = self.recorder.last.get("migrations", [])
-        return next((one for one in records if one["name"] == COPY), {})
+        return next((record for record in records if record["name"] == COPY), {})
 
     def _moved(self) -> int:
         """Rows that are there, by the database: nobody may lead while they are moved."""
@@ -225,7 +225,7 @@ class Demo:
         self.programme.faults(**{feature: {"errors": FAULT_SHARE}})
         breach = self._first_breach()
         self.wait(self.ended, 60, "an outcome")
-        phase = next(one for one in self.object["spec"]["phases"] if feature in one["features"])
+        phase = next(phase for phase in self.object["spec"]["phases"] if feature in phase["features"])
         self._prove_rolled_back(phase, breach)
 
     def _first_breach(self) -> float:
@@ -288,7 +288,7 @@ class Demo:
         status, proof = self.recorder.last, self.proof
         time.sleep(0.5)
         proof.check(status["outcome"] == "Promoted", f"outcome {status['outcome']} after {self._elapsed():.0f} s")
-        states = [f"{one['name']} {one['state']}" for one in status["phases"]]
+        states = [f"{phase['name']} {phase['state']}" for phase in status["phases"]]
         proof.check(all(text.endswith("Completed") for text in states) and len(states) == 4, "phases: " + ", ".join(states))
         proofs.prove_shares(proof, self.object["spec"], ladder(self.object), self.recorder.documents)
         proofs.prove_never_backwards(proof, self.recorder.documents)
@@ -304,7 +304,7 @@ class Demo:
         proof, copy = self.proof, self._copy()
         items = self.lab.kube.get(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
         labels = [item["metadata"]["labels"] for item in items]
-        done = sorted(f"{one['sessionrollout.dev/migration']} {one['sessionrollout.dev/operation']}" for one in labels)
+        done = sorted(f"{label['sessionrollout.dev/migration']} {label['sessionrollout.dev/operation']}" for label in labels)
         wanted = ["legacy-sessions backup", "legacy-sessions finish", "legacy-sessions up", "session-tables up"]
         proof.check(done == wanted, f"Jobs: {', '.join(done)}, each once")
         pods = self.lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
@@ -320,7 +320,9 @@ class Demo:
 
     def _prove_progress(self) -> None:
         """It was seen while it ran."""
-        steps = {one.get("done") for status in self.recorder.statuses for one in status.status.get("migrations", [])} - {None}
+        steps = {
+            migration.get("done") for status in self.recorder.statuses for migration in status.status.get("migrations", [])
+        } - {None}
         self.proof.check(len(steps) >= 4, f"progress in status at {len(steps)} points")
         seen = f"{COPY} up" in self.seen_wide and "%" in self.seen_wide
         self.proof.check(seen, f"kubectl get sro -o wide: {_progress(self.seen_wide)}")
@@ -383,7 +385,7 @@ class Demo:
 
         def job() -> Object | None:
             select = f"sessionrollout.dev/rollout={name}"
-            return next((one for one in self.lab.kube.get(root, labelSelector=select)["items"]), None)
+            return next((item for item in self.lab.kube.get(root, labelSelector=select)["items"]), None)
 
         self.wait(lambda: ((job() or {}).get("status") or {}).get("active"), 30, "a migration that runs")
         self.lab.kubectl("delete", "sro", name, "-n", NAMESPACE, "--wait=false")
@@ -405,7 +407,7 @@ class Demo:
             boards.draw(self.pictures)
 
     def _prove_bookkeeping(self) -> None:
-        writes, largest = len(self.recorder.statuses), max(one.size for one in self.recorder.statuses)
+        writes, largest = len(self.recorder.statuses), max(status.size for status in self.recorder.statuses)
         self.proof.check(largest <= 32 * 1024, f"{writes} status writes, the largest status {largest} bytes")
         waited = self.lab.kubectl("wait", "--for=condition=Ready", f"sro/{NAME}", "-n", NAMESPACE, "--timeout=5s", check=False)
         self.proof.check(waited.returncode == 0, "kubectl wait --for=condition=Ready returns")
@@ -423,9 +425,9 @@ class Demo:
 
     def _prove_rolled_back(self, phase: Object, breach: float) -> None:
         proof, status = self.proof, self.recorder.last
-        mine = [one for one in self.recorder.documents if one.document["metadata"]["phase"] == phase["name"]]
-        on = next(number for number, one in enumerate(mine) if not self._all_off(one, phase))
-        off = next(one.seen for one in mine[on:] if self._all_off(one, phase))
+        mine = [published for published in self.recorder.documents if published.document["metadata"]["phase"] == phase["name"]]
+        on = next(number for number, published in enumerate(mine) if not self._all_off(published, phase))
+        off = next(published.seen for published in mine[on:] if self._all_off(published, phase))
         proof.check(status["outcome"] == "RolledBack", f"outcome {status['outcome']}")
         took = off - breach
         limit = CHECK_INTERVAL + 2
@@ -435,7 +437,7 @@ class Demo:
         named = "session-error-rate" in because and "1%" in because
         proof.check(named, f"because: {because}")
         earlier = self.object["spec"]["phases"][: self.object["spec"]["phases"].index(phase)]
-        kept = [name for one in earlier for name in one["features"]]
+        kept = [name for before in earlier for name in before["features"]]
         proof.check(
             all(self.programme.share(name, 50) == 1 for name in kept), f"{len(kept)} features of earlier phases stay on"
         )
@@ -452,11 +454,11 @@ class Demo:
 
     def _prove_outage(self, before: Object, down: Object, nan: Object, stopped: float, healed: float, off: float) -> None:
         proof = self.proof
-        meanwhile = [one.status for one in self.recorder.statuses if stopped + 1 < one.seen < healed]
+        meanwhile = [recorded.status for recorded in self.recorder.statuses if stopped + 1 < recorded.seen < healed]
         moved = [
-            one["current"]
-            for one in meanwhile
-            if (one["current"]["phase"], one["current"]["step"]) != (before["phase"], before["step"])
+            status["current"]
+            for status in meanwhile
+            if (status["current"]["phase"], status["current"]["step"]) != (before["phase"], before["step"])
         ]
         proof.check(not moved, "neither promotion nor rollback while evidence was missing")
         verdicts = {check["verdict"] for check in down["checks"]}
@@ -464,9 +466,9 @@ class Demo:
         verdicts = {check["verdict"] for check in nan["checks"]}
         proof.check("NoData" in verdicts, f"status while the answers were NaN: {nan['decision']['because'][0]}")
         ended = next(
-            one
-            for one in self.recorder.statuses
-            if one.seen > healed and self._step_of(one) != (before["phase"], before["step"])
+            recorded
+            for recorded in self.recorder.statuses
+            if recorded.seen > healed and self._step_of(recorded) != (before["phase"], before["step"])
         )
         planned = _seconds(before["holdUntil"])
         longer = ended.seen - planned
@@ -526,8 +528,8 @@ def decisions(lab: Lab) -> list[Record]:
 
 def _progress(wide: str) -> str:
     """The migration's column of what kubectl printed."""
-    found = re.search(rf"{COPY} \S+ [^\n]*?(?=\s{{2,}}|$)", wide)
-    return found[0] if found else wide
+    column = re.search(rf"{COPY} \S+ [^\n]*?(?=\s{{2,}}|$)", wide)
+    return column[0] if column else wide
 
 
 def _seconds(text: str) -> float:

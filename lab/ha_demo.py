@@ -102,13 +102,13 @@ class HaDemo(Demo):
         )
         text = f"takeover after {sorted(self.takeovers)[len(self.takeovers) // 2]:.1f} s (median), {worst:.1f} s (worst, limit {TAKEOVER_LIMIT:.0f} s)"
         proof.check(worst <= TAKEOVER_LIMIT, text)
-        revisions = [one.document["metadata"]["revision"] for one in self.recorder.documents]
+        revisions = [published.document["metadata"]["revision"] for published in self.recorder.documents]
         backward = sum(later < earlier for earlier, later in itertools.pairwise(revisions))
         proof.check(backward == 0, f"{backward} of {len(revisions)} flag documents went back to an earlier revision")
         times = [
-            datetime.fromisoformat(one.status["history"][-1]["time"])
-            for one in self.recorder.statuses
-            if one.status.get("history")
+            datetime.fromisoformat(recorded.status["history"][-1]["time"])
+            for recorded in self.recorder.statuses
+            if recorded.status.get("history")
         ]
         proof.check(times == sorted(times), f"{len(times)} statuses, none with an older history than the one before")
 

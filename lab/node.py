@@ -59,13 +59,17 @@ class Volume:
     def load(self) -> bool:
         """Fill it; false when something required does not exist yet."""
         if source := self.spec.get("configMap"):
-            found = self.kube.find(f"/api/v1/namespaces/{self.namespace}/configmaps/{source['name']}")
-            return self._show({} if found is None else _texts(found), source) if found or source.get("optional") else False
+            config_map = self.kube.find(f"/api/v1/namespaces/{self.namespace}/configmaps/{source['name']}")
+            return (
+                self._show({} if config_map is None else _texts(config_map), source)
+                if config_map or source.get("optional")
+                else False
+            )
         if source := self.spec.get("secret"):
-            found = self.kube.find(f"/api/v1/namespaces/{self.namespace}/secrets/{source['secretName']}")
-            if found is None:
+            secret = self.kube.find(f"/api/v1/namespaces/{self.namespace}/secrets/{source['secretName']}")
+            if secret is None:
                 return bool(source.get("optional"))
-            return self._show({key: base64.b64decode(value) for key, value in found.get("data", {}).items()}, source)
+            return self._show({key: base64.b64decode(value) for key, value in secret.get("data", {}).items()}, source)
         return True
 
     def _show(self, files: dict[str, bytes], source: Object) -> bool:
@@ -289,7 +293,7 @@ class Pod:
 
 def _expand(text: str, environment: dict[str, str]) -> str:
     """`$(NAME)` in args, as Kubernetes replaces it."""
-    return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", lambda found: environment.get(found[1], found[0]), text)
+    return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", lambda match: environment.get(match[1], match[0]), text)
 
 
 class _Logs(BaseHTTPRequestHandler):
