@@ -28,7 +28,7 @@ from core.world import World, spec
 from lab import rights
 from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
-from lab.programme import NAME, NAMESPACE, Programme
+from lab.session_persistence import NAME, NAMESPACE, Programme
 from session_rollout.core.decide import decide
 
 INTERVAL_SECONDS = 1.0

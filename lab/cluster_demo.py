@@ -19,7 +19,7 @@ from lab.demo import Demo
 from lab.kube import Object
 from lab.lab import OPERATOR_NAMESPACE, ROOT, Lab, ended_by_signals
 from lab.processes import StartFailed
-from lab.programme import NAME, NAMESPACE, example, scaled
+from lab.session_persistence import NAME, NAMESPACE, example, scaled
 
 RELEASE = "session-rollout"
 SHOP = "shop"

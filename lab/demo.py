@@ -30,7 +30,7 @@ from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
 from lab.population import users
 from lab.processes import StartFailed
-from lab.programme import LEGACY_ROWS, NAME, NAMESPACE, Programme, example, ladder, scaled
+from lab.session_persistence import LEGACY_ROWS, NAME, NAMESPACE, Programme, example, ladder, scaled
 from lab.proofs import Proof
 from lab.recorder import Recorder, Status
 from lab.sessions import difference, run, value

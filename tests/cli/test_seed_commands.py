@@ -22,7 +22,7 @@ from cli.plugin import Done, run
 from lab.kube import Object
 from lab.lab import IMAGE, ROOT, Lab
 from lab.population import users
-from lab.programme import NAME, NAMESPACE, Programme, example
+from lab.session_persistence import NAME, NAMESPACE, Programme, example
 from lab.sessions import run as execute
 from lab.sessions import value
 from session_rollout.cli.command import Exit
