@@ -154,7 +154,7 @@ def test_rehearsal_and_a_real_run_make_the_same_decisions(case: str, operator: L
     trouble = breaking(operator, value, phase, step) if value else quiet
     happened = real(operator, name, trouble)
     rehearsed = rehearse(RolloutSpec.model_validate(programme(name)["spec"]), scenario, name)
-    expected = decisions_of([(str(one.event), one.phase, one.step, one.percent) for one in rehearsed.history])
+    expected = decisions_of([(str(entry.event), entry.phase, entry.step, entry.percent) for entry in rehearsed.history])
     assert happened == expected
     assert operator.rollout(name)["status"].get("outcome") == rehearsed.status.outcome
     assert len(expected) > 8

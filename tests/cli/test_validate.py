@@ -151,8 +151,8 @@ def test_rubbish_gets_one_sentence(content: bytes, tmp_path: Path, capsys: pytes
     file = tmp_path / "rubbish"
     file.write_bytes(content)
     assert code_of(app, ["validate", str(file)]) == Exit.REFUSED
-    said = capsys.readouterr()
-    assert (str(file) in said.out + said.err, said.err.count("Traceback")) == (True, 0)
+    printed = capsys.readouterr()
+    assert (str(file) in printed.out + printed.err, printed.err.count("Traceback")) == (True, 0)
 
 
 def test_duplicate_key_is_found_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,10 +218,18 @@ def test_warning_about_a_phase(
 def warned(spec: Any, about: Warn, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "shop.yaml"
     file.write_text(yaml.safe_dump(rollout(spec)))
-    code, found = findings(capsys, str(file))
-    assert (code, {row["severity"] for row in found}) == (Exit.DONE, {"warning"})
-    assert (about, field) in {(row["rule"], row["field"]) for row in found}
+    code, rows = findings(capsys, str(file))
+    assert (code, {row["severity"] for row in rows}) == (Exit.DONE, {"warning"})
+    assert (about, field) in {(row["rule"], row["field"]) for row in rows}
     assert findings(capsys, str(file), "--strict")[0] == Exit.REFUSED
+
+
+def test_findings_as_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same data as JSON."""
+    file = tmp_path / "shop.yaml"
+    file.write_text(yaml.safe_dump(rollout({**GOOD, "guards": []})))
+    assert code_of(app, ["validate", "-o", "yaml", str(file)]) == Exit.DONE
+    assert yaml.safe_load(capsys.readouterr().out) == findings(capsys, str(file))[1]
 
 
 def test_every_warning_is_produced() -> None:

@@ -32,11 +32,8 @@ def test_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_diagrams_are_pictures(page: Path, request: pytest.FixtureRequest) -> None:
-    """Drawn by docs/diagrams.py: the theme would load Mermaid from the internet."""
-    if page.name == "stages.md":
-        reason = "docs/generate.py writes Mermaid instead of using diagrams.state_diagram"
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+def test_diagrams_are_pictures(page: Path) -> None:
+    """Drawn as SVG: the theme would load Mermaid from the internet."""
     assert "```mermaid" not in page.read_text()
 
 

@@ -14,10 +14,16 @@ import yaml
 
 from lab.lab import ROOT
 
-COVERED = ("*.md", "docs/**/*.md")
-# Written from the code by docs/generate.py: their words are those of the models, the configuration and the metrics.
-GENERATED = {f"docs/reference/{name}.md" for name in ("api", "configuration", "metrics", "stages")}
-FILES = sorted({path for pattern in COVERED for path in ROOT.glob(pattern)} - {ROOT / name for name in GENERATED})
+COVERED = (
+    "*.md",
+    "docs/**/*.md",
+    "crds/*.yaml",
+    "examples/**/*.yaml",
+    "charts/session-rollout/*.yaml",
+    "charts/session-rollout/files/rules/*.yaml",
+    "operator/session_rollout/**/*.py",
+)
+FILES = sorted({path for pattern in COVERED for path in ROOT.glob(pattern)})
 
 # Regular expression, and what to write instead.
 PHRASES = {

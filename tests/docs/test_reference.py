@@ -17,10 +17,16 @@ from docs import environment, generate, stages, vocabulary
 from session_rollout.adapters import telemetry
 from session_rollout.api import enums
 from session_rollout.api.enums import Condition, Stage, Verdict
+from session_rollout.api.progress import FailureReason
 from session_rollout.api.rollout import RolloutSpec
 
-ENUMS = [
-    value for value in vars(enums).values() if isinstance(value, type) and issubclass(value, StrEnum) and value is not StrEnum
+ENUMS: list[type[StrEnum]] = [
+    *(
+        value
+        for value in vars(enums).values()
+        if isinstance(value, type) and issubclass(value, StrEnum) and value is not StrEnum
+    ),
+    FailureReason,
 ]
 LEAST_WORDS = 3
 LIVES = 30

@@ -19,9 +19,9 @@ from session_rollout.migrations.progress import Reporter, to_json, to_sentence
         ({"done": 0, "total": 0}, "100% (0 of 0 rows)"),
         (
             {"done": 1, "total": 4, "rate": 1200, "remaining": timedelta(seconds=93), "quarantined": 12, "following": True},
-            "25% (1 of 4 rows), 1,200 rows/s, 1m33s left, 12 quarantined, following changes",
+            "25% (1 of 4 rows), 1,200 rows/s, 1 min 33 s left, 12 quarantined, following changes",
         ),
-        ({"done": 3, "total": 4, "remaining": timedelta(milliseconds=20)}, "75% (3 of 4 rows), 1s left"),
+        ({"done": 3, "total": 4, "remaining": timedelta(milliseconds=20)}, "75% (3 of 4 rows), 1 s left"),
     ],
 )
 def test_progress_text(fields: dict[str, object], text: str) -> None:

@@ -41,7 +41,7 @@ def everything(tmp_path: Path, done: subprocess.CompletedProcess[str]) -> str:
 
 
 BROKEN = [
-    (f"postgresql://user:{CANARY}@127.0.0.1:1/db", 75, "DeadlineExceeded", "gave up after 1s: database error: connection"),
+    (f"postgresql://user:{CANARY}@127.0.0.1:1/db", 75, "DeadlineExceeded", "gave up after 1 s: database error: connection"),
     (f"postgresql://user:{CANARY}%@127.0.0.1:1/db", 1, "InvalidConnectionString", "the connection string cannot be read"),
     (f"postgresql://user:{CANARY}@[::1/db", 1, "InvalidConnectionString", "the connection string cannot be read"),
     (f"host=127.0.0.1 port=1 password='{CANARY} user=x", 1, "InvalidConnectionString", "the connection string cannot be read"),

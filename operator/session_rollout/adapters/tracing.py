@@ -31,7 +31,7 @@ def start() -> None:
 
 @contextmanager
 def span(name: str, attributes: dict[str, str]) -> Iterator[None]:
-    """One span around what is done; an exception is recorded by its type and goes on."""
+    """A span around a block. An exception is recorded by its type and raised again."""
     with _TRACER.start_as_current_span(name, attributes=attributes, record_exception=False) as current:
         try:
             yield

@@ -104,7 +104,7 @@ def send(kubectl: Kubectl, spec: "ActionSpec", timeout: timedelta) -> AnsweredAc
     deadline = time.monotonic() + timeout.total_seconds()
     while time.monotonic() < deadline:
         raw = kubectl.get(ACTIONS, name).json()
-        status = tolerant(ActionStatus, raw.get("status", {}))
+        status = tolerant(ActionStatus, raw.get("status", {}), f"the answer to action {name}")
         if status.accepted is not None:
             if not status.accepted:
                 raise refusal(f"the operator refused the action: {status.message}")

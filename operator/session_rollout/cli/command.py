@@ -164,12 +164,13 @@ def output(*, wide: bool = False) -> Callable[[Any], Any]:
 
 def emit(data: Any, form: str) -> None:
     """Print data as JSON or YAML."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
     if form == "yaml":
         import yaml
 
-        click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120), nl=False)
-        return
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        plain = json.loads(text)  # yaml does not represent enums
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120).removesuffix("\n")
+    click.echo(text)
 
 
 def run(group: click.Group, argv: Sequence[str] | None = None) -> None:

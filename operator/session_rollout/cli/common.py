@@ -138,41 +138,41 @@ def _only_item(kubectl: Kubectl) -> dict[str, Any]:
 
 def rollout_of(raw: Mapping[str, Any]) -> "SessionRollout":
     """The object as a model. Raises Failure if this version of the plugin cannot read it."""
-    from pydantic import ValidationError
-
-    from session_rollout.api.parsing import sentence
     from session_rollout.api.rollout import RolloutSpec, SessionRollout
     from session_rollout.api.status import RolloutStatus
 
     metadata = raw["metadata"]
-    try:
-        return SessionRollout(
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-            uid=metadata["uid"],
-            generation=metadata["generation"],
-            spec=tolerant(RolloutSpec, raw["spec"]),
-            status=tolerant(RolloutStatus, raw.get("status", {})),
-        )
-    except ValidationError as error:
-        raise refusal(f"{metadata['name']}: this version of the plugin cannot read the object: {sentence(error)}") from error
+    return SessionRollout(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata["generation"],
+        spec=tolerant(RolloutSpec, raw["spec"], f"the spec of {metadata['name']}"),
+        status=tolerant(RolloutStatus, raw.get("status", {}), f"the status of {metadata['name']}"),
+    )
 
 
-def tolerant(model: "type[AnyModel]", data: Mapping[str, Any]) -> "AnyModel":
+def tolerant(model: "type[AnyModel]", data: Mapping[str, Any], what: str) -> "AnyModel":
     """A model from data that may have fields of a newer version, so that an older plugin can still stop a rollout.
 
-    Raises ValidationError when something else is wrong.
+    Raises Failure when something else is wrong with it.
     """
     from pydantic import ValidationError
+
+    from session_rollout.api.parsing import sentence
 
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        known: Any = copy.deepcopy(data)
-        for problem in error.errors(include_url=False):
-            if problem["type"] == "extra_forbidden":
-                _delete(known, problem["loc"])
+        problems = error.errors(include_url=False)
+    known: Any = copy.deepcopy(data)
+    for problem in problems:
+        if problem["type"] == "extra_forbidden":
+            _delete(known, problem["loc"])
+    try:
         return model.model_validate(known)
+    except ValidationError as error:
+        raise refusal(f"this version of the plugin cannot read {what}: {sentence(error)}") from error
 
 
 def _delete(node: Any, path: Sequence[str | int]) -> None:

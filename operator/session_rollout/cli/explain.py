@@ -46,8 +46,8 @@ def explain(kubectl: Kubectl, name: str | None, *, at: datetime | None, check: b
 
 
 def _read(kubectl: Kubectl, name: str) -> Sequence["Record"]:
-    asked, slots = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
-    asked.text()  # an unknown name is reported before missing records
+    answer, slots = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
+    answer.text()  # an unknown name is reported before missing records
     try:
         records = reader.records(slots.items())
     except (ValueError, KeyError) as error:

@@ -7,7 +7,7 @@ import click
 
 from session_rollout.adapters.kubectl import ACTIONS, ROLLOUTS, Kubectl
 from session_rollout.cli.command import Command, emit, output
-from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, terminal
+from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, terminal, tolerant
 
 Entry = Mapping[str, Any]
 
@@ -22,14 +22,11 @@ def history(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     The status of a rollout keeps the last 20 events. Actions are shown until their ttl has expired.
     """
     name = rollout_name(kubectl, name)
-    asked, actions = kubectl.get(ROLLOUTS, name), kubectl.list(ACTIONS)
-    entries: list[Entry] = [entry.to_wire() for entry in rollout_of(asked.json()).status.history]
+    answer, actions = kubectl.get(ROLLOUTS, name), kubectl.list(ACTIONS)
+    entries: list[Entry] = [entry.to_wire() for entry in rollout_of(answer.json()).status.history]
     recorded = {entry["by"] for entry in entries if "by" in entry}
-    entries += [
-        _of_action(action)
-        for action in actions.items()
-        if action["spec"]["rollout"] == name and action["metadata"]["name"] not in recorded
-    ]
+    items = [item for item in actions.items() if item["spec"]["rollout"] == name]
+    entries += [_of_action(item) for item in items if item["metadata"]["name"] not in recorded]
     entries.sort(key=lambda entry: str(entry["time"]))
     if form:
         emit(entries, form)
@@ -37,16 +34,20 @@ def history(kubectl: Kubectl, name: str | None, form: str | None) -> None:
         _print(entries)
 
 
-def _of_action(action: Mapping[str, Any]) -> Entry:
+def _of_action(item: Mapping[str, Any]) -> Entry:
     """An action without an event in the history: refused, read-only, not answered, or older than the last 20 events."""
-    spec, answer = action["spec"], action.get("status", {})
+    from session_rollout.api.action import ActionSpec, ActionStatus
+
+    name = item["metadata"]["name"]
+    spec = tolerant(ActionSpec, item["spec"], f"action {name}")
+    answer = tolerant(ActionStatus, item.get("status", {}), f"the answer to action {name}")
     entry = {
-        "time": action["metadata"]["creationTimestamp"],
-        "action": spec["action"],
-        "answer": {True: "accepted", False: "refused"}.get(answer.get("accepted"), "not answered"),
-        "by": action["metadata"]["name"],
-        "message": answer.get("message", ""),
-        "reason": spec.get("reason", ""),
+        "time": item["metadata"]["creationTimestamp"],
+        "action": spec.action,
+        "answer": {True: "accepted", False: "refused", None: "not answered"}[answer.accepted],
+        "by": name,
+        "message": answer.message,
+        "reason": spec.reason,
     }
     return {key: value for key, value in entry.items() if value}
 

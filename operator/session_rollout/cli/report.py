@@ -55,8 +55,8 @@ class Section:
 def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form: str) -> None:
     """Print the scorecard of a rollout: phases, checks with their bounds, migrations, targets and the last decisions."""
     name = rollout_name(kubectl, name)
-    asked, slots = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
-    rollout = rollout_of(asked.json())
+    answer, slots = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
+    rollout = rollout_of(answer.json())
     records = reader.records(slots.items())
     sections = [_summary(rollout), _phases(rollout), *_judged(rollout, records), _migrations(rollout)]
     sections += [_targets(kubectl, rollout, topic) for topic in topics]

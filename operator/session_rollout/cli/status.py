@@ -59,10 +59,10 @@ def status(kubectl: Kubectl, name: str | None, *, watch: bool, timeout: timedelt
 
 
 def _draw(kubectl: Kubectl, name: str) -> None:
-    asked, records = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
+    answer, records = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
     from session_rollout.cli.render.status import draw  # while kubectl runs
 
-    rollout = rollout_of(asked.json())
+    rollout = rollout_of(answer.json())
     terminal().print(draw(rollout, datetime.now(UTC), trends_of(records)))
 
 

@@ -101,7 +101,7 @@ def as_data(result: Rehearsal, locks: Locks) -> dict[str, Any]:
 # --- page
 
 WIDTH, ROW, LABEL, AXIS_MARKS = 900, 26, 210, 5
-LETTER: Final = 8  # room that a letter of a label needs
+CHARACTER: Final = 8  # width of a character of a label
 PASSED, FAILED, MIGRATED = "#2a9d8f", "#e76f51", "#577590"
 
 
@@ -131,7 +131,7 @@ class Bar:
     @property
     def has_room(self) -> bool:
         """Whether the label fits."""
-        return self.width > LETTER * len(self.label)
+        return self.width > CHARACTER * len(self.label)
 
 
 def as_html(name: str, spec: RolloutSpec, result: Rehearsal, locks: Locks) -> str:
