@@ -15,7 +15,7 @@ import psycopg
 
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
-from lab.node import Pod
+from lab.pod import Pod
 from lab.sessions import run
 
 OURS = "application_name LIKE 'session-rollout%' AND pid <> pg_backend_pid()"

@@ -1,7 +1,7 @@
 """`make cluster-demo`: the chart on a real node, as a platform team would use it.
 
 helm installs it with its default values into a namespace that enforces PodSecurity `restricted`; `helm test`; the minimal
-example and then the whole programme are promoted by an operator that runs as a Pod, with migrations in containers;
+example and then the whole rollout are promoted by an operator that runs as a Pod, with migrations in containers;
 `helm uninstall` leaves the flags. Does its own set-up on a bare Debian machine as root; every command is shown.
 """
 
@@ -127,7 +127,7 @@ class ClusterDemo(Demo):
         self.proof.check(same and after["holdUntil"] >= before["holdUntil"], f"{text} (before: {before['holdUntil']})")
 
     def whole(self) -> None:
-        """Install, the minimal example, the programme, and removal."""
+        """Install, the minimal example, the rollout, and removal."""
         self.prepare()
         self.set_up()
         self.promote(600)
@@ -153,7 +153,7 @@ class ClusterDemo(Demo):
         kept = [self.lab.rollout(*place)["status"]["outcome"] for place in ((NAME, NAMESPACE), ("minimal", SHOP))]
         self.proof.check(kept == ["Promoted", "Promoted"], f"both rollouts are there: {', '.join(kept)}")
         names = [feature["name"] for feature in self.object["spec"]["features"]]
-        on = [name for name in names if self.programme.share(name, 50) == 1]
+        on = [name for name in names if self.application.share(name, 50) == 1]
         self.proof.check(on == names, f"the application still has {len(on)} of {len(names)} features on for everybody")
         self.show("get", "configmaps", "-A", "-l", "sessionrollout.dev/rollout")
 

@@ -1,4 +1,4 @@
-"""`make demo`: the seed's whole programme on the lab, proved at its end.
+"""`make demo`: the seed's whole rollout on the lab, proved at its end.
 
     make demo                          four phases to Promoted
     make demo FAULT=autoReconnection   the feature harms its users: automatic rollback
@@ -30,9 +30,9 @@ from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
 from lab.population import users
 from lab.processes import StartFailed
-from lab.session_persistence import LEGACY_ROWS, NAME, NAMESPACE, Programme, example, ladder, scaled
 from lab.proofs import Proof
 from lab.recorder import Recorder, Status
+from lab.session_persistence import LEGACY_ROWS, NAME, NAMESPACE, DeployedApplication, example, ladder, scaled
 from lab.sessions import difference, run, value
 from session_rollout.records import reader
 from session_rollout.records.record import Record
@@ -51,9 +51,9 @@ class Demo:
 
     def __init__(self, lab: Lab, console: Console, seed: int) -> None:
         self.lab, self.console, self.random = lab, console, random.Random(seed)
-        self.programme = Programme(lab)
+        self.application = DeployedApplication(lab)
         self.object = scaled(example("session-persistence.yaml"))
-        self.object["spec"]["preflight"] = [self.programme.health()]
+        self.object["spec"]["preflight"] = [self.application.health()]
         self.proof = Proof()
         self.told: set[tuple[str, str, str]] = set()
         self.live: Live | None = None
@@ -64,7 +64,7 @@ class Demo:
     def set_up(self) -> None:
         """Everything up to the moment a person applies the object."""
         self.install()
-        self.programme.deploy()
+        self.application.deploy()
         self.lab.until(lambda: self._query("session_error_rate") is not None, 60, "the application being scraped")
         self.lab.until(lambda: self._query("page_load_seconds_count"), 30, "page loads being scraped")
         self.recorder = Recorder(self.lab, NAMESPACE, NAME, self._tell)
@@ -81,7 +81,7 @@ class Demo:
 
     def _query(self, promql: str) -> float | None:
         try:
-            return self.programme.query(promql)
+            return self.application.query(promql)
         except OSError:
             return None
 
@@ -151,14 +151,14 @@ class Demo:
     # --- the four stories
 
     def promote(self, seconds: float = 420) -> None:
-        """The whole programme to Promoted, and the proof."""
+        """The whole rollout to Promoted, and the proof."""
         self._meanwhile()
         self.wait(self.ended, seconds, "an outcome")
         self.prove_promoted()
 
     def _meanwhile(self) -> None:
-        """What others do while the programme runs."""
-        self.people = Overrides(self.lab, self.programme)
+        """What others do while the rollout runs."""
+        self.people = Overrides(self.lab, self.application)
         self.lab.act("Verify", NAME, NAMESPACE, ttl="1s")  # answered, and then removed by the operator
         for story in (
             self.approve_when_asked,
@@ -222,7 +222,7 @@ class Demo:
 
     def fault(self, feature: str) -> None:
         """A feature that hurts its users."""
-        self.programme.faults(**{feature: {"errors": FAULT_SHARE}})
+        self.application.faults(**{feature: {"errors": FAULT_SHARE}})
         breach = self._first_breach()
         self.wait(self.ended, 60, "an outcome")
         phase = next(phase for phase in self.object["spec"]["phases"] if feature in phase["features"])
@@ -248,12 +248,12 @@ class Demo:
         off = self._emergency("performanceMonitoring")
         time.sleep(max(0.0, OUTAGE_SECONDS - (time.time() - stopped)))
         down = self._look("Prometheus was down")
-        self.programme.faults(**{"*": {"nan": 1}})
+        self.application.faults(**{"*": {"nan": 1}})
         self.lab.processes.wait(prometheus.start(), prometheus.ready)
         self.console.print(f"{self._elapsed():6.1f}s --- Prometheus answers, with NaN")
         time.sleep(OUTAGE_SECONDS)
         nan = self._look("the answers were NaN")
-        self.programme.faults()
+        self.application.faults()
         healed = time.time()
         self.console.print(f"{self._elapsed():6.1f}s --- metrics are back")
         step = (before["phase"], before["step"])
@@ -273,18 +273,18 @@ class Demo:
         """Switch a feature off with kubectl; seconds until the application evaluates it as off for everybody."""
         begun = time.time()
         self.lab.act("EmergencyDisable", NAME, NAMESPACE, features=[feature], reason="drill while Prometheus is down")
-        self.wait(lambda: self.programme.share(feature, 50) == 0, 30, f"{feature} off")
+        self.wait(lambda: self.application.share(feature, 50) == 0, 30, f"{feature} off")
         took = time.time() - begun
         time.sleep(3)
-        self.proof.check(self.programme.share(feature, 50) == 0, f"{feature} stays off until Restore")
+        self.proof.check(self.application.share(feature, 50) == 0, f"{feature} stays off until Restore")
         self.lab.act("EmergencyEnable", NAME, NAMESPACE, features=[feature], reason="drill is over")
-        self.wait(lambda: self.programme.share(feature, 50) == 1, 30, f"{feature} on again")
+        self.wait(lambda: self.application.share(feature, 50) == 1, 30, f"{feature} on again")
         return took
 
     # --- the proofs
 
     def prove_promoted(self) -> None:
-        """Everything that the programme promised."""
+        """Everything that the rollout promised."""
         status, proof = self.recorder.last, self.proof
         time.sleep(0.5)
         proof.check(status["outcome"] == "Promoted", f"outcome {status['outcome']} after {self._elapsed():.0f} s")
@@ -292,7 +292,7 @@ class Demo:
         proof.check(all(text.endswith("Completed") for text in states) and len(states) == 4, "phases: " + ", ".join(states))
         proofs.prove_shares(proof, self.object["spec"], ladder(self.object), self.recorder.documents)
         proofs.prove_never_backwards(proof, self.recorder.documents)
-        proofs.prove_database(proof, self.programme.tables())
+        proofs.prove_database(proof, self.application.tables())
         self._prove_migrations()
         self._prove_application()
         self.git.prove(proof)
@@ -347,7 +347,7 @@ class Demo:
         """The application itself has every feature on for everybody at the end."""
         names = [feature["name"] for feature in self.object["spec"]["features"]]
         time.sleep(2)
-        on = [name for name in names if self.programme.share(name, 50) == 1]
+        on = [name for name in names if self.application.share(name, 50) == 1]
         self.proof.check(on == names, f"the application evaluates {len(on)} of {len(names)} features as on for everybody")
 
     def rest(self) -> None:
@@ -439,7 +439,7 @@ class Demo:
         earlier = self.object["spec"]["phases"][: self.object["spec"]["phases"].index(phase)]
         kept = [name for before in earlier for name in before["features"]]
         proof.check(
-            all(self.programme.share(name, 50) == 1 for name in kept), f"{len(kept)} features of earlier phases stay on"
+            all(self.application.share(name, 50) == 1 for name in kept), f"{len(kept)} features of earlier phases stay on"
         )
         self.wait(lambda: (self._query("session_error_rate") or 0) < 0.01, 15, "the error rate below 1 %")
         proof.check(holds=True, text=f"error rate below 1 % again {time.time() - breach:.1f} s after the breach")
@@ -489,9 +489,9 @@ class Overrides:
 
     FEATURE = "offlineMode"
 
-    def __init__(self, lab: Lab, programme: Programme) -> None:
+    def __init__(self, lab: Lab, application: DeployedApplication) -> None:
         assert lab.postgres is not None
-        self.dsn, self.lab, self.programme = lab.postgres.url, lab, programme
+        self.dsn, self.lab, self.application = lab.postgres.url, lab, application
         self.on, self.off, self.expired = (user.id for user in users(400)[-3:])
         self.early = False
 
@@ -509,18 +509,18 @@ class Overrides:
                 "INSERT INTO session_feature_flags (user_id, feature_name, enabled, reason, expires_at) VALUES"
                 f" ('{user}', '{self.FEATURE}', {enabled}, 'support', now() + '{expires}'::interval)",
             )
-        self.lab.until(lambda: self.programme.has(self.on, self.FEATURE), 20, "the override being read")
+        self.lab.until(lambda: self.application.has(self.on, self.FEATURE), 20, "the override being read")
         self.early = True
 
     def prove(self, proof: Proof) -> None:
         """On before its phase, off after it, and as everybody else where it has expired."""
-        have = [self.programme.has(user, self.FEATURE) for user in (self.on, self.off, self.expired)]
+        have = [self.application.has(user, self.FEATURE) for user in (self.on, self.off, self.expired)]
         text = f"overrides of {self.FEATURE}: on before its phase {self.early}, then on/off/expired {have}"
         proof.check(self.early and have == [True, False, True], text)
 
 
 def decisions(lab: Lab) -> list[Record]:
-    """Every recorded decision about the programme, oldest first."""
+    """Every recorded decision about the rollout, oldest first."""
     select = f"sessionrollout.dev/record-of={NAME}"
     slots = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps", labelSelector=select)["items"]
     return reader.records(slots)

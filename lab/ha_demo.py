@@ -1,4 +1,4 @@
-"""`make ha-demo`: two replicas, and the one that leads is killed ten times and frozen once while the programme runs.
+"""`make ha-demo`: two replicas, and the one that leads is killed ten times and frozen once while the rollout runs.
 
 Each killed replica comes back under a new name, as a new Pod does, so that it is always the other one that takes over. The
 frozen one must find, when it goes on after a minute, that it leads no longer, and end without a write.

@@ -1,6 +1,6 @@
 """Every `npm run` line of the deployment guide has a counterpart in docs/demo/seed-commands.md, and each of them does what it says.
 
-The seed's programme runs on the lab with its application, database and Prometheus; the table's own commands are run, in the
+The seed's rollout runs on the lab with its application, database and Prometheus; the table's own commands are run, in the
 guide's order, and each is followed by an assertion on its effect. The guide is a copy, and is only read.
 """
 
@@ -22,7 +22,7 @@ from cli.plugin import Done, run
 from lab.kube import Object
 from lab.lab import IMAGE, ROOT, Lab
 from lab.population import users
-from lab.session_persistence import NAME, NAMESPACE, Programme, example
+from lab.session_persistence import NAME, NAMESPACE, DeployedApplication, example
 from lab.sessions import run as execute
 from lab.sessions import value
 from session_rollout.cli.command import Exit
@@ -61,8 +61,8 @@ def configuration() -> Object:
     return {"checks": checks, "diagnostics": wanted["diagnostics"], "alerts": wanted["alerts"]}
 
 
-def programme(port: int) -> Object:
-    """The shipped programme with holds that people must hurry, short ranges, and the checks of the guide."""
+def shipped(port: int) -> Object:
+    """The shipped rollout with holds that people must hurry, short ranges, and the checks of the guide."""
     document = example("session-persistence.yaml")
     spec = document["spec"]
     spec["checkInterval"] = "1s"
@@ -81,10 +81,10 @@ def programme(port: int) -> Object:
 
 @dataclass
 class World:
-    """The programme on the lab, and who types."""
+    """The rollout on the lab, and who types."""
 
     lab: Lab
-    application: Programme
+    application: DeployedApplication
 
     @property
     def dsn(self) -> str:
@@ -148,8 +148,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(lab: Lab) -> Iterator[World]:
-    """The guide's programme, from its deployment on."""
-    application = Programme(lab)
+    """The guide's rollout, from its deployment on."""
+    application = DeployedApplication(lab)
     application.deploy()
     rules = yaml.safe_load((ROOT / "examples" / "session-persistence-alerts.yaml").read_text())["data"]["rules.yaml"]
     assert lab.prometheus is not None
@@ -159,10 +159,10 @@ def world(lab: Lab) -> Iterator[World]:
     lab.apply({**service, "spec": {"ports": [{"port": application.port}]}})
     lab.until(lambda: _answers(application, "session_error_rate"), 60, "the application being scraped")
     lab.until(lambda: _answers(application, "sum(rate(cache_requests_total[4s]))"), 30, "rates")
-    lab.apply(programme(application.port))
+    lab.apply(shipped(application.port))
     made = World(lab, application)
     yield made
-    # Others use the same names: nothing of this programme is left to them.
+    # Others use the same names: nothing of this rollout is left to them.
     for kind, name in (("sro", NAME), ("deployment", "analy-ticket-web"), ("service", "analy-ticket-web")):
         lab.kubectl("delete", kind, name, "-n", NAMESPACE)
     lab.kubectl("delete", "configmap", f"{NAME}-flags", "-n", NAMESPACE)
@@ -172,7 +172,7 @@ def world(lab: Lab) -> Iterator[World]:
     lab.operator.stop()
 
 
-def _answers(application: Programme, query: str) -> bool:
+def _answers(application: DeployedApplication, query: str) -> bool:
     with contextlib.suppress(OSError):
         return application.query(query) is not None
     return False

@@ -1,4 +1,4 @@
-"""The chart on a real node: where the machine can have one. `make cluster-demo` does the whole programme there."""
+"""The chart on a real node: where the machine can have one. `make cluster-demo` does the whole rollout there."""
 
 import os
 import shutil
