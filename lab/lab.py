@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import yaml
 
-from lab import realnode, sources
+from lab import realnode, reasons_only, sources
 from lab.cluster import LOOPBACK, Cluster, kubeconfig
 from lab.kube import ApiError, Kube, Object
 from lab.node import Node
@@ -309,13 +309,13 @@ class Lab:
         """One operator process under this identity, as a Pod has it by its name."""
         return self.processes.start(
             "operator",
-            [Path(sys.executable), "-m", "session_rollout.main", "--config", self.settings_path],
+            reasons_only.python_module("session_rollout.main", "--config", str(self.settings_path)),
             env={
                 "KUBECONFIG": str(self.operator_config),
                 "POD_NAME": identity,
                 "POD_NAMESPACE": OPERATOR_NAMESPACE,
                 "SESSION_ROLLOUT_PORT": str(port),
-                "PYTHONPATH": str(ROOT / "operator"),
+                "PYTHONPATH": os.pathsep.join((str(ROOT / "operator"), str(ROOT))),
             },
         )
 

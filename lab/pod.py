@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import requests
 
+from lab import reasons_only
 from lab.kube import ApiError, Kube, Object
 from lab.processes import die_with_parent
 
@@ -178,7 +179,7 @@ class Pod:
         return False
 
     def _start(self) -> str:
-        argv = [*self.container.get("command", []), *self.container.get("args", [])]
+        argv = reasons_only.installed_program([*self.container.get("command", []), *self.container.get("args", [])])
         program = Path(sys.executable).parent / argv[0]
         environment = {
             **os.environ,
