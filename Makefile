@@ -5,17 +5,18 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests:.
 
-.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast lint crds chart bench bench-migrations chaos-migrations wheel krew clean
+.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast test-messages lint crds chart bench bench-migrations chaos-migrations wheel krew clean
 
 help:
-	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole programme on real parts, proved at its end"
+	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole rollout on real parts, proved at its end"
 	@echo "make cluster-demo the same in Pods of a real node: containerd, kubelet, helm; needs root"
 	@echo "make ha-demo     two replicas, the leader killed ten times and frozen once"
 	@echo "make image       the image, its size, layers, start time and SBOM"
 	@echo "make docs        the documentation as a site in build/site"
 	@echo "make lab         leave the parts running and print how to reach them"
-	@echo "make transcripts what docs/recordings.md shows, made anew"
+	@echo "make transcripts what docs/recordings.md shows, recorded again"
 	@echo "make test        everything; make test-fast: what needs no lab; make test-group-NAME: $(GROUPS)"
+	@echo "make test-messages   tests and demo with every message replaced by its reason"
 	@echo "make lint        ruff, mypy, squawk"
 	@echo "make bench       figures as JSON and a table"
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
@@ -86,6 +87,13 @@ $(GROUPS:%=test-group-%): test-group-%: setup
 
 test-fast: setup
 	@$(BIN)/python -m pytest -m "not lab"
+
+# Nothing may depend on prose: every message is replaced by its reason, in each process that the lab starts.
+test-messages: export LAB_MESSAGES := reasons
+test-messages: setup
+	@$(BIN)/python -m pytest -m "not lab"
+	@$(BIN)/python -m pytest --group cli
+	@$(BIN)/python -m lab.reasons_only lab.demo
 
 crds: setup
 	@$(BIN)/python -m tools.crds crds

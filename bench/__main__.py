@@ -28,7 +28,7 @@ from core.world import World, spec
 from lab import rights
 from lab.kube import Object
 from lab.lab import Lab, ended_by_signals
-from lab.programme import NAME, NAMESPACE, Programme
+from lab.session_persistence import NAME, NAMESPACE, DeployedApplication
 from session_rollout.core.decide import decide
 
 INTERVAL_SECONDS = 1.0
@@ -63,21 +63,21 @@ def holding(lab: Lab, name: str) -> bool:
     return bool(lab.rollout(name, NAMESPACE).get("status", {}).get("current", {}).get("holdUntil"))
 
 
-def breach_to_off(lab: Lab, programme: Programme, trials: int) -> list[float]:
+def breach_to_off(lab: Lab, application: DeployedApplication, trials: int) -> list[float]:
     """Seconds from Prometheus' first answer above 1 % to nobody having the feature, as the application evaluates it."""
     lab.apply(rollout(NAME, guards=[{"name": "errors", "metric": "errors", "below": "1%"}]))
     took = []
     for trial in range(trials):
         lab.until(lambda: holding(lab, NAME), 60, "a hold")
-        lab.until(lambda: programme.share("autoReconnection") > 0, 20, "the feature on")
-        programme.faults(autoReconnection={"errors": 0.5})
-        lab.until(lambda: (programme.query("session_error_rate") or 0) > 0.01, 30, "a breach")
+        lab.until(lambda: application.share("autoReconnection") > 0, 20, "the feature on")
+        application.faults(autoReconnection={"errors": 0.5})
+        lab.until(lambda: (application.query("session_error_rate") or 0) > 0.01, 30, "a breach")
         begun = time.monotonic()
-        lab.until(lambda: programme.share("autoReconnection") == 0, 30, "the feature off")
+        lab.until(lambda: application.share("autoReconnection") == 0, 30, "the feature off")
         took.append(time.monotonic() - begun)
-        programme.faults()
+        application.faults()
         lab.until(lambda: lab.rollout(NAME, NAMESPACE)["status"].get("outcome"), 30, "an outcome")
-        lab.until(lambda: (programme.query("session_error_rate") or 0) < 0.01, 30, "calm")
+        lab.until(lambda: (application.query("session_error_rate") or 0) < 0.01, 30, "calm")
         if trial + 1 < trials:
             lab.act("Retry", NAME, NAMESPACE, generation=1)
             lab.until(lambda: not lab.rollout(NAME, NAMESPACE)["status"].get("outcome"), 30, "a new start")
@@ -117,8 +117,8 @@ def memory(lab: Lab, counts: list[int]) -> dict[int, float]:
 
 def _active(lab: Lab) -> int:
     listed = lab.kube.get(f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrollouts")["items"]
-    loads = [one for one in listed if one["metadata"]["name"].startswith("load-")]
-    return sum(bool(one.get("status", {}).get("current", {}).get("holdUntil")) for one in loads)
+    loads = [rollout for rollout in listed if rollout["metadata"]["name"].startswith("load-")]
+    return sum(bool(rollout.get("status", {}).get("current", {}).get("holdUntil")) for rollout in loads)
 
 
 def scrape(lab: Lab, family: str) -> float:
@@ -183,11 +183,11 @@ def main() -> None:
     figures = [Figure("e: decide calls per second", decisions(), "1/s", 500, at_least=True)]
     with ended_by_signals(), Lab() as lab:
         lab.install()
-        programme = Programme(lab)
-        programme.deploy()
+        application = DeployedApplication(lab)
+        application.deploy()
         lab.start_operator()
-        lab.until(lambda: programme.query("session_error_rate") is not None, 60, "the application being scraped")
-        took = breach_to_off(lab, programme, options.trials)
+        lab.until(lambda: application.query("session_error_rate") is not None, 60, "the application being scraped")
+        took = breach_to_off(lab, application, options.trials)
         limit = INTERVAL_SECONDS + 5
         figures += [
             Figure(f"a: breach to off, median of {len(took)}", statistics.median(took), "s", limit),

@@ -26,7 +26,7 @@ class Figure:
 def show(figures: list[Figure]) -> None:
     """The table, then the JSON."""
     table = Table("figure", "value", "limit", "ratio to limit")
-    for figure in sorted(figures, key=lambda one: one.name):
+    for figure in sorted(figures, key=lambda figure: figure.name):
         sign = ">=" if figure.at_least else "<="
         table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", f"{sign} {figure.limit:.3g}", f"{figure.ratio:.2f}")
     Console().print(table)

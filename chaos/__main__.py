@@ -64,7 +64,7 @@ def rollout(name: str) -> Object:
 def catalog(dsn: str) -> list[Any]:
     """The schema as text."""
     with psycopg.connect(dsn) as connection:
-        return [found[0] for found in connection.execute(CATALOG).fetchall()]
+        return [row[0] for row in connection.execute(CATALOG).fetchall()]
 
 
 class Round:
@@ -102,7 +102,7 @@ class Round:
     def _strike(self, faults: Faults, most: int) -> None:
         deadline = time.monotonic() + ROUND_SECONDS
         while sum(faults.done.values()) < most and not self._moved() and time.monotonic() < deadline:
-            faults.one()
+            faults.inject()
             time.sleep(self.dice.uniform(0.02, 0.5))
 
     def _status(self) -> Object:
@@ -110,9 +110,9 @@ class Round:
 
     def _moved(self) -> bool:
         status = self._status()
-        for one in status.get("migrations", []):
-            if one["state"] == "Failed":
-                self._check(False, f"{one['name']} failed: {one.get('message')}")
+        for migration in status.get("migrations", []):
+            if migration["state"] == "Failed":
+                self._check(False, f"{migration['name']} failed: {migration.get('message')}")
                 return True
         return bool(status.get("current", {}).get("step"))
 
@@ -164,11 +164,11 @@ def main() -> None:
         reference, number = None, 0
         while sum(total.values()) < options.faults:
             number += 1
-            one = Round(lab, number, options.seed, console)
-            done, after = one.run(min(options.round, options.faults - sum(total.values())), reference)
+            current = Round(lab, number, options.seed, console)
+            done, after = current.run(min(options.round, options.faults - sum(total.values())), reference)
             reference = reference or after
             total += done
-            problems += one.problems
+            problems += current.problems
     console.print(
         f"{sum(total.values())} faults in {number} rounds of {ROWS:,} rows; {len(problems)} problems (seed {options.seed})"
     )

@@ -15,7 +15,7 @@ import psycopg
 
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
-from lab.node import Pod
+from lab.pod import Pod
 from lab.sessions import run
 
 OURS = "application_name LIKE 'session-rollout%' AND pid <> pg_backend_pid()"
@@ -53,7 +53,7 @@ class Faults:
         """What the simulated full disk needs."""
         run(self.dsn, TROUBLE)
 
-    def one(self) -> None:
+    def inject(self) -> None:
         """One random fault that is possible now. A Job without a Pod is deleted, as an impatient person would."""
         if not self.pods():
             self.delete()
@@ -77,8 +77,8 @@ class Faults:
     def pods(self) -> list[Pod]:
         """Pods of migrations whose process runs."""
         assert self.lab.node is not None
-        pods = [one for one in list(self.lab.node.pods.values()) if one.namespace == self.namespace]
-        return [one for one in pods if one.process is not None and one.process.poll() is None]
+        pods = [pod for pod in list(self.lab.node.pods.values()) if pod.namespace == self.namespace]
+        return [pod for pod in pods if pod.process is not None and pod.process.poll() is None]
 
     def kill(self) -> None:
         """The kernel ends the process."""
@@ -89,7 +89,9 @@ class Faults:
         """A person deletes the Job that has not ended."""
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
         for job in self.lab.kube.get(path)["items"]:
-            ended = {one["type"] for one in job.get("status", {}).get("conditions", []) if one["status"] == "True"}
+            ended = {
+                condition["type"] for condition in job.get("status", {}).get("conditions", []) if condition["status"] == "True"
+            }
             if not ended & {"Complete", "Failed"}:
                 with contextlib.suppress(ApiError):
                     self.lab.kube.delete(f"{path}/{job['metadata']['name']}", propagationPolicy="Background")
@@ -97,7 +99,7 @@ class Faults:
     def signal_backend(self, function: str) -> None:
         """An administrator, or a time-out, ends what one of our connections does."""
         with psycopg.connect(self.dsn, autocommit=True) as admin:
-            pids = [found[0] for found in admin.execute(f"SELECT pid FROM pg_stat_activity WHERE {OURS}").fetchall()]
+            pids = [row[0] for row in admin.execute(f"SELECT pid FROM pg_stat_activity WHERE {OURS}").fetchall()]
             if pids:
                 admin.execute(f"SELECT {function}(%s)", (self.dice.choice(pids),))
 

@@ -219,11 +219,11 @@ class Application:
         """Per-user overrides from the table that the schema migration makes; those that have expired no longer count."""
         while True:
             with contextlib.suppress(psycopg.Error), psycopg.connect(self.database, connect_timeout=2) as connection:
-                found: dict[str, dict[str, list[str]]] = {}
+                overrides: dict[str, dict[str, list[str]]] = {}
                 for user, feature, enabled in connection.execute(_OVERRIDES).fetchall():
                     kind = "overridesOn" if enabled else "overridesOff"
-                    found.setdefault(str(user), {}).setdefault(kind, []).append(feature)
-                self.overrides = found
+                    overrides.setdefault(str(user), {}).setdefault(kind, []).append(feature)
+                self.overrides = overrides
             time.sleep(1)
 
 
@@ -266,7 +266,7 @@ def handler(application: Application) -> type[BaseHTTPRequestHandler]:
                     self._answer(json.dumps({"feature": feature, "on": on, "of": size}).encode())
                 case "/has":
                     query = parse_qs(url.query)
-                    user = next(one for one in application.population if one.id == query["user"][0])
+                    user = next(candidate for candidate in application.population if candidate.id == query["user"][0])
                     self._answer(json.dumps(application.has(user, query["feature"][0])).encode())
                 case _:
                     self._answer(b"not found", 404)

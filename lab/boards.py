@@ -42,14 +42,14 @@ class Boards:
         asked = urllib.parse.urlencode({"query": query, "start": self.start, "end": self.end, "step": step})
         with urllib.request.urlopen(f"{self.url}/api/v1/query_range?{asked}", timeout=30) as answer:
             result = json.load(answer)["data"]["result"]
-        return [(_legend(target["legendFormat"], one["metric"]), *_columns(one["values"])) for one in result]
+        return [(_legend(target["legendFormat"], series["metric"]), *_columns(series["values"])) for series in result]
 
     def prove(self, proof: Proof) -> None:
         """Every query returned data."""
         empty = [f"{name} {panel}{ref}" for (name, panel, ref), series in self.answers.items() if not series]
         total = len(self.answers)
-        said = f"queries of {len(self.boards)} dashboards returned data"
-        proof.check(not empty, f"{total - len(empty)} of {total} {said}" + (f", not {', '.join(empty)}" if empty else ""))
+        text = f"queries of {len(self.boards)} dashboards returned data"
+        proof.check(not empty, f"{total - len(empty)} of {total} {text}" + (f", not {', '.join(empty)}" if empty else ""))
 
     def draw(self, directory: Path) -> None:
         """One PNG for each dashboard."""
@@ -70,25 +70,25 @@ class Boards:
     def _panel(self, axes: Any, name: str, panel: Object) -> None:
         axes.set_title(panel["title"], fontsize=9)
         defaults = panel["fieldConfig"]["defaults"]
-        found = [series for target in panel["targets"] for series in self.answers[name, panel["id"], target["refId"]]]
+        shown = [series for target in panel["targets"] for series in self.answers[name, panel["id"], target["refId"]]]
         if panel["type"] == "stat":
-            legend, _, values = max(found, key=lambda one: one[1][-1]) if found else ("no data", [], [float("nan")])
+            legend, _, values = max(shown, key=lambda series: series[1][-1]) if shown else ("no data", [], [float("nan")])
             text, color = (legend, "black") if panel["options"].get("textMode") == "name" else _in_words(defaults, values[-1])
             axes.text(0.5, 0.45, text, ha="center", va="center", fontsize=18, color=color)
             axes.set_axis_off()
             return
-        for legend, times, values in found:
+        for legend, times, values in shown:
             axes.plot([time - self.start for time in times], values, linewidth=1.2, label=legend)
         red = [step["value"] for step in defaults.get("thresholds", {}).get("steps", []) if step["value"] is not None]
         for value in red:
             axes.axhline(value, color="tab:red", linewidth=0.8, linestyle="--")
-        top = max([*(value for _, _, values in found for value in values if math.isfinite(value)), *red, 0])
+        top = max([*(value for _, _, values in shown for value in values if math.isfinite(value)), *red, 0])
         axes.set_ylim(-0.02 * (top or 1), top * 1.15 or 1)  # a line at zero is seen
         axes.yaxis.set_major_formatter(lambda value, _: _in_unit(defaults["unit"], value))
         axes.tick_params(labelsize=7)
         axes.grid(visible=True, alpha=0.3)
-        if 1 < len(found) <= 20:
-            axes.legend(fontsize=6, loc="upper left", ncols=1 if len(found) < 8 else 4)
+        if 1 < len(shown) <= 20:
+            axes.legend(fontsize=6, loc="upper left", ncols=1 if len(shown) < 8 else 4)
 
 
 def _place(place: Object, rows: int) -> tuple[float, float, float, float]:
@@ -103,8 +103,8 @@ def _place(place: Object, rows: int) -> tuple[float, float, float, float]:
 def _in_words(defaults: Object, value: float) -> tuple[str, str]:
     """What a single value is shown as, and its colour: by its name, or by the thresholds."""
     for mapping in defaults.get("mappings", []):
-        if found := mapping["options"].get(f"{value:.0f}"):
-            return found["text"], f"tab:{found['color']}"
+        if option := mapping["options"].get(f"{value:.0f}"):
+            return option["text"], f"tab:{option['color']}"
     reached = [step["color"] for step in defaults["thresholds"]["steps"] if step["value"] is None or value >= step["value"]]
     return _in_unit(defaults["unit"], value), f"tab:{reached[-1]}"
 

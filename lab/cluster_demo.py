@@ -1,7 +1,7 @@
 """`make cluster-demo`: the chart on a real node, as a platform team would use it.
 
 helm installs it with its default values into a namespace that enforces PodSecurity `restricted`; `helm test`; the minimal
-example and then the whole programme are promoted by an operator that runs as a Pod, with migrations in containers;
+example and then the whole rollout are promoted by an operator that runs as a Pod, with migrations in containers;
 `helm uninstall` leaves the flags. Does its own set-up on a bare Debian machine as root; every command is shown.
 """
 
@@ -19,7 +19,7 @@ from lab.demo import Demo
 from lab.kube import Object
 from lab.lab import OPERATOR_NAMESPACE, ROOT, Lab, ended_by_signals
 from lab.processes import StartFailed
-from lab.programme import NAME, NAMESPACE, example, scaled
+from lab.session_persistence import NAME, NAMESPACE, example, scaled
 
 RELEASE = "session-rollout"
 SHOP = "shop"
@@ -76,7 +76,7 @@ class ClusterDemo(Demo):
 
     def prove_restricted(self) -> None:
         """The operator is a Pod under its own ServiceAccount, where a Pod that is not restricted is refused."""
-        accounts = {one["spec"]["serviceAccountName"] for one in self._operators()}
+        accounts = {pod["spec"]["serviceAccountName"] for pod in self._operators()}
         self.proof.check(accounts == {RELEASE}, f"the operator runs as Pod under the ServiceAccount {', '.join(accounts)}")
         loose = {"containers": [{"name": "loose", "image": images.OPERATOR}]}
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "loose"}, "spec": loose}
@@ -86,14 +86,14 @@ class ClusterDemo(Demo):
     def _operators(self) -> list[Object]:
         """The operator's Pods, those included that are about to end."""
         ours = "app.kubernetes.io/component=operator"
-        found: list[Object] = self.lab.kube.get(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods", labelSelector=ours)["items"]
-        return found
+        pods: list[Object] = self.lab.kube.get(f"/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods", labelSelector=ours)["items"]
+        return pods
 
     def uninstall(self, release: str = RELEASE) -> str:
         """What helm says of it; returns when the Pods have ended, too, for which helm does not wait."""
-        said = self.helm("uninstall", release, "--namespace", OPERATOR_NAMESPACE, "--wait")
+        output = self.helm("uninstall", release, "--namespace", OPERATOR_NAMESPACE, "--wait")
         self.lab.until(lambda: not self._operators(), 25, "the operator's Pods being gone, before they are killed")
-        return said
+        return output
 
     def minimal(self) -> None:
         """The minimal example with its times divided, promoted by the operator in the cluster."""
@@ -127,7 +127,7 @@ class ClusterDemo(Demo):
         self.proof.check(same and after["holdUntil"] >= before["holdUntil"], f"{text} (before: {before['holdUntil']})")
 
     def whole(self) -> None:
-        """Install, the minimal example, the programme, and removal."""
+        """Install, the minimal example, the rollout, and removal."""
         self.prepare()
         self.set_up()
         self.promote(600)
@@ -137,7 +137,9 @@ class ClusterDemo(Demo):
 
     def _prove_jobs_were_containers(self) -> None:
         pods = self.lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/pods", labelSelector="sessionrollout.dev/migration")["items"]
-        runtimes = {one["containerID"].split(":")[0] for pod in pods for one in pod["status"].get("containerStatuses", [])}
+        runtimes = {
+            container["containerID"].split(":")[0] for pod in pods for container in pod["status"].get("containerStatuses", [])
+        }
         tokens = [volume for pod in pods for volume in pod["spec"].get("volumes", []) if "projected" in volume]
         self.proof.check(
             runtimes == {"containerd"} and not tokens,
@@ -148,16 +150,16 @@ class ClusterDemo(Demo):
         before = self._documents()
         self.proof.check("kept due to the resource policy" in self.uninstall(), "helm uninstall says that the kinds are kept")
         self.proof.check(before == self._documents() and len(before) == 2, f"{len(before)} flag documents are as they were")
-        kept = [self.lab.rollout(*one)["status"]["outcome"] for one in ((NAME, NAMESPACE), ("minimal", SHOP))]
+        kept = [self.lab.rollout(*place)["status"]["outcome"] for place in ((NAME, NAMESPACE), ("minimal", SHOP))]
         self.proof.check(kept == ["Promoted", "Promoted"], f"both rollouts are there: {', '.join(kept)}")
         names = [feature["name"] for feature in self.object["spec"]["features"]]
-        on = [name for name in names if self.programme.share(name, 50) == 1]
+        on = [name for name in names if self.application.share(name, 50) == 1]
         self.proof.check(on == names, f"the application still has {len(on)} of {len(names)} features on for everybody")
         self.show("get", "configmaps", "-A", "-l", "sessionrollout.dev/rollout")
 
     def _documents(self) -> dict[str, Any]:
-        found: list[Object] = self.lab.kube.get("/api/v1/configmaps", labelSelector="sessionrollout.dev/rollout")["items"]
-        return {one["metadata"]["name"]: one["data"] for one in found if one["metadata"]["name"].endswith("-flags")}
+        config_maps: list[Object] = self.lab.kube.get("/api/v1/configmaps", labelSelector="sessionrollout.dev/rollout")["items"]
+        return {item["metadata"]["name"]: item["data"] for item in config_maps if item["metadata"]["name"].endswith("-flags")}
 
 
 def main() -> None:

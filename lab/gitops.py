@@ -27,7 +27,7 @@ class GitSide:
             self.differences[phase["name"]] = self._difference()
 
     def _over(self, name: str) -> bool:
-        states = {one["name"]: one["state"] for one in self.recorder.last.get("phases", [])}
+        states = {phase["name"]: phase["state"] for phase in self.recorder.last.get("phases", [])}
         return states.get(name) in {"Completed", "RolledBack"}
 
     def _difference(self) -> str:
@@ -41,7 +41,7 @@ class GitSide:
                 )
             except ApiError as error:
                 return str(error)
-            before, after = (_declared(one) for one in (self.lab.kube.get(path), applied))
+            before, after = (_declared(document) for document in (self.lab.kube.get(path), applied))
             text += "".join(
                 f"{manager}: {key} {before.get(key)} {after[key]}; " for key in after if before.get(key) != after[key]
             )
@@ -67,7 +67,9 @@ def keep(scenario: str, document: Object, recorder: Recorder) -> int:
     kept: dict[str, Any] = {}
     for seen in recorder.statuses:
         status = {key: seen.status[key] for key in DECISIVE if key in seen.status}
-        conditions = [(one["type"], one["status"], one["reason"]) for one in status.get("conditions", [])]
+        conditions = [
+            (condition["type"], condition["status"], condition["reason"]) for condition in status.get("conditions", [])
+        ]
         awaited = status.get("decision", {}).get("approvals")
         phase = status.get("current", {}).get("phase")
         kept.setdefault(json.dumps([conditions, status.get("outcome"), bool(awaited), phase]), status)

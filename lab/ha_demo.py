@@ -1,7 +1,7 @@
-"""`make ha-demo`: two replicas, and the one that leads is killed ten times and frozen once while the programme runs.
+"""`make ha-demo`: two replicas, and the one that leads is killed ten times and frozen once while the rollout runs.
 
-Each killed replica comes back under a new name, as a new Pod does, so that it is always the other one that takes over. The
-frozen one must find, when it goes on after a minute, that it leads no longer, and end without a write.
+Each killed replica starts again under a new name, as a new Pod does, so that the other replica always takes over. The
+frozen replica continues after a minute, finds that it is no longer the leader, and ends without a write.
 """
 
 import itertools
@@ -37,20 +37,20 @@ class HaDemo(Demo):
         name, port = f"session-rollout-{self.lab.operator_starts}", free_port()
         self.lab.operator_starts += 1
         self.replicas[name] = (self.lab.replica(name, port), port)
-        self.lab.until(lambda: self.lab.readiness(port), 30, f"{name} leading or standing by")
+        self.lab.until(lambda: self.lab.readiness(port), 30, f"{name} leading or on standby")
         self.lab.targets[f"operator-{name}"] = port
         assert self.lab.prometheus is not None
         self.lab.prometheus.targets(self.lab.targets)
 
     def leader(self) -> str:
-        """The replica that leads and says so; empty: none."""
+        """The replica that leads and reports it; empty when there is none."""
         holder = str((self.lab.kube.find(LEASE) or {"spec": {}})["spec"].get("holderIdentity", ""))
         return holder if holder in self.replicas and self.lab.readiness(self.replicas[holder][1]) == "ok" else ""
 
     def _next_leader(self, before: str, since: float) -> None:
         self.lab.until(lambda: self.leader() not in {"", before}, 60, f"a leader after {before}")
         self.takeovers.append(time.monotonic() - since)
-        self.console.print(f"{self._elapsed():6.1f}s --- {self.leader()} leads after {self.takeovers[-1]:.1f} s")
+        self.print_line(f"--- {self.leader()} leads after {self.takeovers[-1]:.1f} s")
 
     def lead_and_die(self) -> None:
         """The whole story."""
@@ -70,7 +70,7 @@ class HaDemo(Demo):
         process, _ = self.replicas.pop(before)
         process.kill()
         since = time.monotonic()
-        self.console.print(f"{self._elapsed():6.1f}s --- SIGKILL of {before}, which leads")
+        self.print_line(f"--- SIGKILL of {before}, which leads")
         del self.lab.targets[f"operator-{before}"]
         self._start()
         self._next_leader(before, since)
@@ -80,17 +80,17 @@ class HaDemo(Demo):
         process, _ = self.replicas[before]
         process.send(signal.SIGSTOP)
         since = time.monotonic()
-        self.console.print(f"{self._elapsed():6.1f}s --- SIGSTOP of {before}, which leads")
+        self.print_line(f"--- SIGSTOP of {before}, which leads")
         self._next_leader(before, since)
         time.sleep(max(0.0, FROZEN_SECONDS - (time.monotonic() - since)))
         process.send(signal.SIGCONT)
-        self.console.print(f"{self._elapsed():6.1f}s --- SIGCONT of {before} after {FROZEN_SECONDS:.0f} s")
+        self.print_line(f"--- SIGCONT of {before} after {FROZEN_SECONDS:.0f} s")
         self.lab.until(lambda: not process.alive, 15, f"{before} finding that it leads no longer")
         self.replicas.pop(before)
         self._start()
 
     def _watch_rows(self) -> None:
-        """Nobody may lead while rows are moved, and then nobody tells of them."""
+        """There may be no leader while rows are copied, and then no status has their progress."""
 
     def _prove_progress(self) -> None:
         """As above."""
@@ -102,13 +102,13 @@ class HaDemo(Demo):
         )
         text = f"takeover after {sorted(self.takeovers)[len(self.takeovers) // 2]:.1f} s (median), {worst:.1f} s (worst, limit {TAKEOVER_LIMIT:.0f} s)"
         proof.check(worst <= TAKEOVER_LIMIT, text)
-        revisions = [one.document["metadata"]["revision"] for one in self.recorder.documents]
+        revisions = [published.document["metadata"]["revision"] for published in self.recorder.documents]
         backward = sum(later < earlier for earlier, later in itertools.pairwise(revisions))
         proof.check(backward == 0, f"{backward} of {len(revisions)} flag documents went back to an earlier revision")
         times = [
-            datetime.fromisoformat(one.status["history"][-1]["time"])
-            for one in self.recorder.statuses
-            if one.status.get("history")
+            datetime.fromisoformat(recorded.status["history"][-1]["time"])
+            for recorded in self.recorder.statuses
+            if recorded.status.get("history")
         ]
         proof.check(times == sorted(times), f"{len(times)} statuses, none with an older history than the one before")
 

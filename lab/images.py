@@ -150,7 +150,7 @@ def save(image: str, path: Path) -> Path:
 def layers(image: str) -> list[dict[str, Any]]:
     """Size in bytes and what made it, of every layer that is not empty, the lowest first."""
     history = json.loads(podman("history", "--format", "json", "--human=false", image))
-    return [{"size": one["size"], "by": one["CreatedBy"]} for one in reversed(history) if one["size"]]
+    return [{"size": layer["size"], "by": layer["CreatedBy"]} for layer in reversed(history) if layer["size"]]
 
 
 def digest(image: str) -> str:
@@ -162,7 +162,7 @@ def pulled_bytes(image: str) -> int:
     """What a registry would hand out: the layers, compressed as they are pushed by default."""
     with tempfile.TemporaryDirectory() as scratch:
         podman("push", "--quiet", image, f"oci:{scratch}/image")
-        return sum(one.stat().st_size for one in Path(scratch, "image", "blobs").rglob("*") if one.is_file())
+        return sum(blob.stat().st_size for blob in Path(scratch, "image", "blobs").rglob("*") if blob.is_file())
 
 
 def largest(image: str, count: int = 6) -> list[str]:
@@ -190,7 +190,7 @@ def bill(image: str, path: Path) -> int:
         archive = save(image, Path(scratch, "image.tar"))
         command = [str(sources.syft()), "scan", "--quiet", f"docker-archive:{archive}", "-o", f"cyclonedx-json={path}"]
         subprocess.run(command, check=True)
-    return sum("purl" in one for one in json.loads(path.read_text())["components"])
+    return sum("purl" in component for component in json.loads(path.read_text())["components"])
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import yaml
 
-from lab import realnode, sources
+from lab import realnode, reasons_only, sources
 from lab.cluster import LOOPBACK, Cluster, kubeconfig
 from lab.kube import ApiError, Kube, Object
 from lab.node import Node
@@ -184,7 +184,7 @@ class Lab:
     def install(self) -> None:
         """Apply what the project ships for a whole cluster, but the Deployment: here the operator is a process."""
         shipped = yaml.safe_load_all(self.kubectl("kustomize", str(ROOT / "manifests" / "overlays" / "cluster")).stdout)
-        for document in sorted(shipped, key=lambda one: one["kind"] not in {"CustomResourceDefinition", "Namespace"}):
+        for document in sorted(shipped, key=lambda document: document["kind"] not in {"CustomResourceDefinition", "Namespace"}):
             if document["kind"] not in {"Deployment", "ConfigMap"}:
                 self.apply(document)
         for plural in ("sessionrollouts", "sessionrolloutactions"):
@@ -204,10 +204,10 @@ class Lab:
         """Address of the one Pod with these labels, once it is Ready."""
 
         def ready() -> str:
-            for one in self.kube.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=labels)["items"]:
-                conditions = {each["type"]: each["status"] for each in one["status"].get("conditions", [])}
-                if conditions.get("Ready") == "True" and "deletionTimestamp" not in one["metadata"]:
-                    return str(one["status"]["podIP"])
+            for pod in self.kube.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=labels)["items"]:
+                conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", [])}
+                if conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]:
+                    return str(pod["status"]["podIP"])
             return ""
 
         return str(self.until(ready, seconds, f"a Pod {labels} being ready"))
@@ -233,8 +233,8 @@ class Lab:
 
     def document(self, flag_set: str, namespace: str = "default") -> Object:
         """The flag document as it is in the cluster; empty when nothing was published."""
-        found = self.kube.find(f"/api/v1/namespaces/{namespace}/configmaps/{flag_set}-flags")
-        return dict(json.loads(found["data"]["flags.flagd.json"])) if found else {}
+        config_map = self.kube.find(f"/api/v1/namespaces/{namespace}/configmaps/{flag_set}-flags")
+        return dict(json.loads(config_map["data"]["flags.flagd.json"])) if config_map else {}
 
     def published(
         self, flag_set: str, holds: Callable[[Object], Any], seconds: float, what: str, namespace: str = "default"
@@ -245,8 +245,8 @@ class Lab:
         """
 
         def document() -> Object:
-            found = self.document(flag_set, namespace)
-            return found if found and holds(found) else {}
+            document = self.document(flag_set, namespace)
+            return document if document and holds(document) else {}
 
         return dict(until(document, seconds, f"the flag document of {flag_set}: {what}"))
 
@@ -309,13 +309,13 @@ class Lab:
         """One operator process under this identity, as a Pod has it by its name."""
         return self.processes.start(
             "operator",
-            [Path(sys.executable), "-m", "session_rollout.main", "--config", self.settings_path],
+            reasons_only.python_module("session_rollout.main", "--config", str(self.settings_path)),
             env={
                 "KUBECONFIG": str(self.operator_config),
                 "POD_NAME": identity,
                 "POD_NAMESPACE": OPERATOR_NAMESPACE,
                 "SESSION_ROLLOUT_PORT": str(port),
-                "PYTHONPATH": str(ROOT / "operator"),
+                "PYTHONPATH": os.pathsep.join((str(ROOT / "operator"), str(ROOT))),
             },
         )
 

@@ -81,7 +81,7 @@ def prove_shares(proof: Proof, spec: Object, promised: dict[str, list[Audience]]
     before: dict[str, frozenset[str]] = {}
     lost = 0
     for phase in spec["phases"]:
-        mine = [one for one in documents if one.document["metadata"]["phase"] == phase["name"]]
+        mine = [published for published in documents if published.document["metadata"]["phase"] == phase["name"]]
         seen = _distinct(mine, phase["features"])
         expected = list(dict.fromkeys(promised[phase["name"]]))
         # A feature that was on before its phase is at its last audience from the first document on.
@@ -100,10 +100,10 @@ def prove_shares(proof: Proof, spec: Object, promised: dict[str, list[Audience]]
 def _distinct(documents: list[Published], features: list[str]) -> list[Published]:
     """The documents in which the definition of these features changed."""
     kept: list[Published] = []
-    for one in documents:
-        flags = [one.document["flags"][feature] for feature in features]
+    for published in documents:
+        flags = [published.document["flags"][feature] for feature in features]
         if not kept or [kept[-1].document["flags"][feature] for feature in features] != flags:
-            kept.append(one)
+            kept.append(published)
     return kept
 
 
@@ -131,6 +131,6 @@ def prove_database(proof: Proof, tables: dict[str, list[str]]) -> None:
 
 def prove_never_backwards(proof: Proof, documents: list[Published]) -> None:
     """The log of published documents: revisions only rise."""
-    revisions = [one.document["metadata"]["revision"] for one in documents]
+    revisions = [published.document["metadata"]["revision"] for published in documents]
     steady = all(a < b for a, b in itertools.pairwise(revisions))
     proof.check(steady, f"{len(revisions)} flag documents, revisions {revisions[0]} to {revisions[-1]}, never backwards")

@@ -208,7 +208,9 @@ class RealNode:
 
     def service(self, namespace: str, name: str, ports: dict[str, tuple[int, int, str]], cluster_ip: str = "") -> None:
         """A Service of something that runs on the machine: port of the Service, port of the machine, protocol."""
-        spec: dict[str, Any] = {"ports": [{"name": key, "port": one[0], "protocol": one[2]} for key, one in ports.items()]}
+        spec: dict[str, Any] = {
+            "ports": [{"name": key, "port": numbers[0], "protocol": numbers[2]} for key, numbers in ports.items()]
+        }
         if cluster_ip:
             spec["clusterIP"] = cluster_ip
         root = f"/api/v1/namespaces/{namespace}/services/{name}"
@@ -219,14 +221,15 @@ class RealNode:
             "metadata": {"name": f"{name}-lab", "labels": {"kubernetes.io/service-name": name}},
             "addressType": "IPv4",
             "endpoints": [{"addresses": [ADDRESS], "conditions": {"ready": True}}],
-            "ports": [{"name": key, "port": one[1], "protocol": one[2]} for key, one in ports.items()],
+            "ports": [{"name": key, "port": numbers[1], "protocol": numbers[2]} for key, numbers in ports.items()],
         }
         self.kube.apply(f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/{name}-lab", endpoints)
 
     def _ready(self) -> bool:
         node = self.kube.find(f"/api/v1/nodes/{NAME}")
         return any(
-            one["type"] == "Ready" and one["status"] == "True" for one in (node or {}).get("status", {}).get("conditions", [])
+            condition["type"] == "Ready" and condition["status"] == "True"
+            for condition in (node or {}).get("status", {}).get("conditions", [])
         )
 
     # --- what callers use
@@ -244,13 +247,13 @@ class RealNode:
     @property
     def pods(self) -> dict[str, Pod]:
         """The Pods of the node by namespace and name, with the containers that run."""
-        found = {}
-        for one in self.kube.get("/api/v1/pods")["items"]:
-            states = one.get("status", {}).get("containerStatuses", [])
+        pods = {}
+        for pod in self.kube.get("/api/v1/pods")["items"]:
+            states = pod.get("status", {}).get("containerStatuses", [])
             running = tuple(state["containerID"].rsplit("/", 1)[-1] for state in states if "running" in state.get("state", {}))
-            name, namespace = one["metadata"]["name"], one["metadata"]["namespace"]
-            found[f"{namespace}/{name}"] = Pod(name, namespace, running, self)
-        return found
+            name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+            pods[f"{namespace}/{name}"] = Pod(name, namespace, running, self)
+        return pods
 
     # --- the end
 
@@ -271,7 +274,7 @@ class RealNode:
             subprocess.run(["iptables-restore"], input=self._rules, text=True, check=False)
         self._remove_chains()
         for root in Path("/sys/fs/cgroup").glob("*/kubepods"):
-            for path in sorted((one for one in root.rglob("*") if one.is_dir()), reverse=True):
+            for path in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
                 with contextlib.suppress(OSError):
                     path.rmdir()
             with contextlib.suppress(OSError):

@@ -38,16 +38,16 @@ def used(lines: list[dict[str, Any]]) -> set[Right]:
     An apply that makes an object needs `create` beside `patch`; an owner reference that blocks deletion needs `update` of the
     owner's finalizers, by the admission plug-in OwnerReferencesPermissionEnforcement, which the lab's API server runs.
     """
-    found = set()
+    used = set()
     for line in lines:
         about, code = line["objectRef"], line.get("responseStatus", {}).get("code")
         resource = about["resource"] + (f"/{about['subresource']}" if "subresource" in about else "")
-        found.add((resource, line["verb"]))
+        used.add((resource, line["verb"]))
         if line["verb"] == "patch" and code == 201:
-            found.add((resource, "create"))
+            used.add((resource, "create"))
         if resource in {"jobs", "configmaps"} and code == 201:
-            found.add(("sessionrollouts/finalizers", "update"))
-    return found
+            used.add(("sessionrollouts/finalizers", "update"))
+    return used
 
 
 def prove(lab: Lab, proof: Proof) -> None:

@@ -55,8 +55,8 @@ SELECT count(*) FROM (
 def value(dsn: str, query: str, *values: Any) -> Any:
     """The first value of a query."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        found = connection.execute(query, values or None).fetchone()
-        return found[0] if found else None
+        row = connection.execute(query, values or None).fetchone()
+        return row[0] if row else None
 
 
 def run(dsn: str, *queries: str) -> None:
@@ -148,11 +148,11 @@ class People:
             ):
                 while not self.stopped.wait(self.pause):
                     begun = time.monotonic()
-                    self._one(connection, dice)
+                    self._write(connection, dice)
                     self.slowest = max(self.slowest, time.monotonic() - begun)
             self.stopped.wait(0.05)
 
-    def _one(self, connection: psycopg.Connection[Any], dice: random.Random) -> None:
+    def _write(self, connection: psycopg.Connection[Any], dice: random.Random) -> None:
         what = dice.choices(("insert", "update", "delete", "user"), self.weights)[0]
         row = dice.randint(1, max(self.rows, 1))
         match what:

@@ -102,8 +102,8 @@ def node(control_plane: Path) -> Path:
 
 
 def _on_path(name: str) -> Path:
-    if found := shutil.which(name):
-        return Path(found)
+    if installed := shutil.which(name):
+        return Path(installed)
     raise NotFound(f"no {name} on the PATH")
 
 
@@ -253,7 +253,7 @@ def _go_install(name: str, package: str, version: str, *values: str) -> Path:
                     go,
                     "install",
                     "-trimpath",
-                    f"-ldflags=-s -w {' '.join(f'-X {one}' for one in values)}",
+                    f"-ldflags=-s -w {' '.join(f'-X {definition}' for definition in values)}",
                     f"{package}@v{version}",
                 ],
                 check=True,

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from lab.demo import Demo
 from lab.lab import ROOT, Lab, ended_by_signals
-from lab.programme import NAMESPACE
+from lab.session_persistence import NAMESPACE
 from lab.terminal import Terminal
 
 DOCS = ROOT / "docs"

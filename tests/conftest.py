@@ -4,9 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab import reasons_only
 from lab.lab import Lab
 from lab.servers import Postgres
 from lab.sessions import server
+
+if reasons_only.wanted():
+    reasons_only.install()
 
 GROUPS = ("lab", "cli", "node", "database", "fast", "model")
 

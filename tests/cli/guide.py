@@ -9,7 +9,7 @@ import yaml
 from cli.plugin import Done, run
 from lab.kube import Object
 from lab.lab import IMAGE, ROOT, Lab
-from lab.programme import NAME, NAMESPACE, Programme, example
+from lab.session_persistence import NAME, NAMESPACE, DeployedApplication, example
 
 RANGE = "4s"
 
@@ -48,7 +48,7 @@ class World:
     """The rollout on the lab, and who types."""
 
     lab: Lab
-    application: Programme
+    application: DeployedApplication
 
     @property
     def dsn(self) -> str:

@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 from integration.test_controls import PYTHON
 from integration.test_operator import holding
+from lab import reasons_only
 from lab.kube import Object
 from lab.lab import IMAGE, Lab
 from session_rollout.cli.command import Exit
@@ -34,14 +34,14 @@ class Done:
 
 def environment(lab: Lab, **more: str) -> dict[str, str]:
     """The plugin's environment, with kubectl and the kubeconfig of the lab."""
-    where = {"KUBECONFIG": str(lab.kubeconfig), "KUBECTL": lab.kubectl_path, "PYTHONPATH": "operator"}
+    where = {"KUBECONFIG": str(lab.kubeconfig), "KUBECTL": lab.kubectl_path, "PYTHONPATH": f"operator{os.pathsep}."}
     return {**os.environ, **where, **more}
 
 
 def run(lab: Lab, *argv: str, **more: str) -> Done:
     """The plugin as users run it: a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "session_rollout.cli.app", *argv],
+        reasons_only.python_module("session_rollout.cli.app", *argv),
         env=environment(lab, **more),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -21,7 +21,7 @@ from cli.plugin import run
 from lab.kube import Object
 from lab.lab import ROOT, Lab
 from lab.population import users
-from lab.programme import NAME, NAMESPACE, Programme
+from lab.session_persistence import NAME, NAMESPACE, DeployedApplication
 from lab.sessions import run as execute
 from lab.sessions import value
 from session_rollout.cli.command import Exit
@@ -51,7 +51,7 @@ def test_page_has_every_name_of_the_guide() -> None:
 @pytest.fixture(scope="module")
 def world(lab: Lab) -> Iterator[World]:
     """The guide's rollout, from its deployment on."""
-    application = Programme(lab)
+    application = DeployedApplication(lab)
     application.deploy()
     rules = yaml.safe_load((ROOT / "examples" / "session-persistence-alerts.yaml").read_text())["data"]["rules.yaml"]
     assert lab.prometheus is not None
@@ -74,7 +74,7 @@ def world(lab: Lab) -> Iterator[World]:
     lab.operator.stop()
 
 
-def _answers(application: Programme, query: str) -> bool:
+def _answers(application: DeployedApplication, query: str) -> bool:
     with contextlib.suppress(OSError):
         return application.query(query) is not None
     return False

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.transitions import TRANSITIONS
@@ -100,9 +100,12 @@ class Witness:
         self._remember(value)
 
     def _account(self, value: Decimal | None) -> None:
-        """Evidence grows by the time since the last decision, as far as that counts as observed."""
+        """Evidence grows by the time since the last decision, as far as that counts as observed.
+
+        A result stands until the next one: what it says of the time before it is not known.
+        """
         now = self.world.now
-        if self.last is not None and self.had_evidence and value is not None:
+        if self.last is not None and self.had_evidence and self.world.answering:
             self.evidence += max(min(now - self.last, GAP), timedelta(0))
         self.last, self.had_evidence = now, value is not None
 
@@ -235,6 +238,7 @@ def new_life() -> tuple[World, Witness]:
 
 @settings(max_examples=RUNS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(events=st.lists(EVENTS, min_size=4, max_size=12))
+@example(events=[("time", 10), ("result", Verdict.NO_DATA), ("time", 10), ("result", GOOD), ("time", 20)])
 def test_invariants_hold_in_random_lives(events: list[tuple[str, Any]]) -> None:
     """See the module."""
     world, witness = new_life()

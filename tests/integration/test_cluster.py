@@ -1,4 +1,4 @@
-"""The chart on a real node: where the machine can have one. `make cluster-demo` does the whole programme there."""
+"""The chart on a real node: where the machine can have one. `make cluster-demo` does the whole rollout there."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from rich.console import Console
 from lab import rights
 from lab.cluster_demo import RELEASE, ClusterDemo
 from lab.lab import OPERATOR_NAMESPACE, Lab
-from lab.programme import NAMESPACE, example, scaled
+from lab.session_persistence import NAMESPACE, example, scaled
 
 pytestmark = [
     pytest.mark.lab,

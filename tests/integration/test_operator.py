@@ -1,7 +1,7 @@
 """The real operator process, with its own ServiceAccount and the shipped RBAC, on a real API server, PostgreSQL and Prometheus.
 
 Covered: what a person sees and may rely on: steady holds write nothing, emergencies are fast, deletion never hangs, drift is
-put right, mistakes are said in status, secrets show nowhere. Not here: whole programmes (`make demo`), single rules (core).
+put right, mistakes are said in status, secrets show nowhere. Not here: whole rollouts (`make demo`), single rules (core).
 """
 
 import re

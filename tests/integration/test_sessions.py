@@ -1,7 +1,7 @@
 """Session data on the whole lab: real Jobs of the real operator move rows with two database roles, rest, go on and come back.
 
 Also every command of `docs/how-to/operate-migrations.md`, in order. Not here: hundreds of faults (`make chaos-migrations`), the whole
-programme (`make demo`), what a copy does to the database (tests/migrations).
+rollout (`make demo`), what a copy does to the database (tests/migrations).
 """
 
 import os

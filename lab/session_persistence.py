@@ -1,4 +1,4 @@
-"""The seed's programme on the lab: its database, its application, and its object with weeks become seconds."""
+"""The seed's rollout on the lab: its database, its application, and its object with weeks become seconds."""
 
 import copy
 import json
@@ -33,7 +33,7 @@ def example(name: str) -> Object:
 
 
 def scaled(document: Object, factor: float = FACTOR) -> Object:
-    """The programme with its times divided: holds no shorter than two seconds, checks every second, short ranges."""
+    """The rollout with its times divided: holds no shorter than two seconds, checks every second, short ranges."""
     result = copy.deepcopy(document)
     spec = result["spec"]
     spec["checkInterval"] = "1s"
@@ -74,7 +74,7 @@ def ladder(document: Object) -> dict[str, list[tuple[float, tuple[str, ...]]]]:
     return promised
 
 
-class Programme:
+class DeployedApplication:
     """The application and its database in a lab."""
 
     def __init__(self, lab: Lab) -> None:
