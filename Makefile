@@ -82,7 +82,7 @@ test: lint
 $(GROUPS:%=test-group-%): test-group-%: setup
 	@mkdir -p build/test/$*
 	@COVERAGE_FILE=$(CURDIR)/build/test/$*/.coverage HYPOTHESIS_STORAGE_DIRECTORY=.hypothesis/$* $(NICE_$*) \
-	$(BIN)/coverage run -m pytest --group $* -o cache_dir=build/test/$*/cache > build/test/$*/log 2>&1 \
+	$(BIN)/coverage run -m pytest --group=$* -o cache_dir=build/test/$*/cache > build/test/$*/log 2>&1 \
 	&& echo "$*: $$(tail -n 1 build/test/$*/log)" || { cat build/test/$*/log; echo "$*: FAILED"; exit 1; }
 
 test-fast: setup

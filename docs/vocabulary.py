@@ -82,15 +82,15 @@ SECTIONS: Final[tuple[tuple[str, type[StrEnum]], ...]] = (
 @cache
 def descriptions(module_source: str) -> dict[tuple[str, str], str]:
     """The comment behind each value, by the name of its class and of the value."""
-    lines, found = module_source.splitlines(), {}
+    lines, texts = module_source.splitlines(), {}
     for node in ast.parse(module_source).body:
         for member in node.body if isinstance(node, ast.ClassDef) else ():
             match member:
                 case ast.Assign(targets=[ast.Name(id=name)]):
                     comment = lines[member.lineno - 1].partition("  # ")[2]
                     assert isinstance(node, ast.ClassDef)
-                    found[node.name, name] = re.sub(r"\s+# noqa.*", "", comment)
-    return found
+                    texts[node.name, name] = re.sub(r"\s+# noqa.*", "", comment)
+    return texts
 
 
 def described(kind: type[StrEnum]) -> Iterator[tuple[str, str]]:

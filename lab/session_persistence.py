@@ -5,6 +5,7 @@ import json
 import re
 import urllib.parse
 import urllib.request
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from lab.kube import Object
 from lab.lab import IMAGE, ROOT, Lab
 from lab.processes import free_port
 from lab.sessions import TABLES, fill
+from session_rollout.api.quantities import duration
 
 NAMESPACE = "analy-ticket"
 NAME = "session-persistence"
@@ -23,7 +25,6 @@ FACTOR = 7 * 86_400 / 15  # a week becomes a quarter of a minute
 SHORTEST_HOLD = 2_000  # milliseconds
 RANGE = "4s"
 LEGACY_ROWS = 40_000
-UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
 def example(name: str) -> Object:
@@ -54,8 +55,7 @@ def scaled(document: Object, factor: float = FACTOR) -> Object:
 
 
 def _shorter(text: str, factor: float, shortest: int) -> str:
-    unit = text.lstrip("0123456789")
-    return f"{max(round(int(text.removesuffix(unit)) * UNITS[unit] / factor), shortest)}ms"
+    return f"{max(round(duration(text) / timedelta(milliseconds=factor)), shortest)}ms"
 
 
 def ladder(document: Object) -> dict[str, list[tuple[float, tuple[str, ...]]]]:

@@ -63,6 +63,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         group = group_of(item)
         if group not in {"fast", "model"}:
             item.add_marker(pytest.mark.lab)
+        if group == "model":
+            item.add_marker(pytest.mark.timeout(3600))  # it computes all the time, and everybody else goes first
         if wanted not in {None, group}:
             items.remove(item)
             others.append(item)

@@ -42,8 +42,8 @@ async def job_changed(namespace: str, labels: Any, memo: Any, **_: Any) -> None:
 @kopf.on.event("", "v1", "configmaps", labels={LABEL: kopf.PRESENT})  # type: ignore[arg-type]
 async def document_changed(event: Any, namespace: str, labels: Any, memo: Any, **_: Any) -> None:
     """A flag document changed: the operator published it, or another client edited it."""
-    seen = Fingerprint() if event["type"] == "DELETED" else fingerprint_of(event["object"])
-    memo.reconciler.document_changed(Key(namespace, labels[LABEL]), seen)
+    document = Fingerprint() if event["type"] == "DELETED" else fingerprint_of(event["object"])
+    memo.reconciler.document_changed(Key(namespace, labels[LABEL]), document)
 
 
 @kopf.daemon(GROUP, VERSION, ROLLOUTS, cancellation_polling=1, backoff=5)  # type: ignore[arg-type]

@@ -88,8 +88,8 @@ class Operator:
             if await self.lease.acquire(self.stop):
                 await self._lead()
         finally:
+            self.gates.close()  # before the metrics, which it queries
             self.metrics.close()
-            self.gates.close()
             self.notifier.close()
             with contextlib.suppress(RolloutError):
                 await self.lease.release()

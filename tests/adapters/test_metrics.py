@@ -215,7 +215,7 @@ def test_an_action_that_is_answered_on_demand_is_counted() -> None:
     before = counted("refused")
     asyncio.run(on_demand._run(action))
     assert counted("refused") == before + 1
-    assert api.written[0]["status"]["accepted"] is False
+    assert api.written[0][-1]["value"]["accepted"] is False
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:

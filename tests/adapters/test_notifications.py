@@ -1,17 +1,22 @@
 """What a notification tells its reader to run, and queues against a sink that fails. Real receivers are in tests/integration."""
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
-from session_rollout.adapters.notifications import Delivery, send
+from core.world import World, spec
+from session_rollout.adapters import notifications
+from session_rollout.adapters.clock import WallClock
+from session_rollout.adapters.notifications import Delivery, SinkNotifier, send, signature
 from session_rollout.api.enums import EventReason
 from session_rollout.api.status import PendingNotification
 from session_rollout.cli.app import app
 from session_rollout.errors import Unavailable
-from session_rollout.settings import Sink
+from session_rollout.settings import Sink, Webhook
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -30,20 +35,15 @@ def test_command_of_a_notification_is_one_of_the_plugin(event: EventReason) -> N
         assert command.make_context("command", argv).params["name"] == "shop"
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "{} cannot be read: No such file or directory"),
-        (b"\xff\xfe", "{} cannot be read: it is not text"),
-        (b"nothing", "`urlFile` does not contain a URL that Apprise supports"),
-    ],
-)
-def test_secret_file_that_is_no_good_is_said_without_what_is_in_it(tmp_path: Path, content: bytes | None, words: str) -> None:
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"hunter2"])
+def test_file_that_is_not_usable_is_named_without_its_content(tmp_path: Path, content: bytes | None) -> None:
     """In the condition Notified, before anybody reads a log."""
     path = tmp_path / "url"
     if content is not None:
         path.write_bytes(content)
-    refused(Sink.model_validate({"urlFile": str(path)}), words.format(path))
+    message = refused(Sink.model_validate({"urlFile": str(path)}))
+    assert (str(path) in message) is (content != b"hunter2")
+    assert "hunter2" not in message
 
 
 def test_key_of_a_webhook_that_is_not_base64(tmp_path: Path) -> None:
@@ -51,13 +51,134 @@ def test_key_of_a_webhook_that_is_not_base64(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("whsec_abcde")
     webhook = {"url": "http://127.0.0.1:1", "secretFile": str(path)}
-    refused(Sink.model_validate({"webhook": webhook}), "`secretFile` starts with whsec_, but the rest is not base64")
+    assert "abcde" not in refused(Sink.model_validate({"webhook": webhook}))
 
 
-def refused(sink: Sink, words: str) -> None:
-    delivery = Delivery(
-        "uid-1", "default", "shop", PendingNotification(id="1", sink="chat", event=EventReason.STARTED, time=NOW)
-    )
+def refused(sink: Sink) -> str:
+    """The error of a delivery."""
     with pytest.raises(Unavailable) as error:
-        send(sink, delivery, 1, NOW)
-    assert str(error.value) == words
+        send(sink, Delivery("uid-1", "default", "shop", pending("1")), 1, NOW)
+    return str(error.value)
+
+
+def test_signature_is_that_of_the_specification(tmp_path: Path) -> None:
+    """The test vector of Standard Webhooks."""
+    path = tmp_path / "key"
+    path.write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    webhook = Webhook.model_validate({"url": "http://127.0.0.1:1", "secretFile": str(path)})
+    headers = signature(
+        webhook, "msg_p5jXN8AQM9LWM0D4loKWxJek", datetime.fromtimestamp(1614265330, UTC), b'{"test": 2432232314}'
+    )
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+# --- queues
+
+
+ROLLOUT = World(spec()).rollout()
+
+
+def pending(number: str, sink: str = "chat") -> PendingNotification:
+    return PendingNotification(id=number, sink=sink, event=EventReason.STARTED, time=NOW)
+
+
+class Receiver:
+    """What `send` would reach: fails as a test says, and notes what arrives."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.taken: list[str] = []
+        self.failures: list[Exception] = []
+        monkeypatch.setattr(notifications, "send", self.send)
+        monkeypatch.setattr(notifications, "BACKOFF_SECONDS", (0,))
+
+    def send(self, _sink: Sink, delivery: Delivery, *_: Any) -> None:
+        if self.failures:
+            raise self.failures.pop(0)
+        self.taken.append(delivery.notification.id)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
+    """A receiver that takes everything."""
+    return Receiver(monkeypatch)
+
+
+class Fixture:
+    """A notifier with one sink, and the event that wakes the rollout."""
+
+    def __init__(self) -> None:
+        sinks = {"chat": Sink.model_validate({"webhook": {"url": "http://127.0.0.1:1"}})}
+        self.notifier, self.woken = SinkNotifier(sinks, WallClock()), asyncio.Event()
+
+    def enqueue(self, *numbers: str, sink: str = "chat") -> None:
+        self.notifier.enqueue(ROLLOUT, tuple(pending(number, sink) for number in numbers), self.woken.set)
+
+    async def wake(self) -> None:
+        await asyncio.wait_for(self.woken.wait(), 5)
+        self.woken.clear()
+
+    async def until_delivered(self, *numbers: str) -> None:
+        while self.notifier.delivered(ROLLOUT.uid) != set(numbers):
+            await self.wake()
+
+
+def test_each_is_delivered_once_and_in_order(receiver: Receiver) -> None:
+    """Every reconciliation enqueues all that are pending; the order is that of the status."""
+
+    async def body() -> None:
+        fixture = Fixture()
+        for _ in range(3):
+            fixture.enqueue("2", "1", "3")
+        await fixture.until_delivered("1", "2", "3")
+        fixture.enqueue("2", "1", "3")
+        assert receiver.taken == ["2", "1", "3"]
+        fixture.enqueue("3")
+        assert fixture.notifier.delivered(ROLLOUT.uid) == {"3"}, "the status has forgotten the others"
+        fixture.notifier.close()
+
+    asyncio.run(body())
+
+
+def test_failing_sink_is_an_error_until_it_takes_something(receiver: Receiver) -> None:
+    """The rollout is woken for both: its condition Notified changes."""
+    receiver.failures = [Unavailable("HTTP status 500"), Unavailable("HTTP status 500")]
+
+    async def body() -> None:
+        fixture = Fixture()
+        fixture.enqueue("1")
+        await fixture.wake()
+        assert "chat" in fixture.notifier.errors() or receiver.taken
+        await fixture.until_delivered("1")
+        assert fixture.notifier.errors() == {}
+        assert receiver.taken == ["1"]
+        fixture.notifier.close()
+
+    asyncio.run(body())
+
+
+def test_unknown_sink_holds_up_no_other(receiver: Receiver) -> None:
+    async def body() -> None:
+        fixture = Fixture()
+        fixture.notifier.enqueue(ROLLOUT, (pending("1", "nowhere"), pending("2")), fixture.woken.set)
+        await fixture.until_delivered("2")
+        assert list(fixture.notifier.errors()) == ["nowhere"]
+        assert receiver.taken == ["2"]
+        fixture.notifier.close()
+
+    asyncio.run(body())
+
+
+def test_notifications_of_a_deleted_rollout_are_dropped(receiver: Receiver) -> None:
+    async def body() -> None:
+        fixture = Fixture()
+        fixture.enqueue("1", sink="nowhere")
+        await fixture.wake()
+        fixture.notifier.forget(ROLLOUT.uid)
+        assert fixture.notifier.delivered(ROLLOUT.uid) == frozenset()
+        worker = fixture.notifier._queues["nowhere"].worker
+        assert worker is not None
+        await asyncio.wait_for(worker, 5)
+        assert receiver.taken == []
+        fixture.notifier.close()
+
+    asyncio.run(body())

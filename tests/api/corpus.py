@@ -1,6 +1,6 @@
-"""Bad objects and good ones: what the API server must refuse, naming the field and what is allowed, and what it must take.
+"""Invalid and valid objects: what the API server must reject, with the field and what is allowed, and what it must accept.
 
-Each bad object is a good one with one mistake: (name, the mistake, words that the refusal must have).
+Each invalid object is a valid one with one mistake: (name, the mistake, words that the message must contain).
 """
 
 import copy
@@ -91,8 +91,8 @@ def both(*mistakes: Mistake) -> Mistake:
     """Several changes that together are one mistake."""
 
     def mistake(spec: Object) -> None:
-        for one in mistakes:
-            one(spec)
+        for change in mistakes:
+            change(spec)
 
     return mistake
 
@@ -124,7 +124,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("interval empty", put("checkInterval", ""), ("spec.checkInterval", "at least 2 chars")),
     ("interval too long a text", put("checkInterval", "1w1d1h1m1s1ms" * 2), ("spec.checkInterval", "20")),
     ("interval of nine digits", put("checkInterval", "100000000s"), ("spec.checkInterval", "from 1ms to 365d")),
-    ("interval too short", put("checkInterval", "500ms"), ("checkInterval", "at least `1s`")),
+    ("interval too short", put("checkInterval", "500ms"), ("checkInterval", "at least `1s`; found 500ms")),
     ("interval zero", put("checkInterval", "0s"), ("spec.checkInterval", "from 1ms to 365d")),
     ("interval of zeros", put("checkInterval", "0h0m0s"), ("spec.checkInterval", "from 1ms to 365d")),
     ("interval number", put("checkInterval", 30), ("spec.checkInterval", "string")),
@@ -258,8 +258,16 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("phase name twice", put("phases.1.name", "one"), ("spec.phases[1]", "Duplicate")),
     ("phase name upper case", put("phases.0.name", "One"), ("spec.phases[0].name", "a-z0-9")),
     ("phase without features", put("phases.0.features", []), ("spec.phases[0].features", "at least 1")),
-    ("phase with unknown feature", put("phases.0.features", ["delta"]), ("phases[].features", "names from `features`")),
-    ("feature in two phases", put("phases.1.features", ["alpha", "beta", "gamma"]), ("one phase only", "`phases[].features`")),
+    (
+        "phase with unknown feature",
+        put("phases.0.features", ["delta"]),
+        ("phases[].features", "names from `features`; found delta"),
+    ),
+    (
+        "feature in two phases",
+        put("phases.1.features", ["alpha", "beta", "gamma"]),
+        ("one phase only; found alpha", "`phases[].features`"),
+    ),
     ("phase without steps", put("phases.0.steps", []), ("spec.phases[0].steps", "at least 1")),
     ("too many steps", put("phases.0.steps", [{"percent": 100, "hold": "1d"}] * 17), ("spec.phases[0].steps", "16")),
     ("deadline without unit", put("phases.1.deadline", "10"), ("spec.phases[1].deadline", "must be a duration")),
@@ -439,7 +447,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("window day unknown", put("windows.0.days", ["Montag"]), ("spec.windows[0].days[0]", '"Mon"')),
     ("window without days", put("windows.0.days", []), ("spec.windows[0].days", "at least 1")),
     ("window at 25 o'clock", put("windows.0.to", "25:00"), ("spec.windows[0].to", "[01][0-9]")),
-    ("window ends before it begins", put("windows.0.to", "08:00"), ("spec.windows[0]", "later than `from`")),
+    ("window ends before it begins", put("windows.0.to", "08:00"), ("spec.windows[0]", "found 09:00 to 08:00")),
     ("window zone with blank", put("windows.0.timeZone", "Europe / Berlin"), ("spec.windows[0].timeZone", "A-Za-z0-9_")),
     ("unknown top field", put("canary", {}), ("spec.canary", "unknown field")),
 ]

@@ -48,17 +48,17 @@ def sections(model: type[BaseModel]) -> list[Field]:
 
 def faults(text: str) -> list[str]:
     """What is wrong with a description; nothing when it is at least one whole sentence."""
-    found = []
+    problems = []
     words = text.split()
     if len(words) < LEAST_WORDS:
-        found.append(f"has {len(words)} words")
+        problems.append(f"has {len(words)} words")
     if words and words[0] in FRAGMENTS:
-        found.append(f"begins with {words[0]}")
+        problems.append(f"begins with {words[0]}")
     if not text.endswith("."):
-        found.append("does not end with a period")
+        problems.append("does not end with a period")
     if not text[:1].isupper() and not text.startswith("`"):
-        found.append("does not begin with a capital letter")
-    return found
+        problems.append("does not begin with a capital letter")
+    return problems
 
 
 def every_field() -> list[Field]:
@@ -73,15 +73,16 @@ def test_every_description_is_a_sentence() -> None:
     """Also those of `status`, of nested objects and of enums."""
     listed = every_field()
     assert len(listed) > 300
-    wrong = {path: (text, *found) for path, field in listed if (found := faults(text := field.get("description", "")))}
+    texts = {path: field.get("description", "") for path, field in listed}
+    wrong = {path: (text, *faults(text)) for path, text in texts.items() if faults(text)}
     assert wrong == {}
 
 
 def test_descriptions_use_plain_words() -> None:
     """No words of our own, no British spelling."""
     banned = ("whoever", "programme", " rung", "anew", "the admin's", "a person", " is said", " told", "initialis", "behaviour")
-    found = {(path, word) for path, field in every_field() for word in banned if word in field.get("description", "")}
-    assert found == set()
+    used = {(path, word) for path, field in every_field() for word in banned if word in field.get("description", "")}
+    assert used == set()
 
 
 def test_defaults_are_named() -> None:

@@ -12,6 +12,7 @@ from kubernetes_validate import validate
 
 from charts.value_sets import REFUSED, VALUE_SETS
 from lab import sources
+from session_rollout.api.enums import ActionType
 from session_rollout.settings import load
 from tools.chart import build
 
@@ -206,6 +207,14 @@ def test_namespaced_means_no_role_of_the_operator_in_the_cluster() -> None:
         document for document in documents if document["kind"] == "Role" and document["metadata"]["name"] == "session-rollout"
     ]
     assert [document["metadata"]["namespace"] for document in roles] == ["shop", "desk"]
+
+
+def test_the_on_call_role_allows_every_action() -> None:
+    """The verb is the name of the action in lower case: nobody could request a new action that no role allows."""
+    name = "session-rollout-operator-on-call"
+    role = next(document for document in rendered("defaults") if document["metadata"]["name"] == name)
+    verbs = next(rule["verbs"] for rule in role["rules"] if rule["resources"] == ["sessionrolloutactions"])
+    assert sorted(verbs) == sorted(["create", *(action.lower() for action in ActionType)])
 
 
 def test_minimum_is_only_the_operator() -> None:

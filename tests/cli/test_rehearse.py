@@ -48,7 +48,7 @@ def sql(lab: Lab, name: str, statement: str) -> None:
     lab.apply({**body, "data": {"0001_it.up.sql": statement, "0001_it.down.sql": "SELECT 1;"}})
 
 
-def rollout(name: str) -> Object:
+def two_phases(name: str) -> Object:
     """Two phases, a ramp, an approval, groups, a migration before each, a verification, a bake."""
     spec = {
         "flagSet": name,
@@ -98,7 +98,7 @@ def decisions_of(moments: Any) -> list[tuple[str, Any, Any, Any]]:
 
 def real(lab: Lab, name: str, trouble: Callable[[Object], None]) -> list[tuple[str, Any, Any, Any]]:
     """Run it: approve when asked, make trouble as told; the whole story from the records."""
-    lab.apply(rollout(name))
+    lab.apply(two_phases(name))
 
     def ended() -> bool:
         status = lab.rollout(name).get("status", {})
@@ -153,7 +153,7 @@ def test_rehearsal_and_a_real_run_make_the_same_decisions(case: str, operator: L
     sql(operator, f"{name}-second", "SELECT 1/0;" if case == "migration" else f"CREATE TABLE second_{case} (id int);")
     trouble = breaking(operator, value, phase, step) if value else quiet
     happened = real(operator, name, trouble)
-    rehearsed = rehearse(RolloutSpec.model_validate(rollout(name)["spec"]), scenario, name)
+    rehearsed = rehearse(RolloutSpec.model_validate(two_phases(name)["spec"]), scenario, name)
     expected = decisions_of([(str(entry.event), entry.phase, entry.step, entry.percent) for entry in rehearsed.history])
     assert happened == expected
     assert operator.rollout(name)["status"].get("outcome") == rehearsed.status.outcome

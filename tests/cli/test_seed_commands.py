@@ -1,6 +1,6 @@
 """Every `npm run` line of the deployment guide has a counterpart in docs/demo/seed-commands.md, and each of them does what it says.
 
-The seed's rollout runs on the lab with its application, database and Prometheus; the table's own commands are run, in the
+The rollout of the guide runs on the lab with its application, database and Prometheus; the table's own commands are run, in the
 guide's order, and each is followed by an assertion on its effect. The guide is a copy, and is only read.
 """
 
@@ -12,24 +12,22 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import yaml
 
-from cli.plugin import Done, run
+from cli.guide import World, configuration, guide_rollout
+from cli.plugin import run
 from lab.kube import Object
-from lab.lab import IMAGE, ROOT, Lab
+from lab.lab import ROOT, Lab
 from lab.population import users
-from lab.session_persistence import NAME, NAMESPACE, DeployedApplication, example
+from lab.session_persistence import NAME, NAMESPACE, DeployedApplication
 from lab.sessions import run as execute
 from lab.sessions import value
 from session_rollout.cli.command import Exit
 
 GUIDE = ROOT / "tests" / "data" / "session-persistence-deployment.md"
 PAGE = ROOT / "docs" / "demo" / "seed-commands.md"
-RANGE = "4s"
 
 
 def guide_names() -> set[str]:
@@ -50,102 +48,6 @@ def test_page_has_every_name_of_the_guide() -> None:
     assert len(guide_names()) == 36
 
 
-def configuration() -> Object:
-    """The admin's example, on the lab's servers: Jobs that say what they are, no sinks."""
-    document = yaml.safe_load((ROOT / "examples" / "operator-configuration.yaml").read_text())
-    wanted = yaml.safe_load(document["data"]["operator.yaml"].replace("[5m]", f"[{RANGE}]"))
-    checks = {
-        name: {"image": IMAGE, "command": ["python", "-c"], "args": [f"print('{name} done')"], "timeout": "60s"}
-        for name in wanted["checks"]
-    }
-    return {"checks": checks, "diagnostics": wanted["diagnostics"], "alerts": wanted["alerts"]}
-
-
-def shipped(port: int) -> Object:
-    """The shipped rollout with holds that people must hurry, short ranges, and the checks of the guide."""
-    document = example("session-persistence.yaml")
-    spec = document["spec"]
-    spec["checkInterval"] = "1s"
-    for metric in spec["metrics"]:
-        metric["query"] = metric["query"].replace("[5m]", f"[{RANGE}]")
-    web = {"service": "analy-ticket-web", "port": port, "path": "/health"}
-    spec["preflight"] = [
-        {"name": "application", "builtin": "Health"},
-        {"name": "health", "http": web},
-        {"name": "alerts", "builtin": "Alerts"},
-        *({"name": name, "job": {"profile": name}} for name in ("smoke-tests", "session-smoke-tests", "user-journeys")),
-    ]
-    spec["rollback"]["verification"] = [{"name": "healthy-again", "http": web}]
-    return document
-
-
-@dataclass
-class World:
-    """The rollout on the lab, and who types."""
-
-    lab: Lab
-    application: DeployedApplication
-
-    @property
-    def dsn(self) -> str:
-        """The database."""
-        assert self.lab.postgres is not None
-        return self.lab.postgres.url
-
-    @property
-    def status(self) -> Object:
-        """Of the rollout."""
-        return dict(self.lab.rollout(NAME, NAMESPACE).get("status", {}))
-
-    def sro(self, counterpart: str) -> Done:
-        """A line of the table, as a user would type it in the namespace; the table writes `sro` for the plugin."""
-        program, *argv = shlex.split(counterpart)
-        assert program == "sro"
-        done = run(self.lab, *argv, "-n", NAMESPACE)
-        assert done.code == 0, done
-        return done
-
-    def data(self, counterpart: str) -> Any:
-        """The same, with what it prints as data."""
-        return self.sro(f"{counterpart} -o json").data
-
-    def row(self, counterpart: str, name: str, key: str = "name") -> Object:
-        """The row of that name in the data that a command prints."""
-        [row] = [dict(row) for row in self.data(counterpart) if row[key] == name]
-        return row
-
-    def actions(self) -> list[Object]:
-        """Every action in the namespace."""
-        path = f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrolloutactions"
-        return list(self.lab.kube.get(path)["items"])
-
-    def promote(self, phase: str, step: int) -> None:
-        """On to a place, past the holds."""
-
-        def there() -> bool:
-            here = self.status["current"]
-            if (here.get("phase"), here.get("step")) == (phase, step):
-                return bool(here.get("publishedTime"))
-            if here.get("stage") == "Step":
-                run(self.lab, "promote", "-y", "-r", "the guide is walked", "-n", NAMESPACE)
-            return False
-
-        self.lab.until(there, 120, f"{phase} step {step} being published")
-
-    def rows(self) -> Object:
-        """Record of the migration that moves rows."""
-        return next(dict(one) for one in self.status["migrations"] if one["name"] == "legacy-sessions")
-
-    def idle(self) -> None:
-        """Until no Job of a migration runs."""
-        running = {"Running", "Reverting"}
-        self.lab.until(lambda: not {one["state"] for one in self.status["migrations"]} & running, 60, "the Job")
-
-    def share(self, feature: str) -> float:
-        """Of users who have it, as the application evaluates it."""
-        return self.application.share(feature, 200)
-
-
 @pytest.fixture(scope="module")
 def world(lab: Lab) -> Iterator[World]:
     """The guide's rollout, from its deployment on."""
@@ -159,10 +61,10 @@ def world(lab: Lab) -> Iterator[World]:
     lab.apply({**service, "spec": {"ports": [{"port": application.port}]}})
     lab.until(lambda: _answers(application, "session_error_rate"), 60, "the application being scraped")
     lab.until(lambda: _answers(application, "sum(rate(cache_requests_total[4s]))"), 30, "rates")
-    lab.apply(shipped(application.port))
+    lab.apply(guide_rollout(application.port))
     made = World(lab, application)
     yield made
-    # Others use the same names: nothing of this rollout is left to them.
+    # Others use the same names: nothing of this rollout may be left.
     for kind, name in (("sro", NAME), ("deployment", "analy-ticket-web"), ("service", "analy-ticket-web")):
         lab.kubectl("delete", kind, name, "-n", NAMESPACE)
     lab.kubectl("delete", "configmap", f"{NAME}-flags", "-n", NAMESPACE)
@@ -321,7 +223,7 @@ def emergency(world: World, line: str) -> None:
 
 def emergency_all(world: World, line: str) -> None:
     world.sro(line)
-    features = [one["name"] for one in world.lab.rollout(NAME, NAMESPACE)["spec"]["features"]]
+    features = [feature["name"] for feature in world.lab.rollout(NAME, NAMESPACE)["spec"]["features"]]
     world.lab.until(lambda: not any(world.share(feature) for feature in features), 30, "all off")
     world.sro("sro flags emergency-enable --all --reason over")
 
@@ -385,6 +287,7 @@ def wheel(_: World, line: str) -> None:
     [made] = sorted((ROOT / "build").glob("session_rollout-*.whl"))
     names = subprocess.run([sys.executable, "-m", "zipfile", "-l", made], capture_output=True, text=True, check=True).stdout
     assert "session_rollout/cli/app.py" in names
+    assert "session_rollout/cli/render/templates/page.html.j2" in names
     assert "bundles/session-persistence/sessions/copy.yaml" in names
     made.unlink()
 

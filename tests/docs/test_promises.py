@@ -54,7 +54,9 @@ def test_every_user_of_a_dependent_feature_has_its_prerequisite(tmp_path: Path) 
     audiences = {"offlineMode": Audience(Decimal(20), ("beta",)), "sync": Audience(Decimal(50), ("beta",))}
     path = tmp_path / "flags.flagd.json"
     path.write_text(compile_document(Compiled("dependencies", "shop", audiences)).text)
-    api.set_provider(FlagdProvider(resolver_type=ResolverType.FILE, offline_flag_source_path=str(path), deadline_ms=500))
+    api.set_provider_and_wait(
+        FlagdProvider(resolver_type=ResolverType.FILE, offline_flag_source_path=str(path), deadline_ms=500)
+    )
     try:
         client = api.get_client()
 

@@ -14,6 +14,7 @@ from lab.session_persistence import NAMESPACE, example, scaled
 
 pytestmark = [
     pytest.mark.lab,
+    pytest.mark.timeout(1800),  # the first time, packages are installed and images are built
     pytest.mark.skipif(
         os.geteuid() != 0 or shutil.which("apt-get") is None or "LAB_KUBECONFIG" in os.environ,
         reason="a real node needs root on Debian",

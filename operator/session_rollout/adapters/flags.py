@@ -48,6 +48,8 @@ def validate(text: str) -> None:
                 raise SpecError(f"flag document: {name} has no variant for a user")
     except OpenFeatureError as error:
         raise SpecError(f"flag document: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SpecError("flag document: invalid JSON, or without a mapping `flags`") from error
 
 
 def _probe(core: FlagdCore, context: EvaluationContext) -> None:

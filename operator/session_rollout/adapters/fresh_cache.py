@@ -1,7 +1,7 @@
-"""The one background cache: latest results of metric queries and gates, refreshed while rollouts go on with what is known.
+"""The background cache of metric queries and gates: rollouts use the latest results while those are refreshed.
 
-Everything runs on the event loop, so there is no lock: a question is refreshed by one task at a time, and every rollout that
-asked meanwhile is woken when the task ends.
+Everything runs on the event loop, so there is no lock. One task at a time refreshes a question, and wakes every rollout that
+asked for it meanwhile.
 """
 
 import asyncio

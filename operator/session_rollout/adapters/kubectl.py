@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from session_rollout.api import ACTIONS, GROUP, ROLLOUTS
 from session_rollout.errors import RolloutError
 
-ROLLOUTS: Final = "sessionrollouts.sessionrollout.dev"
-ACTIONS: Final = "sessionrolloutactions.sessionrollout.dev"
+ROLLOUT_RESOURCE: Final = f"{ROLLOUTS}.{GROUP}"
+ACTION_RESOURCE: Final = f"{ACTIONS}.{GROUP}"
 
 
-class Kind(StrEnum):
+class FailureKind(StrEnum):
     """Why kubectl failed."""
 
     NOT_FOUND = "NotFound"
@@ -36,26 +37,26 @@ class Kind(StrEnum):
 class KubectlFailed(RolloutError):
     """kubectl failed; the message is one sentence."""
 
-    def __init__(self, kind: Kind, message: str) -> None:
+    def __init__(self, kind: FailureKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
-_KINDS: Final[tuple[tuple[str, Kind], ...]] = (
-    (r"\(NotFound\)", Kind.NOT_FOUND),
-    (r"\(Forbidden\)", Kind.FORBIDDEN),
-    (r"\(Unauthorized\)|must be logged in|provide credentials", Kind.UNAUTHORIZED),
-    (r"\(Invalid\)|\(BadRequest\)|is invalid|strict decoding|error validating|cannot be handled as", Kind.INVALID),
-    (r"doesn't have a resource type|no matches for kind|could not find the requested resource", Kind.NOT_INSTALLED),
+_KINDS: Final[tuple[tuple[str, FailureKind], ...]] = (
+    (r"\(NotFound\)", FailureKind.NOT_FOUND),
+    (r"\(Forbidden\)", FailureKind.FORBIDDEN),
+    (r"\(Unauthorized\)|must be logged in|provide credentials", FailureKind.UNAUTHORIZED),
+    (r"\(Invalid\)|\(BadRequest\)|is invalid|strict decoding|error validating|cannot be handled as", FailureKind.INVALID),
+    (r"doesn't have a resource type|no matches for kind|could not find the requested resource", FailureKind.NOT_INSTALLED),
     (
         r"was refused|Unable to connect|i/o timeout|deadline exceeded|no such host|couldn't get current server|"
         r"ServiceUnavailable|InternalError|request canceled|context canceled|EOF|Timeout",
-        Kind.UNREACHABLE,
+        FailureKind.UNREACHABLE,
     ),
     (
         r"context .* does not exist|context was not found|Error in configuration|no context exists|error loading config|unknown flag|no such file|invalid argument|flag needs|"
         r"invalid configuration|cluster .* does not exist|auth info .* does not exist",
-        Kind.CONFIGURATION,
+        FailureKind.CONFIGURATION,
     ),
 )
 _PREFIX: Final = re.compile(r"^(?:Error from server(?: \(\w+\))?|[Ee]rror): ?(?:error when \w+ \"?[^\"]*\"?: )?")
@@ -66,8 +67,8 @@ def failure(text: str) -> KubectlFailed:
     """An error of kubectl, in one sentence."""
     lines = [line for line in text.splitlines() if line.strip() and not _NOISE.match(line)]
     noisy = " ".join(text.split())
-    kind = next((kind for pattern, kind in _KINDS if re.search(pattern, "\n".join(lines) or noisy)), Kind.OTHER)
-    if kind is Kind.NOT_INSTALLED:
+    kind = next((kind for pattern, kind in _KINDS if re.search(pattern, "\n".join(lines) or noisy)), FailureKind.OTHER)
+    if kind is FailureKind.NOT_INSTALLED:
         return KubectlFailed(
             kind,
             "the SessionRollout CRDs are not installed in this cluster; a cluster administrator must install the chart or `crds/`",
@@ -77,8 +78,8 @@ def failure(text: str) -> KubectlFailed:
 
 
 @dataclass
-class Answer:
-    """The answer of a call that was started."""
+class Call:
+    """A call of kubectl that was started; its answer is read later."""
 
     process: "subprocess.Popen[str]"
     stdin: str | None = None
@@ -137,9 +138,9 @@ class Kubectl:
 
     flags: tuple[str, ...] = ()
 
-    def ask(self, *argv: str, stdin: str | None = None) -> Answer:
+    def ask(self, *argv: str, stdin: str | None = None) -> Call:
         """Start kubectl; the answer is read later."""
-        return Answer(self._start(argv, stdin=stdin), stdin)
+        return Call(self._start(argv, stdin=stdin), stdin)
 
     def _start(self, argv: tuple[str, ...], *, stdin: str | None = None) -> "subprocess.Popen[str]":
         program = os.environ.get("KUBECTL", "kubectl")
@@ -153,18 +154,19 @@ class Kubectl:
             )
         except OSError as error:
             raise KubectlFailed(
-                Kind.CONFIGURATION, f"cannot start {program}: {error.strerror}; install kubectl, or set KUBECTL to its path"
+                FailureKind.CONFIGURATION,
+                f"cannot start {program}: {error.strerror}; install kubectl, or set KUBECTL to its path",
             ) from error
 
-    def get(self, resource: str, name: str) -> Answer:
+    def get(self, resource: str, name: str) -> Call:
         """One object."""
         return self.ask("get", resource, name, "-o", "json")
 
-    def list(self, resource: str, *argv: str) -> Answer:
+    def list(self, resource: str, *argv: str) -> Call:
         """Objects."""
         return self.ask("get", resource, "-o", "json", *argv)
 
-    def create(self, body: Mapping[str, Any]) -> Answer:
+    def create(self, body: Mapping[str, Any]) -> Call:
         """Create an object; the answer is the object as it was stored. The server validates it, so kubectl does not."""
         return self.ask("create", "--validate=false", "-f", "-", "-o", "json", stdin=json.dumps(body))
 

@@ -1,4 +1,4 @@
-"""Reading PromQL: whether it parses, how far back it looks, and the queries of a metric. No server is asked."""
+"""Parses PromQL: errors, the largest range, and the queries of a metric. No server is involved."""
 
 from datetime import timedelta
 from typing import Any, Final
@@ -16,9 +16,9 @@ def parse(query: str) -> Any:
 
 
 def largest_range(query: str) -> timedelta:
-    """How far back the query looks: the largest sum of range and offset on a path of its tree.
+    """The oldest data that the query uses: the largest sum of range and offset on a path of its tree.
 
-    Subqueries add to what they contain; `@` is no range.
+    A subquery adds its range to what it contains; `@` is not a range.
     """
     return _reach(parse(query))
 

@@ -29,6 +29,7 @@ WAITING_LENGTH: Final = 64  # decisions that wait to be written
 class Ring:
     """Where one rollout's records are."""
 
+    read: bool = False  # whether it is known where the process before this one stopped
     sequence: int = -1  # of the slot that is written now; the slot itself is that modulo the size of the ring
     base: bytes = b""  # its first line
     entries: int = 0
@@ -46,11 +47,11 @@ class ConfigMapRecorder:
     async def keep(self, observed: Observed, now: datetime, decision: Decision) -> None:
         """See `Recorder.keep`."""
         rollout = observed.rollout
+        ring = self._rings.setdefault(rollout.uid, Ring())
+        ring.waiting.append(Record.of(observed, now, decision))
         try:
-            if rollout.uid not in self._rings:
-                self._rings[rollout.uid] = await self._read(rollout)
-            ring = self._rings[rollout.uid]
-            ring.waiting.append(Record.of(observed, now, decision))
+            if not ring.read:
+                await self._read(rollout, ring)
             while ring.waiting:
                 await self._write(rollout, ring, line_of(ring.waiting[0]))
                 ring.waiting.popleft()
@@ -61,17 +62,19 @@ class ConfigMapRecorder:
         """See `Recorder.forget`."""
         self._rings.pop(uid, None)
 
-    async def _read(self, rollout: SessionRollout) -> Ring:
+    async def _read(self, rollout: SessionRollout, ring: Ring) -> None:
         """Where the process before this one stopped: the slot with the highest sequence number."""
         path = f"/api/v1/namespaces/{rollout.namespace}/configmaps"
         listed = await self._api.request("GET", path, query={"labelSelector": f"{RECORD_LABEL}={rollout.name}"})
+        ring.read = True
         own = [slot for slot in listed["items"] if _belongs(slot, rollout)]
         if not own:
-            return Ring()
+            # The first decision about this rollout: its record begins the first slot.
+            return
         last = max(own, key=lambda slot: int(slot["data"][SEQUENCE]))
         packed = {name: base64.b64decode(text) for name, text in last["binaryData"].items()}
-        size = sum(len(entry) for entry in packed.values())
-        return Ring(int(last["data"][SEQUENCE]), unpack(packed[BASE]), len(packed) - 1, size)
+        ring.sequence, ring.base = int(last["data"][SEQUENCE]), unpack(packed[BASE])
+        ring.entries, ring.size = len(packed) - 1, sum(len(entry) for entry in packed.values())
 
     async def _write(self, rollout: SessionRollout, ring: Ring, line: bytes) -> None:
         packed = pack(line, ring.base)

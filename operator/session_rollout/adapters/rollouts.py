@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from session_rollout.adapters.api_server import MERGE, ApiServer
+from session_rollout.adapters.api_server import JSON_PATCH, ApiServer
 from session_rollout.adapters.telemetry import STATUS_WRITES, answered
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
@@ -14,7 +14,7 @@ from session_rollout.api.enums import EventReason
 from session_rollout.api.parsing import rollout_of, sentence
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
-from session_rollout.errors import Conflict, NotFound, RolloutError
+from session_rollout.errors import Conflict, NotFound, RolloutError, SpecError
 from session_rollout.ports import Clock, Key, Stored
 
 PAGE = 500
@@ -84,13 +84,27 @@ class ApiRolloutStore:
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """See `RolloutStore.answer`."""
-        # The UID keeps the answer from an action of the same name that was created after this one was deleted.
-        status = {"metadata": {"uid": uid}, "status": answer.to_wire()}
+        # The test keeps the answer from an action of the same name that was created after this one was deleted: it would
+        # look carried out. The API server ignores a UID in a merge patch of a status.
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": answer.to_wire()},
+        ]
         try:
-            await self._api.request("PATCH", _path(namespace, ACTIONS, name) + "/status", status, content=MERGE)
+            await self._api.request("PATCH", _path(namespace, ACTIONS, name) + "/status", patch, content=JSON_PATCH)
         except NotFound:
             return  # deleted meanwhile: nobody waits for the answer
+        except SpecError:
+            if await self._exists(namespace, name, uid):
+                raise
+            return  # deleted and created again
         answered(answer)
+
+    async def _exists(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether this very action exists; the operator has the right to list actions, but not to get one."""
+        query = {"fieldSelector": f"metadata.name={name}"}
+        listed = await self._api.request("GET", _path(namespace, ACTIONS), query=query)
+        return any(item["metadata"]["uid"] == uid for item in listed["items"])
 
     async def delete_action(self, namespace: str, name: str) -> None:
         """See `RolloutStore.delete_action`."""

@@ -1,7 +1,8 @@
-"""OpenTelemetry traces: off unless `OTEL_EXPORTER_OTLP_ENDPOINT` says where they go; all else is its standard variables.
+"""OpenTelemetry traces: off unless `OTEL_EXPORTER_OTLP_ENDPOINT` is set; its standard variables configure the rest.
 
-A span for each look at a rollout, with one below it for each request to the API server. A rollout lasts for days, so a look is
-a trace of its own; its attributes say which rollout it was. A query is a trace of its own, too: several rollouts share its answer.
+Each reconciliation has a span, with a span below it for each request to the API server. A rollout lasts for days, so a
+reconciliation is a trace of its own, and its attributes name the rollout. A query is a trace of its own as well, because
+several rollouts share its result.
 """
 
 import os
@@ -15,10 +16,10 @@ _TRACER = trace.get_tracer("session_rollout")
 
 
 def start() -> None:
-    """Send spans where the environment says; nowhere by default, which costs next to nothing."""
+    """Send spans to the endpoint of the environment. Without one, spans cost next to nothing."""
     if not os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         return
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - only who wants traces waits
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - slow, and needed for traces alone
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415

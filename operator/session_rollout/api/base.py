@@ -81,6 +81,15 @@ class Model(BaseModel):
         return type(self).model_validate({**self.__dict__, **fields})
 
 
-def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
-    """`x-kubernetes-validations` from (CEL rule, message) pairs; the message says what is allowed."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
+def rules(*checks: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
+    """`x-kubernetes-validations` from CEL rules, each with a message that says what is allowed.
+
+    The optional third text is CEL for what was found; the API server adds its value to the message.
+    """
+    validations = []
+    for rule, message, *values in checks:
+        validation = {"rule": rule, "message": message}
+        if values:
+            validation["messageExpression"] = f"'{message}; found ' + {values[0]}"
+        validations.append(validation)
+    return {"x-kubernetes-validations": validations}

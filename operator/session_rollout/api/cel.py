@@ -1,7 +1,8 @@
-"""The CEL rules of a check, of a phase and of the whole rollout, as (rule, message) pairs.
+"""The CEL rules of a check, of a phase and of the whole rollout: (rule, message) or (rule, message, what was found).
 
 The API server evaluates them after the schema of `api.rollout`. Each message names the field and says what is allowed.
-The bounds of lists and strings in the models keep the estimated cost within the API server's budget.
+The bounds of lists and strings in the models keep the estimated cost within the API server's budget. The value that was
+found is only in messages where its length is bounded too, which CEL loses in most nested lists.
 """
 
 from typing import Final
@@ -39,16 +40,25 @@ AUDIENCES: Final = (
 _PLACES = "self.phases.all(p, !has(p.{0}) || p.{0}.all(c, {1}))"
 _ENDS_FULL = "p.steps.exists(s, (has(s.percent) && string(s.percent) == '100') || (has(s.ramp) && string(s.ramp.to) == '100'))"
 _METRIC_KNOWN = "(has(self.metrics) && self.metrics.exists(m, m.name == c.metric))"
+_FEATURE_KNOWN = "self.features.exists(d, d.name == f)"
+_IN_ONE_PHASE = "self.phases.exists_one(q, f in q.features)"
+
+
+def _feature_of_phases(holds: str) -> str:
+    """CEL for the first feature of a phase for which a condition does not hold."""
+    return f"self.phases.filter(p, p.features.exists(f, !({holds})))[0].features.filter(f, !({holds}))[0]"
 
 
 ROLLOUT: Final = (
     (
-        "self.phases.all(p, p.features.all(f, self.features.exists(d, d.name == f)))",
+        f"self.phases.all(p, p.features.all(f, {_FEATURE_KNOWN}))",
         "`phases[].features` must contain only names from `features`",
+        _feature_of_phases(_FEATURE_KNOWN),
     ),
     (
-        "self.phases.all(p, p.features.all(f, self.phases.exists_one(q, f in q.features)))",
+        f"self.phases.all(p, p.features.all(f, {_IN_ONE_PHASE}))",
         "`phases[].features` must not contain a feature of another phase: a feature can be in one phase only",
+        _feature_of_phases(_IN_ONE_PHASE),
     ),
     (
         "self.features.all(f, !has(f.dependsOn) || f.dependsOn.all(d, self.features.exists(g, g.name == d)))",
@@ -144,5 +154,6 @@ ROLLOUT: Final = (
     (
         f"{milliseconds('self.checkInterval')} >= 1000",
         "`checkInterval` must be at least `1s`",
+        "self.checkInterval",
     ),
 )

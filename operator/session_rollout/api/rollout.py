@@ -160,7 +160,9 @@ class Window(Model):
     """A time window in which the rollout may advance. Rollbacks ignore windows."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(("self.from < self.to", "`to` must be later than `from` on the same day")),
+        json_schema_extra=rules(
+            ("self.from < self.to", "`to` must be later than `from` on the same day", "self.from + ' to ' + self.to"),
+        ),
     )
     days: Annotated[
         tuple[Day, ...],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from session_rollout.adapters.kubectl import ACTIONS, Kubectl
+from session_rollout.adapters.kubectl import ACTION_RESOURCE, Kubectl
 from session_rollout.cli.command import Exit, Failure, emit, output, refusal, usage_error
 from session_rollout.cli.common import timeout_option, tolerant
 
@@ -103,7 +103,7 @@ def send(kubectl: Kubectl, spec: "ActionSpec", timeout: timedelta) -> AnsweredAc
     name = kubectl.create(body).json()["metadata"]["name"]
     deadline = time.monotonic() + timeout.total_seconds()
     while time.monotonic() < deadline:
-        raw = kubectl.get(ACTIONS, name).json()
+        raw = kubectl.get(ACTION_RESOURCE, name).json()
         status = tolerant(ActionStatus, raw.get("status", {}), f"the answer to action {name}")
         if status.accepted is not None:
             if not status.accepted:

@@ -251,6 +251,16 @@ def _program(rule: str) -> Any:
     return cel.compile(rule)
 
 
+def _message(validation: Mapping[str, str], node: Any) -> str:
+    """With what was found, if the rule says it; as in the server, the plain message when that cannot be evaluated."""
+    if (expression := validation.get("messageExpression")) is None:
+        return validation["message"]
+    try:
+        return str(_program(expression).execute(_context(node)))
+    except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError):
+        return validation["message"]
+
+
 def _rules(node: Any, schema: Schema, path: Path) -> Iterator[Problem]:
     """Rules of this node and of those below; rules about a change do not apply to a new object."""
     for validation in schema.get("x-kubernetes-validations", ()):
@@ -262,7 +272,7 @@ def _rules(node: Any, schema: Schema, path: Path) -> Iterator[Problem]:
             yield Problem(path, "Invalid value: a rule cannot be evaluated on this object")
             continue
         if holds is not True:
-            yield Problem(path, f"Invalid value: {validation['message']}")
+            yield Problem(path, f"Invalid value: {_message(validation, node)}")
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _rules(value, schema.get("properties", {}).get(key, {}), (*path, key))

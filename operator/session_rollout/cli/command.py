@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from session_rollout.adapters.kubectl import Kind, Kubectl, KubectlFailed
+from session_rollout.adapters.kubectl import FailureKind, Kubectl, KubectlFailed
 from session_rollout.errors import RolloutError
 
 PROGRAM: Final = "kubectl sessionrollout"
@@ -42,15 +42,15 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.INTERRUPTED: "Interrupted with Ctrl-C.",
 }
 
-_OF_KIND: Final[Mapping[Kind, Exit]] = {
-    Kind.NOT_FOUND: Exit.NOT_FOUND,
-    Kind.NOT_INSTALLED: Exit.NOT_FOUND,
-    Kind.FORBIDDEN: Exit.NOT_ALLOWED,
-    Kind.UNAUTHORIZED: Exit.NOT_ALLOWED,
-    Kind.UNREACHABLE: Exit.UNREACHABLE,
-    Kind.CONFIGURATION: Exit.USAGE,
-    Kind.INVALID: Exit.REFUSED,
-    Kind.OTHER: Exit.REFUSED,
+_CODES: Final[Mapping[FailureKind, Exit]] = {
+    FailureKind.NOT_FOUND: Exit.NOT_FOUND,
+    FailureKind.NOT_INSTALLED: Exit.NOT_FOUND,
+    FailureKind.FORBIDDEN: Exit.NOT_ALLOWED,
+    FailureKind.UNAUTHORIZED: Exit.NOT_ALLOWED,
+    FailureKind.UNREACHABLE: Exit.UNREACHABLE,
+    FailureKind.CONFIGURATION: Exit.USAGE,
+    FailureKind.INVALID: Exit.REFUSED,
+    FailureKind.OTHER: Exit.REFUSED,
 }
 
 
@@ -206,7 +206,7 @@ def _code_for(error: RolloutError) -> Exit:
         case Failure():
             return error.code
         case KubectlFailed():
-            return _OF_KIND[error.kind]
+            return _CODES[error.kind]
     return Exit.REFUSED
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Answer, Kubectl, KubectlFailed
+from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Call, Kubectl, KubectlFailed
 from session_rollout.cli.command import Exit, Failure, refusal, usage_error
 from session_rollout.records.codec import RECORD_LABEL
 
@@ -32,7 +32,7 @@ def _complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> 
     """Rollouts of the namespace; none if they cannot be listed, since completion must not print errors."""
     namespace = ctx.params.get("kubectl_namespace")
     try:
-        items = Kubectl((f"--namespace={namespace}",) if namespace else ()).list(ROLLOUTS).items()
+        items = Kubectl((f"--namespace={namespace}",) if namespace else ()).list(ROLLOUT_RESOURCE).items()
     except KubectlFailed:
         return []
     return [name for item in items if (name := str(item["metadata"]["name"])).startswith(incomplete)]
@@ -120,11 +120,11 @@ def rollout_name(kubectl: Kubectl, name: str | None) -> str:
 
 def read_rollout(kubectl: Kubectl, name: str | None) -> "SessionRollout":
     """The rollout of that name, or the only one in the namespace."""
-    return rollout_of(kubectl.get(ROLLOUTS, name).json() if name is not None else _only_item(kubectl))
+    return rollout_of(kubectl.get(ROLLOUT_RESOURCE, name).json() if name is not None else _only_item(kubectl))
 
 
 def _only_item(kubectl: Kubectl) -> dict[str, Any]:
-    items = kubectl.list(ROLLOUTS).items()
+    items = kubectl.list(ROLLOUT_RESOURCE).items()
     if not items:
         raise Failure(Exit.NOT_FOUND, "no SessionRollout found in this namespace; choose another namespace with -n")
     if len(items) > 1:
@@ -181,12 +181,12 @@ def _delete(node: Any, path: Sequence[str | int]) -> None:
     del node[path[-1]]
 
 
-def start_reading_records(kubectl: Kubectl, name: str) -> Answer:
+def start_reading_records(kubectl: Kubectl, name: str) -> Call:
     """Start to fetch the decision records of a rollout; the answer is read later."""
     return kubectl.list("configmaps", "-l", f"{RECORD_LABEL}={name}")
 
 
-def trends_of(records: Answer) -> Mapping[str, Sequence[Decimal]]:
+def trends_of(records: Call) -> Mapping[str, Sequence[Decimal]]:
     """Past values of each metric; none if the records cannot be read."""
     from session_rollout.records.reader import trends
 

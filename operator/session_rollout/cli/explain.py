@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
+from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
 from session_rollout.cli.command import Command, emit, output, refusal, usage_error
 from session_rollout.cli.common import NAME, TimeType, pass_kubectl, rollout_name, start_reading_records, terminal
 from session_rollout.records import reader
@@ -46,7 +46,7 @@ def explain(kubectl: Kubectl, name: str | None, *, at: datetime | None, check: b
 
 
 def _read(kubectl: Kubectl, name: str) -> Sequence["Record"]:
-    answer, slots = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
+    answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
     answer.text()  # an unknown name is reported before missing records
     try:
         records = reader.records(slots.items())

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from session_rollout.adapters.kubectl import ACTIONS, ROLLOUTS, Kubectl
+from session_rollout.adapters.kubectl import ACTION_RESOURCE, ROLLOUT_RESOURCE, Kubectl
 from session_rollout.cli.command import Command, emit, output
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, terminal, tolerant
 
@@ -22,7 +22,7 @@ def history(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     The status of a rollout keeps the last 20 events. Actions are shown until their ttl has expired.
     """
     name = rollout_name(kubectl, name)
-    answer, actions = kubectl.get(ROLLOUTS, name), kubectl.list(ACTIONS)
+    answer, actions = kubectl.get(ROLLOUT_RESOURCE, name), kubectl.list(ACTION_RESOURCE)
     entries: list[Entry] = [entry.to_wire() for entry in rollout_of(answer.json()).status.history]
     recorded = {entry["by"] for entry in entries if "by" in entry}
     items = [item for item in actions.items() if item["spec"]["rollout"] == name]
@@ -84,5 +84,5 @@ def _text(entry: Entry) -> str:
 def events(kubectl: Kubectl, name: str | None) -> None:
     """Show the Kubernetes Events of a rollout."""
     name = rollout_name(kubectl, name)
-    kubectl.get(ROLLOUTS, name).text()  # without this, an unknown name would give an empty list
+    kubectl.get(ROLLOUT_RESOURCE, name).text()  # without this, an unknown name would give an empty list
     click.echo(kubectl.ask("events", "--for", f"sessionrollout.sessionrollout.dev/{name}").text(), nl=False)

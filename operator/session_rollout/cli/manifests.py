@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Kind, Kubectl, KubectlFailed
+from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, FailureKind, Kubectl, KubectlFailed
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.cli.admission import check, completed
 from session_rollout.cli.command import Command, emit, output, refusal, usage_error
@@ -158,9 +158,9 @@ def _running(kubectl: Kubectl, source: RolloutFile) -> dict[str, Any] | None:
     """The object in the cluster; None when there is none."""
     cluster = Kubectl((*kubectl.flags, f"--namespace={source.namespace}")) if source.namespace else kubectl
     try:
-        return cluster.get(ROLLOUTS, source.name).json()
+        return cluster.get(ROLLOUT_RESOURCE, source.name).json()
     except KubectlFailed as error:
-        if error.kind is Kind.NOT_FOUND:
+        if error.kind is FailureKind.NOT_FOUND:
             return None
         raise
 

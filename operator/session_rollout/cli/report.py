@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
+from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
 from session_rollout.api.enums import CheckKind, Verdict
 from session_rollout.api.quantities import show
 from session_rollout.api.rollout import SessionRollout
@@ -55,7 +55,7 @@ class Section:
 def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form: str) -> None:
     """Print the scorecard of a rollout: phases, checks with their bounds, migrations, targets and the last decisions."""
     name = rollout_name(kubectl, name)
-    answer, slots = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
+    answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
     rollout = rollout_of(answer.json())
     records = reader.records(slots.items())
     sections = [_summary(rollout), _phases(rollout), *_judged(rollout, records), _migrations(rollout)]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl
+from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
 from session_rollout.cli.command import Command, Exit, emit, output, usage_error
 from session_rollout.cli.common import (
     NAME,
@@ -28,7 +28,7 @@ from session_rollout.cli.wait import exit_code, follow
 def get(kubectl: Kubectl, names: tuple[str, ...], *, all_namespaces: bool, form: str | None) -> None:
     """List rollouts with state, phase, step, audience and message."""
     argv = [*names, *(["-A"] if all_namespaces else []), *(["-o", form] if form else [])]
-    click.echo(kubectl.ask("get", ROLLOUTS, *argv).text(), nl=False)
+    click.echo(kubectl.ask("get", ROLLOUT_RESOURCE, *argv).text(), nl=False)
 
 
 @click.command("status", cls=Command)
@@ -52,14 +52,14 @@ def status(kubectl: Kubectl, name: str | None, *, watch: bool, timeout: timedelt
     if watch:
         return _draw_changes(kubectl, name, timeout)
     if form:
-        emit(kubectl.get(ROLLOUTS, name).json(), form)
+        emit(kubectl.get(ROLLOUT_RESOURCE, name).json(), form)
     else:
         _draw(kubectl, name)
     return Exit.DONE
 
 
 def _draw(kubectl: Kubectl, name: str) -> None:
-    answer, records = kubectl.get(ROLLOUTS, name), start_reading_records(kubectl, name)
+    answer, records = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
     from session_rollout.cli.render.status import draw  # while kubectl runs
 
     rollout = rollout_of(answer.json())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUTS, Kubectl, Watch
+from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl, Watch
 from session_rollout.cli.command import Command, Exit, Failure
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, timeout_option
 
@@ -83,7 +83,7 @@ def follow(
     watcher.start()
     deadline = time.monotonic() + timeout.total_seconds() if timeout is not None else float("inf")
     try:
-        rollout, changed = rollout_of(kubectl.get(ROLLOUTS, name).json()), True
+        rollout, changed = rollout_of(kubectl.get(ROLLOUT_RESOURCE, name).json()), True
         while True:
             yield rollout, changed
             if time.monotonic() >= deadline:
@@ -135,7 +135,7 @@ class Watcher(threading.Thread):
     def _watch_once(self) -> bool:
         """Whether the watch delivered anything: a new watch begins with the object as it is."""
         delivered = False
-        self._watch = self._kubectl.watch(ROLLOUTS, self._object)
+        self._watch = self._kubectl.watch(ROLLOUT_RESOURCE, self._object)
         if self._stopped.is_set():
             self._watch.stop()
         for event in self._watch.events():

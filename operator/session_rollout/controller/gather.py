@@ -43,6 +43,7 @@ class Gatherer:
     def _measurements(self, rollout: SessionRollout, state: RolloutState, max_age: timedelta) -> dict[str, Measurement]:
         metrics = needed_metrics(rollout)
         if not metrics:
+            # Nothing is evaluated in this stage. A rollout that has ended would query its provider for ever.
             return {}
         return self._ports.metrics.measurements(rollout.spec.prometheus, metrics, max_age, state.wake_soon)
 
@@ -62,11 +63,13 @@ class Gatherer:
 
     async def _workload_unavailable_reason(self, rollout: SessionRollout) -> str | None:
         if rollout.spec.workload is None or not needs_workload(rollout):
+            # Only the preflight waits for it: later, guards tell whether the application works.
             return None
         return await self._ports.workloads.unavailable_reason(rollout.namespace, rollout.spec.workload)
 
     async def _revisions(self, rollout: SessionRollout) -> Revisions | None:
         if rollout.spec.workload is None or not needs_revisions(rollout):
+            # Neither an undo nor a restart is requested: the operator may lack the right to list ReplicaSets.
             return None
         return await self._ports.workloads.revisions(rollout.namespace, rollout.spec.workload)
 

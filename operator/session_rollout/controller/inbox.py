@@ -42,6 +42,7 @@ class Inbox:
             # Accepted by a CRD of another version. The next sweep answers it; nothing is delivered.
             return
         if action.spec.action.is_read_only:
+            # It needs no decision: a rollout that is suspended, paused or stalled must not delay a diagnosis.
             if not deleted and not _answered(raw):
                 self._on_demand.begin(action)
             return

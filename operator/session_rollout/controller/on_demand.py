@@ -164,10 +164,8 @@ class OnDemandChecks:
 
 
 def _gates(rollout: SessionRollout) -> Mapping[str, Gate]:
-    """Every gate of the spec: before the first phase, after each phase, after a rollback; the first of a name wins."""
-    spec = rollout.spec
-    gates = [*spec.preflight, *(gate for phase in spec.phases for gate in phase.verification), *spec.rollback.verification]
-    return {gate.name: gate for gate in reversed(gates)}
+    """Every gate of the spec by its name; the first of a name wins."""
+    return {gate.name: gate for gate in reversed(rollout.spec.all_gates())}
 
 
 def _approval(rollout: SessionRollout, gate: Gate) -> Result:

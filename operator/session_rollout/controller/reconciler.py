@@ -78,14 +78,14 @@ class Reconciler:
         """The watch shows a Job of this rollout."""
         self._memory.of(key).wake.set()
 
-    def document_changed(self, key: Key, seen: Fingerprint) -> None:
+    def document_changed(self, key: Key, document: Fingerprint) -> None:
         """The watch shows the flag document of this rollout."""
         state = self._memory.of(key)
-        if seen.sha256 is not None and seen.version <= state.document.version:
+        if document.sha256 is not None and document.version <= state.document.version:
             # The watch is behind: this version is older than what was read back after the last write. Taking it
             # for the present would report drift and publish again.
             return
-        state.document = seen
+        state.document = document
         state.wake.set()
 
     # --- the loop

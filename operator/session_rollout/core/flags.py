@@ -1,7 +1,7 @@
 """The flag document compiler: audiences in, flagd JSON out.
 
 Rule order in every flag: emergency > forced off > forced on > groups > percentage > off. All flags of a rollout share one
-salt, so a user who has a dependent feature has its prerequisite. Buckets are hash generation v2 of flagd: `["on", w]`
+salt, so every user of a feature also gets its prerequisites. Buckets are those of flagd's hash generation v2: `["on", w]`
 first, weights of a thousand. Emergency is ENABLED + default `off` + no targeting: DISABLED would give the caller's default.
 """
 
@@ -61,23 +61,23 @@ class Compiled:
 
 
 def audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, Audience]:
-    """Who has which feature now: what was published for its phase, else its initial value."""
-    found = {feature.name: EVERYBODY if feature.initial is OnOff.ON else NOBODY for feature in spec.features}
+    """Who has which feature now: the audience published for its phase, else its initial value."""
+    by_feature = {feature.name: EVERYBODY if feature.initial is OnOff.ON else NOBODY for feature in spec.features}
     for record in status.phases:
         audience = Audience(Decimal(record.percent), record.groups)
-        found.update(dict.fromkeys(record.features, audience))
-    return found
+        by_feature.update(dict.fromkeys(record.features, audience))
+    return by_feature
 
 
 def with_dependents(spec: RolloutSpec, features: Mapping[str, str]) -> dict[str, str]:
-    """The disabled features and all that depend on them, each with its reason."""
+    """The disabled features and all features that depend on them, each with its reason."""
     disabled = dict(features)
     waiting = list(disabled)
     while waiting:
-        gone = waiting.pop()
+        prerequisite = waiting.pop()
         for feature in spec.features:
-            if gone in feature.depends_on and feature.name not in disabled:
-                disabled[feature.name] = f"depends on {gone}: {disabled[gone]}"
+            if prerequisite in feature.depends_on and feature.name not in disabled:
+                disabled[feature.name] = f"depends on {prerequisite}: {disabled[prerequisite]}"
                 waiting.append(feature.name)
     return disabled
 

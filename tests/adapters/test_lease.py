@@ -1,0 +1,191 @@
+"""Leader election against an API server in memory. Two real replicas are in tests/integration/test_replicas.py."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from adapters.api import Api
+from session_rollout.adapters import lease as module
+from session_rollout.adapters.lease import UNACCOUNTED, Lease
+from session_rollout.errors import Conflict, Unavailable
+
+PATH = "/apis/coordination.k8s.io/v1/namespaces/ops/leases/session-rollout"
+NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
+
+
+class Clock:
+    """The wall clock of all nodes, and the monotonic one of this process."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def now(self) -> datetime:
+        return NOW + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that tests move; retries come at once."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0)
+    return clock
+
+
+@pytest.fixture
+def api() -> Api:
+    """An empty API server."""
+    return Api()
+
+
+def replica(api: Api, clock: Clock, name: str = "a") -> Lease:
+    return Lease(api, "ops", "session-rollout", name, clock)
+
+
+def spec(api: Api) -> dict[str, Any]:
+    return dict(api.objects[PATH]["spec"])
+
+
+def acquires(lease: Lease) -> bool:
+    """Whether it gets the Lease at its first attempt."""
+    return asyncio.run(lease._try())
+
+
+def test_first_replica_creates_the_lease(api: Api, clock: Clock) -> None:
+    leader = replica(api, clock)
+    with pytest.raises(Unavailable):
+        leader.confirm()
+    assert acquires(leader)
+    leader.confirm()
+    assert leader.unled.since is None
+    assert (spec(api)["holderIdentity"], spec(api)["leaseTransitions"]) == ("a", 0)
+
+
+def test_other_replica_stands_by_and_knows_the_leader(api: Api, clock: Clock) -> None:
+    assert acquires(replica(api, clock))
+    other = replica(api, clock, "b")
+    assert not acquires(other)
+    assert other.leader == "a"
+    with pytest.raises(Unavailable):
+        other.confirm()
+
+
+def test_renewal_is_not_an_acquisition(api: Api, clock: Clock) -> None:
+    leader = replica(api, clock)
+    assert acquires(leader)
+    first = spec(api)
+    clock.seconds += 2
+    assert acquires(leader)
+    assert spec(api)["renewTime"] > first["renewTime"]
+    assert (spec(api)["acquireTime"], spec(api)["leaseTransitions"]) == (first["acquireTime"], 0)
+
+
+def test_silent_leader_is_replaced_after_the_whole_lease_by_the_own_clock(api: Api, clock: Clock) -> None:
+    """The time in the Lease may be wrong: what counts is how long this process has seen no renewal."""
+    assert acquires(replica(api, clock))
+    other = replica(api, clock, "b")
+    clock.seconds += 100
+    assert not acquires(other), "the first time that it sees the Lease"
+    clock.seconds += 15
+    assert not acquires(other)
+    clock.seconds += 0.1
+    assert acquires(other)
+    assert (spec(api)["holderIdentity"], spec(api)["leaseTransitions"]) == ("b", 1)
+
+
+def test_leader_that_cannot_renew_may_not_write(api: Api, clock: Clock) -> None:
+    leader = replica(api, clock)
+    assert acquires(leader)
+    clock.seconds += 10
+    leader.confirm()
+    api.failures["GET"] = [Unavailable("down")]
+    assert not acquires(leader)
+    clock.seconds += 0.1
+    with pytest.raises(Unavailable):
+        leader.confirm()
+
+
+def test_loser_of_a_race_stands_by(api: Api, clock: Clock) -> None:
+    """Both read the released Lease; the API server takes one of the writes."""
+    leader = replica(api, clock)
+    assert acquires(leader)
+    asyncio.run(leader.release())
+    api.failures["PUT"] = [Conflict("another replica wrote first")]
+    assert not acquires(replica(api, clock, "b"))
+
+
+def test_released_lease_is_taken_at_once(api: Api, clock: Clock) -> None:
+    leader = replica(api, clock)
+    assert acquires(leader)
+    asyncio.run(leader.release())
+    assert acquires(replica(api, clock, "b"))
+    asyncio.run(leader.release())
+    assert spec(api)["holderIdentity"] == "b", "only the holder can release it"
+
+
+def test_acquire_waits_until_it_holds_the_lease_or_is_stopped(api: Api, clock: Clock) -> None:
+    async def body() -> tuple[bool, bool]:
+        stop = asyncio.Event()
+        api.failures["GET"] = [Unavailable("down")] * 3
+        held = await replica(api, clock).acquire(stop)
+        stop.set()
+        return held, await replica(api, clock, "b").acquire(stop)
+
+    assert asyncio.run(body()) == (True, False)
+
+
+def test_lost_lease_ends_the_process(api: Api, clock: Clock) -> None:
+    async def body() -> list[str]:
+        leader, lost = replica(api, clock), list[str]()
+        assert await leader.acquire(asyncio.Event())
+        api.put(PATH, {"spec": {**spec(api), "holderIdentity": "b"}})
+        leader._claim = slow(leader._claim)  # type: ignore[method-assign]
+        await asyncio.wait_for(leader.keep(lambda: lost.append("lost")), 5)
+        return lost
+
+    def slow(claim: Any) -> Any:
+        async def later() -> bool:
+            clock.seconds += 2
+            return bool(await claim())
+
+        return later
+
+    assert asyncio.run(body()) == ["lost"]
+
+
+# --- the time in which nobody led
+
+
+def test_new_leader_knows_since_when_nobody_led(api: Api, clock: Clock) -> None:
+    assert acquires(replica(api, clock))
+    renewed = clock.now()
+    clock.seconds += 60
+    restarted = replica(api, clock)
+    assert acquires(restarted)
+    assert restarted.unled.since == renewed
+    assert api.objects[PATH]["metadata"]["annotations"][UNACCOUNTED] == renewed.isoformat()
+
+
+def test_second_crash_does_not_lose_the_downtime(api: Api, clock: Clock) -> None:
+    """It is kept on the Lease until every rollout has taken it into account."""
+    assert acquires(replica(api, clock))
+    renewed = clock.now()
+    for _ in range(2):
+        clock.seconds += 60
+        restarted = replica(api, clock)
+        assert acquires(restarted)
+    assert restarted.unled.since == renewed
+    asyncio.run(restarted.accounted())
+    assert UNACCOUNTED not in api.objects[PATH]["metadata"]["annotations"]
+
+
+def test_annotations_of_others_stay(api: Api, clock: Clock) -> None:
+    assert acquires(replica(api, clock))
+    api.put(PATH, {**api.objects[PATH], "metadata": {"annotations": {"team": "shop"}}})
+    assert acquires(replica(api, clock))
+    assert api.objects[PATH]["metadata"]["annotations"]["team"] == "shop"

@@ -1,0 +1,169 @@
+"""Rollouts and actions in the API server: parsing, stale reads, answers by UID, Events. A real one is in tests/integration."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from adapters.api import Api
+from core.world import spec
+from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse
+from session_rollout.api.action import answer
+from session_rollout.api.enums import ActionReason, EventReason
+from session_rollout.api.status import RolloutStatus
+from session_rollout.errors import Conflict, SpecError, Unavailable
+from session_rollout.ports import Key, Stored
+
+NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
+ROOT = "/apis/sessionrollout.dev/v1alpha1/namespaces/default"
+PATH = f"{ROOT}/sessionrollouts/shop"
+ACTION = f"{ROOT}/sessionrolloutactions/pause"
+KEY = Key("default", "shop")
+
+
+class Clock:
+    def now(self) -> datetime:
+        return NOW
+
+
+def rollout(**changes: Any) -> dict[str, Any]:
+    metadata = {"namespace": "default", "name": "shop", "uid": "uid-1", "generation": 1}
+    return {"metadata": metadata, "spec": {**spec().to_wire(), **changes}}
+
+
+@pytest.fixture
+def api() -> Api:
+    """An API server with one rollout and one action."""
+    api = Api()
+    api.put(PATH, rollout())
+    api.put(ACTION, {"metadata": {"namespace": "default", "name": "pause", "uid": "u1"}})
+    return api
+
+
+def read(store: ApiRolloutStore) -> Stored:
+    stored = asyncio.run(store.read(KEY))
+    assert stored is not None
+    return stored
+
+
+def test_object_that_cannot_be_parsed_has_a_problem_instead_of_a_rollout() -> None:
+    assert parse(rollout()).rollout is not None
+    stored = parse(rollout(flagSet=1))
+    assert (stored.key, stored.rollout) == (KEY, None)
+    assert "flagSet" in stored.problem
+
+
+def test_missing_rollout() -> None:
+    assert asyncio.run(ApiRolloutStore(Api()).read(KEY)) is None
+
+
+def test_status_is_written_only_over_what_was_read(api: Api) -> None:
+    store = ApiRolloutStore(api)
+    stored = read(store)
+    asyncio.run(store.write_status(stored, RolloutStatus(observed_generation=1)))
+    assert api.objects[PATH]["status"]["observedGeneration"] == 1
+    with pytest.raises(Conflict):
+        asyncio.run(store.write_status(stored, RolloutStatus(observed_generation=2)))
+
+
+def test_read_that_is_older_than_the_last_write_is_not_taken_for_the_present(api: Api) -> None:
+    """Another API server answers from an older cache."""
+    store = ApiRolloutStore(api)
+    old = {**api.objects[PATH]}
+    asyncio.run(store.write_status(read(store), RolloutStatus(observed_generation=1)))
+    api.objects[PATH] = old
+    with pytest.raises(Conflict):
+        read(store)
+
+
+def test_rollout_that_is_created_again_is_read(api: Api) -> None:
+    """Its resourceVersion may be of another cluster: it was restored from a backup."""
+    store = ApiRolloutStore(api)
+    asyncio.run(store.write_status(read(store), RolloutStatus(observed_generation=1)))
+    del api.objects[PATH]
+    assert asyncio.run(store.read(KEY)) is None
+    api.version = 0
+    api.put(PATH, rollout())
+    assert read(store).rollout is not None
+
+
+def test_lists_follow_every_page(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
+    """In each namespace of the configuration, or in all of them."""
+    pages: dict[str | None, tuple[str | None, list[str]]] = {None: ("next", ["a", "b"]), "next": (None, ["c"])}
+    paths = []
+
+    async def request(_: str, path: str, *, query: dict[str, Any]) -> dict[str, Any]:
+        paths.append(path)
+        token, names = pages[query.get("continue")]
+        metadata = {"continue": token} if token else {}
+        return {
+            "metadata": metadata,
+            "items": [{"metadata": {"namespace": path.split("/")[-2], "name": name}} for name in names],
+        }
+
+    monkeypatch.setattr(api, "request", request)
+    assert len(asyncio.run(ApiRolloutStore(api).actions())) == 3
+    assert set(paths) == {"/apis/sessionrollout.dev/v1alpha1/sessionrolloutactions"}
+    keys = asyncio.run(ApiRolloutStore(api, ("blue", "green")).keys())
+    assert [(key.namespace, key.name) for key in keys] == [(space, name) for space in ("blue", "green") for name in "abc"]
+
+
+# --- actions
+
+
+def write_answer(api: Api, uid: str) -> None:
+    status = answer(accepted=True, reason=ActionReason.ACCEPTED, message="paused", now=NOW)
+    asyncio.run(ApiRolloutStore(api).answer("default", "pause", status, uid=uid))
+
+
+def test_answer_is_written_into_the_status_of_the_action(api: Api) -> None:
+    write_answer(api, "u1")
+    status = api.objects[ACTION]["status"]
+    assert (status["accepted"], status["reason"], status["conditions"][0]["reason"]) == (True, "Accepted", "Accepted")
+
+
+def test_answer_never_reaches_another_action_of_the_same_name(api: Api) -> None:
+    """Deleted and created again: that one is not carried out yet, and must not look answered."""
+    write_answer(api, "u0")
+    assert "status" not in api.objects[ACTION]
+
+
+def test_answer_that_the_api_server_refuses_is_an_error(api: Api) -> None:
+    """Another CRD: the action stays unanswered, and that must be seen."""
+    api.failures["PATCH"] = [SpecError("status.reason: Unsupported value")]
+    with pytest.raises(SpecError):
+        write_answer(api, "u1")
+
+
+def test_answer_to_an_action_that_is_gone_is_dropped(api: Api) -> None:
+    del api.objects[ACTION]
+    write_answer(api, "u1")
+    assert ACTION not in api.objects
+
+
+def test_action_is_deleted_at_most_once(api: Api) -> None:
+    for _ in range(2):
+        asyncio.run(ApiRolloutStore(api).delete_action("default", "pause"))
+    assert ACTION not in api.objects
+
+
+# --- Events
+
+
+@pytest.mark.parametrize(("reason", "kind"), [(EventReason.STARTED, "Normal"), (EventReason.STALLED, "Warning")])
+def test_event(api: Api, reason: EventReason, kind: str) -> None:
+    stored = parse(rollout())
+    assert stored.rollout is not None
+    asyncio.run(ApiEventSink(api, Clock(), "operator-0").emit(stored.rollout, reason, "x" * 2000))
+    [event] = [item for path, item in api.objects.items() if "/events/" in path]
+    assert (event["type"], event["reason"], event["involvedObject"]["uid"]) == (kind, reason, "uid-1")
+    assert len(event["message"]) == 1024
+
+
+def test_event_that_cannot_be_sent_fails_nothing(api: Api) -> None:
+    stored = parse(rollout())
+    assert stored.rollout is not None
+    api.failures["POST"] = [Unavailable("down")]
+    asyncio.run(ApiEventSink(api, Clock(), "operator-0").emit(stored.rollout, EventReason.STARTED, "started"))
+    assert api.failures == {"POST": []}
