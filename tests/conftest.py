@@ -21,6 +21,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--group", choices=GROUPS, help="run one of the groups of `make test`")
 
 
+@pytest.fixture
+def prose() -> Iterator[None]:
+    """For a test that is about a text itself: `make test-messages` leaves the texts of this test as they are."""
+    with reasons_only.suspended():
+        yield
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """The lab with the project installed in it; started once, for the first test that needs it."""

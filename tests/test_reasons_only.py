@@ -4,6 +4,7 @@ Not here: that everything else still works with it, which `make test-messages` s
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -32,7 +33,9 @@ LISTS = {"details", "nextActions", "rollbackReasons"}
 
 def stories(*argv: str) -> Any:
     """Three rollouts, played in a process of their own."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *argv], cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / root) for root in ("operator", "tests", "."))}
+    command = [sys.executable, "-c", PROGRAM, *argv]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

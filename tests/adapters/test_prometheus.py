@@ -255,6 +255,7 @@ def test_token_is_read_from_its_file_each_time(answers: Answers, tmp_path: Path)
     asyncio.run(call())
 
 
+@pytest.mark.usefixtures("prose")
 @pytest.mark.parametrize(("scheme", "field"), [("http", "bearer_token_file"), ("https", "ca_file")])
 def test_file_that_cannot_be_read(answers: Answers, tmp_path: Path, scheme: str, field: str) -> None:
     """A Secret that is not mounted, or not readable; the message names the file."""

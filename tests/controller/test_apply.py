@@ -6,7 +6,7 @@ import pytest
 
 from controller.cluster import Cluster, Process, run
 from session_rollout.adapters.rollouts import parse
-from session_rollout.api.enums import ActionReason, EventReason, Operation, Stage
+from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Operation, Stage
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.controller.apply import RETRY_BLOCKED, Applier
@@ -151,7 +151,7 @@ def test_blocked_effect_is_a_problem_of_the_next_decision() -> None:
         conditions = {item.type: item.status for item in cluster.status.conditions}
         assert (conditions["Stalled"], conditions["SpecValid"]) == ("True", "False")
         assert process.state.blocked is not None
-        assert process.state.blocked.reason in cluster.status.decision.details
+        assert cluster.status.decision.reason is DecisionReason.INVALID_SPEC
 
     run(body)
 

@@ -4,86 +4,18 @@ Each scenario is a story that a user would recognize. What single steps must loo
 their topics; here it only matters that it happens (test_reasons, test_transitions).
 """
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from core import world as tests
-from core.world import at, edited, ended, rollout_data, spec
-from session_rollout.api.enums import CheckReason, Condition, Stage, Verdict
-from session_rollout.api.status import MetaCondition
-from session_rollout.core.observed import Answer, Counts, Decision, JobObservation, JobState, Measurement, Revisions
-
-WEB: Final[dict[str, Any]] = {"workload": {"kind": "Deployment", "name": "web"}}
-DATABASE: Final[dict[str, Any]] = {"database": {"secretKeyRef": {"name": "db"}}}
-EVERY_GATE: Final = [
-    {"name": "calm", "metric": "errors", "below": "1%"},
-    {"name": "health", "http": {"service": "web", "path": "/health"}},
-    {"name": "smoke", "job": {"profile": "smoke-tests"}},
-    {"name": "signed", "approval": {}},
-]
-SIGNED: Final = [{"name": "signed", "approval": {}}]
-FIGURES: Final = {"done": 1000, "total": 1000, "following": True}
-DELTA: Final = {"name": "delta", "features": ["delta"], "steps": [{"percent": 100, "hold": "60s"}]}
-
-
-@dataclass
-class World(tests.World):
-    """Keeps everything that its rollout produced."""
-
-    produced: set[tuple[str, str]] = field(default_factory=set)  # name of the enumeration, value
-
-    def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
-        decision = super().reconcile(crash_before_effects=crash_before_effects)
-        self.produced |= set(_values(decision))
-        return decision
-
-
-def _repeats_decision(condition: MetaCondition) -> bool:
-    """Whether the reason of a condition is the reason of the decision."""
-    stalled = condition.type == Condition.STALLED and condition.status == "True"
-    return stalled or condition.type in {Condition.READY, Condition.RECONCILING}
-
-
-def _values(decision: Decision) -> list[tuple[str, str]]:
-    """The values of enumerations in the status and in the answers of a decision."""
-    status = decision.status
-    single = (status.state, status.outcome, status.current.stage, status.decision.action, status.decision.reason)
-    values: list[Any] = [value for value in single if value is not None]
-    values += [record.state for record in status.phases]
-    values += [record.state for record in status.migrations]
-    values += [record.operation for record in status.migrations if record.job]
-    values += [value for record in status.checks for value in (record.kind, record.verdict, record.reason) if value is not None]
-    values += [entry.event for entry in status.history]
-    values += [effect.reason for effect in decision.effects if isinstance(effect, Answer)]
-    values += [record.point_of_no_return for record in status.migrations if record.point_of_no_return is not None]
-    named = [(type(value).__name__, str(value)) for value in values]
-    return [*named, *(("ConditionReason", known.reason) for known in status.conditions if not _repeats_decision(known))]
-
-
-def migrated(**changes: Any) -> dict[str, Any]:
-    """A copy of rows with a snapshot before phase one, a change of the schema after it."""
-    phases = rollout_data()["phases"]
-    names = {"before": ["rows"], "after": ["cleanup"]}
-    migrations = [
-        {"name": "rows", "bundle": "a/rows", "change": "Migrate", "backup": True},
-        {"name": "cleanup", "bundle": "a/cleanup", "pointOfNoReturn": 2},
-    ]
-    return {**DATABASE, "migrations": migrations, "phases": [{**phases[0], "migrations": names}, phases[1]], **changes}
-
-
-def verified(gates: list[dict[str, Any]]) -> Callable[[dict[str, Any]], None]:
-    """Phase one with these gates after its last step."""
-    return lambda data: data["phases"][0].update(verification=gates)
-
-
-def with_delta(data: dict[str, Any]) -> None:
-    """One more phase."""
-    data["features"].append({"name": "delta"})
-    data["phases"].append(DELTA)
-
+from core.collecting import EVERY_GATE, FIGURES, WEB, World, migrated
+from core.stage_scenarios import WAITING, aborted_in, edited_in, phases_are_added_and_removed, spec_cannot_be_carried_out
+from core.world import at, edited, ended, spec
+from session_rollout.api.enums import CheckReason, Verdict
+from session_rollout.core.observed import Counts, JobObservation, JobState, Measurement, Revisions
 
 # --- forward
 
@@ -340,78 +272,6 @@ def data_by_actions() -> World:
     return world
 
 
-# --- each stage, left by an abort and by an edit
-
-
-def _failing_after() -> World:
-    world = World(spec(**migrated()))
-    world.until(at("one", 3))
-    world.jobs_succeed = False
-    return world
-
-
-WAITING: Final[dict[Stage, Callable[[], World]]] = {
-    Stage.PREFLIGHT: lambda: World(spec(preflight=SIGNED)),
-    Stage.BEFORE: lambda: World(spec(**migrated()), jobs_succeed=False),
-    Stage.BASELINE: lambda: World(spec(), values={"errors": Decimal("0.001"), "load": Verdict.NO_DATA}),
-    Stage.STEP: lambda: World(spec()),
-    Stage.VERIFICATION: lambda: World(edited(verified(SIGNED))),
-    Stage.AFTER: _failing_after,
-    Stage.BAKE: lambda: World(spec(bake="600s")),
-}
-
-
-def waiting_in(stage: Stage) -> World:
-    """A rollout that waits in a stage."""
-    world = WAITING[stage]()
-    world.until(lambda world: world.status.current.stage is stage)
-    return world
-
-
-def aborted_in(stage: Stage) -> Callable[[], World]:
-    """The user aborts there."""
-
-    def play() -> World:
-        world = waiting_in(stage)
-        world.request("Abort")
-        world.until(ended)
-        return world
-
-    return play
-
-
-def edited_in(stage: Stage) -> Callable[[], World]:
-    """The user edits the spec there."""
-
-    def play() -> World:
-        world = waiting_in(stage)
-        world.edit(world.spec.updated(check_interval="5s"))
-        world.run(20)
-        return world
-
-    return play
-
-
-def phases_are_added_and_removed() -> World:
-    """In the bake, after the end, and while the new phase waits in its preflight."""
-    world = waiting_in(Stage.BAKE)
-    world.edit(edited(with_delta, bake="600s", preflight=SIGNED))
-    world.run(20)
-    world.edit(spec(bake="10s"))
-    world.until(ended)
-    world.edit(edited(with_delta))
-    world.until(ended)
-    return world
-
-
-def spec_cannot_be_carried_out() -> World:
-    """An edit that conflicts with what is published."""
-    world = waiting_in(Stage.STEP)
-    world.edit(edited(lambda data: data["phases"][0]["features"].remove("beta")))
-    world.run(20)
-    return world
-
-
 def job_is_foreign() -> World:
     """A Job with the name of a check's Job, created by somebody else."""
     world = World(spec(preflight=[{"name": "smoke", "job": {"profile": "smoke-tests"}}]))
@@ -444,8 +304,14 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     spec_cannot_be_carried_out,
     job_is_foreign,
 )
-SCENARIOS: Final[dict[str, Callable[[], World]]] = {
+_PLAYS: Final[dict[str, Callable[[], World]]] = {
     **{story.__name__: story for story in STORIES},
     **{f"aborted in {stage}": aborted_in(stage) for stage in WAITING},
     **{f"edited in {stage}": edited_in(stage) for stage in WAITING},
 }
+
+
+@functools.cache
+def played() -> dict[str, World]:
+    """Every scenario at its end, by name; played once for all tests."""
+    return {name: play() for name, play in _PLAYS.items()}

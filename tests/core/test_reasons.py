@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import pytest
 
-from core.scenarios import SCENARIOS
+from core.scenarios import played
 from lab.lab import ROOT
 from session_rollout.api.enums import (
     ActionReason,
@@ -91,8 +91,8 @@ VALUES = [value for published in PUBLISHED for value in published if name(value)
 def produced() -> dict[tuple[str, str], str]:
     """What the scenarios produced, with the first scenario that did."""
     first: dict[tuple[str, str], str] = {}
-    for name, play in SCENARIOS.items():
-        for value in play().produced:
+    for name, world in played().items():
+        for value in world.produced:
             first.setdefault(value, name)
     return first
 

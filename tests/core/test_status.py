@@ -81,6 +81,7 @@ def test_stage_that_is_entered_keeps_only_what_belongs_to_the_phase() -> None:
 LONG = "x" * 10_000
 
 
+@pytest.mark.usefixtures("prose")
 def test_prose_of_the_operator_shortens_itself() -> None:
     """A long error of a provider must not make the status invalid."""
     decision = DecisionRecord(message=LONG, details=(LONG,) * 50, next_actions=(LONG,) * 50)
@@ -138,6 +139,7 @@ def test_status_stays_small_with_twenty_phases() -> None:
     assert largest <= LIMIT_BYTES
 
 
+@pytest.mark.usefixtures("prose")
 def test_budget_cuts_the_oldest_history_first_and_never_a_position() -> None:
     """A status full of prose: positions, times and numbers are as before."""
     world = World(spec())

@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 
-from core.scenarios import SCENARIOS
+from core.scenarios import played
 from core.transitions import TRANSITIONS
 from session_rollout.api.enums import Stage
 
@@ -19,7 +19,7 @@ TABLE: set[Transition] = {(before, after) for before, targets in TRANSITIONS.ite
 @pytest.fixture(scope="module")
 def made() -> dict[str, set[Transition]]:
     """The transitions of each scenario."""
-    return {name: set(play().transitions) for name, play in SCENARIOS.items()}
+    return {name: set(world.transitions) for name, world in played().items()}
 
 
 def test_table_has_a_row_for_every_stage() -> None:
@@ -40,7 +40,7 @@ def test_everything_in_the_table_is_made(made: dict[str, set[Transition]]) -> No
 
 def test_transitions_of_a_scenario_are_a_path() -> None:
     """Each begins where the one before ended: none is left out."""
-    for name, play in SCENARIOS.items():
-        path = play().transitions
+    for name, world in played().items():
+        path = world.transitions
         breaks = [(first, second) for first, second in itertools.pairwise(path) if first[1] is not second[0]]
         assert breaks == [], name

@@ -1,0 +1,78 @@
+"""Rollouts that wait in each stage, and leave it by an abort or an edit; edits that change the phases."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Final
+
+from core.collecting import SIGNED, World, migrated, verified, with_delta
+from core.world import at, edited, ended, spec
+from session_rollout.api.enums import Stage, Verdict
+
+
+def _failing_after() -> World:
+    world = World(spec(**migrated()))
+    world.until(at("one", 3))
+    world.jobs_succeed = False
+    return world
+
+
+WAITING: Final[dict[Stage, Callable[[], World]]] = {
+    Stage.PREFLIGHT: lambda: World(spec(preflight=SIGNED)),
+    Stage.BEFORE: lambda: World(spec(**migrated()), jobs_succeed=False),
+    Stage.BASELINE: lambda: World(spec(), values={"errors": Decimal("0.001"), "load": Verdict.NO_DATA}),
+    Stage.STEP: lambda: World(spec()),
+    Stage.VERIFICATION: lambda: World(edited(verified(SIGNED))),
+    Stage.AFTER: _failing_after,
+    Stage.BAKE: lambda: World(spec(bake="600s")),
+}
+
+
+def waiting_in(stage: Stage) -> World:
+    """A rollout that waits in a stage."""
+    world = WAITING[stage]()
+    world.until(lambda world: world.status.current.stage is stage)
+    return world
+
+
+def aborted_in(stage: Stage) -> Callable[[], World]:
+    """The user aborts there."""
+
+    def play() -> World:
+        world = waiting_in(stage)
+        world.request("Abort")
+        world.until(ended)
+        return world
+
+    return play
+
+
+def edited_in(stage: Stage) -> Callable[[], World]:
+    """The user edits the spec there."""
+
+    def play() -> World:
+        world = waiting_in(stage)
+        world.edit(world.spec.updated(check_interval="5s"))
+        world.run(20)
+        return world
+
+    return play
+
+
+def phases_are_added_and_removed() -> World:
+    """In the bake, after the end, and while the new phase waits in its preflight."""
+    world = waiting_in(Stage.BAKE)
+    world.edit(edited(with_delta, bake="600s", preflight=SIGNED))
+    world.run(20)
+    world.edit(spec(bake="10s"))
+    world.until(ended)
+    world.edit(edited(with_delta))
+    world.until(ended)
+    return world
+
+
+def spec_cannot_be_carried_out() -> World:
+    """An edit that conflicts with what is published."""
+    world = waiting_in(Stage.STEP)
+    world.edit(edited(lambda data: data["phases"][0]["features"].remove("beta")))
+    world.run(20)
+    return world
