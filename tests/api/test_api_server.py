@@ -10,7 +10,8 @@ import promql_parser
 import pytest
 import yaml
 
-from api.corpus import ACTION, BAD, BAD_ACTIONS, FINE, GOOD, spoiled
+from api.corpus import ACTION, BAD_ACTIONS, FINE, GOOD, spoiled
+from api.invalid import BAD
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
 from session_rollout.settings import Settings

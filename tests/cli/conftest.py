@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from cli.plugin import SHOP, begin
-from integration.test_controls import service
+from integration.receivers import service
 from lab.gauge import scraped
 from lab.lab import Lab
 

@@ -6,8 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from integration.test_controls import PYTHON
-from integration.test_operator import holding
+from integration.receivers import PYTHON
+from integration.rollouts import holding
 from lab import reasons_only
 from lab.kube import Object
 from lab.lab import IMAGE, Lab

@@ -4,7 +4,7 @@ Not here: what the operator makes of an action (tests/core, tests/integration).
 """
 
 from cli.plugin import SHOP, actions, begin, data, fine, refused, run, shop, status
-from integration.test_operator import holding
+from integration.rollouts import holding
 from lab.kube import Object
 from lab.lab import Lab
 from session_rollout.cli.command import Exit

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from integration.test_controls import records
+from integration.test_records import records
 from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import ROOT, Lab

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from api.corpus import ACTION, BAD, BAD_ACTIONS, FINE, GOOD, spoiled
+from api.corpus import ACTION, BAD_ACTIONS, FINE, GOOD, spoiled
+from api.invalid import BAD
 from cli.mutations import mutations
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab

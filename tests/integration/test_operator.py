@@ -9,17 +9,16 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
+from integration.rollouts import ALPHA, LONG, SHORT, decided, flags, holding, rollout
 from lab import rights
 from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import Lab
 
 CANARY = "canary-password"
-ALPHA: dict[str, Any] = {"name": "alpha", "features": ["alpha"]}
 
 
 @pytest.fixture(scope="module")
@@ -30,46 +29,6 @@ def operator(lab: Lab) -> Iterator[Lab]:
         yield lab
         assert lab.operator is not None
         lab.operator.stop()
-
-
-def rollout(name: str, steps: list[Object], **spec: Any) -> Object:
-    """An object with one phase."""
-    whole = {
-        "flagSet": name,
-        "checkInterval": "1s",
-        "features": [{"name": "alpha"}],
-        "metrics": [{"name": "errors", "query": "lab_errors"}],
-        "phases": [{**ALPHA, "steps": steps, "criteria": [{"name": "errors", "metric": "errors", "below": "1%"}]}],
-        **spec,
-    }
-    return {
-        "apiVersion": "sessionrollout.dev/v1alpha1",
-        "kind": "SessionRollout",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": whole,
-    }
-
-
-LONG = [{"percent": 50, "groups": ["staff"], "hold": "1h"}]
-SHORT = [{"percent": 50, "hold": "1s"}, {"percent": 100, "hold": "1s"}]
-
-
-def holding(lab: Lab, name: str) -> Object:
-    """The rollout, once its hold has begun."""
-    lab.until(lambda: lab.rollout(name).get("status", {}).get("current", {}).get("holdUntil"), 30, f"{name} holding")
-    return lab.rollout(name)
-
-
-def decided(lab: Lab, name: str, reason: str) -> Object:
-    """Status, once its decision has this reason."""
-    reached = lambda: lab.rollout(name).get("status", {}).get("decision", {}).get("reason") == reason  # noqa: E731
-    lab.until(reached, 30, f"{name} with the reason {reason}")
-    return dict(lab.rollout(name)["status"])
-
-
-def flags(lab: Lab, name: str) -> Object:
-    """The flags of the published document."""
-    return dict(lab.document(name)["flags"])
 
 
 def audit(lab: Lab, since: datetime | None = None) -> list[Object]:
