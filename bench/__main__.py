@@ -64,7 +64,7 @@ def holding(lab: Lab, name: str) -> bool:
 
 
 def breach_to_off(lab: Lab, application: DeployedApplication, trials: int) -> list[float]:
-    """Seconds from Prometheus' first answer above 1 % to nobody having the feature, as the application evaluates it."""
+    """Seconds from Prometheus' first answer above 1 % to the feature being off for all users, as the application evaluates it."""
     lab.apply(rollout(NAME, guards=[{"name": "errors", "metric": "errors", "below": "1%"}]))
     took = []
     for trial in range(trials):
@@ -129,12 +129,12 @@ def scrape(lab: Lab, family: str) -> float:
 
 
 def queries(lab: Lab) -> tuple[float, float, float]:
-    """Queries sent, answers asked for, and distinct queries due in the same minute."""
+    """Queries sent, results requested, and distinct queries due in the same minute."""
     sent, asked = scrape(lab, "sessionrollout_provider_requests_total"), scrape(lab, "sessionrollout_queries_asked_total")
     time.sleep(60)
     sent = scrape(lab, "sessionrollout_provider_requests_total") - sent
     asked = scrape(lab, "sessionrollout_queries_asked_total") - asked
-    # The load asks five queries every 30 s; the one steady rollout asks the same five every second.
+    # The load needs five queries every 30 s; the steady rollout needs the same five every second.
     return sent, asked, CRITERIA * 60 / INTERVAL_SECONDS
 
 
@@ -202,7 +202,7 @@ def main() -> None:
         sent, asked, distinct = queries(lab)
         figures += [
             Figure("d: queries sent in a minute", sent, "", distinct * 1.2),
-            Figure("d: answers asked for in it", asked, "", float("inf")),
+            Figure("d: results requested in it", asked, "", float("inf")),
         ]
     show(figures)
     sys.exit(any(figure.ratio > 1 for figure in figures))

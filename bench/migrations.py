@@ -36,7 +36,7 @@ from session_rollout.migrations.schema.bundle import Bundle
 
 SETTINGS = {
     "shared_buffers": "2GB",
-    "min_wal_size": "4GB",  # segments are used again, as on a server of some age; making a new one stops everybody for 50 ms
+    "min_wal_size": "4GB",  # segments are used again, as on a server of some age; creating a new segment stops all writers for 50 ms
     "max_wal_size": "8GB",
     "checkpoint_timeout": "30min",
     "autovacuum_naptime": "10s",

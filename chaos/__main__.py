@@ -125,7 +125,7 @@ class Round:
             time.sleep(0.2)
 
     def _prove(self, dsn: str, people: People) -> None:
-        """Each step once, all rows moved, both sides the same while people go on working."""
+        """Each step once, all rows copied, both sides equal while users keep writing."""
         with psycopg.connect(dsn) as connection:
             query = "SELECT bundle || ' ' || what, count(*) FROM session_rollout.history WHERE what LIKE 'up %' GROUP BY 1"
             steps: dict[str, int] = dict(connection.execute(query).fetchall())
@@ -134,7 +134,7 @@ class Round:
         self._check(applied == STEPS, f"{applied} steps in the ledger")
         invalid = value(dsn, "SELECT count(*) FROM pg_index WHERE NOT indisvalid")
         self._check(invalid == 0, f"{invalid} invalid indexes")
-        # A change that the trigger could not apply at once waits in the open; another attempt is what a person would ask for.
+        # A change that the trigger could not apply at once is queued; a user would request another attempt.
         waiting = value(dsn, "SELECT count(*) FROM session_rollout.changes")
         differing = difference(dsn)
         self._check(differing <= 2 * waiting, f"{differing} rows differ, {waiting} changes wait")
@@ -142,7 +142,7 @@ class Round:
         self._check(doubled == 0, f"{doubled} sessions doubled")
         aside = value(dsn, "SELECT count(*) FROM session_rollout.quarantine")
         self._check(aside == 0, f"{aside} rows in quarantine")
-        self._check(sum(people.done.values()) > 0, "nobody was working")
+        self._check(sum(people.done.values()) > 0, "no user was writing")
 
     def _check(self, holds: bool, text: str) -> None:
         if not holds:

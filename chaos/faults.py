@@ -1,4 +1,4 @@
-"""What can go wrong around a migration, done on purpose: to its Pod, its Job, its database, and by other people."""
+"""What can go wrong around a migration, caused on purpose: to its Pod, its Job, its database, and by other users."""
 
 import contextlib
 import os
@@ -54,7 +54,7 @@ class Faults:
         run(self.dsn, TROUBLE)
 
     def inject(self) -> None:
-        """One random fault that is possible now. A Job without a Pod is deleted, as an impatient person would."""
+        """One random fault that is possible now. A Job without a Pod is deleted, as an impatient user would."""
         if not self.pods():
             self.delete()
             self.done["Job deleted"] += 1
@@ -86,7 +86,7 @@ class Faults:
             pod.kill()
 
     def delete(self) -> None:
-        """A person deletes the Job that has not ended."""
+        """A user deletes the Job that has not ended."""
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
         for job in self.lab.kube.get(path)["items"]:
             ended = {
@@ -118,7 +118,7 @@ class Faults:
             self.twins.append(subprocess.Popen(argv, env=environment, stdout=quiet, stderr=quiet))
 
     def hold_lock(self) -> None:
-        """A long transaction, or somebody's DDL."""
+        """A long transaction, or the DDL of another user."""
         table = self.dice.choice(["users", "user_sessions", "enhanced_user_sessions"])
         mode = self.dice.choice(["ACCESS EXCLUSIVE", "ROW EXCLUSIVE", "SHARE"])
         with psycopg.connect(self.dsn, application_name="somebody") as holder:

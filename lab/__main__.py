@@ -1,4 +1,4 @@
-"""`make lab`: leaves the parts and the operator running until Ctrl-C, and says how to reach them."""
+"""`make lab`: leaves the parts and the operator running until Ctrl-C, and prints how to reach them."""
 
 import contextlib
 import signal

@@ -203,7 +203,7 @@ class Application:
         return self.has(beta, "crossTabSynchronization")
 
     def _write_rows(self) -> None:
-        """Keep writing session rows, and say whether that works."""
+        """Keep writing session rows, and report whether that works."""
         while True:
             try:
                 with psycopg.connect(self.database, autocommit=True, connect_timeout=2) as connection:

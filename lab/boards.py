@@ -1,6 +1,6 @@
-"""The chart's dashboards over a run of the lab: every query asked, and every panel drawn from the same answers.
+"""The chart's dashboards over a run of the lab: every query is sent, and every panel is drawn from its results.
 
-Grafana itself is not part of the lab; what it would show is drawn here with matplotlib, at the places the dashboards say.
+Grafana itself is not part of the lab; what it would show is drawn here with matplotlib, in the layout of the dashboards.
 """
 
 import json
@@ -121,7 +121,7 @@ def _in_unit(unit: str, value: float) -> str:
 
 
 def panels(board: Object) -> list[Object]:
-    """Those that ask something."""
+    """Panels with a query."""
     return [panel for panel in board["panels"] if panel.get("targets")]
 
 

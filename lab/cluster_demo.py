@@ -31,7 +31,7 @@ class ClusterDemo(Demo):
     """The demo with everything in Pods."""
 
     def prepare(self) -> None:
-        """Images on the node, namespaces that enforce, and Prometheus where the chart looks for it."""
+        """Images on the node, namespaces that enforce, and Prometheus where the chart expects it."""
         assert self.lab.real_node is not None
         assert self.lab.prometheus is not None
         for image in (images.operator(), images.application()):
@@ -58,7 +58,7 @@ class ClusterDemo(Demo):
         return str(self.lab.directory / f"session-rollout-{EARLIER}.tgz")
 
     def helm(self, *argv: str) -> str:
-        """Run helm as the administrator and show it; raises TimeoutError when it says no."""
+        """Run helm as the administrator and show it; raises TimeoutError when it fails."""
         self.console.print(f"\n$ helm {' '.join(argv)}", soft_wrap=True)
         command = [str(sources.helm()), "--kubeconfig", str(self.lab.kubeconfig), *argv]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -90,7 +90,7 @@ class ClusterDemo(Demo):
         return pods
 
     def uninstall(self, release: str = RELEASE) -> str:
-        """What helm says of it; returns when the Pods have ended, too, for which helm does not wait."""
+        """Output of helm; returns when the Pods have ended, too, for which helm does not wait."""
         output = self.helm("uninstall", release, "--namespace", OPERATOR_NAMESPACE, "--wait")
         self.lab.until(lambda: not self._operators(), 25, "the operator's Pods being gone, before they are killed")
         return output
@@ -107,7 +107,7 @@ class ClusterDemo(Demo):
         self.proof.check(outcome == "Promoted", f"the minimal example: {outcome}")
 
     def _upgrade_in_a_hold(self) -> None:
-        """From the earlier chart to this one while the first step holds: it goes on where it was, and is not shorter."""
+        """From the earlier chart to this one while the first step holds: it resumes where it was, and the hold is not shorter."""
 
         def current() -> Object:
             return dict(self.lab.rollout("minimal", SHOP).get("status", {}).get("current", {}))
@@ -123,7 +123,7 @@ class ClusterDemo(Demo):
             before["percent"],
             before["stageStartTime"],
         )
-        text = f"helm upgrade from {EARLIER} in a hold: step {after['step']} at {after['percent']}% goes on, until {after['holdUntil']}"
+        text = f"helm upgrade from {EARLIER} in a hold: step {after['step']} at {after['percent']}% continues, until {after['holdUntil']}"
         self.proof.check(same and after["holdUntil"] >= before["holdUntil"], f"{text} (before: {before['holdUntil']})")
 
     def whole(self) -> None:
@@ -148,13 +148,13 @@ class ClusterDemo(Demo):
 
     def _prove_removal(self) -> None:
         before = self._documents()
-        self.proof.check("kept due to the resource policy" in self.uninstall(), "helm uninstall says that the kinds are kept")
+        self.proof.check("kept due to the resource policy" in self.uninstall(), "helm uninstall reports that the CRDs are kept")
         self.proof.check(before == self._documents() and len(before) == 2, f"{len(before)} flag documents are as they were")
         kept = [self.lab.rollout(*place)["status"]["outcome"] for place in ((NAME, NAMESPACE), ("minimal", SHOP))]
         self.proof.check(kept == ["Promoted", "Promoted"], f"both rollouts are there: {', '.join(kept)}")
         names = [feature["name"] for feature in self.object["spec"]["features"]]
         on = [name for name in names if self.application.share(name, 50) == 1]
-        self.proof.check(on == names, f"the application still has {len(on)} of {len(names)} features on for everybody")
+        self.proof.check(on == names, f"the application still has {len(on)} of {len(names)} features on for all users")
         self.show("get", "configmaps", "-A", "-l", "sessionrollout.dev/rollout")
 
     def _documents(self) -> dict[str, Any]:

@@ -142,7 +142,7 @@ class Demo(DemoProofs):
         return dict(status)
 
     def _emergency(self, feature: str) -> float:
-        """Switch a feature off with kubectl; seconds until the application evaluates it as off for everybody."""
+        """Switch a feature off with kubectl; seconds until the application evaluates it as off for all users."""
         begun = time.time()
         self.lab.act("EmergencyDisable", NAME, NAMESPACE, features=[feature], reason="drill while Prometheus is down")
         self.wait(lambda: self.application.share(feature, 50) == 0, 30, f"{feature} off")

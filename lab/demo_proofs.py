@@ -183,7 +183,7 @@ class DemoProofs(DemoBase):
         )
 
     def _prove_verdict(self, status: Object, verdict: str, when: str) -> None:
-        """The decision waits for evidence, and a check says what is wrong with it."""
+        """The decision waits for evidence, and a check has the verdict."""
         reasons = {check.get("reason") for check in status["checks"] if check["verdict"] == verdict}
         waits = status["decision"]["reason"] == "AwaitingEvidence"
         text = f"status while {when}: {status['decision']['reason']}, {verdict} ({', '.join(map(str, reasons)) or 'nowhere'})"

@@ -57,7 +57,7 @@ class GitSide:
 
 
 def _declared(document: Object) -> Object:
-    """What Git could say of an object: not its status, nor what the API server keeps of its versions."""
+    """What Git can declare of an object: no status, and nothing that the API server maintains."""
     kept = {key: value for key, value in document["metadata"].items() if key not in {"managedFields", "resourceVersion"}}
     return {"metadata": kept, "spec": document["spec"]}
 

@@ -1,6 +1,6 @@
 """Container images on a machine that may reach no registry: podman, a base made from Debian packages, and our own.
 
-`make image` builds ours twice and prints its size, layers and start time, whether both builds are the same, and what is in it.
+`make image` builds the image twice and prints its size, layers and start time, whether both builds are the same, and what is in it.
 
 Debian's python3 in a minimal root stands for the official `python` image where that cannot be pulled; the Dockerfile is the same.
 """
@@ -57,7 +57,7 @@ def exists(image: str) -> bool:
 
 
 def base() -> str:
-    """The image that ours stands on: here, pulled, or made from Debian's packages."""
+    """The base image: present, pulled, or built from Debian's packages."""
 
     def here() -> Path:
         if exists(BASE):

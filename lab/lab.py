@@ -33,7 +33,7 @@ IMAGE = "session-rollout:lab"
 
 
 class KubectlFailed(Exception):
-    """kubectl said no; the message is its own."""
+    """kubectl failed; the message is kubectl's own."""
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str = "the condition") -> Any:
@@ -92,7 +92,7 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if value is not None and not isinstance(value, SystemExit | KeyboardInterrupt):
-            sources.say("something failed; the ends of the logs:")
+            sources.say("something failed; the last lines of the logs:")
             for log in sorted(self.logs.glob("*.log")):
                 print(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-12:]), file=sys.stderr)
         self.stop()
@@ -196,7 +196,7 @@ class Lab:
         return self.kube.apply(self.path_of(document, namespace), document)
 
     def database_secret(self, name: str, url: str, namespace: str = "default") -> None:
-        """A Secret that rollouts may name: its label says so, and a policy of the chart asks for that."""
+        """A Secret that rollouts may name: it has the label that a policy of the chart requires."""
         metadata = {"name": name, "labels": {"sessionrollout.dev/database": "allowed"}}
         self.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"url": url}}, namespace)
 
@@ -251,7 +251,7 @@ class Lab:
         return dict(until(document, seconds, f"the flag document of {flag_set}: {what}"))
 
     def act(self, action: str, rollout: str, namespace: str = "default", **spec: Any) -> str:
-        """Create a SessionRolloutAction with kubectl, as a person would; its name."""
+        """Create a SessionRolloutAction with kubectl, as a user would; its name."""
         body = {
             "apiVersion": "sessionrollout.dev/v1alpha1",
             "kind": "SessionRolloutAction",
@@ -320,7 +320,7 @@ class Lab:
         )
 
     def readiness(self, port: int) -> str:
-        """What the operator on this port says of itself: `ok` when it leads; empty when it does not answer, or is not ready."""
+        """Readiness of the operator on this port: `ok` when it leads; empty when it does not respond, or is not ready."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as answer:
                 return str(answer.read().decode())

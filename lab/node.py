@@ -52,7 +52,7 @@ class Node:
             time.sleep(TICK)
 
     def vanish(self) -> None:
-        """Fall silent as a lost node does: processes go on, nobody hears of them."""
+        """Stop reporting, as a lost node does; its processes keep running."""
         self.vanished.set()
 
     def forget(self, pod: Pod) -> None:

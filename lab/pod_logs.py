@@ -10,7 +10,7 @@ import trustme
 
 
 class _Logs(BaseHTTPRequestHandler):
-    """The one answer of a kubelet that people need: `kubectl logs`, by way of the API server."""
+    """The one answer of a kubelet that users need: `kubectl logs`, through the API server."""
 
     pods: Path
 
@@ -36,7 +36,7 @@ class _Logs(BaseHTTPRequestHandler):
 
 
 def serve_logs(directory: Path) -> ThreadingHTTPServer:
-    """Serve the Pods' logs over TLS, as the API server asks for them."""
+    """Serve the Pods' logs over TLS, as the API server requests them."""
     handler = type("Logs", (_Logs,), {"pods": directory})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -20,7 +20,7 @@ class User:
     groups: tuple[str, ...]
 
     def context(self, overrides: Mapping[str, list[str]] | None = None) -> EvaluationContext:
-        """What the application tells the evaluator about the user."""
+        """What the application passes to the evaluator about the user."""
         return EvaluationContext(targeting_key=self.id, attributes={"groups": list(self.groups), **(overrides or {})})
 
 

@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class StartFailed(Exception):
-    """A part of the lab did not come up; the message says which, and shows the end of its log."""
+    """A part of the lab did not come up; the message names it and has the end of its log."""
 
 
 PORTS = range(20_000, 32_768)  # below Linux' ephemeral range, of which any outgoing connection may take one

@@ -76,7 +76,7 @@ class Evaluator:
 
 
 def prove_shares(proof: Proof, spec: Object, promised: dict[str, list[Audience]], documents: list[Published]) -> None:
-    """In every step: share of 10,000 users within +-1 % of the promise, group members always, and nobody lost a feature."""
+    """In every step: share of 10,000 users within +-1 % of the promise, group members always, and no user lost a feature."""
     evaluator = Evaluator(users())
     before: dict[str, frozenset[str]] = {}
     lost = 0

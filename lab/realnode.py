@@ -56,7 +56,7 @@ class RealNode:
     # --- before
 
     def prepare(self) -> None:
-        """Packages, images, and the bridge whose address everybody listens on."""
+        """Packages, images, and the bridge whose address every server listens on."""
         if os.geteuid() != 0:
             raise SystemExit("lab: LAB_NODE=containerd needs root")
         sources.packages(*PACKAGES)

@@ -24,7 +24,7 @@ from pydantic.alias_generators import to_camel
 
 VARIABLE: Final = "LAB_MESSAGES"
 _suspended = False
-# The nearest of these fields says what the message is about.
+# The first of these fields that is set is what the message is about.
 FIELDS: Final = ("reason", "event", "verdict", "problem", "state")
 
 

@@ -1,4 +1,4 @@
-"""What the operator asked of the API server, by its audit log, against what the chart grants it: nothing more, nothing less."""
+"""What the operator requested from the API server, by its audit log, against what the chart grants: nothing more, nothing less."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ def audit(lab: Lab) -> list[dict[str, Any]]:
 
 
 def used(lines: list[dict[str, Any]]) -> set[Right]:
-    """Resource and verb of what was asked; two rights are asked for inside of a request.
+    """Resource and verb of each request; two rights are used inside of a request.
 
     An apply that makes an object needs `create` beside `patch`; an owner reference that blocks deletion needs `update` of the
     owner's finalizers, by the admission plug-in OwnerReferencesPermissionEnforcement, which the lab's API server runs.

@@ -166,7 +166,7 @@ class DeployedApplication:
         return float(result[0]["value"][1]) if result else None
 
     def tables(self) -> dict[str, list[str]]:
-        """Tables and indexes that the seed asks for, as the database has them; and the ledger."""
+        """Tables and indexes that the rollout creates, as the database has them; and the ledger."""
         assert self.lab.postgres is not None
         wanted = ("enhanced_user_sessions", "session_analytics", "session_feature_flags")
         with psycopg.connect(self.lab.postgres.url) as connection:

@@ -1,4 +1,4 @@
-"""The application's own session data as the seed has it: its tables, rows in any number, broken ones, and people who use it.
+"""The application's own session data as the seed has it: its tables, rows in any number, broken ones, and users who change it.
 
 Also the comparison of both sides of the migration, in SQL of its own: nothing here is shared with what is tested.
 """
@@ -119,7 +119,7 @@ _DELETE = "DELETE FROM user_sessions WHERE id = md5('session' || %s)::uuid"
 
 @dataclass
 class People:
-    """Users who go on working: inserts, updates and deletes of sessions, now and then a whole user's."""
+    """Users who keep working: inserts, updates and deletes of sessions, now and then a whole user's."""
 
     dsn: str
     rows: int

@@ -38,7 +38,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress(what: str, every: float = 15.0) -> Iterator[None]:
-    """Say what takes long, and that it still goes on."""
+    """Print what takes long, and that it is still running."""
     say(f"{what} ...")
     start, done = time.monotonic(), threading.Event()
 
@@ -275,10 +275,13 @@ def _go_install(name: str, package: str, version: str, *values: str) -> Path:
 @functools.cache
 def helm() -> Path:
     """Helm itself."""
-    major, minor, _ = versions.KUBERNETES.split(".")  # or it takes every cluster it has not asked for an ancient one
-    told = f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor={major}", f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={minor}"
+    major, minor, _ = versions.KUBERNETES.split(".")  # or helm assumes a very old cluster until it has queried one
+    definitions = (
+        f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor={major}",
+        f"helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={minor}",
+    )
     version = f"helm.sh/helm/v3/internal/version.version=v{versions.HELM}"
-    return _go_install("helm", "helm.sh/helm/v3/cmd/helm", versions.HELM, version, *told)
+    return _go_install("helm", "helm.sh/helm/v3/cmd/helm", versions.HELM, version, *definitions)
 
 
 @functools.cache

@@ -42,7 +42,7 @@ PROMPTED: Final = 'for line in "$@"; do printf "\\033[1m$ %s\\033[0m\\n" "$line"
 
 
 class Screen(pyte.Screen):
-    """Also knows faint letters, as a colour of their own."""
+    """Also knows faint text, as a color of its own."""
 
     def select_graphic_rendition(self, *attrs: int, **kwargs: Any) -> None:
         """Called for every SGR sequence."""
@@ -112,7 +112,7 @@ class Terminal:
             self.seen(self.text())
 
     def _line(self, row: int) -> str:
-        """What draws a row: its letters, and the colours where they change."""
+        """What draws a row: its characters, and the colors where they change."""
         cells = [self.screen.buffer[row][column] for column in range(COLUMNS)]
         runs = itertools.groupby(cells, lambda cell: (cell.fg, cell.bold))
         drawn = (
@@ -123,7 +123,7 @@ class Terminal:
     def _piece(self) -> bytes:
         try:
             return os.read(self._master, 65536)
-        except OSError:  # Linux: nobody holds the other side any more
+        except OSError:  # Linux: the other side is closed
             return b""
 
     # --- what is kept

@@ -1,4 +1,4 @@
-"""`make transcripts`: runs the demo twice, looks at it as a person on call would, and writes what the docs show of it.
+"""`make transcripts`: runs the demo twice, watches it as a user on call would, and writes the recordings of the docs.
 
 `docs/recordings/NAME.cast` is how the terminal changed (`asciinema play`), `NAME.png` the terminal at one moment, and
 `docs/recordings.md` its text at a few; `get-watch.txt` is what `kubectl get sro -w` printed meanwhile.

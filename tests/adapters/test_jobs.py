@@ -198,6 +198,7 @@ def test_termination_message_of_the_newest_pod_is_the_result() -> None:
     assert (observed.state, observed.progress.checksum) == (JobState.SUCCEEDED, "sha256:x")
 
 
+@pytest.mark.usefixtures("prose")
 def test_failed_check_reports_its_last_line_and_kubernetes_reason() -> None:
     api = Api()
     job(api, "Failed")
@@ -214,6 +215,7 @@ def test_job_without_a_pod_fails_for_its_own_reason() -> None:
     assert observe(api).progress.reason == "DeadlineExceeded"
 
 
+@pytest.mark.usefixtures("prose")
 def test_no_secret_leaves_a_pod() -> None:
     api = Api()
     secret = json.dumps({"message": "cannot connect to postgres://app:hunter2@db/shop", "waiting": "password=hunter2"})

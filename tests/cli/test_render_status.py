@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import pytest
 from rich.console import Console
 
 from core.world import World, at, ended, spec
@@ -53,6 +54,7 @@ def test_state_reason_message_and_next_actions_are_shown() -> None:
     assert len(lines(world, "next: ")) == len(decision.next_actions) > 0
 
 
+@pytest.mark.usefixtures("prose")
 def test_continuation_of_a_long_line_is_indented() -> None:
     """Causes keep to the right of the decision, also if the terminal wraps them."""
     world = World(spec())

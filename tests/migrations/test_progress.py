@@ -29,12 +29,14 @@ def test_progress_text(fields: dict[str, object], text: str) -> None:
     assert progress_text(**fields) == text  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("prose")
 def test_a_sentence_has_message_numbers_and_what_is_waited_for() -> None:
     progress = Progress(message="copying", done=1, total=2, waiting="a lock")
     assert to_sentence(progress) == "copying, 50% (1 of 2 rows), waiting: a lock"
     assert to_sentence(Progress()) == ""
 
 
+@pytest.mark.usefixtures("prose")
 def test_a_line_of_json_can_be_read_by_an_older_and_a_newer_operator() -> None:
     """Unknown fields and unknown reasons are accepted."""
     progress = Progress(message="no lock", reason=FailureReason.LOCK_TIMEOUT)
@@ -43,6 +45,7 @@ def test_a_line_of_json_can_be_read_by_an_older_and_a_newer_operator() -> None:
     assert newer.reason == "NewReason"
 
 
+@pytest.mark.usefixtures("prose")
 def test_progress_is_printed_once_per_second_unless_it_is_news() -> None:
     """A wait is news once; long messages are clipped instead of rejected."""
     stream = io.StringIO()
