@@ -439,5 +439,6 @@ def test_every_decision_is_recorded_and_can_be_made_again(operator: Lab) -> None
 
     operator.until(last_is_there, 20, "the last record leading to the status")
     kept = records(operator, "recorded")
-    assert len(kept) >= 6
+    # How many there are depends on what is seen together; each step has its own.
+    assert {one.decide_again().status.current.step for one in kept} >= {1, 2}
     assert [one.why for one in kept if not one.agrees()] == []
