@@ -12,8 +12,7 @@ from functools import cache
 from typing import Final
 
 from session_rollout.api import enums
-from session_rollout.api.enums import Condition, EventReason
-from session_rollout.api.progress import FailureReason
+from session_rollout.api.enums import Condition, EventReason, FailureReason
 
 # The statuses of a condition: True, False, Unknown; empty where a condition never has the status.
 STATUSES: Final[dict[Condition, tuple[str, str, str]]] = {

@@ -18,8 +18,7 @@ Two subclasses of RolloutError stand beside the tool that they describe: `Kubect
 in `cli.command`. "Could not measure" is not an error: it is a verdict (`api.enums.Verdict`).
 """
 
-from session_rollout.api.enums import ActionReason, CheckReason
-from session_rollout.api.progress import FailureReason
+from session_rollout.api.enums import ActionReason, CheckReason, FailureReason
 
 
 class RolloutError(Exception):

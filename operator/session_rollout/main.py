@@ -199,7 +199,7 @@ def main() -> None:
         sys.exit(f"session-rollout-operator: {error}")
 
 
-__all__ = ["handlers", "main"]
+__all__ = ["handlers", "main"]  # importing `handlers` registers Kopf's decorators
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""The outside as the controller sees it. Adapters implement these protocols; nothing else imports a client library.
+"""The outside as the controller sees it: protocols that adapters implement, so that the controller imports no client library.
 
 Every method may raise `errors.Unavailable`; those that write may raise `errors.Conflict`.
 """

@@ -57,6 +57,39 @@ def test_missing_evidence_pauses_the_timer(problem: Verdict) -> None:
     assert world.status.outcome is Outcome.PROMOTED
 
 
+def test_a_pause_by_a_user_is_not_told_as_lost_evidence() -> None:
+    """The timer says why it is paused, and events speak of evidence only when evidence was lost and came back."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("Pause")
+    world.run(60)
+    assert world.status.current.hold_paused_reason is DecisionReason.PAUSED
+    world.request("Resume")
+    world.settle()
+    assert (world.status.current.hold_paused_reason, world.status.current.hold_paused_time) == (None, None)
+    assert world.entries(EventReason.EVIDENCE_LOST) == world.entries(EventReason.EVIDENCE_BACK) == []
+
+
+def test_evidence_that_is_lost_during_a_pause_is_told_when_the_pause_ends() -> None:
+    """The timer stays paused, for another reason, and the time of both pauses extends the hold."""
+    world = World(spec())
+    world.until(at("one", 1))
+    until = world.status.current.hold_until
+    world.request("Pause")
+    world.settle()
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(60)
+    world.request("Resume")
+    world.run(60)
+    assert world.status.current.hold_paused_reason is DecisionReason.AWAITING_EVIDENCE
+    assert len(world.entries(EventReason.EVIDENCE_LOST)) == 1
+    world.values["errors"] = Decimal("0.001")
+    world.run(10)
+    assert until is not None
+    assert world.status.current.hold_until == until + timedelta(seconds=120)
+    assert len(world.entries(EventReason.EVIDENCE_BACK)) == 1
+
+
 def test_time_without_reconciles_does_not_count() -> None:
     """The operator was away for ten minutes in a hold: the hold is ten minutes longer."""
     world = World(spec())

@@ -18,7 +18,7 @@ from session_rollout.api.checks import Check, ComparedTo, Gate
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, duration, format_duration, show
 from session_rollout.core.evaluation import Direction, EvaluationInput, Tolerance, evaluate, tolerance_of
-from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, Compiled, compile_document, with_dependents
+from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, FlagSource, compile_document, with_dependents
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.errors import SpecError
 
@@ -232,7 +232,7 @@ def test_tolerance_of_a_check(field: str, direction: Direction) -> None:
 def compiled(audience: Audience, **fields: Any) -> dict[str, Any]:
     """The flag `alpha` as compiled, after flagd's evaluator has accepted the document."""
     document = compile_document(
-        Compiled(**{"flag_set": "shop", "namespace": "default", "audiences": {"alpha": audience}, **fields})
+        FlagSource(**{"flag_set": "shop", "namespace": "default", "audiences": {"alpha": audience}, **fields})
     )
     validate(document.text)
     return dict(json.loads(document.text)["flags"]["alpha"])
@@ -267,8 +267,8 @@ def test_emergency_has_no_targeting_and_is_enabled() -> None:
 
 def test_the_same_input_gives_the_same_bytes() -> None:
     """The fingerprint says whether anything changed."""
-    ordered = Compiled("shop", "default", {"alpha": EVERYBODY, "beta": NOBODY})
-    reversed_ = Compiled("shop", "default", {"beta": NOBODY, "alpha": EVERYBODY})
+    ordered = FlagSource("shop", "default", {"alpha": EVERYBODY, "beta": NOBODY})
+    reversed_ = FlagSource("shop", "default", {"beta": NOBODY, "alpha": EVERYBODY})
     assert compile_document(ordered) == compile_document(reversed_)
 
 
@@ -293,7 +293,7 @@ def test_reference_bucket_agrees_with_the_evaluator() -> None:
 
     from lab.population import users
 
-    text = compile_document(Compiled("shop", "default", {"alpha": Audience(Decimal("12.5"))})).text
+    text = compile_document(FlagSource("shop", "default", {"alpha": Audience(Decimal("12.5"))})).text
     core = FlagdCore()
     core.set_flags(text)
     for user in users(2_000):

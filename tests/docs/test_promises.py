@@ -17,7 +17,7 @@ from openfeature.contrib.provider.flagd.config import ResolverType
 from openfeature.evaluation_context import EvaluationContext
 
 from lab.lab import ROOT
-from session_rollout.core.flags import Audience, Compiled, compile_document
+from session_rollout.core.flags import Audience, FlagSource, compile_document
 
 CRDS = sorted((ROOT / "crds").glob("sessionrollout*.yaml"))
 # Parts of a Pod template, addresses, and references into another namespace.
@@ -53,7 +53,7 @@ def test_every_user_of_a_dependent_feature_has_its_prerequisite(tmp_path: Path) 
     """A smaller audience is part of a larger one, with an evaluator that applications use."""
     audiences = {"offlineMode": Audience(Decimal(20), ("beta",)), "sync": Audience(Decimal(50), ("beta",))}
     path = tmp_path / "flags.flagd.json"
-    path.write_text(compile_document(Compiled("dependencies", "shop", audiences)).text)
+    path.write_text(compile_document(FlagSource("dependencies", "shop", audiences)).text)
     api.set_provider_and_wait(
         FlagdProvider(resolver_type=ResolverType.FILE, offline_flag_source_path=str(path), deadline_ms=500)
     )

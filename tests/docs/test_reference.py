@@ -14,8 +14,7 @@ from core.transitions import TRANSITIONS
 from docs import environment, generate, stages, vocabulary
 from session_rollout.adapters import telemetry
 from session_rollout.api import enums
-from session_rollout.api.enums import Condition, Stage
-from session_rollout.api.progress import FailureReason
+from session_rollout.api.enums import Condition, FailureReason, Stage
 
 ENUMS: list[type[StrEnum]] = [
     *(

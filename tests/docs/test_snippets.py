@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from lab.lab import ROOT
 from session_rollout.api.action import ActionSpec
 from session_rollout.api.rollout import Phase, RolloutSpec
-from session_rollout.core.flags import Audience, Compiled, compile_document
+from session_rollout.core.flags import Audience, FlagSource, compile_document
 from session_rollout.migrations.copy.spec import CopySpec
 from session_rollout.settings import Settings
 
@@ -77,7 +77,7 @@ def _accept_fragment(document: dict[str, Any]) -> None:
 
 def _document(percent: str) -> str:
     audience = Audience(Decimal(percent), ("beta",))
-    return compile_document(Compiled("checkout", "shop", {"newCheckout": audience})).text
+    return compile_document(FlagSource("checkout", "shop", {"newCheckout": audience})).text
 
 
 def test_python_example_evaluates_the_flag_document(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from lab.sessions import run, value
 from migrations.schemas import LEDGER, bundle, rows, target
-from session_rollout.api.progress import FailureReason
+from session_rollout.api.enums import FailureReason
 from session_rollout.errors import BundleError, MigrationFailed
 from session_rollout.migrations.schema.bundle import Bundle, load
 from session_rollout.migrations.schema.lint import lint

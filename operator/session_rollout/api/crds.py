@@ -1,4 +1,4 @@
-"""The two CustomResourceDefinitions, built from the models. `tools.crds` writes the files, `cli.validation` uses the schemas.
+"""The two CustomResourceDefinitions, built from the models. `tools.crds` writes the files, `cli.admission` uses the schemas.
 
 The JSON schema of pydantic is nearly a structural schema. What Kubernetes does not know (references, titles, `anyOf` with
 null, `additionalProperties: false`) is resolved or removed here.

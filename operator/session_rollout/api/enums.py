@@ -148,6 +148,37 @@ class Operation(StrEnum):
     VERIFY = "verify"  # Compare both sides of a copy; changes nothing.
 
 
+class FailureReason(StrEnum):
+    """Reason of a failed migration; `status.migrations[].reason`."""
+
+    INVALID_ARGUMENTS = "InvalidArguments"  # Options of the command contradict each other or the bundle.
+    INVALID_BUNDLE = "InvalidBundle"  # SQL files are missing, misnamed or combined in a way that cannot run.
+    INVALID_COPY_SPEC = "InvalidCopySpec"  # `copy.yaml` has an invalid field.
+    INVALID_CONNECTION_STRING = "InvalidConnectionString"  # The connection string cannot be parsed.
+    CONNECTION_REJECTED = "ConnectionRejected"  # The password, the role, the database or `pg_hba.conf` is wrong.
+    DATABASE_ERROR = "DatabaseError"  # The database returned an error that another attempt cannot change.
+    LINT_FAILED = "LintFailed"  # The SQL breaks a rule of `lint`.
+    BUNDLE_CHANGED = "BundleChanged"  # A step or `copy.yaml` was edited after it was applied.
+    BUNDLE_OUTDATED = "BundleOutdated"  # The ledger has steps that this bundle does not have.
+    STEP_FAILED = "StepFailed"  # The database rejected the SQL of a step.
+    STEP_INCOMPLETE = "StepIncomplete"  # An index build was interrupted; `up` completes it.
+    UNSUPPORTED_STATEMENT = "UnsupportedStatement"  # CONCURRENTLY is used with anything but an index.
+    LOCK_TIMEOUT = "LockTimeout"  # A table lock was not granted within `lockDeadline`.
+    CONCURRENT_MIGRATION = "ConcurrentMigration"  # Another runner holds the advisory lock, or has taken over the copy.
+    DATA_LOSS = "DataLoss"  # The operation would destroy data, and data loss is not allowed.
+    POINT_OF_NO_RETURN = "PointOfNoReturn"  # The migration has passed its point of no return.
+    PREFLIGHT_FAILED = "PreflightFailed"  # Rights or disk space are missing, or a transaction pooler is used.
+    MISSING_TABLE = "MissingTable"  # The source or the target of a copy does not exist.
+    INVALID_KEY = "InvalidKey"  # The key of a copy is not a unique column.
+    COPY_NOT_STARTED = "CopyNotStarted"  # The copy has not started.
+    COPY_INCOMPLETE = "CopyIncomplete"  # Rows are still to be copied.
+    COPY_FINISHED = "CopyFinished"  # The target has become the source of truth.
+    ROWS_DIFFER = "RowsDiffer"  # Source and target are not equal.
+    NO_SNAPSHOT = "NoSnapshot"  # No complete snapshot matches.
+    TERMINATED = "Terminated"  # The Pod was terminated.
+    DEADLINE_EXCEEDED = "DeadlineExceeded"  # The database did not recover within the deadline.
+
+
 class NoReturn(StrEnum):
     """Position of a migration relative to its point of no return; `status.migrations[].pointOfNoReturn`."""
 
@@ -310,8 +341,8 @@ class EventReason(StrEnum):
     STEP_PASSED = "StepPassed"  # A step ended; the message lists its criteria.
     PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
     BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
-    EVIDENCE_LOST = "EvidenceLost"  # Data is missing, and the hold timer was paused.
-    EVIDENCE_BACK = "EvidenceBack"  # Data is back, and the hold timer runs again.
+    EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion has no verdict of Pass or Fail, or a guard cannot be queried. The hold timer is paused.
+    EVIDENCE_BACK = "EvidenceBack"  # Evidence is complete again.
     GUARD_BREACHED = "GuardBreached"  # A guard was breached for as long as its `for` allows.
     MIGRATION_STARTED = "MigrationStarted"  # A migration Job was started.
     MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.

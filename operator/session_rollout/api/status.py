@@ -111,6 +111,10 @@ class Current(Model):
     hold_paused_time: Annotated[
         Time | None, Field(description="Time since which the hold timer is paused. Unset while it runs.")
     ] = None
+    hold_paused_reason: Annotated[
+        DecisionReason | None,
+        Field(description="Why the hold timer is paused: `AwaitingEvidence`, `Paused`, `Suspended` or `InvalidSpec`."),
+    ] = None
     approved_by: Annotated[Text | None, Field(description="Name of the action that approved this step.")] = None
     guards_start_time: Annotated[
         Time | None, Field(description="Guards use data from this time on. It is set at the start and by a retry.")

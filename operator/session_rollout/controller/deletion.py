@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.state import Memory
-from session_rollout.core.flags import NOBODY, Compiled, compile_document, config_map_name
+from session_rollout.core.flags import NOBODY, FlagSource, compile_document, config_map_name
 from session_rollout.errors import Forbidden, RolloutError, Unavailable
 from session_rollout.ports import Key, Ports, Stored
 
@@ -81,7 +81,7 @@ def _all_off(rollout: SessionRollout) -> str | None:
     nobody = {feature.name: NOBODY for feature in rollout.spec.features}
     revision = rollout.status.flags.revision + 1
     metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}
-    return compile_document(Compiled(rollout.spec.flag_set, rollout.namespace, nobody, {}, metadata)).text
+    return compile_document(FlagSource(rollout.spec.flag_set, rollout.namespace, nobody, {}, metadata)).text
 
 
 def _labels(key: Key) -> dict[str, str]:

@@ -50,8 +50,8 @@ def config_map_name(flag_set: str) -> str:
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """Input of the compiler."""
+class FlagSource:
+    """What a flag document is compiled from."""
 
     flag_set: str
     namespace: str
@@ -82,7 +82,7 @@ def with_dependents(spec: RolloutSpec, features: Mapping[str, str]) -> dict[str,
     return disabled
 
 
-def compile_document(given: Compiled) -> FlagDocument:
+def compile_document(given: FlagSource) -> FlagDocument:
     """The flag document; the same input gives the same bytes."""
     groups = sorted({group for audience in given.audiences.values() for group in audience.groups})
     document = {
@@ -107,7 +107,7 @@ def compile_document(given: Compiled) -> FlagDocument:
     return FlagDocument(config_map_name(given.flag_set), text, "sha256:" + hashlib.sha256(text.encode()).hexdigest())
 
 
-def _flag(given: Compiled, name: str, audience: Audience) -> dict[str, Any]:
+def _flag(given: FlagSource, name: str, audience: Audience) -> dict[str, Any]:
     flag: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": "off"}
     if name in given.disabled:
         return {**flag, "metadata": {"emergencyDisabled": True, "reason": given.disabled[name]}}

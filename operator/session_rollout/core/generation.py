@@ -46,7 +46,7 @@ def _resume(context: DecisionContext) -> None:
         context.change(outcome=None)
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
     elif status.current.stage is Stage.STEP:
-        context.move(published_time=None, hold_until=None, hold_paused_time=None, approved_by=None)
+        context.move(published_time=None, hold_until=None, hold_paused_time=None, hold_paused_reason=None, approved_by=None)
     elif status.current.stage is not Stage.ENDED:
         context.enter(status.current.stage)
 

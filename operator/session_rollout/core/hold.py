@@ -1,18 +1,21 @@
-"""The hold timer: how long an audience is kept. It counts only time in which every criterion has evidence.
+"""The hold timer: how long an audience is kept. Only time with evidence for every criterion counts.
 
-The timer starts with the first evidence, pauses while evidence is missing (`missing_evidence` says why) or while the
-rollout is paused, suspended or stalled, and moves its end by every pause: outages extend the hold.
+The timer starts with the first evidence. It pauses while evidence is missing (`missing_evidence` says why), and while the
+rollout is paused, suspended or stalled. Each pause moves its end: outages extend the hold.
 """
 
 from datetime import timedelta
 
-from session_rollout.api.enums import CheckKind, EventReason, Stage, Verdict
+from session_rollout.api.enums import CheckKind, DecisionReason, EventReason, Stage, Verdict
 from session_rollout.api.quantities import duration
 from session_rollout.core.context import DecisionContext
 
 
 def missing_evidence(context: DecisionContext) -> tuple[str, ...]:
-    """Why the time that passes now does not count: a criterion without a verdict, or a guard that cannot be queried."""
+    """Why the time that passes now does not count.
+
+    A criterion has another verdict than Pass or Fail, a guard cannot be queried, or an emergency disabled a feature.
+    """
     criteria = [record.message for record in context.checks_of(CheckKind.CRITERION) if not record.verdict.is_evidence]
     guards = [record.message for record in context.checks_of(CheckKind.GUARD) if record.verdict is Verdict.PROVIDER_ERROR]
     disabled = [f"{name} is disabled in an emergency" for name in context.disabled_here()]
@@ -21,11 +24,9 @@ def missing_evidence(context: DecisionContext) -> tuple[str, ...]:
 
 def advance_hold(context: DecisionContext, problems: tuple[str, ...]) -> None:
     """Start, pause, resume and move the timer of the running step or of the bake; `problems` stall the rollout."""
-    paused = (f"paused by {context.status.paused_by}",) if context.status.paused_by else ()
-    suspended = ("suspended",) if context.spec.suspend else ()
-    stopped_by = (*paused, *suspended, *problems)
-    if context.awaits_results and not stopped_by:
-        return  # the time until the result is counted or not when it is here
+    stopped_by = _stop_reason(context, problems)
+    if context.awaits_results and stopped_by is None:
+        return  # whether this time counts is known when the results are here
     current, increment = context.current, context.increment
     if current.stage is Stage.STEP and current.published_time is not None and increment is not None:
         run_timer(context, increment.hold, stopped_by=stopped_by)
@@ -33,23 +34,42 @@ def advance_hold(context: DecisionContext, problems: tuple[str, ...]) -> None:
         run_timer(context, duration(context.spec.bake), stopped_by=stopped_by)
 
 
-def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: tuple[str, ...] = ()) -> None:
-    """Bring `holdUntil` and `holdPausedTime` up to date for a hold of this length."""
-    current, missing = context.current, (*stopped_by, *missing_evidence(context))
+def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> DecisionReason | None:
+    """Why the timer is paused whatever the evidence says; None when only evidence decides."""
+    if context.spec.suspend:
+        return DecisionReason.SUSPENDED
+    if problems:
+        return DecisionReason.INVALID_SPEC
+    return DecisionReason.PAUSED if context.status.paused_by else None
+
+
+def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: DecisionReason | None = None) -> None:
+    """Bring `holdUntil`, `holdPausedTime` and `holdPausedReason` up to date for a hold of this length."""
+    current, missing = context.current, missing_evidence(context)
+    reason = stopped_by or (DecisionReason.AWAITING_EVIDENCE if missing else None)
     if current.hold_until is None:
-        if not missing:
+        if reason is None:
             context.move(hold_until=context.now + hold)
         return
-    if current.hold_paused_time is not None:
-        if not missing:
-            context.move(hold_until=current.hold_until + (context.now - current.hold_paused_time), hold_paused_time=None)
-            context.record_event(EventReason.EVIDENCE_BACK, "the hold timer runs again")
-        return
-    if context.unobserved == timedelta.max:
-        context.move(hold_until=context.now + hold)
-    elif context.unobserved:
-        context.move(hold_until=current.hold_until + context.unobserved)
-    if missing:
+    if current.hold_paused_time is None:
+        if context.unobserved == timedelta.max:
+            context.move(hold_until=context.now + hold)
+        elif context.unobserved:
+            context.move(hold_until=current.hold_until + context.unobserved)
+    paused = current.hold_paused_time is not None
+    if reason is not current.hold_paused_reason or paused is (reason is None):
+        _change_pause(context, reason, missing)
+
+
+def _change_pause(context: DecisionContext, reason: DecisionReason | None, missing: tuple[str, ...]) -> None:
+    """Pause the timer, resume it, or pause it for another reason; events tell when evidence is lost and when it is back."""
+    before, paused = context.current.hold_paused_reason, context.current.hold_paused_time
+    if reason is None and paused is not None and context.current.hold_until is not None:
+        context.move(hold_until=context.current.hold_until + (context.now - paused), hold_paused_time=None)
+    elif paused is None:
         context.move(hold_paused_time=context.now)
-        if not stopped_by:
-            context.record_event(EventReason.EVIDENCE_LOST, "the hold timer is paused: " + "; ".join(missing))
+    context.move(hold_paused_reason=reason)
+    if reason is DecisionReason.AWAITING_EVIDENCE:
+        context.record_event(EventReason.EVIDENCE_LOST, "the hold timer is paused: " + "; ".join(missing))
+    elif before is DecisionReason.AWAITING_EVIDENCE:
+        context.record_event(EventReason.EVIDENCE_BACK, "evidence is complete again")

@@ -1,4 +1,4 @@
-"""What goes into a decision and what comes out: frozen values. The controller makes them, `decide` reads them, and back."""
+"""What goes into a decision and what comes out, as frozen values: the controller gathers `Observed` and applies `Decision`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

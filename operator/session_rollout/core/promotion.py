@@ -1,7 +1,8 @@
 """Promotion: when a step may be left, and the only place where an audience grows.
 
 `_STEP_RULES` is the order of what must hold before a step is promoted; the first rule that is not satisfied says what the
-rollout waits for. `raise_audience` is the only function that adds a percentage or a group.
+rollout waits for. Before these rules, `decide` deals with guards, pauses, `suspend` and an invalid spec; after them,
+`raise_audience` waits for a window. It is the only function that adds a percentage or a group.
 """
 
 from collections.abc import Callable

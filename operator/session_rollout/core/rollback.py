@@ -1,6 +1,6 @@
-"""Rollback: flags first, in the decision that sees the breach; then, in order, the slower parts.
+"""Rollback: the flags first, in the decision that sees the breach; then, in order, the slower parts.
 
-It never waits for Prometheus, windows or approvals, only for a running migration: those are never killed.
+A rollback never waits for Prometheus, windows or approvals. It waits only for a running migration, which is never killed.
 """
 
 from typing import Final
@@ -26,7 +26,10 @@ EVENTS: Final = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: 
 
 
 def begin_rollback(context: DecisionContext, outcome: Outcome, causes: tuple[str, ...], *, guard: str | None = None) -> None:
-    """Take the audiences back to the scope; publishing follows in the same decision. `guard` is the first in breach."""
+    """Reduce the audiences as `rollback.scope` says; publishing follows in the same decision.
+
+    `causes` are sentences for people. `guard` is the name of the first guard in breach; None when no guard started it.
+    """
     scope = context.spec.rollback.scope
     message = f"rolling back the {scope.lower() if scope is not RollbackScope.ALL else 'whole rollout'}: {'; '.join(causes)}"
     context.record_event(EventReason.ROLLBACK_STARTED, message, check=guard)
@@ -57,12 +60,12 @@ def _audience_left(context: DecisionContext) -> tuple[str, tuple[str, ...]]:
 
 
 def continue_rollback(context: DecisionContext) -> StageResult | None:
-    """The next slower part; None when all is done and the generation has ended."""
+    """Run the next part of the rollback that is not done; None when all parts are done and the generation has ended."""
     current, options = context.current, context.spec.rollback
     if current.published_time is None:
         reason = DecisionReason.PUBLISHING_ROLLBACK
         return StageResult(DecisionAction.ROLL_BACK, reason, "rolling back: publishing the flags", current.rollback_reasons)
-    if running := _running_migrations(context):
+    if running := _await_migrations(context):
         return StageResult(
             DecisionAction.ROLL_BACK,
             DecisionReason.AWAITING_MIGRATION,
@@ -93,8 +96,8 @@ def _migrations_of(phase: Phase) -> tuple[str, ...]:
     return (*phase.migrations.before, *phase.migrations.after)
 
 
-def _running_migrations(context: DecisionContext) -> tuple[str, ...]:
-    """Migrations whose Job is on its way forward; one whose Job was never created is pending again."""
+def _await_migrations(context: DecisionContext) -> tuple[str, ...]:
+    """Names of the migrations whose Job must end first. One whose Job was never created becomes pending again."""
     for record in context.status.migrations:
         observation = context.observed.jobs.get(record.job or "")
         if _is_forward(record) and observation is not None and observation.state is JobState.MISSING:

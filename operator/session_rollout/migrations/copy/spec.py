@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from session_rollout.api.progress import FailureReason
+from session_rollout.api.enums import FailureReason
 from session_rollout.errors import BundleError
 from session_rollout.migrations.schema.bundle import COPY_FILE
 
