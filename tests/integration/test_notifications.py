@@ -39,20 +39,21 @@ def test_sink_that_is_down_for_a_whole_rollout_gets_every_message_once_and_makes
     assert notified(configured_operator, "told")[0] == "False"
     assert chat.taken == []
     chat.up()
-    wanted = [one["id"] for one in status["pendingNotifications"]]
+    wanted = [message["id"] for message in status["pendingNotifications"]]
     assert len(wanted) == 1 + 2 * len(steps) + 2
     configured_operator.until(lambda: len(chat.messages()) >= len(wanted), 60, "the messages")
     configured_operator.until(
-        lambda: not configured_operator.rollout("told")["status"].get("pendingNotifications"), 30, "an empty outbox"
+        lambda: not configured_operator.rollout("told")["status"].get("pendingNotifications"), 30, "no pending notification"
     )
-    assert [one["id"] for one in chat.messages()] == wanted
+    assert [message["id"] for message in chat.messages()] == wanted
     assert chat.messages()[-1]["type"] == "Promoted"
     for headers, body in chat.taken:
         signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
         digest = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
         assert headers["webhook-signature"] == f"v1,{digest}"
-    # Both run in one process at the same time, so a busy machine makes both late.
-    assert statistics.median(late(configured_operator, "told")) <= statistics.median(late(configured_operator, "untold")) + 1.0
+    # A decision that waited for the sink would be late by its timeout. Both rollouts share the results of one query, so that
+    # one of them may meet each result up to a check interval later than the other.
+    assert statistics.median(late(configured_operator, "told")) < statistics.median(late(configured_operator, "untold")) + 2
     assert "kubectl sessionrollout explain told -n default" in chat.messages()[-1]["text"]
     assert notified(configured_operator, "told")[0] == "True"
 
@@ -60,7 +61,7 @@ def test_sink_that_is_down_for_a_whole_rollout_gets_every_message_once_and_makes
 def late(lab: Lab, name: str) -> list[float]:
     """Seconds by which each step ended after its hold was over."""
     history = lab.rollout(name)["status"]["history"]
-    times = {(one["event"], one.get("step")): datetime.fromisoformat(one["time"]) for one in history}
+    times = {(entry["event"], entry.get("step")): datetime.fromisoformat(entry["time"]) for entry in history}
     passed = [(step, at) for (event, step), at in times.items() if event == "StepPassed"]
     between = [(at - times["StepPublished", step]).total_seconds() for step, at in passed if ("StepPublished", step) in times]
     return [seconds - HOLD_SECONDS for seconds in between]
@@ -76,12 +77,12 @@ def test_operator_that_dies_with_messages_on_their_way_loses_none(configured_ope
     configured_operator.start_operator()
     configured_operator.apply(rollout("dying", LONG, notifications=[{"sink": "chat", "events": ["StepPublished"]}]))
     holding(configured_operator, "dying")
-    [notice] = configured_operator.rollout("dying")["status"]["pendingNotifications"]
+    [pending] = configured_operator.rollout("dying")["status"]["pendingNotifications"]
     configured_operator.operator.kill()
     configured_operator.start_operator()
     chat.up()
     configured_operator.until(chat.messages, 60, "the message")
-    assert [one["id"] for one in chat.messages()] == [notice["id"]]
+    assert [message["id"] for message in chat.messages()] == [pending["id"]]
 
 
 def test_sinks_of_other_kinds_and_sinks_that_are_none(configured_operator: Lab, chat: Chat) -> None:
@@ -99,4 +100,7 @@ def test_sinks_of_other_kinds_and_sinks_that_are_none(configured_operator: Lab, 
 def notified(lab: Lab, name: str) -> tuple[str, str]:
     """Status and reason of the condition Notified."""
     conditions = lab.rollout(name).get("status", {}).get("conditions", [])
-    return next(((str(one["status"]), str(one["reason"])) for one in conditions if one["type"] == "Notified"), ("", ""))
+    return next(
+        ((str(condition["status"]), str(condition["reason"])) for condition in conditions if condition["type"] == "Notified"),
+        ("", ""),
+    )
