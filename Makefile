@@ -61,6 +61,7 @@ lint: setup
 	@$(BIN)/ruff check operator lab bench chaos tools tests docs
 	@$(BIN)/ruff format --check --quiet operator lab bench chaos tools tests docs
 	@$(BIN)/mypy
+	@$(BIN)/vulture
 	@$(BIN)/deptry operator >/dev/null 2>&1 || $(BIN)/deptry operator
 	@$(BIN)/squawk --config tests/migrations/squawk.toml operator/session_rollout/migrations/bundles/*/*/*.up.sql
 

@@ -94,7 +94,10 @@ class World:
                 run(self.lab, "promote", "-y", "-r", "the guide is walked", "-n", NAMESPACE)
             return False
 
-        self.lab.until(there, 120, f"{phase} step {step} being published")
+        try:
+            self.lab.until(there, 240, f"{phase} step {step} being published")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {self.status['decision']}, {self.status['migrations']}") from error
 
     def rows(self) -> Object:
         """Record of the migration that moves rows."""

@@ -11,7 +11,7 @@ from session_rollout.cli.command import Exit
 
 
 def test_diff_is_empty_for_what_is_in_the_cluster(operator: Lab, tmp_path: Path) -> None:
-    """Exit code 1 and the changed lines otherwise; a change that would stall the rollout is told in advance."""
+    """Exit code 1 and the changed lines otherwise; a change that would stall the rollout is reported in advance."""
     file = tmp_path / "shop.yaml"
 
     def effect(body: Object) -> tuple[int, str, list[str]]:

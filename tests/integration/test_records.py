@@ -27,7 +27,8 @@ def test_every_decision_is_recorded_and_can_be_made_again(configured_operator: L
         lambda: records(configured_operator, "recorded")[-1].action == "Pause", 20, "the record of the pause"
     )
     kept = records(configured_operator, "recorded")
-    assert len(kept) >= 6
+    # How many there are depends on what is seen together; each step has its own.
+    assert {record.current.step for record in kept} >= {1, 2}
     assert [record.message for record in kept if not record.agrees()] == []
     # The answer to the pause leaves the status with one more decision.
     configured_operator.until(

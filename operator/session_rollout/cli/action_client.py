@@ -116,7 +116,11 @@ def send(kubectl: Kubectl, spec: "ActionSpec", timeout: timedelta) -> AnsweredAc
 
 def act(kubectl: Kubectl, rollout: str, action: "ActionType", options: ActionOptions, **fields: Any) -> None:
     """Create an action with the options of a command, wait, and print the answer."""
-    spec = action_spec(rollout, action, reason=options.reason, **fields)
+    submit(kubectl, action_spec(rollout, action, reason=options.reason, **fields), options)
+
+
+def submit(kubectl: Kubectl, spec: "ActionSpec", options: ActionOptions) -> None:
+    """Create an action, wait, and print the answer."""
     answered = send(kubectl, spec, options.timeout)
     if options.form:
         emit(answered.raw, options.form)

@@ -6,7 +6,7 @@ import click
 
 from session_rollout.adapters.kubectl import Kubectl
 from session_rollout.api.enums import ActionType, MigrationState, Operation
-from session_rollout.cli.action_client import ActionOptions, act, action_options, confirm
+from session_rollout.cli.action_client import ActionOptions, act, action_options, action_spec, confirm, submit
 from session_rollout.cli.command import Group, output
 from session_rollout.cli.common import ROLLOUT, TimeType, pass_kubectl, read_rollout
 from session_rollout.cli.migration_records import MIGRATION, chosen_record, inspect, show
@@ -108,11 +108,12 @@ def restore(
     """Restore rows from a snapshot. Rows that users have written since are kept, unless --lose-newer is given."""
     rollout = read_rollout(kubectl, name)
     record = chosen_record(rollout, migration, moves_rows=True)
+    fields = {"migration": record.name, "user": user, "at": at, "lose_newer": lose_newer or None}
+    spec = action_spec(rollout.name, ActionType.RESTORE_DATA, reason=options.reason, **fields)
     rows = f"the rows of {user}" if user else "all rows"
     newer = "rows that users have written since are LOST" if lose_newer else "rows that users have written since are kept"
     confirm([f"Restoring {rows} of {record.name} from a snapshot; {newer}."], "Restore?", yes=options.yes)
-    fields = {"migration": record.name, "user": user, "at": at, "lose_newer": lose_newer or None}
-    act(kubectl, rollout.name, ActionType.RESTORE_DATA, options, **fields)
+    submit(kubectl, spec, options)
 
 
 @data.command("verify")

@@ -11,7 +11,6 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.cli.command import refusal
 from session_rollout.core.flags import KEY, PROBE, config_map_name
 
-BUCKETS: Final = 1000
 _PREAMBLE: Final = 4  # overrides come first in the targeting of every flag: two conditions with their variants
 _GROUP: Final = "group-"
 
