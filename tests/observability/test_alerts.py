@@ -142,9 +142,7 @@ def test_fires_and_does_not_fire(name: str, tmp_path: Path) -> None:
 
 
 def test_a_rollout_that_was_rolled_back_is_not_reported_as_stalled(tmp_path: Path) -> None:
-    """Its condition `Stalled` is True, but `SessionRolloutRolledBack` reports it. A rollback that is stalled is reported, and so
-    is another rollout in the same namespace.
-    """
+    """`SessionRolloutRolledBack` reports it. A stalled rollback, or another stalled rollout in the namespace, is reported."""
     stalled, ended = condition("Stalled", "True"), condition("RolledBack", "True")
     checks = [
         ({**stalled, **ended}, "11m", False),
