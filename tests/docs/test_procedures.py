@@ -39,6 +39,10 @@ def test_a_flag_turned_off_by_hand_is_off_for_all_users() -> None:
     pipeline = re.sub(r"^kubectl get .*?\|\n|\|\s*kubectl replace -f -\s*$", "", command, flags=re.DOTALL)
     config_map = json.dumps({"data": {KEY: text}})
     done = subprocess.run(["bash", "-euc", pipeline], input=config_map, capture_output=True, text=True, check=True)
+    typo = pipeline.replace("--arg feature newCheckout", "--arg feature newChekout")
+    refused = subprocess.run(["bash", "-euc", typo], input=config_map, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0, "a new flag without variants would make evaluators reject the document"
+    assert refused.stdout == ""
     edited = json.loads(done.stdout)["data"][KEY]
     validate(edited)
     core = FlagdCore()
