@@ -268,7 +268,7 @@ def _rules(node: Any, schema: Schema, path: Path) -> Iterator[Problem]:
             continue
         try:
             holds = _program(validation["rule"]).execute(_context(node))
-        except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError):  # the server refuses the object too
+        except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError):  # the server also rejects the object
             yield Problem(path, "Invalid value: a rule cannot be evaluated on this object")
             continue
         if holds is not True:
