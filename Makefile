@@ -93,7 +93,7 @@ test-fast: setup
 test-messages: export LAB_MESSAGES := reasons
 test-messages: setup
 	@$(BIN)/python -m pytest -m "not lab"
-	@$(BIN)/python -m pytest --group cli
+	@$(BIN)/python -m pytest --group=cli
 	@$(BIN)/python -m lab.reasons_only lab.demo
 
 crds: setup

@@ -4,32 +4,34 @@
 `docs/recordings.md` its text at a few; `get-watch.txt` is what `kubectl get sro -w` printed meanwhile.
 """
 
-import re
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from lab.demo import Demo
+from lab.kube import Object
 from lab.lab import ROOT, Lab, ended_by_signals
-from lab.session_persistence import NAMESPACE
+from lab.session_persistence import NAME, NAMESPACE
 from lab.terminal import Terminal
 
 DOCS = ROOT / "docs"
 RECORDINGS = DOCS / "recordings"
 HEIGHT = 46
 FAULTY = "autoReconnection"
+ROLLOUT = f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrollouts/{NAME}"
 
 
 @dataclass
 class Moment:
-    """Kept when the screen shows it for the first time."""
+    """A screen that is kept: the first one while the rollout's status is as `when` says."""
 
     title: str
-    shows: str  # regular expression
+    when: Callable[[Object], Any]
     pictured: bool = False
     text: str = ""
 
@@ -43,12 +45,15 @@ class Recording:
     lines: list[str]
     story: Callable[[Demo], None]
     moments: list[Moment]
+    ending: str = ""  # title of the screen after the last command
     terminal: Terminal = field(init=False)
+    lab: Lab = field(init=False)
 
     def seen(self, text: str) -> None:
-        """Called with every settled screen."""
+        """Called with every settled screen, which shows the status of this moment."""
+        status = (self.lab.kube.find(ROLLOUT) or {}).get("status", {})
         for moment in self.moments:
-            if not moment.text and re.search(moment.shows, text, re.DOTALL):
+            if not moment.text and moment.when(status):
                 moment.text = text
                 if moment.pictured:
                     self.terminal.picture(RECORDINGS / f"{self.name}.png")
@@ -56,6 +61,7 @@ class Recording:
     def make(self, console: Console) -> list[str]:
         """Run the demo with a terminal beside it; the lines of its chapter. Raises SystemExit when something was not seen."""
         with Lab() as lab:
+            self.lab = lab
             demo = Demo(lab, console, seed=1)
             demo.set_up()
             path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
@@ -74,10 +80,27 @@ class Recording:
 
     def _chapter(self) -> list[str]:
         lines = [f"## {self.title}", "", f"![{self.title}](recordings/{self.name}.png)", ""]
+        if self.ending:
+            self.moments.append(Moment(self.ending, bool, text=self.terminal.text()))
         lines += [f"Complete recording: `asciinema play docs/recordings/{self.name}.cast`."]
         for moment in self.moments:
             lines += ["", f"{moment.title}:", "", "```text", moment.text, "```"]
         return [*lines, ""]
+
+
+def current(status: Object, name: str) -> Any:
+    """A field of `status.current`."""
+    return status.get("current", {}).get(name)
+
+
+def decided(status: Object, reason: str) -> bool:
+    """Whether the last decision has this reason."""
+    return bool(status.get("decision", {}).get("reason") == reason)
+
+
+def copied(status: Object) -> int:
+    """Rows that the running migration has copied."""
+    return max((record.get("done", 0) for record in status.get("migrations", []) if record["state"] == "Running"), default=0)
 
 
 WATCH = f"kubectl sessionrollout status -w -n {NAMESPACE}"
@@ -88,10 +111,10 @@ SHOWN = (
         [WATCH],
         Demo.promote,
         [
-            Moment("A step of a ramp holds", r"▶ step 2\.\d[^\n]* left\n"),
-            Moment("Session rows move", r"legacy-sessions up, (1\d|2\d),\d{3} of .*/s", pictured=True),
-            Moment("A step waits for an approval", r"waits for an approval"),
-            Moment("Promoted", r"  Promoted"),
+            Moment("A step of a ramp holds", lambda status: current(status, "increment") and decided(status, "Holding")),
+            Moment("Session rows are copied", lambda status: 10_000 <= copied(status) < 30_000, pictured=True),
+            Moment("A step requires approval", lambda status: decided(status, "AwaitingApproval")),
+            Moment("Promoted", lambda status: status.get("outcome") == "Promoted"),
         ],
     ),
     Recording(
@@ -100,10 +123,10 @@ SHOWN = (
         [WATCH, f"kubectl sessionrollout history -n {NAMESPACE}"],
         lambda demo: demo.fault(FAULTY),
         [
-            Moment("The feature reaches its first users", r"▶ step 1 +10%"),
-            Moment("Rolled back", r"  RolledBack", pictured=True),
-            Moment("The history of the rollout", r"kubectl sessionrollout history.*RolledBack"),
+            Moment("The feature reaches its first users", lambda status: current(status, "percent") == "10"),
+            Moment("Rolled back", lambda status: status.get("outcome") == "RolledBack", pictured=True),
         ],
+        ending="The history of the rollout",
     ),
 )
 
@@ -115,7 +138,7 @@ def main() -> None:
         "# Recordings",
         "",
         "This page shows `kubectl sessionrollout status -w` in a terminal of 80 columns during `make demo`, in which a week lasts fifteen",
-        "seconds. `kubectl get sro -w` printed [get-watch.txt](recordings/get-watch.txt) meanwhile. `make transcripts` regenerates this page.",
+        "seconds. `kubectl get sro -w` printed [get-watch.txt](recordings/get-watch.txt) during the same run. `make transcripts` regenerates this page.",
         "",
     ]
     with ended_by_signals():
