@@ -72,7 +72,7 @@ def credential(path: Path) -> str:
 
 
 def own_image() -> str:
-    """The image this process runs from, where its Pod says so."""
+    """The image of this process, from the environment of its Pod; empty outside of a Pod."""
     return os.environ.get("SESSION_ROLLOUT_IMAGE", "")
 
 

@@ -66,7 +66,8 @@ def test_a_pause_by_a_user_is_not_told_as_lost_evidence() -> None:
     assert world.status.current.hold_paused_reason is DecisionReason.PAUSED
     world.request("Resume")
     world.settle()
-    assert (world.status.current.hold_paused_reason, world.status.current.hold_paused_time) == (None, None)
+    resumed = world.status.current
+    assert (resumed.hold_paused_reason, resumed.hold_paused_time) == (None, None)
     assert world.entries(EventReason.EVIDENCE_LOST) == world.entries(EventReason.EVIDENCE_BACK) == []
 
 

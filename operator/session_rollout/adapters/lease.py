@@ -125,7 +125,7 @@ class Lease:
             await self._create()
             return True
         holder = lease["spec"].get("holderIdentity")
-        if holder not in {self._identity, "", None} and not self._expired(lease["spec"]):
+        if holder not in {self._identity, "", None} and not self._observe_expiry(lease["spec"]):
             self.leader = holder
             return False
         if not self._held:
@@ -150,8 +150,8 @@ class Lease:
             return False
         return True
 
-    def _expired(self, spec: dict[str, Any]) -> bool:
-        """Whether the holder has not renewed for the whole lease, by the clock of this process: the clock of the holder may be wrong."""
+    def _observe_expiry(self, spec: dict[str, Any]) -> bool:
+        """Record the last renewal; returns whether the holder has not renewed for the whole lease, by the clock of this process: the clock of the holder may be wrong."""
         version = str(spec.get("renewTime"))
         if self._observed[0] != version:
             self._observed = (version, time.monotonic())

@@ -171,7 +171,7 @@ class FailureReason(StrEnum):
     MISSING_TABLE = "MissingTable"  # The source or the target of a copy does not exist.
     INVALID_KEY = "InvalidKey"  # The key of a copy is not a unique column.
     COPY_NOT_STARTED = "CopyNotStarted"  # The copy has not started.
-    COPY_INCOMPLETE = "CopyIncomplete"  # Rows are still to be copied.
+    COPY_INCOMPLETE = "CopyIncomplete"  # Some rows have not been copied yet.
     COPY_FINISHED = "CopyFinished"  # The target has become the source of truth.
     ROWS_DIFFER = "RowsDiffer"  # Source and target are not equal.
     NO_SNAPSHOT = "NoSnapshot"  # No complete snapshot matches.
@@ -342,7 +342,7 @@ class EventReason(StrEnum):
     PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
     BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
     EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion has no verdict of Pass or Fail, or a guard cannot be queried. The hold timer is paused.
-    EVIDENCE_BACK = "EvidenceBack"  # Evidence is complete again.
+    EVIDENCE_BACK = "EvidenceBack"  # Evidence is available again for every criterion and guard.
     GUARD_BREACHED = "GuardBreached"  # A guard was breached for at least its `for`.
     MIGRATION_STARTED = "MigrationStarted"  # A migration Job was started.
     MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.

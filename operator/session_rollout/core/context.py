@@ -99,7 +99,7 @@ class DecisionContext:
 
     @property
     def unobserved(self) -> timedelta:
-        """How long nobody evaluated the evidence before now; timedelta.max when nobody knows."""
+        """How long nobody evaluated the evidence before now; timedelta.max when that is unknown."""
         last = self.observed.last_reconcile
         if last is None:
             return timedelta.max

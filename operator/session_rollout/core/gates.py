@@ -44,7 +44,7 @@ def _not_yet(context: DecisionContext, gate: Gate, kind: CheckKind, reason: Chec
 
 
 def _not_before(context: DecisionContext, metric: str, kind: CheckKind) -> datetime | None:
-    """After a rollback the query must not cover data from before it. Other gates ask about the data that is there."""
+    """After a rollback the query must not cover data from before it. Other gates accept the data that exists."""
     start = context.current.stage_start_time
     return after_range(context, metric, start) if kind is CheckKind.AFTER_ROLLBACK else start
 
