@@ -15,7 +15,7 @@ flags: `--namespace`, `--context`, `--kubeconfig`, `--as`, `--server`, `--token`
 SessionRolloutAction, so RBAC, audit logging and GitOps continue to apply.
 
 `NAME` can be omitted if the namespace has exactly one rollout. `-o json` and `-o yaml` print data. Colors are off without a terminal and
-with `NO_COLOR`. kubectl completes commands and names with `kubectl_complete-sessionrollout`, which is installed beside the plugin.
+with `NO_COLOR`. kubectl completes commands and names with `kubectl_complete-sessionrollout`, which is installed with the plugin.
 """
 
 

@@ -188,7 +188,7 @@ def stages() -> str:
             "# Stages\n",
             "`status.current.stage` is the stage of the rollout. A rollout starts in `Preflight` and ends in `Ended`; `status.outcome` says"
             " how. A new phase starts with `MigrationsBefore`. A change of the spec starts the stage again, or starts again in `Preflight`"
-            " when the spec has a new phase or the generation was rolled back. An action `Retry` also starts again in `Preflight`.\n",
+            " when the spec has a new phase or the generation was rolled back. A `Retry` action also starts again in `Preflight`.\n",
             "![The stages of a rollout](stages.svg)\n",
             "The diagram is drawn from simulated rollouts, which the operator's own code decides: every example, and one rollout that is"
             " aborted, edited and retried in each of its stages. Stages that start again are only in the table.\n",

@@ -70,7 +70,7 @@ SECTIONS: Final[tuple[tuple[str, type[StrEnum]], ...]] = (
     ("Reasons of verdicts", enums.CheckReason),
     ("Kinds of checks", enums.CheckKind),
     ("Actions", enums.ActionType),
-    ("Reasons of answers", enums.ActionReason),
+    ("Reasons of responses", enums.ActionReason),
     ("Migration states", enums.MigrationState),
     ("Operations of migrations", enums.Operation),
     ("Reasons of failed migrations", FailureReason),
@@ -105,14 +105,14 @@ def conditions() -> str:
     """Conditions, reasons and verdicts."""
     parts = [
         "# Conditions, reasons and verdicts\n",
-        "These names are part of the API. Programs may compare them. Messages are for people and may change.\n",
+        "These names are machine-readable and part of the API. Messages are human-readable, and their wording may change.\n",
         "## Conditions\n",
         "`Ready`, `Reconciling` and `Stalled` follow kstatus, so that `kubectl wait`, Argo CD and Flux understand them.\n",
         "| condition | True | False | Unknown |\n|---|---|---|---|",
         *(f"| `{condition}` | {' | '.join(STATUSES[condition])} |" for condition in Condition),
         "\n## Reasons of conditions\n",
-        "`Ready` and `Reconciling` have the [reason of the decision](#decision-reasons). So does `Stalled` when it is True. An answered"
-        " SessionRolloutAction has the condition `Accepted`; its reasons are those of the [answer](#reasons-of-answers).\n",
+        "`Ready` and `Reconciling` have the [reason of the decision](#decision-reasons). So does `Stalled` when it is True. A"
+        " SessionRolloutAction with a response has the `Accepted` condition, whose reasons are [those of the response](#reasons-of-responses).\n",
         _table("reason", enums.ConditionReason),
     ]
     for heading, kind in SECTIONS:

@@ -1,10 +1,10 @@
-"""The one error tree: everything that this package raises on purpose is in it.
+"""The one error tree: everything that this package raises deliberately is in it.
 
     RolloutError
     +-- SpecError            the object or the operator's configuration is wrong: the user must correct it
     +-- ActionRefused        an action is not carried out; `reason` is that of its condition `Accepted`
     +-- Conflict             another client wrote first: read again, decide again, never re-send
-    +-- Unavailable          a server does not answer: try again later
+    +-- Unavailable          a server does not respond: try again later
     |   +-- Forbidden        the API server denies a verb on a resource: an administrator must grant it
     |   +-- NotFound         the API server has no such object
     |   +-- ProviderFailed   a metric provider gave no usable response; `reason` is that of the check
@@ -14,7 +14,7 @@
         +-- MigrationFailed  the migration requires manual intervention
         +-- Interrupted      the attempt ended early: the next attempt resumes where it stopped
 
-Two subclasses of RolloutError stand beside the tool that they describe: `KubectlFailed` in `adapters.kubectl` and `Failure`
+Two subclasses of RolloutError are defined with the tool that they describe: `KubectlFailed` in `adapters.kubectl` and `Failure`
 in `cli.command`. "Could not measure" is not an error: it is a verdict (`api.enums.Verdict`).
 """
 
@@ -30,7 +30,7 @@ class SpecError(RolloutError):
 
 
 class ActionRefused(RolloutError):
-    """A SessionRolloutAction is not carried out; the message is its answer."""
+    """A SessionRolloutAction is rejected; the message becomes its response."""
 
     def __init__(self, reason: ActionReason, message: str) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class Conflict(RolloutError):
 
 
 class Unavailable(RolloutError):
-    """A server did not answer, or answered that it cannot do so now; later it may."""
+    """A server did not respond, or reported a temporary error: the request may succeed later."""
 
 
 class Forbidden(Unavailable):
@@ -69,7 +69,7 @@ class PartialResponse(ProviderFailed):
 
 
 class MigrationError(RolloutError):
-    """A migration ends without success. The message is for people, the reason for programs."""
+    """A migration ends without success. The message is human-readable, the reason machine-readable."""
 
     def __init__(self, message: str, reason: FailureReason) -> None:
         super().__init__(message)

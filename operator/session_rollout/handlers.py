@@ -1,7 +1,7 @@
-"""Kopf's decorators, and nothing else: events wake loops, and one daemon per rollout is its loop.
+"""Kopf's decorators, and nothing else: events wake loops, and one daemon per rollout runs its loop.
 
 There are no create, update or timer handlers: their state lives in annotations, and a rejected patch ends them silently.
-Kopf's `patch` stays empty, because status goes through our own writer.
+Kopf's `patch` is always empty, because status goes through our own writer.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ async def rollout_changed(event: Any, namespace: str, name: str, memo: Any, **_:
 
 @kopf.on.event(GROUP, VERSION, ACTIONS)
 async def action_changed(event: Any, memo: Any, **_: Any) -> None:
-    """An action was created, answered or deleted."""
+    """An action was created, got its response or was deleted."""
     memo.inbox.action_changed(event["object"], deleted=event["type"] == "DELETED")
 
 
@@ -56,5 +56,5 @@ async def reconcile(namespace: str, name: str, body: Any, memo: Any, stopped: An
 
 @kopf.on.cleanup()
 async def leave(memo: Any, **_: Any) -> None:
-    """The process is to end."""
+    """Kopf stops."""
     await memo.leave()

@@ -1,4 +1,4 @@
-"""`session-rollout-operator`: reads the configuration, wins the Lease, and runs Kopf with everything wired."""
+"""`session-rollout-operator`: reads the configuration, acquires the Lease, and runs Kopf with all adapters connected."""
 
 import argparse
 import asyncio
@@ -45,7 +45,7 @@ FINALIZER: Final = f"{GROUP}/finalizer"
 
 
 class Operator:
-    """One process: its clients, its loops, its HTTP port."""
+    """One process: its clients, its loops and its HTTP port."""
 
     def __init__(self, settings: Settings, api: ApiServer) -> None:
         clock = WallClock()
@@ -80,7 +80,7 @@ class Operator:
         self.stop = asyncio.Event()
 
     async def run(self, port: int) -> None:
-        """Serve, lead, and run Kopf until told to stop."""
+        """Serve HTTP, acquire the Lease, and run Kopf until the process is stopped."""
         for number in (signal.SIGTERM, signal.SIGINT):  # Kopf takes them over; a replica that stands by has no Kopf yet
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
         await self.http.start(None, port)
@@ -117,17 +117,17 @@ class Operator:
                 task.cancel()
 
     async def _leave(self) -> None:
-        """End what Kopf would wait five seconds for while the Lease is held: its wait for the stop flag, and open connections."""
+        """Set the stop flag and close open connections: Kopf would wait five seconds for each, while the Lease is still held."""
         self.stop.set()
         await self.http.close()
 
     def _lost(self) -> None:
-        """Without the Lease this process must not write. It ends, and the kubelet starts a fresh one."""
-        log.error("the Lease is lost: the process ends")
+        """Exit, because a process without the Lease must not write. The kubelet starts a new one."""
+        log.error("the Lease is lost; exiting")
         os._exit(1)
 
     async def _account(self) -> None:
-        """Remove the downtime from the Lease once every rollout has taken it into account."""
+        """Remove the downtime from the Lease after every rollout has taken it into account."""
         await self.downtime.accounted.wait()
         await self.lease.accounted()
 
@@ -145,22 +145,22 @@ class Operator:
         return Health(not late, f"{len(late)} rollouts are overdue for reconciliation" if late else "ok")
 
     def _ready(self) -> Health:
-        """Ready to lead, or standing by: a replica that waits for the Lease is no less available."""
+        """Whether this replica is ready: one that waits for the Lease is ready to take over, so it is also available."""
         if self.ready.is_set():
             return Health(healthy=True, message="ok")
         if self.lease.leader:
-            return Health(healthy=True, message=f"standing by: {self.lease.leader} leads")
+            return Health(healthy=True, message=f"standing by; {self.lease.leader} holds the Lease")
         return Health(healthy=False, message="waiting for the Lease, or for the first list of rollouts")
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """Kopf as it has to be: see the traps in the documentation of each setting."""
+    """Settings of Kopf. A comment explains each setting whose default would break the operator."""
     settings = kopf.OperatorSettings()
     settings.persistence.finalizer = FINALIZER
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, v1=False)
-    settings.scanning.disabled = True  # no right to list namespaces or CRDs is needed
-    settings.posting.enabled = False  # our own Events
+    settings.scanning.disabled = True  # otherwise Kopf needs the permission to list namespaces and CRDs
+    settings.posting.enabled = False  # the operator sends its own Events
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, *([13] * 60))  # an outage of minutes must not end the process
@@ -182,7 +182,7 @@ async def serve(settings: Settings, port: int) -> None:
 
 
 def main() -> None:
-    """Entry point. Configuration errors are one sentence and exit code 2."""
+    """Entry point. A configuration error is printed as one sentence; the exit code is 2."""
     parser = argparse.ArgumentParser(prog="session-rollout-operator")
     parser.add_argument("--config", type=Path, required=True, help="the operator's configuration (YAML)")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The outside as the controller sees it: protocols that adapters implement, so that the controller imports no client library.
+"""Everything outside of the controller, as protocols that adapters implement, so that the controller does not import client libraries.
 
 Every method may raise `errors.Unavailable`; those that write may raise `errors.Conflict`.
 """
@@ -80,10 +80,10 @@ class RolloutStore(Protocol):
         """Every rollout."""
 
     async def actions(self) -> tuple[Mapping[str, Any], ...]:
-        """Every action, answered or not."""
+        """Every action, including those with a response."""
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
-        """Write the answer to an action, unless the action with this UID was deleted."""
+        """Write the response to an action, unless the action with this UID was deleted."""
 
     async def delete_action(self, namespace: str, name: str) -> None:
         """Delete an action whose `ttl` has expired."""
@@ -99,10 +99,10 @@ class Workloads(Protocol):
         """Its revisions; None when it does not exist."""
 
     async def undo(self, namespace: str, workload: Workload, *, revision: int, earlier: int) -> None:
-        """Restore an earlier revision's template, if it still has this revision. Raises SpecError without the right to."""
+        """Restore an earlier revision's template, if it still has this revision. Raises SpecError without the permission."""
 
     async def restart(self, namespace: str, workload: Workload, at: datetime) -> None:
-        """Replace its Pods. Raises SpecError without the right to."""
+        """Replace its Pods. Raises SpecError without the permission."""
 
 
 class GateChecker(Protocol):
@@ -124,7 +124,7 @@ class GateChecker(Protocol):
 
 
 class Notifier(Protocol):
-    """Delivers notifications to sinks, in its own time."""
+    """Delivers notifications to sinks in the background."""
 
     def enqueue(
         self, rollout: SessionRollout, notifications: tuple[PendingNotification, ...], wake: Callable[[], None]
@@ -135,14 +135,14 @@ class Notifier(Protocol):
         """Ids of a rollout's notifications that a sink has accepted; forgotten once they are no longer enqueued."""
 
     def errors(self) -> Mapping[str, str]:
-        """By sink: why it accepts nothing now."""
+        """The current error of each sink that rejects notifications."""
 
     def forget(self, uid: str) -> None:
         """Drop what belongs to a rollout that was deleted."""
 
 
 class Recorder(Protocol):
-    """Keeps what each decision rested on, so that it can be explained later."""
+    """Records the inputs of each decision, so that it can be explained later."""
 
     async def keep(self, observed: Observed, now: datetime, decision: Decision) -> None:
         """Keep one decision; never fails the caller."""
@@ -155,20 +155,20 @@ class FlagPublisher(Protocol):
     """Flag documents in the cluster."""
 
     async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
-        """Write the document and read it back; what is there now."""
+        """Write the document and read it back; returns the fingerprint of what was read."""
 
     async def fingerprint(self, namespace: str, config_map: str) -> Fingerprint:
-        """The document that is there."""
+        """The fingerprint of the document in the cluster."""
 
     async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> None:
-        """Let the document outlive its rollout, with another text if given. One of another rollout is not changed."""
+        """Keep the document after its rollout is deleted, with `text` if given. Does not change a document of another rollout."""
 
 
 class JobRunner(Protocol):
     """Jobs of migrations and checks."""
 
     async def start(self, rollout: SessionRollout, job: StartJob) -> None:
-        """Create the Job, or find that it exists."""
+        """Create the Job, unless it exists."""
 
     async def observe(self, rollout: SessionRollout, name: str) -> JobObservation:
         """State of a Job."""
@@ -177,13 +177,13 @@ class JobRunner(Protocol):
         """Suspend or resume a Job."""
 
     async def start_check(self, rollout: SessionRollout, check: StartCheck) -> None:
-        """Create the Job of a check, or find that it exists."""
+        """Create the Job of a check, unless it exists."""
 
     async def termination_message(self, rollout: SessionRollout, name: str) -> str:
         """The termination message of a Job's Pod, unparsed."""
 
     async def inspect(self, rollout: SessionRollout, name: str, migration: str, operation: Operation) -> None:
-        """Create a Job that reads a migration and changes nothing, or find that it exists."""
+        """Create a Job that reads a migration and changes nothing, unless it exists."""
 
     async def running(self, namespace: str, rollout: str) -> tuple[str, ...]:
         """Names of the Jobs of a rollout that have Pods."""
@@ -198,7 +198,7 @@ class MetricSource(Protocol):
         """Latest results by metric name. Never waits: refreshes those older than `max_age`, then calls `wake`."""
 
     def problems(self, provider: str, metrics: tuple[Metric, ...]) -> tuple[str, ...]:
-        """Why these can never be queried: unknown provider, PromQL that does not parse."""
+        """Why these metrics can never be queried: an unknown provider, or PromQL that does not parse."""
 
     async def query(self, provider: str, query: str) -> Measurement:
         """The result of one query now, without the cache."""
@@ -228,7 +228,7 @@ class Leadership(Protocol):
     """Whether this process may write."""
 
     def confirm(self) -> None:
-        """Raises Unavailable when the Lease is not held for certain."""
+        """Raises Unavailable unless this process holds the Lease for certain."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The operator's configuration: one YAML file, written by the cluster administrator.
 
-A SessionRollout names its entries and never brings a URL, an image or a command of its own.
+A SessionRollout names its entries and never contains a URL, an image or a command.
 """
 
 import os
@@ -34,24 +34,26 @@ class Provider(Section):
     ]
     timeout: Annotated[
         Duration,
-        Field(description="Time limit of a query. A slower response is treated as ProviderError. Default `5s`."),
+        Field(description="Time limit of a query. A slower response is treated as ProviderError. Defaults to `5s`."),
     ] = "5s"
     bearer_token_file: Annotated[
         Path | None,
         Field(
-            description="Path of a file with a bearer token. The operator reads it before each query, so the token can be rotated. Unset: no token is sent."
+            description="Path of a file with a bearer token. The operator reads it before each query, so the token can be rotated. If unset, no token is sent."
         ),
     ] = None
     ca_file: Annotated[
         Path | None,
-        Field(description="Path of a PEM file with the certificate authorities to trust. Unset: the bundle of the image."),
+        Field(
+            description="Path of a PEM file with the certificate authorities to trust. If unset, the bundle of the image is used."
+        ),
     ] = None
     max_answer_bytes: Annotated[
         int,
         Field(
             ge=1024,
             le=64 * 2**20,
-            description="Largest response that is read, in bytes. A larger response is treated as ProviderError. Default 1048576 (1 MiB).",
+            description="Largest response that is read, in bytes. A larger response is treated as ProviderError. Defaults to 1048576 (1 MiB).",
         ),
     ] = 2**20
 
@@ -70,57 +72,65 @@ def credential(path: Path) -> str:
 
 
 def own_image() -> str:
-    """The image this process runs from, where its Pod says so."""
+    """The image of this process, from the environment of its Pod; empty outside of a Pod."""
     return os.environ.get("SESSION_ROLLOUT_IMAGE", "")
 
 
 class Profile(Section):
     """Settings of migration Jobs: what a Pod template could set and a custom resource must not."""
 
-    image: Annotated[str, Field(description="Image of the migration Jobs. Empty (default): the image of the operator.")] = ""
+    image: Annotated[
+        str, Field(description="Image of the migration Jobs. If empty (default), the image of the operator is used.")
+    ] = ""
     image_pull_policy: Annotated[
         str, Field(description="Image pull policy: `Always`, `IfNotPresent` (default) or `Never`.")
     ] = "IfNotPresent"
     service_account: Annotated[
         str,
         Field(
-            description="ServiceAccount of the Pods in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted. Default `default`."
+            description="ServiceAccount of the Pods in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted. Defaults to `default`."
         ),
     ] = "default"
-    lock_timeout: Annotated[Duration, Field(description="Longest time that one statement waits for a lock. Default `2s`.")] = (
-        "2s"
-    )
+    lock_timeout: Annotated[
+        Duration, Field(description="Longest time that one statement waits for a lock. Defaults to `2s`.")
+    ] = "2s"
     lock_deadline: Annotated[
-        Duration, Field(description="Time for which a migration retries to get its locks before it fails. Default `15m`.")
+        Duration, Field(description="Time for which a migration retries to get its locks before it fails. Defaults to `15m`.")
     ] = "15m"
-    statement_timeout: Annotated[Duration, Field(description="Longest time that one statement runs. Default `10m`.")] = "10m"
+    statement_timeout: Annotated[Duration, Field(description="Longest time that one statement runs. Defaults to `10m`.")] = (
+        "10m"
+    )
     retries: Annotated[
         int,
         Field(
             ge=0,
             le=100,
-            description="Number of Pods that a Job may lose before its migration fails, from 0 to 100: the Job's `backoffLimit`. Default 10.",
+            description="Number of Pods that a Job may lose before its migration fails, from 0 to 100: the Job's `backoffLimit`. Defaults to 10.",
         ),
     ] = 10
     copy_duty_cycle: Annotated[
         float,
-        Field(gt=0, le=1, description="Share of the time in which a migration moves rows: 1 is without pauses. Default 0.25."),
+        Field(
+            gt=0,
+            le=1,
+            description="Share of the time in which a migration copies rows; with 1, it does not pause. Defaults to 0.25.",
+        ),
     ] = 0.25
     pause_on_read_latency: Annotated[
-        Duration, Field(description="Pause copying while reading a single row takes longer than this. Default `100ms`.")
+        Duration, Field(description="Pause copying while reading a single row takes longer than this. Defaults to `100ms`.")
     ] = "100ms"
     pause_on_replica_lag: Annotated[
-        Duration, Field(description="Pause copying while a replica is further behind than this. Default `10s`.")
+        Duration, Field(description="Pause copying while a replica is further behind than this. Defaults to `10s`.")
     ] = "10s"
     free_space_query: Annotated[
         str,
         Field(
-            description="SQL that returns the free space of the database's disk in bytes, as one number. Empty (default): free space is not checked."
+            description="SQL that returns the free space of the database's disk in bytes, as one number. If empty (default), free space is not checked."
         ),
     ] = ""
     resources: dict[str, dict[str, str]] = Field(
         default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
-        description="Resource requests and limits of the container. Default: requests of 100m CPU and 128Mi memory, a limit of 256Mi memory.",
+        description="Resource requests and limits of the container. Defaults to requests of 100m CPU and 128Mi memory, and a limit of 256Mi memory.",
     )
 
 
@@ -131,7 +141,7 @@ class CheckProfile(Section):
     command: Annotated[
         tuple[str, ...],
         Field(
-            description="Command of the container, as a list such as `[npm, test]`. Empty (default): the entrypoint of the image."
+            description="Command of the container, as a list such as `[npm, test]`. If empty (default), the entrypoint of the image is used."
         ),
     ] = ()
     args: Annotated[tuple[str, ...], Field(description="Arguments of the command, as a list. Empty by default.")] = ()
@@ -141,15 +151,15 @@ class CheckProfile(Section):
     service_account: Annotated[
         str,
         Field(
-            description="ServiceAccount of the Pod in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted. Default `default`."
+            description="ServiceAccount of the Pod in the namespace of the rollout. It supplies imagePullSecrets; its token is not mounted. Defaults to `default`."
         ),
     ] = "default"
     timeout: Annotated[
-        Duration, Field(description="Time limit of the Job. A check that takes longer fails. Default `10m`.")
+        Duration, Field(description="Time limit of the Job. A check that takes longer fails. Defaults to `10m`.")
     ] = "10m"
     resources: dict[str, dict[str, str]] = Field(
         default_factory=lambda: {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        description="Resource requests and limits of the container. Default: requests of 100m CPU and 128Mi memory, a limit of 512Mi memory.",
+        description="Resource requests and limits of the container. Defaults to requests of 100m CPU and 128Mi memory, and a limit of 512Mi memory.",
     )
 
 
@@ -160,15 +170,18 @@ class Diagnostic(Section):
     query: Annotated[
         str, Field(min_length=1, max_length=2048, description="PromQL query that returns one number, such as `max(up)`.")
     ]
-    provider: Annotated[str, Field(description="Name of the entry of `prometheus` that is queried. Default `default`.")] = (
+    provider: Annotated[str, Field(description="Name of the entry of `prometheus` that is queried. Defaults to `default`.")] = (
         "default"
     )
     above: Annotated[
-        Bound | None, Field(description="The value must be greater than this bound, for example `95%`. Excludes `below`.")
+        Bound | None,
+        Field(description="The value must be greater than this bound, for example `95%`. Mutually exclusive with `below`."),
     ] = None
     below: Annotated[
         Bound | None,
-        Field(description="The value must be less than this bound, for example `1%` or `500ms`. Excludes `above`."),
+        Field(
+            description="The value must be less than this bound, for example `1%` or `500ms`. Mutually exclusive with `above`."
+        ),
     ] = None
     advice: Annotated[
         str,
@@ -190,19 +203,22 @@ class Webhook(Section):
         Field(pattern=r"^https?://", description="URL that receives a POST for each notification. Redirects are not followed."),
     ]
     secret_file: Annotated[
-        Path | None, Field(description="Path of a file with the signing key. Unset: requests are not signed.")
+        Path | None, Field(description="Path of a file with the signing key. If unset, requests are not signed.")
     ] = None
 
 
 class Sink(Section):
     """A receiver of notifications: a webhook, or any service that Apprise supports (Slack, Teams, email, PagerDuty and others)."""
 
-    webhook: Annotated[Webhook | None, Field(description="Sends signed JSON by POST. Excludes `urlFile`.")] = None
+    webhook: Annotated[Webhook | None, Field(description="Sends signed JSON by POST. Mutually exclusive with `urlFile`.")] = (
+        None
+    )
     url_file: Annotated[
-        Path | None, Field(description="Path of a file with the Apprise URL, which holds a secret. Excludes `webhook`.")
+        Path | None,
+        Field(description="Path of a file with the Apprise URL, which contains a secret. Mutually exclusive with `webhook`."),
     ] = None
     timeout: Annotated[
-        Duration, Field(description="Time limit of a delivery. One that takes longer is retried. Default `10s`.")
+        Duration, Field(description="Time limit of a delivery. One that takes longer is retried. Defaults to `10s`.")
     ] = "10s"
 
     @model_validator(mode="after")
@@ -240,21 +256,22 @@ class Settings(Section):
         Field(
             ge=1,
             le=2**31 - 1,
-            description="User ID of the Pods of Jobs. With null, the cluster assigns one, as OpenShift does. Default 10001.",
+            description="User ID of the Pods of Jobs. If null, the cluster assigns one, as OpenShift does. Defaults to 10001.",
         ),
     ] = 10001
     service_address: Annotated[
         str,
         Field(
             pattern=r"^\S+$",
-            description="Host and port at which an HTTP check reaches a Service, with the placeholders {service}, {namespace} and {port}. Default `{service}.{namespace}.svc:{port}`.",
+            description="Host and port at which an HTTP check reaches a Service, with the placeholders {service}, {namespace} and {port}. Defaults to `{service}.{namespace}.svc:{port}`.",
         ),
     ] = "{service}.{namespace}.svc:{port}"
     namespaces: Annotated[
-        tuple[str, ...], Field(description="Namespaces that the operator watches. Empty (default): all namespaces.")
+        tuple[str, ...],
+        Field(description="Namespaces that the operator watches. If empty (default), it watches all namespaces."),
     ] = ()
     metric_workers: Annotated[
-        int, Field(ge=1, le=64, description="Largest number of queries that run at the same time, from 1 to 64. Default 8.")
+        int, Field(ge=1, le=64, description="Largest number of queries that run at the same time, from 1 to 64. Defaults to 8.")
     ] = 8
 
 

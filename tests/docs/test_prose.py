@@ -21,7 +21,9 @@ COVERED = (
     "examples/**/*.yaml",
     "charts/session-rollout/*.yaml",
     "charts/session-rollout/files/rules/*.yaml",
+    "charts/session-rollout/templates/NOTES.txt",
     "operator/session_rollout/**/*.py",
+    "tools/**/*.py",
 )
 FILES = sorted({path for pattern in COVERED for path in ROOT.glob(pattern)})
 
@@ -41,7 +43,6 @@ PHRASES = {
     r"the admin's\b|an admin's\b|one of the admin's": "the cluster administrator configures",
     r"whoever\b": "every user who",
     r"look(?:s|ed)? (?:at a rollout|after)\b|looked at\b|each look\b": "reconcile",
-    r"programme\b": "rollout",
     r"rungs?\b": "increment",
     r"couriers?\b": "notifier",
     r"notices\b": "notifications",
@@ -52,7 +53,18 @@ PHRASES = {
     r"needs? nothing of\b|nothing of yours": "does not modify your objects",
     r"is (?:away|deaf)\b": "is unreachable",
     r"passed over\b": "skipped",
-    r"\d{4,}ms\b|\d+d\d+h0m\b": "3.8 s; 1 d 12 h",
+    r"\d{4,} ?ms\b|\d+d\d+h0m\b": "3.8 s; 1 d 12 h",
+    r"\d+ %": "5%",
+    r"(?:an|the) action (?:`|CODE\b)": "an `Approve` action: the name comes first",
+    r"meanwhile\b": "during the outage; while it is paused",
+    r"beside\b": "next to; in addition to",
+    r"wrote since\b|written since (?!the|they|it)": "rows that users have written since the snapshot",
+    r"go(?:es)? off\b": "is turned off",
+    r"h[eo]ld(?:s|ing)? (?:it |them |the \w+ )?up\b": "delay",
+    r"towards\b": "toward",
+    r"any more\b": "no longer",
+    r"(?<!there )is no (?!longer\b)\w": "is not a; missing data never counts as a pass",
+    r"at once\b": "immediately; at the same time",
     r", too\b": "also",
     r"the kinds\b": "the CRDs; the custom resources",
 }
@@ -113,7 +125,7 @@ def strings(text: str) -> Iterator[str]:
             yield node.value
 
 
-READERS: dict[str, Callable[[str], Iterator[str]]] = {".md": markdown, ".yaml": of_yaml, ".py": strings}
+READERS: dict[str, Callable[[str], Iterator[str]]] = {".md": markdown, ".yaml": of_yaml, ".py": strings, ".txt": markdown}
 
 
 def mistakes(texts: Iterator[str]) -> list[str]:
@@ -143,6 +155,12 @@ def test_prose(path: Path) -> None:
         ("app.py", 'option("--all", help="Mend everything.")', "Mend"),
         ("act.py", '@command\ndef retry():\n    """Has rows moved anew."""\n', "anew"),
         ("table.md", "| `name` | Which of `metrics`. |", "Which of CODE. "),
+        ("page.md", "It waits for an action `Approve`.", "an action CODE"),
+        ("page.md", "More than 5 % of users are affected.", "5 %"),
+        ("page.md", "A missing value is no pass.", "is no p"),
+        ("page.md", "Failing criteria hold it up without limit.", "hold it up"),
+        ("app.py", 'message = "rows that users wrote since"', "wrote since"),
+        ("NOTES.txt", "The flags go off at the rollback.", "go off"),
     ],
 )
 def test_mistakes_are_noticed_where_users_read(name: str, text: str, words: str) -> None:

@@ -138,10 +138,39 @@ def test_actions_fit_what_is_going_on() -> None:
     for rollout in every():
         running = rollout["status"].get("outcome") is None
         paused = conditions(rollout).get("Paused") == "True"
-        wanted = {"emergency-disable"} | ({"abort"} if running else set()) | ({"approve"} if awaited(rollout) else set())
+        wanted = {"emergency-disable-all"} | ({"abort"} if running else set()) | ({"approve"} if awaited(rollout) else set())
         wanted |= {"resume"} if paused else {"pause"} if running else set()
+        wanted |= {"emergency-enable"} if rollout["status"].get("flags", {}).get("disabled") else set()
+        wanted |= {"retry"} if retryable(rollout["status"]) else set()
         assert enabled(rollout) == wanted
     assert any("approve" in enabled(rollout) for rollout in every())
+    assert any("retry" in enabled(rollout) for rollout in every())
+
+
+def retryable(status: Object) -> bool:
+    failed = any(record["state"] == "Failed" for record in status.get("migrations", []))
+    failed |= any("job" in record and record["verdict"] == "Fail" for record in status.get("checks", []))
+    return failed or status.get("outcome") in {"RolledBack", "Aborted"}
+
+
+@pytest.mark.parametrize(
+    ("action", "part", "value"),
+    [
+        ("emergency-enable", "flags", {"disabled": [{"feature": "alpha"}]}),
+        ("retry", "outcome", "Aborted"),
+        ("retry", "migrations", [{"name": "rows", "state": "Succeeded"}, {"name": "tables", "state": "Failed"}]),
+        ("retry", "checks", [{"name": "smoke", "kind": "Preflight", "verdict": "Fail", "job": "smoke-1"}]),
+    ],
+)
+def test_an_action_is_offered_when_it_applies(action: str, part: str, value: Any) -> None:
+    status = {"observedGeneration": 1}
+    assert action not in enabled({"metadata": {"generation": 1}, "status": status})
+    assert action in enabled({"metadata": {"generation": 1}, "status": {**status, part: value}})
+
+
+def test_a_failed_check_without_a_job_cannot_be_retried() -> None:
+    status = {"observedGeneration": 1, "checks": [{"name": "errors", "kind": "Guard", "verdict": "Fail"}]}
+    assert "retry" not in enabled({"metadata": {"generation": 1}, "status": status})
 
 
 def test_every_action_is_accepted_by_the_api_server(lab: Lab) -> None:
@@ -150,7 +179,7 @@ def test_every_action_is_accepted_by_the_api_server(lab: Lab) -> None:
     seen: set[str] = set()
     for rollout in every():
         here = {**rollout, "metadata": {**rollout["metadata"], "namespace": "default"}}
-        for name in enabled(here) | ({"resume"} if not seen else set()):
+        for name in enabled(here) | ({"resume", "emergency-enable"} if not seen else set()):
             made = asked(name, here)
             lab.kube.create(path, made, dryRun="All", fieldValidation="Strict")
             seen.add(name)

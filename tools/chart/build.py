@@ -101,7 +101,7 @@ def values_yaml() -> str:
 
 
 def schema() -> str:
-    """The JSON schema; pydantic's titles say nothing."""
+    """The JSON schema; pydantic's titles only repeat the names."""
     head = {"$comment": GENERATED, "$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(head | _lean(Values.model_json_schema(by_alias=True)), indent=2) + "\n"
 
@@ -188,7 +188,7 @@ def without_helm(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def manifests() -> dict[str, str]:
-    """Path to text of everything in `manifests/`: what all overlays share, and what each has beside it."""
+    """Path to text of everything in `manifests/`: what all overlays share, and what each has in addition."""
     rendered = {
         name: {
             identity(document): without_helm(document)

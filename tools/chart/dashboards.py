@@ -99,8 +99,8 @@ FLEET: Final = Board(
                 span=12,
             ),
             Panel(
-                "Rows left to move",
-                "Rows that migrations still have to move.",
+                "Rows left to copy",
+                "Rows that migrations still have to copy.",
                 "short",
                 {
                     "{{namespace}}/{{name}} {{migration}}": 'sum by (namespace, name, migration) (sessionrollout_migration_rows{kind="total"}) - sum by (namespace, name, migration) (sessionrollout_migration_rows{kind="done"})'
@@ -130,7 +130,7 @@ FLEET: Final = Board(
             ),
             Panel(
                 "Query duration",
-                "Time that metric providers take to answer, 95th percentile.",
+                "Time that metric providers take to respond, 95th percentile.",
                 "s",
                 {
                     "{{provider}}": "histogram_quantile(0.95, sum by (provider, le) (rate(sessionrollout_provider_request_duration_seconds_bucket[5m])))"

@@ -1,4 +1,4 @@
-"""What Argo CD reads of a rollout: the Lua of its actions, and its ConfigMap with the health check and all actions.
+"""Configuration of Argo CD for rollouts: the Lua of its actions, and its ConfigMap with the health check and all actions.
 
 `health.lua` and `actions/discovery.lua` are written by hand; everything else is derived from the table of actions here.
 """
@@ -27,11 +27,14 @@ end
     "pause": ("Pause", ""),
     "resume": ("Resume", ""),
     "abort": ("Abort", ""),
-    "emergency-disable": ("EmergencyDisable", ""),
+    "retry": ("Retry", "action.spec.generation = obj.status.observedGeneration\n"),
+    # Without `features`, both apply to all features of the rollout.
+    "emergency-disable-all": ("EmergencyDisable", ""),
+    "emergency-enable": ("EmergencyEnable", ""),
 }
 SCRIPT: Final = """\
 -- {generated}
--- Creates a SessionRolloutAction. The operator answers in its status, and the object remains as a record of the request.
+-- Creates a SessionRolloutAction. The operator writes the response into its status, and the object remains as a record of the request.
 local action = {{
   apiVersion = "sessionrollout.dev/v1alpha1",
   kind = "SessionRolloutAction",

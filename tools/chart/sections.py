@@ -47,7 +47,9 @@ class Image(Section):
     tag: Annotated[
         str,
         Field(
-            pattern=r"^[A-Za-z0-9._-]{0,128}$", description="Image tag. Empty: the appVersion of the chart.", examples=["0.1.0"]
+            pattern=r"^[A-Za-z0-9._-]{0,128}$",
+            description="Image tag. If empty, the appVersion of the chart is used.",
+            examples=["0.1.0"],
         ),
     ] = ""
     digest: Annotated[
@@ -57,9 +59,7 @@ class Image(Section):
             description="Image digest, `sha256:` and 64 hexadecimal digits. It overrides `tag` when set.",
         ),
     ] = ""
-    pull_policy: Annotated[
-        PullPolicy, Field(description="When the kubelet pulls the image: Always, IfNotPresent or Never.")
-    ] = "IfNotPresent"
+    pull_policy: Annotated[PullPolicy, Field(description="Image pull policy: Always, IfNotPresent or Never.")] = "IfNotPresent"
 
 
 class SecretReference(Section):
@@ -87,7 +87,7 @@ class Rbac(Section):
     workloads: Annotated[
         bool,
         Field(
-            description="Allow the operator to restart and undo Deployments, for the actions RestartWorkload and UndoWorkload and for `rollback.workload`."
+            description="Allow the operator to restart and undo Deployments, for the `RestartWorkload` and `UndoWorkload` actions and for `rollback.workload`."
         ),
     ] = True
     user_roles: Annotated[
@@ -104,8 +104,10 @@ class Rbac(Section):
 class ServiceAccount(Section):
     """Service account of the operator."""
 
-    create: Annotated[bool, Field(description="Create the service account. With false, it must exist.")] = True
-    name: Annotated[NoName, Field(description="Name of the service account. Empty: the full name of the release.")] = ""
+    create: Annotated[bool, Field(description="Create the service account. If false, it must exist.")] = True
+    name: Annotated[
+        NoName, Field(description="Name of the service account. If empty, the full name of the release is used.")
+    ] = ""
     annotations: Annotated[
         Labels,
         Field(
@@ -116,7 +118,7 @@ class ServiceAccount(Section):
 
 
 class Policies(Section):
-    """ValidatingAdmissionPolicies of the API server; they need no webhook."""
+    """ValidatingAdmissionPolicies of the API server; they do not require a webhook."""
 
     actions: Annotated[
         bool,
@@ -125,7 +127,7 @@ class Policies(Section):
         ),
     ] = True
     jobs: Annotated[
-        bool, Field(description="Require the right to create Jobs from a user who writes a rollout with migrations.")
+        bool, Field(description="Require the permission to create Jobs from users who write a rollout with migrations.")
     ] = True
     secrets: Annotated[
         bool,
@@ -149,7 +151,7 @@ class NetworkPolicy(Section):
     metrics_from: Annotated[
         Objects,
         Field(
-            description="NetworkPolicy peers that may scrape the metrics. Empty: every Pod may.",
+            description="NetworkPolicy peers that may scrape the metrics. If empty, every Pod may scrape them.",
             examples=[[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]],
         ),
     ] = []
@@ -168,7 +170,7 @@ class NetworkPolicy(Section):
 class Service(Section):
     """Service for the metrics of the operator."""
 
-    enabled: Annotated[bool, Field(description="Create the Service. A ServiceMonitor needs it.")] = True
+    enabled: Annotated[bool, Field(description="Create the Service. A ServiceMonitor requires it.")] = True
     port: Annotated[Port, Field(description="Port of the Service; its name is `metrics`.")] = 8080
     annotations: Annotated[
         Labels,
@@ -182,7 +184,7 @@ class Service(Section):
 class ServiceMonitor(Section):
     """ServiceMonitor for the Prometheus operator."""
 
-    enabled: Annotated[bool, Field(description="Create the ServiceMonitor. It needs `service.enabled`.")] = False
+    enabled: Annotated[bool, Field(description="Create the ServiceMonitor. It requires `service.enabled`.")] = False
     interval: Annotated[Seconds, Field(description="Scrape interval, as a duration.")] = "30s"
     labels: Annotated[
         Labels,
@@ -223,7 +225,7 @@ class Rules(Section):
     runbook_url: Annotated[
         str,
         Field(
-            description="URL of the runbooks; `{alert}` is replaced by the name of the alert. Empty: alerts have no `runbook_url`.",
+            description="URL of the runbooks; `{alert}` is replaced with the name of the alert. If empty, alerts have no `runbook_url`.",
             examples=["https://docs.example.com/runbooks/{alert}"],
         ),
     ] = ""
@@ -250,7 +252,7 @@ class Tracing(Section):
         str,
         Field(
             pattern=r"^(https?://\S+)?$",
-            description="URL of the OTLP collector. Empty: tracing is off.",
+            description="URL of the OTLP collector. If empty, tracing is off.",
             examples=["http://collector.tracing:4318"],
         ),
     ] = ""

@@ -21,7 +21,7 @@ SESSION: Final = Board(
         "Errors": (
             Panel(
                 "Session error rate",
-                "Share of sessions that failed; above 1 % the rollout is rolled back.",
+                "Share of sessions that failed; above 1%, the rollout is rolled back.",
                 "percentunit",
                 {"errors": "max(session_error_rate)"},
                 0.01,
@@ -35,7 +35,7 @@ SESSION: Final = Board(
             ),
             Panel(
                 "Connection recovery",
-                "Share of lost connections that were recovered; below 95 % is a failure.",
+                "Share of lost connections that were recovered; below 95% is a failure.",
                 "percentunit",
                 {"recovered": "min(connection_recovery_success_rate)"},
             ),
@@ -79,21 +79,21 @@ SESSION: Final = Board(
         "Experience": (
             Panel(
                 "Cache hits",
-                "Share of lookups answered by the cache; the target is above 80 %.",
+                "Share of lookups served by the cache; the target is above 80%.",
                 "percentunit",
                 {"hits": share("cache_requests_total", 'result="hit"')},
                 span=6,
             ),
             Panel(
                 "Forms restored",
-                "Share of forms that were restored; the target is above 98 %.",
+                "Share of forms that were restored; the target is above 98%.",
                 "percentunit",
                 {"restored": share("form_recoveries_total", 'result="success"')},
                 span=6,
             ),
             Panel(
                 "Cross-tab syncs",
-                "Share of syncs that succeeded; the target is above 95 %.",
+                "Share of syncs that succeeded; the target is above 95%.",
                 "percentunit",
                 {"synced": share("cross_tab_syncs_total", 'result="success"')},
                 span=6,

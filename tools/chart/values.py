@@ -42,17 +42,17 @@ class Values(Section):
     """Values of the chart."""
 
     name_override: Annotated[
-        NoName, Field(description="Name for the label `app.kubernetes.io/name`. Empty: the name of the chart.")
+        NoName, Field(description="Name for the label `app.kubernetes.io/name`. If empty, the name of the chart is used.")
     ] = ""
     fullname_override: Annotated[
-        NoName, Field(description="Name of the objects. Empty: derived from the names of the release and the chart.")
+        NoName, Field(description="Name of the objects. If empty, it is derived from the names of the release and the chart.")
     ] = ""
     replica_count: Annotated[
         int,
         Field(
             ge=0,
             le=10,
-            description="Number of replicas. One holds the Lease and works, the others stand by. Use 2 for high availability.",
+            description="Number of replicas. One holds the Lease and reconciles; the others stand by. Use 2 for high availability.",
         ),
     ] = 1
     image: Image = Image()
@@ -66,7 +66,7 @@ class Values(Section):
     namespaces: Annotated[
         list[Name],
         Field(
-            description="Namespaces that the operator watches, with a Role in each. Empty: all namespaces, with a ClusterRole.",
+            description="Namespaces that the operator watches, with a Role in each. If empty, it watches all namespaces, with a ClusterRole.",
             examples=[["shop", "desk"]],
         ),
     ] = []
@@ -74,7 +74,7 @@ class Values(Section):
     credentials_secret: Annotated[
         NoName,
         Field(
-            description="Secret that is mounted at /etc/session-rollout/credentials, for the tokens, certificates and URLs that `config` refers to as files. Empty: none."
+            description="Secret that is mounted at /etc/session-rollout/credentials, for the tokens, certificates and URLs that `config` refers to as files. If empty, no Secret is mounted."
         ),
     ] = ""
     crds: CustomResources = CustomResources()
@@ -124,13 +124,13 @@ class Values(Section):
     startup_probe: Annotated[
         Mapping,
         Field(
-            description="Startup probe. Empty: none, because the liveness probe starts after 10 seconds.",
+            description="Startup probe. If empty, there is none, because the liveness probe starts after 10 seconds.",
             examples=[{"httpGet": {"path": "/healthz", "port": "metrics"}, "periodSeconds": 2, "failureThreshold": 30}],
         ),
     ] = {}
     resources: Resources = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"})
     priority_class_name: Annotated[
-        NoName, Field(description="PriorityClass of the operator's Pods. Empty: the default class of the cluster.")
+        NoName, Field(description="PriorityClass of the operator's Pods. If empty, the default class of the cluster is used.")
     ] = ""
     node_selector: Annotated[
         Labels, Field(description="Labels of the nodes that may run the operator.", examples=[{"kubernetes.io/os": "linux"}])
@@ -162,7 +162,7 @@ class Values(Section):
     topology_spread_constraints: Annotated[
         Objects,
         Field(
-            description="Topology spread constraints of the operator's Pods. Empty: several replicas prefer different nodes.",
+            description="Topology spread constraints of the operator's Pods. If empty, several replicas prefer different nodes.",
             examples=[[{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}]],
         ),
     ] = []

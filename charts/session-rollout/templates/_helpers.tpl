@@ -31,7 +31,7 @@ app.kubernetes.io/version: {{ $root.Chart.AppVersion | replace "+" "_" | quote }
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- end -}}
 
-{{- /* The labels of every object: also the chart's version, which Pods do not have, and the user's own. */ -}}
+{{- /* The labels of every object: in addition to those of Pods, the version of the chart and the labels of the user. */ -}}
 {{- define "session-rollout.labels" -}}
 {{- $root := first . -}}
 {{ include "session-rollout.recommendedLabels" . }}
@@ -72,7 +72,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- toYaml (mergeOverwrite $context (deepCopy (default dict .Values.podSecurityContext))) -}}
 {{- end -}}
 
-{{- /* Objects of `helm test` are deleted when it succeeds; its Pod stays until the next test, for its log. */ -}}
+{{- /* Objects of `helm test` are deleted when it succeeds; its Pod is kept until the next test, for its log. */ -}}
 {{- define "session-rollout.testHook" }}
   annotations:
     helm.sh/hook: test

@@ -1,7 +1,7 @@
 """The background cache of metric queries and gates: rollouts use the latest results while those are refreshed.
 
-Everything runs on the event loop, so there is no lock. One task at a time refreshes a question, and wakes every rollout that
-asked for it meanwhile.
+Everything runs on the event loop, so there is no lock. One task at a time refreshes a question, and then wakes every rollout that
+requested it.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ FORGET_AFTER: Final = timedelta(minutes=10)
 
 
 class Dated(Protocol):
-    """A result that knows when it was requested."""
+    """A result with the time at which it was requested."""
 
     @property
     def time(self) -> datetime:
@@ -30,7 +30,11 @@ Wake = Callable[[], None]
 
 
 class FreshCache(Generic[Question, Answer]):
-    """Results by question. `failed` makes the result of a fetch that raised: without one it would be fetched again at once."""
+    """Results by question.
+
+    `failed` returns the result to store when a fetch raises an exception. Without a stored result, the question would be
+    fetched again immediately.
+    """
 
     def __init__(self, clock: Clock, failed: Callable[[datetime], Answer]) -> None:
         self._clock, self._failed = clock, failed
@@ -50,7 +54,7 @@ class FreshCache(Generic[Question, Answer]):
         return result
 
     def close(self) -> None:
-        """Fetch nothing more."""
+        """Cancel running fetches."""
         for task in self._tasks.values():
             task.cancel()
 
@@ -59,7 +63,7 @@ class FreshCache(Generic[Question, Answer]):
         try:
             self._results[question] = await fetch()
         except Exception:
-            # A bug, because foreseeable failures are results. Rollouts must see it as one instead of waiting for ever.
+            # A bug, because foreseeable failures are results. Rollouts must report it instead of waiting forever.
             log.exception("fetching a result failed")
             self._results[question] = self._failed(start)
         finally:
@@ -70,7 +74,7 @@ class FreshCache(Generic[Question, Answer]):
             wake()
 
     def _prune(self) -> None:
-        """Forget results that no rollout has asked for in a long time, at most once in that time."""
+        """Forget results that rollouts have not requested for FORGET_AFTER, at most once in that time."""
         now = self._clock.now()
         if now - self._pruned > FORGET_AFTER:
             self._pruned = now

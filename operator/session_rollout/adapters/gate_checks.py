@@ -94,7 +94,7 @@ class GateChecks:
     async def _measure(self, rollout: SessionRollout, gate: Gate, start: datetime) -> CheckResult:
         metric = rollout.spec.metric(gate.metric or "")
         if metric is None or metric.query is None:
-            message = f"metric {gate.metric} has no single query"
+            message = f"metric {gate.metric} does not have a single query"
             return CheckResult(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
         measurement = await self._metrics.query(rollout.spec.prometheus, metric.query)
         return _evaluated(measurement, gate.above, gate.below, start)
@@ -184,7 +184,7 @@ class GateChecks:
                 return _failed(start, f"Deployment {workload.name} cannot be rolled back: {revisions.blocked_reason}")
             if revisions.earlier is None:
                 return _failed(start, f"Deployment {workload.name} has no earlier revision")
-        return _passed(start, "the flags, and everything else that `rollback` names, can be rolled back")
+        return _passed(start, "the flags and everything else that `rollback` names can be rolled back")
 
     async def _health(self, rollout: SessionRollout, start: datetime) -> CheckResult:
         workload = rollout.spec.workload

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 @dataclass(frozen=True)
 class Health:
-    """The answer to a probe."""
+    """The response to a probe."""
 
     healthy: bool
     message: str
@@ -22,7 +22,7 @@ UNHEALTHY: Final = 503
 
 
 class HttpServer:
-    """Serves the port from before the Lease is held until the process ends."""
+    """The HTTP server of the operator. It runs even while this replica waits for the Lease, because probes must succeed then."""
 
     def __init__(self, live: Probe, ready: Probe) -> None:
         application = web.Application()
@@ -32,7 +32,7 @@ class HttpServer:
         self._runner = web.AppRunner(application)
 
     async def start(self, host: str | None, port: int) -> None:
-        """Listen; without a host, on every address."""
+        """Listen on `host`, or on every address if it is None."""
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
 

@@ -1,7 +1,7 @@
 """Jobs of migrations and checks (port `JobRunner`): built from a profile of the configuration, and never deleted.
 
 A Job is created once under a deterministic name. Its Pod reads the connection string from a file, because the operator has
-no right to read Secrets.
+no permission to read Secrets.
 """
 
 from typing import Any, Final
@@ -35,7 +35,7 @@ JOB_UID: Final = "metadata.labels['batch.kubernetes.io/controller-uid']"
 
 
 def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[str, Any]:
-    """The Job of one attempt of one migration. Raises SpecError when the rollout lacks what it needs."""
+    """The Job of one attempt of one migration. Raises SpecError when the rollout has no such migration or no database."""
     migration = next((known for known in rollout.spec.migrations if known.name == job.migration), None)
     database = rollout.spec.database
     if migration is None or database is None:
@@ -133,7 +133,7 @@ def _container(
 
 
 def _limits(profile: Profile) -> tuple[str, ...]:
-    """The limits of the profile."""
+    """Arguments of `session-rollout-migrate` for the timeouts and throttles of a profile."""
     return (
         f"--lock-timeout={profile.lock_timeout}",
         f"--lock-deadline={profile.lock_deadline}",
@@ -146,7 +146,7 @@ def _limits(profile: Profile) -> tuple[str, ...]:
 
 
 def check_body(rollout: SessionRollout, check: StartCheck, profile: CheckProfile) -> dict[str, Any]:
-    """The Job of a check: everything comes from the profile, and nothing from the custom resource but the profile's name."""
+    """The Job of a check: everything comes from the profile, and only its name comes from the custom resource."""
     labels = {LABEL: rollout.name, CHECK_LABEL: check.profile, **recommended("check")}
     container = {
         "name": "check",

@@ -1,6 +1,6 @@
 """Runs kubectl as a subprocess for all API access of the plugin, with the user's own flags, authentication and proxies.
 
-A call is started at once and its answer is read later, so that several calls run at the same time. Errors of kubectl are sorted
+A call is started immediately and its output is read later, so that several calls run at the same time. Errors of kubectl are sorted
 into a few kinds by their text, because kubectl has one exit code for all of them; the text itself, which names the verb and
 the resource, is kept.
 """
@@ -79,7 +79,7 @@ def failure(text: str) -> KubectlFailed:
 
 @dataclass
 class Call:
-    """A call of kubectl that was started; its answer is read later."""
+    """A call of kubectl that was started; its output is read later."""
 
     process: "subprocess.Popen[str]"
     stdin: str | None = None
@@ -139,7 +139,7 @@ class Kubectl:
     flags: tuple[str, ...] = ()
 
     def ask(self, *argv: str, stdin: str | None = None) -> Call:
-        """Start kubectl; the answer is read later."""
+        """Start kubectl; the output is read later."""
         return Call(self._start(argv, stdin=stdin), stdin)
 
     def _start(self, argv: tuple[str, ...], *, stdin: str | None = None) -> "subprocess.Popen[str]":
@@ -167,7 +167,7 @@ class Kubectl:
         return self.ask("get", resource, "-o", "json", *argv)
 
     def create(self, body: Mapping[str, Any]) -> Call:
-        """Create an object; the answer is the object as it was stored. The server validates it, so kubectl does not."""
+        """Create an object; the output is the object as it was stored. The server validates it, so kubectl does not."""
         return self.ask("create", "--validate=false", "-f", "-", "-o", "json", stdin=json.dumps(body))
 
     def watch(self, resource: str, name: str) -> "Watch":

@@ -1,6 +1,6 @@
 """The labels that Kubernetes recommends, on every object that the operator creates: tools group and filter by them.
 
-They are for people and tools. The operator finds its objects by its own labels (`sessionrollout.dev/...`), because the
+They are for users and tools. The operator finds its objects by its own labels (`sessionrollout.dev/...`), because the
 version changes with every release and `name` is also on the operator's own Pods.
 """
 

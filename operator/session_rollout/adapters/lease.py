@@ -3,7 +3,7 @@
 `kubernetes.aio.leaderelection` of the client package is not used. It writes naive local times that end in "Z", measures its
 deadlines with the wall clock, and cannot release the Lease or be stopped: a rolling update would wait for 15 s. Errors of
 aiohttp escape from its loop, and it never counts `leaseTransitions`.
-The identity is the Pod's name: a restarted container takes its own Lease back at once.
+The identity is the Pod's name: a restarted container acquires its own Lease again immediately.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
 
 @dataclass
 class UnledTime:
-    """Since when no replica has watched the rollouts, until every rollout has taken that time into account.
+    """Time since which no replica has watched the rollouts, until every rollout has taken that time into account.
 
     It is kept on the Lease: a process that crashes before it has reconciled every rollout must not lose it.
     """
@@ -38,7 +38,10 @@ class UnledTime:
     since: datetime | None = None
 
     def read(self, lease: Mapping[str, Any]) -> None:
-        """Take the time from the Lease of the leader before: its last renewal, or what that one had still to account for."""
+        """Set the time from the Lease of the previous leader.
+
+        It is the last renewal of that leader or, if earlier, the unled time that it had recorded and not accounted for.
+        """
         recorded = lease["metadata"].get("annotations", {}).get(UNACCOUNTED)
         times = [datetime.fromisoformat(text) for text in (lease["spec"].get("renewTime"), recorded) if text]
         self.since = min(times, default=None)
@@ -66,7 +69,7 @@ class Lease:
     def confirm(self) -> None:
         """See `Leadership.confirm`."""
         if not self._held:
-            raise Unavailable("the Lease is not held for certain, so nothing is written")
+            raise Unavailable("this replica may not hold the Lease, so it does not write")
 
     @property
     def _held(self) -> bool:
@@ -78,10 +81,10 @@ class Lease:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
         if stop.is_set():
-            # Told to end while standing by: whoever acquires now would be killed while holding the Lease.
+            # Stopped while standing by: a replica that acquires the Lease now would be terminated while holding it.
             return False
         LEADER.set(1)
-        log.info("leading", extra={"identity": self._identity})
+        log.info("acquired the Lease", extra={"identity": self._identity})
         return True
 
     async def keep(self, lost: Callable[[], None]) -> None:
@@ -98,7 +101,7 @@ class Lease:
         await self._try()
 
     async def release(self) -> None:
-        """Give the Lease up, so that the next leader does not have to wait until it expires."""
+        """Release the Lease, so that the next leader does not have to wait until it expires."""
         lease = await self._api.find(f"{self._path}/{self._name}")
         if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
             lease["spec"]["holderIdentity"] = ""
@@ -109,7 +112,7 @@ class Lease:
         try:
             held = await self._claim()
         except RolloutError as error:
-            log.warning("lease: %s", error)
+            log.warning("cannot renew or acquire the Lease: %s", error)
             return False
         if held:
             # From before the request: the API server may have stored it at any moment since.
@@ -122,7 +125,7 @@ class Lease:
             await self._create()
             return True
         holder = lease["spec"].get("holderIdentity")
-        if holder not in {self._identity, "", None} and not self._expired(lease["spec"]):
+        if holder not in {self._identity, "", None} and not self._observe_expiry(lease["spec"]):
             self.leader = holder
             return False
         if not self._held:
@@ -147,8 +150,8 @@ class Lease:
             return False
         return True
 
-    def _expired(self, spec: dict[str, Any]) -> bool:
-        """Whether the holder has not renewed for the whole lease, by this process's own clock: the holder's may be wrong."""
+    def _observe_expiry(self, spec: dict[str, Any]) -> bool:
+        """Record the last renewal; returns whether the holder has not renewed for the whole lease, by the clock of this process: the clock of the holder may be wrong."""
         version = str(spec.get("renewTime"))
         if self._observed[0] != version:
             self._observed = (version, time.monotonic())

@@ -1,7 +1,7 @@
 """Notifications to other tools (port `Notifier`): signed webhooks, and everything that Apprise supports.
 
-One worker for each sink delivers its notifications in order, in its own time. A sink that is down, slow or refusing delays
-only its own; they stay in the status of their rollouts until it accepts them. Each carries its id, so that a receiver
+One worker for each sink delivers its notifications in order. A sink that is down, slow or rejecting delays
+only its own notifications; they remain in the status of their rollouts until it accepts them. Each carries its id, so that a receiver
 recognizes one that arrives twice after a crash. Addresses and keys are files of the administrator and are never logged.
 """
 
@@ -14,14 +14,14 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import requests
 from apprise import Apprise, NotifyType
 
 from session_rollout.api.enums import EventReason
-from session_rollout.api.quantities import duration
+from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import PendingNotification
 from session_rollout.errors import SpecError, Unavailable
@@ -88,7 +88,7 @@ class Queue:
 
     deliveries: dict[str, Delivery] = field(default_factory=dict)  # by id of the notification
     wakes: dict[str, Callable[[], None]] = field(default_factory=dict)  # by UID of the rollout
-    error: str | None = None  # why the sink accepts nothing now
+    error: str | None = None  # why the sink rejects notifications
     worker: asyncio.Task[None] | None = None
 
     def keep(self, uid: str, ids: set[str]) -> None:
@@ -96,7 +96,7 @@ class Queue:
         self.deliveries = {key: item for key, item in self.deliveries.items() if item.uid != uid or key in ids}
 
     def set_error(self, error: str | None) -> None:
-        """Wake the rollouts that wait when the sink starts or stops failing: the condition `Notified` shows it."""
+        """Wake the rollouts that wait when the sink starts or stops failing: the `Notified` condition shows it."""
         if self.error != error:
             self.error = error
             for uid in {item.uid for item in self.deliveries.values()}:
@@ -184,10 +184,10 @@ class SinkNotifier:
         loop, seconds = asyncio.get_running_loop(), duration(sink.timeout).total_seconds()
         now = self._clock.now()
         try:
-            # A thread that hangs beyond its own timeouts must not keep its queue waiting for ever.
+            # A thread that hangs beyond its own timeouts must not block its queue forever.
             await asyncio.wait_for(loop.run_in_executor(self._pool, send, sink, delivery, seconds, now), 2 * seconds)
         except TimeoutError as error:
-            raise Unavailable(f"no response within {sink.timeout}") from error
+            raise Unavailable(f"no response within {format_duration(duration(sink.timeout))}") from error
 
 
 def send(sink: Sink, delivery: Delivery, seconds: float, now: datetime) -> None:
@@ -199,7 +199,9 @@ def send(sink: Sink, delivery: Delivery, seconds: float, now: datetime) -> None:
             _through_apprise(credential(sink.url_file), delivery)
     except OSError as error:  # including the errors of requests
         timed_out = isinstance(error, requests.Timeout)
-        raise Unavailable(f"no response within {seconds:g} s" if timed_out else type(error).__name__) from error
+        raise Unavailable(
+            f"no response within {format_duration(timedelta(seconds=seconds))}" if timed_out else type(error).__name__
+        ) from error
 
 
 def _post(webhook: Webhook, delivery: Delivery, seconds: float, now: datetime) -> None:

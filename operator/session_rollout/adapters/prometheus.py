@@ -1,7 +1,7 @@
 """Metrics from Prometheus (port `MetricSource`).
 
-The client library blocks, so queries run in a bounded pool of threads and no rollout waits for them: an emergency does not
-queue behind a slow query. Equal queries of many rollouts are one query. Every result is a `Measurement`, with a number or
+The client library blocks, so queries run in a bounded pool of threads and rollouts do not wait for them: a slow query does
+not delay an emergency. Equal queries of many rollouts are one query. Every result is a `Measurement`, with a number or
 with the verdict and the reason why there is none.
 """
 
@@ -24,7 +24,7 @@ from session_rollout.adapters.promql import largest_range, parse, queries_of
 from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_ASKED
 from session_rollout.adapters.tracing import span
 from session_rollout.api.enums import CheckReason, Verdict
-from session_rollout.api.quantities import duration
+from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.errors import PartialResponse, ProviderFailed, Unavailable
@@ -44,9 +44,9 @@ class CappedSession(requests.Session):
         self._cap = cap
 
     def request(self, *arguments: Any, **options: Any) -> requests.Response:
-        """One request. Raises ProviderFailed for a response that is too large, refused or partial.
+        """One request. Raises ProviderFailed for a response that is too large, an error or partial.
 
-        A refusal is read here, where the response is at hand: the client library keeps only its text in an exception.
+        An error response is read here, where the response is at hand: the client library keeps only its text in an exception.
         """
         response = super().request(*arguments, **{**options, "stream": True, "allow_redirects": False})
         body = bytearray()
@@ -187,8 +187,8 @@ class PrometheusSource:
         """What an error of the client library or of the response means."""
         match error:
             case requests.Timeout():
-                timeout = self._providers[provider].timeout
-                return ProviderFailed(CheckReason.TIMED_OUT, f"did not respond within {timeout}")
+                timeout = duration(self._providers[provider].timeout)
+                return ProviderFailed(CheckReason.TIMED_OUT, f"did not respond within {format_duration(timeout)}")
             case requests.ConnectionError():
                 return ProviderFailed(CheckReason.CONNECTION_FAILED, "cannot be reached")
             case requests.RequestException() | ValueError() | KeyError() | TypeError() | AttributeError():

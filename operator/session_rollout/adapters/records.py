@@ -1,4 +1,4 @@
-"""What decisions rested on (port `Recorder`): all inputs of `decide`, kept beside the rollout so that it can be replayed.
+"""Decision records (port `Recorder`): all inputs of `decide`, kept next to the rollout so that decisions can be replayed.
 
 A ring of ConfigMaps holds the last decisions, one compressed entry each. `records.record` reads them, and the same `decide`
 makes the same decision. An entry is added by a small merge patch. A slot of the ring starts with an entry that stands alone

@@ -84,8 +84,8 @@ class ApiRolloutStore:
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """See `RolloutStore.answer`."""
-        # The test keeps the answer from an action of the same name that was created after this one was deleted: it would
-        # look carried out. The API server ignores a UID in a merge patch of a status.
+        # The test keeps the response from an action of the same name that was created after this one was deleted: it would
+        # appear to be carried out. The API server ignores a UID in a merge patch of a status.
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": uid},
             {"op": "add", "path": "/status", "value": answer.to_wire()},
@@ -93,7 +93,7 @@ class ApiRolloutStore:
         try:
             await self._api.request("PATCH", _path(namespace, ACTIONS, name) + "/status", patch, content=JSON_PATCH)
         except NotFound:
-            return  # deleted meanwhile: nobody waits for the answer
+            return  # deleted before the response: nobody waits for it
         except SpecError:
             if await self._exists(namespace, name, uid):
                 raise
@@ -101,7 +101,7 @@ class ApiRolloutStore:
         answered(answer)
 
     async def _exists(self, namespace: str, name: str, uid: str) -> bool:
-        """Whether this very action exists; the operator has the right to list actions, but not to get one."""
+        """Whether this very action exists; the operator has the permission to list actions, but not to get one."""
         query = {"fieldSelector": f"metadata.name={name}"}
         listed = await self._api.request("GET", _path(namespace, ACTIONS), query=query)
         return any(item["metadata"]["uid"] == uid for item in listed["items"])

@@ -1,7 +1,7 @@
 """The operator's own metrics (`sessionrollout_*`), their mapping from a reconciliation, and the structured log.
 
 A gauge of one rollout is set through `_replace`, which removes the series that no longer apply: the criteria of an earlier
-phase, an earlier step, a migration that is not in the spec any more. `forget` removes all series of a deleted rollout.
+phase, an earlier step, a migration that is no longer in the spec. `forget` removes all series of a deleted rollout.
 """
 
 import logging
@@ -34,7 +34,7 @@ ROLLOUT: Final = ("namespace", "name")
 
 API_REQUESTS: Final = Counter(
     "sessionrollout_rest_client_requests",
-    "Requests to the API server, by HTTP method and status code; the code is `error` when no answer arrived.",
+    "Requests to the API server, by HTTP method and status code; the code is `error` when there was no response.",
     ["method", "code"],
 )
 PROVIDER_REQUESTS: Final = Counter(
@@ -43,7 +43,7 @@ PROVIDER_REQUESTS: Final = Counter(
     ["provider", "result"],
 )
 PROVIDER_SECONDS: Final = Histogram(
-    "sessionrollout_provider_request_duration_seconds", "Time that a metric provider takes to answer a query.", ["provider"]
+    "sessionrollout_provider_request_duration_seconds", "Time that a metric provider takes to respond to a query.", ["provider"]
 )
 QUERIES_ASKED: Final = Counter(
     "sessionrollout_queries_asked",
@@ -102,7 +102,7 @@ CHECK_BOUND: Final = Gauge(
 )
 MIGRATION_ROWS: Final = Gauge(
     "sessionrollout_migration_rows",
-    "Rows of a migration that moves rows; the kind is `total`, `done` or `quarantined`.",
+    "Rows of a migration that copies rows; the kind is `total`, `done` or `quarantined`.",
     [*ROLLOUT, "migration", "kind"],
 )
 OUTCOMES: Final = Counter(
@@ -125,7 +125,7 @@ ROLLBACK_DETECTION: Final = Gauge(
 )
 ACTIONS: Final = Counter(
     "sessionrollout_actions",
-    "SessionRolloutActions that the operator answered; the verdict is `accepted` or `refused`.",
+    "SessionRolloutActions that the operator responded to; the verdict is `accepted` or `refused`.",
     ["verdict"],
 )
 for _verdict in ("accepted", "refused"):
@@ -142,7 +142,7 @@ Family = Gauge | Counter
 Labels = tuple[str, ...]
 _series: Final[dict[Key, dict[Family, set[Labels]]]] = {}
 
-OF_KOPF: Final = ("settings", "k8s_skip", "k8s_ref")  # what it gives with a line; the first is no JSON
+OF_KOPF: Final = ("settings", "k8s_skip", "k8s_ref")  # what it gives with a line; the first is not JSON
 _SECRETS: Final = re.compile(r"(://[^:/@\s]+:)[^@\s]+(@)|(password=|Bearer )[^\s'\"]+", re.IGNORECASE)
 
 
@@ -161,7 +161,7 @@ def redact(text: str) -> str:
 
 
 def log_as_json() -> None:
-    """One JSON object a line on standard error; no field that a person would not want."""
+    """Write one JSON object for each line to standard error, without fields that are of no use to readers."""
     handler = logging.StreamHandler(sys.stderr)
     fields = "%(asctime)s %(levelname)s %(name)s %(message)s"
     names = {"asctime": "ts", "levelname": "level", "name": "logger"}
@@ -190,7 +190,7 @@ def observe(key: Key, seen: Reconciled) -> None:
 
 
 def answered(status: ActionStatus) -> None:
-    """Count an action that was answered in its status, whoever answered it."""
+    """Count an action whose response was written to its status."""
     ACTIONS.labels("accepted" if status.accepted else "refused").inc()
 
 
@@ -280,7 +280,7 @@ def _count_ends(key: Key, before: SessionRollout, status: RolloutStatus) -> None
 
 
 def _observe_checks(key: Key, seen: Reconciled) -> None:
-    """The value and the bound of every check that is evaluated now; without a usable answer there is no value."""
+    """The value and the bound of every check that is evaluated now; without a usable result there is no value."""
     baselines = {(record.kind, record.name): record for record in seen.decision.status.checks}
     values: dict[Labels, float] = {}
     bounds: dict[Labels, float] = {}

@@ -40,7 +40,7 @@ class ApiWorkloads:
         available = conditions.get("Available", {})
         if available.get("status") == "True":
             return None
-        message = available.get("message", "it has no condition Available yet")
+        message = available.get("message", "it does not have the `Available` condition yet")
         return f"{workload.kind} {workload.name} is not available: {message}"
 
     async def revisions(self, namespace: str, workload: Workload) -> Revisions | None:
@@ -49,21 +49,21 @@ class ApiWorkloads:
         if deployment is None:
             return None
         current = _revision(deployment)
-        if (missing := await self._missing_right(namespace)) is not None:
+        if (missing := await self._missing_permission(namespace)) is not None:
             return Revisions(current, blocked_reason=missing)
         revisions = [_revision(replica_set) for replica_set in await self._replica_sets(namespace, deployment)]
         earlier = [revision for revision in revisions if revision < current]
         restarted = deployment["spec"]["template"]["metadata"].get("annotations", {}).get(RESTARTED)
         return Revisions(current, max(earlier, default=None), datetime.fromisoformat(restarted) if restarted else None)
 
-    async def _missing_right(self, namespace: str) -> str | None:
-        """Which right to change workloads is not granted; None when none is missing."""
+    async def _missing_permission(self, namespace: str) -> str | None:
+        """The permission to change workloads that the operator lacks; None when it has all of them."""
         for verb, resource in (("list", "replicasets"), ("patch", "deployments")):
             attributes = {"namespace": namespace, "verb": verb, "group": "apps", "resource": resource}
             review = {"apiVersion": REVIEWS, "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
             reviewed = await self._api.request("POST", f"/apis/{REVIEWS}/selfsubjectaccessreviews", review)
             if not reviewed["status"]["allowed"]:
-                return f"the operator has no right to {verb} {resource}; {GRANT} grants it"
+                return f"the operator does not have the permission to {verb} {resource}; {GRANT} grants it"
         return None
 
     async def _replica_sets(self, namespace: str, deployment: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The two kinds as frozen pydantic models, and every word a machine may read from them. No I/O."""
+"""The two kinds as frozen pydantic models, and every value that programs read from them. No I/O."""
 
 from typing import Final
 

@@ -1,4 +1,7 @@
-"""`SessionRolloutAction`: what a user requests. Actions are created once and are immutable; together they are the audit log."""
+"""`SessionRolloutAction`: a request of a user to one rollout.
+
+Actions are immutable. They record the request, but not the user, who is in the audit log of the API server.
+"""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -37,7 +40,7 @@ class ActionSpec(Model):
         populate_by_name=True,
         extra="forbid",
         json_schema_extra=rules(
-            ("self == oldSelf", "an action is immutable: create another one instead"),
+            ("self == oldSelf", "an action is immutable; create another one instead"),
             (
                 "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'EmergencyEnable', 'RestoreData', 'MigrateDown',"
                 " 'RestartWorkload', 'UndoWorkload']) || (has(self.reason) && self.reason.size() > 0)",
@@ -46,7 +49,7 @@ class ActionSpec(Model):
             ),
             (
                 "!(self.action in ['Approve', 'Promote', 'Retry']) || has(self.generation)",
-                "`generation` is required for Approve, Promote and Retry: the generation of the rollout that is meant",
+                "`generation` is required for Approve, Promote and Retry: it must be the active generation of the rollout",
             ),
             (
                 "!(self.action in ['Approve', 'Promote']) || has(self.check) || (has(self.phase) && has(self.step))",
@@ -117,7 +120,8 @@ class ActionSpec(Model):
         Field(
             max_length=40,
             json_schema_extra=SET,
-            description="Names of the features to turn off, or to turn on again. Empty (default): all features of the rollout."
+            description="Names of the features to turn off, or to turn on again. If empty (default), all features of the"
+            " rollout."
             " Only for EmergencyDisable and EmergencyEnable.",
         ),
     ] = ()
@@ -133,7 +137,7 @@ class ActionSpec(Model):
         Field(
             pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,127}$",
             max_length=128,
-            description="ID of the user whose rows are restored, such as `u-4711`. Unset: the rows of all users."
+            description="ID of the user whose rows are restored, such as `u-4711`. If unset, the rows of all users are restored."
             " Only for RestoreData.",
         ),
     ] = None
@@ -141,13 +145,13 @@ class ActionSpec(Model):
         Time | None,
         Field(
             description="Restore from the newest snapshot taken before this time, in RFC 3339 format, such as"
-            " `2026-11-20T09:00:00Z`. Unset: the newest snapshot. Only for RestoreData."
+            " `2026-11-20T09:00:00Z`. If unset, the newest snapshot is used. Only for RestoreData."
         ),
     ] = None
     lose_newer: Annotated[
         bool | None,
         Field(
-            description="Overwrite rows that users have written since the snapshot. Unset or false: these rows are kept."
+            description="Overwrite rows that users have written since the snapshot. If unset or false, these rows are kept."
             " Only for RestoreData."
         ),
     ] = None
@@ -174,7 +178,7 @@ class ActionSpec(Model):
     ] = ""
     ttl: Annotated[
         Duration,
-        Field(description="Time for which the action is kept after it was answered, such as `7d`. Default `30d`."),
+        Field(description="Time for which the action is kept after it was created, such as `7d`. Defaults to `30d`."),
     ] = "30d"
 
 
@@ -183,7 +187,8 @@ class Result(Model):
 
     name: Annotated[str, Field(description="Name of the check, the diagnostic or the row of the report.", max_length=63)]
     verdict: Annotated[
-        Verdict, Field(description="Verdict of the check. Pass and Fail are results; others say why there is none.")
+        Verdict,
+        Field(description="Verdict of the check. Pass and Fail are results; the others explain why there is no result."),
     ]
     reason: Annotated[CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")] = None
     value: Annotated[
@@ -196,16 +201,17 @@ class Result(Model):
 
 
 class ActionStatus(Model):
-    """Answer of the operator to the action."""
+    """Response of the operator to the action."""
 
     accepted: Annotated[
         bool | None, Field(description="Whether the action was accepted. Unset until it has been processed.")
     ] = None
     at: Annotated[Time | None, Field(description="Time when the action was processed.")] = None
     reason: Annotated[
-        ActionReason | None, Field(description="Machine-readable reason of the answer in CamelCase. Unset until then.")
+        ActionReason | None,
+        Field(description="Machine-readable reason of the response in CamelCase. Unset until the action has been processed."),
     ] = None
-    message: Annotated[Sentence, Field(description="Effect of the action, or why it was refused.")] = ""
+    message: Annotated[Sentence, Field(description="Effect of the action, or why it was rejected.")] = ""
     results: Annotated[
         tuple[Result, ...],
         Field(
@@ -240,7 +246,7 @@ def answer(
     results: tuple[Result, ...] = (),
     output: str = "",
 ) -> ActionStatus:
-    """The status that answers an action."""
+    """The status with the response to an action."""
     condition = MetaCondition(
         type="Accepted",
         status="True" if accepted else "False",

@@ -1,7 +1,7 @@
 """What all models share: frozen, camelCase in JSON, no unknown fields; the string types; the list markers of schemas.
 
-There are two families of strings. Those of a spec (`Name`, `Text`) are refused when they are too long. Those that the
-operator writes itself (`Sentence`, `Summary`, `Note`) shorten themselves: a status is never refused because of its prose.
+There are two families of strings. Those of a spec (`Name`, `Text`) are rejected when they are too long. Those that the
+operator writes itself (`Sentence`, `Summary`, `Note`) shorten themselves: a status is never rejected because of the length of a message.
 """
 
 from typing import Annotated, Any, Final, Self

@@ -57,7 +57,7 @@ ROLLOUT: Final = (
     ),
     (
         f"self.phases.all(p, p.features.all(f, {_IN_ONE_PHASE}))",
-        "`phases[].features` must not contain a feature of another phase: a feature can be in one phase only",
+        "`phases[].features` must not contain a feature of another phase, because a feature can be in one phase only",
         _feature_of_phases(_IN_ONE_PHASE),
     ),
     (
@@ -67,14 +67,14 @@ ROLLOUT: Final = (
     (
         "self.features.all(f, !has(f.dependsOn) || f.dependsOn.all(d, self.phases.map(p, d in p.features ? 1"
         " : (f.name in p.features ? 2 : 0)).filter(x, x > 0).isSorted()))",
-        "`features[].dependsOn` must contain only features of the same phase or an earlier one, so that no user gets a feature"
-        " before its prerequisite",
+        "`features[].dependsOn` must contain only features of the same phase or an earlier one, so that users get"
+        " a prerequisite before the features that depend on it",
     ),
     (
         f"self.phases.all(p, {_ENDS_FULL} || self.features.all(f, !has(f.dependsOn) || f.name in p.features"
         " || !f.dependsOn.exists(d, d in p.features)))",
-        "the phase of a feature that features in later phases depend on must end with `percent: 100`, so that no user gets a"
-        " feature before its prerequisite",
+        "a phase must end with `percent: 100` if a later phase depends on one of its features, so that users get a prerequisite"
+        " before the features that depend on it",
     ),
     (
         "self.features.all(f, !has(f.initial) || f.initial != 'On' || self.phases.all(p, !(f.name in p.features)"
@@ -128,14 +128,14 @@ ROLLOUT: Final = (
     (
         "!has(self.migrations) || self.phases.all(p, !has(p.migrations) || !has(p.migrations.before)"
         " || p.migrations.before.all(n, !self.migrations.exists(m, m.name == n && has(m.change) && m.change == 'Contract')))",
-        "a migration with `change: Contract` must be in `migrations.after` of a phase, because the earlier version needs what it removes",
+        "a migration with `change: Contract` must be in `migrations.after` of a phase, because the earlier version of the application needs what it removes",
     ),
     (
         "!has(self.migrations) || self.phases.map(p, !has(p.migrations) ? -1 : (has(p.migrations.after)"
         " && p.migrations.after.exists(n, self.migrations.exists(m, m.name == n && has(m.change) && m.change == 'Contract')))"
         " ? 1 : ((has(p.migrations.before) && p.migrations.before.size() > 0)"
         " || (has(p.migrations.after) && p.migrations.after.size() > 0)) ? 0 : -1).filter(x, x >= 0).isSorted()",
-        "migrations with `change: Contract` must run after all others: first expand, then migrate, then contract",
+        "migrations with `change: Contract` must run after all other migrations: first expand, then migrate, then contract",
     ),
     (
         "!has(self.rollback) || !has(self.rollback.restoreData) || !self.rollback.restoreData"

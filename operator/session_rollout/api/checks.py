@@ -12,20 +12,24 @@ from session_rollout.api.quantities import Bound, DurationOrZero, Tolerance
 _ABOVE = (
     "The value of the metric must be greater than this bound: a number as a string, with an optional unit of %, ms or s,"
     ' such as `"95%"`, `"500ms"` or `"10737418240"`. A percentage is a share of one: `"95%"` is the value 0.95.'
-    " Excludes {excluded}."
+    " Mutually exclusive with {excluded}."
 )
 _BELOW = (
     "The value of the metric must be less than this bound: a number as a string, with an optional unit of %, ms or s,"
     ' such as `"0.1%"`, `"500ms"` or `"1"`. A percentage is a share of one: `"0.1%"` is the value 0.001.'
-    " Excludes {excluded}."
+    " Mutually exclusive with {excluded}."
+)
+_TOLERANCE = (
+    " With `comparedTo: Baseline`, % is a share of the baseline; with `comparedTo: Control`, it is percentage points. Without %,"
+    " the tolerance is a difference in the unit of the metric. Must not be negative."
 )
 
 
 class ComparedTo(StrEnum):
     """The value that a metric is compared with, instead of a fixed bound."""
 
-    BASELINE = "Baseline"  # the metric before the phase's first publish
-    CONTROL = "Control"  # the users who do not have the feature, at the same time
+    BASELINE = "Baseline"  # The metric before the first step of the phase was published.
+    CONTROL = "Control"  # The users who do not have the feature, at the same time.
 
 
 class Check(Model):
@@ -46,29 +50,26 @@ class Check(Model):
         ComparedTo | None,
         Field(
             description="Value that the metric is compared with. `Baseline` is the metric before the phase was published;"
-            " `Control` is the metric of the users without the feature, and needs a metric with `cohorts`."
+            " `Control` is the metric of the users without the feature, and requires a metric with `cohorts`."
             " Requires one of `maxIncrease`, `maxDecrease` and `minIncrease`."
         ),
     ] = None
     max_increase: Annotated[
         Tolerance | None,
         Field(
-            description="Largest rise above the value of `comparedTo` that passes. With % it is relative to that value, such as"
-            ' `"5%"`; otherwise it is a difference, such as `"5ms"` or `"0"`. Must not be negative.'
+            description='Largest rise above the value of `comparedTo` that passes, such as `"5%"`, `"5ms"` or `"0"`.'
+            + _TOLERANCE
         ),
     ] = None
     max_decrease: Annotated[
         Tolerance | None,
-        Field(
-            description="Largest fall below the value of `comparedTo` that passes. With % it is relative to that value, such as"
-            ' `"1%"`; otherwise it is a difference, such as `"0.1"`. Must not be negative.'
-        ),
+        Field(description='Largest fall below the value of `comparedTo` that passes, such as `"1%"` or `"0.1"`.' + _TOLERANCE),
     ] = None
     min_increase: Annotated[
         Tolerance | None,
         Field(
-            description="Smallest rise above the value of `comparedTo` that passes, for a metric that must improve. With % it is"
-            ' relative to that value, such as `"1%"`; otherwise it is a difference. Must not be negative.'
+            description="Smallest rise above the value of `comparedTo` that passes, for a metric that must improve, such as"
+            ' `"1%"`.' + _TOLERANCE
         ),
     ] = None
 
@@ -98,20 +99,20 @@ class Guard(Check):
         Field(
             alias="for",
             description="Time for which the breach must last before the guard reacts, such as `2m`."
-            " Default `0s`: the first failed evaluation counts.",
+            " Defaults to `0s`, with which the first failed evaluation counts.",
         ),
     ] = "0s"
     on_breach: Annotated[
         OnBreach,
         Field(
-            description="Reaction to a breach. `Rollback` (default) starts a rollback; `Pause` keeps the audience until an action"
-            " `Resume`; `Warn` only emits the Event `GuardBreached`."
+            description="Reaction to a breach. `Rollback` (default) starts a rollback; `Pause` keeps the audience until a"
+            " `Resume` action; `Warn` only emits the `GuardBreached` Event."
         ),
     ] = OnBreach.ROLLBACK
 
 
 class Approval(Model):
-    """Requires manual approval: an action `Approve` that names this gate in `check`."""
+    """Requires manual approval: an `Approve` action that names this gate in `check`."""
 
 
 class HttpCheck(Model):
@@ -127,7 +128,7 @@ class HttpCheck(Model):
     port: Annotated[
         int,
         Field(
-            description="Port of the Service, from 1 to 65535. Default 80.",
+            description="Port of the Service, from 1 to 65535. Defaults to 80.",
             ge=1,
             le=65535,
             json_schema_extra={"format": "int32"},
@@ -136,7 +137,7 @@ class HttpCheck(Model):
     path: Annotated[
         str,
         Field(
-            description="Path of the request, with an optional query, such as `/health?deep=1`. Default `/`.",
+            description="Path of the request, with an optional query, such as `/health?deep=1`. Defaults to `/`.",
             pattern=r"^/[A-Za-z0-9._~/%?&=+-]{0,255}$",
             max_length=256,
         ),
@@ -144,7 +145,7 @@ class HttpCheck(Model):
     expect_status: Annotated[
         int,
         Field(
-            description="HTTP status code of the response that passes; any other fails. Default 200.",
+            description="HTTP status code of the response that passes; any other fails. Defaults to 200.",
             ge=100,
             le=599,
             json_schema_extra={"format": "int32"},
@@ -197,7 +198,7 @@ class Gate(Model):
         Name | None,
         Field(
             description="Name of an entry of `spec.metrics`, which provides the value. Requires `above` or `below`."
-            " Excludes `http`, `job`, `approval` and `builtin`."
+            " Mutually exclusive with `http`, `job`, `approval` and `builtin`."
         ),
     ] = None
     above: Annotated[Bound | None, Field(description=_ABOVE.format(excluded="`below`") + " Requires `metric`.")] = None
@@ -206,21 +207,21 @@ class Gate(Model):
         HttpCheck | None,
         Field(
             description="A GET request to a Service in the namespace of the rollout."
-            " Excludes `metric`, `job`, `approval` and `builtin`."
+            " Mutually exclusive with `metric`, `job`, `approval` and `builtin`."
         ),
     ] = None
     job: Annotated[
         JobCheck | None,
         Field(
             description="A Job that must succeed, created from a check profile of the operator's configuration."
-            " Excludes `metric`, `http`, `approval` and `builtin`."
+            " Mutually exclusive with `metric`, `http`, `approval` and `builtin`."
         ),
     ] = None
     approval: Annotated[
         Approval | None,
         Field(
-            description="Requires manual approval by an action `Approve` with this gate's name in `check`. Write it as"
-            " `approval: {}`. Excludes `metric`, `http`, `job` and `builtin`."
+            description="Requires manual approval by an `Approve` action with this gate's name in `check`. Write it as"
+            " `approval: {}`. Mutually exclusive with `metric`, `http`, `job` and `builtin`."
         ),
     ] = None
     builtin: Annotated[
@@ -230,6 +231,6 @@ class Gate(Model):
             " (none has failed), `Metrics` (every metric of the spec returns a number), `Alerts` (Prometheus has loaded the"
             " configured alert rules), `Rollback` (the operator can do what `rollback` requires), `Health` (the workload is"
             " available), `Capacity` and `Cache` (the diagnostics of this topic are within their bounds)."
-            " Excludes `metric`, `http`, `job` and `approval`."
+            " Mutually exclusive with `metric`, `http`, `job` and `approval`."
         ),
     ] = None

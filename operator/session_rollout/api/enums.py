@@ -1,6 +1,6 @@
 """The closed sets of the API: verdicts, stages, outcomes, condition types and reasons. A value is never renamed.
 
-Every message has one of these reasons beside it: programs read the reason, people read the message.
+Every message comes with one of these reasons, which is machine-readable; the message is human-readable.
 The comment of each value is its description in the generated reference pages.
 """
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """Result of evaluating a criterion, a guard or a gate."""
+    """A verdict is the result of evaluating a criterion, a guard or a gate."""
 
     PASS = "Pass"  # The value is within its bound.  # noqa: S105
     FAIL = "Fail"  # The value is outside its bound.
@@ -19,12 +19,12 @@ class Verdict(StrEnum):
 
     @property
     def is_evidence(self) -> bool:
-        """Whether the verdict says something about users. The hold timer counts only such time."""
+        """Whether the verdict was measured. The hold timer counts only time in which every criterion has such a verdict."""
         return self in {Verdict.PASS, Verdict.FAIL}
 
 
 class CheckKind(StrEnum):
-    """List of the spec that a check comes from; `status.checks[].kind`."""
+    """`status.checks[].kind` is the list of the spec that a check comes from."""
 
     CRITERION = "Criterion"  # An entry of `phases[].criteria`.
     GUARD = "Guard"  # An entry of `guards`.
@@ -34,7 +34,7 @@ class CheckKind(StrEnum):
 
 
 class CheckReason(StrEnum):
-    """Reason of a verdict; `status.checks[].reason`."""
+    """`status.checks[].reason` is the reason of a verdict."""
 
     # The measurement was compared.
     WITHIN_BOUND = "WithinBound"  # The value is within `above` or `below`.
@@ -47,7 +47,7 @@ class CheckReason(StrEnum):
     AWAITING_RESULT = "AwaitingResult"  # The query or the check has no result yet.
     BASELINE_MISSING = "BaselineMissing"  # The baseline has not been measured yet.
     BASELINE_MEASURED = "BaselineMeasured"  # The baseline was measured; the first comparison follows.
-    # The metric did not answer with one usable number.
+    # The metric did not return one usable number.
     STALE_RESULT = "StaleResult"  # The last result is too old, because the provider stopped responding.
     EMPTY_RESULT = "EmptyResult"  # The query returned no series.
     NOT_A_NUMBER = "NotANumber"  # The result is NaN.
@@ -69,7 +69,7 @@ class CheckReason(StrEnum):
     INTERNAL_ERROR = "InternalError"  # The operator failed to run the check; its log has the error.
     # Gates that are not metrics.
     AWAITING_APPROVAL = "AwaitingApproval"  # The gate requires manual approval.
-    APPROVED = "Approved"  # An action `Approve` approved the gate.
+    APPROVED = "Approved"  # An `Approve` action approved the gate.
     JOB_STARTED = "JobStarted"  # The Job of the gate was created.
     JOB_RUNNING = "JobRunning"  # The Job of the gate is running.
     JOB_SUCCEEDED = "JobSucceeded"  # The Job of the gate succeeded.
@@ -80,7 +80,7 @@ class CheckReason(StrEnum):
 
 
 class Stage(StrEnum):
-    """Stage of a rollout; `status.current.stage`."""
+    """`status.current.stage` is the stage of a rollout."""
 
     PREFLIGHT = "Preflight"  # The workload and the preflight gates are checked.
     BASELINE = "Baseline"  # The baselines of the phase are measured.
@@ -94,26 +94,26 @@ class Stage(StrEnum):
 
 
 class State(StrEnum):
-    """The rollout in one word; `status.state` and the column STATUS."""
+    """`status.state` is the state of a rollout in one word. The STATUS column shows it."""
 
     PROGRESSING = "Progressing"  # The rollout advances, holds a step, or waits for an event or an approval.
-    PAUSED = "Paused"  # An action `Pause`, a guard or `spec.suspend` keeps the audience as it is.
+    PAUSED = "Paused"  # A `Pause` action, a guard or `spec.suspend` keeps the audience as it is.
     STALLED = "Stalled"  # The rollout cannot continue without manual intervention.
-    PROMOTED = "Promoted"  # All phases are complete and the bake is over.
+    PROMOTED = "Promoted"  # All phases and the bake are complete.
     ROLLED_BACK = "RolledBack"  # A guard or a deadline rolled the rollout back.
-    ABORTED = "Aborted"  # An action `Abort` rolled the rollout back.
+    ABORTED = "Aborted"  # An `Abort` action rolled the rollout back.
 
 
 class Outcome(StrEnum):
-    """End of a generation; `status.outcome`. It is unset while the generation runs."""
+    """`status.outcome` is how a generation ended. It is unset while the generation runs."""
 
-    PROMOTED = "Promoted"  # All phases are complete and the bake is over.
+    PROMOTED = "Promoted"  # All phases and the bake are complete.
     ROLLED_BACK = "RolledBack"  # A guard or a deadline rolled the generation back.
-    ABORTED = "Aborted"  # An action `Abort` rolled the generation back.
+    ABORTED = "Aborted"  # An `Abort` action rolled the generation back.
 
 
 class PhaseState(StrEnum):
-    """State of one phase; `status.phases[].state`."""
+    """`status.phases[].state` is the state of one phase."""
 
     PENDING = "Pending"  # The phase has not started.
     RUNNING = "Running"  # The phase is running.
@@ -122,7 +122,7 @@ class PhaseState(StrEnum):
 
 
 class MigrationState(StrEnum):
-    """State of one migration; `status.migrations[].state`."""
+    """`status.migrations[].state` is the state of one migration."""
 
     PENDING = "Pending"  # The migration has not started.
     RUNNING = "Running"  # The Job of the migration is running.
@@ -133,7 +133,7 @@ class MigrationState(StrEnum):
 
 
 class Operation(StrEnum):
-    """Operation of a migration Job; `status.migrations[].operation` and the second part of the name of the Job."""
+    """`status.migrations[].operation` is the operation of a migration Job. The name of the Job contains it."""
 
     UP = "up"  # Apply the migration.
     DOWN = "down"  # Undo the migration.
@@ -143,13 +143,13 @@ class Operation(StrEnum):
     RETRY = "retry"  # Copy the rows in quarantine again.
     PRUNE = "prune"  # Delete snapshots that have expired.
     REPAIR = "repair"  # Copy damaged rows from their source again.
-    PLAN = "plan"  # Show what `up` would do and lock; changes nothing.
-    STATUS = "status"  # Show what the ledger contains; changes nothing.
-    VERIFY = "verify"  # Compare both sides of a copy; changes nothing.
+    PLAN = "plan"  # Show the steps that `up` would apply and the locks that it would take. It changes nothing.
+    STATUS = "status"  # Show what the ledger contains. It changes nothing.
+    VERIFY = "verify"  # Compare both sides of a copy. It changes nothing.
 
 
 class FailureReason(StrEnum):
-    """Reason of a failed migration; `status.migrations[].reason`."""
+    """`status.migrations[].reason` is the reason of a failed migration."""
 
     INVALID_ARGUMENTS = "InvalidArguments"  # Options of the command contradict each other or the bundle.
     INVALID_BUNDLE = "InvalidBundle"  # SQL files are missing, misnamed or combined in a way that cannot run.
@@ -167,11 +167,11 @@ class FailureReason(StrEnum):
     CONCURRENT_MIGRATION = "ConcurrentMigration"  # Another runner holds the advisory lock, or has taken over the copy.
     DATA_LOSS = "DataLoss"  # The operation would destroy data, and data loss is not allowed.
     POINT_OF_NO_RETURN = "PointOfNoReturn"  # The migration has passed its point of no return.
-    PREFLIGHT_FAILED = "PreflightFailed"  # Rights or disk space are missing, or a transaction pooler is used.
+    PREFLIGHT_FAILED = "PreflightFailed"  # Privileges or disk space are missing, or a transaction pooler is used.
     MISSING_TABLE = "MissingTable"  # The source or the target of a copy does not exist.
     INVALID_KEY = "InvalidKey"  # The key of a copy is not a unique column.
     COPY_NOT_STARTED = "CopyNotStarted"  # The copy has not started.
-    COPY_INCOMPLETE = "CopyIncomplete"  # Rows are still to be copied.
+    COPY_INCOMPLETE = "CopyIncomplete"  # Some rows have not been copied yet.
     COPY_FINISHED = "CopyFinished"  # The target has become the source of truth.
     ROWS_DIFFER = "RowsDiffer"  # Source and target are not equal.
     NO_SNAPSHOT = "NoSnapshot"  # No complete snapshot matches.
@@ -180,14 +180,14 @@ class FailureReason(StrEnum):
 
 
 class NoReturn(StrEnum):
-    """Position of a migration relative to its point of no return; `status.migrations[].pointOfNoReturn`."""
+    """`status.migrations[].pointOfNoReturn` is the position of a migration relative to its point of no return."""
 
     AHEAD = "Ahead"  # The migration can still be undone.
-    PASSED = "Passed"  # The migration cannot be undone any more.
+    PASSED = "Passed"  # The migration can no longer be undone.
 
 
 class ActionType(StrEnum):
-    """Request of a SessionRolloutAction; `spec.action`."""
+    """`spec.action` is the request of a SessionRolloutAction."""
 
     APPROVE = "Approve"  # Approve a step or a gate of this generation.
     PROMOTE = "Promote"  # Skip the remaining checks of the current step.
@@ -195,8 +195,8 @@ class ActionType(StrEnum):
     RESUME = "Resume"  # Resume a paused rollout.
     ABORT = "Abort"  # Roll the rollout back.
     RETRY = "Retry"  # Retry a rolled-back phase, a failed migration or a failed check.
-    EMERGENCY_DISABLE = "EmergencyDisable"  # Turn features off for all users at once.
-    EMERGENCY_ENABLE = "EmergencyEnable"  # End an emergency: features follow the rollout again.
+    EMERGENCY_DISABLE = "EmergencyDisable"  # Turn features off for all users immediately.
+    EMERGENCY_ENABLE = "EmergencyEnable"  # End an emergency disable: features follow the rollout again.
     RESTORE_DATA = "RestoreData"  # Restore rows from the snapshot of a migration.
     RETRY_MIGRATION = "RetryMigration"  # Copy the rows in quarantine again.
     BACKUP_DATA = "BackupData"  # Take a snapshot of the tables of a migration.
@@ -204,23 +204,23 @@ class ActionType(StrEnum):
     MIGRATE_DOWN = "MigrateDown"  # Undo a migration after its phase was rolled back.
     RESTART_WORKLOAD = "RestartWorkload"  # Restart the Pods of the workload.
     UNDO_WORKLOAD = "UndoWorkload"  # Roll the workload back to its earlier revision.
-    VERIFY = "Verify"  # Evaluate the gates now and report the results; changes nothing.
-    DIAGNOSE = "Diagnose"  # Run the queries of a diagnostic topic; changes nothing.
-    INSPECT_MIGRATION = "InspectMigration"  # Show the plan, the status or the comparison of a migration; changes nothing.
+    VERIFY = "Verify"  # Evaluate the gates now and report the results. It changes nothing.
+    DIAGNOSE = "Diagnose"  # Run the queries of a diagnostic topic. It changes nothing.
+    INSPECT_MIGRATION = "InspectMigration"  # Show the plan, the status or the comparison of a migration. It changes nothing.
 
     @property
     def is_read_only(self) -> bool:
-        """Whether the rollout stays as it is. Such an action runs beside the decisions."""
+        """Whether the action leaves the rollout as it is. Such an action runs independently of decisions."""
         return self in {ActionType.VERIFY, ActionType.DIAGNOSE, ActionType.INSPECT_MIGRATION}
 
     @property
     def protects_users(self) -> bool:
-        """Whether the action takes something from users or stops progress. It is accepted whatever else is full or failing."""
+        """Whether the action turns features off or stops progress. It is accepted even when the queue of responses is full."""
         return self in {ActionType.EMERGENCY_DISABLE, ActionType.PAUSE, ActionType.ABORT}
 
 
 class ActionReason(StrEnum):
-    """Reason of the answer to an action; `status.reason` of the action and the reason of its condition `Accepted`."""
+    """`status.reason` of an action is the reason of the response. The `Accepted` condition has the same reason."""
 
     ACCEPTED = "Accepted"  # The action was accepted.
     SUSPENDED = "Suspended"  # The rollout is suspended and accepts only emergency actions.
@@ -245,14 +245,14 @@ class ActionReason(StrEnum):
     OTHER_GENERATION = "OtherGeneration"  # A different generation is active.
     OTHER_STEP = "OtherStep"  # The rollout is in a different phase or step.
     NO_APPROVAL_NEEDED = "NoApprovalNeeded"  # The step does not require approval.
-    TOO_MANY_ACTIONS = "TooManyActions"  # Too many actions wait for their answers.
+    TOO_MANY_ACTIONS = "TooManyActions"  # Too many actions are waiting for a response.
     INVALID = "Invalid"  # The action or the rollout cannot be parsed.
     TIMED_OUT = "TimedOut"  # The action did not finish in time.
     FAILED = "Failed"  # The action could not be carried out; the message has the error.
 
 
 class Condition(StrEnum):
-    """Type of a condition; `status.conditions[].type`. The first three follow kstatus."""
+    """`status.conditions[].type` is the type of a condition. The first three follow kstatus."""
 
     READY = "Ready"  # Whether the rollout is promoted.
     RECONCILING = "Reconciling"  # Whether the rollout progresses.
@@ -266,9 +266,9 @@ class Condition(StrEnum):
 
 
 class ConditionReason(StrEnum):
-    """Reason of a condition that does not repeat the reason of the decision."""
+    """`status.conditions[].reason` is one of these reasons, unless the condition repeats the reason of the decision."""
 
-    PROGRESSING = "Progressing"  # `Stalled`: no manual intervention is required.
+    PROGRESSING = "Progressing"  # `Stalled`: manual intervention is not required.
     VALID = "Valid"  # `SpecValid`: the spec can be carried out.
     INVALID = "Invalid"  # `SpecValid`: the message lists the problems.
     APPLIED = "Applied"  # `MigrationsApplied`: every migration is applied, or there is none.
@@ -283,17 +283,17 @@ class ConditionReason(StrEnum):
     NOT_PAUSED = "NotPaused"  # `Paused`: the rollout is not paused.
     ROLLING_BACK = "RollingBack"  # `RolledBack`: a rollback is running.
     ROLLED_BACK = "RolledBack"  # `RolledBack`: a guard or a deadline rolled the rollout back.
-    ABORTED = "Aborted"  # `RolledBack`: an action `Abort` rolled the rollout back.
-    NOT_ROLLED_BACK = "NotRolledBack"  # `RolledBack`: no rollback has happened.
+    ABORTED = "Aborted"  # `RolledBack`: an `Abort` action rolled the rollout back.
+    NOT_ROLLED_BACK = "NotRolledBack"  # `RolledBack`: the rollout was not rolled back.
     NO_SINKS_CONFIGURED = "NoSinksConfigured"  # `Notified`: the spec has no notifications.
     SINK_FAILING = "SinkFailing"  # `Notified`: the message names the failing sinks and their errors.
     DELIVERED = "Delivered"  # `Notified`: every sink accepts notifications.
 
 
 class DecisionAction(StrEnum):
-    """Action of the operator; `status.decision.action`."""
+    """`status.decision.action` is the action that the operator takes."""
 
-    HOLD = "Hold"  # Keep the step until its hold is over.
+    HOLD = "Hold"  # Keep the step until its hold is complete.
     WAIT = "Wait"  # Wait for a Job, an approval, evidence or a window.
     PUBLISH = "Publish"  # Publish the flag document and read it back.
     MIGRATE = "Migrate"  # Run a migration Job.
@@ -304,11 +304,11 @@ class DecisionAction(StrEnum):
 
 
 class DecisionReason(StrEnum):
-    """Reason of the decision; `status.decision.reason` and the reason of the condition `Ready`."""
+    """`status.decision.reason` is the reason of the decision. The `Ready` condition has the same reason."""
 
     NOT_DECIDED = "NotDecided"  # The operator has not made a decision yet.
     SUSPENDED = "Suspended"  # `spec.suspend` is true.
-    PAUSED = "Paused"  # An action `Pause` or a guard with `onBreach: Pause` paused the rollout.
+    PAUSED = "Paused"  # A `Pause` action or a guard with `onBreach: Pause` paused the rollout.
     INVALID_SPEC = "InvalidSpec"  # The spec, or the configuration that it refers to, has a problem.
     WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"  # The workload is not available.
     AWAITING_GATES = "AwaitingGates"  # A preflight or verification gate has not passed yet.
@@ -318,12 +318,12 @@ class DecisionReason(StrEnum):
     MIGRATION_FAILED = "MigrationFailed"  # A migration failed.
     MEASURING_BASELINE = "MeasuringBaseline"  # The baseline of a metric has no value yet.
     PUBLISHING = "Publishing"  # The flag document has not been read back yet.
-    AWAITING_EVIDENCE = "AwaitingEvidence"  # A criterion or a guard has no data, and the hold timer is paused.
-    HOLDING = "Holding"  # The hold of the step is not over.
+    AWAITING_EVIDENCE = "AwaitingEvidence"  # A criterion has no data, and the hold timer is paused.
+    HOLDING = "Holding"  # The hold of the step is not complete.
     CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold.
     CONFIRMING_CRITERIA = "ConfirmingCriteria"  # All criteria must pass for one more interval.
-    DEADLINE_EXCEEDED = "DeadlineExceeded"  # Criteria held up the step for longer than `deadline`.
-    BAKING = "Baking"  # The bake is not over.
+    DEADLINE_EXCEEDED = "DeadlineExceeded"  # Criteria delayed the step for longer than `deadline`.
+    BAKING = "Baking"  # The bake is not complete.
     PUBLISHING_ROLLBACK = "PublishingRollback"  # The flag document of the rollback has not been read back yet.
     AWAITING_MIGRATION = "AwaitingMigration"  # A rollback waits for a running migration.
     UNDOING_WORKLOAD = "UndoingWorkload"  # A rollback waits for the workload to roll back.
@@ -333,7 +333,7 @@ class DecisionReason(StrEnum):
 
 
 class EventReason(StrEnum):
-    """Reason of a Kubernetes Event; also `status.history[].event`."""
+    """`status.history[].event` is the reason of an event. The Kubernetes Event has the same reason."""
 
     STARTED = "Started"  # The operator started the first generation of the rollout.
     PHASE_STARTED = "PhaseStarted"  # A phase started.
@@ -342,26 +342,26 @@ class EventReason(StrEnum):
     PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
     BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
     EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion has no verdict of Pass or Fail, or a guard cannot be queried. The hold timer is paused.
-    EVIDENCE_BACK = "EvidenceBack"  # Evidence is complete again.
-    GUARD_BREACHED = "GuardBreached"  # A guard was breached for as long as its `for` allows.
+    EVIDENCE_BACK = "EvidenceBack"  # Evidence is available again for every criterion and guard.
+    GUARD_BREACHED = "GuardBreached"  # A guard was breached for at least its `for`.
     MIGRATION_STARTED = "MigrationStarted"  # A migration Job was started.
     MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.
     MIGRATION_FAILED = "MigrationFailed"  # A migration Job failed.
-    MIGRATION_KEPT = "MigrationKept"  # A rollback left a migration in place; the message says why.
+    MIGRATION_KEPT = "MigrationKept"  # A rollback kept a migration; the message says why.
     POINT_OF_NO_RETURN = "PointOfNoReturnAhead"  # The next step of a migration cannot be undone.
     APPROVAL_NEEDED = "ApprovalNeeded"  # A step requires manual approval.
     ACTION_ACCEPTED = "ActionAccepted"  # An action was accepted.
-    ACTION_REFUSED = "ActionRefused"  # An action was refused; the message says why.
+    ACTION_REFUSED = "ActionRefused"  # An action was rejected; the message says why.
     PAUSED = "Paused"  # The rollout was paused.
     RESUMED = "Resumed"  # The rollout was resumed.
     STALLED = "Stalled"  # The rollout cannot continue without manual intervention.
     ROLLBACK_STARTED = "RollbackStarted"  # A rollback started; the message lists the causes.
     PROMOTED = "Promoted"  # The rollout is promoted.
     ROLLED_BACK = "RolledBack"  # The rollback is complete.
-    ABORTED = "Aborted"  # The rollback after an action `Abort` is complete.
+    ABORTED = "Aborted"  # The rollback after an `Abort` action is complete.
     SUPERSEDED = "Superseded"  # A change of the spec started a new generation.
     FLAGS_DISABLED = "FlagsDisabled"  # Features were turned off in an emergency.
-    FLAGS_ENABLED = "FlagsEnabled"  # An emergency ended, and features follow the rollout again.
+    FLAGS_ENABLED = "FlagsEnabled"  # An emergency disable ended, and features follow the rollout again.
     FLAG_DRIFT = "FlagDriftCorrected"  # The flag document was changed externally, and the operator restored it.
     CHECK_FAILED = "CheckFailed"  # A gate failed.
     ROLLBACK_VERIFIED = "RollbackVerified"  # All gates in `rollback.verification` passed.

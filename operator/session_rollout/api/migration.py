@@ -1,4 +1,4 @@
-"""The database half of `SessionRollout.spec`: the migrations, the database, and the Secret with its connection string."""
+"""The database part of `SessionRollout.spec`: the migrations, the database, and the Secret with its connection string."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -17,9 +17,9 @@ class ConfigMapRef(Model):
 class Change(StrEnum):
     """Effect of a migration on what the running version of the application needs. The bundle must comply with it."""
 
-    EXPAND = "Expand"  # adds to what exists
-    MIGRATE = "Migrate"  # moves data into what was added
-    CONTRACT = "Contract"  # removes what is no longer needed
+    EXPAND = "Expand"  # The migration only adds tables, columns and indexes.
+    MIGRATE = "Migrate"  # The migration copies data into what was added.
+    CONTRACT = "Contract"  # The migration removes what the application no longer needs.
 
 
 class Migration(Model):
@@ -40,7 +40,7 @@ class Migration(Model):
         str | None,
         Field(
             description="Path of a bundle in the image of the migration Jobs, such as `session-persistence/schema`."
-            " Excludes `configMapRef`.",
+            " Mutually exclusive with `configMapRef`.",
             pattern=r"^[a-z0-9-]{1,60}/[a-z0-9-]{1,60}$",
             max_length=121,
         ),
@@ -49,13 +49,13 @@ class Migration(Model):
         ConfigMapRef | None,
         Field(
             description="A ConfigMap in the namespace of the rollout with the files of the bundle, such as `0001_x.up.sql`"
-            " and `0001_x.down.sql`. Excludes `bundle`."
+            " and `0001_x.down.sql`. Mutually exclusive with `bundle`."
         ),
     ] = None
     change: Annotated[
         Change,
         Field(
-            description="Kind of change, which limits the SQL that is accepted. `Expand` (default) only adds; `Migrate` moves"
+            description="Kind of change, which limits the SQL that is accepted. `Expand` (default) only adds; `Migrate` copies"
             " data into what was added; `Contract` may drop, rename and delete, and must run in `after` of a phase."
         ),
     ] = Change.EXPAND
@@ -63,7 +63,7 @@ class Migration(Model):
         bool,
         Field(
             description="Take a snapshot of the tables before the phase is published. Only for a bundle that copies rows."
-            " Default false."
+            " Defaults to false."
         ),
     ] = False
     point_of_no_return: Annotated[
@@ -73,7 +73,7 @@ class Migration(Model):
             le=9999,
             json_schema_extra={"format": "int32"},
             description="Number of the first SQL step that cannot be undone, such as 3 for `0003_x.up.sql`. The operator announces"
-            " it before the step runs, and refuses to undo the migration afterwards. Unset: every step can be undone.",
+            " it before the step runs, and rejects requests to undo the migration afterwards. If unset, every step can be undone.",
         ),
     ] = None
 
@@ -92,7 +92,7 @@ class SecretKeyRef(Model):
         str,
         Field(
             description="Key in the Secret whose value is the connection string, such as `postgresql://user:password@host/name`."
-            " Default `url`.",
+            " Defaults to `url`.",
             pattern=r"^[-._a-zA-Z0-9]+$",
             max_length=253,
         ),
@@ -106,7 +106,7 @@ class Database(Model):
         Name,
         Field(
             description="Name of an entry of `profiles` in the operator's configuration, which sets the image, the"
-            " ServiceAccount and the timeouts of the Jobs. Default `default`."
+            " ServiceAccount and the timeouts of the Jobs. Defaults to `default`."
         ),
     ] = "default"
     secret_key_ref: Annotated[
@@ -117,6 +117,6 @@ class Database(Model):
         SecretKeyRef | None,
         Field(
             description="Secret and key with the connection string of another role that copies rows, if the role in"
-            " `secretKeyRef` only defines tables. Unset: `secretKeyRef` is used for both."
+            " `secretKeyRef` only defines tables. If unset, `secretKeyRef` is used for both."
         ),
     ] = None

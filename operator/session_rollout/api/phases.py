@@ -34,7 +34,7 @@ class Ramp(Model):
 
 
 class StepApproval(StrEnum):
-    """Says if a step requires manual approval before it ends."""
+    """Whether a step requires manual approval before it ends."""
 
     REQUIRED = "Required"
     NOT_REQUIRED = "NotRequired"
@@ -56,14 +56,14 @@ class Step(Model):
         Percent | None,
         Field(
             description='Percentage of users who get the features, such as `10` or `"0.5"`. A stable hash of the user ID selects'
-            " them. Must not be less than in the step before. Unset: only `groups`. Excludes `ramp`."
+            " them. Must not be less than in the step before. If unset, only `groups` get them. Mutually exclusive with `ramp`."
         ),
     ] = None
     ramp: Annotated[
         Ramp | None,
         Field(
-            description="Raises the percentage in equal increments, instead of one fixed `percent`. Excludes `percent` and"
-            " `hold`."
+            description="Raises the percentage in equal increments, instead of one fixed `percent`."
+            " Mutually exclusive with `percent` and `hold`."
         ),
     ] = None
     groups: Annotated[
@@ -79,14 +79,14 @@ class Step(Model):
         Duration | None,
         Field(
             description="Time for which the step is held, such as `1d` or `1h30m`; at least `checkInterval`. The timer counts only"
-            " time in which every criterion has a verdict of Pass or Fail. Excludes `ramp`."
+            " time in which every criterion has a verdict of Pass or Fail. Mutually exclusive with `ramp`."
         ),
     ] = None
     approval: Annotated[
         StepApproval,
         Field(
-            description="`Required`: the step ends only after an action `Approve` for this generation, phase and step."
-            " Default `NotRequired`."
+            description="With `Required`, the step ends only after an `Approve` action for this generation, phase and step."
+            " Defaults to `NotRequired`."
         ),
     ] = StepApproval.NOT_REQUIRED
 
@@ -113,7 +113,7 @@ class PhaseMigrations(Model):
 
 
 class OnDeadline(StrEnum):
-    """Reaction to criteria that hold up a step for longer than `deadline`."""
+    """Reaction to criteria that delay a step for longer than `deadline`."""
 
     STALL = "Stall"
     ROLLBACK = "Rollback"
@@ -143,7 +143,7 @@ class Phase(Model):
     ]
     migrations: Annotated[
         PhaseMigrations,
-        Field(description="Migrations to run before the first step and after the last step. Default: none."),
+        Field(description="Migrations to run before the first step and after the last step. Defaults to none."),
     ] = PhaseMigrations()
     steps: Annotated[
         tuple[Step, ...],
@@ -157,7 +157,7 @@ class Phase(Model):
     criteria: Annotated[
         tuple[Check, ...],
         Field(
-            description="Checks that must pass before a step ends. Without criteria, each step ends when its hold is over.",
+            description="Checks that must pass before a step ends. Without criteria, each step ends when its hold is complete.",
             max_length=16,
             json_schema_extra=MAP_BY_NAME,
         ),
@@ -165,8 +165,8 @@ class Phase(Model):
     deadline: Annotated[
         DurationOrZero | None,
         Field(
-            description="Time for which failing criteria may hold up a step after its hold, such as `3d`, before `onDeadline`"
-            " applies. Unset: without limit."
+            description="Time for which failing criteria may delay a step after its hold, such as `3d`, before `onDeadline`"
+            " applies. If unset, they may delay it without limit."
         ),
     ] = None
     on_deadline: Annotated[

@@ -1,6 +1,6 @@
 """What a migration Job reports: each line of its log and its termination message are one `Progress`, as JSON.
 
-Written by `migrations`, read by `adapters.jobs`; what people see of it is in `status.migrations`. Programs read the fields,
+Written by `migrations`, read by `adapters.jobs`; `status.migrations` shows it to users. Programs read the fields,
 never the message.
 """
 
@@ -29,7 +29,7 @@ class Progress(Model):
             description="Why it failed: a `FailureReason`, or one of a newer image. None while it runs and when it succeeded.",
         ),
     ] = None
-    message: Annotated[Sentence, Field(description="What happens now, or the result, in one sentence for people.")] = ""
+    message: Annotated[Sentence, Field(description="What happens now, or the result, in one sentence.")] = ""
     checksum: Annotated[str | None, Field(max_length=71, description="sha256 of the bundle.")] = None
     done: Annotated[Rows | None, Field(description="Rows that are copied.")] = None
     total: Annotated[Rows | None, Field(description="Rows of the source; an estimate for tables above 20 million rows.")] = None
@@ -59,7 +59,7 @@ def progress_text(
     quarantined: int = 0,
     following: bool = False,
 ) -> str:
-    """How far a copy is: `42% (420,000 of 1,000,000 rows), 31,000 rows/s, 19s left, 12 quarantined, following changes`.
+    """How far a copy is: `42% (420,000 of 1,000,000 rows), 31,000 rows/s, 19 s left, 12 quarantined, following changes`.
 
     `done`, `total` and `quarantined` count rows, `rate` is rows per second. Parts that are None, 0 or False are omitted; a
     remaining time below one second is shown as one second.

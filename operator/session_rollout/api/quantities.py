@@ -1,6 +1,6 @@
 """Strings that carry a quantity: durations, percentages, bounds.
 
-The API holds no floats. Authors write what they would write in PromQL or Go (`30s`, `1h30m`, `0.5`, `99%`), and the
+The API holds no floats. Users write what they would write in PromQL or Go (`30s`, `1h30m`, `0.5`, `99%`), and the
 operator reads it with `Decimal`. The models use the types, the core uses the functions.
 """
 
@@ -70,7 +70,7 @@ def _text_of_number(value: Any) -> Any:
 # From one millisecond to one year.
 _LENGTH, _LENGTH_OR_ZERO = _duration("1ms"), _duration("0s")
 Duration = Annotated[str, _LENGTH[0], _LENGTH[1]]
-# The same, where `0s` has a meaning: at once, or not at all.
+# The same, where `0s` has a meaning: immediately, or not at all.
 DurationOrZero = Annotated[str, _LENGTH_OR_ZERO[0], _LENGTH_OR_ZERO[1]]
 Percent = Annotated[
     str,
@@ -102,7 +102,7 @@ Tolerance = Annotated[
 
 
 def format_duration(length: timedelta) -> str:
-    """The duration as people read it, in at most two units: `3.8 s`, `1 h 30 min`, `1 d 12 h`."""
+    """The human-readable duration, in at most two units: `3.8 s`, `1 h 30 min`, `1 d 12 h`."""
     seconds = round(max(length.total_seconds(), 0), 1)
     if seconds < 1:
         return f"{round(length / timedelta(milliseconds=1))} ms" if seconds else "0 s"

@@ -1,4 +1,4 @@
-"""The rollback of a `SessionRollout.spec`: what it takes back, and what it leaves."""
+"""The rollback of a `SessionRollout.spec`: what it rolls back, and what it keeps."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -10,11 +10,11 @@ from session_rollout.api.checks import Gate
 
 
 class RollbackScope(StrEnum):
-    """Extent to which a rollback takes flags back."""
+    """Features that a rollback turns off."""
 
-    STEP = "Step"  # to the audience before this step
-    PHASE = "Phase"  # this phase's features off, earlier phases stay
-    ALL = "All"  # the features of every phase that has begun
+    STEP = "Step"  # The features return to the audience of the step before.
+    PHASE = "Phase"  # The features of the running phase are turned off; earlier phases are kept.
+    ALL = "All"  # The features of every phase that has begun are turned off.
 
 
 class OnRollback(StrEnum):
@@ -28,7 +28,7 @@ class OnWorkload(StrEnum):
     """Treatment of the workload in a rollback."""
 
     KEEP = "Keep"
-    UNDO = "Undo"  # the Deployment goes back to its earlier revision
+    UNDO = "Undo"  # The Deployment is rolled back to its earlier revision.
 
 
 class Rollback(Model):
@@ -37,15 +37,15 @@ class Rollback(Model):
     scope: Annotated[
         RollbackScope,
         Field(
-            description="Features that a rollback takes back. `Step`: to the audience of the step before; `Phase` (default): the"
-            " features of the running phase are turned off; `All`: the features of every phase that has begun are turned off."
+            description="Features that a rollback turns off. `Step` returns to the audience of the step before; `Phase` (default) turns"
+            " off the features of the running phase; `All` turns off the features of every phase that has begun."
         ),
     ] = RollbackScope.PHASE
     restore_data: Annotated[
         bool,
         Field(
-            description="Restore rows from the snapshot of migrations with `backup: true`. Rows that users have written since"
-            " are kept. Default false."
+            description="Restore rows from the snapshot of migrations with `backup: true`. Rows that users have"
+            " written since the snapshot are kept. Defaults to false."
         ),
     ] = False
     migrations: Annotated[
@@ -58,7 +58,8 @@ class Rollback(Model):
     allow_data_loss: Annotated[
         bool,
         Field(
-            description="Let `migrations: Down` drop tables and columns that hold data. Default false: such a migration is kept."
+            description="Allow `migrations: Down` to drop tables and columns that contain data. Defaults to false: the rollback"
+            " stalls, and the message names the tables and columns."
         ),
     ] = False
     workload: Annotated[

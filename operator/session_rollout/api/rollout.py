@@ -83,8 +83,8 @@ class Cohorts(Model):
     good: Annotated[
         str,
         Field(
-            description="PromQL query that counts good events. Must contain `$cohort`, which the operator replaces by `on` and"
-            ' by `off`, such as `sum(increase(orders_total{result="ok", variant="$cohort"}[1h]))`.',
+            description="PromQL query that counts good events. Must contain `$cohort`, which the operator replaces with `on` and"
+            ' with `off`, such as `sum(increase(orders_total{result="ok", variant="$cohort"}[1h]))`.',
             min_length=1,
             max_length=2048,
         ),
@@ -92,8 +92,8 @@ class Cohorts(Model):
     total: Annotated[
         str,
         Field(
-            description="PromQL query that counts all events. Must contain `$cohort`, which the operator replaces by `on` and"
-            ' by `off`, such as `sum(increase(orders_total{variant="$cohort"}[1h]))`.',
+            description="PromQL query that counts all events. Must contain `$cohort`, which the operator replaces with `on` and"
+            ' with `off`, such as `sum(increase(orders_total{variant="$cohort"}[1h]))`.',
             min_length=1,
             max_length=2048,
         ),
@@ -117,7 +117,7 @@ class Metric(Model):
         str | None,
         Field(
             description="PromQL query that returns one scalar or one series, such as `job:http_errors:ratio_rate5m`."
-            " Excludes `cohorts`.",
+            " Mutually exclusive with `cohorts`.",
             min_length=1,
             max_length=2048,
         ),
@@ -126,7 +126,7 @@ class Metric(Model):
         Cohorts | None,
         Field(
             description="Queries that compare users with the feature (`on`) with users without it (`off`), for checks with"
-            " `comparedTo: Control`. The value is the share of good events among the users with the feature. Excludes `query`."
+            " `comparedTo: Control`. The value is the share of good events among the users with the feature. Mutually exclusive with `query`."
         ),
     ] = None
 
@@ -190,7 +190,7 @@ class Window(Model):
     time_zone: Annotated[
         str,
         Field(
-            description="Name from the IANA time zone database, such as `Europe/Berlin`. Default `UTC`.",
+            description="Name from the IANA time zone database, such as `Europe/Berlin`. Defaults to `UTC`.",
             pattern=r"^[A-Za-z0-9_+/-]+$",
             max_length=64,
         ),
@@ -246,25 +246,27 @@ class RolloutSpec(Model):
     suspend: Annotated[
         bool,
         Field(
-            description="Keep the rollout as it is: it neither advances nor rolls back, and only the actions"
-            " `EmergencyDisable` and `EmergencyEnable` are accepted. Default false."
+            description="Keep the rollout as it is: it neither advances nor rolls back, and only the `EmergencyDisable` and"
+            " `EmergencyEnable` actions are accepted. Defaults to false."
         ),
     ] = False
     prometheus: Annotated[
         Name,
         Field(
-            description="Name of an entry of `prometheus` in the operator's configuration. It is never a URL. Default `default`."
+            description="Name of an entry of `prometheus` in the operator's configuration. It is never a URL. Defaults to `default`."
         ),
     ] = "default"
     check_interval: Annotated[
         Duration,
-        Field(description="Interval at which criteria and guards are evaluated, such as `30s`; at least `1s`. Default `30s`."),
+        Field(
+            description="Interval at which criteria and guards are evaluated, such as `30s`; at least `1s`. Defaults to `30s`."
+        ),
     ] = "30s"
     workload: Annotated[
         Workload | None,
         Field(
             description="Workload of the application. If set, it must be available before the first phase. Required by"
-            " `rollback.workload: Undo` and by the actions `RestartWorkload` and `UndoWorkload`."
+            " `rollback.workload: Undo` and by the `RestartWorkload` and `UndoWorkload` actions."
         ),
     ] = None
     database: Annotated[
@@ -325,21 +327,21 @@ class RolloutSpec(Model):
     rollback: Annotated[
         Rollback,
         Field(
-            description="Extent of a rollback. Default: the features of the running phase are turned off; migrations, data and"
-            " workload are kept."
+            description="Extent of a rollback. By default, the features of the running phase are turned off, and migrations,"
+            " data and workload are kept."
         ),
     ] = Rollback()
     bake: Annotated[
         DurationOrZero,
         Field(
             description="Time after the last phase in which guards are still evaluated before the rollout is Promoted, such as"
-            " `1d`. Default `0s`: it is Promoted at once."
+            " `1d`. Defaults to `0s`, with which it is Promoted immediately."
         ),
     ] = "0s"
     windows: Annotated[
         tuple[Window, ...],
         Field(
-            description="Time windows in which the rollout may advance. Empty (default): always. Rollbacks ignore windows.",
+            description="Time windows in which the rollout may advance. If empty (default), it may always advance. Rollbacks ignore windows.",
             max_length=14,
             json_schema_extra=ATOMIC,
         ),

@@ -1,4 +1,4 @@
-"""`SessionRollout.status`: what must survive a crash, bounded to 32 KiB, and what people look for first.
+"""`SessionRollout.status`: what must survive a crash, bounded to 32 KiB, and what users look for first.
 
 One writer, `controller.reconciler`, writes it with resourceVersion and only when something changed. Every change goes
 through a setter of `core.context`, which validates it against these models.
@@ -76,7 +76,7 @@ class MetaCondition(Model):
         str,
         Field(description="Machine-readable reason in CamelCase. Values are part of the API.", min_length=1, max_length=63),
     ]
-    message: Annotated[Sentence, Field(description="Explanation for people; its wording may change.")]
+    message: Annotated[Sentence, Field(description="Human-readable explanation; its wording may change.")]
 
 
 class Current(Model):
@@ -97,16 +97,16 @@ class Current(Model):
         Field(description="Groups that get the features whatever the percentage.", max_length=8, json_schema_extra=SET),
     ] = ()
     audience: Annotated[
-        AudienceText, Field(description="Percentage and groups in one word, such as `20%+beta`; the column AUDIENCE.")
+        AudienceText, Field(description="Percentage and groups in one word, such as `20%+beta`; the AUDIENCE column.")
     ] = "0%"
     stage_start_time: Annotated[Time | None, Field(description="Time when this stage or step started.")] = None
     published_time: Annotated[
         Time | None,
-        Field(description="Time when the audience of this step was read back from the cluster. The hold starts no earlier."),
+        Field(description="Time when the audience of this step was read back from the cluster. The hold starts after it."),
     ] = None
     hold_until: Annotated[
         Time | None,
-        Field(description="Time when the hold ends. It is set with the first evidence and moves by every pause of the timer."),
+        Field(description="Time when the hold ends. Set when evidence is first available; each pause of the timer extends it."),
     ] = None
     hold_paused_time: Annotated[
         Time | None, Field(description="Time since which the hold timer is paused. Unset while it runs.")
@@ -127,7 +127,7 @@ class Current(Model):
 
 
 class AwaitedApproval(Model):
-    """An approval that an action `Approve` must name in addition to the generation: a step of a phase, or a gate."""
+    """An approval that an `Approve` action must name in addition to the generation: a step of a phase, or a gate."""
 
     phase: Annotated[Name | None, Field(description="Phase of the step that waits for approval.")] = None
     step: Annotated[Index | None, Field(description="Number of the step that waits, counted from 1.")] = None
@@ -143,19 +143,19 @@ class DecisionRecord(Model):
     reason: Annotated[
         DecisionReason, Field(description="Machine-readable reason in CamelCase. Values are part of the API.")
     ] = DecisionReason.NOT_DECIDED
-    message: Annotated[Summary, Field(description="Explanation in about ten words; the column MESSAGE.")] = ""
-    details: Annotated[Sentences, Field(description="Each cause in full, with the value and its bound.")] = ()
-    next_actions: Annotated[Sentences, Field(description="Events or actions that would let the rollout continue.")] = ()
+    message: Annotated[Summary, Field(description="Explanation in about ten words; the MESSAGE column.")] = ""
+    details: Annotated[Sentences, Field(description="Each cause as a complete sentence, with the value and its bound.")] = ()
+    next_actions: Annotated[Sentences, Field(description="Instructions that let the rollout continue, one each.")] = ()
     approvals: Annotated[
         tuple[AwaitedApproval, ...],
         Field(
-            description="Approvals that the rollout waits for. Give them with an action `Approve`.",
+            description="Approvals that the rollout waits for. Give them with an `Approve` action.",
             max_length=16,
             json_schema_extra=ATOMIC,
         ),
     ] = ()
     next_time: Annotated[
-        Time | None, Field(description="Time of the next decision at the latest. Unset when only an event leads to one.")
+        Time | None, Field(description="Time of the next decision at the latest. Unset when only an event causes one.")
     ] = None
     inputs: Annotated[
         Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record has the inputs themselves.")
@@ -209,9 +209,9 @@ class WorkloadRecord(Model):
     undo_requested_time: Annotated[Time | None, Field(description="Time when undoing the last revision was decided.")] = None
     undo_from: Annotated[Revision | None, Field(description="Revision of the Deployment that is undone.")] = None
     undo_to: Annotated[
-        Revision | None, Field(description="Revision that the Deployment goes back to. Unset when there is no earlier one.")
+        Revision | None, Field(description="Revision that the Deployment returns to. Unset when there is no earlier one.")
     ] = None
-    undone_time: Annotated[Time | None, Field(description="Time when the Deployment had gone back.")] = None
+    undone_time: Annotated[Time | None, Field(description="Time when the Deployment had returned to it.")] = None
     restart_requested_time: Annotated[Time | None, Field(description="Time when a restart was requested.")] = None
     restarted_time: Annotated[Time | None, Field(description="Time when the restart began.")] = None
     message: Annotated[Sentence, Field(description="Result of the undo or the restart.")] = ""
@@ -220,7 +220,7 @@ class WorkloadRecord(Model):
 class PendingNotification(Model):
     """A notification that no sink has accepted yet. It is delivered at least once; the receiver deduplicates by `id`."""
 
-    id: Annotated[str, Field(description="Identifier that stays the same for every delivery attempt.", max_length=32)]
+    id: Annotated[str, Field(description="Identifier that is the same for every delivery attempt.", max_length=32)]
     sink: Annotated[Name, Field(description="Name of the sink in the operator's configuration.")]
     event: Annotated[EventReason, Field(description="Event that the notification is about.")]
     time: Annotated[Time, Field(description="Time at which the event happened.")]
@@ -268,12 +268,12 @@ class MigrationRecord(Model):
 
 
 class DisabledFeature(Model):
-    """A feature that was switched off in an emergency."""
+    """A feature that was turned off in an emergency."""
 
     feature: Annotated[Feature, Field(description="Name of the feature; it is off for every user.")]
     reason: Annotated[Text, Field(description="Reason given in the action.")]
-    by: Annotated[Text, Field(description="Name of the action that switched it off.")]
-    time: Annotated[Time, Field(description="Time when it was switched off.")]
+    by: Annotated[Text, Field(description="Name of the action that turned it off.")]
+    time: Annotated[Time, Field(description="Time when it was turned off.")]
 
 
 class FlagsRecord(Model):
@@ -287,7 +287,7 @@ class FlagsRecord(Model):
     ] = None
     published_sha256: Annotated[Sha | None, Field(description="SHA-256 of the document that was read back last.")] = None
     published_time: Annotated[Time | None, Field(description="Time when the document was read back.")] = None
-    revision: Annotated[Revision, Field(description="Revision of the document. It only rises.")] = 0
+    revision: Annotated[Revision, Field(description="Revision of the document. It only increases.")] = 0
     disabled: Annotated[
         tuple[DisabledFeature, ...],
         Field(
@@ -299,7 +299,7 @@ class FlagsRecord(Model):
 
 
 class HistoryEntry(Model):
-    """One event of the rollout, with the fields that programs need."""
+    """One event of the rollout, with machine-readable fields."""
 
     time: Annotated[Time, Field(description="Time of the decision that emitted the event.")]
     event: Annotated[EventReason, Field(description="Reason of the event in CamelCase, such as `StepPublished`.")]
@@ -317,13 +317,13 @@ class HistoryEntry(Model):
 
 
 class AnsweredAction(Model):
-    """An action that was carried out or refused, until its answer has been read back."""
+    """An action that was carried out or rejected, until its response has been read back."""
 
     uid: Annotated[str, Field(description="UID of the SessionRolloutAction object.", max_length=63)]
     name: Annotated[str, Field(description="Name of the SessionRolloutAction object.", max_length=253)]
-    accepted: Annotated[bool, Field(description="Whether the action was accepted; false when it was refused.")]
-    reason: Annotated[ActionReason, Field(description="Machine-readable reason of the answer in CamelCase.")]
-    message: Annotated[Note, Field(description="The answer in one sentence.")] = ""
+    accepted: Annotated[bool, Field(description="Whether the action was accepted; false when it was rejected.")]
+    reason: Annotated[ActionReason, Field(description="Machine-readable reason of the response in CamelCase.")]
+    message: Annotated[Note, Field(description="The response in one sentence.")] = ""
     time: Annotated[Time, Field(description="Time when the action was decided.")]
 
 
@@ -333,7 +333,7 @@ class RolloutStatus(Model):
     observed_generation: Annotated[
         Generation, Field(description="Generation of the spec that this status is about; 0 before the first decision.")
     ] = 0
-    state: Annotated[State | None, Field(description="The rollout in one word; the column STATUS.")] = None
+    state: Annotated[State | None, Field(description="The rollout in one word; the STATUS column.")] = None
     conditions: Annotated[
         tuple[MetaCondition, ...],
         Field(
@@ -356,7 +356,7 @@ class RolloutStatus(Model):
     paused_message: Annotated[
         Sentence, Field(description="Reason of the pause: that of the action, or the guard's breach.")
     ] = ""
-    progress: Annotated[Summary, Field(description="Progress of the running migrations; the column PROGRESS.")] = ""
+    progress: Annotated[Summary, Field(description="Progress of the running migrations; the PROGRESS column.")] = ""
     phases: Annotated[
         tuple[PhaseRecord, ...],
         Field(description="State of each phase, in the order of the spec.", max_length=40, json_schema_extra=MAP_BY_NAME),
@@ -387,7 +387,7 @@ class RolloutStatus(Model):
     answered_actions: Annotated[
         tuple[AnsweredAction, ...],
         Field(
-            description="Actions that were decided and whose answer has not been read back yet.",
+            description="Actions that were decided and whose response has not been read back yet.",
             max_length=ANSWERED_LENGTH,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["uid"]},
         ),

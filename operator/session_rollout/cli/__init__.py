@@ -19,7 +19,7 @@ Shared by commands:
     app.py            the list of commands; `__main__.py` runs it
     command.py        flags of kubectl, exit codes, errors
     common.py         arguments, reading a rollout, times
-    action_client.py  creating an action and waiting for its answer
+    action_client.py  creating an action and waiting for its response
     running_step.py   the running step: what it waits for and what follows
     flag_document.py  the published flag document and the rule that decides a flag
     migration_records.py  migrations of a rollout as a table

@@ -1,4 +1,4 @@
-"""Creating a SessionRolloutAction and waiting for its answer. The plugin changes nothing in any other way."""
+"""Creating a SessionRolloutAction and waiting for its response. The plugin does not change anything in another way."""
 
 import functools
 import sys
@@ -51,11 +51,11 @@ def action_options(*, reason: bool = False, confirms: bool = False) -> Callable[
         ) -> Any:
             return function(*arguments, options=ActionOptions(reason, yes, form, timeout), **fields)
 
-        command = timeout_option("Wait this long for the answer of the operator.", "30s")(with_options)
+        command = timeout_option("Wait this long for the operator to respond.", "30s")(with_options)
         command = output()(command)
         if confirms:
             command = click.option("-y", "--yes", is_flag=True, help="Do not prompt.")(command)
-        text = "Record this reason in the history and in the audit log."
+        text = "Record this reason in the action and in the history."
         needed: dict[str, Any] = {"required": True} if reason else {"default": ""}
         return click.option("-r", "--reason", help=text, **needed)(command)
 
@@ -89,7 +89,7 @@ def action_spec(rollout: str, action: "ActionType", **fields: Any) -> "ActionSpe
 
 
 def send(kubectl: Kubectl, spec: "ActionSpec", timeout: timedelta) -> AnsweredAction:
-    """Create an action and wait for its answer. Raises Failure when the action is refused or not answered in time."""
+    """Create an action and wait for its response. Raises Failure when it is rejected or gets no response in time."""
     from session_rollout.api import API_VERSION
     from session_rollout.api.action import ActionStatus
     from session_rollout.api.quantities import format_duration
@@ -104,23 +104,23 @@ def send(kubectl: Kubectl, spec: "ActionSpec", timeout: timedelta) -> AnsweredAc
     deadline = time.monotonic() + timeout.total_seconds()
     while time.monotonic() < deadline:
         raw = kubectl.get(ACTION_RESOURCE, name).json()
-        status = tolerant(ActionStatus, raw.get("status", {}), f"the answer to action {name}")
+        status = tolerant(ActionStatus, raw.get("status", {}), f"the response to action {name}")
         if status.accepted is not None:
             if not status.accepted:
-                raise refusal(f"the operator refused the action: {status.message}")
+                raise refusal(f"the operator rejected the action: {status.message}")
             return AnsweredAction(name, status, raw)
         time.sleep(POLL_SECONDS)
     waited = format_duration(timeout)
-    raise Failure(Exit.TIMEOUT, f"the operator did not answer action {name} within {waited}; check that it is running")
+    raise Failure(Exit.TIMEOUT, f"the operator did not respond to action {name} within {waited}; check that it is running")
 
 
 def act(kubectl: Kubectl, rollout: str, action: "ActionType", options: ActionOptions, **fields: Any) -> None:
-    """Create an action with the options of a command, wait, and print the answer."""
+    """Create an action with the options of a command, wait, and print the response."""
     submit(kubectl, action_spec(rollout, action, reason=options.reason, **fields), options)
 
 
 def submit(kubectl: Kubectl, spec: "ActionSpec", options: ActionOptions) -> None:
-    """Create an action, wait, and print the answer."""
+    """Create an action, wait, and print the response."""
     answered = send(kubectl, spec, options.timeout)
     if options.form:
         emit(answered.raw, options.form)

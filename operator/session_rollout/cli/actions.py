@@ -1,4 +1,4 @@
-"""The commands that steer a rollout. Each shows what will change, creates an action, and waits for its answer."""
+"""The commands that steer a rollout. Each shows what will change, creates an action, and waits for the response."""
 
 import time
 from collections.abc import Iterator
@@ -70,9 +70,9 @@ def _waiting_gate(rollout: SessionRollout) -> str | None:
 @action_options(reason=True, confirms=True)
 @pass_kubectl
 def promote(kubectl: Kubectl, name: str | None, *, full: bool, options: ActionOptions) -> None:
-    """Leave the current step now and skip its remaining checks.
+    """Complete the current step now and skip its remaining checks.
 
-    Skips the hold, the criteria and the approval of the step. Guards remain active.
+    The command skips the hold, the criteria and the approval of the step. Guards remain active.
     """
     rollout = read_rollout(kubectl, name)
     require_running(rollout)
@@ -80,7 +80,7 @@ def promote(kubectl: Kubectl, name: str | None, *, full: bool, options: ActionOp
     what = f"step {target['step']}"
     if full:
         what = f"{counted(len(running_phase(rollout).steps) - target['step'] + 1, 'step')} from {what}"
-    lines = [f"Leaving {what} of phase {target['phase']} of {rollout.name}; {describe_next_step(rollout)}.", "This skips:"]
+    lines = [f"Completing {what} of phase {target['phase']} of {rollout.name}; {describe_next_step(rollout)}.", "This skips:"]
     confirm([*lines, *skipped_checks(rollout)], "Promote?", yes=options.yes)
     if full:
         _promote_phase(kubectl, rollout, options)
@@ -240,7 +240,7 @@ def restart(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> No
 def _change_workload(kubectl: Kubectl, name: str | None, action: ActionType, options: ActionOptions) -> None:
     rollout = read_rollout(kubectl, name)
     if rollout.spec.workload is None:
-        raise refusal(f"{rollout.name} has no `spec.workload`, which names the Deployment")
+        raise refusal(f"{rollout.name} has no `spec.workload`, which must name the Deployment")
     deployment = f"Deployment {rollout.spec.workload.name}"
     if action is ActionType.RESTART_WORKLOAD:
         confirm([f"Restarting {deployment}: all Pods are replaced."], "Restart?", yes=options.yes)

@@ -252,7 +252,10 @@ def _program(rule: str) -> Any:
 
 
 def _message(validation: Mapping[str, str], node: Any) -> str:
-    """With what was found, if the rule says it; as in the server, the plain message when that cannot be evaluated."""
+    """The message of a rule, with the value found if the rule has an expression for it.
+
+    As in the API server, it is the plain message when the expression cannot be evaluated.
+    """
     if (expression := validation.get("messageExpression")) is None:
         return validation["message"]
     try:
@@ -268,7 +271,7 @@ def _rules(node: Any, schema: Schema, path: Path) -> Iterator[Problem]:
             continue
         try:
             holds = _program(validation["rule"]).execute(_context(node))
-        except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError):  # the server refuses the object too
+        except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError):  # the server also rejects the object
             yield Problem(path, "Invalid value: a rule cannot be evaluated on this object")
             continue
         if holds is not True:

@@ -11,23 +11,23 @@ from session_rollout.cli.command import Group, run
 # Command or group -> (module, object, help for the list). A module is imported when its command is called.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "get": ("status", "get", "List rollouts with state, phase, step, audience and message."),
-    "status": ("status", "status", "Show where a rollout is, why, and what comes next."),
+    "status": ("status", "status", "Show the state of a rollout, its reason, and what comes next."),
     "wait": ("wait", "wait", "Wait until a rollout has a state, by default Promoted."),
     "explain": ("explain", "explain", "Replay a decision from its recorded inputs."),
     "history": ("history", "history", "Show past decisions and actions."),
     "events": ("history", "events", "Show the Kubernetes Events of a rollout."),
     "report": ("report", "report", "Print the scorecard as Markdown or HTML."),
     "approve": ("actions", "approve", "Approve the step or gate that is waiting."),
-    "promote": ("actions", "promote", "Leave the current step now and skip its remaining checks."),
+    "promote": ("actions", "promote", "Complete the current step now and skip its remaining checks."),
     "pause": ("actions", "pause", "Keep the current audience; guards remain active."),
     "resume": ("actions", "resume", "Resume a paused rollout."),
     "abort": ("actions", "abort", "Roll back now, starting with the flags."),
     "rollback": ("actions", "rollback", "Roll back now, or roll back only the workload."),
     "retry": ("actions", "retry", "Retry a failed or rolled-back phase, migration or check."),
     "restart": ("actions", "restart", "Restart the workload."),
-    "flags": ("flags", "flags", "Show, verify, advance and switch off feature flags."),
+    "flags": ("flags", "flags", "Show, verify, advance and turn off feature flags."),
     "migrations": ("migrations", "migrations", "Show, plan, retry and undo migrations."),
-    "data": ("data", "data", "Show, retry, repair, back up and restore moved rows."),
+    "data": ("data", "data", "Show, retry, repair, back up and restore copied rows."),
     "verify": ("checks", "verify", "Run the gates of a rollout now."),
     "diagnose": ("checks", "diagnose", "Run the diagnostics of a topic, such as memory."),
     "check-errors": ("checks", "check_errors", "Show guards and criteria, and diagnose errors."),
@@ -74,7 +74,7 @@ def app() -> None:
     NAME can be omitted if the namespace has exactly one rollout. Every command accepts kubectl's flags (-n, --context,
     --as, ...).
 
-    Exit codes: 0 success; 1 refused, a check failed, or the rollout was rolled back; 2 stalled; 3 not found; 4 not allowed;
+    Exit codes: 0 success; 1 rejected, a check failed, or the rollout was rolled back; 2 stalled; 3 not found; 4 not allowed;
     5 API server unreachable; 64 wrong arguments; 124 timeout.
     """
 

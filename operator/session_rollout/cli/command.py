@@ -31,14 +31,14 @@ class Exit(IntEnum):
 
 MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.DONE: "Success. For `status --watch` and `wait`: the rollout has the expected state, by default Promoted.",
-    Exit.REFUSED: "The operator refused the action, a check failed, a file is invalid, or `diff` found a difference."
+    Exit.REFUSED: "The operator rejected the action, a check failed, a file is invalid, or `diff` found a difference."
     " For `status --watch`, `wait` and `promote --full`: the rollout ended in RolledBack or Aborted.",
     Exit.STALLED: "The rollout is Stalled: manual intervention is required. Only `status --watch`, `wait` and `promote --full`.",
     Exit.NOT_FOUND: "The object does not exist, or the CRDs are not installed.",
     Exit.NOT_ALLOWED: "Not allowed, or not logged in. The message names the verb and the resource.",
-    Exit.UNREACHABLE: "The API server does not answer.",
+    Exit.UNREACHABLE: "The API server does not respond.",
     Exit.USAGE: "Wrong arguments, or a kubeconfig that cannot be used (EX_USAGE of sysexits.h).",
-    Exit.TIMEOUT: "The time in `--timeout` has passed (as with timeout(1)). An action that was created remains and will be answered.",
+    Exit.TIMEOUT: "The command timed out (as with timeout(1)). An action that it created remains, and the operator will respond to it.",
     Exit.INTERRUPTED: "Interrupted with Ctrl-C.",
 }
 
@@ -63,12 +63,12 @@ class Failure(RolloutError):
 
 
 def refusal(message: str) -> Failure:
-    """The answer is no."""
+    """An error with exit code 1."""
     return Failure(Exit.REFUSED, message)
 
 
 def usage_error(message: str) -> Failure:
-    """The arguments are wrong or do not fit together."""
+    """An error for wrong or contradictory arguments."""
     return Failure(Exit.USAGE, message)
 
 

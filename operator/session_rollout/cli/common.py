@@ -153,7 +153,7 @@ def rollout_of(raw: Mapping[str, Any]) -> "SessionRollout":
 
 
 def tolerant(model: "type[AnyModel]", data: Mapping[str, Any], what: str) -> "AnyModel":
-    """A model from data that may have fields of a newer version, so that an older plugin can still stop a rollout.
+    """A model from data that may have fields of a newer version, so that an older plugin can still roll back a rollout.
 
     Raises Failure when something else is wrong with it.
     """
@@ -182,7 +182,7 @@ def _delete(node: Any, path: Sequence[str | int]) -> None:
 
 
 def start_reading_records(kubectl: Kubectl, name: str) -> Call:
-    """Start to fetch the decision records of a rollout; the answer is read later."""
+    """Start to fetch the decision records of a rollout; the output is read later."""
     return kubectl.list("configmaps", "-l", f"{RECORD_LABEL}={name}")
 
 
@@ -207,7 +207,7 @@ def terminal() -> "Console":
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Rows under titles, as kubectl prints them. On a terminal long cells wrap; elsewhere each row stays on one line."""
+    """Rows under titles, as kubectl prints them. On a terminal long cells wrap; elsewhere each row is on one line."""
     from rich.table import Table
 
     console = terminal()

@@ -1,4 +1,4 @@
-"""Completion of `kubectl sessionrollout`: kubectl runs `kubectl_complete-sessionrollout`, which is installed beside the plugin."""
+"""Completion of `kubectl sessionrollout`: kubectl runs `kubectl_complete-sessionrollout`, which is installed with the plugin."""
 
 import sys
 from typing import Final

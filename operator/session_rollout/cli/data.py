@@ -1,4 +1,4 @@
-"""The commands `data ...`: the rows that a migration moves, and their snapshots."""
+"""The commands `data ...`: the rows that a migration copies, and their snapshots."""
 
 from datetime import datetime
 
@@ -14,9 +14,9 @@ from session_rollout.cli.migration_records import MIGRATION, chosen_record, insp
 
 @click.group("data", cls=Group)
 def data() -> None:
-    """Show, retry, repair, back up and restore the rows that a migration moves.
+    """Show, retry, repair, back up and restore the rows that a migration copies.
 
-    MIGRATION can be omitted if exactly one migration moves rows.
+    MIGRATION can be omitted if exactly one migration copies rows.
     """
 
 
@@ -26,7 +26,7 @@ def data() -> None:
 @output()
 @pass_kubectl
 def status(kubectl: Kubectl, migration: str | None, name: str | None, form: str | None) -> None:
-    """Show how many rows were moved, are followed, and are in quarantine."""
+    """Show how many rows are copied, whether changes are followed, and how many rows are in quarantine."""
     rollout = read_rollout(kubectl, name)
     show(rollout, [chosen_record(rollout, migration, moves_rows=True)], form)
 
@@ -37,7 +37,7 @@ def status(kubectl: Kubectl, migration: str | None, name: str | None, form: str 
 @action_options()
 @pass_kubectl
 def migrate(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
-    """Show the copy, and retry it if it failed. The rollout starts it automatically in its phase."""
+    """Show the copy, and retry it if it failed. The rollout starts the copy automatically in its phase."""
     rollout = read_rollout(kubectl, name)
     record = chosen_record(rollout, migration, moves_rows=True)
     if record.state is MigrationState.FAILED:
@@ -92,7 +92,9 @@ def _change(kubectl: Kubectl, name: str | None, migration: str | None, action: A
     help="Restore from the newest snapshot before this time, such as 2026-11-24T14:02 or '2h ago'.",
     show_default="now",
 )
-@click.option("--lose-newer", is_flag=True, help="Overwrite rows that users have written since. These changes are lost.")
+@click.option(
+    "--lose-newer", is_flag=True, help="Overwrite rows that users have written since the snapshot. These changes are lost."
+)
 @action_options(reason=True, confirms=True)
 @pass_kubectl
 def restore(
@@ -105,13 +107,16 @@ def restore(
     lose_newer: bool,
     options: ActionOptions,
 ) -> None:
-    """Restore rows from a snapshot. Rows that users have written since are kept, unless --lose-newer is given."""
+    """Restore rows from a snapshot.
+
+    Rows that users have written since the snapshot are kept, unless --lose-newer is given.
+    """
     rollout = read_rollout(kubectl, name)
     record = chosen_record(rollout, migration, moves_rows=True)
     fields = {"migration": record.name, "user": user, "at": at, "lose_newer": lose_newer or None}
     spec = action_spec(rollout.name, ActionType.RESTORE_DATA, reason=options.reason, **fields)
     rows = f"the rows of {user}" if user else "all rows"
-    newer = "rows that users have written since are LOST" if lose_newer else "rows that users have written since are kept"
+    newer = f"rows that users have written since the snapshot are {'LOST' if lose_newer else 'kept'}"
     confirm([f"Restoring {rows} of {record.name} from a snapshot; {newer}."], "Restore?", yes=options.yes)
     submit(kubectl, spec, options)
 

@@ -30,7 +30,7 @@ DIFFERENCES_SHOWN = 5
 @output()
 @pass_kubectl
 def explain(kubectl: Kubectl, name: str | None, *, at: datetime | None, check: bool, form: str | None) -> None:
-    """Replay a decision from its recorded inputs, and show what the operator saw and decided."""
+    """Replay a decision from its recorded inputs, and show what the operator observed and decided."""
     if check and (at or form):
         raise usage_error("--check replays all decisions; it cannot be used with --at or --output")
     name = rollout_name(kubectl, name)
@@ -60,7 +60,9 @@ def _read(kubectl: Kubectl, name: str) -> Sequence["Record"]:
 def _record_at(records: Sequence["Record"], at: datetime | None) -> "Record":
     earlier = [record for record in records if at is None or record.time <= at]
     if not earlier:
-        raise refusal(f"no decision is recorded before {at:%Y-%m-%d %H:%M:%S} UTC; the oldest is from {_time(records[0])}")
+        raise refusal(
+            f"no decision is recorded before {at:%Y-%m-%d %H:%M:%S} UTC; the oldest record is from {_time(records[0])}"
+        )
     return earlier[-1]
 
 

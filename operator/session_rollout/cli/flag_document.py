@@ -16,7 +16,7 @@ _GROUP: Final = "group-"
 
 
 class RuleKind(StrEnum):
-    """Which rule of the document decides a flag for a user."""
+    """The rule of the document that decides a flag for a user."""
 
     EMERGENCY = "Emergency"
     OVERRIDE = "Override"
@@ -27,7 +27,7 @@ class RuleKind(StrEnum):
 
 @dataclass(frozen=True)
 class User:
-    """What the document knows of a user."""
+    """The attributes of a user that the document reads."""
 
     key: str
     groups: Sequence[str] = ()
@@ -140,6 +140,6 @@ def _groups(rules: Sequence[Any]) -> Iterator[str]:
 
 
 def _weight(rules: Sequence[Any]) -> int | None:
-    """Weight of `on` in the percentage rule; None when the document has none, at 0 % and 100 %."""
+    """Weight of `on` in the percentage rule; None when the document has none, at 0% and 100%."""
     shares = (rule["fractional"] for rule in rules if isinstance(rule, dict) and "fractional" in rule)
     return next((int(share[1][1]) for share in shares), None)

@@ -1,7 +1,7 @@
 """The commands `flags ...`: who has which feature, and what users may change without contradicting the rollout.
 
-A rollout moves the features of a phase together, step by step. `enable` and `rollout` therefore advance to the step that
-gives what is wanted; if no step of the running phase does, they name the steps.
+A rollout advances the features of a phase together, step by step. `enable` and `rollout` therefore advance to the step that
+has the requested audience; if the running phase has no such step, they list its steps.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ WHOLE = 100
 
 @click.group("flags", cls=Group)
 def flags() -> None:
-    """Show, verify, advance and switch off feature flags."""
+    """Show, verify, advance and turn off feature flags."""
 
 
 def _require_feature(rollout: SessionRollout, feature: str) -> None:
@@ -52,7 +52,7 @@ def _disabled(rollout: SessionRollout) -> Mapping[str, str]:
 @output()
 @pass_kubectl
 def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
-    """Show the audience and the phase of every feature, and which are off because of an emergency."""
+    """Show the audience and the phase of every feature, and the features that an emergency disabled."""
     rollout = read_rollout(kubectl, name)
     disabled, published = _disabled(rollout), audiences(rollout.spec, rollout.status)
     phases = {feature: phase.name for phase in rollout.spec.phases for feature in phase.features}
@@ -85,13 +85,13 @@ def _audience(row: Mapping[str, object]) -> str:
 @flags.command("who")
 @click.argument("user")
 @click.option("--group", "groups", multiple=True, help="Evaluate for a user of this group. Can be repeated.")
-@click.option("--on", "overrides_on", multiple=True, metavar="FEATURE", help="Evaluate with this override to on.")
-@click.option("--off", "overrides_off", multiple=True, metavar="FEATURE", help="Evaluate with this override to off.")
+@click.option("--on", "overrides_on", multiple=True, metavar="FEATURE", help="Override this feature to on.")
+@click.option("--off", "overrides_off", multiple=True, metavar="FEATURE", help="Override this feature to off.")
 @ROLLOUT
 @output()
 @pass_kubectl
 def who(kubectl: Kubectl, /, user: str, *, name: str | None, form: str | None, **context: tuple[str, ...]) -> None:
-    """Show the flags of USER by the published document, and the rule that decides each."""
+    """Show the flags of USER according to the published document, and the rule that decides each."""
     rollout = read_rollout(kubectl, name)
     for feature in (*context["overrides_on"], *context["overrides_off"]):
         _require_feature(rollout, feature)
@@ -127,8 +127,8 @@ def verify(kubectl: Kubectl, *, users: int, name: str | None, form: str | None) 
         )
     if different := [evaluation for evaluation in evaluations if evaluation.on is not evaluation.rule.on]:
         first = different[0]
-        raise refusal(f"{counted(len(different), 'evaluation')} differ from their rule, such as {first.feature}: {first.rule}")
-    click.echo(f"valid and published; {counted(len(evaluations), 'evaluation')} agree with their rules", err=bool(form))
+        raise refusal(f"{counted(len(different), 'evaluation')} do not match their rule, such as {first.feature}: {first.rule}")
+    click.echo(f"valid and published; {counted(len(evaluations), 'evaluation')} match their rules", err=bool(form))
 
 
 def _require_published(rollout: SessionRollout, text: str) -> None:
@@ -141,7 +141,7 @@ def _require_published(rollout: SessionRollout, text: str) -> None:
     if sha256(text) != published.sha256:
         raise refusal(
             f"ConfigMap {published.config_map} is not what the rollout published:"
-            " it was modified externally, or the update has not been applied yet"
+            " it was modified externally, or its update is not visible yet"
         )
     validate(text)
 
@@ -219,7 +219,7 @@ def _advance(rollout: SessionRollout, kubectl: Kubectl, feature: str, target: Ta
     if not options.reason:
         raise usage_error("--reason is required, because advancing now skips the checks of the current step")
     others = listed([name for name in phase.features if name != feature])
-    lines = [f"Advancing phase {phase.name} to {following.audience} now. Features that move with {feature}: {others}."]
+    lines = [f"Advancing phase {phase.name} to {following.audience} now. Features that advance with {feature}: {others}."]
     confirm([*lines, "This skips:", *skipped_checks(rollout)], "Advance?", yes=options.yes)
     act(kubectl, rollout.name, ActionType.PROMOTE, options, **target_of(rollout))
 
@@ -229,7 +229,7 @@ def _phase_of(rollout: SessionRollout, feature: str) -> Phase:
     current = rollout.status.current
     phase = next((candidate for candidate in rollout.spec.phases if feature in candidate.features), None)
     if phase is None:
-        raise refusal(f"{feature} is in no phase of {rollout.name}; add it to the `features` of a phase")
+        raise refusal(f"{feature} is not in a phase of {rollout.name}; add it to the `features` of a phase")
     if (current.phase, current.stage) != (phase.name, Stage.STEP):
         place = f"phase {current.phase}, stage {current.stage}" if current.phase else f"stage {current.stage}"
         raise refusal(f"{feature} belongs to phase {phase.name}, but the rollout is in {place}")
@@ -237,7 +237,7 @@ def _phase_of(rollout: SessionRollout, feature: str) -> Phase:
 
 
 def _reaching(rollout: SessionRollout, phase: Phase, target: Target) -> Increment:
-    """The increment that an action Promote leads to. Raises Failure when it does not reach the target."""
+    """The increment that a `Promote` action advances to. Raises Failure when it does not reach the target."""
     steps = increments(phase)
     following = next((increment for increment in steps if increment.step > rollout.status.current.step), None)
     if following is not None and target.is_reached(following.percent, following.groups):
@@ -252,34 +252,34 @@ def _reaching(rollout: SessionRollout, phase: Phase, target: Target) -> Incremen
 
 @flags.command("emergency-disable")
 @click.argument("features", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Switch off all features of the rollout.")
+@click.option("--all", "everything", is_flag=True, help="Turn off all features of the rollout.")
 @ROLLOUT
 @action_options(reason=True)
 @pass_kubectl
 def emergency_disable(
     kubectl: Kubectl, features: tuple[str, ...], *, everything: bool, name: str | None, options: ActionOptions
 ) -> None:
-    """Switch FEATURES off for all users now, until `flags emergency-enable`.
+    """Turn FEATURES off for all users now, until `flags emergency-enable`.
 
-    Groups, percentages and overrides do not apply to them meanwhile. Does not prompt.
+    During the emergency, groups, percentages and overrides do not apply to these features. The command does not prompt.
     """
     rollout = _with_features(kubectl, name, features, everything=everything)
     dependents = [feature for feature in with_dependents(rollout.spec, dict.fromkeys(features, "")) if feature not in features]
     if dependents:
-        click.echo(f"Features that depend on them are switched off too: {listed(dependents)}.", err=True)
+        click.echo(f"Features that depend on them are also turned off: {listed(dependents)}.", err=True)
     act(kubectl, rollout.name, ActionType.EMERGENCY_DISABLE, options, features=features)
 
 
 @flags.command("emergency-enable")
 @click.argument("features", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Restore all features that are off because of an emergency.")
+@click.option("--all", "everything", is_flag=True, help="End the emergency disable of all features.")
 @ROLLOUT
 @action_options(reason=True)
 @pass_kubectl
 def emergency_enable(
     kubectl: Kubectl, features: tuple[str, ...], *, everything: bool, name: str | None, options: ActionOptions
 ) -> None:
-    """Lift an emergency: return FEATURES to the audience of the rollout."""
+    """End an emergency disable: return FEATURES to the audience of the rollout."""
     rollout = _with_features(kubectl, name, features, everything=everything)
     act(kubectl, rollout.name, ActionType.EMERGENCY_ENABLE, options, features=features)
 

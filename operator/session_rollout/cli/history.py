@@ -35,16 +35,16 @@ def history(kubectl: Kubectl, name: str | None, form: str | None) -> None:
 
 
 def _of_action(item: Mapping[str, Any]) -> Entry:
-    """An action without an event in the history: refused, read-only, not answered, or older than the last 20 events."""
+    """An action without an event in the history: rejected, read-only, without a response, or older than the last 20 events."""
     from session_rollout.api.action import ActionSpec, ActionStatus
 
     name = item["metadata"]["name"]
     spec = tolerant(ActionSpec, item["spec"], f"action {name}")
-    answer = tolerant(ActionStatus, item.get("status", {}), f"the answer to action {name}")
+    answer = tolerant(ActionStatus, item.get("status", {}), f"the response to action {name}")
     entry = {
         "time": item["metadata"]["creationTimestamp"],
         "action": spec.action,
-        "answer": {True: "accepted", False: "refused", None: "not answered"}[answer.accepted],
+        "answer": {True: "accepted", False: "rejected", None: "no response"}[answer.accepted],
         "by": name,
         "message": answer.message,
         "reason": spec.reason,

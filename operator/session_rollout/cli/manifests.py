@@ -23,14 +23,14 @@ from session_rollout.cli.validate import RolloutFile, read_rollout_file
 @click.argument("name", required=False)
 @click.option("--feature", "features", multiple=True, help="Roll out this feature. Can be repeated.")
 @click.option("--metric", metavar="PROMQL", help="Use this query, such as an error rate, for the criterion and the guard.")
-@click.option("--below", metavar="BOUND", help="Require the metric to stay below this bound.", show_default="1%")
+@click.option("--below", metavar="BOUND", help="Require the metric to be below this bound.", show_default="1%")
 @click.option("--group", "groups", multiple=True, help="Give the feature to this group first. Can be repeated.")
 @click.option("--steps", metavar="LIST", help="Use these percentages.", show_default="5,20,50,100")
 @click.option("--hold", metavar="DURATION", help="Hold each step this long.", show_default="1d")
 @click.option("-n", "--namespace", help="Write this namespace into the object.")
 @click.option("-f", "--file", "target", metavar="FILE", type=ANY_FILE, help="Create this file.", show_default="standard output")
 def init(name: str | None, *, target: str | None, **options: Any) -> None:
-    """Write a valid SessionRollout. Prompts for options that are not given if there is a terminal."""
+    """Write a valid SessionRollout. On a terminal, the command prompts for options that are not given."""
     import yaml
 
     document = _document(_answers(name, options))
@@ -57,7 +57,7 @@ _QUESTIONS: Final[tuple[tuple[str, str, str], ...]] = (
         "PromQL query of an error rate",
         'sum(rate(http_requests_total{code=~"5.."}[5m])) / sum(rate(http_requests_total[5m]))',
     ),
-    ("below", "Bound that it must stay below", "1%"),
+    ("below", "Bound that it must be below", "1%"),
     ("groups", "Groups that get it first, separated by commas (- for none)", "beta"),
     ("steps", "Percentages, separated by commas", "5,20,50,100"),
     ("hold", "Hold of each step", "1d"),
@@ -65,7 +65,7 @@ _QUESTIONS: Final[tuple[tuple[str, str, str], ...]] = (
 
 
 def _answers(name: str | None, options: Mapping[str, Any]) -> dict[str, str]:
-    """The options, then answers of the user; without a terminal, the defaults of those that have one."""
+    """The options, then what the user enters; without a terminal, the defaults of the options that have one."""
     texts = {key: ",".join(value) if isinstance(value, tuple) else value for key, value in options.items()}
     given = {"name": name, **texts}
     answers: dict[str, str] = {"namespace": given.get("namespace") or ""}
@@ -141,7 +141,7 @@ class Comparison:
 def diff(kubectl: Kubectl, file: str, form: str | None) -> None:
     """Show what applying FILE would change in the cluster, and what that means for the rollout.
 
-    Exit code 1 if there is a difference.
+    The exit code is 1 if there is a difference.
     """
     source = read_rollout_file(file)
     comparison = _compare(source, _running(kubectl, source), file)
@@ -187,14 +187,14 @@ def _consequence(rollout: SessionRollout, spec: RolloutSpec, lines: Sequence[str
     from session_rollout.core.generation import conflict
 
     if rollout.spec.flag_set != spec.flag_set:
-        message = "The API server will refuse it: `flagSet` is immutable, because it decides which users are picked."
+        message = "The API server will reject it: `flagSet` is immutable, because it determines which users are selected."
         return Comparison(Effect.REFUSED, message, lines)
     if reason := conflict(spec, rollout.status):
         return Comparison(Effect.STALLS, f"The rollout will stall: {reason}.", lines)
     if outcome := rollout.status.outcome:
-        message = f"The rollout has ended ({outcome}). The new generation starts with the phases that are not completed."
+        message = f"The rollout has ended ({outcome}). The new generation starts with the phases that are not complete."
         return Comparison(Effect.STARTS_AGAIN, message, lines)
-    message = "The rollout continues where it is: audiences are kept; verdicts, approvals and the hold start again."
+    message = "The rollout continues at its current step: audiences are kept; verdicts, approvals and the hold start again."
     return Comparison(Effect.CONTINUES, message, lines)
 
 

@@ -1,4 +1,4 @@
-"""Migrations of a rollout on the command line: which one is meant, how they are shown, and how one is inspected."""
+"""Migrations of a rollout on the command line: how one is chosen, shown and inspected."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,7 +25,7 @@ def records_of(rollout: SessionRollout) -> list[MigrationRecord]:
 
 
 def chosen_record(rollout: SessionRollout, name: str | None, *, moves_rows: bool = False) -> MigrationRecord:
-    """The named migration, or the only one (of those that move rows). Raises Failure when there is no such one."""
+    """The named migration, or the only one (of those that copy rows). Raises Failure when there is none."""
     records = records_of(rollout)
     if not records:
         raise refusal(f"{rollout.name} has no migrations")

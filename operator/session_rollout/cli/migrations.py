@@ -47,7 +47,7 @@ def up(kubectl: Kubectl, migration: str | None, *, name: str | None, options: Ac
     failed = [record for record in records if record.state is MigrationState.FAILED]
     if not failed:
         show(rollout, records, options.form)
-        click.echo("No migration failed; each starts automatically in its phase.", err=True)
+        click.echo("No migration has failed; each starts automatically in its phase.", err=True)
     for record in failed:
         click.echo(f"Retrying {record.name}: {record.message}", err=True)
         act(kubectl, rollout.name, ActionType.RETRY_MIGRATION, options, migration=record.name)
@@ -59,7 +59,10 @@ def up(kubectl: Kubectl, migration: str | None, *, name: str | None, options: Ac
 @action_options(reason=True, confirms=True)
 @pass_kubectl
 def down(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
-    """Undo MIGRATION, newest step first, after its phase was rolled back. Refuses to destroy data."""
+    """Undo MIGRATION, newest step first, after its phase was rolled back.
+
+    The migration fails if it would drop tables or columns that contain data, unless `rollback.allowDataLoss` is set.
+    """
     rollout = read_rollout(kubectl, name)
     record = chosen_record(rollout, migration)
     state = ", ".join((record.state, *progress(record)))

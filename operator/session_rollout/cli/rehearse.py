@@ -18,17 +18,21 @@ from session_rollout.cli.validate import read_rollout_file
     "fail",
     multiple=True,
     metavar="METRIC[=VALUE]@PHASE/STEP[:TIME]",
-    help="Let a metric fail from a step on, such as error-rate=5%@checkout/2:30m. Can be repeated.",
+    help="Simulate a failure of a metric from a step on, such as error-rate=5%@checkout/2:30m. Can be repeated.",
 )
 @click.option(
     "--outage",
     "outage",
     multiple=True,
     metavar="TIME@PHASE/STEP",
-    help="Make Prometheus unreachable for a time, such as 2h@checkout/1. Can be repeated.",
+    help="Simulate an outage of Prometheus, such as 2h@checkout/1. Can be repeated.",
 )
 @click.option(
-    "--fail-migration", "fail_migrations", multiple=True, metavar="MIGRATION", help="Let a migration fail. Can be repeated."
+    "--fail-migration",
+    "fail_migrations",
+    multiple=True,
+    metavar="MIGRATION",
+    help="Simulate a failure of a migration. Can be repeated.",
 )
 @click.option(
     "--scenario",
@@ -36,8 +40,13 @@ from session_rollout.cli.validate import read_rollout_file
     type=ANY_FILE,
     help="Read a scenario from YAML with the keys start, approveAfter, migrations, failMigrations, fail and outage.",
 )
-@click.option("--start", metavar="TIME", help="Start at this time.", show_default="now")
-@click.option("--approve-after", metavar="TIME", help="Give approvals after this time; `never` gives none.", show_default="0s")
+@click.option("--start", metavar="TIME", help="Start the simulation at this time.", show_default="now")
+@click.option(
+    "--approve-after",
+    metavar="TIME",
+    help="Approve steps and gates after this time; with `never`, do not approve them.",
+    show_default="0s",
+)
 @click.option(
     "-o",
     "--output",
@@ -50,7 +59,7 @@ from session_rollout.cli.validate import read_rollout_file
 def rehearse(file: str, *, form: str, **options: Any) -> None:
     """Simulate a whole rollout on a virtual clock, with the operator's own decisions.
 
-    Exit code 1 if it does not end in Promoted.
+    The exit code is 1 if the rollout does not end in Promoted.
     """
     from session_rollout.cli.lock_preview import lock_lines
     from session_rollout.simulation.rehearsal import rehearse as simulate

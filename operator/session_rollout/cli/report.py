@@ -1,4 +1,4 @@
-"""The command report: a scorecard of phases, what they were judged by, migrations, targets, and the last decisions."""
+"""The command report: a scorecard of phases, their checks, migrations, targets, and the last decisions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Section:
 @click.command("report", cls=Command)
 @NAME
 @click.option(
-    "--topic", "topics", multiple=True, help="Add the targets of this topic of the operator's `diagnostics`. Can be repeated."
+    "--topic", "topics", multiple=True, help="Add the targets of this topic in the operator's `diagnostics`. Can be repeated."
 )
 @click.option(
     "-o",
@@ -70,7 +70,7 @@ def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form:
 
 def _summary(rollout: SessionRollout) -> Section:
     status, now = rollout.status, f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    state = f"{status.state or 'Not processed yet'}: {status.decision.message or 'no decision yet'}"
+    state = f"{status.state or 'Has not been processed yet'}: {status.decision.message or 'no decision yet'}"
     return Section("Now", paragraphs=(state, f"Generation {rollout.generation}, written at {now}"))
 
 
@@ -90,7 +90,7 @@ def _time(moment: datetime | None) -> str:
 
 
 def _judged(rollout: SessionRollout, records: Sequence["Record"]) -> Iterator[Section]:
-    """What each phase was judged by: its criteria in the last decision of the phase, and the guards as they are now."""
+    """The checks of each phase: its criteria in the last decision of the phase, and the current guards."""
     columns = ("check", "verdict", "value", "bound", "baseline")
     for phase, criteria in _last_criteria(rollout, records).items():
         yield Section(f"Criteria of phase {phase}", columns, tuple(_check(check) for check in criteria))

@@ -1,4 +1,4 @@
-"""The running step of a rollout: what an action must name, what is skipped when it is left now, and what follows."""
+"""The running step of a rollout: what an action must name, what completing it now skips, and what follows."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def describe_next_step(rollout: SessionRollout) -> str:
 
 
 def skipped_checks(rollout: SessionRollout) -> list[str]:
-    """What leaving the running step now skips: criteria that have not passed, and the rest of the hold."""
+    """What completing the running step now skips: criteria that have not passed, and the rest of the hold."""
     status = rollout.status
     criteria = [
         f"  criterion {check.name}: {check.verdict}"
@@ -64,10 +64,10 @@ def skipped_checks(rollout: SessionRollout) -> list[str]:
 
 
 def require_approval(rollout: SessionRollout) -> None:
-    """Raises Failure when the running step needs no approval; the message names the steps that do."""
+    """Raises Failure when the running step does not require approval; the message names the steps that do."""
     phase, number = running_phase(rollout), rollout.status.current.step
     waiting = [index for index, step in enumerate(phase.steps, start=1) if step.approval is StepApproval.REQUIRED]
     if number not in waiting:
         later = ", ".join(str(index) for index in waiting if index > number)
         hint = f"; step {later} does" if later else ""
-        raise refusal(f"step {number} of phase {phase.name} does not need approval{hint}")
+        raise refusal(f"step {number} of phase {phase.name} does not require approval{hint}")

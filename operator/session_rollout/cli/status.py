@@ -38,9 +38,9 @@ def get(kubectl: Kubectl, names: tuple[str, ...], *, all_namespaces: bool, form:
 @output()
 @pass_kubectl
 def status(kubectl: Kubectl, name: str | None, *, watch: bool, timeout: timedelta | None, form: str | None) -> int:
-    """Show where a rollout is, why, and what comes next.
+    """Show the state of a rollout, its reason, and what comes next.
 
-    Shows phases and steps, checks with value, trend, bound and baseline, migrations with their progress, and flags.
+    The command shows phases and steps, checks with value, trend, bound and baseline, migrations with their progress, and flags.
 
     Exit codes with --watch: 0 Promoted, 1 RolledBack or Aborted, 2 Stalled, 124 on --timeout.
     """

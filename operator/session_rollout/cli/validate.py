@@ -19,7 +19,7 @@ ROLLOUT_KIND = "SessionRollout"
 
 
 class Severity(StrEnum):
-    """Whether an object is refused."""
+    """Whether the API server rejects an object."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -44,12 +44,12 @@ class Finding:
 
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=ANY_FILE)
-@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@click.option("--strict", is_flag=True, help="Fail on warnings as well as errors.")
 @output()
 def validate(files: tuple[str, ...], *, strict: bool, form: str | None) -> None:
     """Check files as the API server would, and warn about probable mistakes.
 
-    A FILE may hold several objects; - is the standard input. Objects of other kinds are skipped.
+    A FILE may contain several objects; - is the standard input. Objects of other kinds are skipped.
     """
     documents = [document for file in files for document in read(file) if _is_ours(document)]
     if not documents:
@@ -105,7 +105,7 @@ def _finding(document: Document, problem: Problem, severity: Severity) -> Findin
 
 @dataclass(frozen=True)
 class RolloutFile:
-    """The one SessionRollout of a file, and everything else that the file holds."""
+    """The one SessionRollout of a file, and everything else that the file contains."""
 
     document: Document
     spec: RolloutSpec

@@ -35,7 +35,7 @@ STATES: Final = ("Progressing", "Paused", "Stalled", "Promoted", "RolledBack", "
 @timeout_option("Give up after this time, such as 10m or 1h30m.")
 @pass_kubectl
 def wait(kubectl: Kubectl, name: str | None, *, state: str, timeout: timedelta | None) -> None:
-    """Wait until a rollout has a state, without drawing it.
+    """Wait until a rollout has a state, without displaying progress.
 
     Exit codes: 0 if it has the state, 1 if it ended otherwise, 2 if it is Stalled, 124 on --timeout.
     """
@@ -61,7 +61,9 @@ def exit_code(rollout: "SessionRollout", state: str = "Promoted") -> Exit | None
 def describe(rollout: "SessionRollout") -> str:
     """State and message of a rollout in one line."""
     status = rollout.status
-    return f"{rollout.name} is {status.state or 'not processed yet'}: {status.decision.message or 'no decision yet'}"
+    return (
+        f"{rollout.name} is {status.state or 'waiting for its first decision'}: {status.decision.message or 'no decision yet'}"
+    )
 
 
 def wait_for(
@@ -78,7 +80,7 @@ def wait_for(
 def follow(
     kubectl: Kubectl, name: str, timeout: timedelta | None = None
 ) -> Generator[tuple["SessionRollout", bool], None, None]:
-    """The rollout, and whether it has changed: at once, on every change, and every second. Raises Failure on the timeout."""
+    """The rollout, and whether it has changed: now, on every change, and every second. Raises Failure on the timeout."""
     watcher = Watcher(kubectl, name)
     watcher.start()
     deadline = time.monotonic() + timeout.total_seconds() if timeout is not None else float("inf")
@@ -87,7 +89,7 @@ def follow(
         while True:
             yield rollout, changed
             if time.monotonic() >= deadline:
-                raise Failure(Exit.TIMEOUT, f"the timeout has passed; {describe(rollout)}")
+                raise Failure(Exit.TIMEOUT, f"timed out; {describe(rollout)}")
             newest = watcher.newest(min(REFRESH_SECONDS, deadline - time.monotonic()))
             changed = newest is not None
             rollout = rollout_of(newest) if newest is not None else rollout

@@ -1,4 +1,4 @@
-"""Warnings of `validate`: objects that the API server accepts, but that will probably not do what their author expects."""
+"""Warnings of `validate`: objects that the API server accepts, but that probably do not do what their author expects."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -53,7 +53,7 @@ def _parse_queries(spec: RolloutSpec) -> tuple[list[Problem], Ranges]:
         try:
             ranges[metric.name] = max(largest_range(query) for query in queries_of(metric))
         except ValueError as error:
-            message = f"the rollout will stall, because the PromQL does not parse: {str(error).splitlines()[0]}"
+            message = f"the rollout will stall, because the PromQL cannot be parsed: {str(error).splitlines()[0]}"
             problems.append(_warning(("metrics", index, "query"), Warn.INVALID_QUERY, message))
     return problems, ranges
 
@@ -62,7 +62,7 @@ def _unused_features(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     used = {feature for phase in spec.phases for feature in phase.features}
     for index, feature in enumerate(spec.features):
         if feature.name not in used:
-            message = f"no phase has {feature.name}; it keeps its initial value {feature.initial}"
+            message = f"{feature.name} is not in a phase, so it keeps its initial value {feature.initial}"
             yield _warning(("features", index, "name"), Warn.UNUSED_FEATURE, message)
 
 
@@ -71,7 +71,7 @@ def _unused_metrics(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     used = {check.metric for check in checks} | {gate.metric for gate in spec.all_gates()}
     for index, metric in enumerate(spec.metrics):
         if metric.name not in used:
-            message = f"no criterion, guard or gate uses {metric.name}"
+            message = f"{metric.name} is not used by a criterion, guard or gate"
             yield _warning(("metrics", index, "name"), Warn.UNUSED_METRIC, message)
 
 
@@ -79,7 +79,7 @@ def _unused_migrations(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     used = {name for phase in spec.phases for name in (*phase.migrations.before, *phase.migrations.after)}
     for index, migration in enumerate(spec.migrations):
         if migration.name not in used:
-            message = f"no phase runs {migration.name}; name it in `migrations` of a phase"
+            message = f"{migration.name} does not run in a phase; add it to `migrations` of a phase"
             yield _warning(("migrations", index, "name"), Warn.UNUSED_MIGRATION, message)
 
 
@@ -87,7 +87,7 @@ def _first_steps(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     initial = {feature.name for feature in spec.features if feature.initial is OnOff.ON}
     for number, phase in enumerate(spec.phases):
         if increments(phase)[0].percent == WHOLE and not set(phase.features) <= initial:
-            message = f"phase {phase.name} starts at 100 %: there is no canary step"
+            message = f"phase {phase.name} starts at 100% without a canary step"
             yield _warning(("phases", number, "steps", 0), Warn.NO_CANARY, message)
 
 
@@ -95,14 +95,14 @@ def _last_steps(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     for number, phase in enumerate(spec.phases):
         last = increments(phase)[-1].percent
         if last < WHOLE:
-            message = f"phase {phase.name} ends at {last:f} %: the remaining users never get its features"
+            message = f"phase {phase.name} ends at {last:f}%, so the remaining users never get its features"
             yield _warning(("phases", number, "steps"), Warn.PARTIAL_AUDIENCE, message)
 
 
 def _criteria(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     for number, phase in enumerate(spec.phases):
         if not phase.criteria and not _needs_approval_everywhere(phase):
-            message = f"phase {phase.name} has no criteria: its steps are promoted when their hold is over"
+            message = f"phase {phase.name} has no criteria, so its steps are promoted when their hold is complete"
             yield _warning(("phases", number, "steps"), Warn.NO_CRITERIA, message)
 
 
@@ -113,7 +113,7 @@ def _needs_approval_everywhere(phase: Phase) -> bool:
 def _deadlines(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     for number, phase in enumerate(spec.phases):
         if phase.criteria and phase.deadline is None:
-            message = f"phase {phase.name} has criteria but no `deadline`: failing criteria hold it up without limit"
+            message = f"phase {phase.name} has criteria but no `deadline`, so failing criteria delay it without limit"
             yield _warning(("phases", number), Warn.NO_DEADLINE, message)
 
 
@@ -125,7 +125,7 @@ def _ranges(spec: RolloutSpec, ranges: Ranges) -> Iterator[Problem]:
             if reach > shortest:
                 message = (
                     f"{check.metric} has a range of {format_duration(reach)}, longer than the shortest hold of"
-                    f" {format_duration(shortest)}: each step waits for the range before its hold starts"
+                    f" {format_duration(shortest)}, so each step waits for the range before its hold starts"
                 )
                 path: Path = ("phases", number, "criteria", index, "metric")
                 yield _warning(path, Warn.RANGE_LONGER_THAN_HOLD, message)
@@ -136,17 +136,19 @@ def _guards(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     for index, guard in enumerate(spec.guards):
         if duration(guard.for_) >= whole:
             message = (
-                f"the guard never takes effect: a breach must last {format_duration(duration(guard.for_))},"
+                f"the guard never takes effect, because a breach must last {format_duration(duration(guard.for_))},"
                 f" but the whole rollout takes {format_duration(whole)}"
             )
             yield _warning(("guards", index, "for"), Warn.INEFFECTIVE_GUARD, message)
     if not spec.guards:
-        yield _warning((), Warn.NO_GUARDS, "there are no `guards`: nothing rolls back automatically")
+        yield _warning((), Warn.NO_GUARDS, "the spec has no `guards`, so nothing rolls back automatically")
 
 
 def _undo(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     if spec.rollback.workload is OnWorkload.UNDO:
-        message = "a GitOps tool that manages the Deployment restores the new revision; pause its sync, or revert in Git"
+        message = (
+            "a GitOps tool that manages the Deployment restores the new revision; pause its sync, or revert the change in Git"
+        )
         yield _warning(("rollback", "workload"), Warn.UNDO_WITH_GITOPS, message)
 
 

@@ -69,7 +69,7 @@ def read(source: str) -> tuple[Document, ...]:
     finally:
         loader.dispose()
     if not documents:
-        raise refusal(f"{source}: no object found")
+        raise refusal(f"{source}: the file does not contain an object")
     return tuple(documents)
 
 
@@ -104,7 +104,7 @@ def _mapping(data: Any, source: str, node: yaml.Node) -> Mapping[str, Any]:
 
 
 def _walk(node: yaml.Node, path: Path, places: dict[Path, Place], source: str) -> None:
-    """Remember the place of each field. Refuses a duplicate key, because YAML would silently drop one of the values."""
+    """Remember the place of each field. Rejects a duplicate key, because YAML would silently drop one of the values."""
     places.setdefault(path, Place(node.start_mark.line + 1, node.start_mark.column + 1))
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):

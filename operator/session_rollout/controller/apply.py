@@ -1,7 +1,7 @@
 """Carries out the effects of a decision, after its status was written.
 
 The flags come first, because they are what protects users. One effect that fails does not keep the others from being
-carried out: an answer, an Event or a Job of the same decision may not come again for a long time.
+carried out: a response, an Event or a Job of the same decision may not be decided again for a long time.
 """
 
 from datetime import timedelta
@@ -36,7 +36,7 @@ class Applier:
         self._ports = ports
 
     async def apply(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> bool:
-        """Carry out the effects; whether something changed that the next decision must see at once.
+        """Carry out the effects; returns whether something changed that the next decision must observe immediately.
 
         Raises the first error that may pass by itself, after the other effects were tried.
         """
@@ -62,7 +62,7 @@ class Applier:
     def _effects(
         self, rollout: SessionRollout, state: RolloutState, decision: Decision
     ) -> tuple[BlockedEffect | None, list[Effect]]:
-        """What stays blocked without being tried, and the effects to carry out, flags first."""
+        """The effect that remains blocked without another attempt, and the effects to carry out, flags first."""
         effects: list[Effect] = sorted(decision.effects, key=lambda effect: not isinstance(effect, Publish))
         blocked = self._still_blocked(rollout, state, decision)
         if blocked is not None and self._ports.clock.now() - blocked.time >= RETRY_BLOCKED:
@@ -75,14 +75,14 @@ class Applier:
             # Another spec requests something else; an effect that is requested again is tried in any case.
             return None
         if decision.status.current.stage in {Stage.ROLLING_BACK, Stage.ENDED}:
-            # A rollback gives up what was requested before. A missing check profile must not delay it.
+            # A rollback abandons what was requested before. A missing check profile must not delay it.
             return None
         # The problem keeps the rollout from requesting the effect again, so it is tried from time to time:
         # the configuration may have been corrected.
         return blocked
 
     async def _carry_out(self, rollout: SessionRollout, state: RolloutState, effect: Effect) -> bool:
-        """Whether the next decision must see what this effect changed."""
+        """Carry out one effect; returns whether the next decision must observe what it changed."""
         if not isinstance(effect, Emit):
             self._ports.leader.confirm()
         match effect:

@@ -1,6 +1,6 @@
-"""Deletion of a rollout: the flags stay or go off, as `deletionPolicy` says; then a running migration comes to its end.
+"""Deletion of a rollout: its flags are kept or turned off, as `deletionPolicy` says; then a running migration ends.
 
-Kopf removes the finalizer when `finalize` returns. Repeating it, also from the start after a crash, changes nothing.
+Kopf removes the finalizer when `finalize` returns. Repeating it changes nothing, even after a crash.
 """
 
 import asyncio
@@ -45,24 +45,24 @@ class Deletion:
         try:
             await asyncio.wait_for(self._ports.flags.release(rollout, name, _all_off(rollout)), RELEASE_SECONDS)
         except (RolloutError, TimeoutError) as error:
-            # In a namespace that is being deleted no ConfigMap can be written. The deletion would hang for ever.
+            # In a namespace that is being deleted no ConfigMap can be written. The deletion would never finish.
             log.warning("deletion continues without releasing the flags: %s", error or "timed out", extra=_labels(key))
 
     async def _wait_for_jobs(self, key: Key) -> None:
-        """Wait for running Jobs, because garbage collection would kill them.
+        """Wait for running Jobs, because garbage collection would terminate them.
 
-        Removing their owner references instead would need a right that few clusters grant.
+        Removing their owner references instead would require a permission that few clusters grant.
         """
         logged: tuple[str, ...] = ()
         while True:
             try:
                 running = await self._ports.jobs.running(key.namespace, key.name)
             except Forbidden as error:
-                # Without the right to list Jobs the operator cannot have created one.
+                # Without the permission to list Jobs the operator cannot have created one.
                 log.warning("deletion does not wait for migrations: %s", error, extra=_labels(key))
                 return
             except Unavailable:
-                # While the API server does not answer, the object could not be deleted either.
+                # While the API server does not respond, the object could not be deleted either.
                 running = logged
             else:
                 if not running:

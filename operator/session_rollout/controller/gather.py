@@ -11,7 +11,7 @@ from session_rollout.core.inputs import external_gates, needed_metrics, needs_re
 from session_rollout.core.observed import CheckResult, JobObservation, Measurement, Observed, Revisions
 from session_rollout.ports import Ports
 
-FRESH: Final = 0.9  # a result is queried again when it is older than this share of the check interval
+REFRESH_AFTER: Final = 0.9  # a result is queried again when it is older than this share of the check interval
 
 
 class Gatherer:
@@ -22,7 +22,7 @@ class Gatherer:
 
     async def gather(self, rollout: SessionRollout, state: RolloutState) -> Observed:
         """Everything that the decision about this rollout depends on, except the time."""
-        max_age = duration(rollout.spec.check_interval) * FRESH
+        max_age = duration(rollout.spec.check_interval) * REFRESH_AFTER
         return Observed(
             rollout=rollout,
             measurements=self._measurements(rollout, state, max_age),
@@ -43,7 +43,7 @@ class Gatherer:
     def _measurements(self, rollout: SessionRollout, state: RolloutState, max_age: timedelta) -> dict[str, Measurement]:
         metrics = needed_metrics(rollout)
         if not metrics:
-            # Nothing is evaluated in this stage. A rollout that has ended would query its provider for ever.
+            # Nothing is evaluated in this stage. A rollout that has ended would query its provider forever.
             return {}
         return self._ports.metrics.measurements(rollout.spec.prometheus, metrics, max_age, state.wake_soon)
 
@@ -63,13 +63,13 @@ class Gatherer:
 
     async def _workload_unavailable_reason(self, rollout: SessionRollout) -> str | None:
         if rollout.spec.workload is None or not needs_workload(rollout):
-            # Only the preflight waits for it: later, guards tell whether the application works.
+            # Only the preflight waits for it: later, guards measure whether the application works.
             return None
         return await self._ports.workloads.unavailable_reason(rollout.namespace, rollout.spec.workload)
 
     async def _revisions(self, rollout: SessionRollout) -> Revisions | None:
         if rollout.spec.workload is None or not needs_revisions(rollout):
-            # Neither an undo nor a restart is requested: the operator may lack the right to list ReplicaSets.
+            # Neither an undo nor a restart is requested: the operator may lack the permission to list ReplicaSets.
             return None
         return await self._ports.workloads.revisions(rollout.namespace, rollout.spec.workload)
 

@@ -35,11 +35,11 @@ class Inbox:
             await asyncio.sleep(SWEEP_SECONDS)
 
     def action_changed(self, raw: Mapping[str, Any], *, deleted: bool = False) -> None:
-        """An action was created, answered or deleted."""
+        """An action was created, got its response or was deleted."""
         try:
             action = self._parse(raw)
         except ValidationError:
-            # Accepted by a CRD of another version. The next sweep answers it; nothing is delivered.
+            # Accepted by a CRD of another version. The next sweep responds to it; nothing is delivered.
             return
         if action.spec.action.is_read_only:
             # It needs no decision: a rollout that is suspended, paused or stalled must not delay a diagnosis.
@@ -52,17 +52,17 @@ class Inbox:
         state = self._memory.of(Key(action.namespace, action.spec.rollout))
         new = state.actions.finish(action.uid) if finished else state.actions.add(action)
         if not new:
-            # Every sweep shows every action again: only news may wake a loop.
+            # Every sweep lists every action again: only a change may wake a loop.
             return
         if finished:
             state.wake_soon()
         else:
-            state.wake.set()  # at once: it may be an emergency
+            state.wake.set()  # immediately: it may be an emergency
 
     # --- the sweep
 
     async def sweep(self) -> None:
-        """List all actions: deliver what the watch missed, refuse those without a rollout, delete expired ones."""
+        """List all actions: deliver what the watch missed, reject those without a rollout, delete expired ones."""
         start = self._clock.now()
         try:
             actions = await self._store.actions()
@@ -74,7 +74,7 @@ class Inbox:
             for raw in actions:
                 await self._tidy(raw, rollouts)
         except RolloutError as error:
-            log.warning("sweep of actions: %s", error)
+            log.warning("cannot list actions: %s", error)
 
     async def _tidy(self, raw: Mapping[str, Any], rollouts: set[Key]) -> None:
         try:

@@ -1,6 +1,6 @@
-"""Read-only actions (Verify, Diagnose, InspectMigration): checked beside the loops and answered in their own status.
+"""Read-only actions (Verify, Diagnose, InspectMigration): run outside of the loops; the response is in their own status.
 
-They change no rollout, so they need no decision and nothing waits for them: they work while a rollout is paused, suspended
+They do not change the rollout, so they need no decision and nothing waits for them: they work while a rollout is paused, suspended
 or ended. One that a crash interrupts is started again by the next sweep; its Jobs have the same names.
 """
 
@@ -49,7 +49,7 @@ class OnDemandChecks:
         try:
             await self._ports.store.answer(action.namespace, action.name, status, uid=action.uid)
         except RolloutError as error:
-            # The action stays unanswered, so the next sweep starts it again.
+            # The action remains without a response, so the next sweep starts it again.
             log.warning("action %s: %s", action.name, error)
 
     def _refusal(self, reason: ActionReason, message: str) -> ActionStatus:
@@ -82,7 +82,7 @@ class OnDemandChecks:
                 stored = await self._ports.store.read(key)
                 break
             except Conflict:
-                # The loop of the rollout wrote while this read was on its way. That is no reason to refuse an action.
+                # The loop of the rollout wrote while this read was on its way. That is not a reason to reject an action.
                 await asyncio.sleep(POLL_SECONDS)
         if stored is None:
             message = f"`rollout` is {key.name}, but there is no SessionRollout of this name in namespace {key.namespace}"

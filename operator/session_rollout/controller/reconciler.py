@@ -1,7 +1,7 @@
 """The loop of one rollout: read it, gather what its decision needs, decide, write the status, carry out the effects.
 
-The status is the intent and is written before the effects, with the resourceVersion that was read. Whatever a crash or an
-error leaves undone is found undone by the next reconciliation, which decides it again.
+The status is the intent and is written before the effects, with the resourceVersion that was read. What a crash or an
+error leaves undone, the next reconciliation decides again.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class Reconciler:
     # --- what wakes the loop
 
     async def rollout_changed(self, key: Key, raw: Mapping[str, Any], *, deleted: bool) -> None:
-        """The watch shows a rollout."""
+        """The watch delivered a rollout."""
         if deleted:
             # Its loop has ended, or is told to end by Kopf: a new state would never be used.
             return
@@ -75,11 +75,11 @@ class Reconciler:
         state.wake.set()
 
     def job_changed(self, key: Key) -> None:
-        """The watch shows a Job of this rollout."""
+        """The watch delivered a Job of this rollout."""
         self._memory.of(key).wake.set()
 
     def document_changed(self, key: Key, document: Fingerprint) -> None:
-        """The watch shows the flag document of this rollout."""
+        """The watch delivered the flag document of this rollout."""
         state = self._memory.of(key)
         if document.sha256 is not None and document.version <= state.document.version:
             # The watch is behind: this version is older than what was read back after the last write. Taking it
@@ -108,10 +108,10 @@ class Reconciler:
         except Conflict as conflict:
             # Another client wrote the rollout after it was read, such as `kubectl apply` with a new spec. The decision
             # rests on an object that no longer exists: read again and decide again, never send it a second time.
-            log.info("read again: %s", conflict, extra=_labels(key))
+            log.info("status write conflict; reading the object again: %s", conflict, extra=_labels(key))
             return CONFLICT_SECONDS
         except RolloutError as error:
-            # An outage of the API server lasts for minutes and hits every rollout at once: back off.
+            # An outage of the API server lasts for minutes and affects every rollout at the same time: back off.
             state.failures += 1
             log.warning("%s", error, extra=_labels(key))
             return RETRY_SECONDS[min(state.failures, len(RETRY_SECONDS)) - 1]
@@ -127,7 +127,7 @@ class Reconciler:
             self._downtime.account(key)
             return RESYNC.total_seconds()
         if stored.rollout is None:
-            # Accepted by an older CRD. It stays as it is, and so do its flags, until somebody corrects the spec.
+            # Accepted by an older CRD. It remains as it is, and so do its flags, until a user corrects the spec.
             self._downtime.account(key)
             raise SpecError(f"the object cannot be parsed: {stored.problem}")
         observed = await self._gatherer.gather(stored.rollout, state)
@@ -135,7 +135,7 @@ class Reconciler:
         decision = decide(observed, now)
         wrote = await self._write_status(stored, stored.rollout, decision)
         if decision.complete:
-            # Only a reconciliation that saw every measurement counts as time in which the evidence was watched.
+            # Only a reconciliation that had every measurement counts as time in which the evidence was observed.
             state.last_reconcile = now
             self._downtime.account(key)
         result = Reconciled(stored.rollout, decision, wrote, time.monotonic() - start, observed.measurements)
@@ -158,8 +158,8 @@ class Reconciler:
         try:
             again = await self._applier.apply(rollout, state, decision)
         except RolloutError as error:
-            # Notifications and records do not depend on the effects. An outage that fails an effect is just what
-            # people want to be notified of.
+            # Notifications and records do not depend on the effects. An outage that fails an effect is
+            # exactly what users want to be notified of.
             failure = error
         self._notify(rollout, state, decision)
         await self._record(observed, state, now, result)

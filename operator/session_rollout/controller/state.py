@@ -30,24 +30,24 @@ class ActionList:
 
 @dataclass
 class PendingActions:
-    """The actions about one rollout that wait for an answer, by UID.
+    """The actions about one rollout that wait for a response, by UID.
 
-    A list that was requested before an answer shows the action as unanswered. `finished` keeps such an action from coming
-    back: it would be carried out again once its entry has left `status.answeredActions`.
+    A list that was requested before the response shows the action without one. `finished` keeps such an action from being
+    added again: it would be carried out again once its entry has been removed from `status.answeredActions`.
     """
 
     waiting: dict[str, SessionRolloutAction] = field(default_factory=dict)
-    finished: set[str] = field(default_factory=set)  # answered or deleted, as far as this process knows
+    finished: set[str] = field(default_factory=set)  # with a response or deleted, as far as this process knows
 
     def add(self, action: SessionRolloutAction) -> bool:
-        """Whether the action is new; an action that is known or finished changes nothing."""
+        """Add the action; returns False if it is already known or finished."""
         new = action.uid not in self.waiting and action.uid not in self.finished
         if new:
             self.waiting[action.uid] = action
         return new
 
     def finish(self, uid: str) -> bool:
-        """The action has its answer, or was deleted; whether that is news."""
+        """Mark an action as finished, because it has a response or was deleted; returns False if it was marked before."""
         new = uid not in self.finished
         self.waiting.pop(uid, None)
         self.finished.add(uid)
@@ -58,12 +58,12 @@ class PendingActions:
         return tuple(sorted(self.waiting.values(), key=lambda action: (action.creation_time, action.name)))
 
     def settled(self, entries: Iterable[AnsweredAction], listed: ActionList | None) -> frozenset[str]:
-        """UIDs of the remembered answers that are no longer needed: each was read back, or its action is gone."""
+        """UIDs of the recorded responses that are no longer needed: each was read back, or its action is gone."""
         return frozenset(entry.uid for entry in entries if entry.uid in self.finished or self._gone(entry, listed))
 
     def _gone(self, entry: AnsweredAction, listed: ActionList | None) -> bool:
-        # Only a list that was requested after the answer proves that the action was deleted: one from before may lack an
-        # action that was created and answered meanwhile.
+        # Only a list that was requested after the response proves that the action was deleted: an earlier list may lack an
+        # action that was created and got its response after the list was requested.
         if listed is None or entry.uid in self.waiting:
             return False
         return entry.time < listed.time and entry.uid not in listed.uids

@@ -1,7 +1,7 @@
-"""SessionRolloutActions: each is carried out or refused once, and what it changed is in status before it is answered.
+"""SessionRolloutActions: each is carried out or rejected once, and what it changed is in status before the response is written.
 
-An action is identified by its UID. Its answer stays in `status.answeredActions` until it has been read back, so that a
-crash between the status write and the answer repeats the answer and not the action. History is for people only.
+An action is identified by its UID. Its response is kept in `status.answeredActions` until it has been read back, so that a
+crash between the status write and the response repeats the response and not the action. Nothing reads the history but users.
 """
 
 from collections.abc import Callable
@@ -38,14 +38,14 @@ NAMES_SHOWN: Final = 6
 
 
 def apply_actions(context: DecisionContext) -> None:
-    """Carry out or refuse every action that is not answered yet, oldest first; emergencies before all others."""
+    """Carry out or reject every action without a response, oldest first; emergencies before all others."""
     _forget_settled(context)
     for action in sorted(context.observed.actions, key=lambda action: action.spec.action not in EMERGENCY):
         _apply(context, action)
 
 
 def _forget_settled(context: DecisionContext) -> None:
-    """Drop the answers that were read back from their actions, or whose action is gone."""
+    """Drop the responses that were read back from their actions, or whose action is gone."""
     left = tuple(answer for answer in context.status.answered_actions if answer.uid not in context.observed.settled_actions)
     if left != context.status.answered_actions:
         context.change(answered_actions=left)
@@ -61,7 +61,7 @@ def _apply(context: DecisionContext, action: SessionRolloutAction) -> None:
 
 
 def _carry_out(context: DecisionContext, action: SessionRolloutAction) -> AnsweredAction:
-    """The answer to an action after it was carried out or refused; the event tells it."""
+    """The response to an action after it was carried out or rejected, and its event."""
     try:
         message, reason, event = _execute(context, action), ActionReason.ACCEPTED, EventReason.ACTION_ACCEPTED
     except ActionRefused as refusal:
@@ -81,10 +81,10 @@ def _execute(context: DecisionContext, action: SessionRolloutAction) -> str:
     kind, waiting = action.spec.action, len(context.status.answered_actions)
     if waiting >= ANSWERED_LENGTH - RESERVED_ANSWERS and not kind.protects_users:
         raise ActionRefused(
-            ActionReason.TOO_MANY_ACTIONS, f"{waiting} actions on this rollout wait for their answers: try again later"
+            ActionReason.TOO_MANY_ACTIONS, f"{waiting} actions on this rollout are waiting for a response; try again later"
         )
     if context.spec.suspend and kind not in EMERGENCY:
-        raise ActionRefused(ActionReason.SUSPENDED, "the rollout is suspended: set `spec.suspend` to false first")
+        raise ActionRefused(ActionReason.SUSPENDED, "the rollout is suspended; set `spec.suspend` to false first")
     return _HANDLERS[kind](context, action)
 
 
@@ -171,7 +171,7 @@ def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
         return "running the Job of the failed check again"
     raise ActionRefused(
         ActionReason.NOTHING_TO_RETRY,
-        "nothing to retry: the generation was not rolled back, and no migration and no Job of a check has failed",
+        "nothing to retry: the generation was not rolled back, and neither a migration nor the Job of a check has failed",
     )
 
 
@@ -201,7 +201,7 @@ def _approve_gate(context: DecisionContext, action: SessionRolloutAction) -> str
     name = action.spec.check or ""
     if kind not in {CheckKind.PREFLIGHT, CheckKind.VERIFICATION} or name not in waiting:
         allowed = ", ".join(waiting) or "none"
-        message = f"`check` is {name}, but no such approval is awaited now; awaited: {allowed}"
+        message = f"`check` is {name}, which is not a gate that awaits approval now; allowed: {allowed}"
         raise ActionRefused(ActionReason.UNKNOWN_CHECK, message)
     assert kind is not None
     context.put_check(
@@ -225,11 +225,11 @@ def _idle_migration(context: DecisionContext, action: SessionRolloutAction) -> M
     known = {record.name: record for record in context.status.migrations}
     record = known.get(action.spec.migration or "")
     if record is None:
-        allowed = ", ".join(known) or "none has started"
-        message = f"`migration` is {action.spec.migration}, which is unknown or not started; started: {allowed}"
+        allowed = ", ".join(known) or "none, because none has started"
+        message = f"`migration` is {action.spec.migration}, which has not started or is unknown; allowed: {allowed}"
         raise ActionRefused(ActionReason.UNKNOWN_MIGRATION, message)
     if running := [record.name for record in context.status.migrations if record.state in RUNNING]:
-        message = f"migration {running[0]} is running: try again when it has ended"
+        message = f"migration {running[0]} is running; try again when it has ended"
         raise ActionRefused(ActionReason.MIGRATION_RUNNING, message)
     return record
 
@@ -259,7 +259,7 @@ def _retry_migration(context: DecisionContext, action: SessionRolloutAction) -> 
 
 
 def _backup_data(context: DecisionContext, action: SessionRolloutAction) -> str:
-    record = _applied_migration(context, action, "a snapshot needs a migration that is applied")
+    record = _applied_migration(context, action, "a snapshot requires a migration that is applied")
     migration_jobs.begin(context, record, Operation.BACKUP, f"--label={action.name[:60]}")
     return f"taking a snapshot of the tables of {record.name}"
 
@@ -274,7 +274,7 @@ def _applied_migration(context: DecisionContext, action: SessionRolloutAction, w
 def _repair_data(context: DecisionContext, action: SessionRolloutAction) -> str:
     record = _idle_migration(context, action)
     if record.total is None:
-        raise ActionRefused(ActionReason.MOVES_NO_ROWS, f"{record.name} copies no rows: there are none to repair")
+        raise ActionRefused(ActionReason.MOVES_NO_ROWS, f"{record.name} does not copy rows, so there are none to repair")
     migration_jobs.begin(context, record, Operation.REPAIR)
     return f"{record.name}: copying damaged rows from their source again"
 
@@ -282,7 +282,7 @@ def _repair_data(context: DecisionContext, action: SessionRolloutAction) -> str:
 def _migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str:
     record = _idle_migration(context, action)
     if context.current.stage is not Stage.ENDED or context.status.outcome is Outcome.PROMOTED:
-        message = "a migration can only be undone after its phase was rolled back: create an action `Abort` first"
+        message = "a migration can be undone only after its phase was rolled back; create an `Abort` action first"
         raise ActionRefused(ActionReason.PHASE_NOT_ROLLED_BACK, message)
     if record.point_of_no_return is NoReturn.PASSED:
         message = f"{record.name} has passed its point of no return"
@@ -309,11 +309,11 @@ def _undo_workload(context: DecisionContext, _: SessionRolloutAction) -> str:
 
 def _workload(context: DecisionContext) -> str:
     if context.spec.workload is None:
-        raise ActionRefused(ActionReason.NO_WORKLOAD, "`spec.workload` is not set: it names the Deployment")
+        raise ActionRefused(ActionReason.NO_WORKLOAD, "`spec.workload` is not set; it must name the Deployment")
     return context.spec.workload.name
 
 
-# --- what several need
+# --- conditions of several actions
 
 
 def _require_running(context: DecisionContext) -> None:
@@ -336,8 +336,8 @@ def _require_step(context: DecisionContext, action: SessionRolloutAction) -> Non
     current = context.current
     in_step = current.stage is Stage.STEP
     if not in_step or (action.spec.phase, action.spec.step) != (current.phase, current.step):
-        where = f"step {current.step} of phase {current.phase}" if in_step else f"in stage {current.stage}"
-        message = f"the action targets step {action.spec.step} of phase {action.spec.phase}, but the rollout is at {where}"
+        where = f"at step {current.step} of phase {current.phase}" if in_step else f"in stage {current.stage}"
+        message = f"the action targets step {action.spec.step} of phase {action.spec.phase}, but the rollout is {where}"
         raise ActionRefused(ActionReason.OTHER_STEP, message)
 
 
@@ -357,4 +357,4 @@ _HANDLERS: Final[dict[ActionType, Callable[[DecisionContext, SessionRolloutActio
     ActionType.MIGRATE_DOWN: _migrate_down,
     ActionType.RESTART_WORKLOAD: _restart_workload,
     ActionType.UNDO_WORKLOAD: _undo_workload,
-}  # read-only actions never come here: controller.on_demand answers them
+}  # read-only actions never come here: controller.on_demand responds to them

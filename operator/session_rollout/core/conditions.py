@@ -78,7 +78,7 @@ def _conditions(context: DecisionContext, result: StageResult, problems: tuple[s
     done = context.status.outcome is Outcome.PROMOTED
     ready = FALSE if stalled else TRUE if done else UNKNOWN
     cause = (str(result.reason), result.message)
-    moving = (str(ConditionReason.PROGRESSING), "no manual intervention is required")
+    moving = (str(ConditionReason.PROGRESSING), "manual intervention is not required")
     return {
         Condition.READY: (ready, *cause),
         Condition.RECONCILING: (FALSE if stalled or done else TRUE, *cause),
@@ -115,7 +115,7 @@ def _migrations_applied(context: DecisionContext) -> _Status:
 def _evidence_available(context: DecisionContext) -> _Status:
     missing, stage = missing_evidence(context), context.current.stage
     if stage not in {Stage.STEP, Stage.BAKE}:
-        return UNKNOWN, ConditionReason.NOTHING_TO_EVALUATE, f"criteria are not evaluated in stage {stage}"
+        return UNKNOWN, ConditionReason.NOTHING_TO_EVALUATE, f"evidence is not evaluated in stage {stage}"
     warming = {Verdict.NOT_EVALUATED, Verdict.PASS, Verdict.FAIL}
     if missing and all(record.verdict in warming for record in context.status.checks):
         return UNKNOWN, ConditionReason.WARMING_UP, "waiting for the first verdicts"

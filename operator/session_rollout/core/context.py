@@ -1,7 +1,7 @@
 """The working state of one decision: the next status as it grows, and the effects that go with it.
 
 Every change of the status goes through a setter below, which validates it: a misspelled field or a value out of bounds
-is an error here, not a status that the API server refuses. Only `core` sees a DecisionContext; `decide` turns it into a
+is an error here, not a status that the API server rejects. Only `core` sees a DecisionContext; `decide` turns it into a
 frozen `Decision`.
 """
 
@@ -60,7 +60,7 @@ class DecisionContext:
     status: RolloutStatus
     effects: list[Effect] = field(default_factory=list)
     transitions: list[tuple[Stage, Stage]] = field(default_factory=list)
-    skip_step: str | None = None  # name of the action `Promote` that skips the checks of this step
+    skip_step: str | None = None  # name of the `Promote` action that skips the checks of this step
 
     @property
     def rollout(self) -> SessionRollout:
@@ -99,7 +99,7 @@ class DecisionContext:
 
     @property
     def unobserved(self) -> timedelta:
-        """How long nobody evaluated the evidence before now; timedelta.max when nobody knows."""
+        """How long nobody evaluated the evidence before now; timedelta.max when that is unknown."""
         last = self.observed.last_reconcile
         if last is None:
             return timedelta.max
@@ -130,7 +130,7 @@ class DecisionContext:
         self.change(phases=tuple(record.updated(**fields) if record.name == phase else record for record in self.status.phases))
 
     def pause(self, by: str, message: str) -> None:
-        """Keep the audience until an action `Resume`."""
+        """Keep the audience until a `Resume` action."""
         self.change(paused_by=by, paused_message=message)
 
     def resume(self) -> None:
@@ -170,7 +170,7 @@ class DecisionContext:
         others = [known for known in self.status.migrations if known.name != record.name]
         self.change(migrations=tuple(sorted([*others, record], key=lambda known: known.name)))
 
-    # --- what people are told
+    # --- events
 
     def record_event(self, event: EventReason, message: str, *, at: Current | None = None, **fields: Any) -> None:
         """Add an event to the history, send it as a Kubernetes Event and notify the sinks that subscribe to it.
@@ -196,7 +196,7 @@ class DecisionContext:
         self.effects.append(Emit(event, entry.message + where))
 
     def end(self, outcome: Outcome, event: EventReason, message: str, **fields: Any) -> None:
-        """End the generation; `fields` stay in `current`."""
+        """End the generation; `fields` remain in `current`."""
         self.record_event(event, message)
         self.enter(Stage.ENDED, **fields)
         self.change(outcome=outcome)

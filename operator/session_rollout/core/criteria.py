@@ -46,10 +46,10 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
 
 
 def keep(context: DecisionContext, kind: CheckKind, name: str, evaluation: Evaluation) -> None:
-    """Write the record only when the verdict or its reason changed: a repeated verdict is no change.
+    """Write the record only when the verdict or its reason changed: a repeated verdict is not a change.
 
-    Another reason for the same verdict leaves `time`, which is when the verdict changed. After a time in which nobody
-    evaluated the guard, a breach starts again: `for` must be observed, not assumed.
+    `time` is when the verdict changed: another reason for the same verdict does not change it. If nobody evaluated a guard
+    for a while, its breach starts again, because `for` counts only time in which the breach was observed.
     """
     before = context.check(kind, name)
     restarted = before.verdict is Verdict.FAIL and context.unobserved > timedelta(0) and kind is CheckKind.GUARD

@@ -79,7 +79,7 @@ def _confirm_published(context: DecisionContext) -> None:
 def _problems(context: DecisionContext) -> tuple[str, ...]:
     """Why the rollout cannot be carried out as the spec has it."""
     zones = tuple(
-        f"`windows[].timeZone` is {zone}, which the time zone database does not have"
+        f"`windows[].timeZone` is {zone}, which is not an IANA time zone; use a name such as Europe/Berlin"
         for zone in unknown_zones(context.spec.windows)
     )
     clash = conflict(context.spec, context.status) if context.current.stage is not Stage.ROLLING_BACK else None
@@ -102,9 +102,9 @@ def _suspended(context: DecisionContext) -> StageResult | None:
     if not context.spec.suspend or context.current.stage is Stage.ENDED:
         return None
     breaches = tuple(breach.message for breach in breaches_of(context, OnBreach.ROLLBACK))
-    kept = ("the existing flag document stays as it is",) if _keeps_existing_document(context) else ()
+    kept = ("the existing flag document is kept as it is",) if _keeps_existing_document(context) else ()
     details = ("`spec.suspend` is true: the rollout neither advances nor rolls back", *kept, *breaches)
-    next_actions = ("`spec.suspend: false`",)
+    next_actions = ("set `spec.suspend` to false",)
     return StageResult(DecisionAction.PAUSE, DecisionReason.SUSPENDED, "suspended", details, next_actions)
 
 
@@ -113,12 +113,12 @@ def _stalled_or_paused(context: DecisionContext, problems: tuple[str, ...]) -> S
     if context.current.stage in {Stage.ENDED, Stage.ROLLING_BACK}:
         return None
     if problems:
-        next_actions = ("a change of the spec or of the operator's configuration",)
+        next_actions = ("change the spec or the operator's configuration",)
         return StageResult(DecisionAction.STALL, DecisionReason.INVALID_SPEC, problems[0], problems, next_actions)
     if by := context.status.paused_by:
         cause = context.status.paused_message
         message = f"paused by {by}" + (f": {cause}" if cause else "")
-        return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message,), ("an action `Resume`",))
+        return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message,), ("create a `Resume` action",))
     return None
 
 

@@ -17,12 +17,12 @@ from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, format_duration, show, unit_of
 from session_rollout.core.observed import Counts, Measurement
 
-CONFIDENCE_Z: Final = 1.96  # two-sided 95 %
+CONFIDENCE_Z: Final = 1.96  # two-sided 95%
 MINIMUM_EVENTS: Final = 50  # per cohort; below, the normal approximation says nothing
 
 
 class Direction(StrEnum):
-    """Which change a comparison limits, as people read it."""
+    """The change that a comparison limits, as messages name it."""
 
     MAX_INCREASE = "increase of at most"
     MAX_DECREASE = "decrease of at most"
@@ -70,7 +70,7 @@ class EvaluationInput:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A verdict, its reason, the numbers it rests on, and the sentence for people."""
+    """A verdict, its reason, the numbers it rests on, and the sentence that explains it."""
 
     verdict: Verdict
     reason: CheckReason
@@ -123,7 +123,7 @@ def _is_warming_up(given: EvaluationInput) -> Evaluation | None:
     start = given.not_before
     if start is None or given.now >= start:
         return None
-    message = f"{given.name}: warming up until {start:%H:%M:%S}, its query still covers older data"
+    message = f"{given.name}: warming up until {start:%H:%M:%S} UTC; its query still covers older data"
     return Evaluation(Verdict.NOT_EVALUATED, CheckReason.WARMING_UP, message)
 
 
@@ -164,7 +164,10 @@ def _against_bound(given: EvaluationInput) -> Evaluation | None:
 
 
 def compare(value: Decimal, above: str | None, below: str | None) -> tuple[bool, str, str]:
-    """Whether a value keeps the one bound that is given; the value in the bound's unit, and the bound as text."""
+    """Compare a value with `above` or `below`, of which exactly one must be set.
+
+    Returns whether the value is within the bound, the value as text in the unit of the bound, and the bound as text.
+    """
     text, word = (above, "above") if above is not None else (below, "below")
     assert text is not None
     holds = value > bound(text) if word == "above" else value < bound(text)
@@ -175,7 +178,7 @@ def _against_baseline(given: EvaluationInput) -> Evaluation | None:
     if given.compared_to is not ComparedTo.BASELINE:
         return None
     if given.baseline is None:
-        message = f"{given.name}: the baseline is not measured yet"
+        message = f"{given.name}: the baseline has not been measured yet"
         return Evaluation(Verdict.NOT_EVALUATED, CheckReason.BASELINE_MISSING, message)
     tolerance, value = _tolerance(given), _value(given)
     share = unit_of(tolerance.text) == "%"
@@ -199,7 +202,7 @@ def _against_control(given: EvaluationInput) -> Evaluation | None:
         return Evaluation(Verdict.INCONCLUSIVE, CheckReason.NO_COHORTS, message)
     smallest = min(measurement.on.total, measurement.off.total)
     if smallest < MINIMUM_EVENTS:
-        message = f"{given.name}: {smallest:.0f} events in a cohort, at least {MINIMUM_EVENTS} are needed"
+        message = f"{given.name}: a cohort has {smallest:.0f} events; at least {MINIMUM_EVENTS} are required"
         return Evaluation(Verdict.INCONCLUSIVE, CheckReason.TOO_FEW_EVENTS, message)
     low, high = _difference(measurement.on, measurement.off)
     return _compare_interval(given, _tolerance(given), low, high)
@@ -209,7 +212,7 @@ def _compare_interval(given: EvaluationInput, tolerance: Tolerance, low: Decimal
     """Pass or Fail when the whole interval of the change says so; Inconclusive when the limit lies in it."""
     limit = bound(tolerance.text)
     ends = {tolerance.allows(low, limit), tolerance.allows(high, limit)}
-    spread = f"{100 * low:.2f} to {100 * high:.2f} points"
+    spread = f"{100 * low:.2f} to {100 * high:.2f} percentage points"
     verdict, reason, words = {
         frozenset({True}): (Verdict.PASS, CheckReason.WITHIN_TOLERANCE, "is within"),
         frozenset({False}): (Verdict.FAIL, CheckReason.OUT_OF_TOLERANCE, "is not within"),
@@ -221,8 +224,8 @@ def _compare_interval(given: EvaluationInput, tolerance: Tolerance, low: Decimal
 _RULES: Final[tuple[Callable[[EvaluationInput], Evaluation | None], ...]] = (
     _is_warming_up,  # the query still covers data of another audience
     _has_no_result,  # the query was not sent yet, or its result is on its way
-    _is_stale,  # the provider has stopped answering
-    _is_not_a_number,  # empty, NaN, refused, several series ...
+    _is_stale,  # the provider has stopped responding
+    _is_not_a_number,  # empty, NaN, rejected, several series ...
     _against_bound,
     _against_baseline,
     _against_control,
@@ -241,7 +244,7 @@ def _tolerance(given: EvaluationInput) -> Tolerance:
 
 
 def _difference(on: Counts, off: Counts) -> tuple[Decimal, Decimal]:
-    """95 % interval of the change of the good share from off to on, a rise being positive (Wald, unpooled)."""
+    """95% interval of the change of the good share from off to on, where a rise is positive (Wald, unpooled)."""
     rate_on, rate_off = float(on.good / on.total), float(off.good / off.total)
     spread = CONFIDENCE_Z * math.sqrt(rate_on * (1 - rate_on) / float(on.total) + rate_off * (1 - rate_off) / float(off.total))
     change = rate_on - rate_off

@@ -108,6 +108,7 @@ def compile_document(given: FlagSource) -> FlagDocument:
 
 
 def _flag(given: FlagSource, name: str, audience: Audience) -> dict[str, Any]:
+    """One flag: its targeting rules, or its default `off` while an emergency disables it."""
     flag: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": "off"}
     if name in given.disabled:
         return {**flag, "metadata": {"emergencyDisabled": True, "reason": given.disabled[name]}}
@@ -124,10 +125,12 @@ _PROBE_FLAG: Final = {
 
 
 def _groups(audience: Audience) -> list[Any]:
+    """Conditions and values for the groups: each gives `on`."""
     return [part for group in audience.groups for part in ({"$ref": f"group-{group}"}, "on")]
 
 
 def _share(flag_set: str, percent: Decimal) -> list[Any]:
+    """The last rule: users by the bucket of their targeting key, and `off` for users without one."""
     weight = int(percent * WEIGHTS / 100)
     if weight in {0, WEIGHTS}:
         return ["on" if weight else "off"]

@@ -1,7 +1,7 @@
 """Gates: what must hold once, before the first phase, after each phase and after a rollback.
 
 A metric is evaluated like a criterion; a Job is started once each time its stage is entered; an approval is given by an
-action; HTTP requests and built-in checks are results from outside. All results stay in `status.checks`.
+action; HTTP requests and built-in checks are results from outside. All results are kept in `status.checks`.
 """
 
 from datetime import datetime
@@ -36,7 +36,7 @@ def _evaluate(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
     elif gate.approval is None:
         _take_result(context, gate, kind)
     elif context.check(kind, gate.name).time is None:
-        _not_yet(context, gate, kind, CheckReason.AWAITING_APPROVAL, "waiting for an approval")
+        _not_yet(context, gate, kind, CheckReason.AWAITING_APPROVAL, "requires manual approval")
 
 
 def _not_yet(context: DecisionContext, gate: Gate, kind: CheckKind, reason: CheckReason, message: str) -> None:
@@ -44,7 +44,7 @@ def _not_yet(context: DecisionContext, gate: Gate, kind: CheckKind, reason: Chec
 
 
 def _not_before(context: DecisionContext, metric: str, kind: CheckKind) -> datetime | None:
-    """After a rollback the query must not cover data from before it. Other gates ask about the data that is there."""
+    """After a rollback the query must not cover data from before it. Other gates accept the data that exists."""
     start = context.current.stage_start_time
     return after_range(context, metric, start) if kind is CheckKind.AFTER_ROLLBACK else start
 
@@ -59,7 +59,7 @@ def _take_result(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
     keep(context, kind, gate.name, Evaluation(result.verdict, result.reason, message, result.value, result.bound))
     kept = context.check(kind, gate.name)
     if kept.verdict is not Verdict.PASS and (kept.reason, kept.value) != (result.reason, result.value):
-        # It still does not pass, but for another reason: people read the newest.
+        # It still does not pass, but for another reason: the record shows the newest one.
         context.put_check(kept.updated(reason=result.reason, value=result.value, message=message))
 
 

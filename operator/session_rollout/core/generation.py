@@ -1,6 +1,6 @@
 """Spec edits: a new generation keeps the audiences that are published, voids verdicts and approvals, and resumes.
 
-Where resuming is impossible, `conflict` says why, and nothing moves until the spec is changed.
+Where resuming is impossible, `conflict` says why, and the rollout stalls until the spec is changed.
 """
 
 from decimal import Decimal
@@ -56,7 +56,7 @@ def _has_open_phases(status: RolloutStatus) -> bool:
 
 
 def restart(context: DecisionContext) -> None:
-    """Start again with the phase that was rolled back; its features stay as the rollback left them until then."""
+    """Start again with the phase that was rolled back; its features remain as the rollback left them until then."""
     context.resume()
     context.change(outcome=None)
     for record in context.status.phases:
@@ -80,10 +80,10 @@ def _published_conflict(spec: RolloutSpec, record: PhaseRecord) -> str | None:
     phase = phase_named(spec, record.name)
     wanted = set(phase.features) if phase is not None else set()
     if gone := sorted(set(record.features) - wanted):
-        return f"feature {gone[0]} is published by phase {record.name}: `phases` must keep it there"
+        return f"feature {gone[0]} is published by phase {record.name}, so the phase must keep it"
     added = sorted(wanted - set(record.features))
     if added and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
-        return f"feature {added[0]} was added to phase {record.name}, which is already published: add it to a later phase"
+        return f"feature {added[0]} was added to phase {record.name}, which is already published; add it to a later phase"
     return None
 
 
@@ -92,11 +92,11 @@ def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     done = [state.get(phase.name) is PhaseState.COMPLETED for phase in spec.phases]
     if done != sorted(done, reverse=True):
         late = spec.phases[done.index(False)].name
-        return f"phase {late} is listed before a completed phase: new phases must follow the completed ones"
+        return f"phase {late} is listed before a completed phase; new phases must follow the completed ones"
     running = status.current.phase
     expected = spec.phases[done.index(False)].name if False in done else None
     if running and status.current.stage not in {Stage.BAKE, Stage.ENDED, Stage.PREFLIGHT} and running != expected:
-        return f"phase {running} is running: `phases` must keep it directly after the completed ones"
+        return f"phase {running} is running, so `phases` must list it directly after the completed ones"
     return None
 
 
@@ -111,13 +111,13 @@ def _step_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
 def _audience_conflict(phase: Phase, record: PhaseRecord, status: RolloutStatus) -> str | None:
     increment = increment_at(phase, status.current)
     if increment is None:
-        return f"phase {phase.name} is at step {status.current.step}: `steps` must keep at least as many steps"
+        return f"phase {phase.name} is at step {status.current.step}, so `steps` must contain at least as many steps"
     if increment.percent < Decimal(record.percent):
         percent = percent_text(increment.percent)
         return (
-            f"step {increment.step} of phase {phase.name} is now {percent}%, below the {record.percent}% that are published:"
-            " raise it to at least that"
+            f"step {increment.step} of phase {phase.name} is now {percent}%, below the {record.percent}% that are published;"
+            " raise it to at least that percentage"
         )
     if lost := sorted(set(record.groups) - set(increment.groups)):
-        return f"step {increment.step} of phase {phase.name} must keep the group {lost[0]}: it is published"
+        return f"step {increment.step} of phase {phase.name} must keep the group {lost[0]}, which is published"
     return None

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from session_rollout.api.checks import Guard, OnBreach
 from session_rollout.api.enums import CheckKind, EventReason, Outcome, Verdict
-from session_rollout.api.quantities import duration
+from session_rollout.api.quantities import duration, format_duration
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import after_range, evaluate_check
 from session_rollout.core.inputs import GUARDED_STAGES
@@ -30,7 +30,7 @@ def evaluate_guards(context: DecisionContext) -> None:
 
 
 def act_on_breaches(context: DecisionContext) -> None:
-    """Let a breach that has lasted take effect, whatever else is going on."""
+    """Let a breach that has lasted long enough take effect, whatever else the rollout does."""
     if context.current.stage not in GUARDED_STAGES:
         return
     if breaches := breaches_of(context, OnBreach.ROLLBACK):
@@ -72,7 +72,8 @@ def _breach(context: DecisionContext, guard: Guard) -> Breach | None:
         return None
     if context.now - record.time < duration(guard.for_):
         return None
-    return Breach(guard.name, record.message + (f" for {guard.for_}" if guard.for_ != "0s" else ""), record.time)
+    lasted = duration(guard.for_)
+    return Breach(guard.name, record.message + (f" for {format_duration(lasted)}" if lasted else ""), record.time)
 
 
 def next_breach(context: DecisionContext) -> datetime | None:

@@ -72,4 +72,4 @@ def _change_pause(context: DecisionContext, reason: DecisionReason | None, missi
     if reason is DecisionReason.AWAITING_EVIDENCE:
         context.record_event(EventReason.EVIDENCE_LOST, "the hold timer is paused: " + "; ".join(missing))
     elif before is DecisionReason.AWAITING_EVIDENCE:
-        context.record_event(EventReason.EVIDENCE_BACK, "evidence is complete again")
+        context.record_event(EventReason.EVIDENCE_BACK, "evidence is available again for every criterion and guard")

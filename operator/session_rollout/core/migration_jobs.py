@@ -1,4 +1,4 @@
-"""Migrations of a phase: one at a time, each a Job with a deterministic name, never run twice, never killed.
+"""Migrations of a phase: one at a time, each a Job with a deterministic name, never run twice, never terminated.
 
 What a Job does is an Operation: up and down; for a copy of rows also backup, finish, retry, restore, repair and prune. A
 Job that copies rows may be suspended and resumed; all others run to their end. The Job's Pod is made in `adapters.jobs`.
@@ -30,7 +30,7 @@ PROGRESS_AGE: Final = timedelta(seconds=5)
 BACKUP_KEPT: Final = timedelta(days=7)  # after the bake
 # Started by an action or by time; no stage waits for them.
 OPTIONAL: Final = frozenset({Operation.RESTORE, Operation.RETRY, Operation.PRUNE, Operation.REPAIR})
-BY_ACTION: Final = OPTIONAL | {Operation.BACKUP, Operation.DOWN}  # an action may start these, too
+BY_ACTION: Final = OPTIONAL | {Operation.BACKUP, Operation.DOWN}  # an action may also start these
 REPEATED: Final = OPTIONAL | {Operation.BACKUP}
 FAILURES: Final = frozenset({JobState.FAILED, JobState.FOREIGN})
 
@@ -87,7 +87,7 @@ def _announce(context: DecisionContext) -> None:
     known = {record.name for record in context.status.migrations}
     for migration in context.spec.migrations:
         if migration.point_of_no_return is not None and migration.name not in known:
-            text = f"step {migration.point_of_no_return} cannot be undone: after it, `Down` is refused"
+            text = f"step {migration.point_of_no_return} cannot be undone, and the migration cannot be undone after it"
             context.put_migration(MigrationRecord(name=migration.name, point_of_no_return=NoReturn.AHEAD, message=text))
             context.record_event(EventReason.POINT_OF_NO_RETURN, f"{migration.name}: {text}", migration=migration.name)
 
@@ -169,7 +169,7 @@ def _figures(progress: Progress) -> dict[str, Any]:
 
 
 def _update_progress(context: DecisionContext, record: MigrationRecord, observation: JobObservation) -> None:
-    """Take over the progress, not more often than people read it."""
+    """Take over the progress, at most once per PROGRESS_AGE: each change is a status write."""
     progress = observation.progress
     fresh = record.updated(
         **_figures(progress),
@@ -220,7 +220,7 @@ def run_finish(context: DecisionContext) -> StageResult | None:
 
 
 def run_restore(context: DecisionContext, names: tuple[str, ...], since: datetime | None) -> StageResult | None:
-    """Restore the snapshots of these migrations, once since a time; None when all are restored."""
+    """Restore the snapshots of these migrations that were not restored after `since`; None when all are restored."""
     for name in names:
         record = context.migration(name)
         restored = record.restore_time is not None and since is not None and record.restore_time >= since
@@ -230,7 +230,7 @@ def run_restore(context: DecisionContext, names: tuple[str, ...], since: datetim
 
 
 def run_down(context: DecisionContext, names: tuple[str, ...]) -> StageResult | None:
-    """Take these migrations down, last first; None when none is up any more, except those that cannot be undone."""
+    """Undo these migrations, the last one first; None when all are undone, except those that cannot be."""
     arguments = down_arguments(context)
     for name in reversed(names):
         record = context.migration(name)
@@ -253,7 +253,7 @@ def _keep(context: DecisionContext, record: MigrationRecord) -> None:
         for entry in context.status.history
     )
     if not is_recorded:
-        message = f"{record.name} stays: its point of no return was passed"
+        message = f"{record.name} is kept, because it has passed its point of no return"
         context.record_event(EventReason.MIGRATION_KEPT, message, migration=record.name)
 
 
@@ -268,16 +268,17 @@ def run_prune(context: DecisionContext) -> None:
 def _operate(context: DecisionContext, record: MigrationRecord, operation: Operation, *arguments: str) -> StageResult:
     """Start an operation or continue it; a failure requires manual intervention."""
     if record.state is MigrationState.FAILED:
-        return failure(record)
+        return failure(context, record)
     if record.state not in RUNNING:
         record = begin(context, record, operation, *arguments)
     return _keep_running(context, record)
 
 
-def failure(record: MigrationRecord) -> StageResult:
+def failure(context: DecisionContext, record: MigrationRecord) -> StageResult:
     """What to do about a failed migration: wait for manual intervention."""
     message = f"migration {record.name} {record.operation} failed: {record.message}"
-    next_actions = ("fix the database or the migration, then create an action `Retry` for this generation",)
+    generation = context.status.observed_generation
+    next_actions = (f"fix the database or the migration, then create a `Retry` action with generation {generation}",)
     return StageResult(DecisionAction.STALL, DecisionReason.MIGRATION_FAILED, message, (message,), next_actions)
 
 
@@ -314,7 +315,7 @@ def _keep_running(context: DecisionContext, record: MigrationRecord) -> StageRes
         _start(context, record)
     details = (f"Job {record.job} is running", *((record.message,) if record.message else ()))
     message = f"migration {summary(record)}"
-    next_actions = ("the end of the Job",)
+    next_actions = ("wait for the Job to end",)
     return StageResult(DecisionAction.MIGRATE, DecisionReason.MIGRATION_RUNNING, message, details, next_actions)
 
 

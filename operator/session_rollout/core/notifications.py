@@ -55,7 +55,7 @@ def without_delivered(status: RolloutStatus, delivered: frozenset[str]) -> Rollo
 
 
 def notified_condition(observed: Observed) -> tuple[str, ConditionReason, str]:
-    """Status, reason and message of the condition Notified."""
+    """Status, reason and message of the `Notified` condition."""
     wanted = {entry.sink for entry in observed.rollout.spec.notifications}
     if not wanted:
         return "True", ConditionReason.NO_SINKS_CONFIGURED, "no sink is configured for this rollout"

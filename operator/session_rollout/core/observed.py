@@ -89,17 +89,17 @@ class Observed:
     ranges: Mapping[str, timedelta] = field(default_factory=dict)  # largest range of each metric's PromQL
     published_sha256: str | None = None  # of the document that is in the cluster
     jobs: Mapping[str, JobObservation] = field(default_factory=dict)
-    actions: tuple[SessionRolloutAction, ...] = ()  # not answered yet, oldest first
+    actions: tuple[SessionRolloutAction, ...] = ()  # without a response, oldest first
     settled_actions: frozenset[str] = (
         frozenset()
-    )  # UIDs of `status.answeredActions` whose answer was read back, or that are gone
+    )  # UIDs of `status.answeredActions` whose response was read back, or that are gone
     gates: Mapping[str, CheckResult] = field(default_factory=dict)  # by name of the gate; absent until the first result
-    revisions: Revisions | None = None  # of the workload, where it may have to go back
+    revisions: Revisions | None = None  # of the workload, when an undo or a restart is requested
     delivered: frozenset[str] = frozenset()  # ids of notifications that a sink has accepted
-    sink_errors: Mapping[str, str] = field(default_factory=dict)  # by sink: why it accepts nothing
+    sink_errors: Mapping[str, str] = field(default_factory=dict)  # by sink: why it rejects notifications
     workload_unavailable_reason: str | None = None  # None when it is available, or when none is named
     problems: tuple[str, ...] = ()  # why the spec cannot be carried out with the operator's configuration
-    last_reconcile: datetime | None = None  # when evidence was last evaluated; None when nobody knows
+    last_reconcile: datetime | None = None  # when evidence was last evaluated; None when unknown
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Publish:
 
 @dataclass(frozen=True)
 class StartJob:
-    """Create this migration Job, or find that it exists."""
+    """Create this migration Job, unless it exists."""
 
     name: str
     migration: str
@@ -133,7 +133,7 @@ class SuspendJob:
 
 @dataclass(frozen=True)
 class StartCheck:
-    """Create the Job of a check, or find that it exists."""
+    """Create the Job of a check, unless it exists."""
 
     name: str
     profile: str
@@ -156,7 +156,7 @@ class RestartWorkload:
 
 @dataclass(frozen=True)
 class Answer:
-    """Write the answer into the status of an action."""
+    """Write the response into the status of an action."""
 
     action: str  # name of the SessionRolloutAction
     uid: str

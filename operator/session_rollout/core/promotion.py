@@ -1,4 +1,4 @@
-"""Promotion: when a step may be left, and the only place where an audience grows.
+"""Promotion: when a step is complete, and the only place where an audience grows.
 
 `_STEP_RULES` is the order of what must hold before a step is promoted; the first rule that is not satisfied says what the
 rollout waits for. Before these rules, `decide` deals with guards, pauses, `suspend` and an invalid spec; after them,
@@ -36,7 +36,7 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
             DecisionReason.AWAITING_WINDOW,
             f"waiting for the window that opens {opening:%a %H:%M} UTC",
             ("no window is open now",),
-            (f"the window that opens at {opening:%Y-%m-%d %H:%M} UTC",),
+            (f"wait until the window opens at {opening:%Y-%m-%d %H:%M} UTC",),
             next_time=opening,
         )
     phase, current = running_phase(context), context.current
@@ -55,7 +55,7 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
 
 
 def run_step(context: DecisionContext) -> StageResult | None:
-    """Keep the audience until every rule lets the step be promoted, or an action `Promote` skips the rules."""
+    """Keep the audience until every rule lets the step be promoted, or a `Promote` action skips the rules."""
     increment = context.increment
     assert increment is not None, "generation.conflict stalls a rollout whose step has vanished"
     if context.current.published_time is None:
@@ -64,7 +64,7 @@ def run_step(context: DecisionContext) -> StageResult | None:
             DecisionReason.PUBLISHING,
             f"publishing {increment.audience}",
             (f"the flag document with {increment.audience} has not been read back yet",),
-            ("the ConfigMap containing the document",),
+            ("wait until the ConfigMap contains the document",),
         )
     if context.skip_step is None:
         for rule in _STEP_RULES:
@@ -91,13 +91,13 @@ def _awaits_evidence(context: DecisionContext, _: Increment) -> StageResult | No
     if not missing and context.current.hold_until is not None:
         return None
     timer = "the hold timer is paused" if context.current.hold_until else "the hold has not started"
-    message = missing[0] if missing else "no evidence yet"
+    message = missing[0] if missing else "evidence is not available yet"
     return StageResult(
         DecisionAction.WAIT,
         DecisionReason.AWAITING_EVIDENCE,
         message,
         (*missing[:7], timer),
-        ("evidence for every criterion",),
+        ("wait until evidence is available for every criterion and guard",),
     )
 
 
@@ -109,7 +109,7 @@ def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult 
     criteria = context.checks_of(CheckKind.CRITERION)
     failing = tuple(record.message for record in criteria if record.verdict is Verdict.FAIL)
     message = f"holding {increment.audience} for {format_duration(increment.hold)}" + (f"; {failing[0]}" if failing else "")
-    details = failing or ("the hold is not over",)
+    details = failing or ("the hold is not complete",)
     return StageResult(DecisionAction.HOLD, DecisionReason.HOLDING, message, details, next_time=until)
 
 
@@ -120,14 +120,16 @@ def _awaits_criteria(context: DecisionContext, increment: Increment) -> StageRes
     phase, until = running_phase(context), context.current.hold_until
     deadline = until + duration(phase.deadline) if phase.deadline and until else None
     if deadline is None or context.now < deadline:
-        next_actions = ("the criteria passing", "an action `Promote` with a reason")
+        next_actions = ("wait until all criteria pass, or create a `Promote` action with a reason",)
         reason = DecisionReason.CRITERIA_NOT_MET
         return StageResult(DecisionAction.WAIT, reason, failing[0], failing, next_actions, next_time=deadline)
-    causes = (f"deadline: criteria delayed step {increment.step} for more than {phase.deadline} after its hold", *failing)
+    limit = format_duration(duration(phase.deadline or "0s"))
+    causes = (f"the deadline of {limit} after the hold of step {increment.step} has passed", *failing)
     if phase.on_deadline is OnDeadline.ROLLBACK:
         begin_rollback(context, Outcome.ROLLED_BACK, causes)
         return None
-    message, next_actions = f"deadline exceeded: {failing[0]}", ("the criteria passing", "an action `Abort`")
+    message = f"deadline exceeded: {failing[0]}"
+    next_actions = ("wait until all criteria pass, or create an `Abort` action",)
     return StageResult(DecisionAction.STALL, DecisionReason.DEADLINE_EXCEEDED, message, causes, next_actions)
 
 
@@ -137,7 +139,7 @@ def _awaits_confirmation(context: DecisionContext, _: Increment) -> StageResult 
     ready = max(times, default=context.now - context.interval) + context.interval
     if context.now >= ready:
         return None
-    message = "criteria pass, but not for a whole check interval yet"
+    message = "all criteria have passed for less than one check interval"
     reason = DecisionReason.CONFIRMING_CRITERIA
     return StageResult(DecisionAction.HOLD, reason, message, (message,), next_time=ready)
 
@@ -150,8 +152,8 @@ def _awaits_approval(context: DecisionContext, increment: Increment) -> StageRes
     if awaited not in context.status.decision.approvals:
         message = f"step {increment.step} of phase {phase}, generation {generation}"
         context.record_event(EventReason.APPROVAL_NEEDED, message)
-    message = f"step {increment.step} of {phase} requires approval"
-    hint = f"an action `Approve` with generation {generation}, phase {phase}, step {increment.step}"
+    message = f"step {increment.step} of phase {phase} requires approval"
+    hint = f"create an `Approve` action with generation {generation}, phase {phase}, step {increment.step}"
     reason = DecisionReason.AWAITING_APPROVAL
     return StageResult(DecisionAction.WAIT, reason, message, (message,), (hint,), approvals=(awaited,))
 
@@ -159,7 +161,7 @@ def _awaits_approval(context: DecisionContext, increment: Increment) -> StageRes
 _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | None], ...]] = (
     _awaits_results,  # every query has a result
     _awaits_evidence,  # every criterion has a verdict, and the timer runs
-    _awaits_hold,  # the hold is over
+    _awaits_hold,  # the hold is complete
     _awaits_criteria,  # every criterion passes
     _awaits_confirmation,  # ... and has for a check interval
     _awaits_approval,  # the step is approved, where that is required
@@ -167,9 +169,12 @@ _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | No
 
 
 def _promote_step(context: DecisionContext, increment: Increment) -> StageResult | None:
-    """Leave the step for the next audience of the phase, or for its verification after the last."""
+    """Advance to the next audience of the phase, or to its verification after the last."""
     here, skipped_by = context.current, context.skip_step
-    passed = "; ".join(record.message for record in context.checks_of(CheckKind.CRITERION)) or "hold over, no criteria"
+    passed = (
+        "; ".join(record.message for record in context.checks_of(CheckKind.CRITERION))
+        or "the hold is complete; the phase has no criteria"
+    )
     following = increment_after(running_phase(context), increment, skip_step=skipped_by is not None)
     if following is not None:
         if result := raise_audience(context, following):

@@ -1,6 +1,6 @@
-"""Rollback: the flags first, in the decision that sees the breach; then, in order, the slower parts.
+"""Rollback: the flags first, in the decision that observes the breach; then, in order, the slower parts.
 
-A rollback never waits for Prometheus, windows or approvals. It waits only for a running migration, which is never killed.
+A rollback never waits for Prometheus, windows or approvals. It waits only for a running migration, which is never terminated.
 """
 
 from typing import Final
@@ -28,7 +28,7 @@ EVENTS: Final = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: 
 def begin_rollback(context: DecisionContext, outcome: Outcome, causes: tuple[str, ...], *, guard: str | None = None) -> None:
     """Reduce the audiences as `rollback.scope` says; publishing follows in the same decision.
 
-    `causes` are sentences for people. `guard` is the name of the first guard in breach; None when no guard started it.
+    `causes` are sentences for users. `guard` is the name of the first guard in breach; None when no guard started it.
     """
     scope = context.spec.rollback.scope
     message = f"rolling back the {scope.lower() if scope is not RollbackScope.ALL else 'whole rollout'}: {'; '.join(causes)}"
@@ -71,7 +71,7 @@ def continue_rollback(context: DecisionContext) -> StageResult | None:
             DecisionReason.AWAITING_MIGRATION,
             f"rolling back: waiting for migration {running[0]}",
             current.rollback_reasons,
-            (f"the end of migration {running[0]}",),
+            (f"wait for migration {running[0]} to end",),
         )
     names = _migrations_of(context.phase) if context.phase is not None else ()
     if options.restore_data and (result := migration_jobs.run_restore(context, names, current.stage_start_time)):
@@ -97,7 +97,10 @@ def _migrations_of(phase: Phase) -> tuple[str, ...]:
 
 
 def _await_migrations(context: DecisionContext) -> tuple[str, ...]:
-    """Names of the migrations whose Job must end first. One whose Job was never created becomes pending again."""
+    """Wait for running migrations: the names of those whose Job must end first.
+
+    A migration whose Job was never created becomes pending again.
+    """
     for record in context.status.migrations:
         observation = context.observed.jobs.get(record.job or "")
         if _is_forward(record) and observation is not None and observation.state is JobState.MISSING:

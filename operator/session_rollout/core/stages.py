@@ -1,7 +1,7 @@
 """What each stage waits for, and where it leads.
 
 A handler returns a StageResult when something is awaited, or None after it has moved on; `decide` calls the handler of the
-next stage until a result comes. Whether a step may be left is decided in `promotion`.
+next stage until a result comes. Whether a step is complete is decided in `promotion`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from session_rollout.api.enums import (
     Stage,
     Verdict,
 )
-from session_rollout.api.quantities import duration
+from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval, CheckRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.baselines import measure_baselines
@@ -37,8 +37,8 @@ Handler = Callable[[DecisionContext], StageResult | None]
 
 def _preflight(context: DecisionContext) -> StageResult | None:
     if cause := context.observed.workload_unavailable_reason:
-        message = "preflight: workload not available"
-        reason, next_actions = DecisionReason.WORKLOAD_UNAVAILABLE, ("the workload becoming available",)
+        message = "preflight: the workload is not available"
+        reason, next_actions = DecisionReason.WORKLOAD_UNAVAILABLE, ("wait until the workload is available",)
         return StageResult(DecisionAction.WAIT, reason, message, (cause,), next_actions)
     records = evaluate_gates(context, context.spec.preflight, CheckKind.PREFLIGHT)
     if result := _await_gates(context, context.spec.preflight, records, "preflight"):
@@ -55,9 +55,9 @@ def _await_gates(
         return None
     generation = context.status.observed_generation
     needed = [gate.name for gate, record in zip(gates, records, strict=True) if gate.approval and record in waiting]
-    hints = tuple(f"an action `Approve` with generation {generation} and check {name}" for name in needed)
+    hints = tuple(f"create an `Approve` action with generation {generation} and check {name}" for name in needed)
     if any(record.job and record.verdict is Verdict.FAIL for record in waiting):
-        hints = (*hints, f"an action `Retry` with generation {generation}, which runs the Job again")
+        hints = (*hints, f"create a `Retry` action with generation {generation} to run the Job again")
     reason = DecisionReason.AWAITING_APPROVAL if len(needed) == len(waiting) else DecisionReason.AWAITING_GATES
     return StageResult(
         DecisionAction.WAIT,
@@ -75,7 +75,7 @@ def _next_phase(context: DecisionContext) -> StageResult | None:
     forget_criteria(context)
     if not pending:
         context.enter(Stage.BAKE)
-        message = f"all phases are complete; guards are evaluated for {context.spec.bake}"
+        message = f"all phases are complete; guards are evaluated for {format_duration(duration(context.spec.bake))}"
         context.record_event(EventReason.BAKE_STARTED, message)
         return None
     phase = pending[0]
@@ -100,7 +100,7 @@ def _migrations_before(context: DecisionContext) -> StageResult | None:
 
 def _baseline(context: DecisionContext) -> StageResult | None:
     if missing := measure_baselines(context):
-        reason, next_actions = DecisionReason.MEASURING_BASELINE, ("a result of the metric",)
+        reason, next_actions = DecisionReason.MEASURING_BASELINE, ("wait for a result of the metric",)
         return StageResult(DecisionAction.WAIT, reason, missing[0], missing, next_actions)
     return raise_audience(context, increments(running_phase(context))[0])
 
@@ -135,14 +135,14 @@ def _bake(context: DecisionContext) -> StageResult | None:
         return repeat_decision(context)
     if missing or until is None:
         message = f"bake: {missing[0] if missing else 'starting'}"
-        reason, next_actions = DecisionReason.AWAITING_EVIDENCE, ("evidence for every guard",)
+        reason, next_actions = DecisionReason.AWAITING_EVIDENCE, ("wait until evidence is available for every guard",)
         return StageResult(DecisionAction.WAIT, reason, message, missing, next_actions)
     if context.now < until:
-        message = f"baking for {context.spec.bake}: guards are evaluated"
+        message = f"baking for {format_duration(duration(context.spec.bake))}; guards are evaluated"
         return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=until)
     if result := migration_jobs.run_finish(context):
         return result
-    context.end(Outcome.PROMOTED, EventReason.PROMOTED, "every phase is complete and no guard was breached")
+    context.end(Outcome.PROMOTED, EventReason.PROMOTED, "all phases are complete, and no guard was breached")
     return None
 
 
@@ -159,10 +159,10 @@ def _ended(context: DecisionContext) -> StageResult | None:
     reason, word = _ENDED[outcome]
     if outcome is Outcome.PROMOTED:
         migration_jobs.run_prune(context)
-        return StageResult(DecisionAction.NONE, reason, word, ("every phase is complete",))
+        return StageResult(DecisionAction.NONE, reason, word, ("all phases are complete",))
     verify_rollback(context)
     causes = context.current.rollback_reasons
-    hint = f"a change of the spec, or an action `Retry` with generation {context.status.observed_generation}"
+    hint = f"change the spec, or create a `Retry` action with generation {context.status.observed_generation}"
     message = f"{word}: {causes[0]}" if causes else word
     return StageResult(DecisionAction.NONE, reason, message, causes, (hint,))
 

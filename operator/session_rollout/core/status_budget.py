@@ -1,4 +1,4 @@
-"""The size budget of the status: 32 KiB, whatever happens. Positions, times and numbers are never cut, only prose is."""
+"""The size budget of the status: 32 KiB, whatever happens. Positions, times and numbers are never shortened; only messages and the history are."""
 
 import json
 from typing import Final, TypeVar

@@ -34,7 +34,7 @@ def percent_text(percent: Decimal) -> str:
 
 
 def audience_text(percent: str, groups: Iterable[str]) -> str:
-    """`20%+beta`: who has a feature, as people read it."""
+    """`20%+beta`: who has a feature, as messages show it."""
     return f"{percent}%" + "".join(f"+{group}" for group in groups)
 
 

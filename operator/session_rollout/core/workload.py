@@ -33,14 +33,17 @@ def track(context: DecisionContext) -> None:
 
 
 def run_undo(context: DecisionContext, since: datetime | None) -> StageResult | None:
-    """Bring the workload back, once since a time; None when that is done or impossible."""
+    """Roll the workload back to its earlier revision; None when that is done or impossible.
+
+    An undo that was requested before `since` does not count: it belongs to an earlier rollback or action.
+    """
     record = context.status.workload
     if record is None or record.undo_requested_time is None or (since is not None and record.undo_requested_time < since):
         request_undo(context)
     elif record.undone_time is not None:
         return None
     message = f"rolling back: {_name(context)} returns to its earlier revision"
-    next_actions = (f"Deployment {_name(context)} accepting the change",)
+    next_actions = (f"wait until Deployment {_name(context)} accepts the change",)
     return StageResult(DecisionAction.ROLL_BACK, DecisionReason.UNDOING_WORKLOAD, message, (message,), next_actions)
 
 
@@ -60,7 +63,7 @@ def _track_undo(context: DecisionContext, record: WorkloadRecord, revisions: Rev
 def _choose(context: DecisionContext, revisions: Revisions) -> None:
     if revisions.earlier is None or revisions.blocked_reason:
         cause = revisions.blocked_reason or "there is no earlier revision"
-        message = f"{_name(context)} stays at revision {revisions.current}: {cause}"
+        message = f"{_name(context)} remains at revision {revisions.current}: {cause}"
         _put(context, undo_from=revisions.current, undone_time=context.now, message=message)
         context.record_event(EventReason.WORKLOAD_KEPT, message)
         return

@@ -1,4 +1,4 @@
-"""`session-rollout-migrate`: applies, plans, copies and undoes migrations; the program of migration Jobs, also for a terminal.
+"""`session-rollout-migrate`: applies, plans, copies and undoes migrations, in migration Jobs and on a terminal.
 
 Exit codes: 0 success; 1 the migration requires manual intervention; 2 wrong arguments; 75 interrupted, another attempt resumes.
 """
@@ -41,14 +41,14 @@ COMMANDS: Final = {
     "down": "Undo the bundle, newest step first. For a copy: delete the copied rows.",
     "status": "Print what is applied or copied, and the drift, as JSON.",
     "plan": "Run the pending steps in a transaction that is rolled back; print their SQL and table locks as JSON.",
-    "lint": "Check the up files for statements that block the application or destroy data. Needs no database.",
+    "lint": "Check the up files for statements that block the application or destroy data. This does not require a database.",
     "verify": "Compare both sides of a copy: row counts, checksums of ranges, and a sample of rows.",
     "retry": "Copy the rows in quarantine again.",
     "repair": "Replace damaged rows of the target of a copy.",
     "pause": "Pause a running copy after its current batch.",
     "resume": "Resume a paused copy.",
     "backup": "Take a snapshot of the tables of a copy.",
-    "restore": "Restore rows from a snapshot; rows that were written since are kept.",
+    "restore": "Restore rows from a snapshot; rows that were written since the snapshot are kept.",
     "prune": "Drop expired snapshots.",
     "finish": "Finish a copy: its target becomes the source of truth.",
     "roles": "Print the SQL that creates the two database roles.",
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
     added = {name: commands.add_parser(name, help=text, description=text, parents=[common]) for name, text in COMMANDS.items()}
     added["down"].add_argument("--to", type=int, default=0, metavar="N", help="Keep the steps up to number N.")
-    added["down"].add_argument("--allow-data-loss", action="store_true", help="Also drop tables and columns that hold data.")
+    added["down"].add_argument("--allow-data-loss", action="store_true", help="Drop even tables and columns that contain data.")
     added["backup"].add_argument("--label", required=True, help="Name of the snapshot, such as the phase.")
     added["restore"].add_argument("--label", help="Name of the snapshot (default: the newest one).")
     added["restore"].add_argument("--user", help="Restore only the rows of this user.")
@@ -73,10 +73,12 @@ def parser() -> argparse.ArgumentParser:
         "--at", type=datetime.fromisoformat, metavar="TIME", help="Use the newest snapshot taken before this time."
     )
     added["restore"].add_argument(
-        "--exact", action="store_true", help="Also restore rows that were written since; refused if there are any."
+        "--exact",
+        action="store_true",
+        help="Restore even rows that were written since the snapshot; the command fails if there are any.",
     )
     added["restore"].add_argument(
-        "--lose-newer", action="store_true", help="With --exact: overwrite rows that were written since."
+        "--lose-newer", action="store_true", help="With --exact, overwrite rows that were written since the snapshot."
     )
     added["roles"].add_argument("--database", required=True, help="Name of the database.")
     added["roles"].add_argument("--application", required=True, help="Database role of the application.")
@@ -201,7 +203,7 @@ def _run(options: argparse.Namespace, context: RunContext) -> str:
 
 def _secret(path: Path | None, option: str) -> str:
     if path is None:
-        message = f"{option} is missing: it must name the file that holds the connection string"
+        message = f"{option} is missing; it must name the file that contains the connection string"
         raise MigrationFailed(message, FailureReason.INVALID_ARGUMENTS)
     try:
         return path.read_text().strip()

@@ -72,7 +72,7 @@ class Effect:
 
 
 def prepare(connection: Connection, tables: str = _TABLES) -> None:
-    """Create control tables that are missing; needs no right to create them when none is. Raises psycopg.Error."""
+    """Create control tables that are missing; does not need the privilege to create them when none is missing. Raises psycopg.Error."""
     with connection.transaction():
         # Two sessions that run CREATE IF NOT EXISTS at the same time can both fail.
         execute(connection, "SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY + 1,))

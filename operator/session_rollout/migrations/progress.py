@@ -55,7 +55,7 @@ class Reporter:
                 self._print()
 
     def wait_for(self, reason: str) -> None:
-        """Report what the migration waits for; the first report of a wait is printed at once."""
+        """Report what the migration waits for; the first report of a wait is printed immediately."""
         self.update(waiting=reason[:WAITING_LENGTH], now=not self.last.waiting)
 
     def _print(self) -> None:

@@ -1,4 +1,4 @@
-"""A whole rollout on a virtual clock, in surroundings that a scenario describes: what `kubectl sessionrollout rehearse` plays.
+"""A whole rollout on a virtual clock, in surroundings that a scenario describes, for `kubectl sessionrollout rehearse`.
 
 The surroundings are healthy except for what the scenario breaks: metrics pass their checks, migrations take their time and
 succeed, approvals are given. Time jumps from one event that can change a decision to the next, so that five weeks take a
@@ -40,7 +40,7 @@ DEFAULT_MIGRATION: Final = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong from the start of a step on, for a time."""
+    """A failure that begins with a step and lasts for a time."""
 
     phase: str
     step: int
@@ -50,7 +50,7 @@ class Fault:
 
     @property
     def is_outage(self) -> bool:
-        """Whether no metric has a result."""
+        """Whether the provider is unreachable, so that metrics have no results."""
         return not self.metric
 
 
@@ -60,14 +60,14 @@ class Scenario:
 
     start: datetime = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
     faults: tuple[Fault, ...] = ()
-    approve_after: timedelta | None = timedelta(0)  # None: no approval is given
+    approve_after: timedelta | None = timedelta(0)  # None: nothing is approved
     migrations: Mapping[str, timedelta] = field(default_factory=dict)  # how long each takes
     failing: frozenset[str] = frozenset()  # migrations that fail
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """How the rollout went."""
+    """The result of a rehearsal."""
 
     scenario: Scenario
     history: tuple[HistoryEntry, ...]
@@ -78,7 +78,7 @@ class Rehearsal:
 
     @property
     def ended(self) -> bool:
-        """Whether the rollout came to an end by itself."""
+        """Whether the rollout ended."""
         return self.status.outcome is not None
 
 
@@ -90,7 +90,7 @@ def rehearse(spec: RolloutSpec, scenario: Scenario, name: str = "rehearsal") -> 
 
 @dataclass
 class RehearsedWorld(World):
-    """A world that answers as the scenario says, and a clock that jumps."""
+    """A world that responds as the scenario says, with a clock that jumps to the next event."""
 
     scenario: Scenario = field(default_factory=Scenario)
     revisions: Revisions | None = field(default_factory=lambda: Revisions(2, 1))
@@ -105,7 +105,7 @@ class RehearsedWorld(World):
     # --- the clock
 
     def play(self) -> Rehearsal:
-        """From the start to the end, or to where nothing changes any more."""
+        """Run from the start until the rollout ends or can no longer change."""
         stop = self.scenario.start + LONGEST
         while self.now < stop:
             before, decision = self.status, self.settle()
@@ -117,7 +117,7 @@ class RehearsedWorld(World):
         return Rehearsal(self.scenario, tuple(self.history), self.status, self.now, self.reconciles, tuple(self.transitions))
 
     def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
-        """Also notes when a step starts, and gives the approval that is awaited."""
+        """Reconcile as `World` does; then record when a step starts, and approve what is awaited."""
         self.last_reconcile = self.now
         decision = super().reconcile(crash_before_effects=crash_before_effects)
         current = self.status.current
@@ -231,10 +231,10 @@ class RehearsedWorld(World):
     # --- what the operator does
 
     def apply(self, effect: Effect) -> None:
-        """Also decides when a Job ends, and how."""
+        """Apply an effect as `World` does; for a Job, first decide when and how it ends."""
         match effect:
             case StartJob(name=name, migration=migration):
-                failed = JobObservation(JobState.FAILED, Progress(message="fails in this scenario"))
+                failed = JobObservation(JobState.FAILED, Progress(message="the scenario lets this migration fail"))
                 result = failed if migration in self.scenario.failing else SUCCEEDED
                 takes = self.scenario.migrations.get(migration, DEFAULT_MIGRATION)
                 self.job_ends.setdefault(name, (self.now + takes, result))

@@ -1,7 +1,7 @@
 """One rollout and its surroundings in memory, on a virtual clock: for `rehearse`, for tests and for the documentation.
 
-There is no second implementation of any rule: the operator's own `decide` decides, and the world applies its effects to
-values in memory. Publishing changes a fingerprint, a Job ends when the driver says so, an action waits to be answered.
+No rule is implemented twice: the operator's own `decide` decides, and the world applies its effects to
+values in memory. Publishing changes a fingerprint, a Job ends when the driver says so, an action waits for its response.
 """
 
 from dataclasses import dataclass, field, replace

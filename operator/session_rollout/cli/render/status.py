@@ -1,7 +1,7 @@
-"""How a rollout is drawn: where it is, why, and what comes next; then phases, steps, checks, migrations and flags.
+"""How a rollout is drawn: its state, the reason, and what comes next; then phases, steps, checks, migrations and flags.
 
 Takes an object, a time and past values; returns something that rich can print. It fits 80 columns. Every color has a mark
-or a word beside it, for terminals and users without colors.
+or a word next to it, for terminals and users without colors.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +74,7 @@ def _head(rollout: SessionRollout) -> Text:
     if status.outcome is None:
         head.append(f"  {_place(rollout)}")
     if status.observed_generation != rollout.generation:
-        head.append(f"  generation {rollout.generation} is not processed yet", "yellow")
+        head.append(f"  generation {rollout.generation} has not been processed yet", "yellow")
     return head
 
 
@@ -271,7 +271,7 @@ def spark(values: Sequence[Decimal]) -> str:
 def _add_flags(tree: Tree, rollout: SessionRollout) -> None:
     flags = rollout.status.flags
     if flags.config_map is None:
-        tree.add(_line(AHEAD, "flags: none published yet"))
+        tree.add(_line(AHEAD, "flags: not published yet"))
         return
     published = flags.sha256 is not None and flags.sha256 == flags.published_sha256
     state = "published" if published else "being published"

@@ -37,7 +37,7 @@ def compare_function(copy: str) -> str:
 
 
 def define(connection: Connection, sql: CopySql, copy: str) -> None:
-    """Create or replace both functions; they run with the rights of their caller. Raises psycopg.Error."""
+    """Create or replace both functions; they run with the privileges of their caller. Raises psycopg.Error."""
     with connection.transaction():
         drop(connection, copy)  # CREATE OR REPLACE cannot change the parameters of an earlier version
         execute(connection, _copy_text(sql, copy))

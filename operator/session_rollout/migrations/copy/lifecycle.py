@@ -31,7 +31,7 @@ def finish(context: RunContext, job: CopyJob) -> str:
     def work(connection: Connection) -> str:
         copier = open_copy(context, job, connection)
         if copier.record.state is CopyState.COPYING:
-            raise MigrationFailed("rows are still to be copied: run `up` first", FailureReason.COPY_INCOMPLETE)
+            raise MigrationFailed("some rows have not been copied yet; run `up` first", FailureReason.COPY_INCOMPLETE)
         if copier.record.state is CopyState.FOLLOWING:
             copier.run()
             state.update(connection, job.name, copier.record.epoch, state=CopyState.FINISHED, cursor=None)
@@ -47,7 +47,7 @@ def finish(context: RunContext, job: CopyJob) -> str:
 
 
 def down(context: RunContext, job: CopyJob) -> str:
-    """Stop following and delete the copied rows, except those that the application has written since.
+    """Stop following and delete the copied rows, except those that the application has written since they were copied.
 
     Returns a summary. Raises Interrupted, and MigrationFailed once the copy is finished.
     """
@@ -57,7 +57,7 @@ def down(context: RunContext, job: CopyJob) -> str:
         if record is None:
             return "nothing to undo"
         if record.state is CopyState.FINISHED:
-            message = f"{job.spec.target} became the source of truth when the copy was finished: it cannot be undone"
+            message = f"{job.spec.target} became the source of truth when the copy was finished, so the copy cannot be undone"
             raise MigrationFailed(message, FailureReason.COPY_FINISHED)
         copier = open_copy(context, job, connection)
         stop_following(context, copier)
@@ -65,7 +65,7 @@ def down(context: RunContext, job: CopyJob) -> str:
         kept = state.copied(connection, copier.sql)
         _delete_state(connection, context, job, f"undone: {deleted} rows deleted, {kept} kept")
         context.reporter.update(following=False, done=0, total=copier.total, quarantined=0)
-        written = f", {kept:,} that the application has written since are kept" if kept else ""
+        written = f", {kept:,} that the application has written since they were copied are kept" if kept else ""
         return f"{deleted:,} rows of {job.spec.target} are deleted{written}"
 
     return run_with_retries(context, work, lock=copy_lock_key(job.name))

@@ -49,13 +49,13 @@ def _missing_rights(connection: Connection, sql: CopySql) -> list[str]:
     role = fetch_row(connection, "SELECT current_user")[0]
     return [
         f"role {role} needs: GRANT {', '.join(missing)} ON {table} TO {role}"
-        for table, rights in required
-        if (missing := [right for right in rights if not _has_right(connection, table, right)])
+        for table, privileges in required
+        if (missing := [privilege for privilege in privileges if not _has_privilege(connection, table, privilege)])
     ] + _missing_row_lock_right(connection, sql, role)
 
 
 def _missing_row_lock_right(connection: Connection, sql: CopySql, role: str) -> list[str]:
-    """A row lock (SELECT ... FOR SHARE) needs the UPDATE right on at least one column."""
+    """A row lock (SELECT ... FOR SHARE) needs the UPDATE privilege on at least one column."""
     if fetch_row(connection, "SELECT has_any_column_privilege(to_regclass(%s), 'UPDATE')", sql.spec.source)[0]:
         return []
     columns = ", ".join(sql.spec.mark) or sql.spec.key
@@ -65,13 +65,13 @@ def _missing_row_lock_right(connection: Connection, sql: CopySql, role: str) -> 
 def _missing_definer_rights(context: RunContext, sql: CopySql) -> list[str]:
     with connect(context.definer_dsn) as connection:
         role = fetch_row(connection, "SELECT current_user")[0]
-        if _has_right(connection, sql.spec.source, "TRIGGER"):
+        if _has_privilege(connection, sql.spec.source, "TRIGGER"):
             return []
         return [f"role {role} needs: GRANT TRIGGER ON {sql.spec.source} TO {role}"]
 
 
-def _has_right(connection: Connection, table: str, right: str) -> bool:
-    return bool(fetch_row(connection, "SELECT has_table_privilege(to_regclass(%s), %s)", table, right)[0])
+def _has_privilege(connection: Connection, table: str, privilege: str) -> bool:
+    return bool(fetch_row(connection, "SELECT has_table_privilege(to_regclass(%s), %s)", table, privilege)[0])
 
 
 def _pooler(connection: Connection) -> list[str]:

@@ -16,7 +16,7 @@ KEYS_SHOWN: Final = 3
 
 @dataclass(frozen=True)
 class RepairResult:
-    """Numbers of rows, and the keys of those that stay damaged."""
+    """Numbers of rows, and the keys of those that remain damaged."""
 
     damaged: int
     from_source: int

@@ -1,6 +1,6 @@
 """Copies the rows of a table while the application keeps working: capture changes first, copy second, compare last.
 
-An attempt may be killed at any moment: a batch and its cursor are one transaction, and every other step can be repeated.
+An attempt may be terminated at any moment: a batch and its cursor are one transaction, and every other step can be repeated.
 See `trigger` for how changes are captured and `sql` for the statements.
 """
 
@@ -354,7 +354,7 @@ def retry(context: RunContext, job: CopyJob) -> str:
         copier.done = state.copied(connection, copier.sql)
         state.update(connection, job.name, copier.record.epoch, done=copier.done)
         copier.report("")
-        return f"{copied:,} of {len(keys):,} quarantined rows are copied, {copier.quarantined:,} stay in quarantine"
+        return f"{copied:,} of {len(keys):,} quarantined rows are copied, {copier.quarantined:,} remain in quarantine"
 
     return run_with_retries(context, work, lock=copy_lock_key(job.name))
 

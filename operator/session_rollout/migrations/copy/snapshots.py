@@ -67,7 +67,9 @@ class SnapshotTable:
     changed: str | None  # when the application last wrote the row
     damaged: str  # whether a check of copy.yaml rejects the row: no application can have written it
     user: str | None  # column with the owner of the row
-    ignored: frozenset[str] = frozenset()  # columns about the copy itself: a difference in them is no reason to restore a row
+    ignored: frozenset[str] = (
+        frozenset()
+    )  # columns about the copy itself: a difference in them is not a reason to restore a row
 
 
 def tables_of(spec: CopySpec) -> tuple[SnapshotTable, SnapshotTable]:

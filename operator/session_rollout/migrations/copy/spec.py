@@ -62,7 +62,9 @@ class CopySpec(Section):
     key: Annotated[Name, Field(description="Column that is the key in both tables. It must be unique in the target.")]
     where: Annotated[
         Expression,
-        Field(description="SQL condition on the source rows to copy. Default `true`: all rows. Example: `s.migrated IS NULL`."),
+        Field(
+            description="SQL condition on the source rows to copy. Defaults to `true`, which is all rows. Example: `s.migrated IS NULL`."
+        ),
     ] = "true"
     columns: Annotated[
         dict[Name, Expression],
@@ -86,19 +88,19 @@ class CopySpec(Section):
     touched: Annotated[
         Expression,
         Field(
-            description="SQL condition on copied rows that the application has written since. `down` keeps these. Default `false`: none."
+            description="SQL condition on copied rows that the application has written since they were copied. `down` keeps these. Defaults to `false`, which is none."
         ),
     ] = "false"
     changed: Annotated[
         Changed | None,
         Field(
-            description="Time of the last write of the application, for each side. A restore keeps rows that are newer than the snapshot. Unset: all rows are restored."
+            description="Time of the last write of the application, for each side. A restore keeps rows that are newer than the snapshot. If unset, all rows are restored."
         ),
     ] = None
     user: Annotated[
         Name | None,
         Field(
-            description="Column with the ID of the user of a row, which lets an action restore the rows of one user. Unset: all users only."
+            description="Column with the ID of the user of a row, which lets an action restore the rows of one user. If unset, an action can restore only the rows of all users."
         ),
     ] = None
     mark: Annotated[

@@ -28,13 +28,13 @@ CREATE TABLE IF NOT EXISTS session_rollout.copies (
   moved_at timestamptz,              -- when every row had been copied once
   updated_at timestamptz NOT NULL DEFAULT now()
 );
-CREATE TABLE IF NOT EXISTS session_rollout.changes (   -- no index: every change of the application writes it, and it stays small
+CREATE TABLE IF NOT EXISTS session_rollout.changes (   -- no index: every change of the application writes it, and it remains small
   copy text NOT NULL,
   key text NOT NULL
 );
 CREATE TABLE IF NOT EXISTS session_rollout.quarantine (
   copy text NOT NULL,
-  key text NOT NULL,                 -- of the source row, which stays in the source
+  key text NOT NULL,                 -- of the source row, which remains in the source
   reason text NOT NULL,
   attempts integer NOT NULL DEFAULT 1,
   first_at timestamptz NOT NULL DEFAULT now(),

@@ -2,7 +2,7 @@
 
 Only its function is replaced, never the trigger, because replacing the trigger locks the table. The function has three modes:
 `recording` writes the key of a changed row into `session_rollout.changes`, which the runner applies. `following` applies the
-change itself in the transaction of the application, so that both tables stay equal; a change that it cannot apply within 50 ms
+change itself in the transaction of the application, so that both tables remain equal; a change that it cannot apply within 50 ms
 is recorded. `off` does nothing. The application never fails because of the trigger and never waits longer than 50 ms for it.
 """
 
@@ -24,7 +24,7 @@ def trigger_name(copy: str) -> str:
 
 
 def function(sql: CopySql, copy: str, mode: str) -> str:
-    """SQL of the trigger function in one of its modes. It runs with the rights of its owner: the application needs none."""
+    """SQL of the trigger function in one of its modes. It runs with the privileges of its owner, so the application does not need any."""
     bodies = {OFF: "", RECORDING: _recording(sql, copy), FOLLOWING: _following(sql, copy)}
     wait = f" SET lock_timeout = '{LOCK_TIMEOUT}'" if mode == FOLLOWING else ""
     return f"""

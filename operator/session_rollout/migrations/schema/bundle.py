@@ -21,9 +21,9 @@ _CONCURRENTLY: Final = re.compile(r"\b(?:INDEX\s+CONCURRENTLY|CONCURRENTLY\s+\w)
 
 
 def without_literals(text: str) -> str:
-    """The SQL without comments and strings, for searches by pattern; line numbers stay the same.
+    """The SQL without comments and strings, for searches by pattern; line numbers are the same.
 
-    A pattern is no parser: it misreads E'' strings and nested comments. What must not happen is therefore also checked in the
+    A pattern is not a parser: it misreads E'' strings and nested comments. What must not happen is therefore also checked in the
     database, see `runner`.
     """
     return _NOISE.sub(lambda match: "\n" * match[0].count("\n") or " ", text)

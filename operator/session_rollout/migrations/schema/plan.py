@@ -31,7 +31,7 @@ class PlannedStep:
 
 
 def plan(context: RunContext, bundle: Bundle) -> list[PlannedStep]:
-    """The pending steps with the table locks they take; the database stays unchanged.
+    """The pending steps with the table locks they take; the database is not changed.
 
     Raises MigrationFailed with file, line and the message of the database when a step would fail, or without a lock.
     """
@@ -45,7 +45,7 @@ def plan(context: RunContext, bundle: Bundle) -> list[PlannedStep]:
                     return [_planned(connection, bundle, step) for step in _pending(connection, bundle)]
             except psycopg.errors.LockNotAvailable:
                 context.reporter.wait_for(f"a lock, attempt {attempt + 1} of {PLAN_ATTEMPTS}")
-        message = f"no lock in {PLAN_ATTEMPTS} attempts of 100 ms: try again when the database is less busy"
+        message = f"no lock in {PLAN_ATTEMPTS} attempts of 100 ms; try again when the database is less busy"
         raise MigrationFailed(message, FailureReason.LOCK_TIMEOUT)
 
     return run_with_retries(context, work)

@@ -1,6 +1,6 @@
 """Applies bundles of SQL files exactly once, and undoes them.
 
-Each step is one transaction that holds the change and its ledger row, so an interrupted step leaves nothing to repair. A step
+Each step is one transaction that holds the change and its ledger row, so an interrupted step does not need to be repaired. A step
 waits for locks only as long as the lock timeout, then lets other sessions pass and tries again, so it never queues in front of
 the application. An index build with CONCURRENTLY runs outside a transaction: the ledger records it before it begins, and the
 next attempt completes or removes what a crash has left.
@@ -80,7 +80,7 @@ def up(context: RunContext, bundle: Bundle) -> str:
     run_with_retries(context, work, lock=LOCK_KEY)
     count = len(bundle.steps)
     if not done:
-        return f"already applied: {count} steps"
+        return f"{count} steps are already applied"
     return f"{done} of {count} steps applied in {time.monotonic() - started:.1f} s"
 
 
@@ -167,7 +167,7 @@ def _run_in_transaction(
 
 
 def _execute_guarded(connection: Connection, script: _Script) -> None:
-    """Run a script; refuse it in its own transaction when a table or column is missing afterwards that it must keep.
+    """Run a script; fail in its own transaction when a table or column is missing afterwards that it must keep.
 
     The lint rules match patterns and can be passed by accident; the catalog cannot.
     """
@@ -221,7 +221,7 @@ def _step_failed(error: psycopg.Error, script: _Script) -> MigrationFailed:
 
 
 def _run_outside(context: RunContext, connection: Connection, script: _Script) -> Effect:
-    """Build or drop an index concurrently. Without a lock timeout, as it blocks no one and a timeout leaves an invalid index."""
+    """Build or drop an index concurrently. Without a lock timeout: it does not block others, and a timeout would leave an invalid index."""
     match = _INDEX.match(without_literals(script.text).strip())
     if match is None:
         message = f"{script.file}: CONCURRENTLY is only supported in CREATE INDEX and DROP INDEX"
@@ -293,7 +293,10 @@ def _refuse_irreversible(applied: list[Entry]) -> None:
 
 
 def _refuse_any_loss(context: RunContext, connection: Connection, scripts: list[_Script]) -> None:
-    """Refuse before the first step is undone what a later one would destroy; an index holds no data."""
+    """Raise MigrationFailed before the first step is undone if any step would destroy data.
+
+    Scripts that drop an index concurrently are not tried: an index does not contain data of its own.
+    """
     if keep_data := [script for script in scripts if not is_concurrent(script.text)]:
         nothing = _Script(keep_data[0].file, "SELECT")
         _run_in_transaction(context, connection, nothing, lambda _: None, keep_data=keep_data)

@@ -8,10 +8,20 @@ for _, condition in ipairs(status.conditions or {}) do
 end
 local awaited = #((status.decision or {}).approvals or {}) > 0
 local running = status.observedGeneration ~= nil and status.outcome == nil
+local disabled = #((status.flags or {}).disabled or {}) > 0
+local retryable = status.outcome == "RolledBack" or status.outcome == "Aborted"
+for _, migration in ipairs(status.migrations or {}) do
+  retryable = retryable or migration.state == "Failed"
+end
+for _, check in ipairs(status.checks or {}) do
+  retryable = retryable or (check.job ~= nil and check.verdict == "Fail")
+end
 return {
   ["approve"] = { ["disabled"] = not awaited },
   ["pause"] = { ["disabled"] = not running or paused },
   ["resume"] = { ["disabled"] = not paused },
   ["abort"] = { ["disabled"] = not running },
-  ["emergency-disable"] = { ["disabled"] = status.observedGeneration == nil },
+  ["retry"] = { ["disabled"] = status.observedGeneration == nil or not retryable },
+  ["emergency-disable-all"] = { ["disabled"] = status.observedGeneration == nil },
+  ["emergency-enable"] = { ["disabled"] = not disabled },
 }
