@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from docs.commands import cli
 from docs.environment import environment
+from docs.migrate import migrate
 from docs.stages import picture, stages
 from docs.tables import cell
 from docs.vocabulary import conditions, events
@@ -211,6 +212,7 @@ def pages() -> dict[Path, str]:
     """Every file that is written."""
     from_models = {"api": api(), "configuration": configuration(), "copy": copy(), "metrics": metrics()}
     from_code = {"cli": cli(), "conditions": conditions(), "events": events(), "environment": environment(), "stages": stages()}
+    from_code["session-rollout-migrate"] = migrate()
     texts = {name: text if text.startswith(HEAD) else HEAD + text for name, text in (from_models | from_code).items()}
     return {**{REFERENCE / f"{name}.md": text for name, text in texts.items()}, REFERENCE / "stages.svg": HEAD + picture()}
 

@@ -63,7 +63,8 @@ def test_a_pause_by_a_user_is_not_told_as_lost_evidence() -> None:
     world.until(at("one", 1))
     world.request("Pause")
     world.run(60)
-    assert world.status.current.hold_paused_reason is DecisionReason.PAUSED
+    paused = world.status.current
+    assert paused.hold_paused_reason is DecisionReason.PAUSED
     world.request("Resume")
     world.settle()
     resumed = world.status.current

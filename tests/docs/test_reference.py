@@ -4,7 +4,10 @@ Not here: the sentences themselves (tests/api/test_descriptions.py, test_prose.p
 whether random rollouts make other transitions (tests/core/test_model.py).
 """
 
+import re
+from contextlib import redirect_stdout
 from enum import StrEnum
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from docs import environment, generate, stages, vocabulary
 from session_rollout.adapters import telemetry
 from session_rollout.api import enums
 from session_rollout.api.enums import Condition, FailureReason, Stage
+from session_rollout.migrations.__main__ import COMMANDS, parser
 
 ENUMS: list[type[StrEnum]] = [
     *(
@@ -75,6 +79,18 @@ def test_every_environment_variable_is_described(pages: dict[Path, str]) -> None
     read = environment.read_by_code()
     assert "SESSION_ROLLOUT_IMAGE" in read
     assert [name for name in read if f"| `{name}` |" not in text] == []
+
+
+def test_every_option_of_the_migration_program_is_on_the_page(pages: dict[Path, str]) -> None:
+    """As the help of each command shows it."""
+    text = pages[generate.REFERENCE / "session-rollout-migrate.md"]
+    for command in COMMANDS:
+        assert f"| `{command}` |" in text
+        with pytest.raises(SystemExit), redirect_stdout(StringIO()) as shown:
+            parser().parse_args([command, "--help"])
+        options = re.findall(r"^  (--[a-z-]+)", shown.getvalue(), re.MULTILINE)
+        assert "--dsn-file" in options
+        assert [option for option in options if f"| `{option}`" not in text] == []
 
 
 def test_transitions_are_those_of_the_table() -> None:

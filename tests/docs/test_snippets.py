@@ -53,6 +53,8 @@ def test_yaml_is_accepted(text: str) -> None:
             RolloutSpec.model_validate(spec)
         case {"kind": "SessionRolloutAction", "spec": spec}:
             ActionSpec.model_validate(spec)
+        case {"kind": "Kustomization"}:
+            assert document["resources"]
         case {"kind": _}:
             assert {"apiVersion", "metadata"} <= set(document)
         case _:

@@ -197,7 +197,8 @@ def test_every_command_of_the_page_works(sessions: Sessions, tmp_path: Path) -> 
         done = subprocess.run(
             ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        refused = command.startswith("kubectl sessionrollout retry")  # no migration of this rollout has failed
+        assert done.returncode == (1 if refused else 0), f"{command}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr
         said[command] = done.stdout
     assert '"drift": []' in said[f"session-rollout-migrate status --bundle {SCHEMA} --dsn-file dsn"]

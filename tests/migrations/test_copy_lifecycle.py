@@ -66,6 +66,23 @@ def test_finish_makes_the_target_the_source_of_truth(dsn: str) -> None:
         lifecycle.down(context, FAST)
 
 
+def test_finish_overwrites_what_the_application_changed_in_copied_rows(dsn: str) -> None:
+    """Writes to the target are never copied back: until `finish`, the source wins. Rows that are not `ours` are kept."""
+    fill(dsn, 100)
+    context = target(dsn)
+    copy_runner.up(context, FAST)
+    run(
+        dsn,
+        "UPDATE enhanced_user_sessions SET form_data = '{\"t\": 1}', updated_at = now() + '1s' WHERE id = md5('session1')::uuid",
+        "INSERT INTO enhanced_user_sessions (session_id, form_data) VALUES ('own', '{\"t\": 2}')",
+    )
+    lifecycle.finish(context, FAST)
+    changed = "SELECT count(*) FROM enhanced_user_sessions t JOIN user_sessions s USING (id) WHERE t.form_data <> s.form_data"
+    assert value(dsn, changed) == 0
+    assert value(dsn, "SELECT form_data FROM enhanced_user_sessions WHERE session_id = 'own'") == {"t": 2}
+    assert value(dsn, "SELECT count(*) FROM user_sessions WHERE session_id = 'own'") == 0
+
+
 def test_finish_applies_changes_that_the_trigger_recorded(dsn: str) -> None:
     """A change whose target row was locked when it was made."""
     fill(dsn, 100)

@@ -28,12 +28,13 @@ def alerts() -> list[Object]:
 
 
 OF_ROLLOUT = '{namespace="shop",name="checkout"%s}'
+OTHER_ROLLOUT = '{namespace="shop",name="search"%s}'
 
 
-def condition(kind: str, status: str) -> dict[str, str]:
+def condition(kind: str, status: str, rollout: str = OF_ROLLOUT) -> dict[str, str]:
     """All three series of a condition, as they are exported: 1 for the status that it has."""
     return {
-        "sessionrollout_condition" + OF_ROLLOUT % f',type="{kind}",status="{other}"': f"{int(other == status)}x2000"
+        "sessionrollout_condition" + rollout % f',type="{kind}",status="{other}"': f"{int(other == status)}x2000"
         for other in ("True", "False", "Unknown")
     }
 
@@ -100,16 +101,10 @@ def test_every_alert_has_a_case() -> None:
     assert [rule["alert"] for rule in alerts()] == list(CASES)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_fires_and_does_not_fire(name: str, tmp_path: Path) -> None:
-    """`promtool test rules`: firing after its time, pending just before where it has one, silent on the other series."""
-    fires, silent, minutes = CASES[name]
+def check_alert(name: str, checks: list[tuple[dict[str, str], str, bool]], directory: Path) -> None:
+    """`promtool test rules`: for each check the series, the time of the evaluation, and whether the alert fires then."""
     rule = next(rule for rule in alerts() if rule["alert"] == name)
-    expected = {"exp_labels": rule["labels"]}
-    early = rule.get("for") is not None
-    checks = [(fires, f"{minutes}m", [expected]), (silent, f"{minutes}m", [])]
-    if early:
-        checks.append((fires, "1s", []))
+    firing = {"labels": "{" + f'severity="{rule["labels"]["severity"]}"' + "}", "value": 1}
     document = {
         "rule_files": [str(path) for path in sorted(RULES.glob("*.yaml"))],
         "evaluation_interval": "1m",
@@ -121,20 +116,41 @@ def test_fires_and_does_not_fire(name: str, tmp_path: Path) -> None:
                     {
                         "expr": f'count by (severity) (ALERTS{{alertname="{name}",alertstate="firing"}}) > 0',
                         "eval_time": at,
-                        "exp_samples": [{"labels": "{" + f'severity="{rule["labels"]["severity"]}"' + "}", "value": 1}]
-                        if wanted
-                        else [],
+                        "exp_samples": [firing] if fires else [],
                     }
                 ],
             }
-            for input_series, at, wanted in checks
+            for input_series, at, fires in checks
         ],
     }
-    path = tmp_path / "test.yaml"
+    path = directory / "test.yaml"
     path.write_text(yaml.safe_dump(document))
     promtool = sources.prometheus().parent / "promtool"
     done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fires_and_does_not_fire(name: str, tmp_path: Path) -> None:
+    """Firing after its time, pending just before where it has one, silent on the other series."""
+    fires, silent, minutes = CASES[name]
+    rule = next(rule for rule in alerts() if rule["alert"] == name)
+    checks = [(fires, f"{minutes}m", True), (silent, f"{minutes}m", False)]
+    if rule.get("for") is not None:
+        checks.append((fires, "1s", False))
+    check_alert(name, checks, tmp_path)
+
+
+def test_a_rollout_that_was_rolled_back_is_not_reported_as_stalled(tmp_path: Path) -> None:
+    """`SessionRolloutRolledBack` reports it. A stalled rollback, or another stalled rollout in the namespace, is reported."""
+    stalled, ended = condition("Stalled", "True"), condition("RolledBack", "True")
+    checks = [
+        ({**stalled, **ended}, "11m", False),
+        ({**stalled, **condition("RolledBack", "Unknown")}, "11m", True),
+        ({**stalled, **condition("RolledBack", "True", OTHER_ROLLOUT)}, "11m", True),
+    ]
+    check_alert("SessionRolloutStalled", checks, tmp_path)
+    check_alert("SessionRolloutRolledBack", [({**stalled, **ended}, "1m", True)], tmp_path)
 
 
 def test_rules_lint() -> None:

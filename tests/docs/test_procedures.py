@@ -1,0 +1,107 @@
+"""Procedures of the how-to pages that need no cluster: the flag document edited by hand, a Kustomize overlay, a restored rollout.
+
+Not here: commands (test_docs.py), and that a restored object keeps its document in a real API server (tests/integration).
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from openfeature.contrib.tools.flagd.core import FlagdCore
+from openfeature.evaluation_context import EvaluationContext
+
+from core.world import World, at, spec
+from lab.lab import ROOT
+from session_rollout.adapters.flags import validate
+from session_rollout.core.flags import KEY, Audience, FlagSource, compile_document
+
+HOW_TO = ROOT / "docs" / "how-to"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page, also those in a list."""
+    found = re.findall(rf"^ *```{language}\n(.*?)^ *```", (HOW_TO / page).read_text(), re.DOTALL | re.MULTILINE)
+    return [str(text) for text in found]
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="the command of the page needs jq")
+def test_a_flag_turned_off_by_hand_is_off_for_all_users() -> None:
+    """The jq filter of the on-call page on a document that the operator compiled: groups and overrides included."""
+    everybody = Audience(Decimal(100), ("beta",))
+    text = compile_document(FlagSource("checkout", "shop", {"newCheckout": everybody, "giftCards": everybody})).text
+    (command,) = [block for block in blocks("on-call.md", "sh") if "jq" in block]
+    pipeline = re.sub(r"^kubectl get .*?\|\n|\|\s*kubectl replace -f -\s*$", "", command, flags=re.DOTALL)
+    config_map = json.dumps({"data": {KEY: text}})
+    done = subprocess.run(["bash", "-euc", pipeline], input=config_map, capture_output=True, text=True, check=True)
+    typo = pipeline.replace("--arg feature newCheckout", "--arg feature newChekout")
+    refused = subprocess.run(["bash", "-euc", typo], input=config_map, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0, "a new flag without variants would make evaluators reject the document"
+    assert refused.stdout == ""
+    edited = json.loads(done.stdout)["data"][KEY]
+    validate(edited)
+    core = FlagdCore()
+    core.set_flags(edited)
+    context = EvaluationContext("alice", {"groups": ["beta"], "overridesOn": ["newCheckout"]})
+    assert core.resolve_boolean_value("newCheckout", default_value=True, ctx=context).value is False
+    assert core.resolve_boolean_value("giftCards", default_value=False, ctx=context).value is True
+
+
+def test_the_kustomize_overlay_is_complete(tmp_path: Path) -> None:
+    """The three files of the page: one image everywhere, the configuration, and the mounted Secret."""
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (tmp_path / "session-rollout").symlink_to(ROOT)
+    for text in blocks("install.md", "yaml"):
+        if name := re.match(r"# (\w+\.yaml)", text):
+            (overlay / name[1]).write_text(text)
+    done = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    documents = list(yaml.safe_load_all(done.stdout))
+    (deployment,) = [document for document in documents if document["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert container["image"] == environment["SESSION_ROLLOUT_IMAGE"] == "registry.example/session-rollout:0.1.0"
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["credentials"] == "/etc/session-rollout/credentials"
+    assert {volume["name"] for volume in pod["volumes"]} == set(mounts)
+    (configuration,) = [document for document in documents if "operator.yaml" in document.get("data", {})]
+    assert "credentials/slack" in configuration["data"]["operator.yaml"]
+    assert {"name": configuration["metadata"]["name"]}.items() <= next(
+        volume["configMap"].items() for volume in pod["volumes"] if "configMap" in volume
+    )
+
+
+def _restored(after: dict[str, Any], **more: Any) -> World:
+    """A world in which only the spec and the document came back, and the suspension has ended."""
+    common = {"flagSet": "shop", "checkInterval": "10s"}
+    world = World(spec(yaml.safe_dump({**common, **after, **more}), suspend=True))
+    world.published_sha256 = "sha256:of-before"
+    world.run(60)
+    assert world.documents == [], "suspended: the document remains"
+    world.edit(spec(yaml.safe_dump({**common, **after, **more})))
+    world.run(30)
+    return world
+
+
+def test_a_restored_rollout_keeps_its_audiences() -> None:
+    """The YAML before and after: no document that is published afterwards gives a feature to fewer users."""
+    texts = [text for text in blocks("upgrade-and-remove.md", "yaml") if text.startswith(("# before", "# after"))]
+    before, after = (yaml.safe_load(re.sub(r"hold: \d+d", "hold: 60s", text)) for text in texts)
+    original = World(spec(yaml.safe_dump({"flagSet": "shop", "checkInterval": "10s", **before})))
+    original.until(at("gift-cards", 2))
+    wanted = {name: original.flag(name) for name in ("newCheckout", "giftCards")}
+    restored = _restored(after)
+    assert restored.documents
+    for text in restored.documents:
+        flags = json.loads(text)["flags"]
+        assert {name: flags[name] for name in wanted} == wanted
+
+    delayed = _restored(after, preflight=[{"name": "approved", "approval": {}}])
+    assert delayed.flag("giftCards") != wanted["giftCards"], "what the warning is about"
