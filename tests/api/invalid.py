@@ -59,7 +59,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     (
         "depends on half a phase",
         both(put("features.2.dependsOn", ["alpha"]), drop("features.0.initial"), put("phases.0.steps.0.percent", 50)),
-        ("later phases depend on", "`percent: 100`"),
+        ("a later phase depends on", "`percent: 100`"),
     ),
     ("too many dependencies", put("features.2.dependsOn", ["a", "b", "c", "d", "e"]), ("spec.features[2].dependsOn", "4")),
     ("dependency twice", put("features.2.dependsOn", ["beta", "beta"]), ("spec.features[2].dependsOn", "Duplicate")),
