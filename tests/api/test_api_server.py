@@ -142,13 +142,13 @@ def test_objects_of_the_documentation_are_taken(lab: Lab) -> None:
 
 
 def test_fragments_of_the_readme_are_taken(lab: Lab) -> None:
-    """The database half, added to the first rollout, and the operator's configuration."""
+    """The database half, added to the first rollout, and the operator's configuration in the values of the chart."""
     text = (ROOT / "README.md").read_text()
-    first, data, configuration = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
+    first, data, values = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL))
     phase = {**first["spec"]["phases"][0], **data["phases"][0]}
     spec = {**first["spec"], **data, "phases": [phase]}
     lab.kube.create(ROLLOUTS, {**first, "spec": spec}, dryRun="All", fieldValidation="Strict")
-    assert Settings.model_validate(configuration).profiles["default"].service_account == "migrations"
+    assert Settings.model_validate(values["config"]).profiles["default"].service_account == "migrations"
 
 
 def test_examples_of_administrators_can_be_read() -> None:
