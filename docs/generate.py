@@ -78,6 +78,11 @@ def _row(name: str, field: dict[str, Any], *, required: bool) -> str:
     return f"| {bold}`{name}`{bold} | {_type(field)} | {cell(default)} | {cell(text)} |"
 
 
+def _plural(kind: str) -> str:
+    """`objects` for `object`; a choice of values stays as it is."""
+    return kind if "`" in kind or " to " in kind or " of " in kind else f"{kind}s"
+
+
 def _content(field: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """What a list or a map contains, with the mark for its path; anything else contains itself."""
     if "items" in field:
@@ -95,11 +100,11 @@ def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
         return " \\| ".join(f"`{value}`" for value in field["enum"])
     if "items" in field:
-        return f"list of {_type(field['items'])}"
+        return f"list of {_plural(_type(field['items']))}"
     if isinstance(entries := field.get("additionalProperties"), dict):
-        return f"map to {_type(entries)}"
+        return f"map of string to {_type(entries)}"
     if "patternProperties" in field:
-        return f"map to {_type(next(iter(field['patternProperties'].values())))}"
+        return f"map of string to {_type(next(iter(field['patternProperties'].values())))}"
     if field.get("x-kubernetes-int-or-string"):
         return "integer or string"
     return str(field.get("format", field.get("type", "any")))
@@ -170,8 +175,8 @@ def configuration() -> str:
     parts = [
         f"{HEAD}# Configuration\n",
         "The operator reads one YAML file, `--config FILE`, which only cluster administrators write. The chart writes it from the values"
-        " `config` and `namespaces`. An unknown field or a value that is not allowed ends the operator at its start; the error names the"
-        " field and what is allowed. Durations are those of the [API](api.md).\n",
+        " `config` and `namespaces`. The operator exits at startup if the file contains an unknown field or an invalid value; the error"
+        " contains the field and the allowed values. Durations are those of the [API](api.md).\n",
         *_object("", _schema_of(Settings), "Configuration"),
     ]
     return "\n".join(parts)

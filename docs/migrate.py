@@ -27,6 +27,7 @@ metadata: {name: migrate-status, namespace: shop}
 spec:
   restartPolicy: Never
   automountServiceAccountToken: false
+  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
   volumes:
   - {name: dsn, secret: {secretName: shop-db, items: [{key: url, path: url}]}}
   - {name: sql, configMap: {name: shop-sql}}
@@ -35,6 +36,10 @@ spec:
     image: registry.example/session-rollout:VERSION
     command: [session-rollout-migrate]
     args: [status, --directory=/sql, --name=shop/checkout/orders, --dsn-file=/dsn/url]
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities: {drop: [ALL]}
     volumeMounts:
     - {name: dsn, mountPath: /dsn, readOnly: true}
     - {name: sql, mountPath: /sql, readOnly: true}
@@ -56,9 +61,9 @@ The ledger identifies a migration by a name, not by its content:
 | `configMapRef` of a rollout | `NAMESPACE/ROLLOUT/MIGRATION`, such as `shop/checkout/orders` |
 | `--directory` without `--name` | name of the directory |
 
-- If another rollout refers to the same ConfigMap, the name is different, and the steps are applied again.
+- If another rollout refers to the same ConfigMap, the name is different, and the SQL steps are applied again.
 - If you run a migration of a rollout manually with `--directory`, set `--name` to the name above. Otherwise a separate ledger entry is
-  created, and the steps are applied again.
+  created, and the SQL steps are applied again.
 """
 COMMON: Final = "All commands accept these options. Exactly one of `--bundle` and `--directory` is required."
 AFTER_CODES: Final = """
@@ -76,7 +81,7 @@ def migrate() -> str:
         0: "Success.",
         FAILED: "The migration failed and requires manual intervention, or `verify` found a difference.",
         USAGE: "Wrong arguments.",
-        INTERRUPTED: "Interrupted, or the database or a lock was unavailable for longer than `--lock-deadline`. Another attempt resumes.",
+        INTERRUPTED: "Interrupted, or the database or a lock was unavailable for longer than `--lock-deadline`. Run the command again to resume.",
     }
     parts = ["# session-rollout-migrate", INTRODUCTION.strip(), "## Exit codes", "| code | meaning |\n|---|---|"]
     parts[-1] += "".join(f"\n| {code} | {text} |" for code, text in codes.items())

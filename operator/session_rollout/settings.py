@@ -92,7 +92,7 @@ class Profile(Section):
         ),
     ] = "default"
     lock_timeout: Annotated[
-        Duration, Field(description="Longest time that one statement waits for a lock. Defaults to `2s`.")
+        Duration, Field(description="Longest time that a statement of a migration waits for a lock. Defaults to `2s`.")
     ] = "2s"
     lock_deadline: Annotated[
         Duration, Field(description="Time for which a migration retries to get its locks before it fails. Defaults to `15m`.")
@@ -164,7 +164,7 @@ class CheckProfile(Section):
 
 
 class Diagnostic(Section):
-    """A query of a diagnostic topic, its bound, and what to do when the value is outside of the bound."""
+    """A query of a diagnostics topic, its bound, and what to do when the value is outside of the bound."""
 
     name: Annotated[str, Field(max_length=63, description="Name of the query in the result.")]
     query: Annotated[

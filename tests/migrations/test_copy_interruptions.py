@@ -121,7 +121,7 @@ def test_a_runner_that_was_taken_over_copies_nothing_more(dsn: str) -> None:
         first = copy_runner.Copier(context, FAST, connection, sql, state.take_over(connection, BUNDLE, COPY))
         assert first._batch() == 500
         state.take_over(connection, BUNDLE, COPY)
-        with pytest.raises(MigrationFailed, match="another runner has taken over this copy"):
+        with pytest.raises(MigrationFailed, match="another session-rollout-migrate has taken over this copy"):
             first._batch()
         assert value(dsn, MOVED) == 500
 

@@ -37,18 +37,18 @@ INSPECTIONS: Final = {"status", "plan", "verify"}  # their result may be longer 
 TERMINATION_BYTES: Final = 4096  # the most that Kubernetes keeps of a termination message
 WITHOUT_DATABASE: Final = {"lint", "roles"}
 COMMANDS: Final = {
-    "up": "Apply the bundle, or copy its rows. Steps that are already applied are skipped.",
-    "down": "Undo the bundle, newest step first. For a copy: delete the copied rows.",
+    "up": "Apply the bundle, or copy its rows. SQL steps that are already applied are skipped.",
+    "down": "Undo the bundle, newest SQL step first. For a copy: delete the copied rows.",
     "status": "Print what is applied or copied, and the drift, as JSON.",
-    "plan": "Run the pending steps in a transaction that is rolled back; print their SQL and table locks as JSON.",
-    "lint": "Check the up files for statements that block the application or destroy data. This does not require a database.",
+    "plan": "Run the pending SQL steps in a transaction that is rolled back; print their SQL and table locks as JSON.",
+    "lint": "Check the up files for statements that block the application or destroy data. Needs no database.",
     "verify": "Compare both sides of a copy: row counts, checksums of ranges, and a sample of rows.",
     "retry": "Copy the rows in quarantine again.",
-    "repair": "Replace damaged rows of the target of a copy.",
+    "repair": "Replace damaged rows of the target of a copy: from the source, or after `finish` from a snapshot.",
     "pause": "Pause a running copy after its current batch.",
     "resume": "Resume a paused copy.",
     "backup": "Take a snapshot of the tables of a copy.",
-    "restore": "Restore rows from a snapshot; rows that were written since the snapshot are kept.",
+    "restore": "Restore rows from a snapshot; rows that have been written since the snapshot are kept.",
     "prune": "Drop expired snapshots.",
     "finish": "Finish a copy: its target becomes the source of truth.",
     "roles": "Print the SQL that creates the two database roles.",
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser(prog="session-rollout-migrate", description=(__doc__ or "").split("\n\n")[0])
     commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
     added = {name: commands.add_parser(name, help=text, description=text, parents=[common]) for name, text in COMMANDS.items()}
-    added["down"].add_argument("--to", type=int, default=0, metavar="N", help="Keep the steps up to number N.")
+    added["down"].add_argument("--to", type=int, default=0, metavar="N", help="Keep the SQL steps up to number N.")
     added["down"].add_argument("--allow-data-loss", action="store_true", help="Drop even tables and columns that contain data.")
     added["backup"].add_argument("--label", required=True, help="Name of the snapshot, such as the phase.")
     added["restore"].add_argument("--label", help="Name of the snapshot (default: the newest one).")
@@ -75,10 +75,10 @@ def parser() -> argparse.ArgumentParser:
     added["restore"].add_argument(
         "--exact",
         action="store_true",
-        help="Restore even rows that were written since the snapshot; the command fails if there are any.",
+        help="Restore every row as it was in the snapshot. Fails if rows have been written since then, unless --lose-newer is set.",
     )
     added["restore"].add_argument(
-        "--lose-newer", action="store_true", help="With --exact, overwrite rows that were written since the snapshot."
+        "--lose-newer", action="store_true", help="With --exact, overwrite rows that have been written since the snapshot."
     )
     added["roles"].add_argument("--database", required=True, help="Name of the database.")
     added["roles"].add_argument("--application", required=True, help="Database role of the application.")
@@ -102,32 +102,40 @@ def _common_options() -> argparse.ArgumentParser:
         type=Path,
         help="File that holds the connection string of the role that defines tables and triggers, if that is a separate one.",
     )
-    common.add_argument("--lock-timeout", default="2s", help="Longest that the application may wait for a lock (%(default)s).")
-    common.add_argument("--lock-deadline", default="15m", help="Give up on locks and connections after (%(default)s).")
-    common.add_argument("--statement-timeout", default="10m", help="Longest statement (%(default)s).")
+    common.add_argument(
+        "--lock-timeout",
+        default="2s",
+        help="Longest time that a statement of a migration waits for a lock (default: %(default)s).",
+    )
+    common.add_argument(
+        "--lock-deadline",
+        default="15m",
+        help="Time after which the command stops waiting for locks and connections (default: %(default)s).",
+    )
+    common.add_argument("--statement-timeout", default="10m", help="Time limit of one statement (default: %(default)s).")
     common.add_argument("--termination-log", type=Path, help=argparse.SUPPRESS)
     common.add_argument(
-        "--change", choices=["Expand", "Migrate", "Contract"], default="Expand", help="Kind of change (%(default)s)."
+        "--change", choices=["Expand", "Migrate", "Contract"], default="Expand", help="Kind of change (default: %(default)s)."
     )
-    common.add_argument("--point-of-no-return", type=int, metavar="N", help="Step N and later steps cannot be undone.")
+    common.add_argument("--point-of-no-return", type=int, metavar="N", help="SQL step N and later ones cannot be undone.")
     common.add_argument(
         "--copy-duty-cycle",
         type=float,
         default=0.25,
         metavar="SHARE",
-        help="Share of the time in which rows are copied, above 0 and at most 1 (%(default)s).",
+        help="Share of the time in which rows are copied, above 0 and at most 1 (default: %(default)s).",
     )
     common.add_argument(
         "--pause-on-read-latency",
         default="100ms",
         metavar="DURATION",
-        help="Pause the copy while reading a row takes longer (%(default)s).",
+        help="Pause the copy while reading a row takes longer (default: %(default)s).",
     )
     common.add_argument(
         "--pause-on-replica-lag",
         default="10s",
         metavar="DURATION",
-        help="Pause the copy while a replica lags more (%(default)s).",
+        help="Pause the copy while a replica lags more (default: %(default)s).",
     )
     common.add_argument("--free-space-query", default="", help="SQL that returns the free bytes of the database's disk.")
     return common

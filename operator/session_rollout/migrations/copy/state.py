@@ -120,7 +120,7 @@ def take_over(connection: Connection, name: str, spec: CopySpec) -> CopyRecord:
 
 def taken_over() -> MigrationFailed:
     """The error of a runner that is not the newest one of its copy."""
-    return MigrationFailed("another runner has taken over this copy", FailureReason.CONCURRENT_MIGRATION)
+    return MigrationFailed("another session-rollout-migrate has taken over this copy", FailureReason.CONCURRENT_MIGRATION)
 
 
 def update(connection: Connection, name: str, epoch: int, **fields: object) -> None:

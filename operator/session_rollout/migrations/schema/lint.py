@@ -52,7 +52,7 @@ RULES: Final = (
     _Rule(
         "transaction-control",
         _starting_at_word(r"(?:BEGIN|COMMIT|ROLLBACK)\s*(?:;|$|WORK|TRANSACTION)"),
-        "remove it: each step runs in a transaction of the runner",
+        "remove it: each SQL step already runs in a transaction",
     ),
     _Rule(
         "index-blocks-writes",
