@@ -85,8 +85,8 @@ def test_checks_on_demand(operator: Lab) -> None:
     assert run(operator, "verify", SHOP, "--check", "nosuch").code == Exit.REFUSED
 
 
-def test_report_is_a_scorecard(operator: Lab) -> None:
-    """Phases, checks with their bounds, targets as they are measured now; as Markdown and as one page."""
+def test_report_has_every_section(operator: Lab) -> None:
+    """Phases, checks with their bounds, the results of a diagnostics topic; as Markdown and as one page."""
     text = fine(operator, "report", SHOP, "--topic", "errors").out
     assert text.startswith(f"# {SHOP}")
     assert "| one | Running | 10%+staff |" in text

@@ -172,7 +172,7 @@ def abort(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> None
 
 @click.command("rollback", cls=Command)
 @NAME
-@click.option("--workload", is_flag=True, help="Roll back only the Deployment, to its earlier revision; keep the flags.")
+@click.option("--workload", is_flag=True, help="Roll back only the Deployment, to its previous revision; keep the flags.")
 @action_options(reason=True, confirms=True)
 @pass_kubectl
 def rollback(kubectl: Kubectl, name: str | None, *, workload: bool, options: ActionOptions) -> None:
@@ -211,7 +211,7 @@ def _more_to_roll_back(rollout: SessionRollout) -> Iterator[str]:
     if rollback.migrations is OnRollback.DOWN:
         yield "the migrations of the phase are undone"
     if rollback.workload is OnWorkload.UNDO:
-        yield "the Deployment is rolled back to its earlier revision"
+        yield "the Deployment is rolled back to its previous revision"
 
 
 # --- retry and restart
@@ -222,7 +222,7 @@ def _more_to_roll_back(rollout: SessionRollout) -> Iterator[str]:
 @action_options()
 @pass_kubectl
 def retry(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> None:
-    """Retry a failed or rolled-back phase, migration or check."""
+    """Start the rolled-back phase again, or retry the failed migration or the failed Job of a gate."""
     rollout = read_rollout(kubectl, name)
     click.echo(f"Retrying {rollout.name}: {rollout.status.decision.message or 'no decision yet'}", err=True)
     act(kubectl, rollout.name, ActionType.RETRY, options, generation=rollout.status.observed_generation)
@@ -245,5 +245,5 @@ def _change_workload(kubectl: Kubectl, name: str | None, action: ActionType, opt
     if action is ActionType.RESTART_WORKLOAD:
         confirm([f"Restarting {deployment}: all Pods are replaced."], "Restart?", yes=options.yes)
     else:
-        confirm([f"Rolling back {deployment} to its earlier revision."], "Roll back?", yes=options.yes)
+        confirm([f"Rolling back {deployment} to its previous revision."], "Roll back?", yes=options.yes)
     act(kubectl, rollout.name, action, options)

@@ -35,7 +35,7 @@ def verify(kubectl: Kubectl, name: str | None, *, check: str | None, form: str |
 @output()
 @pass_kubectl
 def diagnose(kubectl: Kubectl, topic: str, *, name: str | None, form: str | None) -> None:
-    """Run the diagnostics of a TOPIC in the operator's configuration, such as memory, performance or database."""
+    """Run the queries of a diagnostics TOPIC in the operator's configuration, such as memory, performance or database."""
     rollout = read_rollout(kubectl, name)
     print_results(diagnosis(kubectl, rollout, topic), form)
 
@@ -45,7 +45,7 @@ def diagnose(kubectl: Kubectl, topic: str, *, name: str | None, form: str | None
 @output()
 @pass_kubectl
 def check_errors(kubectl: Kubectl, name: str | None, form: str | None) -> None:
-    """Show the last verdicts of guards and criteria, then run the diagnostics of the `errors` topic."""
+    """Show the last verdicts of guards and criteria, then run the queries of the diagnostics topic `errors`."""
     rollout = read_rollout(kubectl, name)
     if not form:
         checks = rollout.status.checks
@@ -59,7 +59,7 @@ def check_errors(kubectl: Kubectl, name: str | None, form: str | None) -> None:
 
 
 def diagnosis(kubectl: Kubectl, rollout: SessionRollout, topic: str) -> Sequence[Result]:
-    """Results of the diagnostics of a topic."""
+    """Results of a diagnostics topic."""
     spec = action_spec(rollout.name, ActionType.DIAGNOSE, topic=topic)
     return send(kubectl, spec, INSPECTION_TIMEOUT).status.results
 

@@ -26,7 +26,10 @@ def data() -> None:
 @output()
 @pass_kubectl
 def status(kubectl: Kubectl, migration: str | None, name: str | None, form: str | None) -> None:
-    """Show how many rows are copied, whether changes are followed, and how many rows are in quarantine."""
+    """Show how many rows have been copied and how many are in quarantine.
+
+    The command also shows whether changes in the source are still being applied to the target.
+    """
     rollout = read_rollout(kubectl, name)
     show(rollout, [chosen_record(rollout, migration, moves_rows=True)], form)
 
@@ -52,7 +55,7 @@ def migrate(kubectl: Kubectl, migration: str | None, *, name: str | None, option
 @action_options()
 @pass_kubectl
 def retry(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
-    """Retry the rows in quarantine, or the whole copy if it failed."""
+    """Retry a failed copy, or its quarantined rows."""
     _change(kubectl, name, migration, ActionType.RETRY_MIGRATION, options)
 
 
@@ -62,7 +65,7 @@ def retry(kubectl: Kubectl, migration: str | None, *, name: str | None, options:
 @action_options()
 @pass_kubectl
 def repair(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
-    """Copy damaged rows of the target from their source again."""
+    """Replace damaged rows of the target: from the source, or from a snapshot if the copy is finished."""
     _change(kubectl, name, migration, ActionType.REPAIR_DATA, options)
 
 

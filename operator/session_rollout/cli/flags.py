@@ -52,7 +52,7 @@ def _disabled(rollout: SessionRollout) -> Mapping[str, str]:
 @output()
 @pass_kubectl
 def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
-    """Show the audience and the phase of every feature, and the features that an emergency disabled."""
+    """Show the audience and the phase of every feature, and the features that are disabled in an emergency."""
     rollout = read_rollout(kubectl, name)
     disabled, published = _disabled(rollout), audiences(rollout.spec, rollout.status)
     phases = {feature: phase.name for phase in rollout.spec.phases for feature in phase.features}
@@ -85,8 +85,8 @@ def _audience(row: Mapping[str, object]) -> str:
 @flags.command("who")
 @click.argument("user")
 @click.option("--group", "groups", multiple=True, help="Evaluate for a user of this group. Can be repeated.")
-@click.option("--on", "overrides_on", multiple=True, metavar="FEATURE", help="Override this feature to on.")
-@click.option("--off", "overrides_off", multiple=True, metavar="FEATURE", help="Override this feature to off.")
+@click.option("--on", "overrides_on", multiple=True, metavar="FEATURE", help="Force this feature on.")
+@click.option("--off", "overrides_off", multiple=True, metavar="FEATURE", help="Force this feature off.")
 @ROLLOUT
 @output()
 @pass_kubectl

@@ -30,7 +30,7 @@ def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
 @ROLLOUT
 @pass_kubectl
 def plan(kubectl: Kubectl, migration: str | None, name: str | None) -> None:
-    """Run the pending steps of MIGRATION in a transaction that is rolled back; print their SQL and locks."""
+    """Run the pending SQL steps of MIGRATION in a transaction that is rolled back; print their SQL and locks."""
     rollout = read_rollout(kubectl, name)
     inspect(kubectl, rollout, chosen_record(rollout, migration), Operation.PLAN)
 
@@ -59,7 +59,7 @@ def up(kubectl: Kubectl, migration: str | None, *, name: str | None, options: Ac
 @action_options(reason=True, confirms=True)
 @pass_kubectl
 def down(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
-    """Undo MIGRATION, newest step first, after its phase was rolled back.
+    """Undo MIGRATION, newest SQL step first, after the rollout has been rolled back or aborted.
 
     The migration fails if it would drop tables or columns that contain data, unless `rollback.allowDataLoss` is set.
     """

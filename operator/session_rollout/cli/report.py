@@ -1,4 +1,4 @@
-"""The command report: a scorecard of phases, their checks, migrations, targets, and the last decisions."""
+"""The command report: phases, their checks, migrations, the results of diagnostics topics, and the last decisions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,9 +39,7 @@ class Section:
 
 @click.command("report", cls=Command)
 @NAME
-@click.option(
-    "--topic", "topics", multiple=True, help="Add the targets of this topic in the operator's `diagnostics`. Can be repeated."
-)
+@click.option("--topic", "topics", multiple=True, help="Add the current results of this diagnostics topic. Can be repeated.")
 @click.option(
     "-o",
     "--output",
@@ -49,20 +47,23 @@ class Section:
     type=click.Choice(["markdown", "html"]),
     default="markdown",
     show_default=True,
-    help="Print the scorecard in this format.",
+    help="Print the report in this format.",
 )
 @pass_kubectl
 def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form: str) -> None:
-    """Print the scorecard of a rollout: phases, checks with their bounds, migrations, targets and the last decisions."""
+    """Print a report of a rollout: phases, checks with their bounds, migrations and the last decisions.
+
+    `--topic` adds the value, the bound and the verdict of each query of a diagnostics topic.
+    """
     name = rollout_name(kubectl, name)
     answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
     rollout = rollout_of(answer.json())
     records = reader.records(slots.items())
     sections = [_summary(rollout), _phases(rollout), *_judged(rollout, records), _migrations(rollout)]
-    sections += [_targets(kubectl, rollout, topic) for topic in topics]
+    sections += [_diagnostics(kubectl, rollout, topic) for topic in topics]
     sections.append(_history(rollout))
     write = as_html if form == "html" else as_markdown
-    click.echo(write(f"{name}: scorecard", [section for section in sections if section.rows or section.paragraphs]))
+    click.echo(write(f"{name}: report", [section for section in sections if section.rows or section.paragraphs]))
 
 
 # --- sections
@@ -123,13 +124,13 @@ def _migrations(rollout: SessionRollout) -> Section:
     return Section("Migrations", ("migration", "state", "progress", "message"), rows)
 
 
-def _targets(kubectl: Kubectl, rollout: SessionRollout, topic: str) -> Section:
-    """Targets as they are measured now. The operator queries them, because users may not reach Prometheus."""
+def _diagnostics(kubectl: Kubectl, rollout: SessionRollout, topic: str) -> Section:
+    """Results of a diagnostics topic, measured now. The operator queries them, because users may not reach Prometheus."""
     rows = tuple(
         (result.name, _verdict(result.verdict), result.value or "", result.bound or "")
         for result in diagnosis(kubectl, rollout, topic)
     )
-    return Section(f"Targets: {topic}", ("target", "verdict", "value", "bound"), rows)
+    return Section(f"Diagnostics: {topic}", ("query", "verdict", "value", "bound"), rows)
 
 
 def _history(rollout: SessionRollout) -> Section:

@@ -37,7 +37,7 @@ STATES: Final = ("Progressing", "Paused", "Stalled", "Promoted", "RolledBack", "
 def wait(kubectl: Kubectl, name: str | None, *, state: str, timeout: timedelta | None) -> None:
     """Wait until a rollout has a state, without displaying progress.
 
-    Exit codes: 0 if it has the state, 1 if it ended otherwise, 2 if it is Stalled, 124 on --timeout.
+    Exit codes: 0 if it has the state, 1 if it ended in another state, 2 if it is Stalled, 124 on --timeout.
     """
     name = rollout_name(kubectl, name)
     rollout, code = wait_for(kubectl, name, timeout, lambda latest: exit_code(latest, state))
