@@ -241,7 +241,7 @@ DIAGRAMS: Final = {
         ),
     ),
     "reconcile": Diagram(
-        "One reconcile",
+        "A reconciliation",
         {
             "object": Box(1.5, 0, "SessionRollout", "store"),
             "gather": Box(0, 0, "gather"),

@@ -183,7 +183,7 @@ class GateChecks:
             if revisions.blocked_reason is not None:
                 return _failed(start, f"Deployment {workload.name} cannot be rolled back: {revisions.blocked_reason}")
             if revisions.earlier is None:
-                return _failed(start, f"Deployment {workload.name} has no earlier revision")
+                return _failed(start, f"Deployment {workload.name} has no previous revision")
         return _passed(start, "the flags and everything else that `rollback` names can be rolled back")
 
     async def _health(self, rollout: SessionRollout, start: datetime) -> CheckResult:

@@ -92,12 +92,12 @@ MIGRATIONS_FAILED: Final = Gauge(
 )
 CHECK_VALUE: Final = Gauge(
     "sessionrollout_check_value",
-    "Latest value of the metric of a criterion, guard or gate, in base units; compared to Control, the difference.",
+    "Latest value of the metric of a criterion, guard or gate, in base units. For a check with `comparedTo: Control`, this is the difference.",
     [*ROLLOUT, "kind", "check"],
 )
 CHECK_BOUND: Final = Gauge(
     "sessionrollout_check_bound",
-    "Bound of a criterion, guard or gate, in base units; compared to Baseline, derived from the measured baseline.",
+    "Bound of a criterion, guard or gate, in base units. With `comparedTo: Baseline`, it is calculated from the measured baseline.",
     [*ROLLOUT, "kind", "check"],
 )
 MIGRATION_ROWS: Final = Gauge(

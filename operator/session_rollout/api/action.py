@@ -120,8 +120,8 @@ class ActionSpec(Model):
         Field(
             max_length=40,
             json_schema_extra=SET,
-            description="Names of the features to turn off, or to turn on again. If empty (default), all features of the"
-            " rollout."
+            description="Names of the features to turn off, or to turn on again. If empty (default), the action"
+            " applies to all features of the rollout."
             " Only for EmergencyDisable and EmergencyEnable.",
         ),
     ] = ()

@@ -27,13 +27,13 @@ _PERCENT_OF = "(has(s.ramp) ? string(s.ramp.to) : has(s.percent) ? string(s.perc
 AUDIENCES: Final = (
     (
         f"self.steps.map(s, double({_PERCENT_OF})).isSorted()",
-        "the percentage must not be less than in the step before, so that a user who has a feature keeps it",
+        "the percentage must not be less than in the preceding step, so that a user who has a feature keeps it",
     ),
     (
         "self.steps.map(s, has(s.groups) ? s.groups.size() : 0).isSorted()"
         " && self.steps.all(s, !has(s.groups) || self.steps.all(t, has(t.groups)"
         " ? (t.groups.size() < s.groups.size() || s.groups.all(g, g in t.groups)) : s.groups.size() >= 0))",
-        "`groups` must contain all groups of the step before, so that a user who has a feature keeps it",
+        "`groups` must contain all groups of the preceding step, so that a user who has a feature keeps it",
     ),
 )
 

@@ -11,16 +11,16 @@ from session_rollout.api.quantities import Bound, DurationOrZero, Tolerance
 
 _ABOVE = (
     "The value of the metric must be greater than this bound: a number as a string, with an optional unit of %, ms or s,"
-    ' such as `"95%"`, `"500ms"` or `"10737418240"`. A percentage is a share of one: `"95%"` is the value 0.95.'
+    ' such as `"95%"`, `"500ms"` or `"10737418240"`. A percentage is converted to a fraction: `95%` means 0.95.'
     " Mutually exclusive with {excluded}."
 )
 _BELOW = (
     "The value of the metric must be less than this bound: a number as a string, with an optional unit of %, ms or s,"
-    ' such as `"0.1%"`, `"500ms"` or `"1"`. A percentage is a share of one: `"0.1%"` is the value 0.001.'
+    ' such as `"0.1%"`, `"500ms"` or `"1"`. A percentage is converted to a fraction: `0.1%` means 0.001.'
     " Mutually exclusive with {excluded}."
 )
 _TOLERANCE = (
-    " With `comparedTo: Baseline`, % is a share of the baseline; with `comparedTo: Control`, it is percentage points. Without %,"
+    " With `comparedTo: Baseline`, % is relative to the baseline; with `comparedTo: Control`, it means percentage points. Without %,"
     " the tolerance is a difference in the unit of the metric. Must not be negative."
 )
 
@@ -99,7 +99,7 @@ class Guard(Check):
         Field(
             alias="for",
             description="Time for which the breach must last before the guard reacts, such as `2m`."
-            " Defaults to `0s`, with which the first failed evaluation counts.",
+            " Defaults to `0s`: the guard reacts to the first failed evaluation.",
         ),
     ] = "0s"
     on_breach: Annotated[
@@ -170,7 +170,7 @@ class Builtin(StrEnum):
     ALERTS = "Alerts"  # Prometheus has loaded the alert rules that the configuration names
     ROLLBACK = "Rollback"  # the operator can do what `rollback` requires
     HEALTH = "Health"  # the workload is available
-    CAPACITY = "Capacity"  # the diagnostics of this topic are within their bounds
+    CAPACITY = "Capacity"  # the results of the diagnostics topic `capacity` are within their bounds
     CACHE = "Cache"
 
 
@@ -230,7 +230,7 @@ class Gate(Model):
             description="A check of the operator: `FlagStore` (the flag document can be written and read back), `Migrations`"
             " (none has failed), `Metrics` (every metric of the spec returns a number), `Alerts` (Prometheus has loaded the"
             " configured alert rules), `Rollback` (the operator can do what `rollback` requires), `Health` (the workload is"
-            " available), `Capacity` and `Cache` (the diagnostics of this topic are within their bounds)."
+            " available), `Capacity` and `Cache` (the results of the diagnostics topic `capacity` or `cache` are within their bounds)."
             " Mutually exclusive with `metric`, `http`, `job` and `approval`."
         ),
     ] = None

@@ -37,14 +37,14 @@ class CheckReason(StrEnum):
     """`status.checks[].reason` is the reason of a verdict."""
 
     # The measurement was compared.
-    WITHIN_BOUND = "WithinBound"  # The value is within `above` or `below`.
-    OUT_OF_BOUND = "OutOfBound"  # The value is outside `above` or `below`.
+    WITHIN_BOUND = "WithinBound"  # The value satisfies `above` or `below`.
+    OUT_OF_BOUND = "OutOfBound"  # The value violates `above` or `below`.
     WITHIN_TOLERANCE = "WithinTolerance"  # The change is within `maxIncrease`, `maxDecrease` or `minIncrease`.
     OUT_OF_TOLERANCE = "OutOfTolerance"  # The change is outside `maxIncrease`, `maxDecrease` or `minIncrease`.
     TOLERANCE_UNCLEAR = "ToleranceUnclear"  # The confidence interval of the change contains the bound.
     # There is nothing to compare yet.
-    WARMING_UP = "WarmingUp"  # The range of the query still covers data of an earlier audience.
-    AWAITING_RESULT = "AwaitingResult"  # The query or the check has no result yet.
+    WARMING_UP = "WarmingUp"  # The query range still contains data of the previous audience.
+    AWAITING_RESULT = "AwaitingResult"  # There is no result of the query or the check yet.
     BASELINE_MISSING = "BaselineMissing"  # The baseline has not been measured yet.
     BASELINE_MEASURED = "BaselineMeasured"  # The baseline was measured; the first comparison follows.
     # The metric did not return one usable number.
@@ -59,14 +59,14 @@ class CheckReason(StrEnum):
     NO_EVENTS = "NoEvents"  # A cohort has no events.
     TOO_FEW_EVENTS = "TooFewEvents"  # A cohort has fewer than 50 events.
     # The provider failed.
-    UNKNOWN_PROVIDER = "UnknownProvider"  # The operator's configuration has no provider of this name.
+    UNKNOWN_PROVIDER = "UnknownProvider"  # The operator's configuration has no provider with this name.
     CONNECTION_FAILED = "ConnectionFailed"  # The provider or the Service could not be reached.
     TIMED_OUT = "TimedOut"  # There was no response within the timeout.
     QUERY_REJECTED = "QueryRejected"  # The provider rejected the query.
     RESPONSE_TOO_LARGE = "ResponseTooLarge"  # The response is larger than `maxAnswerBytes`.
     INVALID_RESPONSE = "InvalidResponse"  # The response is not a valid response of the Prometheus API.
     CREDENTIALS_UNREADABLE = "CredentialsUnreadable"  # The token file or the CA file could not be read.
-    INTERNAL_ERROR = "InternalError"  # The operator failed to run the check; its log has the error.
+    INTERNAL_ERROR = "InternalError"  # The operator failed to run the check. For the error, see the operator's log.
     # Gates that are not metrics.
     AWAITING_APPROVAL = "AwaitingApproval"  # The gate requires manual approval.
     APPROVED = "Approved"  # An `Approve` action approved the gate.
@@ -142,8 +142,8 @@ class Operation(StrEnum):
     RESTORE = "restore"  # Restore rows from the snapshot.
     RETRY = "retry"  # Copy the rows in quarantine again.
     PRUNE = "prune"  # Delete snapshots that have expired.
-    REPAIR = "repair"  # Copy damaged rows from their source again.
-    PLAN = "plan"  # Show the steps that `up` would apply and the locks that it would take. It changes nothing.
+    REPAIR = "repair"  # Replace damaged rows of the target: from the source, or after `finish` from a snapshot.
+    PLAN = "plan"  # Show the SQL steps that `up` would apply and the locks that it would take. It changes nothing.
     STATUS = "status"  # Show what the ledger contains. It changes nothing.
     VERIFY = "verify"  # Compare both sides of a copy. It changes nothing.
 
@@ -157,14 +157,14 @@ class FailureReason(StrEnum):
     INVALID_CONNECTION_STRING = "InvalidConnectionString"  # The connection string cannot be parsed.
     CONNECTION_REJECTED = "ConnectionRejected"  # The password, the role, the database or `pg_hba.conf` is wrong.
     DATABASE_ERROR = "DatabaseError"  # The database returned an error that another attempt cannot change.
-    LINT_FAILED = "LintFailed"  # The SQL breaks a rule of `lint`.
-    BUNDLE_CHANGED = "BundleChanged"  # A step or `copy.yaml` was edited after it was applied.
-    BUNDLE_OUTDATED = "BundleOutdated"  # The ledger has steps that this bundle does not have.
-    STEP_FAILED = "StepFailed"  # The database rejected the SQL of a step.
+    LINT_FAILED = "LintFailed"  # The SQL violates a rule of `lint`.
+    BUNDLE_CHANGED = "BundleChanged"  # A SQL step or `copy.yaml` was edited after it had been applied.
+    BUNDLE_OUTDATED = "BundleOutdated"  # The ledger contains SQL steps that this bundle does not contain.
+    STEP_FAILED = "StepFailed"  # The database rejected a SQL step.
     STEP_INCOMPLETE = "StepIncomplete"  # An index build was interrupted; `up` completes it.
     UNSUPPORTED_STATEMENT = "UnsupportedStatement"  # CONCURRENTLY is used with anything but an index.
     LOCK_TIMEOUT = "LockTimeout"  # A table lock was not granted within `lockDeadline`.
-    CONCURRENT_MIGRATION = "ConcurrentMigration"  # Another runner holds the advisory lock, or has taken over the copy.
+    CONCURRENT_MIGRATION = "ConcurrentMigration"  # Another `session-rollout-migrate` holds the lock or took over the copy.
     DATA_LOSS = "DataLoss"  # The operation would destroy data, and data loss is not allowed.
     POINT_OF_NO_RETURN = "PointOfNoReturn"  # The migration has passed its point of no return.
     PREFLIGHT_FAILED = "PreflightFailed"  # Privileges or disk space are missing, or a transaction pooler is used.
@@ -194,18 +194,18 @@ class ActionType(StrEnum):
     PAUSE = "Pause"  # Keep the audience as it is; guards still protect users.
     RESUME = "Resume"  # Resume a paused rollout.
     ABORT = "Abort"  # Roll the rollout back.
-    RETRY = "Retry"  # Retry a rolled-back phase, a failed migration or a failed check.
+    RETRY = "Retry"  # Start the rolled-back phase again, or retry the failed migration or the failed Job of a gate.
     EMERGENCY_DISABLE = "EmergencyDisable"  # Turn features off for all users immediately.
     EMERGENCY_ENABLE = "EmergencyEnable"  # End an emergency disable: features follow the rollout again.
     RESTORE_DATA = "RestoreData"  # Restore rows from the snapshot of a migration.
-    RETRY_MIGRATION = "RetryMigration"  # Copy the rows in quarantine again.
+    RETRY_MIGRATION = "RetryMigration"  # Retry a failed migration, or its quarantined rows.
     BACKUP_DATA = "BackupData"  # Take a snapshot of the tables of a migration.
-    REPAIR_DATA = "RepairData"  # Copy damaged rows from their source again.
-    MIGRATE_DOWN = "MigrateDown"  # Undo a migration after its phase was rolled back.
+    REPAIR_DATA = "RepairData"  # Replace damaged rows of a target: from the source, or after `finish` from a snapshot.
+    MIGRATE_DOWN = "MigrateDown"  # Undo a migration after the rollout has been rolled back or aborted.
     RESTART_WORKLOAD = "RestartWorkload"  # Restart the Pods of the workload.
-    UNDO_WORKLOAD = "UndoWorkload"  # Roll the workload back to its earlier revision.
+    UNDO_WORKLOAD = "UndoWorkload"  # Roll the workload back to its previous revision.
     VERIFY = "Verify"  # Evaluate the gates now and report the results. It changes nothing.
-    DIAGNOSE = "Diagnose"  # Run the queries of a diagnostic topic. It changes nothing.
+    DIAGNOSE = "Diagnose"  # Run the queries of a diagnostics topic. It changes nothing.
     INSPECT_MIGRATION = "InspectMigration"  # Show the plan, the status or the comparison of a migration. It changes nothing.
 
     @property
@@ -223,12 +223,12 @@ class ActionReason(StrEnum):
     """`status.reason` of an action is the reason of the response. The `Accepted` condition has the same reason."""
 
     ACCEPTED = "Accepted"  # The action was accepted.
-    SUSPENDED = "Suspended"  # The rollout is suspended and accepts only emergency actions.
-    UNKNOWN_FEATURE = "UnknownFeature"  # The spec has no feature of this name.
-    UNKNOWN_MIGRATION = "UnknownMigration"  # The spec has no migration of this name, or it has not started.
-    UNKNOWN_CHECK = "UnknownCheck"  # No gate of this name is waiting or defined.
-    UNKNOWN_TOPIC = "UnknownTopic"  # The configuration has no diagnostic topic of this name.
-    UNKNOWN_ROLLOUT = "UnknownRollout"  # The namespace has no SessionRollout of this name.
+    SUSPENDED = "Suspended"  # The rollout is suspended: it rejects all actions except EmergencyDisable, EmergencyEnable, Verify, Diagnose and InspectMigration.
+    UNKNOWN_FEATURE = "UnknownFeature"  # The spec has no feature with this name.
+    UNKNOWN_MIGRATION = "UnknownMigration"  # The spec has no migration with this name, or the migration has not started.
+    UNKNOWN_CHECK = "UnknownCheck"  # No gate with this name is defined or waiting for approval.
+    UNKNOWN_TOPIC = "UnknownTopic"  # The configuration has no diagnostics topic with this name.
+    UNKNOWN_ROLLOUT = "UnknownRollout"  # The namespace has no SessionRollout with this name.
     NOTHING_DISABLED = "NothingDisabled"  # No feature is disabled in an emergency.
     ALREADY_PAUSED = "AlreadyPaused"  # The rollout is already paused.
     NOT_PAUSED = "NotPaused"  # The rollout is not paused.
@@ -239,7 +239,7 @@ class ActionReason(StrEnum):
     MIGRATION_RUNNING = "MigrationRunning"  # A Job of the migration is still running.
     MIGRATION_NOT_APPLIED = "MigrationNotApplied"  # The migration is not applied.
     MOVES_NO_ROWS = "MovesNoRows"  # The migration copies no rows.
-    PHASE_NOT_ROLLED_BACK = "PhaseNotRolledBack"  # The phase of the migration was not rolled back.
+    PHASE_NOT_ROLLED_BACK = "PhaseNotRolledBack"  # The rollout has not been rolled back or aborted.
     POINT_OF_NO_RETURN_PASSED = "PointOfNoReturnPassed"  # The migration has passed its point of no return.
     NO_WORKLOAD = "NoWorkload"  # The spec names no workload.
     OTHER_GENERATION = "OtherGeneration"  # A different generation is active.
@@ -248,7 +248,7 @@ class ActionReason(StrEnum):
     TOO_MANY_ACTIONS = "TooManyActions"  # Too many actions are waiting for a response.
     INVALID = "Invalid"  # The action or the rollout cannot be parsed.
     TIMED_OUT = "TimedOut"  # The action did not finish in time.
-    FAILED = "Failed"  # The action could not be carried out; the message has the error.
+    FAILED = "Failed"  # The action could not be carried out; the message contains the error.
 
 
 class Condition(StrEnum):
@@ -338,7 +338,7 @@ class EventReason(StrEnum):
     STARTED = "Started"  # The operator started the first generation of the rollout.
     PHASE_STARTED = "PhaseStarted"  # A phase started.
     STEP_PUBLISHED = "StepPublished"  # The audience of a step was published and read back.
-    STEP_PASSED = "StepPassed"  # A step ended; the message lists its criteria.
+    STEP_PASSED = "StepPassed"  # A step is complete; the message lists its criteria.
     PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
     BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
     EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion has no verdict of Pass or Fail, or a guard cannot be queried. The hold timer is paused.
@@ -348,7 +348,7 @@ class EventReason(StrEnum):
     MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.
     MIGRATION_FAILED = "MigrationFailed"  # A migration Job failed.
     MIGRATION_KEPT = "MigrationKept"  # A rollback kept a migration; the message says why.
-    POINT_OF_NO_RETURN = "PointOfNoReturnAhead"  # The next step of a migration cannot be undone.
+    POINT_OF_NO_RETURN = "PointOfNoReturnAhead"  # The next SQL step of a migration cannot be undone.
     APPROVAL_NEEDED = "ApprovalNeeded"  # A step requires manual approval.
     ACTION_ACCEPTED = "ActionAccepted"  # An action was accepted.
     ACTION_REFUSED = "ActionRefused"  # An action was rejected; the message says why.
@@ -365,7 +365,7 @@ class EventReason(StrEnum):
     FLAG_DRIFT = "FlagDriftCorrected"  # The flag document was changed externally, and the operator restored it.
     CHECK_FAILED = "CheckFailed"  # A gate failed.
     ROLLBACK_VERIFIED = "RollbackVerified"  # All gates in `rollback.verification` passed.
-    WORKLOAD_UNDONE = "WorkloadUndone"  # The Deployment was rolled back to its earlier revision.
+    WORKLOAD_UNDONE = "WorkloadUndone"  # The Deployment was rolled back to its previous revision.
     WORKLOAD_KEPT = "WorkloadKept"  # The Deployment could not be rolled back or restarted; the message says why.
     WORKLOAD_RESTARTED = "WorkloadRestarted"  # The Pods of the Deployment are being replaced.
 

@@ -23,7 +23,7 @@ class Change(StrEnum):
 
 
 class Migration(Model):
-    """A bundle that is applied once: steps of SQL, or a copy of rows from one table to another."""
+    """A bundle that is applied once: SQL steps, or a copy of rows from one table to another."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -73,7 +73,7 @@ class Migration(Model):
             le=9999,
             json_schema_extra={"format": "int32"},
             description="Number of the first SQL step that cannot be undone, such as 3 for `0003_x.up.sql`. The operator announces"
-            " it before the step runs, and rejects requests to undo the migration afterwards. If unset, every step can be undone.",
+            " it before the step runs, and rejects requests to undo the migration afterwards. If unset, every SQL step can be undone.",
         ),
     ] = None
 

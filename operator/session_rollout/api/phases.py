@@ -12,7 +12,7 @@ from session_rollout.api.quantities import Duration, DurationOrZero, Percent
 
 
 class Ramp(Model):
-    """An increase from the percentage of the step before to `to`, in equal increments over a time."""
+    """An increase from the percentage of the preceding step to `to`, in equal increments over a time."""
 
     to: Annotated[Percent, Field(description='Percentage of users at the end of the ramp, such as `50` or `"0.5"`.')]
     over: Annotated[
@@ -56,7 +56,7 @@ class Step(Model):
         Percent | None,
         Field(
             description='Percentage of users who get the features, such as `10` or `"0.5"`. A stable hash of the user ID selects'
-            " them. Must not be less than in the step before. If unset, only `groups` get them. Mutually exclusive with `ramp`."
+            " them. Must not be less than in the preceding step. If unset, only `groups` get them. Mutually exclusive with `ramp`."
         ),
     ] = None
     ramp: Annotated[
@@ -78,8 +78,8 @@ class Step(Model):
     hold: Annotated[
         Duration | None,
         Field(
-            description="Time for which the step is held, such as `1d` or `1h30m`; at least `checkInterval`. The timer counts only"
-            " time in which every criterion has a verdict of Pass or Fail. Mutually exclusive with `ramp`."
+            description="Time for which the step is held, such as `1d` or `1h30m`; at least `checkInterval`. The hold starts with"
+            " the first usable verdicts after the warm-up. The timer counts only time in which every criterion has a verdict of Pass or Fail. Mutually exclusive with `ramp`."
         ),
     ] = None
     approval: Annotated[
@@ -129,7 +129,7 @@ class Phase(Model):
         Name,
         Field(
             description="Name of the phase in actions and status, such as `connection-management`. After an edit of the spec, the"
-            " rollout resumes at the phase of this name."
+            " rollout resumes at the phase with this name."
         ),
     ]
     features: Annotated[

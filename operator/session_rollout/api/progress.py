@@ -36,7 +36,7 @@ class Progress(Model):
     rate: Annotated[Rows | None, Field(description="Rows per second, averaged over the last 10 seconds.")] = None
     remaining_seconds: Annotated[Rows | None, Field(description="Seconds until all rows are copied, at this rate.")] = None
     quarantined: Annotated[Rows, Field(description="Rows that could not be copied.")] = 0
-    following: Annotated[bool, Field(description="Whether changes of the source are applied to the target.")] = False
+    following: Annotated[bool, Field(description="Whether changes in the source are applied to the target.")] = False
     waiting: Annotated[
         str,
         Field(

@@ -12,7 +12,7 @@ from session_rollout.api.checks import Gate
 class RollbackScope(StrEnum):
     """Features that a rollback turns off."""
 
-    STEP = "Step"  # The features return to the audience of the step before.
+    STEP = "Step"  # The features return to the audience of the preceding step.
     PHASE = "Phase"  # The features of the running phase are turned off; earlier phases are kept.
     ALL = "All"  # The features of every phase that has begun are turned off.
 
@@ -28,7 +28,7 @@ class OnWorkload(StrEnum):
     """Treatment of the workload in a rollback."""
 
     KEEP = "Keep"
-    UNDO = "Undo"  # The Deployment is rolled back to its earlier revision.
+    UNDO = "Undo"  # The Deployment is rolled back to its previous revision.
 
 
 class Rollback(Model):
@@ -37,7 +37,7 @@ class Rollback(Model):
     scope: Annotated[
         RollbackScope,
         Field(
-            description="Features that a rollback turns off. `Step` returns to the audience of the step before; `Phase` (default) turns"
+            description="Features that a rollback turns off. `Step` returns to the audience of the preceding step; `Phase` (default) turns"
             " off the features of the running phase; `All` turns off the features of every phase that has begun."
         ),
     ] = RollbackScope.PHASE
@@ -65,7 +65,7 @@ class Rollback(Model):
     workload: Annotated[
         OnWorkload,
         Field(
-            description="`Keep` (default) leaves the Deployment as it is; `Undo` rolls it back to its earlier revision, and"
+            description="`Keep` (default) leaves the Deployment as it is; `Undo` rolls it back to its previous revision, and"
             " requires `spec.workload`."
         ),
     ] = OnWorkload.KEEP

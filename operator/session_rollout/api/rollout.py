@@ -236,18 +236,18 @@ class RolloutSpec(Model):
             pattern=r"^[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?$",
             max_length=57,
             description="Name of the flag document and salt of the hash that selects users, such as `shop`. The document is"
-            " published in the ConfigMap with this name and the suffix `-flags`. Immutable, because changing it would reassign"
-            " users to other buckets.",
+            " published in the ConfigMap with this name and the suffix `-flags`. Immutable, because changing it would assign"
+            " users to different buckets.",
             json_schema_extra=rules(
-                ("self == oldSelf", "`flagSet` is immutable, because changing it would reassign users to other buckets"),
+                ("self == oldSelf", "`flagSet` is immutable, because changing it would assign users to different buckets"),
             ),
         ),
     ]
     suspend: Annotated[
         bool,
         Field(
-            description="Keep the rollout as it is: it neither advances nor rolls back, and only the `EmergencyDisable` and"
-            " `EmergencyEnable` actions are accepted. Defaults to false."
+            description="Keep the rollout as it is: it neither advances nor rolls back. While suspended, the rollout rejects all"
+            " actions except `EmergencyDisable`, `EmergencyEnable`, `Verify`, `Diagnose` and `InspectMigration`. Defaults to false."
         ),
     ] = False
     prometheus: Annotated[
@@ -335,7 +335,7 @@ class RolloutSpec(Model):
         DurationOrZero,
         Field(
             description="Time after the last phase in which guards are still evaluated before the rollout is Promoted, such as"
-            " `1d`. Defaults to `0s`, with which it is Promoted immediately."
+            " `1d`. Defaults to `0s`: the rollout is Promoted immediately."
         ),
     ] = "0s"
     windows: Annotated[

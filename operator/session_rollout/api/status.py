@@ -102,11 +102,11 @@ class Current(Model):
     stage_start_time: Annotated[Time | None, Field(description="Time when this stage or step started.")] = None
     published_time: Annotated[
         Time | None,
-        Field(description="Time when the audience of this step was read back from the cluster. The hold starts after it."),
+        Field(description="Time when the audience of this step was read back from the cluster. The warm-up then begins."),
     ] = None
     hold_until: Annotated[
         Time | None,
-        Field(description="Time when the hold ends. Set when evidence is first available; each pause of the timer extends it."),
+        Field(description="Time when the hold ends. Set with the first usable verdicts; each pause of the timer extends it."),
     ] = None
     hold_paused_time: Annotated[
         Time | None, Field(description="Time since which the hold timer is paused. Unset while it runs.")
@@ -155,7 +155,7 @@ class DecisionRecord(Model):
         ),
     ] = ()
     next_time: Annotated[
-        Time | None, Field(description="Time of the next decision at the latest. Unset when only an event causes one.")
+        Time | None, Field(description="Latest time of the next decision. Unset when only an event causes one.")
     ] = None
     inputs: Annotated[
         Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record has the inputs themselves.")
@@ -186,7 +186,7 @@ class PhaseRecord(Model):
 
 
 class CheckRecord(Model):
-    """The last change of one criterion, guard or gate. A repeated verdict changes nothing here."""
+    """The last change of one criterion, guard or gate. An evaluation with the same verdict does not update this entry."""
 
     name: Annotated[Name, Field(description="Name of the criterion, guard or gate in the spec.")]
     kind: Annotated[CheckKind, Field(description="Kind of the check, which says what list of the spec it comes from.")]
@@ -206,19 +206,21 @@ class CheckRecord(Model):
 class WorkloadRecord(Model):
     """Changes of the operator to the Deployment. The intent is written first, the result afterwards."""
 
-    undo_requested_time: Annotated[Time | None, Field(description="Time when undoing the last revision was decided.")] = None
+    undo_requested_time: Annotated[
+        Time | None, Field(description="Time when the operator decided to undo the last revision.")
+    ] = None
     undo_from: Annotated[Revision | None, Field(description="Revision of the Deployment that is undone.")] = None
     undo_to: Annotated[
-        Revision | None, Field(description="Revision that the Deployment returns to. Unset when there is no earlier one.")
+        Revision | None, Field(description="Revision that the Deployment returns to. Unset when there is no previous one.")
     ] = None
-    undone_time: Annotated[Time | None, Field(description="Time when the Deployment had returned to it.")] = None
+    undone_time: Annotated[Time | None, Field(description="Time when the rollback of the Deployment was complete.")] = None
     restart_requested_time: Annotated[Time | None, Field(description="Time when a restart was requested.")] = None
     restarted_time: Annotated[Time | None, Field(description="Time when the restart began.")] = None
     message: Annotated[Sentence, Field(description="Result of the undo or the restart.")] = ""
 
 
 class PendingNotification(Model):
-    """A notification that no sink has accepted yet. It is delivered at least once; the receiver deduplicates by `id`."""
+    """A notification that its sink has not accepted yet. It is delivered at least once; the receiver deduplicates by `id`."""
 
     id: Annotated[str, Field(description="Identifier that is the same for every delivery attempt.", max_length=32)]
     sink: Annotated[Name, Field(description="Name of the sink in the operator's configuration.")]
@@ -243,8 +245,8 @@ class MigrationRecord(Model):
     job: Annotated[JobName | None, Field(description="Name of the Job in the namespace of the rollout.")] = None
     source: Annotated[Sha | None, Field(description="Fingerprint of where the spec takes the migration from.")] = None
     attempt: Annotated[Index, Field(description="Number of retries that were requested.")] = 0
-    checksum: Annotated[Sha | None, Field(description="Checksum of what ran, as the ledger in the database has it.")] = None
-    start_time: Annotated[Time | None, Field(description="Time when the Job was decided on.")] = None
+    checksum: Annotated[Sha | None, Field(description="Checksum of what ran, as recorded in the ledger.")] = None
+    start_time: Annotated[Time | None, Field(description="Time when the operator decided to start the Job.")] = None
     end_time: Annotated[Time | None, Field(description="Time when the result of the Job was observed.")] = None
     reason: Annotated[str | None, Field(description="Machine-readable reason of a failure in CamelCase.", max_length=63)] = None
     message: Annotated[Sentence, Field(description="Last message of the Job; for a failure, what went wrong.")] = ""
@@ -253,14 +255,12 @@ class MigrationRecord(Model):
     rate: Annotated[Rows | None, Field(description="Number of rows copied per second.")] = None
     estimated_end_time: Annotated[Time | None, Field(description="Time when all rows will be copied at this rate.")] = None
     quarantined: Annotated[
-        Rows | None, Field(description="Number of rows that could not be copied. `RetryMigration` tries them again.")
+        Rows | None, Field(description="Number of rows that could not be copied. `RetryMigration` retries them.")
     ] = None
     progress_time: Annotated[Time | None, Field(description="Time when these figures were written.")] = None
-    following: Annotated[
-        bool, Field(description="Whether changes of the source are still applied to the target; false when not.")
-    ] = False
+    following: Annotated[bool, Field(description="Whether changes in the source are still applied to the target.")] = False
     point_of_no_return: Annotated[
-        NoReturn | None, Field(description="Whether the step that cannot be undone is ahead or passed.")
+        NoReturn | None, Field(description="Whether the point of no return is ahead or has been passed.")
     ] = None
     backup_time: Annotated[Time | None, Field(description="Time when the newest snapshot was complete.")] = None
     backup_until: Annotated[Time | None, Field(description="Time until which the snapshot is kept.")] = None
@@ -364,7 +364,7 @@ class RolloutStatus(Model):
     checks: Annotated[
         tuple[CheckRecord, ...],
         Field(
-            description="Last verdict of each check. A repeated verdict changes nothing here.",
+            description="Last verdict of each check. An evaluation with the same verdict does not update its entry.",
             max_length=64,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["kind", "name"]},
         ),
@@ -379,7 +379,9 @@ class RolloutStatus(Model):
     ] = None
     pending_notifications: Annotated[
         tuple[PendingNotification, ...],
-        Field(description="Notifications that no sink has accepted yet.", max_length=PENDING_LENGTH, json_schema_extra=ATOMIC),
+        Field(
+            description="Notifications not yet accepted by their sinks.", max_length=PENDING_LENGTH, json_schema_extra=ATOMIC
+        ),
     ] = ()
     notifications_lost: Annotated[
         Index, Field(description="Number of notifications that were dropped because the list was full.")

@@ -282,7 +282,9 @@ def _repair_data(context: DecisionContext, action: SessionRolloutAction) -> str:
 def _migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str:
     record = _idle_migration(context, action)
     if context.current.stage is not Stage.ENDED or context.status.outcome is Outcome.PROMOTED:
-        message = "a migration can be undone only after its phase was rolled back; create an `Abort` action first"
+        message = (
+            "a migration can be undone only after the rollout has been rolled back or aborted; create an `Abort` action first"
+        )
         raise ActionRefused(ActionReason.PHASE_NOT_ROLLED_BACK, message)
     if record.point_of_no_return is NoReturn.PASSED:
         message = f"{record.name} has passed its point of no return"
@@ -304,7 +306,7 @@ def _restart_workload(context: DecisionContext, _: SessionRolloutAction) -> str:
 def _undo_workload(context: DecisionContext, _: SessionRolloutAction) -> str:
     name = _workload(context)
     workload.request_undo(context)
-    return f"rolling {name} back to its earlier revision"
+    return f"rolling {name} back to its previous revision"
 
 
 def _workload(context: DecisionContext) -> str:

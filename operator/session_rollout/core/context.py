@@ -35,7 +35,7 @@ from session_rollout.core.notifications import notifications_of, queued
 from session_rollout.core.observed import Effect, Emit, Observed
 from session_rollout.core.steps import Increment, audience_text, increment_at, phase_named
 
-GAP_INTERVALS: Final = 2  # a reconcile that is one interval late is jitter; beyond that nobody observed the rollout
+GAP_INTERVALS: Final = 2  # a reconciliation that is one interval late is jitter; beyond that nobody observed the rollout
 
 
 @dataclass(frozen=True)

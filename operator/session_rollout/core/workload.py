@@ -42,7 +42,7 @@ def run_undo(context: DecisionContext, since: datetime | None) -> StageResult | 
         request_undo(context)
     elif record.undone_time is not None:
         return None
-    message = f"rolling back: {_name(context)} returns to its earlier revision"
+    message = f"rolling back: {_name(context)} returns to its previous revision"
     next_actions = (f"wait until Deployment {_name(context)} accepts the change",)
     return StageResult(DecisionAction.ROLL_BACK, DecisionReason.UNDOING_WORKLOAD, message, (message,), next_actions)
 
@@ -62,7 +62,7 @@ def _track_undo(context: DecisionContext, record: WorkloadRecord, revisions: Rev
 
 def _choose(context: DecisionContext, revisions: Revisions) -> None:
     if revisions.earlier is None or revisions.blocked_reason:
-        cause = revisions.blocked_reason or "there is no earlier revision"
+        cause = revisions.blocked_reason or "there is no previous revision"
         message = f"{_name(context)} remains at revision {revisions.current}: {cause}"
         _put(context, undo_from=revisions.current, undone_time=context.now, message=message)
         context.record_event(EventReason.WORKLOAD_KEPT, message)
