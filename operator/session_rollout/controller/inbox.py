@@ -87,7 +87,7 @@ class Inbox:
         if _answered(raw) and _expired(action, self._clock.now()):
             await self._store.delete_action(namespace, action.name)
         elif not (_answered(raw) or action.spec.action.is_read_only or Key(namespace, name) in rollouts):
-            message = f"`rollout` is {name}, but there is no SessionRollout of this name in namespace {namespace}"
+            message = f"`rollout` is {name}, but there is no SessionRollout with this name in namespace {namespace}"
             await self._refuse(raw, ActionReason.UNKNOWN_ROLLOUT, message)
 
     async def _refuse(self, raw: Mapping[str, Any], reason: ActionReason, message: str) -> None:

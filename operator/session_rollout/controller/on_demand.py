@@ -85,7 +85,7 @@ class OnDemandChecks:
                 # The loop of the rollout wrote while this read was on its way. That is not a reason to reject an action.
                 await asyncio.sleep(POLL_SECONDS)
         if stored is None:
-            message = f"`rollout` is {key.name}, but there is no SessionRollout of this name in namespace {key.namespace}"
+            message = f"`rollout` is {key.name}, but there is no SessionRollout with this name in namespace {key.namespace}"
             raise ActionRefused(ActionReason.UNKNOWN_ROLLOUT, message)
         if stored.rollout is None:
             raise ActionRefused(ActionReason.INVALID, f"the rollout cannot be parsed: {stored.problem}")

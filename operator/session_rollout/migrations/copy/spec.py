@@ -82,13 +82,13 @@ class CopySpec(Section):
     ours: Annotated[
         Expression,
         Field(
-            description="SQL condition on the target rows that this copy created. Other rows belong to the application and are never changed. Example: `t.origin = 'legacy'`."
+            description="SQL condition on the target rows that this copy has created. Other rows belong to the application and are never changed. Example: `t.origin = 'legacy'`."
         ),
     ]
     touched: Annotated[
         Expression,
         Field(
-            description="SQL condition on copied rows that the application has written since they were copied. `down` keeps these. Defaults to `false`, which is none."
+            description="SQL condition on copied rows that the application has changed since they were copied. `down` keeps these. Defaults to `false`, which is none."
         ),
     ] = "false"
     changed: Annotated[
