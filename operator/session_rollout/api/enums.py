@@ -127,7 +127,7 @@ class MigrationState(StrEnum):
     PENDING = "Pending"  # The migration has not started.
     RUNNING = "Running"  # The Job of the migration is running.
     SUCCEEDED = "Succeeded"  # The migration is applied.
-    FAILED = "Failed"  # The Job failed; `reason` and `message` say why.
+    FAILED = "Failed"  # The Job failed; see `reason` and `message`.
     REVERTING = "Reverting"  # The migration is being undone.
     REVERTED = "Reverted"  # The migration was undone.
 
@@ -347,11 +347,11 @@ class EventReason(StrEnum):
     MIGRATION_STARTED = "MigrationStarted"  # A migration Job was started.
     MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.
     MIGRATION_FAILED = "MigrationFailed"  # A migration Job failed.
-    MIGRATION_KEPT = "MigrationKept"  # A rollback kept a migration; the message says why.
+    MIGRATION_KEPT = "MigrationKept"  # A rollback kept a migration; the message contains the reason.
     POINT_OF_NO_RETURN = "PointOfNoReturnAhead"  # The next SQL step of a migration cannot be undone.
     APPROVAL_NEEDED = "ApprovalNeeded"  # A step requires manual approval.
     ACTION_ACCEPTED = "ActionAccepted"  # An action was accepted.
-    ACTION_REFUSED = "ActionRefused"  # An action was rejected; the message says why.
+    ACTION_REFUSED = "ActionRefused"  # An action was rejected; the message contains the reason.
     PAUSED = "Paused"  # The rollout was paused.
     RESUMED = "Resumed"  # The rollout was resumed.
     STALLED = "Stalled"  # The rollout cannot continue without manual intervention.
@@ -366,7 +366,7 @@ class EventReason(StrEnum):
     CHECK_FAILED = "CheckFailed"  # A gate failed.
     ROLLBACK_VERIFIED = "RollbackVerified"  # All gates in `rollback.verification` passed.
     WORKLOAD_UNDONE = "WorkloadUndone"  # The Deployment was rolled back to its previous revision.
-    WORKLOAD_KEPT = "WorkloadKept"  # The Deployment could not be rolled back or restarted; the message says why.
+    WORKLOAD_KEPT = "WorkloadKept"  # The Deployment could not be rolled back or restarted; the message contains the reason.
     WORKLOAD_RESTARTED = "WorkloadRestarted"  # The Pods of the Deployment are being replaced.
 
     @property

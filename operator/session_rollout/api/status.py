@@ -158,7 +158,7 @@ class DecisionRecord(Model):
         Time | None, Field(description="Latest time of the next decision. Unset when only an event causes one.")
     ] = None
     inputs: Annotated[
-        Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record has the inputs themselves.")
+        Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record contains the inputs.")
     ] = None
 
 
@@ -189,7 +189,7 @@ class CheckRecord(Model):
     """The last change of one criterion, guard or gate. An evaluation with the same verdict does not update this entry."""
 
     name: Annotated[Name, Field(description="Name of the criterion, guard or gate in the spec.")]
-    kind: Annotated[CheckKind, Field(description="Kind of the check, which says what list of the spec it comes from.")]
+    kind: Annotated[CheckKind, Field(description="Kind of the check: the list of the spec that contains it.")]
     verdict: Annotated[Verdict, Field(description="Result of the last evaluation.")] = Verdict.NOT_EVALUATED
     reason: Annotated[CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")] = None
     value: Annotated[Figure | None, Field(description="Measured value in the unit of the bound, such as `1.3%`.")] = None
