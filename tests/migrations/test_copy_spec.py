@@ -64,7 +64,7 @@ def test_a_bundle_has_either_sql_files_or_copy_yaml(tmp_path: Path) -> None:
     """Both in one directory are an error."""
     (tmp_path / "copy.yaml").write_text("")
     (tmp_path / "0001_x.up.sql").write_text("")
-    with failing(FailureReason.INVALID_BUNDLE, str(tmp_path), "copy.yaml"):
+    with failing(FailureReason.INVALID_BUNDLE, "copy.yaml", "SQL"):
         bundle.is_copy(tmp_path)
 
 
