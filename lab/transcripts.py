@@ -111,7 +111,7 @@ SHOWN = (
         [WATCH],
         Demo.promote,
         [
-            Moment("A step of a ramp holds", lambda status: current(status, "increment") and decided(status, "Holding")),
+            Moment("A step of a ramp", lambda status: current(status, "increment") and decided(status, "Holding")),
             Moment("Session rows are copied", lambda status: 10_000 <= copied(status) < 30_000, pictured=True),
             Moment("A step requires approval", lambda status: decided(status, "AwaitingApproval")),
             Moment("Promoted", lambda status: status.get("outcome") == "Promoted"),

@@ -215,6 +215,8 @@ def test_the_on_call_role_allows_every_action() -> None:
     role = next(document for document in rendered("defaults") if document["metadata"]["name"] == name)
     verbs = next(rule["verbs"] for rule in role["rules"] if rule["resources"] == ["sessionrolloutactions"])
     assert sorted(verbs) == sorted(["create", *(action.lower() for action in ActionType)])
+    logs = next(rule for rule in role["rules"] if "pods/log" in rule["resources"])
+    assert logs == {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list", "watch"]}, "for the runbooks"
 
 
 def test_minimum_is_only_the_operator() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cli.fake_kubectl import install
 from cli.plugin import SHOP, Done, refused, run
 from lab.lab import Lab
 from session_rollout.cli.command import Exit
@@ -151,3 +152,18 @@ def test_cluster_without_the_kinds(empty_server: str) -> None:
     argv = [sys.executable, "-m", "session_rollout.cli.app", "status", "x", f"--server={empty_server}"]
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode in {Exit.NOT_FOUND, Exit.UNREACHABLE}, "Traceback" in done.stderr) == (True, False), done
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [(("flags", "emergency-disable", "alpha", "-r", "x"), "use --in NAME"), (("pause",), "NAME is required")],
+    ids=["features", "names"],
+)
+def test_several_rollouts(argv: tuple[str, ...], hint: str, tmp_path: Path) -> None:
+    """The arguments of `flags` are features, so the error names the option that selects the rollout."""
+    items = [{"metadata": {"name": name}} for name in ("desk", "shop")]
+    environment = {**os.environ, "PYTHONPATH": "operator", "KUBECTL": str(install(tmp_path, {"items": items}))}
+    command = [sys.executable, "-m", "session_rollout.cli.app", *argv]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == Exit.USAGE, done
+    assert f"{hint}, because there are several SessionRollouts: desk, shop" in done.stderr

@@ -16,7 +16,7 @@ import yaml
 from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 
-from core.world import World, at, spec
+from core.world import World, at, ended, spec
 from lab.lab import ROOT
 from session_rollout.adapters.flags import validate
 from session_rollout.core.flags import KEY, Audience, FlagSource, compile_document
@@ -105,3 +105,39 @@ def test_a_restored_rollout_keeps_its_audiences() -> None:
 
     delayed = _restored(after, preflight=[{"name": "approved", "approval": {}}])
     assert delayed.flag("giftCards") != wanted["giftCards"], "what the warning is about"
+
+
+def test_an_emergency_action_on_a_restored_rollout_turns_off_every_feature() -> None:
+    """What the caution is about: a restored action without a response is carried out although the rollout is suspended."""
+    (before,) = (yaml.safe_load(text) for text in blocks("upgrade-and-remove.md", "yaml") if text.startswith("# before"))
+    world = World(spec(yaml.safe_dump({"flagSet": "shop", "checkInterval": "10s", **before}), suspend=True))
+    world.published_sha256 = "sha256:of-before"
+    world.run(60)
+    assert world.documents == [], "suspended: the document remains"
+    refused, accepted = world.request("Abort"), world.request("EmergencyDisable", features=["giftCards"])
+    world.run(60)
+    assert [world.answer(name)[0] for name in (refused, accepted)] == [False, True]
+    assert [_has(world, name) for name in ("newCheckout", "giftCards")] == [False, False]
+
+
+def test_a_rolled_back_rollout_stays_off_while_suspended() -> None:
+    """Converting its manifest changes its spec, which would start it again."""
+    world = World(spec())
+    world.until(at("one", 1))
+    assert _has(world, "alpha")
+    world.request("Abort")
+    world.until(ended)
+    world.edit(spec(bake="10s", suspend=True))
+    world.run(600)
+    assert not _has(world, "alpha")
+    world.edit(spec(bake="10s"))
+    world.until(at("one", 1))
+    assert _has(world, "alpha"), "it has started again"
+
+
+def _has(world: World, feature: str) -> bool:
+    """Whether a member of the groups of the examples has the feature."""
+    core = FlagdCore()
+    core.set_flags(world.documents[-1])
+    context = EvaluationContext("alice", {"groups": ["beta", "staff"]})
+    return bool(core.resolve_boolean_value(feature, default_value=False, ctx=context).value)

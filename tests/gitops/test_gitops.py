@@ -215,6 +215,17 @@ def test_argocd_configuration_holds_the_scripts() -> None:
     assert result == {name: (LUA / "actions" / name / "action.lua").read_text() for name in gitops.ACTIONS}
 
 
+def test_argocd_may_create_every_action_of_its_scripts() -> None:
+    """The admission policy of the chart checks the verb of the action; `create` alone is not enough."""
+    role, binding = yaml.safe_load_all((gitops.ARGOCD / "argocd-server-role.yaml").read_text())
+    (rule,) = role["rules"]
+    assert (rule["apiGroups"], rule["resources"]) == (["sessionrollout.dev"], ["sessionrolloutactions"])
+    assert rule["verbs"] == ["create", *(action.lower() for action, _ in gitops.ACTIONS.values())]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    scripts = [(LUA / "actions" / name / "action.lua").read_text() for name in gitops.ACTIONS]
+    assert all(any(f'action = "{action}"' in script for script in scripts) for action, _ in gitops.ACTIONS.values())
+
+
 def flux() -> dict[str, str]:
     """The health expressions; a second Kustomization would own the same objects."""
     kustomization = yaml.safe_load((ROOT / "examples" / "gitops" / "flux" / "kustomization.yaml").read_text())

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from lab.sessions import SCHEMA
+from migrations.failures import failing
 from migrations.schemas import STEPS, bundle, target
-from session_rollout.errors import BundleError, MigrationFailed
+from session_rollout.api.enums import FailureReason
+from session_rollout.errors import BundleError
 from session_rollout.migrations.schema.bundle import Step, load, shipped
 from session_rollout.migrations.schema.lint import lint
 from session_rollout.migrations.schema.runner import up
@@ -87,9 +89,7 @@ def test_lint_accepts(text: str) -> None:
 def test_contract_may_destroy_and_expand_is_refused_before_a_connection(tmp_path: Path) -> None:
     """`change` decides."""
     drops = bundle(tmp_path, **{"0001_drop": "DROP TABLE users;"})
-    with pytest.raises(
-        MigrationFailed, match=r"0001_drop.up.sql line 1: `DROP TABLE`: only a migration with `change: Contract`"
-    ):
+    with failing(FailureReason.LINT_FAILED, "0001_drop.up.sql line 1", "`DROP TABLE`", "`change: Contract`"):
         up(target("postgresql://127.0.0.1:1/none"), drops)
     assert lint(drops.steps, "Contract") == []
 

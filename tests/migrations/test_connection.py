@@ -3,12 +3,11 @@
 import threading
 from pathlib import Path
 
-import pytest
-
 from lab.lab import until
 from lab.sessions import run, value
+from migrations.failures import failing
 from migrations.schemas import LEDGER, bundle, rows, target
-from session_rollout.errors import MigrationFailed
+from session_rollout.api.enums import FailureReason
 from session_rollout.migrations import ledger
 from session_rollout.migrations.retry import run_with_retries
 from session_rollout.migrations.schema.runner import up
@@ -31,5 +30,5 @@ def test_lost_connection_is_retried(dsn: str, tmp_path: Path) -> None:
 def test_permanent_errors_are_not_retried(dsn: str) -> None:
     """The message of the database is kept."""
     run(dsn, "CREATE SCHEMA session_rollout", "DROP ROLE IF EXISTS nobody_special", "CREATE ROLE nobody_special LOGIN")
-    with pytest.raises(MigrationFailed, match="database error: permission denied for"):
+    with failing(FailureReason.DATABASE_ERROR, "permission denied for"):
         run_with_retries(target(dsn.replace("postgres@", "nobody_special@")), ledger.prepare)

@@ -19,7 +19,7 @@ def test_rows_are_copied_once_and_are_equal(dsn: str) -> None:
     """All columns with their origin; a second run copies nothing."""
     fill(dsn, 5_000)
     here = target(dsn)
-    assert copying.up(here, FAST).startswith("5,000 of 5,000 rows are copied and equal; changes are followed")
+    copying.up(here, FAST)
     assert difference(dsn) == 0
     assert value(dsn, MOVED) == 5_000
     assert (
@@ -40,7 +40,8 @@ def test_rows_that_are_marked_as_migrated_are_not_copied(dsn: str) -> None:
     """`migrated` in the source: another program migrated them before."""
     fill(dsn, 1_000)
     run(dsn, "UPDATE user_sessions SET migrated = true WHERE id = md5('session7')::uuid")
-    assert copying.up(target(dsn), FAST).startswith("999 of 999 rows")
+    copying.up(target(dsn), FAST)
+    assert value(dsn, MOVED) == 999
     assert difference(dsn) == 0
 
 

