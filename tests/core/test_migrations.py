@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from core.world import World, ended, rollout_data, spec
+from core.world import World, at, ended, rollout_data, spec
 from session_rollout.api.enums import (
     ActionReason,
     DecisionAction,
@@ -82,6 +82,23 @@ def test_snapshot_comes_after_the_rows_and_before_anything_is_published() -> Non
     world.run(60)
     assert operations(world) == ["up", "backup", "finish", "prune"]
     assert rows(world).backup_until is None
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_a_copy_is_not_finished_while_a_feature_of_its_phase_is_disabled() -> None:
+    """Users without the feature write to the source, from which nothing is copied after `finish`; the bake is a later phase's."""
+    world = copying_world()
+    world.until(at("two", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.until(lambda world: world.status.current.stage is Stage.BAKE)
+    world.run(3600)
+    assert operations(world) == ["up", "backup"]
+    assert world.reason is DecisionReason.AWAITING_EVIDENCE
+    assert world.status.decision.next_actions
+    assert rows(world).following
+    world.request("EmergencyEnable", features=["alpha"])
+    world.until(ended)
+    assert operations(world) == ["up", "backup", "finish"]
     assert world.status.outcome is Outcome.PROMOTED
 
 

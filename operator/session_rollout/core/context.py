@@ -203,5 +203,9 @@ class DecisionContext:
 
     def disabled_here(self) -> tuple[str, ...]:
         """Features of the running phase that an emergency disabled, themselves or a prerequisite of theirs."""
+        return self.disabled_in(self.phase)
+
+    def disabled_in(self, phase: Phase | None) -> tuple[str, ...]:
+        """Features of this phase that an emergency disabled, themselves or a prerequisite of theirs."""
         disabled = with_dependents(self.spec, {record.feature: record.reason for record in self.status.flags.disabled})
-        return tuple(name for name in (self.phase.features if self.phase else ()) if name in disabled)
+        return tuple(name for name in (phase.features if phase else ()) if name in disabled)

@@ -212,11 +212,26 @@ def run_backups(context: DecisionContext, names: tuple[str, ...]) -> StageResult
 
 
 def run_finish(context: DecisionContext) -> StageResult | None:
-    """End the copies that still follow their source; None when none does."""
+    """End the copies that still follow their source; None when none does.
+
+    A copy does not finish while a feature of its phase is disabled: users without the feature write to the source.
+    """
     for record in context.status.migrations:
-        if record.following or (record.operation is Operation.FINISH and record.state is not MigrationState.SUCCEEDED):
+        started = record.operation is Operation.FINISH
+        if record.following and not started and (disabled := _disabled_with(context, record.name)):
+            causes = tuple(f"{name} is disabled in an emergency" for name in disabled)
+            message = f"{record.name} is not finished: {causes[0]}"
+            hints = (f"create an `EmergencyEnable` action for {', '.join(disabled)}, or an `Abort` action",)
+            return StageResult(DecisionAction.WAIT, DecisionReason.AWAITING_EVIDENCE, message, causes, hints)
+        if record.following or (started and record.state is not MigrationState.SUCCEEDED):
             return _operate(context, record, Operation.FINISH)
     return None
+
+
+def _disabled_with(context: DecisionContext, name: str) -> tuple[str, ...]:
+    """Disabled features of the phases that list this migration."""
+    phases = [phase for phase in context.spec.phases if name in (*phase.migrations.before, *phase.migrations.after)]
+    return tuple(feature for phase in phases for feature in context.disabled_in(phase))
 
 
 def run_restore(context: DecisionContext, names: tuple[str, ...], since: datetime | None) -> StageResult | None:
