@@ -51,12 +51,13 @@ def expected(rollout: Object) -> str:
     return "Suspended" if have.get("Paused") == "True" or awaited(rollout) else "Progressing"
 
 
-# Argo CD gives scripts of its configuration Lua 5.1 with the libraries base and table, and of `os` only this; no `string`, unless
-# `useOpenLibs` is set, which goes for health and not for actions.
+# Argo CD gives scripts of its configuration Lua 5.1 with the libraries base, table and package. `os` is not a global: `require("os")`
+# returns one with these two functions. No `string`, unless `useOpenLibs` is set, which applies to health and not to actions.
 CLOSED = """
 getmetatable("").__index = nil
-os = { date = os.date, time = os.time }
-io, debug, string, math, coroutine, package, require, module, dofile, loadfile = nil
+local safe = { date = os.date, time = os.time }
+function require(name) if name == "os" then return safe end error("attempt to load " .. name) end
+io, debug, string, math, coroutine, package, module, dofile, loadfile, os = nil
 """
 
 
@@ -92,7 +93,14 @@ def asked(name: str, rollout: Object) -> Object:
 
 
 @pytest.mark.parametrize(
-    "script", ['return ("x"):len()', 'return string.sub("x", 1, 1)', 'return os.getenv("HOME")', "return require('os')"]
+    "script",
+    [
+        'return ("x"):len()',
+        'return string.sub("x", 1, 1)',
+        "return os.date()",
+        'return require("os").getenv("HOME")',
+        'require("io")',
+    ],
 )
 def test_what_argocd_does_not_open_is_closed_here(script: str) -> None:
     with pytest.raises(LuaError, match="attempt to"):

@@ -35,6 +35,7 @@ end
 SCRIPT: Final = """\
 -- {generated}
 -- Creates a SessionRolloutAction. The operator writes the response into its status, and the object remains as a record of the request.
+local os = require("os")  -- Argo CD's own, with date and time only; there is no global one
 local action = {{
   apiVersion = "sessionrollout.dev/v1alpha1",
   kind = "SessionRolloutAction",

@@ -1,6 +1,6 @@
 -- Healthy when promoted; Suspended while it is paused or requires manual approval; Degraded when it is stalled or was
 -- rolled back; Progressing otherwise. A status of an older generation is ignored.
--- Argo CD gives scripts of its configuration the base and table libraries and os.date only; this script uses no other.
+-- Argo CD gives scripts of its configuration the base and table libraries only; this script needs no other.
 local status = obj.status or {}
 if status.observedGeneration == nil or status.observedGeneration ~= obj.metadata.generation then
   return { status = "Progressing", message = "the operator has not reconciled this generation yet" }
