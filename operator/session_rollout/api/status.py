@@ -137,9 +137,9 @@ class AwaitedApproval(Model):
 class DecisionRecord(Model):
     """Current decision of the operator, with its reason and what would let the rollout continue."""
 
-    action: Annotated[DecisionAction, Field(description="What the operator is doing, such as `Hold`; not a SessionRolloutAction.")] = (
-        DecisionAction.WAIT
-    )
+    action: Annotated[
+        DecisionAction, Field(description="Activity of the operator, such as `Hold`; not a SessionRolloutAction.")
+    ] = DecisionAction.WAIT
     reason: Annotated[
         DecisionReason, Field(description="Machine-readable reason in CamelCase. Values are part of the API.")
     ] = DecisionReason.NOT_DECIDED
@@ -155,7 +155,8 @@ class DecisionRecord(Model):
         ),
     ] = ()
     next_time: Annotated[
-        Time | None, Field(description="Time by which the operator decides again at the latest. Unset when only an event causes one.")
+        Time | None,
+        Field(description="Time by which the operator decides again at the latest. Unset if it waits for an event."),
     ] = None
     inputs: Annotated[
         Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record contains the inputs.")
@@ -192,9 +193,7 @@ class CheckRecord(Model):
     kind: Annotated[CheckKind, Field(description="Kind of the check: the list of the spec that contains it.")]
     verdict: Annotated[Verdict, Field(description="Result of the last evaluation.")] = Verdict.NOT_EVALUATED
     reason: Annotated[CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")] = None
-    value: Annotated[
-        Figure | None, Field(description="Value when the verdict last changed, in the unit of the bound, such as `1.3%`.")
-    ] = None
+    value: Annotated[Figure | None, Field(description="Value when the verdict last changed, in the unit of `bound`.")] = None
     bound: Annotated[Limit | None, Field(description="Bound that the value is compared with, such as `below 1%`.")] = None
     baseline: Annotated[
         Figure | None, Field(description="Value of the metric before the phase, for a check with `comparedTo: Baseline`.")
