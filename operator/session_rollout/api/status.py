@@ -155,8 +155,7 @@ class DecisionRecord(Model):
         ),
     ] = ()
     next_time: Annotated[
-        Time | None,
-        Field(description="Time by which the operator decides again at the latest. Unset if it waits for an event."),
+        Time | None, Field(description="Time by which the operator decides again at the latest. Unset if it waits for events.")
     ] = None
     inputs: Annotated[
         Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record contains the inputs.")
