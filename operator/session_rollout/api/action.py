@@ -1,4 +1,4 @@
-"""`SessionRolloutAction`: a request of a user to one rollout.
+"""`SessionRolloutAction`: a request of a Kubernetes user to one rollout.
 
 Actions are immutable. They record the request, but not the user, who is in the audit log of the API server.
 """

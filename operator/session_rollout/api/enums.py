@@ -333,7 +333,7 @@ class DecisionReason(StrEnum):
 
 
 class EventReason(StrEnum):
-    """`status.history[].event` is the reason of an event. The Kubernetes Event has the same reason."""
+    """Name of an event, as in `status.history[].event` and in the reason of the Kubernetes Event."""
 
     STARTED = "Started"  # The operator started the first generation of the rollout.
     PHASE_STARTED = "PhaseStarted"  # A phase started.

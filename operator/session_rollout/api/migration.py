@@ -73,7 +73,7 @@ class Migration(Model):
             le=9999,
             json_schema_extra={"format": "int32"},
             description="Number of the first SQL step that cannot be undone, such as 3 for `0003_x.up.sql`. The operator announces"
-            " it before the step runs, and rejects requests to undo the migration afterwards. If unset, every SQL step can be undone.",
+            " it before the SQL step runs, and rejects requests to undo the migration afterwards. If unset, every SQL step can be undone.",
         ),
     ] = None
 

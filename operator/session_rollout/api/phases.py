@@ -47,7 +47,7 @@ class Step(Model):
         json_schema_extra=rules(
             (
                 "has(self.ramp) ? (!has(self.percent) && !has(self.hold)) : (has(self.percent) || has(self.groups))",
-                "must have either `hold` with `percent` or `groups`, or `ramp` without `percent` and `hold`",
+                "must have either `ramp`, or `hold` with at least one of `percent` and `groups`; `ramp` excludes `percent` and `hold`",
             ),
             ("has(self.ramp) || has(self.hold)", "a step without `ramp` must have `hold`, such as `hold: 1d`"),
         ),

@@ -10,7 +10,7 @@ from session_rollout.api.checks import Gate
 
 
 class RollbackScope(StrEnum):
-    """Features that a rollback turns off."""
+    """Features that a rollback turns off, or returns to the preceding audience."""
 
     STEP = "Step"  # The features return to the audience of the preceding step.
     PHASE = "Phase"  # The features of the running phase are turned off; earlier phases are kept.
@@ -32,13 +32,13 @@ class OnWorkload(StrEnum):
 
 
 class Rollback(Model):
-    """Extent of a rollback. Flags are always turned off first, before anything slower happens."""
+    """Extent of a rollback. The flags are always changed first, before anything slower happens."""
 
     scope: Annotated[
         RollbackScope,
         Field(
-            description="Features that a rollback turns off. `Step` returns to the audience of the preceding step; `Phase` (default) turns"
-            " off the features of the running phase; `All` turns off the features of every phase that has begun."
+            description="Features that a rollback affects. `Step` returns the features of the running phase to the audience of the"
+            " preceding step; `Phase` (default) turns off the features of the running phase; `All` turns off the features of every phase that has begun."
         ),
     ] = RollbackScope.PHASE
     restore_data: Annotated[

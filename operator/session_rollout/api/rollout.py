@@ -311,7 +311,7 @@ class RolloutSpec(Model):
         tuple[Guard, ...],
         Field(
             description="Checks that are evaluated from the first phase to the end of the bake. A breach starts a rollback, pauses"
-            " the rollout or emits a warning.",
+            " the rollout or emits a warning, as `onBreach` specifies.",
             max_length=16,
             json_schema_extra=MAP_BY_NAME,
         ),

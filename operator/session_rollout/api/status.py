@@ -97,7 +97,7 @@ class Current(Model):
         Field(description="Groups that get the features whatever the percentage.", max_length=8, json_schema_extra=SET),
     ] = ()
     audience: Annotated[
-        AudienceText, Field(description="Percentage and groups in one word, such as `20%+beta`; the AUDIENCE column.")
+        AudienceText, Field(description="Percentage and groups as one string, such as `20%+beta`; the AUDIENCE column.")
     ] = "0%"
     stage_start_time: Annotated[Time | None, Field(description="Time when this stage or step started.")] = None
     published_time: Annotated[
@@ -109,7 +109,7 @@ class Current(Model):
         Field(description="Time when the hold ends. Set with the first usable verdicts; each pause of the timer extends it."),
     ] = None
     hold_paused_time: Annotated[
-        Time | None, Field(description="Time since which the hold timer is paused. Unset while it runs.")
+        Time | None, Field(description="Time when the hold timer was paused. Unset while the timer runs.")
     ] = None
     hold_paused_reason: Annotated[
         DecisionReason | None,
@@ -137,9 +137,9 @@ class AwaitedApproval(Model):
 class DecisionRecord(Model):
     """Current decision of the operator, with its reason and what would let the rollout continue."""
 
-    action: Annotated[DecisionAction, Field(description="Action of the operator, such as `Hold`, `Wait` or `Stall`.")] = (
-        DecisionAction.WAIT
-    )
+    action: Annotated[
+        DecisionAction, Field(description="Activity of the operator, such as `Hold`; not a SessionRolloutAction.")
+    ] = DecisionAction.WAIT
     reason: Annotated[
         DecisionReason, Field(description="Machine-readable reason in CamelCase. Values are part of the API.")
     ] = DecisionReason.NOT_DECIDED
@@ -155,7 +155,7 @@ class DecisionRecord(Model):
         ),
     ] = ()
     next_time: Annotated[
-        Time | None, Field(description="Latest time of the next decision. Unset when only an event causes one.")
+        Time | None, Field(description="Time by which the operator decides again at the latest. Unset if it waits for events.")
     ] = None
     inputs: Annotated[
         Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record contains the inputs.")
@@ -192,7 +192,7 @@ class CheckRecord(Model):
     kind: Annotated[CheckKind, Field(description="Kind of the check: the list of the spec that contains it.")]
     verdict: Annotated[Verdict, Field(description="Result of the last evaluation.")] = Verdict.NOT_EVALUATED
     reason: Annotated[CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")] = None
-    value: Annotated[Figure | None, Field(description="Measured value in the unit of the bound, such as `1.3%`.")] = None
+    value: Annotated[Figure | None, Field(description="Value when the verdict last changed, in the unit of `bound`.")] = None
     bound: Annotated[Limit | None, Field(description="Bound that the value is compared with, such as `below 1%`.")] = None
     baseline: Annotated[
         Figure | None, Field(description="Value of the metric before the phase, for a check with `comparedTo: Baseline`.")
@@ -250,7 +250,7 @@ class MigrationRecord(Model):
     end_time: Annotated[Time | None, Field(description="Time when the result of the Job was observed.")] = None
     reason: Annotated[str | None, Field(description="Machine-readable reason of a failure in CamelCase.", max_length=63)] = None
     message: Annotated[Sentence, Field(description="Last message of the Job; for a failure, what went wrong.")] = ""
-    done: Annotated[Rows | None, Field(description="Number of rows that are copied.")] = None
+    done: Annotated[Rows | None, Field(description="Number of rows copied so far.")] = None
     total: Annotated[Rows | None, Field(description="Number of rows to copy.")] = None
     rate: Annotated[Rows | None, Field(description="Number of rows copied per second.")] = None
     estimated_end_time: Annotated[Time | None, Field(description="Time when all rows will be copied at this rate.")] = None
