@@ -167,10 +167,11 @@ def test_lost_job_is_created_again(sessions: Sessions) -> None:
 
 
 def commands() -> list[str]:
-    """Every command of the page; a here-document belongs to its command."""
+    """Every command of the page, in blocks and in the cells of tables; a here-document belongs to its command."""
     text = (ROOT / "docs" / "how-to" / "operate-migrations.md").read_text()
     found: list[str] = []
-    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+    for shell, cell in re.findall(r"```sh\n(.*?)```|^\| `(session-rollout-migrate [^`]*)`", text, re.DOTALL | re.MULTILINE):
+        block = shell or cell
         lines, document = block.splitlines(), ""
         for line in lines:
             if document:
@@ -186,7 +187,8 @@ def test_every_command_of_the_page_works(sessions: Sessions, tmp_path: Path) -> 
     """In order, as they are printed."""
     listed = commands()
     assert len(listed) > 25
-    (tmp_path / "dsn").write_text(sessions.dsn)
+    for name in ("dsn", "mover-dsn", "definer-dsn"):
+        (tmp_path / name).write_text(sessions.dsn)
     environment = {
         **os.environ,
         "KUBECONFIG": str(sessions.lab.kubeconfig),
