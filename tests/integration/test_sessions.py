@@ -185,6 +185,7 @@ def commands() -> list[str]:
 
 def test_every_command_of_the_page_works(sessions: Sessions, tmp_path: Path) -> None:
     """In order, as they are printed."""
+    sessions.lab.until(lambda: sessions.status.get("current", {}).get("step") == 1, 90, "the rows being copied")
     listed = commands()
     assert len(listed) > 25
     for name in ("dsn", "mover-dsn", "definer-dsn"):
