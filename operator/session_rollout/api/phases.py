@@ -111,6 +111,11 @@ class PhaseMigrations(Model):
         ),
     ] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, in the order in which they run."""
+        return (*self.before, *self.after)
+
 
 class OnDeadline(StrEnum):
     """Reaction to criteria that delay a step for longer than `deadline`."""

@@ -54,7 +54,7 @@ def show(rollout: SessionRollout, records: Sequence[MigrationRecord], form: str 
     if not records:
         click.echo(f"{rollout.name} has no migrations")
         return
-    phases = {name: phase.name for phase in rollout.spec.phases for name in (*phase.migrations.before, *phase.migrations.after)}
+    phases = {name: phase.name for phase in rollout.spec.phases for name in phase.migrations.names}
     print_table(COLUMNS, [_row(record, phases.get(record.name, "")) for record in records])
 
 

@@ -76,7 +76,7 @@ def _unused_metrics(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
 
 
 def _unused_migrations(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
-    used = {name for phase in spec.phases for name in (*phase.migrations.before, *phase.migrations.after)}
+    used = {name for phase in spec.phases for name in phase.migrations.names}
     for index, migration in enumerate(spec.migrations):
         if migration.name not in used:
             message = f"{migration.name} does not run in a phase; add it to `migrations` of a phase"

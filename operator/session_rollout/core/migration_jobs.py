@@ -230,7 +230,7 @@ def run_finish(context: DecisionContext) -> StageResult | None:
 
 def _disabled_with(context: DecisionContext, name: str) -> tuple[str, ...]:
     """Disabled features of the phases that list this migration."""
-    phases = [phase for phase in context.spec.phases if name in (*phase.migrations.before, *phase.migrations.after)]
+    phases = [phase for phase in context.spec.phases if name in phase.migrations.names]
     return tuple(feature for phase in phases for feature in context.disabled_in(phase))
 
 

@@ -15,7 +15,7 @@ from session_rollout.api.enums import (
     PhaseState,
     Stage,
 )
-from session_rollout.api.rollout import OnRollback, OnWorkload, Phase, RollbackScope
+from session_rollout.api.rollout import OnRollback, OnWorkload, RollbackScope
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext, StageResult
@@ -73,7 +73,7 @@ def continue_rollback(context: DecisionContext) -> StageResult | None:
             current.rollback_reasons,
             (f"wait for migration {running[0]} to end",),
         )
-    names = _migrations_of(context.phase) if context.phase is not None else ()
+    names = context.phase.migrations.names if context.phase is not None else ()
     if options.restore_data and (result := migration_jobs.run_restore(context, names, current.stage_start_time)):
         return result
     if options.migrations is OnRollback.DOWN and (result := migration_jobs.run_down(context, names)):
@@ -90,10 +90,6 @@ def continue_rollback(context: DecisionContext) -> StageResult | None:
         rollback_reasons=current.rollback_reasons,
     )
     return None
-
-
-def _migrations_of(phase: Phase) -> tuple[str, ...]:
-    return (*phase.migrations.before, *phase.migrations.after)
 
 
 def _await_migrations(context: DecisionContext) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def _times(record: PhaseRecord) -> str:
 def _migrations(rollout: SessionRollout, phase: Phase) -> Iterator[MigrationRecord]:
     """Migrations of a phase: all of the running phase, those that have started of other phases."""
     records = {record.name: record for record in rollout.status.migrations}
-    for name in (*phase.migrations.before, *phase.migrations.after):
+    for name in phase.migrations.names:
         if name in records or rollout.status.current.phase == phase.name:
             yield records.get(name, MigrationRecord(name=name))
 
