@@ -26,6 +26,7 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import CheckRecord, RolloutStatus
 from session_rollout.core.evaluation import Direction, tolerance_of
 from session_rollout.core.observed import Measurement
+from session_rollout.core.steps import phase_named
 from session_rollout.ports import Key, Reconciled
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -297,7 +298,7 @@ def _observe_checks(key: Key, seen: Reconciled) -> None:
 
 
 def _checks(rollout: SessionRollout, status: RolloutStatus) -> Iterator[tuple[CheckKind, str, Check | Gate]]:
-    spec, phase = rollout.spec, next((phase for phase in rollout.spec.phases if phase.name == status.current.phase), None)
+    spec, phase = rollout.spec, phase_named(rollout.spec, status.current.phase)
     yield from ((CheckKind.GUARD, guard.name, guard) for guard in spec.guards)
     if phase is not None:
         yield from ((CheckKind.CRITERION, criterion.name, criterion) for criterion in phase.criteria)

@@ -19,7 +19,7 @@ from session_rollout.cli.command import Group, emit, output, refusal, usage_erro
 from session_rollout.cli.common import ROLLOUT, counted, listed, pass_kubectl, print_table, read_rollout
 from session_rollout.cli.flag_document import Evaluation, Evaluator, User, read_document
 from session_rollout.cli.running_step import skipped_checks, target_of
-from session_rollout.core.flags import audiences, with_dependents
+from session_rollout.core.flags import audiences, disabled_features, with_dependents
 from session_rollout.core.steps import Increment, audience_text, increments, percent_text
 
 WHOLE = 100
@@ -39,11 +39,6 @@ def _require_feature(rollout: SessionRollout, feature: str) -> None:
         raise usage_error(f"there is no feature {feature}; {hint}")
 
 
-def _disabled(rollout: SessionRollout) -> Mapping[str, str]:
-    """Features that are off because of an emergency, with their dependents; each with its reason."""
-    return with_dependents(rollout.spec, {record.feature: record.reason for record in rollout.status.flags.disabled})
-
-
 # --- status, who, verify
 
 
@@ -54,7 +49,7 @@ def _disabled(rollout: SessionRollout) -> Mapping[str, str]:
 def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     """Show the audience and the phase of every feature, and the features that are disabled in an emergency."""
     rollout = read_rollout(kubectl, name)
-    disabled, published = _disabled(rollout), audiences(rollout.spec, rollout.status)
+    disabled, published = disabled_features(rollout.spec, rollout.status), audiences(rollout.spec, rollout.status)
     phases = {feature: phase.name for phase in rollout.spec.phases for feature in phase.features}
     rows = [
         {
@@ -149,7 +144,7 @@ def _require_published(rollout: SessionRollout, text: str) -> None:
 def _shares(rollout: SessionRollout, evaluations: Sequence[Evaluation], users: int) -> list[dict[str, str]]:
     """For each feature, the share of generated users that have it and the published percentage."""
     counts = Counter(evaluation.feature for evaluation in evaluations if evaluation.on)
-    disabled = _disabled(rollout)
+    disabled = disabled_features(rollout.spec, rollout.status)
     return [
         {
             "feature": feature,

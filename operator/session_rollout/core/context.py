@@ -29,7 +29,7 @@ from session_rollout.api.status import (
     MigrationRecord,
     RolloutStatus,
 )
-from session_rollout.core.flags import with_dependents
+from session_rollout.core.flags import disabled_features
 from session_rollout.core.inputs import needed_metrics
 from session_rollout.core.notifications import notifications_of, queued
 from session_rollout.core.observed import Effect, Emit, Observed
@@ -189,9 +189,7 @@ class DecisionContext:
             **fields,
         )
         self.change(history=(*self.status.history, entry)[-HISTORY_LENGTH:])
-        waiting = queued(self.status, notifications_of(self.observed.rollout, entry))
-        if waiting is not self.status:
-            self.status = waiting
+        self.status = queued(self.status, notifications_of(self.observed.rollout, entry))
         where = f" [{at.phase} step {at.step}]" if at.step else ""
         self.effects.append(Emit(event, entry.message + where))
 
@@ -201,11 +199,7 @@ class DecisionContext:
         self.enter(Stage.ENDED, **fields)
         self.change(outcome=outcome)
 
-    def disabled_here(self) -> tuple[str, ...]:
-        """Features of the running phase that an emergency disabled, themselves or a prerequisite of theirs."""
-        return self.disabled_in(self.phase)
-
     def disabled_in(self, phase: Phase | None) -> tuple[str, ...]:
         """Features of this phase that an emergency disabled, themselves or a prerequisite of theirs."""
-        disabled = with_dependents(self.spec, {record.feature: record.reason for record in self.status.flags.disabled})
+        disabled = disabled_features(self.spec, self.status)
         return tuple(name for name in (phase.features if phase else ()) if name in disabled)

@@ -18,7 +18,7 @@ from session_rollout.core.actions import apply_actions
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
-from session_rollout.core.flags import FlagDocument, FlagSource, audiences, compile_document, with_dependents
+from session_rollout.core.flags import FlagDocument, FlagSource, audiences, compile_document, disabled_features
 from session_rollout.core.generation import adopt_generation, conflict
 from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach
 from session_rollout.core.hold import advance_hold
@@ -161,13 +161,12 @@ def _publish(context: DecisionContext) -> None:
 
 
 def _compile(context: DecisionContext, revision: int) -> FlagDocument:
-    disabled = {record.feature: record.reason for record in context.status.flags.disabled}
     return compile_document(
         FlagSource(
             flag_set=context.spec.flag_set,
             namespace=context.observed.rollout.namespace,
             audiences=audiences(context.spec, context.status),
-            disabled=with_dependents(context.spec, disabled),
+            disabled=disabled_features(context.spec, context.status),
             metadata={
                 "rollout": context.observed.rollout.name,
                 "rolloutGeneration": context.status.observed_generation,

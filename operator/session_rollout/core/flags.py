@@ -82,6 +82,11 @@ def with_dependents(spec: RolloutSpec, features: Mapping[str, str]) -> dict[str,
     return disabled
 
 
+def disabled_features(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str]:
+    """Features that are off because of an emergency, with their dependents; each with its reason."""
+    return with_dependents(spec, {record.feature: record.reason for record in status.flags.disabled})
+
+
 def compile_document(given: FlagSource) -> FlagDocument:
     """The flag document; the same input gives the same bytes."""
     groups = sorted({group for audience in given.audiences.values() for group in audience.groups})

@@ -18,7 +18,7 @@ def missing_evidence(context: DecisionContext) -> tuple[str, ...]:
     """
     criteria = [record.message for record in context.checks_of(CheckKind.CRITERION) if not record.verdict.is_evidence]
     guards = [record.message for record in context.checks_of(CheckKind.GUARD) if record.verdict is Verdict.PROVIDER_ERROR]
-    disabled = [f"{name} is disabled in an emergency" for name in context.disabled_here()]
+    disabled = [f"{name} is disabled in an emergency" for name in context.disabled_in(context.phase)]
     return (*disabled, *criteria, *guards)
 
 

@@ -19,7 +19,7 @@ from session_rollout.api.enums import CheckKind, DecisionAction, MigrationState,
 from session_rollout.api.quantities import format_duration, show
 from session_rollout.api.rollout import Phase, SessionRollout
 from session_rollout.api.status import CheckRecord, Current, MigrationRecord, PhaseRecord, RolloutStatus
-from session_rollout.core.steps import Increment, audience_text, increments
+from session_rollout.core.steps import Increment, audience_text, increments, phase_named
 
 Trends = Mapping[str, Sequence[Decimal]]  # by name of the metric, oldest first
 
@@ -80,7 +80,7 @@ def _head(rollout: SessionRollout) -> Text:
 
 def _place(rollout: SessionRollout) -> str:
     current, phases = rollout.status.current, rollout.spec.phases
-    phase = next((candidate for candidate in phases if candidate.name == current.phase), None)
+    phase = phase_named(rollout.spec, current.phase)
     if phase is None:
         return str(current.stage)
     stage = str(current.stage)
