@@ -13,8 +13,6 @@ from pydantic.alias_generators import to_camel
 from session_rollout.api.base import Model, Rows, Sentence
 from session_rollout.api.quantities import format_duration
 
-MESSAGE_LENGTH = 512
-
 
 class Progress(Model):
     """The state of a migration. Unknown fields come from a newer image and are ignored."""
@@ -43,11 +41,6 @@ class Progress(Model):
             max_length=256, description="What the migration waits for: a lock, a throttle, the database. Empty while it works."
         ),
     ] = ""
-
-
-def clipped(message: str) -> str:
-    """The message within its bound of 512 characters."""
-    return message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 1] + "…"
 
 
 def progress_text(

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Final
 
-from session_rollout.api.progress import Progress, clipped, progress_text
+from session_rollout.api.progress import Progress, progress_text
 
 REPORT_SECONDS: Final = 1.0
 WAITING_LENGTH: Final = 256
@@ -47,10 +47,7 @@ class Reporter:
     def update(self, *, now: bool = False, **fields: Any) -> None:
         """Set fields of the progress and print it, at most once per second unless `now`. Clears `waiting`."""
         with self._lock:
-            fields = {"waiting": "", **fields}
-            if "message" in fields:
-                fields["message"] = clipped(fields["message"])
-            self.last = Progress.model_validate({**self.last.model_dump(), **fields})
+            self.last = self.last.updated(**{"waiting": "", **fields})
             if now or time.monotonic() - self._printed >= REPORT_SECONDS:
                 self._print()
 
