@@ -8,8 +8,9 @@ import pytest
 
 from adapters.api import Api
 from core.world import World, spec
-from session_rollout.adapters.flags import LABEL, ConfigMapPublisher, fingerprint_of, sha256
+from session_rollout.adapters.flags import LABEL, ConfigMapPublisher, fingerprint_of
 from session_rollout.adapters.workloads import REVISION, ApiWorkloads
+from session_rollout.api.base import sha256_of
 from session_rollout.api.rollout import Workload
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import Revisions
@@ -117,7 +118,7 @@ ROLLOUT, OTHER = World(spec()).rollout(), World(spec(), name="other").rollout()
 def test_document_is_published_and_read_back() -> None:
     api, text = Api(), document()
     published = asyncio.run(ConfigMapPublisher(api).publish(ROLLOUT, "shop-flags", text))
-    assert published == Fingerprint(sha256(text), api.version)
+    assert published == Fingerprint(sha256_of(text), api.version)
     assert asyncio.run(ConfigMapPublisher(api).fingerprint("default", "shop-flags")) == published
     assert "ownerReferences" not in api.objects[FLAGS]["metadata"], "garbage collection must not take it"
 

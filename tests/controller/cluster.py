@@ -9,9 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 from core.world import spec
-from session_rollout.adapters.flags import sha256
 from session_rollout.adapters.rollouts import parse
 from session_rollout.api.action import ActionStatus, Result
+from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, EventReason, Operation, Verdict
 from session_rollout.api.parsing import action_of
@@ -211,10 +211,10 @@ class Cluster:
     async def publish(self, _rollout: SessionRollout, _config_map: str, text: str) -> Fingerprint:
         self.called("publish")
         self.document, self.document_version = text, self.document_version + 1
-        return Fingerprint(sha256(text), self.document_version)
+        return Fingerprint(sha256_of(text), self.document_version)
 
     async def fingerprint(self, _namespace: str, _config_map: str) -> Fingerprint:
-        return Fingerprint() if self.document is None else Fingerprint(sha256(self.document), self.document_version)
+        return Fingerprint() if self.document is None else Fingerprint(sha256_of(self.document), self.document_version)
 
     async def release(self, _rollout: SessionRollout, _config_map: str, text: str | None) -> None:
         self.called("release")

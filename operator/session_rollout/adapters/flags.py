@@ -4,7 +4,6 @@ flagd's own evaluator checks a document before it is published. One malformed fl
 whole document, and with it an emergency.
 """
 
-import hashlib
 import json
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from openfeature.exception import OpenFeatureError
 from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.labels import recommended
 from session_rollout.api import GROUP
+from session_rollout.api.base import sha256_of
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.flags import BUCKETING, KEY, PROBE
 from session_rollout.errors import RolloutError, SpecError, Unavailable
@@ -28,11 +28,6 @@ COMPONENT: Final = "flags"
 def bucket(flag_set: str, user: str, total: int = 1000) -> int:
     """Bucket of a user in hash generation v2; the user gets the feature when the bucket is below the weight."""
     return int(mmh3.hash(f"{flag_set}:{user}", signed=False) * total) >> 32
-
-
-def sha256(text: str) -> str:
-    """Fingerprint of a text."""
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def validate(text: str) -> None:
@@ -107,7 +102,7 @@ class ConfigMapPublisher:
 def fingerprint_of(config_map: Any) -> Fingerprint:
     """The document in a ConfigMap object."""
     text = (config_map.get("data") or {}).get(KEY)
-    return Fingerprint(None if text is None else sha256(text), int(config_map["metadata"]["resourceVersion"]))
+    return Fingerprint(None if text is None else sha256_of(text), int(config_map["metadata"]["resourceVersion"]))
 
 
 def _path(namespace: str, name: str) -> str:

@@ -4,6 +4,7 @@ There are two families of strings. Those of a spec (`Name`, `Text`) are rejected
 operator writes itself (`Sentence`, `Summary`, `Note`) shorten themselves: a status is never rejected because of the length of a message.
 """
 
+import hashlib
 from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
@@ -24,10 +25,16 @@ SENTENCES: Final = 8
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 Feature = Annotated[str, Field(pattern=FEATURE_PATTERN, max_length=44)]
 Text = Annotated[str, Field(max_length=256)]
+Sha = Annotated[str, Field(max_length=71)]
 Index = Annotated[int, Field(ge=0, le=1000, json_schema_extra={"format": "int32"})]
 Revision = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
 Generation = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
 Rows = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
+
+
+def sha256_of(text: str) -> str:
+    """Fingerprint of a text, as status, records and the ledger contain it: `sha256:` and 64 hexadecimal digits."""
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def shortened(text: str, length: int) -> str:

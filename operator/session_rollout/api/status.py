@@ -25,6 +25,7 @@ from session_rollout.api.base import (
     Rows,
     Sentence,
     Sentences,
+    Sha,
     Summary,
     Text,
 )
@@ -59,7 +60,6 @@ Time = Annotated[
     PlainSerializer(_rfc3339, return_type=str),
     Field(json_schema_extra={"format": "date-time"}),
 ]
-Sha = Annotated[str, Field(max_length=71)]
 JobName = Annotated[str, Field(max_length=63)]
 Percentage = Annotated[str, Field(max_length=8)]
 AudienceText = Annotated[str, Field(max_length=600)]

@@ -12,6 +12,7 @@ from decimal import Decimal, InvalidOperation
 import click
 
 from session_rollout.adapters.kubectl import Kubectl
+from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import ActionType, Stage
 from session_rollout.api.rollout import Phase, SessionRollout
 from session_rollout.cli.action_client import ActionOptions, act, action_options, confirm
@@ -128,12 +129,12 @@ def verify(kubectl: Kubectl, *, users: int, name: str | None, form: str | None) 
 
 def _require_published(rollout: SessionRollout, text: str) -> None:
     """Raises Failure unless the text is valid and is what the rollout published."""
-    from session_rollout.adapters.flags import sha256, validate
+    from session_rollout.adapters.flags import validate
 
     published = rollout.status.flags
     if published.sha256 is None:
         raise refusal(f"{rollout.name} has not published a flag document yet; the one in the cluster is older")
-    if sha256(text) != published.sha256:
+    if sha256_of(text) != published.sha256:
         raise refusal(
             f"ConfigMap {published.config_map} is not what the rollout published:"
             " it was modified externally, or its update is not visible yet"

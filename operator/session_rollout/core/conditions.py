@@ -1,9 +1,9 @@
 """The decision record and the conditions that kstatus, `kubectl wait` and GitOps tools read."""
 
-import hashlib
 import json
 from typing import Final
 
+from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import (
     Condition,
     ConditionReason,
@@ -69,7 +69,7 @@ def _inputs(context: DecisionContext) -> str:
         status.paused_by,
         context.spec.suspend,
     ]
-    return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256_of(json.dumps(parts, sort_keys=True))
 
 
 def _conditions(context: DecisionContext, result: StageResult, problems: tuple[str, ...]) -> dict[Condition, _Status]:

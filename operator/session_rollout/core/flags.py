@@ -5,13 +5,13 @@ salt, so every user of a feature also gets its prerequisites. Buckets are those 
 first, weights of a thousand. Emergency is ENABLED + default `off` + no targeting: DISABLED would give the caller's default.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from session_rollout.api.base import sha256_of
 from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.api.status import RolloutStatus
 
@@ -109,7 +109,7 @@ def compile_document(given: FlagSource) -> FlagDocument:
         },
     }
     text = json.dumps(document, indent=1, sort_keys=False, ensure_ascii=True)
-    return FlagDocument(config_map_name(given.flag_set), text, "sha256:" + hashlib.sha256(text.encode()).hexdigest())
+    return FlagDocument(config_map_name(given.flag_set), text, sha256_of(text))
 
 
 def _flag(given: FlagSource, name: str, audience: Audience) -> dict[str, Any]:

@@ -4,11 +4,11 @@ What a Job does is an Operation: up and down; for a copy of rows also backup, fi
 Job that copies rows may be suspended and resumed; all others run to their end. The Job's Pod is made in `adapters.jobs`.
 """
 
-import hashlib
 import json
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import (
     DecisionAction,
     DecisionReason,
@@ -49,7 +49,7 @@ def source_of(context: DecisionContext, name: str) -> str:
     """Fingerprint of where the migration comes from: another bundle is another migration."""
     migration = _declared(context, name)
     where = {"bundle": migration.bundle, "configMapRef": migration.config_map_ref and migration.config_map_ref.name}
-    return "sha256:" + hashlib.sha256(json.dumps(where, sort_keys=True).encode()).hexdigest()
+    return sha256_of(json.dumps(where, sort_keys=True))
 
 
 # --- results of running Jobs

@@ -1,12 +1,12 @@
 """`copy.yaml`: which rows are copied where, as SQL expressions. It is trusted as the SQL of a step is."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import FailureReason
 from session_rollout.errors import BundleError
 from session_rollout.migrations.schema.bundle import COPY_FILE
@@ -122,7 +122,7 @@ class CopySpec(Section):
     @property
     def checksum(self) -> str:
         """sha256 of the content."""
-        return "sha256:" + hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return sha256_of(self.model_dump_json())
 
 
 def load(directory: Path) -> CopySpec:

@@ -1,11 +1,11 @@
 """Bundles: files `NNNN_name.up.sql` with `NNNN_name.down.sql`, or one `copy.yaml`; shipped with the image or in a ConfigMap."""
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from session_rollout.api.base import sha256_of
 from session_rollout.errors import BundleError
 
 SHIPPED: Final = Path(__file__).parent.parent / "bundles"
@@ -56,7 +56,7 @@ class Step:
     def checksum(self) -> str:
         """sha256 of the up SQL; trailing whitespace and the kind of line ends do not count."""
         text = "\n".join(line.rstrip() for line in self.up.strip().splitlines())
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+        return sha256_of(text)
 
     @property
     def file(self) -> str:
@@ -142,4 +142,4 @@ def _refuse_mixed(step: Step) -> None:
 def checksum(steps: tuple[Step, ...]) -> str:
     """sha256 of the whole bundle."""
     text = "\n".join(f"{step.version}:{step.name}:{step.checksum}" for step in steps)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of(text)
