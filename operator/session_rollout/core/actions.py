@@ -27,7 +27,7 @@ from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.gates import retry_checks
 from session_rollout.core.generation import restart
-from session_rollout.core.inputs import RUNNING, current_gates
+from session_rollout.core.inputs import RUNNING, UNDONE, current_gates
 from session_rollout.core.observed import Answer
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.errors import ActionRefused
@@ -161,7 +161,7 @@ def _abort(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_generation(context, action)
-    if context.status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
+    if context.status.outcome in UNDONE:
         migration_jobs.retry_failed(context)
         restart(context)
         return "restarting with the phase that was rolled back"

@@ -17,7 +17,7 @@ from session_rollout.api.enums import (
 from session_rollout.api.status import DecisionRecord, MetaCondition
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.hold import missing_evidence
-from session_rollout.core.inputs import RUNNING
+from session_rollout.core.inputs import RUNNING, UNDONE
 from session_rollout.core.migration_jobs import summary
 from session_rollout.core.notifications import notified_condition
 
@@ -73,8 +73,7 @@ def _inputs(context: DecisionContext) -> str:
 
 
 def _conditions(context: DecisionContext, result: StageResult, problems: tuple[str, ...]) -> dict[Condition, _Status]:
-    bad_end = context.status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}
-    stalled = result.action is DecisionAction.STALL or bad_end
+    stalled = result.action is DecisionAction.STALL or context.status.outcome in UNDONE
     done = context.status.outcome is Outcome.PROMOTED
     ready = FALSE if stalled else TRUE if done else UNKNOWN
     cause = (str(result.reason), result.message)
@@ -127,9 +126,8 @@ def _evidence_available(context: DecisionContext) -> _Status:
 def _paused(context: DecisionContext) -> _Status:
     if context.spec.suspend:
         return TRUE, ConditionReason.SUSPENDED, "`spec.suspend` is true"
-    if by := context.status.paused_by:
-        cause = context.status.paused_message
-        return TRUE, ConditionReason.PAUSED, f"paused by {by}" + (f": {cause}" if cause else "")
+    if context.status.paused_by:
+        return TRUE, ConditionReason.PAUSED, context.pause_text
     return FALSE, ConditionReason.NOT_PAUSED, "not paused"
 
 

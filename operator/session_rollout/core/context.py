@@ -106,6 +106,12 @@ class DecisionContext:
         away = self.now - last
         return away if away > GAP_INTERVALS * self.interval else timedelta(0)
 
+    @property
+    def pause_text(self) -> str:
+        """Who paused the rollout, and why if that is known."""
+        cause = self.status.paused_message
+        return f"paused by {self.status.paused_by}" + (f": {cause}" if cause else "")
+
     # --- setters
 
     def change(self, **fields: Any) -> None:

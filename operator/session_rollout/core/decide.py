@@ -115,10 +115,9 @@ def _stalled_or_paused(context: DecisionContext, problems: tuple[str, ...]) -> S
     if problems:
         next_actions = ("change the spec or the operator's configuration",)
         return StageResult(DecisionAction.STALL, DecisionReason.INVALID_SPEC, problems[0], problems, next_actions)
-    if by := context.status.paused_by:
-        cause = context.status.paused_message
-        message = f"paused by {by}" + (f": {cause}" if cause else "")
-        return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message,), ("create a `Resume` action",))
+    if context.status.paused_by:
+        message, next_actions = context.pause_text, ("create a `Resume` action",)
+        return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message,), next_actions)
     return None
 
 

@@ -5,11 +5,12 @@ Where resuming is impossible, `conflict` says why, and the rollout stalls until 
 
 from decimal import Decimal
 
-from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.enums import EventReason, PhaseState, Stage
 from session_rollout.api.rollout import Phase, RolloutSpec
 from session_rollout.api.status import PhaseRecord, RolloutStatus
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts
+from session_rollout.core.inputs import UNDONE
 from session_rollout.core.steps import increment_at, percent_text, phase_named
 
 
@@ -40,7 +41,7 @@ def _merged(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseRecord, ...]
 
 def _resume(context: DecisionContext) -> None:
     status = context.status
-    if status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
+    if status.outcome in UNDONE:
         restart(context)
     elif _has_open_phases(status) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}:
         context.change(outcome=None)

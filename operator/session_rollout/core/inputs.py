@@ -9,6 +9,7 @@ from session_rollout.core.steps import phase_named
 
 GUARDED_STAGES: Final = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
 RUNNING: Final = frozenset({MigrationState.RUNNING, MigrationState.REVERTING})
+UNDONE: Final = frozenset({Outcome.ROLLED_BACK, Outcome.ABORTED})  # ended after a rollback
 
 
 def current_gates(rollout: SessionRollout) -> tuple[CheckKind | None, tuple[Gate, ...]]:
@@ -19,7 +20,7 @@ def current_gates(rollout: SessionRollout) -> tuple[CheckKind | None, tuple[Gate
         return CheckKind.PREFLIGHT, spec.preflight
     if current.stage is Stage.VERIFICATION and phase is not None:
         return CheckKind.VERIFICATION, phase.verification
-    if current.stage is Stage.ENDED and rollout.status.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
+    if current.stage is Stage.ENDED and rollout.status.outcome in UNDONE:
         return CheckKind.AFTER_ROLLBACK, () if verified_after_rollback(rollout) else spec.rollback.verification
     return None, ()
 
