@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from lab.lab import ROOT
 from session_rollout.api.action import ActionSpec
-from session_rollout.api.rollout import Phase, RolloutSpec
+from session_rollout.api.phases import Phase
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.flags import Audience, FlagSource, compile_document
 from session_rollout.migrations.copy.spec import CopySpec
 from session_rollout.settings import Settings

@@ -19,7 +19,8 @@ from session_rollout.api.action import Result
 from session_rollout.api.checks import Builtin, Gate, HttpCheck
 from session_rollout.api.enums import CheckReason, MigrationState, Verdict
 from session_rollout.api.quantities import show
-from session_rollout.api.rollout import OnRollback, OnWorkload, SessionRollout
+from session_rollout.api.rollback import OnRollback, OnWorkload
+from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.evaluation import compare
 from session_rollout.core.flags import KEY, config_map_name
 from session_rollout.core.observed import CheckResult, Measurement

@@ -15,35 +15,10 @@ from session_rollout.api.cel import ROLLOUT
 from session_rollout.api.checks import Gate, Guard
 from session_rollout.api.enums import EventReason
 from session_rollout.api.migration import Database, Migration
-from session_rollout.api.phases import OnDeadline, Phase, PhaseMigrations, Ramp, Step, StepApproval
+from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import Duration, DurationOrZero
-from session_rollout.api.rollback import OnRollback, OnWorkload, Rollback, RollbackScope
+from session_rollout.api.rollback import Rollback
 from session_rollout.api.status import RolloutStatus
-
-__all__ = [
-    "TIME_PATTERN",
-    "Cohorts",
-    "Day",
-    "DeletionPolicy",
-    "FeatureSpec",
-    "Metric",
-    "Notification",
-    "OnDeadline",
-    "OnOff",
-    "OnRollback",
-    "OnWorkload",
-    "Phase",
-    "PhaseMigrations",
-    "Ramp",
-    "Rollback",
-    "RollbackScope",
-    "RolloutSpec",
-    "SessionRollout",
-    "Step",
-    "StepApproval",
-    "Window",
-    "Workload",
-]
 
 
 class OnOff(StrEnum):

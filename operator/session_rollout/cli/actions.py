@@ -8,7 +8,8 @@ import click
 
 from session_rollout.adapters.kubectl import Kubectl
 from session_rollout.api.enums import ActionType, PhaseState, Stage
-from session_rollout.api.rollout import OnRollback, OnWorkload, RollbackScope, SessionRollout
+from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
+from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import PhaseRecord
 from session_rollout.cli.action_client import ActionOptions, act, action_options, action_spec, confirm, send
 from session_rollout.cli.command import Command, Exit, Failure, emit, refusal, usage_error

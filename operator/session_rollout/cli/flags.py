@@ -14,7 +14,8 @@ import click
 from session_rollout.adapters.kubectl import Kubectl
 from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import ActionType, Stage
-from session_rollout.api.rollout import Phase, SessionRollout
+from session_rollout.api.phases import Phase
+from session_rollout.api.rollout import SessionRollout
 from session_rollout.cli.action_client import ActionOptions, act, action_options, confirm
 from session_rollout.cli.command import Group, emit, output, refusal, usage_error
 from session_rollout.cli.common import ROLLOUT, counted, listed, pass_kubectl, print_table, read_rollout

@@ -3,8 +3,9 @@
 from typing import Any
 
 from session_rollout.api.enums import CheckKind, Stage, Verdict
+from session_rollout.api.phases import Phase, Step, StepApproval
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.api.rollout import Phase, SessionRollout, Step, StepApproval
+from session_rollout.api.rollout import SessionRollout
 from session_rollout.cli.command import refusal
 from session_rollout.core.steps import audience_text, phase_named
 

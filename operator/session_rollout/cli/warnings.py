@@ -5,8 +5,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.api.rollout import OnOff, OnWorkload, Phase, RolloutSpec
+from session_rollout.api.rollback import OnWorkload
+from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.cli.admission import Path, Problem
 from session_rollout.core.steps import increments
 

@@ -21,7 +21,7 @@ from session_rollout.api.enums import (
     Stage,
     Verdict,
 )
-from session_rollout.api.rollout import StepApproval
+from session_rollout.api.phases import StepApproval
 from session_rollout.api.status import ANSWERED_LENGTH, AnsweredAction, CheckRecord, DisabledFeature, MigrationRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext

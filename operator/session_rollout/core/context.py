@@ -18,8 +18,9 @@ from session_rollout.api.enums import (
     Stage,
     Verdict,
 )
+from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration
-from session_rollout.api.rollout import Phase, RolloutSpec, SessionRollout
+from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import (
     HISTORY_LENGTH,
     AwaitedApproval,

@@ -6,7 +6,8 @@ Where resuming is impossible, `conflict` says why, and the rollout stalls until 
 from decimal import Decimal
 
 from session_rollout.api.enums import EventReason, PhaseState, Stage
-from session_rollout.api.rollout import Phase, RolloutSpec
+from session_rollout.api.phases import Phase
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import PhaseRecord, RolloutStatus
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts

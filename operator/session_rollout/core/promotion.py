@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.phases import OnDeadline, Phase
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.api.rollout import OnDeadline, Phase
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria, restart_criteria

@@ -15,7 +15,7 @@ from session_rollout.api.enums import (
     PhaseState,
     Stage,
 )
-from session_rollout.api.rollout import OnRollback, OnWorkload, RollbackScope
+from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext, StageResult

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
+from session_rollout.api.phases import Phase, Step, StepApproval
 from session_rollout.api.quantities import duration
-from session_rollout.api.rollout import Phase, RolloutSpec, Step, StepApproval
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import Current
 
 

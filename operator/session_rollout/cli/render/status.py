@@ -16,8 +16,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from session_rollout.api.enums import CheckKind, DecisionAction, MigrationState, PhaseState, Stage, State, Verdict
+from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import format_duration, show
-from session_rollout.api.rollout import Phase, SessionRollout
+from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import CheckRecord, Current, MigrationRecord, PhaseRecord, RolloutStatus
 from session_rollout.core.steps import Increment, audience_text, increments, phase_named
 
