@@ -21,7 +21,7 @@ from pythonjsonlogger.json import JsonFormatter
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.checks import Check, ComparedTo, Gate, OnBreach
 from session_rollout.api.enums import CheckKind, Condition, EventReason, MigrationState, Outcome, Stage
-from session_rollout.api.quantities import bound, unit_of
+from session_rollout.api.quantities import bound
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import CheckRecord, RolloutStatus
 from session_rollout.core.evaluation import Direction, tolerance_of
@@ -282,7 +282,7 @@ def _count_ends(key: Key, before: SessionRollout, status: RolloutStatus) -> None
 
 def _observe_checks(key: Key, seen: Reconciled) -> None:
     """The value and the bound of every check that is evaluated now; without a usable result there is no value."""
-    baselines = {(record.kind, record.name): record for record in seen.decision.status.checks}
+    records = {(record.kind, record.name): record for record in seen.decision.status.checks}
     values: dict[Labels, float] = {}
     bounds: dict[Labels, float] = {}
     for kind, name, check in _checks(seen.rollout, seen.decision.status):
@@ -291,7 +291,7 @@ def _observe_checks(key: Key, seen: Reconciled) -> None:
             continue
         if (value := _value(check, measurement)) is not None:
             values[kind, name] = float(value)
-        if (limit := _bound(check, baselines.get((kind, name)))) is not None:
+        if (limit := _bound(check, records.get((kind, name)))) is not None:
             bounds[kind, name] = float(limit)
     _replace(key, CHECK_VALUE, values)
     _replace(key, CHECK_BOUND, bounds)
@@ -326,4 +326,4 @@ def _bound(check: Check | Gate, record: CheckRecord | None) -> Decimal | None:
     if record is None or record.baseline is None:
         return None
     baseline = Decimal(record.baseline)
-    return baseline + sign * bound(tolerance.text) * (abs(baseline) if unit_of(tolerance.text) == "%" else 1)
+    return baseline + sign * tolerance.limit(baseline)

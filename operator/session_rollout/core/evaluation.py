@@ -41,6 +41,10 @@ class Tolerance:
         """`increase of at most 5%`."""
         return f"{self.direction} {self.text}"
 
+    def limit(self, baseline: Decimal) -> Decimal:
+        """The limit of the change from this baseline, in the unit of the metric; `%` is relative to the baseline."""
+        return bound(self.text) * (abs(baseline) if unit_of(self.text) == "%" else 1)
+
     def allows(self, change: Decimal, limit: Decimal) -> bool:
         """Whether a change (positive for a rise) is within the limit, both in the unit of the metric."""
         match self.direction:
@@ -181,9 +185,7 @@ def _against_baseline(given: EvaluationInput) -> Evaluation | None:
         message = f"{given.name}: the baseline has not been measured yet"
         return Evaluation(Verdict.NOT_EVALUATED, CheckReason.BASELINE_MISSING, message)
     tolerance, value = _tolerance(given), _value(given)
-    share = unit_of(tolerance.text) == "%"
-    limit = bound(tolerance.text) * (abs(given.baseline) if share else 1)
-    holds = tolerance.allows(value - given.baseline, limit)
+    holds = tolerance.allows(value - given.baseline, tolerance.limit(given.baseline))
     shown, baseline = show(value, ""), show(given.baseline, "")
     return Evaluation(
         Verdict.PASS if holds else Verdict.FAIL,
