@@ -61,6 +61,7 @@ def criteria_delay_a_step() -> World:
     world.run(10)
     world.publishing = True
     world.until(at("one", 1))
+    world.run(20)
     for value in (Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PROVIDER_ERROR, Decimal("0.02")):
         world.values["errors"] = value
         world.run(60)

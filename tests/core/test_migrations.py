@@ -19,6 +19,7 @@ from session_rollout.api.enums import (
     Operation,
     Outcome,
     Stage,
+    State,
 )
 from session_rollout.api.progress import Progress
 from session_rollout.api.status import MigrationRecord
@@ -93,12 +94,27 @@ def test_a_copy_is_not_finished_while_a_feature_of_its_phase_is_disabled() -> No
     world.until(lambda world: world.status.current.stage is Stage.BAKE)
     world.run(3600)
     assert operations(world) == ["up", "backup"]
-    assert world.reason is DecisionReason.AWAITING_EVIDENCE
+    assert world.reason is DecisionReason.FEATURE_DISABLED
     assert world.status.decision.next_actions
     assert rows(world).following
     world.request("EmergencyEnable", features=["alpha"])
     world.until(ended)
     assert operations(world) == ["up", "backup", "finish"]
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_a_phase_that_copies_rows_must_end_at_100_percent() -> None:
+    """Below, `finish` would cut off the rows of the remaining users: it stalls before anybody has the feature; an edit ends that."""
+    complete = copying()["phases"]
+    partial = complete[0] | {"steps": [{"percent": 10, "hold": "1m"}, {"percent": 50, "hold": "1m"}]}
+    world = copying_world(phases=[partial, complete[1]])
+    world.run(600)
+    assert (world.reason, world.status.state) == (DecisionReason.INVALID_SPEC, State.STALLED)
+    assert world.condition_reason("SpecValid") == "Invalid"
+    assert operations(world) == ["up"]
+    assert world.where[3] == "0"
+    world.edit(spec(**copying()))
+    world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
 
 

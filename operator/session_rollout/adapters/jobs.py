@@ -35,7 +35,7 @@ JOB_UID: Final = "metadata.labels['batch.kubernetes.io/controller-uid']"
 
 
 def job_body(rollout: SessionRollout, job: StartJob, profile: Profile) -> dict[str, Any]:
-    """The Job of one attempt of one migration. Raises SpecError when the rollout has no such migration or no database."""
+    """The Job, with its Pod, of one attempt of one migration. Raises SpecError when the rollout has no such migration or no database."""
     migration = next((known for known in rollout.spec.migrations if known.name == job.migration), None)
     database = rollout.spec.database
     if migration is None or database is None:

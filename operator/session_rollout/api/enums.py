@@ -318,7 +318,8 @@ class DecisionReason(StrEnum):
     MIGRATION_FAILED = "MigrationFailed"  # A migration failed.
     MEASURING_BASELINE = "MeasuringBaseline"  # The baseline of a metric has no value yet.
     PUBLISHING = "Publishing"  # The flag document has not been read back yet.
-    AWAITING_EVIDENCE = "AwaitingEvidence"  # Data is missing, or a feature is disabled; the hold timer is paused.
+    FEATURE_DISABLED = "FeatureDisabled"  # An emergency disabled a feature of the phase; the hold timer is paused.
+    AWAITING_EVIDENCE = "AwaitingEvidence"  # Data is missing; the hold timer is paused.
     HOLDING = "Holding"  # The hold of the step is not complete.
     CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold.
     CONFIRMING_CRITERIA = "ConfirmingCriteria"  # All criteria must pass for one more interval.

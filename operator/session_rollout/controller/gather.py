@@ -11,7 +11,7 @@ from session_rollout.core.inputs import external_gates, needed_metrics, needs_re
 from session_rollout.core.observed import CheckResult, JobObservation, Measurement, Observed, Revisions
 from session_rollout.ports import Ports
 
-REFRESH_AFTER: Final = 0.9  # a result is queried again when it is older than this share of the check interval
+REFRESH_AFTER: Final = 0.9  # a metric is queried again when its result is older than this share of the check interval
 
 
 class Gatherer:

@@ -83,7 +83,7 @@ def _problems(context: DecisionContext) -> tuple[str, ...]:
         for zone in unknown_zones(context.spec.windows)
     )
     clash = conflict(context.spec, context.status) if context.current.stage is not Stage.ROLLING_BACK else None
-    return (*context.observed.problems, *zones, *((clash,) if clash else ()))
+    return (*context.observed.problems, *zones, *migration_jobs.partial_copies(context), *((clash,) if clash else ()))
 
 
 def _next_result(context: DecisionContext, problems: tuple[str, ...]) -> StageResult:

@@ -135,7 +135,7 @@ def _groups(audience: Audience) -> list[Any]:
 
 
 def _share(flag_set: str, percent: Decimal) -> list[Any]:
-    """The last rule: users by the bucket of their targeting key, and `off` for users without one."""
+    """The last rule, which compiles the percentage into a weight: users by the bucket of their targeting key, and `off` for users without one."""
     weight = int(percent * WEIGHTS / 100)
     if weight in {0, WEIGHTS}:
         return ["on" if weight else "off"]

@@ -1,25 +1,31 @@
-"""The hold timer: how long an audience is kept. Only time with evidence for every criterion counts.
+"""The hold timer, a clock that stops: how long an audience is kept. Only time with evidence for every criterion counts.
 
-The timer starts with the first evidence. It pauses while evidence is missing (`missing_evidence` says why), and while the
-rollout is paused, suspended or stalled. Each pause moves its end: outages extend the hold.
+The timer starts with the first evidence. It pauses while evidence is missing (`missing_evidence` says why), while an
+emergency disables a feature of the phase, and while the rollout is paused, suspended or stalled. Each pause moves its end:
+outages extend the hold.
 """
 
 from datetime import timedelta
 
-from session_rollout.api.enums import CheckKind, DecisionReason, EventReason, Stage, Verdict
+from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Stage, Verdict
 from session_rollout.api.quantities import duration
-from session_rollout.core.context import DecisionContext
+from session_rollout.core.context import DecisionContext, StageResult
 
 
 def missing_evidence(context: DecisionContext) -> tuple[str, ...]:
-    """Why the time that passes now does not count.
-
-    A criterion has another verdict than Pass or Fail, a guard cannot be queried, or an emergency disabled a feature.
-    """
+    """Criteria with another verdict than Pass or Fail, and guards that cannot be queried."""
     criteria = [record.message for record in context.checks_of(CheckKind.CRITERION) if not record.verdict.is_evidence]
     guards = [record.message for record in context.checks_of(CheckKind.GUARD) if record.verdict is Verdict.PROVIDER_ERROR]
-    disabled = [f"{name} is disabled in an emergency" for name in context.disabled_in(context.phase)]
-    return (*disabled, *criteria, *guards)
+    return (*criteria, *guards)
+
+
+def await_features(features: tuple[str, ...], subject: str) -> StageResult | None:
+    """What to do while an emergency disables these features; None when there is none."""
+    if not features:
+        return None
+    causes = tuple(f"{name} is disabled in an emergency" for name in features)
+    next_actions = (f"create an `EmergencyEnable` action for {', '.join(features)}, or an `Abort` action",)
+    return StageResult(DecisionAction.WAIT, DecisionReason.FEATURE_DISABLED, f"{subject}: {causes[0]}", causes, next_actions)
 
 
 def advance_hold(context: DecisionContext, problems: tuple[str, ...]) -> None:
@@ -40,7 +46,9 @@ def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> Decisio
         return DecisionReason.SUSPENDED
     if problems:
         return DecisionReason.INVALID_SPEC
-    return DecisionReason.PAUSED if context.status.paused_by else None
+    if context.status.paused_by:
+        return DecisionReason.PAUSED
+    return DecisionReason.FEATURE_DISABLED if context.disabled_in(context.phase) else None
 
 
 def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: DecisionReason | None = None) -> None:

@@ -22,9 +22,12 @@ from session_rollout.api.migration import Migration
 from session_rollout.api.progress import Progress, progress_text
 from session_rollout.api.status import MigrationRecord
 from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.flags import EVERYBODY
+from session_rollout.core.hold import await_features
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobObservation, JobState, StartJob, SuspendJob
+from session_rollout.core.steps import increments
 
 PROGRESS_AGE: Final = timedelta(seconds=5)
 BACKUP_KEPT: Final = timedelta(days=7)  # after the bake
@@ -219,13 +222,21 @@ def run_finish(context: DecisionContext) -> StageResult | None:
     for record in context.status.migrations:
         started = record.operation is Operation.FINISH
         if record.following and not started and (disabled := _disabled_with(context, record.name)):
-            causes = tuple(f"{name} is disabled in an emergency" for name in disabled)
-            message = f"{record.name} is not finished: {causes[0]}"
-            hints = (f"create an `EmergencyEnable` action for {', '.join(disabled)}, or an `Abort` action",)
-            return StageResult(DecisionAction.WAIT, DecisionReason.AWAITING_EVIDENCE, message, causes, hints)
+            return await_features(disabled, f"{record.name} is not finished")
         if record.following or (started and record.state is not MigrationState.SUCCEEDED):
             return _operate(context, record, Operation.FINISH)
     return None
+
+
+def partial_copies(context: DecisionContext) -> tuple[str, ...]:
+    """Phases that copy rows and end below 100%: after `finish`, the rows of the remaining users would no longer be copied."""
+    following = {record.name for record in context.status.migrations if record.following}
+    return tuple(
+        f"`phases[].steps` of {phase.name} end at {last:f}%; the last step must be `percent: 100`, because {name} copies rows"
+        for phase in context.spec.phases
+        for name in phase.migrations.names
+        if name in following and (last := increments(phase)[-1].percent) < EVERYBODY.percent
+    )
 
 
 def _disabled_with(context: DecisionContext, name: str) -> tuple[str, ...]:

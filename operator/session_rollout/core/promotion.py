@@ -2,7 +2,8 @@
 
 `_STEP_RULES` is the order of what must hold before a step is promoted; the first rule that is not satisfied says what the
 rollout waits for. Before these rules, `decide` deals with guards, pauses, `suspend` and an invalid spec; after them,
-`raise_audience` waits for a window. It is the only function that adds a percentage or a group.
+`raise_audience` waits for a window. It is the only function that adds a percentage or a group. The rollout itself is promoted
+at the end of the bake, in `stages._bake`.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria, restart_criteria
-from session_rollout.core.hold import missing_evidence
+from session_rollout.core.hold import await_features, missing_evidence
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.steps import Increment, increment_after, percent_text
 from session_rollout.core.windows import next_opening
@@ -84,6 +85,10 @@ def repeat_decision(context: DecisionContext) -> StageResult:
     """The decision that stands in status."""
     last = context.observed.rollout.status.decision
     return StageResult(last.action, last.reason, last.message, last.details, last.next_actions, last.next_time, last.approvals)
+
+
+def _awaits_features(context: DecisionContext, _: Increment) -> StageResult | None:
+    return await_features(context.disabled_in(context.phase), "the hold timer is paused")
 
 
 def _awaits_evidence(context: DecisionContext, _: Increment) -> StageResult | None:
@@ -160,6 +165,7 @@ def _awaits_approval(context: DecisionContext, increment: Increment) -> StageRes
 
 _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | None], ...]] = (
     _awaits_results,  # every query has a result
+    _awaits_features,  # no feature of the phase is disabled in an emergency
     _awaits_evidence,  # every criterion has a verdict, and the timer runs
     _awaits_hold,  # the hold is complete
     _awaits_criteria,  # every criterion passes

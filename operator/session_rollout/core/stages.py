@@ -128,6 +128,7 @@ def _migrations_after(context: DecisionContext) -> StageResult | None:
 
 
 def _bake(context: DecisionContext) -> StageResult | None:
+    """After the last phase: evaluate guards, finish copies, then promote the rollout."""
     if context.current.hold_until is None:
         run_timer(context, duration(context.spec.bake))
     until, missing = context.current.hold_until, missing_evidence(context)
