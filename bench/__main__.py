@@ -130,10 +130,10 @@ def scrape(lab: Lab, family: str) -> float:
 
 def queries(lab: Lab) -> tuple[float, float, float]:
     """Queries sent, results requested, and distinct queries due in the same minute."""
-    sent, asked = scrape(lab, "sessionrollout_provider_requests_total"), scrape(lab, "sessionrollout_queries_asked_total")
+    sent, asked = scrape(lab, "sessionrollout_provider_requests_total"), scrape(lab, "sessionrollout_queries_requested_total")
     time.sleep(60)
     sent = scrape(lab, "sessionrollout_provider_requests_total") - sent
-    asked = scrape(lab, "sessionrollout_queries_asked_total") - asked
+    asked = scrape(lab, "sessionrollout_queries_requested_total") - asked
     # The load needs five queries every 30 s; the steady rollout needs the same five every second.
     return sent, asked, CRITERIA * 60 / INTERVAL_SECONDS
 

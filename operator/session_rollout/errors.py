@@ -2,7 +2,7 @@
 
     RolloutError
     +-- SpecError            the object or the operator's configuration is wrong: the user must correct it
-    +-- ActionRefused        an action is not carried out; `reason` is that of its condition `Accepted`
+    +-- ActionRejected        an action is not carried out; `reason` is that of its condition `Accepted`
     +-- Conflict             another client wrote first: read again, decide again, never re-send
     +-- Unavailable          a server does not respond: try again later
     |   +-- Forbidden        the API server denies a verb on a resource: an administrator must grant it
@@ -29,7 +29,7 @@ class SpecError(RolloutError):
     """The object or the configuration requests something that cannot be done."""
 
 
-class ActionRefused(RolloutError):
+class ActionRejected(RolloutError):
     """A SessionRolloutAction is rejected; the message becomes its response."""
 
     def __init__(self, reason: ActionReason, message: str) -> None:

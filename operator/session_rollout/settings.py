@@ -48,7 +48,7 @@ class Provider(Section):
             description="Path of a PEM file with the certificate authorities to trust. If unset, the bundle of the image is used."
         ),
     ] = None
-    max_answer_bytes: Annotated[
+    max_response_bytes: Annotated[
         int,
         Field(
             ge=1024,

@@ -65,8 +65,8 @@ def step(number: int) -> Any:
     return lambda world: world.status.current.step == number and world.status.current.published_time is not None
 
 
-def counted(verdict: str) -> float:
-    return REGISTRY.get_sample_value("sessionrollout_actions_total", {"verdict": verdict}) or 0
+def counted(result: str) -> float:
+    return REGISTRY.get_sample_value("sessionrollout_actions_total", {"result": result}) or 0
 
 
 def test_where_a_rollout_is(world: ObservedWorld) -> None:
@@ -197,12 +197,12 @@ class Api:
 def test_every_answer_to_an_action_is_counted(*, accepted: bool) -> None:
     """A refusal changes no status of the rollout; it is counted where it is written."""
     api: Any = Api()
-    verdict = "accepted" if accepted else "refused"
-    before = counted(verdict)
+    result = "accepted" if accepted else "rejected"
+    before = counted(result)
     reason = ActionReason.ACCEPTED if accepted else ActionReason.NOT_PAUSED
     status = answer(accepted=accepted, reason=reason, message="it is", now=NOW)
     asyncio.run(ApiRolloutStore(api).answer("default", "shop-1", status, uid="uid-1"))
-    assert counted(verdict) == before + 1
+    assert counted(result) == before + 1
 
 
 def test_an_action_that_is_answered_on_demand_is_counted() -> None:
@@ -212,9 +212,9 @@ def test_an_action_that_is_answered_on_demand_is_counted() -> None:
     on_demand = OnDemandChecks(replace(cluster.ports(), store=ApiRolloutStore(api)))
     request = ActionSpec(rollout="shop", action=ActionType.DIAGNOSE, topic="weather")
     action = SessionRolloutAction(namespace="default", name="shop-1", uid="uid-1", creation_time=NOW, spec=request)
-    before = counted("refused")
+    before = counted("rejected")
     asyncio.run(on_demand._run(action))
-    assert counted("refused") == before + 1
+    assert counted("rejected") == before + 1
     assert api.written[0][-1]["value"]["accepted"] is False
 
 

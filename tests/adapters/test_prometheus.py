@@ -140,7 +140,7 @@ def test_every_response_is_a_number_or_a_verdict_with_a_reason(
 ) -> None:
     """Nothing raises, nothing passes."""
     answers.code, answers.body = code, body
-    measurement = measure(answers.server_port, max_answer_bytes=4096)
+    measurement = measure(answers.server_port, max_response_bytes=4096)
     assert (measurement.problem, measurement.reason) == (problem, reason)
     assert (measurement.value == Decimal("0.25")) is (problem is None)
 

@@ -95,7 +95,7 @@ REFUSED: Final[list[tuple[dict[str, Any], tuple[str, ...]]]] = [
     ({"config": {"prometheus": {"other": {}}}}, ("/config/prometheus/other", "missing property 'url'")),
     ({"config": {"prometheus": {"default": {"timeout": "5 seconds"}}}}, ("/config/prometheus/default/timeout", "pattern")),
     ({"config": {"prometheus": {"default": {"token": "x"}}}}, ("/config/prometheus/default", "'token' not allowed")),
-    ({"config": {"prometheus": {"default": {"maxAnswerBytes": 1}}}}, ("/maxAnswerBytes", "minimum: got 1, want 1,024")),
+    ({"config": {"prometheus": {"default": {"maxResponseBytes": 1}}}}, ("/maxResponseBytes", "minimum: got 1, want 1,024")),
     ({"config": {"prometheus": {"Not A Name": {"url": "http://x"}}}}, ("Not A Name",)),
     ({"config": {"profiles": {"default": {"copyDutyCycle": 2}}}}, ("/default/copyDutyCycle", "maximum: got 2, want 1")),
     ({"config": {"profiles": {"default": {"copyDutyCycle": 0}}}}, ("/default/copyDutyCycle", "exclusiveMinimum")),

@@ -85,7 +85,7 @@ def test_list_from_before_the_answer_does_not_carry_an_action_out_again(cluster:
         process.watch_actions()
         stale = await cluster.actions()
         await process.settle()
-        assert cluster.status.answered_actions == ()
+        assert cluster.status.processed_actions == ()
         for raw in stale:
             process.inbox.action_changed(raw)
         await process.settle()
@@ -245,14 +245,14 @@ def test_entries_of_deleted_actions_leave_the_status(cluster: Cluster) -> None:
 
     async def body() -> None:
         await Process(cluster).settle()
-        status = cluster.status.updated(answered_actions=(entry("u1"),))
+        status = cluster.status.updated(processed_actions=(entry("u1"),))
         cluster.rollouts[KEY]["status"] = status.to_wire()
         process = Process(cluster)
         await process.settle()
-        assert [known.uid for known in cluster.status.answered_actions] == ["u1"]
+        assert [known.uid for known in cluster.status.processed_actions] == ["u1"]
         await process.inbox.sweep()
         await process.settle()
-        assert cluster.status.answered_actions == ()
+        assert cluster.status.processed_actions == ()
 
     run(body)
 

@@ -332,7 +332,7 @@ def test_crash_before_the_answer_repeats_the_answer_and_not_the_action(cluster: 
         with pytest.raises(Crash):
             await first.reconcile()
         decided = cluster.status
-        assert [entry.uid for entry in decided.answered_actions] == sorted(cluster.action_objects)
+        assert [entry.uid for entry in decided.processed_actions] == sorted(cluster.action_objects)
         assert cluster.answers == []
         cluster.events.clear()
 
@@ -340,7 +340,7 @@ def test_crash_before_the_answer_repeats_the_answer_and_not_the_action(cluster: 
         second.watch_actions()
         await second.settle()
         assert {name: answer.reason for name, answer in cluster.answers} == {
-            entry.name: entry.reason for entry in decided.answered_actions
+            entry.name: entry.reason for entry in decided.processed_actions
         }
         assert len(cluster.answers) == len(kinds), "each was answered once"
         assert {ActionReason.ACCEPTED} == {answer.reason for _, answer in cluster.answers}
@@ -351,7 +351,7 @@ def test_crash_before_the_answer_repeats_the_answer_and_not_the_action(cluster: 
             decided.flags.disabled,
             decided.history,
         )
-        assert after.answered_actions == (), "every answer was read back"
+        assert after.processed_actions == (), "every answer was read back"
 
     run(body)
 
@@ -376,7 +376,7 @@ def test_crash_after_some_answers(cluster: Cluster) -> None:
         assert [name for name, _ in cluster.answers] == ["action-u1", "action-u2", "action-u3"], "one failure holds up no other"
         await third.settle()
         assert [name for name, _ in cluster.answers][-1] == "action-u0"
-        assert cluster.status.answered_actions == ()
+        assert cluster.status.processed_actions == ()
         assert sum(entry.event is EventReason.ACTION_ACCEPTED for entry in cluster.status.history) == 4
 
     run(body)

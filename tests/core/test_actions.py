@@ -11,12 +11,12 @@ import pytest
 
 from core.world import World, at, ended, spec
 from session_rollout.api.enums import ActionReason, ActionType, DecisionReason, EventReason, Outcome, State
-from session_rollout.api.status import ANSWERED_LENGTH
+from session_rollout.api.status import PROCESSED_LENGTH
 from session_rollout.core.actions import RESERVED_ANSWERS
 from session_rollout.core.observed import Answer, Decision, Emit
 
 ACCEPTED = (True, ActionReason.ACCEPTED)
-ROOM = ANSWERED_LENGTH - RESERVED_ANSWERS
+ROOM = PROCESSED_LENGTH - RESERVED_ANSWERS
 
 
 def answers(decision: Decision) -> dict[str, Answer]:
@@ -60,8 +60,8 @@ def test_resume_without_a_pause_is_refused() -> None:
     name = world.request("Resume")
     world.run(10)
     assert world.answer(name) == (False, ActionReason.NOT_PAUSED)
-    assert [entry.by for entry in world.entries(EventReason.ACTION_REFUSED)] == [name]
-    assert EventReason.ACTION_REFUSED in world.events
+    assert [entry.by for entry in world.entries(EventReason.ACTION_REJECTED)] == [name]
+    assert EventReason.ACTION_REJECTED in world.events
 
 
 def test_promote_skips_the_checks_of_exactly_this_step() -> None:
@@ -178,11 +178,11 @@ def test_answer_is_kept_until_it_was_read_back() -> None:
     for _ in range(3):
         decision = world.reconcile(crash_before_effects=True)
         assert [answer.action for answer in answers(decision).values()] == [name]
-        assert [known.name for known in world.status.answered_actions] == [name]
+        assert [known.name for known in world.status.processed_actions] == [name]
     world.reconcile()
-    assert [known.name for known in world.status.answered_actions] == [name], "sent, and not yet read back"
+    assert [known.name for known in world.status.processed_actions] == [name], "sent, and not yet read back"
     world.reconcile()
-    assert world.status.answered_actions == ()
+    assert world.status.processed_actions == ()
 
 
 def test_refused_action_is_remembered_too() -> None:
@@ -221,24 +221,24 @@ def test_full_list_refuses_what_does_not_protect_users() -> None:
     surplus = world.request("Retry", "surplus", generation=1)
     decision = world.reconcile(crash_before_effects=True)
     assert answers(decision)[f"uid-of-{surplus}"].reason is ActionReason.TOO_MANY_ACTIONS
-    assert len(world.status.answered_actions) == ROOM
+    assert len(world.status.processed_actions) == ROOM
     protecting = [world.request("EmergencyDisable", features=["gamma"]), world.request("Pause"), world.request("Abort")]
     sent = answers(world.reconcile(crash_before_effects=True))
     assert [sent[f"uid-of-{name}"].reason for name in protecting] == [ActionReason.ACCEPTED] * 3
     assert [record.feature for record in world.status.flags.disabled] == ["gamma"]
     assert world.status.current.rollback_outcome is Outcome.ABORTED
-    assert len(world.status.answered_actions) == ROOM + 3
+    assert len(world.status.processed_actions) == ROOM + 3
 
 
 def test_list_never_grows_beyond_its_bound() -> None:
     """More protecting actions than the list has room for: each still gets an answer, and the status stays valid."""
     world = World(spec())
     world.until(at("one", 1))
-    names = [world.request("EmergencyDisable", f"off-{number}", features=["gamma"]) for number in range(ANSWERED_LENGTH + 6)]
+    names = [world.request("EmergencyDisable", f"off-{number}", features=["gamma"]) for number in range(PROCESSED_LENGTH + 6)]
     sent = answers(world.reconcile(crash_before_effects=True))
     assert {answer.reason for answer in sent.values()} == {ActionReason.ACCEPTED}
     assert len(sent) == len(names)
-    assert len(world.status.answered_actions) == ANSWERED_LENGTH
+    assert len(world.status.processed_actions) == PROCESSED_LENGTH
 
 
 @pytest.mark.parametrize("action", [action for action in ActionType if action.is_read_only])

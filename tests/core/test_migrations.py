@@ -315,7 +315,7 @@ def test_repair_of_a_migration_without_rows_is_refused() -> None:
     world.until(at_step)
     name = world.request("RepairData", migration="rows")
     world.settle()
-    assert world.answer(name) == (False, ActionReason.MOVES_NO_ROWS)
+    assert world.answer(name) == (False, ActionReason.COPIES_NO_ROWS)
 
 
 def test_point_of_no_return_is_announced_before_it_is_passed_and_refuses_down() -> None:

@@ -52,7 +52,7 @@ EDITS: list[dict[str, Any]] = [
 ]
 ACTIONS = ["Approve", "Promote", "Pause", "Resume", "Abort", "Retry", "EmergencyDisable", "EmergencyEnable"]
 USED_NAME = "again"
-ANSWER_EVENTS = {EventReason.ACTION_ACCEPTED: True, EventReason.ACTION_REFUSED: False}
+ANSWER_EVENTS = {EventReason.ACTION_ACCEPTED: True, EventReason.ACTION_REJECTED: False}
 
 EVENTS = st.one_of(
     st.tuples(st.just("time"), st.sampled_from([10, 10, 10, 20, 30, 60])),
@@ -264,6 +264,6 @@ def test_witness_objects_to_an_action_that_is_carried_out_twice() -> None:
     world, witness = new_life()
     happen(world, witness, ("time", 10))
     happen(world, witness, ("action and crash", "Pause"))
-    world.status = world.status.updated(answered_actions=(), paused_by=None)
+    world.status = world.status.updated(processed_actions=(), paused_by=None)
     with pytest.raises(AssertionError, match="carried out"):
         witness.reconcile()

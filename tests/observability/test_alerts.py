@@ -69,7 +69,11 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], int]] = {
         1441,
     ),
     "SessionRolloutOperatorDown": ({"sessionrollout_leader": "0x2000"}, LEADS, 6),
-    "SessionRolloutWatchdog": ({"sessionrollout_overdue_rollouts": "2x2000"}, {"sessionrollout_overdue_rollouts": "0x2000"}, 2),
+    "SessionRolloutReconcileStuck": (
+        {"sessionrollout_overdue_rollouts": "2x2000"},
+        {"sessionrollout_overdue_rollouts": "0x2000"},
+        2,
+    ),
     "SessionRolloutReconcileOverdue": ({RECONCILED: "0x2000", **LEADS}, {RECONCILED: "0+60x2000", **LEADS}, 8),
     "SessionRolloutApiErrors": (rates(60, 30), rates(60, 3), 25),
     "HighSessionErrorRate": ({"session_error_rate": "0.011x2000"}, {"session_error_rate": "0.01x2000"}, 6),

@@ -36,7 +36,7 @@ def test_answered_action_is_settled_in_the_next_decision() -> None:
     world.until(at("one", 1))
     world.request("Pause")
     world.reconcile()
-    assert world.observed().settled_actions == frozenset({known.uid for known in world.status.answered_actions})
+    assert world.observed().settled_actions == frozenset({known.uid for known in world.status.processed_actions})
     assert len(world.observed().settled_actions) == 1
 
 

@@ -21,7 +21,7 @@ from urllib3.util.retry import Retry
 
 from session_rollout.adapters.fresh_cache import FreshCache
 from session_rollout.adapters.promql import largest_range, parse, queries_of
-from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_ASKED
+from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_REQUESTED
 from session_rollout.adapters.tracing import span
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import duration, format_duration
@@ -96,7 +96,7 @@ class PrometheusSource:
         return results
 
     def _latest(self, provider: str, query: str, max_age: timedelta, wake: Callable[[], None]) -> Measurement | None:
-        QUERIES_ASKED.labels(provider).inc()
+        QUERIES_REQUESTED.labels(provider).inc()
         return self._cache.get((provider, query), partial(self.query, provider, query), max_age, wake)
 
     def problems(self, provider: str, metrics: tuple[Metric, ...]) -> tuple[str, ...]:
@@ -203,7 +203,7 @@ class PrometheusSource:
             raise ProviderFailed(CheckReason.UNKNOWN_PROVIDER, "not in `prometheus` of the operator's configuration")
         clients: dict[str, PrometheusConnect] = self._clients.__dict__
         if name not in clients:
-            session = CappedSession(provider.max_answer_bytes)
+            session = CappedSession(provider.max_response_bytes)
             session.verify = str(provider.ca_file) if provider.ca_file else True
             retry = Retry(total=1, connect=1, read=False, redirect=0, status=0, other=0, backoff_factor=0.1)
             clients[name] = PrometheusConnect(provider.url, session=session, retry=retry)

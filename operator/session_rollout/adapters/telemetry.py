@@ -46,8 +46,8 @@ PROVIDER_REQUESTS: Final = Counter(
 PROVIDER_SECONDS: Final = Histogram(
     "sessionrollout_provider_request_duration_seconds", "Time that a metric provider takes to respond to a query.", ["provider"]
 )
-QUERIES_ASKED: Final = Counter(
-    "sessionrollout_queries_asked",
+QUERIES_REQUESTED: Final = Counter(
+    "sessionrollout_queries_requested",
     "Metric values that rollouts requested, whether they came from the cache or from the provider.",
     ["provider"],
 )
@@ -126,11 +126,11 @@ ROLLBACK_DETECTION: Final = Gauge(
 )
 ACTIONS: Final = Counter(
     "sessionrollout_actions",
-    "SessionRolloutActions that the operator responded to; the verdict is `accepted` or `refused`.",
-    ["verdict"],
+    "SessionRolloutActions that the operator responded to; the result is `accepted` or `rejected`.",
+    ["result"],
 )
-for _verdict in ("accepted", "refused"):
-    ACTIONS.labels(_verdict)
+for _result in ("accepted", "rejected"):
+    ACTIONS.labels(_result)
 LEADER: Final = Gauge("sessionrollout_leader", "1 while this replica holds the Lease, otherwise 0.")
 BUILD: Final = Gauge("sessionrollout_build_info", "Always 1; the label holds the version of the operator.", ["version"])
 BUILD.labels(version("session-rollout")).set(1)
@@ -192,7 +192,7 @@ def observe(key: Key, seen: Reconciled) -> None:
 
 def answered(status: ActionStatus) -> None:
     """Count an action whose response was written to its status."""
-    ACTIONS.labels("accepted" if status.accepted else "refused").inc()
+    ACTIONS.labels("accepted" if status.accepted else "rejected").inc()
 
 
 def forget(namespace: str, name: str) -> None:

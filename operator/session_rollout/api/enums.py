@@ -63,7 +63,7 @@ class CheckReason(StrEnum):
     CONNECTION_FAILED = "ConnectionFailed"  # The provider or the Service could not be reached.
     TIMED_OUT = "TimedOut"  # There was no response within the timeout.
     QUERY_REJECTED = "QueryRejected"  # The provider rejected the query.
-    RESPONSE_TOO_LARGE = "ResponseTooLarge"  # The response is larger than `maxAnswerBytes`.
+    RESPONSE_TOO_LARGE = "ResponseTooLarge"  # The response is larger than `maxResponseBytes`.
     INVALID_RESPONSE = "InvalidResponse"  # The response is not a valid response of the Prometheus API.
     CREDENTIALS_UNREADABLE = "CredentialsUnreadable"  # The token file or the CA file could not be read.
     INTERNAL_ERROR = "InternalError"  # The operator failed to run the check. For the error, see the operator's log.
@@ -238,7 +238,7 @@ class ActionReason(StrEnum):
     NO_SNAPSHOT = "NoSnapshot"  # The migration has no snapshot.
     MIGRATION_RUNNING = "MigrationRunning"  # A Job of the migration is still running.
     MIGRATION_NOT_APPLIED = "MigrationNotApplied"  # The migration is not applied.
-    MOVES_NO_ROWS = "MovesNoRows"  # The migration copies no rows.
+    COPIES_NO_ROWS = "CopiesNoRows"  # The migration copies no rows.
     PHASE_NOT_ROLLED_BACK = "PhaseNotRolledBack"  # The rollout has not been rolled back or aborted.
     POINT_OF_NO_RETURN_PASSED = "PointOfNoReturnPassed"  # The migration has passed its point of no return.
     NO_WORKLOAD = "NoWorkload"  # The spec names no workload.
@@ -352,7 +352,7 @@ class EventReason(StrEnum):
     POINT_OF_NO_RETURN = "PointOfNoReturnAhead"  # The next SQL step of a migration cannot be undone.
     APPROVAL_NEEDED = "ApprovalNeeded"  # A step requires manual approval.
     ACTION_ACCEPTED = "ActionAccepted"  # An action was accepted.
-    ACTION_REFUSED = "ActionRefused"  # An action was rejected; the message contains the reason.
+    ACTION_REJECTED = "ActionRejected"  # An action was rejected; the message contains the reason.
     PAUSED = "Paused"  # The rollout was paused.
     RESUMED = "Resumed"  # The rollout was resumed.
     STALLED = "Stalled"  # The rollout cannot continue without manual intervention.
@@ -383,7 +383,7 @@ _WARNINGS = frozenset(
         EventReason.MIGRATION_FAILED,
         EventReason.MIGRATION_KEPT,
         EventReason.POINT_OF_NO_RETURN,
-        EventReason.ACTION_REFUSED,
+        EventReason.ACTION_REJECTED,
         EventReason.STALLED,
         EventReason.ROLLBACK_STARTED,
         EventReason.ROLLED_BACK,

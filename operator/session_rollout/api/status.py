@@ -48,7 +48,7 @@ from session_rollout.api.enums import (
 
 HISTORY_LENGTH = 20
 PENDING_LENGTH = 32
-ANSWERED_LENGTH = 32
+PROCESSED_LENGTH = 32
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -386,11 +386,11 @@ class RolloutStatus(Model):
     notifications_lost: Annotated[
         Index, Field(description="Number of notifications that were dropped because the list was full.")
     ] = 0
-    answered_actions: Annotated[
+    processed_actions: Annotated[
         tuple[AnsweredAction, ...],
         Field(
             description="Actions that were decided and whose response has not been read back yet.",
-            max_length=ANSWERED_LENGTH,
+            max_length=PROCESSED_LENGTH,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["uid"]},
         ),
     ] = ()

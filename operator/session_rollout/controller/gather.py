@@ -30,7 +30,7 @@ class Gatherer:
             published_sha256=await self._published(rollout, state),
             jobs=await self._jobs(rollout),
             actions=state.actions.oldest_first(),
-            settled_actions=state.actions.settled(rollout.status.answered_actions, self._memory.actions),
+            settled_actions=state.actions.settled(rollout.status.processed_actions, self._memory.actions),
             gates=self._gates(rollout, state, max_age),
             revisions=await self._revisions(rollout),
             delivered=self._ports.notifier.delivered(rollout.uid) if rollout.status.pending_notifications else frozenset(),

@@ -15,7 +15,7 @@ from session_rollout.api.enums import ActionReason, ActionType, CheckKind, Check
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobState, StartCheck
-from session_rollout.errors import ActionRefused, Conflict, RolloutError
+from session_rollout.errors import ActionRejected, Conflict, RolloutError
 from session_rollout.ports import Key, Ports
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class OnDemandChecks:
             status = await asyncio.wait_for(self._status(action), LONGEST_SECONDS)
         except TimeoutError:
             status = self._refusal(ActionReason.TIMED_OUT, f"timed out after {LONGEST_SECONDS / 60:g} minutes")
-        except ActionRefused as refusal:
+        except ActionRejected as refusal:
             status = self._refusal(refusal.reason, str(refusal))
         except RolloutError as error:
             status = self._refusal(ActionReason.FAILED, str(error))
@@ -86,9 +86,9 @@ class OnDemandChecks:
                 await asyncio.sleep(POLL_SECONDS)
         if stored is None:
             message = f"`rollout` is {key.name}, but there is no SessionRollout with this name in namespace {key.namespace}"
-            raise ActionRefused(ActionReason.UNKNOWN_ROLLOUT, message)
+            raise ActionRejected(ActionReason.UNKNOWN_ROLLOUT, message)
         if stored.rollout is None:
-            raise ActionRefused(ActionReason.INVALID, f"the rollout cannot be parsed: {stored.problem}")
+            raise ActionRejected(ActionReason.INVALID, f"the rollout cannot be parsed: {stored.problem}")
         return stored.rollout
 
     async def _diagnose(self, action: SessionRolloutAction) -> ActionStatus:
@@ -97,7 +97,7 @@ class OnDemandChecks:
         if results is None:
             allowed = ", ".join(self._ports.gates.topics()) or "none"
             message = f"`topic` is {topic}, which is not in `diagnostics` of the operator's configuration; allowed: {allowed}"
-            raise ActionRefused(ActionReason.UNKNOWN_TOPIC, message)
+            raise ActionRejected(ActionReason.UNKNOWN_TOPIC, message)
         return self._answer(_summary(results), results=results)
 
     # --- Verify
@@ -109,7 +109,7 @@ class OnDemandChecks:
                 message = (
                     f"`check` is {action.spec.check}, which is not a gate of the spec; allowed: {', '.join(gates) or 'none'}"
                 )
-                raise ActionRefused(ActionReason.UNKNOWN_CHECK, message)
+                raise ActionRejected(ActionReason.UNKNOWN_CHECK, message)
             gates = {action.spec.check: gates[action.spec.check]}
         results = tuple(await asyncio.gather(*(self._result(action, rollout, gate) for gate in gates.values())))
         return self._answer(_summary(results), results=results)
@@ -151,7 +151,7 @@ class OnDemandChecks:
         known = [known.name for known in rollout.spec.migrations]
         if migration not in known:
             message = f"`migration` is {migration}, which is not in the spec; allowed: {', '.join(known) or 'none'}"
-            raise ActionRefused(ActionReason.UNKNOWN_MIGRATION, message)
+            raise ActionRejected(ActionReason.UNKNOWN_MIGRATION, message)
         name = job_name(rollout, migration, f"{migration}-{operation}/{action.uid}", kind=operation)
         await self._ports.jobs.inspect(rollout, name, migration, operation)
         succeeded, message = await self._job_end(rollout, name)

@@ -33,7 +33,7 @@ class PendingActions:
     """The actions about one rollout that wait for a response, by UID.
 
     A list that was requested before the response shows the action without one. `finished` keeps such an action from being
-    added again: it would be carried out again once its entry has been removed from `status.answeredActions`.
+    added again: it would be carried out again once its entry has been removed from `status.processedActions`.
     """
 
     waiting: dict[str, SessionRolloutAction] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """SessionRolloutActions: each is carried out or rejected once, and what it changed is in status before the response is written.
 
-An action is identified by its UID. Its response is kept in `status.answeredActions` until it has been read back, so that a
+An action is identified by its UID. Its response is kept in `status.processedActions` until it has been read back, so that a
 crash between the status write and the response repeats the response and not the action. Nothing reads the history but users.
 """
 
@@ -22,7 +22,7 @@ from session_rollout.api.enums import (
     Verdict,
 )
 from session_rollout.api.phases import StepApproval
-from session_rollout.api.status import ANSWERED_LENGTH, AnsweredAction, CheckRecord, DisabledFeature, MigrationRecord
+from session_rollout.api.status import PROCESSED_LENGTH, AnsweredAction, CheckRecord, DisabledFeature, MigrationRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.gates import retry_checks
@@ -30,10 +30,10 @@ from session_rollout.core.generation import restart
 from session_rollout.core.inputs import RUNNING, UNDONE, current_gates
 from session_rollout.core.observed import Answer
 from session_rollout.core.rollback import begin_rollback
-from session_rollout.errors import ActionRefused
+from session_rollout.errors import ActionRejected
 
 EMERGENCY: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
-RESERVED_ANSWERS: Final = 8  # places in `status.answeredActions` that only actions which protect users may take
+RESERVED_ANSWERS: Final = 8  # places in `status.processedActions` that only actions which protect users may take
 NAMES_SHOWN: Final = 6
 
 
@@ -46,17 +46,17 @@ def apply_actions(context: DecisionContext) -> None:
 
 def _forget_settled(context: DecisionContext) -> None:
     """Drop the responses that were read back from their actions, or whose action is gone."""
-    left = tuple(answer for answer in context.status.answered_actions if answer.uid not in context.observed.settled_actions)
-    if left != context.status.answered_actions:
-        context.change(answered_actions=left)
+    left = tuple(answer for answer in context.status.processed_actions if answer.uid not in context.observed.settled_actions)
+    if left != context.status.processed_actions:
+        context.change(processed_actions=left)
 
 
 def _apply(context: DecisionContext, action: SessionRolloutAction) -> None:
-    answer = next((known for known in context.status.answered_actions if known.uid == action.uid), None)
+    answer = next((known for known in context.status.processed_actions if known.uid == action.uid), None)
     if answer is None:
         answer = _carry_out(context, action)
-        if len(context.status.answered_actions) < ANSWERED_LENGTH and answer.reason is not ActionReason.TOO_MANY_ACTIONS:
-            context.change(answered_actions=(*context.status.answered_actions, answer))
+        if len(context.status.processed_actions) < PROCESSED_LENGTH and answer.reason is not ActionReason.TOO_MANY_ACTIONS:
+            context.change(processed_actions=(*context.status.processed_actions, answer))
     context.effects.append(Answer(answer.name, answer.uid, answer.accepted, answer.reason, answer.message))
 
 
@@ -64,8 +64,8 @@ def _carry_out(context: DecisionContext, action: SessionRolloutAction) -> Answer
     """The response to an action after it was carried out or rejected, and its event."""
     try:
         message, reason, event = _execute(context, action), ActionReason.ACCEPTED, EventReason.ACTION_ACCEPTED
-    except ActionRefused as refusal:
-        message, reason, event = str(refusal), refusal.reason, EventReason.ACTION_REFUSED
+    except ActionRejected as refusal:
+        message, reason, event = str(refusal), refusal.reason, EventReason.ACTION_REJECTED
     context.record_event(event, f"{action.spec.action}: {message}", by=action.name)
     return AnsweredAction(
         uid=action.uid,
@@ -78,13 +78,13 @@ def _carry_out(context: DecisionContext, action: SessionRolloutAction) -> Answer
 
 
 def _execute(context: DecisionContext, action: SessionRolloutAction) -> str:
-    kind, waiting = action.spec.action, len(context.status.answered_actions)
-    if waiting >= ANSWERED_LENGTH - RESERVED_ANSWERS and not kind.protects_users:
-        raise ActionRefused(
+    kind, waiting = action.spec.action, len(context.status.processed_actions)
+    if waiting >= PROCESSED_LENGTH - RESERVED_ANSWERS and not kind.protects_users:
+        raise ActionRejected(
             ActionReason.TOO_MANY_ACTIONS, f"{waiting} actions on this rollout are waiting for a response; try again later"
         )
     if context.spec.suspend and kind not in EMERGENCY:
-        raise ActionRefused(ActionReason.SUSPENDED, "the rollout is suspended; set `spec.suspend` to false first")
+        raise ActionRejected(ActionReason.SUSPENDED, "the rollout is suspended; set `spec.suspend` to false first")
     return _HANDLERS[kind](context, action)
 
 
@@ -97,7 +97,7 @@ def _features(action: SessionRolloutAction, known: tuple[str, ...], what: str) -
     if unknown:
         allowed = ", ".join(known) or "none"
         message = f"`features` contains {unknown[0]}, which is not {what}; allowed: {allowed}"
-        raise ActionRefused(ActionReason.UNKNOWN_FEATURE, message)
+        raise ActionRejected(ActionReason.UNKNOWN_FEATURE, message)
     return action.spec.features or known
 
 
@@ -120,7 +120,7 @@ def _emergency_enable(context: DecisionContext, action: SessionRolloutAction) ->
     flags = context.status.flags
     names = _features(action, tuple(record.feature for record in flags.disabled), "disabled")
     if not names:
-        raise ActionRefused(ActionReason.NOTHING_DISABLED, "no feature is disabled")
+        raise ActionRejected(ActionReason.NOTHING_DISABLED, "no feature is disabled")
     left = tuple(record for record in flags.disabled if record.feature not in names)
     context.change(flags=flags.updated(disabled=left))
     text = f"{_list(names)} restored to the rollout's current audience"
@@ -139,7 +139,7 @@ def _list(names: tuple[str, ...]) -> str:
 def _pause(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_running(context)
     if context.status.paused_by:
-        raise ActionRefused(ActionReason.ALREADY_PAUSED, f"the rollout is already paused by {context.status.paused_by}")
+        raise ActionRejected(ActionReason.ALREADY_PAUSED, f"the rollout is already paused by {context.status.paused_by}")
     context.pause(action.name, action.spec.reason)
     context.record_event(EventReason.PAUSED, action.spec.reason or "paused by an action", by=action.name)
     return "paused; guards still protect users"
@@ -147,7 +147,7 @@ def _pause(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 def _resume(context: DecisionContext, action: SessionRolloutAction) -> str:
     if not context.status.paused_by:
-        raise ActionRefused(ActionReason.NOT_PAUSED, "the rollout is not paused")
+        raise ActionRejected(ActionReason.NOT_PAUSED, "the rollout is not paused")
     context.resume()
     context.record_event(EventReason.RESUMED, action.spec.reason or "resumed by an action", by=action.name)
     return "resumed"
@@ -169,7 +169,7 @@ def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
         return "retrying the failed migration"
     if retry_checks(context):
         return "running the Job of the failed check again"
-    raise ActionRefused(
+    raise ActionRejected(
         ActionReason.NOTHING_TO_RETRY,
         "nothing to retry: the generation was not rolled back, and neither a migration nor the Job of a check has failed",
     )
@@ -189,7 +189,7 @@ def _approve_step(context: DecisionContext, action: SessionRolloutAction) -> str
     _require_step(context, action)
     phase, where = context.phase, f"step {action.spec.step} of phase {action.spec.phase}"
     if phase is None or phase.steps[context.current.step - 1].approval is not StepApproval.REQUIRED:
-        raise ActionRefused(ActionReason.NO_APPROVAL_NEEDED, f"{where} does not require approval")
+        raise ActionRejected(ActionReason.NO_APPROVAL_NEEDED, f"{where} does not require approval")
     context.move(approved_by=action.name)
     return f"{where} is approved"
 
@@ -202,7 +202,7 @@ def _approve_gate(context: DecisionContext, action: SessionRolloutAction) -> str
     if kind not in {CheckKind.PREFLIGHT, CheckKind.VERIFICATION} or name not in waiting:
         allowed = ", ".join(waiting) or "none"
         message = f"`check` is {name}, which is not a gate that awaits approval now; allowed: {allowed}"
-        raise ActionRefused(ActionReason.UNKNOWN_CHECK, message)
+        raise ActionRejected(ActionReason.UNKNOWN_CHECK, message)
     assert kind is not None
     context.put_check(
         CheckRecord(
@@ -227,17 +227,17 @@ def _idle_migration(context: DecisionContext, action: SessionRolloutAction) -> M
     if record is None:
         allowed = ", ".join(known) or "none, because none has started"
         message = f"`migration` is {action.spec.migration}, which has not started or is unknown; allowed: {allowed}"
-        raise ActionRefused(ActionReason.UNKNOWN_MIGRATION, message)
+        raise ActionRejected(ActionReason.UNKNOWN_MIGRATION, message)
     if running := [record.name for record in context.status.migrations if record.state in RUNNING]:
         message = f"migration {running[0]} is running; try again when it has ended"
-        raise ActionRefused(ActionReason.MIGRATION_RUNNING, message)
+        raise ActionRejected(ActionReason.MIGRATION_RUNNING, message)
     return record
 
 
 def _restore_data(context: DecisionContext, action: SessionRolloutAction) -> str:
     record, options = _idle_migration(context, action), action.spec
     if record.backup_time is None:
-        raise ActionRefused(ActionReason.NO_SNAPSHOT, f"there is no snapshot of {record.name}")
+        raise ActionRejected(ActionReason.NO_SNAPSHOT, f"there is no snapshot of {record.name}")
     arguments = [f"--user={options.user}"] if options.user else []
     arguments += [f"--at={options.at.isoformat()}"] if options.at else []
     arguments += ["--exact", "--lose-newer"] if options.lose_newer else []
@@ -253,7 +253,7 @@ def _retry_migration(context: DecisionContext, action: SessionRolloutAction) -> 
         return f"retrying {record.name}"
     if not record.quarantined:
         message = f"nothing to retry: {record.name} has not failed and has no rows in quarantine"
-        raise ActionRefused(ActionReason.NOTHING_TO_RETRY, message)
+        raise ActionRejected(ActionReason.NOTHING_TO_RETRY, message)
     migration_jobs.begin(context, record, Operation.RETRY)
     return f"retrying {record.quarantined:,} rows in quarantine"
 
@@ -267,14 +267,14 @@ def _backup_data(context: DecisionContext, action: SessionRolloutAction) -> str:
 def _applied_migration(context: DecisionContext, action: SessionRolloutAction, why: str) -> MigrationRecord:
     record = _idle_migration(context, action)
     if record.state is not MigrationState.SUCCEEDED:
-        raise ActionRefused(ActionReason.MIGRATION_NOT_APPLIED, f"{record.name} is {record.state}: {why}")
+        raise ActionRejected(ActionReason.MIGRATION_NOT_APPLIED, f"{record.name} is {record.state}: {why}")
     return record
 
 
 def _repair_data(context: DecisionContext, action: SessionRolloutAction) -> str:
     record = _idle_migration(context, action)
     if record.total is None:
-        raise ActionRefused(ActionReason.MOVES_NO_ROWS, f"{record.name} does not copy rows, so there are none to repair")
+        raise ActionRejected(ActionReason.COPIES_NO_ROWS, f"{record.name} does not copy rows, so there are none to repair")
     migration_jobs.begin(context, record, Operation.REPAIR)
     return f"{record.name}: copying damaged rows from their source again"
 
@@ -285,10 +285,10 @@ def _migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str
         message = (
             "a migration can be undone only after the rollout has been rolled back or aborted; create an `Abort` action first"
         )
-        raise ActionRefused(ActionReason.PHASE_NOT_ROLLED_BACK, message)
+        raise ActionRejected(ActionReason.PHASE_NOT_ROLLED_BACK, message)
     if record.point_of_no_return is NoReturn.PASSED:
         message = f"{record.name} has passed its point of no return"
-        raise ActionRefused(ActionReason.POINT_OF_NO_RETURN_PASSED, message)
+        raise ActionRejected(ActionReason.POINT_OF_NO_RETURN_PASSED, message)
     record = _applied_migration(context, action, "there is nothing to undo")
     migration_jobs.begin(context, record, Operation.DOWN, *migration_jobs.down_arguments(context))
     return f"undoing {record.name}"
@@ -311,7 +311,7 @@ def _undo_workload(context: DecisionContext, _: SessionRolloutAction) -> str:
 
 def _workload(context: DecisionContext) -> str:
     if context.spec.workload is None:
-        raise ActionRefused(ActionReason.NO_WORKLOAD, "`spec.workload` is not set; it must name the Deployment")
+        raise ActionRejected(ActionReason.NO_WORKLOAD, "`spec.workload` is not set; it must name the Deployment")
     return context.spec.workload.name
 
 
@@ -320,16 +320,16 @@ def _workload(context: DecisionContext) -> str:
 
 def _require_running(context: DecisionContext) -> None:
     if context.current.stage is Stage.ENDED:
-        raise ActionRefused(ActionReason.NOT_RUNNING, f"the rollout has ended ({context.status.outcome})")
+        raise ActionRejected(ActionReason.NOT_RUNNING, f"the rollout has ended ({context.status.outcome})")
     if context.current.stage is Stage.ROLLING_BACK:
-        raise ActionRefused(ActionReason.ALREADY_ROLLING_BACK, "the rollout is already rolling back")
+        raise ActionRejected(ActionReason.ALREADY_ROLLING_BACK, "the rollout is already rolling back")
 
 
 def _require_generation(context: DecisionContext, action: SessionRolloutAction) -> None:
     running = context.status.observed_generation
     if action.spec.generation != running:
         message = f"`generation` is {action.spec.generation}, but generation {running} is running"
-        raise ActionRefused(ActionReason.OTHER_GENERATION, message)
+        raise ActionRejected(ActionReason.OTHER_GENERATION, message)
 
 
 def _require_step(context: DecisionContext, action: SessionRolloutAction) -> None:
@@ -340,7 +340,7 @@ def _require_step(context: DecisionContext, action: SessionRolloutAction) -> Non
     if not in_step or (action.spec.phase, action.spec.step) != (current.phase, current.step):
         where = f"at step {current.step} of phase {current.phase}" if in_step else f"in stage {current.stage}"
         message = f"the action targets step {action.spec.step} of phase {action.spec.phase}, but the rollout is {where}"
-        raise ActionRefused(ActionReason.OTHER_STEP, message)
+        raise ActionRejected(ActionReason.OTHER_STEP, message)
 
 
 _HANDLERS: Final[dict[ActionType, Callable[[DecisionContext, SessionRolloutAction], str]]] = {

@@ -92,7 +92,7 @@ class Observed:
     actions: tuple[SessionRolloutAction, ...] = ()  # without a response, oldest first
     settled_actions: frozenset[str] = (
         frozenset()
-    )  # UIDs of `status.answeredActions` whose response was read back, or that are gone
+    )  # UIDs of `status.processedActions` whose response was read back, or that are gone
     gates: Mapping[str, CheckResult] = field(default_factory=dict)  # by name of the gate; absent until the first result
     revisions: Revisions | None = None  # of the workload, when an undo or a restart is requested
     delivered: frozenset[str] = frozenset()  # ids of notifications that a sink has accepted

@@ -10,7 +10,7 @@ T = TypeVar("T", bound=Model)
 LIMIT_BYTES: Final = 32 * 1024
 # Kept history entries and characters of a message; each row is tried until the status fits.
 _CUTS: Final = ((10, 200), (5, 100), (2, 60), (1, 24))
-_LISTS: Final = ("pending_notifications", "checks", "migrations", "conditions", "answered_actions")
+_LISTS: Final = ("pending_notifications", "checks", "migrations", "conditions", "processed_actions")
 
 
 def fit(status: RolloutStatus) -> RolloutStatus:

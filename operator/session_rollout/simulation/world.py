@@ -98,7 +98,7 @@ class World:
             published_sha256=self.published_sha256,
             jobs=dict(self.jobs),
             actions=tuple(action for action in self.actions if action.creation_time <= self.now),
-            settled_actions=frozenset(known.uid for known in self.status.answered_actions if known.uid in answered),
+            settled_actions=frozenset(known.uid for known in self.status.processed_actions if known.uid in answered),
             workload_unavailable_reason=self.workload_unavailable_reason,
             revisions=self.revisions if needs_revisions(rollout) else None,
             gates={gate.name: result for gate, result in gates if result is not None},
