@@ -48,7 +48,7 @@ def rollout(name: str) -> Object:
         "name": "one",
         "features": ["offlineMode"],
         "migrations": {"before": ["tables", "sessions"]},
-        "steps": [{"percent": 5, "hold": "1h"}],
+        "steps": [{"percent": 5, "hold": "1h"}, {"percent": 100, "hold": "1h"}],
     }
     spec = {
         "flagSet": name,
