@@ -3,6 +3,7 @@
 helm installs it with its default values into a namespace that enforces PodSecurity `restricted`; `helm test`; the minimal
 example and then the whole rollout are promoted by an operator that runs as a Pod, with migrations in containers;
 `helm uninstall` leaves the flags. Does its own set-up on a bare Debian machine as root; every command is shown.
+`make cluster-demo > docs/recordings/cluster-demo.txt` records it.
 """
 
 import json
@@ -59,13 +60,16 @@ class ClusterDemo(Demo):
 
     def helm(self, *argv: str) -> str:
         """Run helm as the administrator and show it; raises TimeoutError when it fails."""
-        self.console.print(f"\n$ helm {' '.join(argv)}", soft_wrap=True)
+        self._print(f"\n$ helm {' '.join(argv)}")
         command = [str(sources.helm()), "--kubeconfig", str(self.lab.kubeconfig), *argv]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-        self.console.print((done.stdout + done.stderr).strip(), soft_wrap=True)
+        self._print((done.stdout + done.stderr).strip())
         if done.returncode:
             raise TimeoutError(f"helm {argv[0]} failed")
         return done.stdout
+
+    def _print(self, text: str) -> None:
+        self.console.print(text.replace(str(self.lab.directory), "$LAB"), soft_wrap=True)
 
     def show(self, *argv: str) -> str:
         """Run kubectl as the administrator and show it."""
