@@ -42,6 +42,7 @@ TYPES: Final = {
 EXACT: Final = 2**53  # the largest integer that JSON keeps exactly: no reader meets it as a limit
 # Lowest and highest value of a limit in a schema, and its unit.
 LIMITS: Final = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"))
+VIOLATED: Final = "The API server rejects an object that violates one of these rules. The message contains the rule:\n\n"
 TABLE: Final = "| field | type | default | meaning |\n|---|---|---|---|"
 
 
@@ -54,7 +55,7 @@ def _object(path: str, schema: dict[str, Any], kind: str) -> Iterator[str]:
         yield f"### {kind}: `{path}`\n"
     if path and (text := schema.get("description")):
         yield text + "\n"
-    yield TABLE
+    yield TABLE if schema["properties"] else "This object has no fields."
     nested = []
     for name, field in schema["properties"].items():
         yield _row(name, field, required=name in schema.get("required", []))
@@ -63,9 +64,7 @@ def _object(path: str, schema: dict[str, Any], kind: str) -> Iterator[str]:
             nested.append((f"{path}.{name}{mark}".removeprefix("."), content))
     yield ""
     if rules := [rule["message"] for rule in schema.get("x-kubernetes-validations", [])]:
-        yield (
-            "The API server rejects an object with one of these messages:\n\n" + "\n".join(f"- {rule}" for rule in rules) + "\n"
-        )
+        yield VIOLATED + "\n".join(f"- {rule}" for rule in rules) + "\n"
     for where, content in nested:
         yield from _object(where, content, kind)
 
@@ -159,7 +158,7 @@ def api() -> str:
         '- **bound**: a number as a string with an optional unit of %, ms or s, such as `"0.1%"`, `"500ms"` or `"10737418240"`',
         "- **tolerance**: a bound that is not negative",
         '- **time of day**: hours and minutes, such as `"09:00"`',
-        "- **name**: at most 63 lower-case letters, digits and hyphens",
+        "- **name**: at most 63 lowercase letters, digits and hyphens",
         "- **feature name**: at most 44 letters, digits, `_`, `.` and `-`; it begins with a letter\n",
     ]
     for definition in (rollout_definition(), action_definition()):
@@ -187,7 +186,7 @@ def copy() -> str:
     parts = [
         f"{HEAD}# copy.yaml\n",
         "A bundle with a file `copy.yaml` copies rows from a source table to a target table. In every SQL expression, `s` is the alias of"
-        " a source row and `t` of a target row. Unknown fields are rejected. The SQL is trusted, like the SQL of schema steps. Fields in"
+        " a source row and `t` of a target row. Unknown fields are rejected. The SQL is trusted, like that of SQL steps. Fields in"
         " bold are required.\n",
         *_object("", _schema_of(CopySpec), "copy.yaml"),
         "`copy.yaml` cannot change after the copy has begun: undo the copy with `down` first.\n",

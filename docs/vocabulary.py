@@ -27,8 +27,9 @@ STATUSES: Final[dict[Condition, tuple[str, str, str]]] = {
         "",
     ),
     Condition.STALLED: (
-        "Manual intervention is required, or the rollout was rolled back or aborted.",
-        "The rollout continues without manual intervention.",
+        "The rollout cannot continue by itself, a deadline was exceeded, or the rollout was rolled back or aborted. After a deadline with"
+        " `onDeadline: Stall`, the rollout keeps its audience until all criteria pass or somebody intervenes.",
+        "The rollout is not stalled, rolled back or aborted. It may be paused or wait for an approval.",
         "",
     ),
     Condition.SPEC_VALID: (
@@ -42,9 +43,9 @@ STATUSES: Final[dict[Condition, tuple[str, str, str]]] = {
         "A migration is pending.",
     ),
     Condition.EVIDENCE_AVAILABLE: (
-        "Every criterion has a verdict of Pass or Fail.",
-        "Data is missing, and the hold timer is paused.",
-        "Nothing is evaluated in this stage, or the first verdicts are pending.",
+        "Every criterion has a verdict of Pass or Fail, and every guard can be queried.",
+        "A criterion has another verdict, or a guard cannot be queried. The hold timer does not run.",
+        "The rollout is neither in a step nor in the bake, or the first verdicts of criteria are pending.",
     ),
     Condition.PAUSED: ("An action, a guard or `spec.suspend` paused the rollout.", "The rollout is not paused.", ""),
     Condition.ROLLED_BACK: (
@@ -117,7 +118,13 @@ def conditions() -> str:
     ]
     for heading, kind in SECTIONS:
         parts += [f"\n## {heading}\n", f"{kind.__doc__}\n"]
-        parts += ["Only `Pass` and `Fail` let the hold timer run.\n"] if kind is enums.Verdict else []
+        parts += (
+            [
+                "The hold timer runs only while every criterion has the verdict `Pass` or `Fail` and no guard has `ProviderError`.\n"
+            ]
+            if kind is enums.Verdict
+            else []
+        )
         parts += ["[Stages](stages.md) shows the transitions.\n"] if kind is enums.Stage else []
         parts.append(_table("value", kind))
     return "\n".join(parts) + "\n"

@@ -287,7 +287,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     (
         "guard compared to off",
         put("guards.0", {"name": "recovery", "metric": "recovery", "comparedTo": "Control", "maxDecrease": "1%"}),
-        ("spec.guards[0]", "must be `Baseline`"),
+        ("spec.guards[0].comparedTo", 'supported values: "Baseline"'),
     ),
     ("guard action unknown", put("guards.0.onBreach", "Abort"), ("spec.guards[0].onBreach", '"Rollback", "Pause", "Warn"')),
     ("guard for without unit", put("guards.0.for", "20"), ("spec.guards[0].for", "must be a duration")),

@@ -23,6 +23,7 @@ def test_emergency_disables_the_feature_and_its_dependents_and_pauses_the_hold()
     assert world.where[:2] == ("one", 1)
     assert world.reason is DecisionReason.FEATURE_DISABLED
     assert world.status.current.hold_paused_reason is DecisionReason.FEATURE_DISABLED
+    assert (world.condition("EvidenceAvailable"), world.condition_reason("EvidenceAvailable")) == ("True", "Available")
     assert [(record.feature, record.by) for record in world.status.flags.disabled] == [("alpha", name)]
     assert [entry.by for entry in world.entries(EventReason.FLAGS_DISABLED)] == [name]
     world.request("EmergencyEnable", features=["alpha"])

@@ -9,8 +9,9 @@ from decimal import Decimal
 
 import pytest
 
-from core.world import World, at, ended, spec
+from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.rollout import RolloutSpec
 
 
 def test_hold_is_never_shorter_than_declared() -> None:
@@ -142,6 +143,36 @@ def test_warm_up_comes_before_the_hold() -> None:
     assert world.condition_reason("EvidenceAvailable") == "WarmingUp"
     world.run(20)
     assert world.status.current.hold_until is not None
+
+
+def guarded() -> RolloutSpec:
+    """The phase has one criterion, on errors; the guard has another metric."""
+    guard = {"name": "load", "metric": "load", "below": "100"}
+    return edited(lambda data: data["phases"][0].update(criteria=data["phases"][0]["criteria"][:1]), guards=[guard])
+
+
+def test_a_guard_without_data_is_not_missing_evidence() -> None:
+    """During the warm-up, EvidenceAvailable is Unknown, although the query of a guard returns nothing; then it is True."""
+    world = World(guarded(), ranges={"errors": timedelta(seconds=50)})
+    world.values["load"] = Verdict.NO_DATA
+    world.until(at("one", 1))
+    world.run(40)
+    assert world.check(CheckKind.GUARD, "load").verdict is Verdict.NO_DATA
+    assert (world.condition("EvidenceAvailable"), world.condition_reason("EvidenceAvailable")) == ("Unknown", "WarmingUp")
+    world.run(30)
+    assert (world.condition("EvidenceAvailable"), world.condition_reason("EvidenceAvailable")) == ("True", "Available")
+
+
+def test_a_guard_that_cannot_be_queried_is_missing_evidence() -> None:
+    """In a phase whose criterion has a verdict, too."""
+    world = World(guarded())
+    world.until(at("one", 1))
+    world.run(20)
+    world.values["load"] = Verdict.PROVIDER_ERROR
+    world.run(20)
+    assert world.check(CheckKind.CRITERION, "errors").verdict is Verdict.PASS
+    assert world.status.current.hold_paused_reason is DecisionReason.AWAITING_EVIDENCE
+    assert (world.condition("EvidenceAvailable"), world.condition_reason("EvidenceAvailable")) == ("False", "Missing")
 
 
 def test_bake_evaluates_guards_before_the_rollout_is_promoted() -> None:

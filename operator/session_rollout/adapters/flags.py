@@ -26,7 +26,7 @@ COMPONENT: Final = "flags"
 
 
 def bucket(flag_set: str, user: str, total: int = 1000) -> int:
-    """Bucket of a user in hash generation v2; the user gets the feature when the bucket is below the weight."""
+    """Bucket of a user in bucketing generation v2; the user gets the feature when the bucket is below the weight."""
     return int(mmh3.hash(f"{flag_set}:{user}", signed=False) * total) >> 32
 
 
@@ -50,7 +50,7 @@ def validate(text: str) -> None:
 def _probe(core: FlagdCore, context: EvaluationContext) -> None:
     generation = core.resolve_string_value(PROBE, default_value="", ctx=context).value
     if generation != BUCKETING:
-        raise SpecError(f"flag document: the evaluator uses hash generation {generation}; {BUCKETING} is required")
+        raise SpecError(f"flag document: the evaluator uses bucketing generation {generation}; {BUCKETING} is required")
 
 
 class ConfigMapPublisher:

@@ -1,6 +1,6 @@
 """`SessionRolloutAction`: a request of a Kubernetes user to one rollout.
 
-Actions are immutable. They record the request, but not the user, who is in the audit log of the API server.
+Actions are immutable. They record the request, but not the Kubernetes user, who is in the audit log of the API server.
 """
 
 from datetime import datetime

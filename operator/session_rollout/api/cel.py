@@ -9,16 +9,19 @@ from typing import Final
 
 from session_rollout.api.quantities import milliseconds
 
-COMPARISON: Final = (
-    (
-        "[has(self.above), has(self.below), has(self.maxIncrease), has(self.maxDecrease), has(self.minIncrease)].filter(x, x).size() == 1",
-        "must have exactly one of `above`, `below`, `maxIncrease`, `maxDecrease` and `minIncrease`",
-    ),
-    (
-        "has(self.comparedTo) == (has(self.maxIncrease) || has(self.maxDecrease) || has(self.minIncrease))",
-        "`comparedTo` requires `maxIncrease`, `maxDecrease` or `minIncrease`, and each of these requires `comparedTo: Baseline` or `Control`",
-    ),
-)
+
+def comparison(required: str) -> tuple[tuple[str, str], ...]:
+    """The rules of a check; `required` is what a tolerance can be compared to, as the message names it."""
+    return (
+        (
+            "[has(self.above), has(self.below), has(self.maxIncrease), has(self.maxDecrease), has(self.minIncrease)].filter(x, x).size() == 1",
+            "must have exactly one of `above`, `below`, `maxIncrease`, `maxDecrease` and `minIncrease`",
+        ),
+        (
+            "has(self.comparedTo) == (has(self.maxIncrease) || has(self.maxDecrease) || has(self.minIncrease))",
+            "`comparedTo` requires `maxIncrease`, `maxDecrease` or `minIncrease`, and each of these requires " + required,
+        ),
+    )
 
 
 _PERCENT_OF = "(has(s.ramp) ? string(s.ramp.to) : has(s.percent) ? string(s.percent) : '0')"
@@ -103,7 +106,7 @@ ROLLOUT: Final = (
     ),
     (
         "!has(self.rollback) || !has(self.rollback.verification) || self.rollback.verification.all(c, !has(c.approval))",
-        "`rollback.verification` must not contain `approval`, because a rollback never waits for a user",
+        "`rollback.verification` must not contain `approval`, because a rollback never waits for an approval",
     ),
     (
         "has(self.workload) || !has(self.rollback) || !has(self.rollback.workload) || self.rollback.workload != 'Undo'",

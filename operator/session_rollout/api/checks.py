@@ -1,12 +1,12 @@
 """Criteria and guards of a `SessionRollout.spec` (a metric against one bound), and gates (what must hold once)."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
 from session_rollout.api.base import Model, Name, rules
-from session_rollout.api.cel import COMPARISON
+from session_rollout.api.cel import comparison
 from session_rollout.api.quantities import Bound, DurationOrZero, Tolerance
 
 _ABOVE = (
@@ -19,10 +19,15 @@ _BELOW = (
     ' such as `"0.1%"`, `"500ms"` or `"1"`. A percentage is converted to a fraction: `0.1%` means 0.001.'
     " Mutually exclusive with {excluded}."
 )
+_MAX_INCREASE = 'Largest rise above the value of `comparedTo` that passes, such as `"5%"`, `"5ms"` or `"0"`.'
+_MAX_DECREASE = 'Largest fall below the value of `comparedTo` that passes, such as `"1%"` or `"0.1"`.'
+_MIN_INCREASE = 'Smallest rise above the value of `comparedTo` that passes, for a metric that must improve, such as `"1%"`.'
+_DIFFERENCE = " Without %, the tolerance is a difference in the unit of the metric. Must not be negative."
 _TOLERANCE = (
-    " With `comparedTo: Baseline`, % is relative to the baseline; with `comparedTo: Control`, it means percentage points. Without %,"
-    " the tolerance is a difference in the unit of the metric. Must not be negative."
+    " With `comparedTo: Baseline`, % is relative to the baseline; with `comparedTo: Control`, it means percentage points."
+    + _DIFFERENCE
 )
+_TOLERANCE_OF_GUARD = " A tolerance with % is relative to the baseline." + _DIFFERENCE
 
 
 class ComparedTo(StrEnum):
@@ -35,7 +40,7 @@ class ComparedTo(StrEnum):
 class Check(Model):
     """A metric that is compared with one bound at every `checkInterval`."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*COMPARISON))
+    model_config = ConfigDict(json_schema_extra=rules(*comparison("`comparedTo: Baseline` or `Control`")))
     name: Annotated[
         Name, Field(description="Name of the check in status, Events and metrics, such as `error-rate`. Unique in its list.")
     ]
@@ -54,24 +59,9 @@ class Check(Model):
             " Requires one of `maxIncrease`, `maxDecrease` and `minIncrease`."
         ),
     ] = None
-    max_increase: Annotated[
-        Tolerance | None,
-        Field(
-            description='Largest rise above the value of `comparedTo` that passes, such as `"5%"`, `"5ms"` or `"0"`.'
-            + _TOLERANCE
-        ),
-    ] = None
-    max_decrease: Annotated[
-        Tolerance | None,
-        Field(description='Largest fall below the value of `comparedTo` that passes, such as `"1%"` or `"0.1"`.' + _TOLERANCE),
-    ] = None
-    min_increase: Annotated[
-        Tolerance | None,
-        Field(
-            description="Smallest rise above the value of `comparedTo` that passes, for a metric that must improve, such as"
-            ' `"1%"`.' + _TOLERANCE
-        ),
-    ] = None
+    max_increase: Annotated[Tolerance | None, Field(description=_MAX_INCREASE + _TOLERANCE)] = None
+    max_decrease: Annotated[Tolerance | None, Field(description=_MAX_DECREASE + _TOLERANCE)] = None
+    min_increase: Annotated[Tolerance | None, Field(description=_MIN_INCREASE + _TOLERANCE)] = None
 
 
 class OnBreach(StrEnum):
@@ -85,15 +75,19 @@ class OnBreach(StrEnum):
 class Guard(Check):
     """A check that is evaluated from the first phase to the end of the bake, in every step."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            *COMPARISON,
-            (
-                "!has(self.comparedTo) || self.comparedTo == 'Baseline'",
-                "`comparedTo` of a guard must be `Baseline`: guards are also evaluated when no users without the feature are left",
-            ),
+    model_config = ConfigDict(json_schema_extra=rules(*comparison("`comparedTo: Baseline`")))
+    # Not `Control`: guards are also evaluated when no users without the feature are left.
+    compared_to: Annotated[
+        Literal[ComparedTo.BASELINE] | None,
+        Field(
+            description="Value that the metric is compared with. Only `Baseline`, the metric before the phase was published, is"
+            " allowed: guards are also evaluated when no users without the feature are left."
+            " Requires one of `maxIncrease`, `maxDecrease` and `minIncrease`."
         ),
-    )
+    ] = None
+    max_increase: Annotated[Tolerance | None, Field(description=_MAX_INCREASE + _TOLERANCE_OF_GUARD)] = None
+    max_decrease: Annotated[Tolerance | None, Field(description=_MAX_DECREASE + _TOLERANCE_OF_GUARD)] = None
+    min_increase: Annotated[Tolerance | None, Field(description=_MIN_INCREASE + _TOLERANCE_OF_GUARD)] = None
     for_: Annotated[
         DurationOrZero,
         Field(
@@ -154,15 +148,19 @@ class HttpCheck(Model):
 
 
 class JobCheck(Model):
-    """A Job created from a check profile. Its image, command and timeout are set in the operator's configuration."""
+    """A Job created from an entry of `checks` in the operator's configuration, which sets its image, command and timeout."""
 
     profile: Annotated[
-        Name, Field(description="Name of an entry of `checks` in the operator's configuration, such as `smoke-tests`.")
+        Name,
+        Field(
+            description="Name of an entry of `checks` in the operator's configuration, such as `smoke-tests`. It is not a name from"
+            " `profiles`, which contains settings of migration Jobs."
+        ),
     ]
 
 
 class Builtin(StrEnum):
-    """A check that is built into the operator."""
+    """A gate that is built into the operator."""
 
     FLAG_STORE = "FlagStore"  # the flag document can be written and read back
     MIGRATIONS = "Migrations"  # no migration has failed, and pending ones can be read
@@ -175,7 +173,7 @@ class Builtin(StrEnum):
 
 
 class Gate(Model):
-    """A check that must pass once: a metric within a bound, an HTTP response, a Job, an approval, or a built-in check."""
+    """A check that must pass once: a metric within a bound, an HTTP response, a Job, an approval, or a built-in gate."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -213,7 +211,7 @@ class Gate(Model):
     job: Annotated[
         JobCheck | None,
         Field(
-            description="A Job that must succeed, created from a check profile of the operator's configuration."
+            description="A Job that must succeed, created from an entry of `checks` in the operator's configuration."
             " Mutually exclusive with `metric`, `http`, `approval` and `builtin`."
         ),
     ] = None
@@ -227,7 +225,7 @@ class Gate(Model):
     builtin: Annotated[
         Builtin | None,
         Field(
-            description="A check of the operator: `FlagStore` (the flag document can be written and read back), `Migrations`"
+            description="A built-in gate: `FlagStore` (the flag document can be written and read back), `Migrations`"
             " (none has failed), `Metrics` (every metric of the spec returns a number), `Alerts` (Prometheus has loaded the"
             " configured alert rules), `Rollback` (the operator can do what `rollback` requires), `Health` (the workload is"
             " available), `Capacity` and `Cache` (the results of the diagnostics topic `capacity` or `cache` are within their bounds)."

@@ -151,7 +151,8 @@ _ACTION: Final = Kind(
     plural=ACTIONS,
     name="SessionRolloutAction",
     short="sroa",
-    description="SessionRolloutAction is a request of a Kubernetes user to one SessionRollout. Actions are immutable, and record the request but not the user.",
+    description="SessionRolloutAction is a request of a Kubernetes user to one SessionRollout. Actions are immutable. They record the"
+    " request, but not the Kubernetes user who made it.",
     spec=ActionSpec,
     status=ActionStatus,
     columns=(

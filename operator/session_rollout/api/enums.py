@@ -74,8 +74,8 @@ class CheckReason(StrEnum):
     JOB_RUNNING = "JobRunning"  # The Job of the gate is running.
     JOB_SUCCEEDED = "JobSucceeded"  # The Job of the gate succeeded.
     JOB_FAILED = "JobFailed"  # The Job of the gate failed.
-    CHECK_SUCCEEDED = "CheckSucceeded"  # The HTTP or built-in check passed.
-    CHECK_FAILED = "CheckFailed"  # The HTTP or built-in check failed.
+    CHECK_SUCCEEDED = "CheckSucceeded"  # The HTTP request or the built-in gate passed.
+    CHECK_FAILED = "CheckFailed"  # The HTTP request or the built-in gate failed.
     NOT_CONFIGURED = "NotConfigured"  # The configuration does not contain what the check needs.
 
 
@@ -98,7 +98,7 @@ class State(StrEnum):
 
     PROGRESSING = "Progressing"  # The rollout advances, holds a step, or waits for an event or an approval.
     PAUSED = "Paused"  # A `Pause` action, a guard or `spec.suspend` keeps the audience as it is.
-    STALLED = "Stalled"  # The rollout cannot continue without manual intervention.
+    STALLED = "Stalled"  # The rollout cannot continue by itself, or a deadline was exceeded.
     PROMOTED = "Promoted"  # All phases and the bake are complete.
     ROLLED_BACK = "RolledBack"  # A guard or a deadline rolled the rollout back.
     ABORTED = "Aborted"  # An `Abort` action rolled the rollout back.
@@ -158,9 +158,9 @@ class FailureReason(StrEnum):
     CONNECTION_REJECTED = "ConnectionRejected"  # The password, the role, the database or `pg_hba.conf` is wrong.
     DATABASE_ERROR = "DatabaseError"  # The database returned an error that another attempt cannot change.
     LINT_FAILED = "LintFailed"  # The SQL violates a rule of `lint`.
-    BUNDLE_CHANGED = "BundleChanged"  # A SQL step or `copy.yaml` was edited after it had been applied.
+    BUNDLE_CHANGED = "BundleChanged"  # An SQL step or `copy.yaml` was edited after it had been applied.
     BUNDLE_OUTDATED = "BundleOutdated"  # The ledger contains SQL steps that this bundle does not contain.
-    STEP_FAILED = "StepFailed"  # The database rejected a SQL step.
+    STEP_FAILED = "StepFailed"  # The database rejected an SQL step.
     STEP_INCOMPLETE = "StepIncomplete"  # An index build was interrupted; `up` completes it.
     UNSUPPORTED_STATEMENT = "UnsupportedStatement"  # CONCURRENTLY is used with anything but an index.
     LOCK_TIMEOUT = "LockTimeout"  # A table lock was not granted within `lockDeadline`.
@@ -182,15 +182,15 @@ class FailureReason(StrEnum):
 class NoReturn(StrEnum):
     """`status.migrations[].pointOfNoReturn` is the position of a migration relative to its point of no return."""
 
-    AHEAD = "Ahead"  # The migration can still be undone.
-    PASSED = "Passed"  # The migration can no longer be undone.
+    AHEAD = "Ahead"  # The migration has not succeeded. It can be undone unless SQL step `pointOfNoReturn` has been applied.
+    PASSED = "Passed"  # The migration succeeded, or its copy is finished. It can no longer be undone.
 
 
 class ActionType(StrEnum):
     """`spec.action` is the request of a SessionRolloutAction."""
 
     APPROVE = "Approve"  # Approve a step or a gate of this generation.
-    PROMOTE = "Promote"  # Skip the remaining checks of the current step.
+    PROMOTE = "Promote"  # Complete the current step without waiting for its hold, criteria or approval, even outside windows. Guards are still evaluated.
     PAUSE = "Pause"  # Keep the audience as it is; guards still protect users.
     RESUME = "Resume"  # Resume a paused rollout.
     ABORT = "Abort"  # Roll the rollout back.
@@ -256,10 +256,10 @@ class Condition(StrEnum):
 
     READY = "Ready"  # Whether the rollout is promoted.
     RECONCILING = "Reconciling"  # Whether the rollout progresses.
-    STALLED = "Stalled"  # Whether manual intervention is required, or the rollout was rolled back or aborted.
+    STALLED = "Stalled"  # Whether the rollout cannot continue by itself, exceeded a deadline, or was rolled back or aborted.
     SPEC_VALID = "SpecValid"  # Whether the spec and the configuration that it refers to are valid.
     MIGRATIONS_APPLIED = "MigrationsApplied"  # Whether every migration is applied.
-    EVIDENCE_AVAILABLE = "EvidenceAvailable"  # Whether every criterion has a verdict of Pass or Fail.
+    EVIDENCE_AVAILABLE = "EvidenceAvailable"  # Whether criteria have verdicts of Pass or Fail, and guards can be queried.
     PAUSED = "Paused"  # Whether an action, a guard or `spec.suspend` paused the rollout.
     ROLLED_BACK = "RolledBack"  # Whether the rollout was rolled back or aborted.
     NOTIFIED = "Notified"  # Whether every sink accepts notifications.
@@ -268,16 +268,16 @@ class Condition(StrEnum):
 class ConditionReason(StrEnum):
     """`status.conditions[].reason` is one of these reasons, unless the condition repeats the reason of the decision."""
 
-    PROGRESSING = "Progressing"  # `Stalled`: manual intervention is not required.
+    PROGRESSING = "Progressing"  # `Stalled`: the rollout is not stalled, rolled back or aborted.
     VALID = "Valid"  # `SpecValid`: the spec can be carried out.
     INVALID = "Invalid"  # `SpecValid`: the message lists the problems.
     APPLIED = "Applied"  # `MigrationsApplied`: every migration is applied, or there is none.
     PENDING = "Pending"  # `MigrationsApplied`: the message lists the migrations that are not applied yet.
     FAILED = "Failed"  # `MigrationsApplied`: the message lists the migrations that failed.
-    NOTHING_TO_EVALUATE = "NothingToEvaluate"  # `EvidenceAvailable`: criteria are not evaluated in this stage.
-    WARMING_UP = "WarmingUp"  # `EvidenceAvailable`: the first verdicts are pending.
-    MISSING = "Missing"  # `EvidenceAvailable`: the message lists the checks without data.
-    AVAILABLE = "Available"  # `EvidenceAvailable`: every criterion has a verdict.
+    NOTHING_TO_EVALUATE = "NothingToEvaluate"  # `EvidenceAvailable`: the rollout is neither in a step nor in the bake.
+    WARMING_UP = "WarmingUp"  # `EvidenceAvailable`: the first verdicts of criteria are pending.
+    MISSING = "Missing"  # `EvidenceAvailable`: the message lists the criteria without a verdict of Pass or Fail, and the guards that cannot be queried.
+    AVAILABLE = "Available"  # `EvidenceAvailable`: every criterion has `Pass` or `Fail`, and every guard can be queried.
     SUSPENDED = "Suspended"  # `Paused`: `spec.suspend` is true.
     PAUSED = "Paused"  # `Paused`: the message names the action or the guard.
     NOT_PAUSED = "NotPaused"  # `Paused`: the rollout is not paused.
@@ -298,8 +298,8 @@ class DecisionAction(StrEnum):
     PUBLISH = "Publish"  # Publish the flag document and read it back.
     MIGRATE = "Migrate"  # Run a migration Job.
     PAUSE = "Pause"  # Keep the audience, because of an action, a guard or `spec.suspend`.
-    STALL = "Stall"  # Wait for manual intervention.
-    ROLL_BACK = "RollBack"  # Turn flags off, then undo the slower parts.
+    STALL = "Stall"  # Keep the audience, because the rollout cannot continue by itself or a deadline was exceeded.
+    ROLL_BACK = "RollBack"  # Change the flags as `rollback.scope` specifies, then roll back what else `spec.rollback` requests.
     NONE = "None"  # Do nothing, because the generation has ended.
 
 
@@ -319,7 +319,7 @@ class DecisionReason(StrEnum):
     MEASURING_BASELINE = "MeasuringBaseline"  # The baseline of a metric has no value yet.
     PUBLISHING = "Publishing"  # The flag document has not been read back yet.
     FEATURE_DISABLED = "FeatureDisabled"  # An emergency disabled a feature of the phase; the hold timer is paused.
-    AWAITING_EVIDENCE = "AwaitingEvidence"  # Data is missing; the hold timer is paused.
+    AWAITING_EVIDENCE = "AwaitingEvidence"  # A criterion has no verdict of Pass or Fail, or a guard cannot be queried; the hold timer does not run.
     HOLDING = "Holding"  # The hold of the step is not complete.
     CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold.
     CONFIRMING_CRITERIA = "ConfirmingCriteria"  # All criteria must pass for one more interval.
@@ -349,13 +349,13 @@ class EventReason(StrEnum):
     MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.
     MIGRATION_FAILED = "MigrationFailed"  # A migration Job failed.
     MIGRATION_KEPT = "MigrationKept"  # A rollback kept a migration; the message contains the reason.
-    POINT_OF_NO_RETURN = "PointOfNoReturnAhead"  # The next SQL step of a migration cannot be undone.
+    POINT_OF_NO_RETURN = "PointOfNoReturnAhead"  # A migration contains an SQL step that cannot be undone. The Event is emitted before the migration starts.
     APPROVAL_NEEDED = "ApprovalNeeded"  # A step requires manual approval.
     ACTION_ACCEPTED = "ActionAccepted"  # An action was accepted.
     ACTION_REJECTED = "ActionRejected"  # An action was rejected; the message contains the reason.
     PAUSED = "Paused"  # The rollout was paused.
     RESUMED = "Resumed"  # The rollout was resumed.
-    STALLED = "Stalled"  # The rollout cannot continue without manual intervention.
+    STALLED = "Stalled"  # The rollout cannot continue by itself, or a deadline was exceeded.
     ROLLBACK_STARTED = "RollbackStarted"  # A rollback started; the message lists the causes.
     PROMOTED = "Promoted"  # The rollout is promoted.
     ROLLED_BACK = "RolledBack"  # The rollback is complete.

@@ -79,7 +79,9 @@ class Step(Model):
         Duration | None,
         Field(
             description="Time for which the step is held, such as `1d` or `1h30m`; at least `checkInterval`. The hold starts with"
-            " the first usable verdicts after the warm-up. The timer counts only time in which every criterion has a verdict of Pass or Fail. Mutually exclusive with `ramp`."
+            " the first usable verdicts after the warm-up. The timer runs only while every criterion has a verdict of Pass or Fail and every guard"
+            " can be queried. It also pauses while the rollout is paused or suspended, while its spec is invalid,"
+            " and while an emergency disables a feature of the phase. Mutually exclusive with `ramp`."
         ),
     ] = None
     approval: Annotated[
@@ -177,8 +179,8 @@ class Phase(Model):
     on_deadline: Annotated[
         OnDeadline,
         Field(
-            description="Reaction when the deadline has passed. `Stall` (default) keeps the audience until manual intervention;"
-            " `Rollback` starts a rollback."
+            description="Reaction when the deadline has passed. `Stall` (default) keeps the audience until all criteria pass or somebody"
+            " intervenes; `Rollback` starts a rollback."
         ),
     ] = OnDeadline.STALL
     verification: Annotated[

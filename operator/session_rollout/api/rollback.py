@@ -31,6 +31,15 @@ class OnWorkload(StrEnum):
     UNDO = "Undo"  # The Deployment is rolled back to its previous revision.
 
 
+AfterRollback = Annotated[
+    Gate,
+    Field(
+        description="A check that is evaluated after a rollback and only reports: a metric within a bound, an HTTP response, a Job,"
+        " or a built-in gate. `approval` is not allowed."
+    ),
+]
+
+
 class Rollback(Model):
     """Extent of a rollback. The flags are always changed first, before anything slower happens."""
 
@@ -70,7 +79,7 @@ class Rollback(Model):
         ),
     ] = OnWorkload.KEEP
     verification: Annotated[
-        tuple[Gate, ...],
+        tuple[AfterRollback, ...],
         Field(
             max_length=16,
             json_schema_extra=MAP_BY_NAME,

@@ -100,8 +100,8 @@ class Metric(Model):
     cohorts: Annotated[
         Cohorts | None,
         Field(
-            description="Queries that compare users with the feature (`on`) with users without it (`off`), for checks with"
-            " `comparedTo: Control`. The value is the share of good events among the users with the feature. Mutually exclusive with `query`."
+            description="Queries that compare users with the feature (`on`) with users without it (`off`), for criteria"
+            " with `comparedTo: Control`. The value is the share of good events among the users with the feature. Mutually exclusive with `query`."
         ),
     ] = None
 

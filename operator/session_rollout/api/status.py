@@ -68,7 +68,7 @@ AudienceText = Annotated[str, Field(max_length=600)]
 class MetaCondition(Model):
     """One condition with the fields of metav1.Condition."""
 
-    type: Annotated[str, Field(description="Type of the condition, such as `Ready`.", max_length=63)]
+    type: Annotated[str, Field(description="Type of the condition in CamelCase, unique in this list.", max_length=63)]
     status: Annotated[str, Field(description="Status of the condition: True, False or Unknown.", max_length=7)]
     observed_generation: Annotated[Generation, Field(description="Generation of the spec that the condition is about.")]
     last_transition_time: Annotated[Time, Field(description="Time when `status` last changed.")]
@@ -87,7 +87,7 @@ class Current(Model):
         Name | None, Field(description="Name of the running phase. Unset before the first phase and after the last.")
     ] = None
     phase_index: Annotated[Index, Field(description="Number of the phase, counted from 1; 0 before the first phase.")] = 0
-    step: Annotated[Index, Field(description="Number of the step in its phase, counted from 1; 0 outside of steps.")] = 0
+    step: Annotated[Index, Field(description="Number of the step in its phase, counted from 1; 0 outside steps.")] = 0
     increment: Annotated[
         Index, Field(description="Number of the increment of a ramp, counted from 1; 0 in a step without a ramp.")
     ] = 0
@@ -113,7 +113,7 @@ class Current(Model):
     ] = None
     hold_paused_reason: Annotated[
         DecisionReason | None,
-        Field(description="Why the hold timer is paused: `AwaitingEvidence`, `Paused`, `Suspended` or `InvalidSpec`."),
+        Field(description="Cause of the pause: `AwaitingEvidence`, `FeatureDisabled`, `Paused`, `Suspended` or `InvalidSpec`."),
     ] = None
     approved_by: Annotated[Text | None, Field(description="Name of the action that approved this step.")] = None
     guards_start_time: Annotated[
@@ -317,7 +317,7 @@ class HistoryEntry(Model):
 
 
 class AnsweredAction(Model):
-    """An action that was carried out or rejected, until its response has been read back."""
+    """An action that was carried out or rejected, until the operator has confirmed that the response was stored."""
 
     uid: Annotated[str, Field(description="UID of the SessionRolloutAction object.", max_length=63)]
     name: Annotated[str, Field(description="Name of the SessionRolloutAction object.", max_length=253)]
@@ -389,7 +389,7 @@ class RolloutStatus(Model):
     processed_actions: Annotated[
         tuple[AnsweredAction, ...],
         Field(
-            description="Actions that were decided and whose response has not been read back yet.",
+            description="Actions that were decided, until the operator has confirmed that the response was stored.",
             max_length=PROCESSED_LENGTH,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["uid"]},
         ),

@@ -67,13 +67,13 @@ def _waiting_gate(rollout: SessionRollout) -> str | None:
 
 @click.command("promote", cls=Command)
 @NAME
-@click.option("--full", is_flag=True, help="Skip all remaining steps of the phase, one after the other.")
+@click.option("--full", is_flag=True, help="Complete all remaining steps of the phase, one after the other.")
 @action_options(reason=True, confirms=True)
 @pass_kubectl
 def promote(kubectl: Kubectl, name: str | None, *, full: bool, options: ActionOptions) -> None:
-    """Complete the current step now and skip its remaining checks.
+    """Complete the current step without waiting for its hold, criteria or approval.
 
-    The command skips the hold, the criteria and the approval of the step. Guards remain active.
+    The next step of the phase is published even outside windows. Guards are still evaluated.
     """
     rollout = read_rollout(kubectl, name)
     require_running(rollout)
@@ -167,7 +167,11 @@ def resume(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> Non
 @action_options(reason=True, confirms=True)
 @pass_kubectl
 def abort(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> None:
-    """Roll back now: first the flags, then everything else that `spec.rollback` names."""
+    """Roll back now: first the flags, then everything else that `spec.rollback` requests.
+
+    By default, the features of the running phase are turned off. With `rollback.scope: Step`, they return to the preceding
+    audience; with `All`, the features of every phase that has begun are turned off.
+    """
     _abort(kubectl, name, options)
 
 

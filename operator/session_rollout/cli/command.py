@@ -33,7 +33,8 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.DONE: "Success. For `status --watch` and `wait`: the rollout has the expected state, by default Promoted.",
     Exit.REFUSED: "The operator rejected the action, a check failed, a file is invalid, or `diff` found a difference."
     " For `status --watch`, `wait` and `promote --full`: the rollout ended in RolledBack or Aborted.",
-    Exit.STALLED: "The rollout is Stalled: manual intervention is required. Only `status --watch`, `wait` and `promote --full`.",
+    Exit.STALLED: "The rollout is Stalled: it cannot continue by itself, or a deadline was exceeded. Only `status --watch`, `wait`"
+    " and `promote --full`.",
     Exit.NOT_FOUND: "The object does not exist, or the CRDs are not installed.",
     Exit.NOT_ALLOWED: "Not allowed, or not logged in. The message names the verb and the resource.",
     Exit.UNREACHABLE: "The API server does not respond.",
@@ -79,8 +80,8 @@ _FLAGS: Final[tuple[tuple[tuple[str, ...], str, str], ...]] = (
     (("--namespace", "-n"), "Use this namespace.", "the namespace of the context"),
     (("--context",), "Use this context of the kubeconfig.", "the current context"),
     (("--kubeconfig",), "Read this kubeconfig.", "as kubectl finds it"),
-    (("--as",), "Impersonate this user.", ""),
-    (("--as-group",), "Impersonate this group. Can be repeated.", ""),
+    (("--as",), "Impersonate this Kubernetes user.", ""),
+    (("--as-group",), "Impersonate this group of Kubernetes users. Can be repeated.", ""),
     (("--as-uid",), "Impersonate this UID.", ""),
     (("--cluster",), "Use this cluster of the kubeconfig.", ""),
     (("--user",), "Use this user of the kubeconfig.", ""),

@@ -214,7 +214,9 @@ def _advance(rollout: SessionRollout, kubectl: Kubectl, feature: str, target: Ta
     phase = _phase_of(rollout, feature)
     following = _reaching(rollout, phase, target)
     if not options.reason:
-        raise usage_error("--reason is required, because advancing now skips the checks of the current step")
+        raise usage_error(
+            "--reason is required, because the current step is completed without waiting for its hold, criteria or approval"
+        )
     others = listed([name for name in phase.features if name != feature])
     lines = [f"Advancing phase {phase.name} to {following.audience} now. Features that advance with {feature}: {others}."]
     confirm([*lines, "This skips:", *skipped_checks(rollout)], "Advance?", yes=options.yes)

@@ -49,7 +49,7 @@ class Finding:
 def validate(files: tuple[str, ...], *, strict: bool, form: str | None) -> None:
     """Check files as the API server would, and warn about probable mistakes.
 
-    A FILE may contain several objects; - is the standard input. Objects of other kinds are skipped.
+    A FILE may contain several objects; `-` means standard input. Objects of other kinds are skipped.
     """
     documents = [document for file in files for document in read(file) if _is_ours(document)]
     if not documents:

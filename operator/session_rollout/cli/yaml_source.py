@@ -49,7 +49,7 @@ class Document:
 
 
 def read(source: str) -> tuple[Document, ...]:
-    """Every object of a file; `-` is the standard input. Raises Failure with the place of the problem."""
+    """Every object of a file; `-` means standard input. Raises Failure with the place of the problem."""
     text = _text(source)
     loader = yaml.SafeLoader(text)
     try:

@@ -5,6 +5,7 @@ from typing import Final
 
 from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import (
+    CheckKind,
     Condition,
     ConditionReason,
     DecisionAction,
@@ -77,7 +78,7 @@ def _conditions(context: DecisionContext, result: StageResult, problems: tuple[s
     done = context.status.outcome is Outcome.PROMOTED
     ready = FALSE if stalled else TRUE if done else UNKNOWN
     cause = (str(result.reason), result.message)
-    moving = (str(ConditionReason.PROGRESSING), "manual intervention is not required")
+    moving = (str(ConditionReason.PROGRESSING), "the rollout is not stalled, rolled back or aborted")
     return {
         Condition.READY: (ready, *cause),
         Condition.RECONCILING: (FALSE if stalled or done else TRUE, *cause),
@@ -115,12 +116,18 @@ def _evidence_available(context: DecisionContext) -> _Status:
     missing, stage = missing_evidence(context), context.current.stage
     if stage not in {Stage.STEP, Stage.BAKE}:
         return UNKNOWN, ConditionReason.NOTHING_TO_EVALUATE, f"evidence is not evaluated in stage {stage}"
-    warming = {Verdict.NOT_EVALUATED, Verdict.PASS, Verdict.FAIL}
-    if missing and all(record.verdict in warming for record in context.status.checks):
-        return UNKNOWN, ConditionReason.WARMING_UP, "waiting for the first verdicts"
+    if missing and _awaits_first_verdicts(context):
+        return UNKNOWN, ConditionReason.WARMING_UP, "waiting for the first verdicts of criteria"
     if missing:
         return FALSE, ConditionReason.MISSING, "; ".join(missing)
-    return TRUE, ConditionReason.AVAILABLE, "every criterion has a verdict"
+    return TRUE, ConditionReason.AVAILABLE, "every criterion has a verdict, and every guard can be queried"
+
+
+def _awaits_first_verdicts(context: DecisionContext) -> bool:
+    """Whether nothing is missing but first verdicts. A guard without data does not count: it never pauses the timer."""
+    criteria = {record.verdict for record in context.checks_of(CheckKind.CRITERION)}
+    guards = {record.verdict for record in context.checks_of(CheckKind.GUARD)}
+    return criteria <= {Verdict.NOT_EVALUATED, Verdict.PASS, Verdict.FAIL} and Verdict.PROVIDER_ERROR not in guards
 
 
 def _paused(context: DecisionContext) -> _Status:

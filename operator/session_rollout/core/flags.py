@@ -1,7 +1,7 @@
 """The flag document compiler: audiences in, flagd JSON out.
 
 Rule order in every flag: emergency > forced off > forced on > groups > percentage > off. All flags of a rollout share one
-salt, so every user of a feature also gets its prerequisites. Buckets are those of flagd's hash generation v2: `["on", w]`
+salt, so every user of a feature also gets its prerequisites. Buckets are those of flagd's bucketing generation v2: `["on", w]`
 first, weights of a thousand. Emergency is ENABLED + default `off` + no targeting: DISABLED would give the caller's default.
 """
 
