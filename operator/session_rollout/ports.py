@@ -1,4 +1,4 @@
-"""Everything outside of the controller, as protocols that adapters implement, so that the controller does not import client libraries.
+"""Everything outside the controller, as protocols that adapters implement, so that the controller does not import client libraries.
 
 Every method may raise `errors.Unavailable`; those that write may raise `errors.Conflict`.
 """

@@ -1,4 +1,4 @@
-"""Read-only actions (Verify, Diagnose, InspectMigration): run outside of the loops; the response is in their own status.
+"""Read-only actions (Verify, Diagnose, InspectMigration): run outside the loops; the response is in their own status.
 
 They do not change the rollout, so they need no decision and nothing waits for them: they work while a rollout is paused, suspended
 or ended. One that a crash interrupts is started again by the next sweep; its Jobs have the same names.

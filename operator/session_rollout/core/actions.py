@@ -178,7 +178,8 @@ def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
 def _promote(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_step(context, action)
     context.skip_step = action.name
-    return f"skipping the checks of step {action.spec.step} of phase {action.spec.phase}: {action.spec.reason}"
+    where = f"step {action.spec.step} of phase {action.spec.phase}"
+    return f"completing {where} without waiting for its hold, criteria or approval: {action.spec.reason}"
 
 
 def _approve(context: DecisionContext, action: SessionRolloutAction) -> str:
