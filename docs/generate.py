@@ -186,7 +186,7 @@ def copy() -> str:
     parts = [
         f"{HEAD}# copy.yaml\n",
         "A bundle with a file `copy.yaml` copies rows from a source table to a target table. In every SQL expression, `s` is the alias of"
-        " a source row and `t` of a target row. Unknown fields are rejected. The SQL is trusted, like that of SQL steps. Fields in"
+        " a source row and `t` of a target row. Unknown fields are rejected. The SQL is trusted, like an SQL step. Fields in"
         " bold are required.\n",
         *_object("", _schema_of(CopySpec), "copy.yaml"),
         "`copy.yaml` cannot change after the copy has begun: undo the copy with `down` first.\n",

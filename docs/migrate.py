@@ -9,8 +9,8 @@ from session_rollout.migrations.__main__ import COMMANDS, FAILED, INTERRUPTED, p
 
 USAGE: Final = 2  # argparse's own exit code
 INTRODUCTION: Final = """
-`session-rollout-migrate` applies, copies and undoes migrations. The operator's Jobs run it; you can run it from the same image or from the
-Python package. It reads the connection string from a file, never from an argument or the environment. It reads these
+`session-rollout-migrate` applies and undoes schema migrations, and copies rows. The operator's Jobs run it; you can run it from the same
+image or from the Python package. It reads the connection string from a file, never from an argument or the environment. It reads these
 [environment variables](environment.md#session-rollout-migrate).
 
 A directory or bundle contains either SQL files or one `copy.yaml`. `up`, `down`, `status` and `lint` accept both. `plan` requires SQL

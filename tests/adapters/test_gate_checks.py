@@ -25,6 +25,7 @@ from session_rollout.settings import Settings
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 SERVICE = "/api/v1/namespaces/default/services/web"
+SELECTING = {"spec": {"selector": {"app": "web"}}}
 FLAGS = "/api/v1/namespaces/default/configmaps/shop-flags"
 PASS, FAIL, INCONCLUSIVE = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE
 
@@ -98,7 +99,7 @@ def http(status: int | Exception) -> Callable[[str], Awaitable[int]]:
 def test_http(monkeypatch: pytest.MonkeyPatch, answer: int | Exception, expected: tuple[Verdict, CheckReason]) -> None:
     monkeypatch.setattr(gate_checks, "_status", http(answer))
     checks = Checks()
-    checks.api.put(SERVICE, {})
+    checks.api.put(SERVICE, SELECTING)
     result = checks.result(http={"service": "web", "path": "/ready"})
     assert (result.verdict, result.reason) == expected
     assert (result.value, result.bound) == ((str(answer), "200") if isinstance(answer, int) else (None, None))
@@ -113,14 +114,38 @@ def test_address_comes_from_the_configuration(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(gate_checks, "_status", get)
     checks = Checks(serviceAddress="{service}.{namespace}.example:{port}")
-    checks.api.put(SERVICE, {})
+    checks.api.put(SERVICE, SELECTING)
     assert checks.check(http={"service": "web", "port": 81, "expectStatus": 204})[0] is PASS
     assert urls == ["http://web.default.example:81/"]
 
 
-def test_service_must_exist() -> None:
-    """A name that resolves to something else must not be requested."""
-    assert Checks().check(http={"service": "web"}) == (FAIL, CheckReason.CHECK_FAILED)
+SERVICES: dict[str, dict[str, Any] | None] = {
+    "missing": None,
+    "of another namespace": {"spec": {"type": "ExternalName", "externalName": "vault.kube-system.svc.cluster.local"}},
+    "of another namespace with a selector": {
+        "spec": {"type": "ExternalName", "externalName": "vault.kube-system.svc.cluster.local", "selector": {"app": "web"}}
+    },
+    "with endpoints written by hand": {"spec": {"type": "ClusterIP", "ports": [{"port": 80}]}},
+    "with an empty selector": {"spec": {"selector": {}}},
+    "without a spec": {},
+}
+
+
+@pytest.mark.parametrize("service", SERVICES.values(), ids=list(SERVICES))
+def test_only_a_service_that_selects_pods_is_requested(monkeypatch: pytest.MonkeyPatch, service: dict[str, Any] | None) -> None:
+    """All others may resolve to an address that the author of the rollout cannot reach."""
+    requested = []
+
+    async def get(url: str) -> int:
+        requested.append(url)
+        return 200
+
+    monkeypatch.setattr(gate_checks, "_status", get)
+    checks = Checks()
+    if service is not None:
+        checks.api.put(SERVICE, service)
+    assert checks.check(http={"service": "web"}) == (FAIL, CheckReason.CHECK_FAILED)
+    assert requested == []
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def world(lab: Lab) -> Iterator[World]:
     lab.prometheus.rules(yaml.safe_load(rules))
     lab.start_operator(**configuration())
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "analy-ticket-web", "namespace": NAMESPACE}}
-    lab.apply({**service, "spec": {"ports": [{"port": application.port}]}})
+    lab.apply({**service, "spec": {"selector": {"app": "analy-ticket-web"}, "ports": [{"port": application.port}]}})
     lab.until(lambda: _answers(application, "session_error_rate"), 60, "the application being scraped")
     lab.until(lambda: _answers(application, "sum(rate(cache_requests_total[4s]))"), 30, "rates")
     lab.apply(guide_rollout(application.port))

@@ -170,6 +170,9 @@ def test_file_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 METRICS = GOOD["metrics"]
+TABLES = GOOD["migrations"][0]
+COPY = {"change": "Migrate"}
+CLEANUP = {**GOOD["migrations"][1], "change": "Contract"}
 WARNINGS = [
     ({"metrics": [*METRICS, {"name": "idle", "query": "idle"}]}, Warn.UNUSED_METRIC, "spec.metrics[2].name"),
     ({"metrics": [{"name": "errors", "query": "rate("}, METRICS[1]]}, Warn.INVALID_QUERY, "spec.metrics[0].query"),
@@ -191,6 +194,14 @@ WARNINGS = [
         "spec.migrations[2].name",
     ),
     ({"rollback": {"workload": "Undo"}}, Warn.UNDO_WITH_GITOPS, "spec.rollback.workload"),
+    ({"migrations": [TABLES, CLEANUP]}, Warn.EARLY_CONTRACT, "spec.migrations[1].change"),
+    ({"migrations": [TABLES | COPY, CLEANUP], "bake": "0s"}, Warn.EARLY_CONTRACT, "spec.migrations[1].change"),
+    ({"migrations": [TABLES | {"backup": True}, CLEANUP], "bake": "0s"}, Warn.EARLY_CONTRACT, "spec.migrations[1].change"),
+    (
+        {"migrations": [TABLES, CLEANUP], "bake": "0s", "rollback": {"scope": "All"}},
+        Warn.EARLY_CONTRACT,
+        "spec.migrations[1].change",
+    ),
 ]
 STEPS = [
     (0, {"criteria": []}, Warn.NO_CRITERIA, "spec.phases[0].steps"),
@@ -214,6 +225,13 @@ def test_warning_about_a_phase(
     spec = copy.deepcopy(GOOD)
     spec["phases"][phase] |= change
     warned(spec, about, field, tmp_path, capsys)
+
+
+def test_contract_after_which_nothing_rolls_back_is_no_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a bake, a copy, or a phase whose rollback includes this one."""
+    file = tmp_path / "shop.yaml"
+    file.write_text(yaml.safe_dump(rollout({**GOOD, "migrations": [TABLES, CLEANUP], "bake": "0s"})))
+    assert Warn.EARLY_CONTRACT not in {row["rule"] for row in findings(capsys, str(file))[1]}
 
 
 def warned(spec: Any, about: Warn, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

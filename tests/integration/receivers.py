@@ -105,4 +105,5 @@ def settings(chat: Chat, directory: Path) -> dict[str, Any]:
 def service(name: str, number: int) -> Object:
     """A Service; where it leads is the configuration's to say."""
     metadata = {"name": name, "namespace": "default"}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": number}]}}
+    spec = {"selector": {"app": name}, "ports": [{"port": number}]}  # a gate rejects a Service without a selector
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}

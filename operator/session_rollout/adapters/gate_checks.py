@@ -1,14 +1,14 @@
 """Checks that are not metrics (port `GateChecker`): HTTP requests to Services, built-in checks, configured diagnostics.
 
 A gate names a Service of its own namespace, and the configuration says at which address Services are reached. The Service
-must exist; redirects are not followed and bodies are not read. No rollout waits for any of this.
+must exist and select Pods; redirects are not followed and bodies are not read. No rollout waits for any of this.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
@@ -76,8 +76,8 @@ class GateChecks:
 
     async def _request(self, rollout: SessionRollout, check: HttpCheck, start: datetime) -> CheckResult:
         service = f"/api/v1/namespaces/{rollout.namespace}/services/{check.service}"
-        if await self._api.find(service) is None:
-            return _failed(start, f"Service {check.service} does not exist in namespace {rollout.namespace}")
+        if unusable_reason := _unusable_reason(await self._api.find(service)):
+            return _failed(start, f"Service {check.service} in namespace {rollout.namespace} {unusable_reason}")
         address = self._settings.service_address.format(service=check.service, namespace=rollout.namespace, port=check.port)
         title = f"GET {check.service}:{check.port}{check.path}"
         try:
@@ -223,6 +223,22 @@ class GateChecks:
         Builtin.CAPACITY: _capacity,
         Builtin.CACHE: _cache_topic,
     }
+
+
+def _unusable_reason(service: Mapping[str, Any] | None) -> str | None:
+    """Why a gate must not send a request to this Service; None when it may.
+
+    The author of a rollout may be allowed to create Services. One of type ExternalName, or without a selector, would make the
+    operator send a request to an address outside of the namespace, which the author may not be able to reach.
+    """
+    if service is None:
+        return "does not exist"
+    spec = service.get("spec") or {}
+    if spec.get("type") == "ExternalName":
+        return "has the type ExternalName, which may refer to another namespace; use a Service with a `selector`"
+    if not spec.get("selector"):
+        return "has no `selector`, so it may refer to any address; use a Service with a `selector`"
+    return None
 
 
 async def _status(url: str) -> int:

@@ -131,7 +131,7 @@ ROLLOUT: Final = (
     (
         "!has(self.migrations) || self.phases.all(p, !has(p.migrations) || !has(p.migrations.before)"
         " || p.migrations.before.all(n, !self.migrations.exists(m, m.name == n && has(m.change) && m.change == 'Contract')))",
-        "a migration with `change: Contract` must be in `migrations.after` of a phase, because the earlier version of the application needs what it removes",
+        "a migration with `change: Contract` must be in `migrations.after` of a phase, because the code path without the feature needs what it removes",
     ),
     (
         "!has(self.migrations) || self.phases.map(p, !has(p.migrations) ? -1 : (has(p.migrations.after)"

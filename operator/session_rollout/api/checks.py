@@ -115,8 +115,8 @@ class HttpCheck(Model):
     service: Annotated[
         Name,
         Field(
-            description="Name of a Service in the namespace of the rollout. The operator derives the address from"
-            " `serviceAddress` in its configuration."
+            description="Name of a Service in the namespace of the rollout. It must have a `selector` and must not have the type"
+            " `ExternalName`. The operator derives the address from `serviceAddress` in its configuration."
         ),
     ]
     port: Annotated[

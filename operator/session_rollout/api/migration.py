@@ -15,11 +15,11 @@ class ConfigMapRef(Model):
 
 
 class Change(StrEnum):
-    """Effect of a migration on what the running version of the application needs. The bundle must comply with it."""
+    """Effect of a migration on what the code paths of the application need. The bundle must comply with it."""
 
     EXPAND = "Expand"  # The migration only adds tables, columns and indexes.
     MIGRATE = "Migrate"  # The migration copies data into what was added.
-    CONTRACT = "Contract"  # The migration removes what the application no longer needs.
+    CONTRACT = "Contract"  # The migration removes what no code path of the application needs.
 
 
 class Migration(Model):
@@ -56,7 +56,8 @@ class Migration(Model):
         Change,
         Field(
             description="Kind of change, which limits the SQL that is accepted. `Expand` (default) only adds; `Migrate` copies"
-            " data into what was added; `Contract` may drop, rename and delete, and must run in `after` of a phase."
+            " data into what was added; `Contract` may drop, rename and delete, and must run in `after` of a phase. It runs before"
+            " the bake and before copies are finished, so use a rollout of its own for it."
         ),
     ] = Change.EXPAND
     backup: Annotated[
@@ -73,7 +74,9 @@ class Migration(Model):
             le=9999,
             json_schema_extra={"format": "int32"},
             description="Number of the first SQL step that cannot be undone, such as 3 for `0003_x.up.sql`. The operator announces"
-            " it before the SQL step runs, and rejects requests to undo the migration afterwards. If unset, every SQL step can be undone.",
+            " it before the migration starts. Once the migration has succeeded, none of its SQL steps can be undone, not even those"
+            " before this number, and the operator rejects `MigrateDown`. If the migration failed after this SQL step was applied,"
+            " undoing it fails and changes nothing. If unset, every SQL step can be undone.",
         ),
     ] = None
 
@@ -84,8 +87,8 @@ class SecretKeyRef(Model):
     name: Annotated[
         Name,
         Field(
-            description="Name of the Secret. A policy of the chart requires the label `sessionrollout.dev/database: allowed`"
-            " on it."
+            description="Name of the Secret. A policy of the chart rejects a rollout that refers to an existing Secret without the"
+            " label `sessionrollout.dev/database: allowed`."
         ),
     ]
     key: Annotated[

@@ -5,9 +5,10 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from session_rollout.api.migration import Change
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.api.rollback import OnWorkload
+from session_rollout.api.rollback import OnWorkload, RollbackScope
 from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.cli.admission import Path, Problem
 from session_rollout.core.steps import increments
@@ -23,6 +24,7 @@ class Warn(StrEnum):
     UNUSED_FEATURE = "UnusedFeature"
     UNUSED_METRIC = "UnusedMetric"
     UNUSED_MIGRATION = "UnusedMigration"
+    EARLY_CONTRACT = "EarlyContract"
     NO_CANARY = "NoCanary"
     PARTIAL_AUDIENCE = "PartialAudience"
     NO_CRITERIA = "NoCriteria"
@@ -83,6 +85,28 @@ def _unused_migrations(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
         if migration.name not in used:
             message = f"{migration.name} does not run in a phase; add it to `migrations` of a phase"
             yield _warning(("migrations", index, "name"), Warn.UNUSED_MIGRATION, message)
+
+
+def _contracts(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
+    for index, migration in enumerate(spec.migrations):
+        reasons = tuple(_after_contract(spec, migration.name)) if migration.change is Change.CONTRACT else ()
+        if reasons:
+            message = (
+                f"{migration.name} removes what a rollback still needs, because {' and '.join(reasons)}; run it in a rollout of"
+                " its own, after this one is promoted and the flags are removed from the code"
+            )
+            yield _warning(("migrations", index, "change"), Warn.EARLY_CONTRACT, message)
+
+
+def _after_contract(spec: RolloutSpec, name: str) -> Iterator[str]:
+    """What makes a rollback possible after a migration in `after` of a phase has run, or still needs the source of a copy."""
+    if duration(spec.bake):
+        yield f"the bake of {format_duration(duration(spec.bake))} follows it"
+    if spec.rollback.scope is RollbackScope.ALL and name not in spec.phases[-1].migrations.after:
+        yield "a later phase with `rollback.scope: All` follows it"
+    for migration in spec.migrations:
+        if migration.backup or migration.change is Change.MIGRATE:
+            yield f"{migration.name} copies data in the same rollout"
 
 
 def _first_steps(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
@@ -158,6 +182,7 @@ _RULES: Final[tuple[Callable[[RolloutSpec, Ranges], Iterator[Problem]], ...]] = 
     _unused_features,
     _unused_metrics,
     _unused_migrations,
+    _contracts,
     _first_steps,
     _last_steps,
     _criteria,

@@ -90,7 +90,7 @@ def _announce(context: DecisionContext) -> None:
     known = {record.name for record in context.status.migrations}
     for migration in context.spec.migrations:
         if migration.point_of_no_return is not None and migration.name not in known:
-            text = f"step {migration.point_of_no_return} cannot be undone, and the migration cannot be undone after it"
+            text = f"SQL step {migration.point_of_no_return} cannot be undone; once the migration has succeeded, no SQL step of it can be"
             context.put_migration(MigrationRecord(name=migration.name, point_of_no_return=NoReturn.AHEAD, message=text))
             context.record_event(EventReason.POINT_OF_NO_RETURN, f"{migration.name}: {text}", migration=migration.name)
 

@@ -1,4 +1,4 @@
-"""`session-rollout-migrate`: applies, plans, copies and undoes migrations, in migration Jobs and on a terminal.
+"""`session-rollout-migrate`: applies, plans and undoes schema migrations, and copies rows, in migration Jobs and on a terminal.
 
 Exit codes: 0 success; 1 the migration requires manual intervention; 2 wrong arguments; 75 interrupted, another attempt resumes.
 """
@@ -117,7 +117,13 @@ def _common_options() -> argparse.ArgumentParser:
     common.add_argument(
         "--change", choices=["Expand", "Migrate", "Contract"], default="Expand", help="Kind of change (default: %(default)s)."
     )
-    common.add_argument("--point-of-no-return", type=int, metavar="N", help="SQL step N and later ones cannot be undone.")
+    common.add_argument(
+        "--point-of-no-return",
+        type=int,
+        metavar="N",
+        help="SQL step N and later ones cannot be undone. Once SQL step N is applied, `down` fails and undoes nothing, not even the"
+        " SQL steps before N.",
+    )
     common.add_argument(
         "--copy-duty-cycle",
         type=float,
@@ -250,7 +256,7 @@ def _run_schema(options: argparse.Namespace, context: RunContext, bundle: Bundle
 def _lint(bundle: Bundle) -> str:
     if findings := lint(bundle.steps, bundle.change):
         raise MigrationFailed("\n".join(map(str, findings)), FailureReason.LINT_FAILED)
-    return f"{len(bundle.steps)} steps, no problems found"
+    return f"{len(bundle.steps)} SQL steps, no problems found"
 
 
 def _run_copy(options: argparse.Namespace, context: RunContext, job: CopyJob) -> str:

@@ -1,4 +1,4 @@
-"""`copy.yaml`: which rows are copied where, as SQL expressions. It is trusted as the SQL of a step is."""
+"""`copy.yaml`: which rows are copied where, as SQL expressions. It is trusted, like an SQL step."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,26 @@ class Check(Section):
         str,
         Field(
             min_length=1, max_length=200, description="Reason that the quarantine shows for such a row, such as `has no user`."
+        ),
+    ]
+
+
+class Lookup(Check):
+    """A reason why a source row cannot be copied, which depends on rows of other tables."""
+
+    when: Annotated[
+        Expression,
+        Field(
+            description="SQL condition on the source row `s`, which may contain subqueries. Rows for which it is true go into"
+            " quarantine. Example: `NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id)`."
+        ),
+    ]
+    reason: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=200,
+            description="Reason that the quarantine shows for such a row, such as `its user does not exist`.",
         ),
     ]
 
@@ -113,7 +133,7 @@ class CopySpec(Section):
         tuple[Check, ...], Field(description="Checks of every source row, which read only the row itself. Empty by default.")
     ] = ()
     lookups: Annotated[
-        tuple[Check, ...],
+        tuple[Lookup, ...],
         Field(
             description="Checks that read other tables. They are evaluated only for rows that are copied one by one: changes, and rows near one that the target rejected. Empty by default."
         ),

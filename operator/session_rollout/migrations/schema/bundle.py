@@ -105,7 +105,7 @@ def load(directory: Path, point_of_no_return: int | None = None) -> tuple[Step, 
         _refuse_mixed(step)
     if point_of_no_return is not None and point_of_no_return not in {step.version for step in steps}:
         numbers = ", ".join(str(step.version) for step in steps)
-        raise BundleError(f"`pointOfNoReturn` is {point_of_no_return}: it must be the number of a step, one of {numbers}")
+        raise BundleError(f"`pointOfNoReturn` is {point_of_no_return}: it must be the number of an SQL step, one of {numbers}")
     return steps
 
 
@@ -125,7 +125,7 @@ def _refuse_incomplete(texts: dict[tuple[int, str], dict[str, str]], directory: 
         if "up" not in pair or "down" not in pair:
             raise BundleError(f"{version:04d}_{name} must have both an .up.sql and a .down.sql file")
     if len({version for version, _ in texts}) != len(texts):
-        raise BundleError("two steps have the same number: each step must have its own")
+        raise BundleError("two SQL steps have the same number: each SQL step must have its own")
     if not texts:
         raise BundleError(f"{directory.name} has no file NNNN_name.up.sql")
 

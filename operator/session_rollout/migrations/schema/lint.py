@@ -63,13 +63,13 @@ RULES: Final = (
     _Rule(
         "constraint-scans",
         _starting_at_word(rf"{_ALTER}ADD\s+(?:CONSTRAINT\s+[\w\"]+\s+)?(?:FOREIGN|CHECK)\b(?![^;]*NOT\s+VALID)"),
-        "add it NOT VALID and validate it in a later step, otherwise the table is locked while all rows are read",
+        "add it NOT VALID and validate it in a later SQL step, otherwise the table is locked while all rows are read",
         _existing_table,
     ),
     _Rule(
         "inline-reference",
         _starting_at_word(r"CREATE\s+TABLE\b[^;]*\bREFERENCES\b"),
-        "add the foreign key NOT VALID in a step of its own, otherwise the referenced table is locked until the whole file is applied",
+        "add the foreign key NOT VALID in an SQL step of its own, otherwise the referenced table is locked until the whole file is applied",
     ),
     _Rule(
         "rewrites-table",
@@ -103,7 +103,7 @@ DESTRUCTIVE: Final = (
     _Rule(
         "destroys",
         _starting_at_word(r"(?:DROP\s+(?:TABLE|COLUMN|SCHEMA|DATABASE|VIEW|TYPE)|ALTER\s+TABLE\b[^;]*\bDROP\s+(?!CONSTRAINT|DEFAULT|NOT|EXPRESSION|IDENTITY)|TRUNCATE\b|DELETE\s+FROM)"),
-        "only a migration with `change: Contract` may destroy data: the previous version of the application needs it until a rollback is no longer possible",
+        "only a migration with `change: Contract` may destroy data: the code path without the feature needs it until a rollback is no longer possible",
     ),
     _Rule(
         "renames",

@@ -80,8 +80,8 @@ def up(context: RunContext, bundle: Bundle) -> str:
     run_with_retries(context, work, lock=LOCK_KEY)
     count = len(bundle.steps)
     if not done:
-        return f"{count} steps are already applied"
-    return f"{done} of {count} steps applied in {time.monotonic() - started:.1f} s"
+        return f"{count} SQL steps are already applied"
+    return f"{done} of {count} SQL steps applied in {time.monotonic() - started:.1f} s"
 
 
 def _refuse_findings(bundle: Bundle) -> None:
@@ -104,7 +104,7 @@ def _refuse_changed(steps: tuple[Step, ...], applied: dict[int, Entry]) -> None:
             message = f"{entry.title} is applied, but this bundle does not have it: it was applied by a newer version"
             raise MigrationFailed(message, FailureReason.BUNDLE_OUTDATED)
         if step.checksum != entry.checksum:
-            message = f"{step.file} was changed after it was applied: put the change into a new step"
+            message = f"{step.file} was changed after it was applied: put the change into a new SQL step"
             raise MigrationFailed(message, FailureReason.BUNDLE_CHANGED)
 
 
@@ -283,7 +283,7 @@ def down(context: RunContext, bundle: Bundle, *, to: int = 0, allow_data_loss: b
             context.completed += 1
 
     run_with_retries(context, work, lock=LOCK_KEY)
-    return f"{done} steps undone in {time.monotonic() - started:.1f} s" if done else "nothing to undo"
+    return f"{done} SQL steps undone in {time.monotonic() - started:.1f} s" if done else "nothing to undo"
 
 
 def _refuse_irreversible(applied: list[Entry]) -> None:
