@@ -7,9 +7,13 @@ from typing import Final
 
 SOURCE: Final = Path(__file__).parents[1] / "operator" / "session_rollout"
 OPERATOR, PLUGIN, MIGRATE = "Operator", "Plugin", "session-rollout-migrate"
+INTRODUCTION: Final = (
+    "This page is for administrators and for users of the plugin. It lists the environment variables that each of the three programs"
+    " reads.\n"
+)
 INTRODUCTIONS: Final = {
     OPERATOR: "The chart sets these variables. All other settings are in the [configuration](configuration.md).",
-    PLUGIN: "Variables of `kubectl sessionrollout`.",
+    PLUGIN: "`kubectl sessionrollout` and the kubectl that it runs read these variables.",
     MIGRATE: "The operator sets these variables in migration Jobs. The connection string is never in the environment.",
 }
 # Variable: program, default, description.
@@ -23,7 +27,7 @@ VARIABLES: Final = {
     "OTEL_EXPORTER_OTLP_ENDPOINT": (
         OPERATOR,
         "none",
-        "Address that receives traces. All `OTEL_*` variables of the OpenTelemetry SDK apply. Unset: no traces are sent.",
+        "Address that receives traces. All `OTEL_*` variables of the OpenTelemetry SDK apply. If unset, no traces are sent.",
     ),
     "KUBECTL": (PLUGIN, "`kubectl`", "The kubectl that the plugin runs."),
     "SESSION_ROLLOUT_ACTOR": (MIGRATE, "`$USER`", "Name of the user or the Job; the ledger records it."),
@@ -32,7 +36,7 @@ VARIABLES: Final = {
 }
 # Variables that libraries read, which no search of the code finds.
 OF_LIBRARIES: Final = {
-    OPERATOR: (("KUBECONFIG", "none", "Kubeconfig file, for an operator outside of a cluster."),),
+    OPERATOR: (("KUBECONFIG", "none", "Kubeconfig file, for an operator outside a cluster."),),
     PLUGIN: (
         ("KUBECONFIG", "`~/.kube/config`", "Kubeconfig file that kubectl uses."),
         ("NO_COLOR", "none", "Turns colors off when it is set."),
@@ -62,7 +66,7 @@ def _variables(tree: ast.AST) -> Iterator[str]:
 def environment() -> str:
     """Environment variables, a table for each program. Raises KeyError for one without a description."""
     used = {name: VARIABLES[name] for name in sorted(read_by_code())}
-    parts = ["# Environment variables\n"]
+    parts = ["# Environment variables\n", INTRODUCTION]
     for program, introduction in INTRODUCTIONS.items():
         rows = [(name, default, text) for name, (owner, default, text) in used.items() if owner == program]
         parts += [f"## {program}\n", f"{introduction}\n", "| variable | default | meaning |\n|---|---|---|"]

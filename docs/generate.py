@@ -175,7 +175,8 @@ def configuration() -> str:
         f"{HEAD}# Configuration\n",
         "The operator reads one YAML file, `--config FILE`, which only cluster administrators write. The chart writes it from the values"
         " `config` and `namespaces`. The operator exits at startup if the file contains an unknown field or an invalid value; the error"
-        " contains the field and the allowed values. Durations are those of the [API](api.md).\n",
+        " contains the field and the allowed values. Durations use the format that the [API reference](api.md) describes. Fields in bold are"
+        " required.\n",
         *_object("", _schema_of(Settings), "Configuration"),
     ]
     return "\n".join(parts)

@@ -72,7 +72,7 @@ def credential(path: Path) -> str:
 
 
 def own_image() -> str:
-    """The image of this process, from the environment of its Pod; empty outside of a Pod."""
+    """The image of this process, from the environment of its Pod; empty outside a Pod."""
     return os.environ.get("SESSION_ROLLOUT_IMAGE", "")
 
 
@@ -164,7 +164,7 @@ class CheckProfile(Section):
 
 
 class Diagnostic(Section):
-    """A query of a diagnostics topic, its bound, and what to do when the value is outside of the bound."""
+    """A query of a diagnostics topic, its bound, and what to do when the value is outside the bound."""
 
     name: Annotated[str, Field(max_length=63, description="Name of the query in the result.")]
     query: Annotated[
@@ -185,7 +185,10 @@ class Diagnostic(Section):
     ] = None
     advice: Annotated[
         str,
-        Field(max_length=200, description="Advice for users when the value is outside of the bound, such as a command to run."),
+        Field(
+            max_length=200,
+            description="Advice for on-call engineers when the value is outside the bound, such as a command to run.",
+        ),
     ] = ""
 
     @model_validator(mode="after")
@@ -246,7 +249,7 @@ class Settings(Section):
     )
     alerts: Annotated[
         tuple[str, ...],
-        Field(description="Names of alert rules that the built-in check `Alerts` expects Prometheus to have loaded."),
+        Field(description="Names of alert rules that the built-in gate `Alerts` expects Prometheus to have loaded."),
     ] = ()
     sinks: dict[str, Sink] = Field(
         default_factory=dict, description="Receivers of notifications by name; `spec.notifications` of a rollout selects them."

@@ -94,6 +94,18 @@ def test_a_condition_has_one_status(world: ObservedWorld) -> None:
     assert [labels["status"] for labels in label_sets("sessionrollout_info")] == ["Paused"]
 
 
+def test_disabled_features_are_counted(world: ObservedWorld) -> None:
+    """For the alert about an emergency that nobody has ended; the feature's dependents are its own matter."""
+    world.until(step(1))
+    assert value("sessionrollout_disabled_features") == 0
+    world.request("EmergencyDisable", features=["alpha"])
+    world.settle()
+    assert value("sessionrollout_disabled_features") == 1
+    world.request("EmergencyEnable", features=["alpha"])
+    world.settle()
+    assert value("sessionrollout_disabled_features") == 0
+
+
 def test_checks_have_values_and_bounds(world: ObservedWorld) -> None:
     """In base units, by kind and name; a bound that depends on a baseline is a number, too."""
     world.until(step(1))

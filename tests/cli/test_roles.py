@@ -7,7 +7,7 @@ on objects that are created without the plugin (tests/charts).
 import pytest
 
 from cli.plugin import SHOP, run
-from lab.lab import Lab
+from lab.lab import OPERATOR_NAMESPACE, Lab
 from session_rollout.cli.command import Exit
 
 ROLES = ("viewer", "approver", "operator-on-call")
@@ -93,3 +93,36 @@ def test_only_users_on_call_may_act(users: Lab, argv: tuple[str, ...], verb: str
 def test_approver_may_approve(users: Lab) -> None:
     """Refused by the operator and not by the API server: no such gate waits."""
     assert run(users, "approve", SHOP, "--check", "nosuch", "--as", "approver").code == Exit.REFUSED
+
+
+SUPPORT = [
+    (("list", "pods"), True),
+    (("delete", "pods"), True),
+    (("get", "pods/log"), True),
+    (("list", "events"), True),
+    (("get", "lease/session-rollout"), True),
+    (("get", "deployment/session-rollout"), True),
+    (("patch", "deployment/session-rollout"), False),
+    (("update", "lease/session-rollout"), False),
+    (("get", "secrets"), False),
+    (("create", "pods/exec"), False),
+]
+
+
+@pytest.fixture(scope="module")
+def support(lab: Lab) -> Lab:
+    """A user with the Role for the runbooks of the operator, bound as the documentation does it."""
+    role = "--role=session-rollout-operator-support"
+    lab.kubectl("-n", OPERATOR_NAMESPACE, "create", "rolebinding", "support", role, "--user=support")
+    return lab
+
+
+@pytest.mark.parametrize(("question", "allowed"), SUPPORT, ids=[" ".join(question) for question, _ in SUPPORT])
+def test_support_may_read_and_restart_the_operator(support: Lab, question: tuple[str, str], *, allowed: bool) -> None:
+    """And change nothing: a changed Deployment runs any image as the operator. In other namespaces, nothing is allowed."""
+    verb, resource = question
+    command = ("auth", "can-i", verb, resource, "--as", "support")
+    words = {True: "yes", False: "no"}
+    here = support.kubectl("-n", OPERATOR_NAMESPACE, *command, check=False)
+    elsewhere = support.kubectl("-n", "default", *command, check=False)
+    assert (here.stdout.strip(), elsewhere.stdout.strip()) == (words[allowed], "no")

@@ -78,6 +78,30 @@ def test_the_kustomize_overlay_is_complete(tmp_path: Path) -> None:
     )
 
 
+def test_a_json_patch_adds_a_sink(tmp_path: Path) -> None:
+    """The overlay of the notifications page; the same change as a strategic merge patch would drop the sink of the base."""
+    rollout = yaml.safe_load((ROOT / "examples" / "minimal.yaml").read_text())
+    rollout["metadata"]["name"] = "checkout"
+    rollout["spec"]["notifications"] = [{"sink": "chat", "events": ["Promoted"]}]
+    (patched,) = [text for text in blocks("notifications.md", "yaml") if "/spec/notifications/-" in text]
+    for directory, text in (("base", "resources: [rollout.yaml]"), ("overlay", patched)):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "kustomization.yaml").write_text(text)
+    (tmp_path / "base" / "rollout.yaml").write_text(yaml.safe_dump(rollout))
+
+    def sinks() -> list[str]:
+        command = ["kubectl", "kustomize", str(tmp_path / "overlay")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return [entry["sink"] for entry in yaml.safe_load(done.stdout)["spec"]["notifications"]]
+
+    assert sinks() == ["chat", "on-call"]
+    added = {key: rollout[key] for key in ("apiVersion", "kind", "metadata")}
+    patch = {**added, "spec": {"notifications": [{"sink": "on-call", "events": ["Stalled"]}]}}
+    merged = {"resources": ["../base"], "patches": [{"patch": yaml.safe_dump(patch)}]}
+    (tmp_path / "overlay" / "kustomization.yaml").write_text(yaml.safe_dump(merged))
+    assert sinks() == ["on-call"]
+
+
 def _restored(after: dict[str, Any], **more: Any) -> World:
     """A world in which only the spec and the document came back, and the suspension has ended."""
     common = {"flagSet": "shop", "checkInterval": "10s"}

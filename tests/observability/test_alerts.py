@@ -11,20 +11,17 @@ import yaml
 from lab import sources
 from lab.lab import ROOT
 from session_rollout.adapters import telemetry
+from tools.chart import build
 
 RULES = ROOT / "charts" / "session-rollout" / "files" / "rules"
+FILES = tuple(sorted(RULES.glob("*.yaml")))
 RUNBOOKS = ROOT / "docs" / "runbooks"
 SECTIONS = ("Meaning", "Impact", "Diagnosis", "Mitigation")
 Object = dict[str, Any]
 
 
 def alerts() -> list[Object]:
-    return [
-        rule
-        for path in sorted(RULES.glob("*.yaml"))
-        for group in yaml.safe_load(path.read_text())["groups"]
-        for rule in group["rules"]
-    ]
+    return [rule for path in FILES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 
 
 OF_ROLLOUT = '{namespace="shop",name="checkout"%s}'
@@ -50,6 +47,7 @@ def rates(good: int, bad: int) -> dict[str, str]:
 
 
 LEADS = {"sessionrollout_leader": "1x2000"}
+DISABLED = "sessionrollout_disabled_features" + OF_ROLLOUT % ""
 RECONCILED = "sessionrollout_last_reconcile_timestamp_seconds" + OF_ROLLOUT % ""
 
 
@@ -67,6 +65,11 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], int]] = {
         {"sessionrollout_approval_awaited" + OF_ROLLOUT % "": "1x2000"},
         {"sessionrollout_approval_awaited" + OF_ROLLOUT % "": "1x1400 0x600"},
         1441,
+    ),
+    "SessionRolloutFeatureDisabled": (
+        {DISABLED: "1x2000", **condition("Ready", "Unknown")},
+        {DISABLED: "1x2000", **condition("Ready", "True")},
+        241,
     ),
     "SessionRolloutOperatorDown": ({"sessionrollout_leader": "0x2000"}, LEADS, 6),
     "SessionRolloutReconcileStuck": (
@@ -105,12 +108,14 @@ def test_every_alert_has_a_case() -> None:
     assert [rule["alert"] for rule in alerts()] == list(CASES)
 
 
-def check_alert(name: str, checks: list[tuple[dict[str, str], str, bool]], directory: Path) -> None:
+def check_alert(
+    name: str, checks: list[tuple[dict[str, str], str, bool]], directory: Path, files: tuple[Path, ...] = FILES
+) -> None:
     """`promtool test rules`: for each check the series, the time of the evaluation, and whether the alert fires then."""
     rule = next(rule for rule in alerts() if rule["alert"] == name)
     firing = {"labels": "{" + f'severity="{rule["labels"]["severity"]}"' + "}", "value": 1}
     document = {
-        "rule_files": [str(path) for path in sorted(RULES.glob("*.yaml"))],
+        "rule_files": [str(path) for path in files],
         "evaluation_interval": "1m",
         "tests": [
             {
@@ -157,10 +162,35 @@ def test_a_rollout_that_was_rolled_back_is_not_reported_as_stalled(tmp_path: Pat
     check_alert("SessionRolloutRolledBack", [({**stalled, **ended}, "1m", True)], tmp_path)
 
 
+def test_an_emergency_that_has_ended_is_not_reported(tmp_path: Path) -> None:
+    """And not a short one. Of a rollout that waits in its hold, whatever its evidence is."""
+    running = {**condition("Ready", "Unknown"), **condition("EvidenceAvailable", "True")}
+    checks = [
+        ({DISABLED: "0x10 1x200 0x1000", **running}, "241m", False),
+        ({DISABLED: "0x10 2x1000", **running}, "241m", False),
+        ({DISABLED: "0x10 2x1000", **running}, "255m", True),
+    ]
+    check_alert("SessionRolloutFeatureDisabled", checks, tmp_path)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("name", ["SessionRolloutOperatorDown", "SessionRolloutReconcileOverdue"])
+def test_the_leader_of_another_operator_does_not_count(name: str, tmp_path: Path) -> None:
+    """The chart's rules, where two operators with their own `namespaces` are scraped by one Prometheus."""
+    values = {"prometheusRule": {"enabled": True}, "namespaces": ["shop"]}
+    [rules] = [document["spec"] for document in build.render(values) if document["kind"] == "PrometheusRule"]
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump(rules))
+    ours, other = (f'sessionrollout_leader{{namespace="{namespace}"}}' for namespace in ("session-rollout", "desk"))
+    down, up = {ours: "0x2000", other: "1x2000"}, {ours: "1x2000", other: "0x2000"}
+    expected = [(down, True), (up, False)] if name == "SessionRolloutOperatorDown" else [(down, False), (up, True)]
+    checks = [({RECONCILED: "0x2000", **leaders}, "10m", fires) for leaders, fires in expected]
+    check_alert(name, checks, tmp_path, (path,))
+
+
 def test_rules_lint() -> None:
     promtool = sources.prometheus().parent / "promtool"
-    files = sorted(RULES.glob("*.yaml"))
-    subprocess.run([promtool, "check", "rules", "--lint-fatal", *files], check=True, capture_output=True)
+    subprocess.run([promtool, "check", "rules", "--lint-fatal", *FILES], check=True, capture_output=True)
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:

@@ -72,7 +72,7 @@ class CustomResources(Section):
     """The two CustomResourceDefinitions, SessionRollout and SessionRolloutAction."""
 
     install: Annotated[
-        bool, Field(description="Install the CRDs with this chart. Set it to false to manage the CRDs outside of this chart.")
+        bool, Field(description="Install the CRDs with this chart. Set it to false to manage the CRDs outside this chart.")
     ] = True
     keep: Annotated[
         bool,
@@ -81,7 +81,7 @@ class CustomResources(Section):
 
 
 class Rbac(Section):
-    """Roles of the operator and of its users."""
+    """Roles of the operator and of Kubernetes users."""
 
     create: Annotated[bool, Field(description="Create the roles of the operator and their bindings.")] = True
     workloads: Annotated[
@@ -93,11 +93,14 @@ class Rbac(Section):
     user_roles: Annotated[
         bool,
         Field(
-            description="Create the ClusterRoles viewer, approver and operator-on-call for users. The chart does not bind them."
+            description="Create the ClusterRoles viewer, approver and operator-on-call, and the Role operator-support in the namespace of the release. The chart does not bind them."
         ),
     ] = True
     aggregate: Annotated[
-        bool, Field(description="Add rollouts and actions to the ClusterRoles view, edit and admin of Kubernetes.")
+        bool,
+        Field(
+            description="Add rollouts and actions to the ClusterRoles view, edit and admin of Kubernetes. Kubernetes users with `edit` may then change rollouts, and those with `admin` may create every action."
+        ),
     ] = True
 
 
@@ -127,11 +130,14 @@ class Policies(Section):
         ),
     ] = True
     jobs: Annotated[
-        bool, Field(description="Require the permission to create Jobs from users who write a rollout with migrations.")
+        bool,
+        Field(description="Require the permission to create Jobs from Kubernetes users who write a rollout with migrations."),
     ] = True
     secrets: Annotated[
         bool,
-        Field(description="Allow rollouts to reference only Secrets with the label `sessionrollout.dev/database: allowed`."),
+        Field(
+            description="Reject a rollout that references an existing Secret without the label `sessionrollout.dev/database: allowed`."
+        ),
     ] = True
 
 
@@ -182,7 +188,7 @@ class Service(Section):
 
 
 class ServiceMonitor(Section):
-    """ServiceMonitor for the Prometheus operator."""
+    """ServiceMonitor for Prometheus Operator."""
 
     enabled: Annotated[bool, Field(description="Create the ServiceMonitor. It requires `service.enabled`.")] = False
     interval: Annotated[Seconds, Field(description="Scrape interval, as a duration.")] = "30s"
@@ -196,7 +202,7 @@ class ServiceMonitor(Section):
 
 
 class PodMonitor(Section):
-    """PodMonitor for the Prometheus operator, instead of a Service and a ServiceMonitor."""
+    """PodMonitor for Prometheus Operator, instead of a Service and a ServiceMonitor."""
 
     enabled: Annotated[bool, Field(description="Create the PodMonitor.")] = False
     interval: Annotated[Seconds, Field(description="Scrape interval, as a duration.")] = "30s"
@@ -210,7 +216,7 @@ class PodMonitor(Section):
 
 
 class Rules(Section):
-    """PrometheusRule for the Prometheus operator."""
+    """PrometheusRule for Prometheus Operator."""
 
     enabled: Annotated[bool, Field(description="Create the PrometheusRule.")] = False
     labels: Annotated[
@@ -221,7 +227,7 @@ class Rules(Section):
         ),
     ] = {}
     operator: Annotated[bool, Field(description="Include alerts about rollouts and about the operator.")] = True
-    session: Annotated[bool, Field(description="Include the alerts of the session persistence example.")] = False
+    session: Annotated[bool, Field(description="Include the alerts of the demo application.")] = False
     runbook_url: Annotated[
         str,
         Field(
@@ -242,7 +248,7 @@ class Dashboards(Section):
     folder: Annotated[str, Field(max_length=128, description="Folder in Grafana, set as the annotation `grafana_folder`.")] = (
         "SessionRollout"
     )
-    session: Annotated[bool, Field(description="Include the dashboard of the session persistence example.")] = False
+    session: Annotated[bool, Field(description="Include the dashboard of the demo application.")] = False
 
 
 class Tracing(Section):
@@ -295,7 +301,7 @@ class Configuration(Section):
     alerts: Annotated[
         list[str],
         Field(
-            description="Names of alert rules that the built-in check `Alerts` expects Prometheus to have loaded.",
+            description="Names of alert rules that the built-in gate `Alerts` expects Prometheus to have loaded.",
             examples=[["HighSessionErrorRate"]],
         ),
     ] = []

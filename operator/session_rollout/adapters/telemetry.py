@@ -88,6 +88,11 @@ HOLD_UNTIL: Final = Gauge(
     ROLLOUT,
 )
 APPROVAL: Final = Gauge("sessionrollout_approval_awaited", "1 while a rollout requires manual approval, otherwise 0.", ROLLOUT)
+DISABLED_FEATURES: Final = Gauge(
+    "sessionrollout_disabled_features",
+    "Features of a rollout that an emergency disabled; features that depend on them are not counted.",
+    ROLLOUT,
+)
 MIGRATIONS_FAILED: Final = Gauge(
     "sessionrollout_migrations_failed", "Failed migrations of a rollout that require manual intervention.", ROLLOUT
 )
@@ -224,6 +229,7 @@ def _observe_status(key: Key, status: RolloutStatus) -> None:
         PHASE_INDEX: current.phase_index,
         HOLD_UNTIL: current.hold_until.timestamp() if current.hold_until else 0,
         APPROVAL: bool(status.decision.approvals),
+        DISABLED_FEATURES: len(status.flags.disabled),
         MIGRATIONS_FAILED: sum(record.state is MigrationState.FAILED for record in records),
         **_last_rollback(status),
     }
