@@ -67,7 +67,7 @@ lint: setup
 
 # The groups share nothing (see tests/conftest.py), so that they run side by side; each writes to a log of its own.
 GROUPS := lab cli node database fast model
-NICE_model := nice -n 19
+NICE_model := nice
 # What the lab is made of is built once, before several groups ask for it at the same time.
 PARTS := from lab import sources as s; s.node(s.control_plane()); s.prometheus(); s.helm()
 
