@@ -242,7 +242,7 @@ class Settings(Section):
         description="Profiles of migration Jobs by name; `spec.database.profile` of a rollout selects one.",
     )
     checks: dict[str, CheckProfile] = Field(
-        default_factory=dict, description="Profiles of check Jobs by name; `job.profile` of a gate selects one."
+        default_factory=dict, description="Jobs of gates by name; `job.profile` of a gate selects one."
     )
     diagnostics: dict[str, tuple[Diagnostic, ...]] = Field(
         default_factory=dict, description="Queries by topic, for `kubectl sessionrollout diagnose TOPIC`."

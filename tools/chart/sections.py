@@ -87,7 +87,7 @@ class Rbac(Section):
     workloads: Annotated[
         bool,
         Field(
-            description="Allow the operator to restart and undo Deployments, for the `RestartWorkload` and `UndoWorkload` actions and for `rollback.workload`."
+            description="Allow the operator to restart Deployments and to roll them back, for the `RestartWorkload` and `UndoWorkload` actions and for `rollback.workload`."
         ),
     ] = True
     user_roles: Annotated[
@@ -131,7 +131,7 @@ class Policies(Section):
     ] = True
     jobs: Annotated[
         bool,
-        Field(description="Require the permission to create Jobs from Kubernetes users who write a rollout with migrations."),
+        Field(description="Require that Kubernetes users who write a rollout with migrations may create Jobs."),
     ] = True
     secrets: Annotated[
         bool,

@@ -116,7 +116,7 @@ OUTCOMES: Final = Counter(
 )
 ROLLBACKS: Final = Counter(
     "sessionrollout_rollbacks",
-    "Rollbacks, by the guard that caused them; the guard is empty for a deadline, a failed step or an Abort.",
+    "Rollbacks, by the guard that caused them; the guard is empty for a deadline or an Abort.",
     [*ROLLOUT, "guard"],
 )
 ROLLBACK_AUDIENCE: Final = Gauge(

@@ -87,7 +87,7 @@ class ActionSpec(Model):
     action: Annotated[
         ActionType,
         Field(
-            description="Action to perform. Verify, Diagnose and InspectMigration are read-only and write their results to the"
+            description="Action to perform. Verify, Diagnose and InspectMigration do not change the rollout and write their results to the"
             " status of the action."
         ),
     ]
@@ -151,7 +151,7 @@ class ActionSpec(Model):
     lose_newer: Annotated[
         bool | None,
         Field(
-            description="Overwrite rows that users have written since the snapshot. If unset or false, these rows are kept."
+            description="Overwrite rows that users have written since the snapshot. If unset or false, these rows are kept if `copy.yaml` sets `changed`."
             " Only for RestoreData."
         ),
     ] = None

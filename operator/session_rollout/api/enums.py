@@ -83,8 +83,8 @@ class Stage(StrEnum):
     """`status.current.stage` is the stage of a rollout."""
 
     PREFLIGHT = "Preflight"  # The workload and the preflight gates are checked.
-    BASELINE = "Baseline"  # The baselines of the phase are measured.
     BEFORE = "MigrationsBefore"  # The migrations in `migrations.before` of the phase run.
+    BASELINE = "Baseline"  # The baselines of the phase are measured.
     STEP = "Step"  # A step is published and held, and its criteria are evaluated.
     VERIFICATION = "Verification"  # The verification gates of the phase are checked.
     AFTER = "MigrationsAfter"  # The migrations in `migrations.after` of the phase run.
@@ -143,7 +143,7 @@ class Operation(StrEnum):
     RETRY = "retry"  # Copy the rows in quarantine again.
     PRUNE = "prune"  # Delete snapshots that have expired.
     REPAIR = "repair"  # Replace damaged rows of the target: from the source, or after `finish` from a snapshot.
-    PLAN = "plan"  # Show the SQL steps that `up` would apply and the locks that it would take. It changes nothing.
+    PLAN = "plan"  # Show the SQL steps that `up` would apply and their locks. It runs the SQL in a transaction that it rolls back.
     STATUS = "status"  # Show what the ledger contains. It changes nothing.
     VERIFY = "verify"  # Compare both sides of a copy. It changes nothing.
 
@@ -204,9 +204,9 @@ class ActionType(StrEnum):
     MIGRATE_DOWN = "MigrateDown"  # Undo a migration after the rollout has been rolled back or aborted.
     RESTART_WORKLOAD = "RestartWorkload"  # Restart the Pods of the workload.
     UNDO_WORKLOAD = "UndoWorkload"  # Roll the workload back to its previous revision.
-    VERIFY = "Verify"  # Evaluate the gates now and report the results. It changes nothing.
-    DIAGNOSE = "Diagnose"  # Run the queries of a diagnostics topic. It changes nothing.
-    INSPECT_MIGRATION = "InspectMigration"  # Show the plan, the status or the comparison of a migration. It changes nothing.
+    VERIFY = "Verify"  # Evaluate the gates now, including their Jobs, and report the results. It does not change the rollout.
+    DIAGNOSE = "Diagnose"  # Run the queries of a diagnostics topic. It does not change the rollout.
+    INSPECT_MIGRATION = "InspectMigration"  # Show the plan, the status or the comparison of a migration. It changes no data.
 
     @property
     def is_read_only(self) -> bool:

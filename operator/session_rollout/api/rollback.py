@@ -12,8 +12,8 @@ from session_rollout.api.checks import Gate
 class RollbackScope(StrEnum):
     """Features that a rollback turns off, or returns to the preceding audience."""
 
-    STEP = "Step"  # The features return to the audience of the preceding step.
-    PHASE = "Phase"  # The features of the running phase are turned off; earlier phases are kept.
+    STEP = "Step"  # The features return to the audience of the preceding step; outside a step, they are turned off.
+    PHASE = "Phase"  # The features of the running phase (in the bake: of the last phase) are turned off; earlier phases are kept.
     ALL = "All"  # The features of every phase that has begun are turned off.
 
 
@@ -46,15 +46,16 @@ class Rollback(Model):
     scope: Annotated[
         RollbackScope,
         Field(
-            description="Features that a rollback affects. `Step` returns the features of the running phase to the audience of the"
-            " preceding step; `Phase` (default) turns off the features of the running phase; `All` turns off the features of every phase that has begun."
+            description="Features that a rollback affects. `Phase` (default) turns off the features of the running phase or, in the"
+            " bake, of the last phase. `Step` returns them to the audience of the preceding step; outside a step, it turns them off."
+            " `All` turns off the features of every phase that has begun."
         ),
     ] = RollbackScope.PHASE
     restore_data: Annotated[
         bool,
         Field(
             description="Restore rows from the snapshot of migrations with `backup: true`. Rows that users have"
-            " written since the snapshot are kept. Defaults to false."
+            " written since the snapshot are kept if `copy.yaml` sets `changed`. Defaults to false."
         ),
     ] = False
     migrations: Annotated[

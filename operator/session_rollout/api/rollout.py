@@ -210,7 +210,7 @@ class RolloutSpec(Model):
         Field(
             pattern=r"^[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?$",
             max_length=57,
-            description="Name of the flag document and salt of the hash that selects users, such as `shop`. The document is"
+            description="Name of the flag document and seed of the hash that selects users, such as `shop`. The document is"
             " published in the ConfigMap with this name and the suffix `-flags`. Immutable, because changing it would assign"
             " users to different buckets.",
             json_schema_extra=rules(
@@ -310,7 +310,7 @@ class RolloutSpec(Model):
         DurationOrZero,
         Field(
             description="Time after the last phase in which guards are still evaluated before the rollout is Promoted, such as"
-            " `1d`. Defaults to `0s`: the rollout is Promoted immediately."
+            " `1d`. Defaults to `0s`: no additional time."
         ),
     ] = "0s"
     windows: Annotated[

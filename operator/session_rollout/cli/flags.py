@@ -167,7 +167,11 @@ def _shares(rollout: SessionRollout, evaluations: Sequence[Evaluation], users: i
 @action_options(confirms=True)
 @pass_kubectl
 def enable(kubectl: Kubectl, feature: str, *, group: str, name: str | None, options: ActionOptions) -> None:
-    """Give FEATURE to a group by advancing to the step that names the group."""
+    """Give FEATURE to a group by advancing to the next step, if that step names the group.
+
+    Completes the current step without waiting for its hold, criteria or approval, and requires --reason for that. All features of
+    the phase advance. Creates a Promote action.
+    """
     _advance(read_rollout(kubectl, name), kubectl, feature, Target(group=group), options)
 
 
@@ -178,7 +182,11 @@ def enable(kubectl: Kubectl, feature: str, *, group: str, name: str | None, opti
 @action_options(confirms=True)
 @pass_kubectl
 def rollout_to(kubectl: Kubectl, feature: str, *, percentage: str, name: str | None, options: ActionOptions) -> None:
-    """Give FEATURE to a percentage of users by advancing to the step that has it."""
+    """Give FEATURE to a percentage of users by advancing to the next step, if that step reaches the percentage.
+
+    Completes the current step without waiting for its hold, criteria or approval, and requires --reason for that. The audience is
+    that of the next step, which may be larger. All features of the phase advance. Creates a Promote action.
+    """
     try:
         percent = Decimal(percentage.removesuffix("%"))
     except InvalidOperation:

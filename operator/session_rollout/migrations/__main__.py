@@ -48,7 +48,7 @@ COMMANDS: Final = {
     "pause": "Pause a running copy after its current batch.",
     "resume": "Resume a paused copy.",
     "backup": "Take a snapshot of the tables of a copy.",
-    "restore": "Restore rows from a snapshot; rows that have been written since the snapshot are kept.",
+    "restore": "Restore rows from a snapshot; rows that have been written since the snapshot are kept if `copy.yaml` sets `changed`.",
     "prune": "Drop expired snapshots.",
     "finish": "Finish a copy: its target becomes the source of truth.",
     "roles": "Print the SQL that creates the two database roles.",
