@@ -102,6 +102,39 @@ def test_rollback_takes_the_last_migration_down_first() -> None:
     assert undone == ["cleanup", "tables"]
 
 
+def test_rollback_undoes_a_migration_that_failed_half_way() -> None:
+    """Before the one that was applied before it: its SQL steps up to the failure are in the database."""
+    phases = rollout_data()["phases"]
+    both = {"before": ["tables", "cleanup"]}
+    world = World(spec(**{**DOWN, "phases": [{**phases[0], "migrations": both}, phases[1]]}))
+    world.reconcile()
+    world.advance_jobs()
+    world.reconcile()
+    world.jobs_succeed = False
+    world.until(lambda world: world.reason is DecisionReason.MIGRATION_FAILED)
+    world.jobs_succeed = True
+    world.request("Abort")
+    world.until(ended)
+    undone = [entry.migration for entry in world.entries(EventReason.MIGRATION_STARTED) if entry.operation is Operation.DOWN]
+    assert undone == ["cleanup", "tables"]
+    assert {record.state for record in world.status.migrations} == {MigrationState.REVERTED}
+
+
+def test_failed_migration_is_undone_by_an_action_as_often_as_needed() -> None:
+    """After a rollback that kept migrations; a `down` that failed is tried again in another Job."""
+    world = World(spec(**MIGRATED), jobs_succeed=False)
+    world.until(lambda world: world.reason is DecisionReason.MIGRATION_FAILED)
+    world.request("Abort")
+    world.until(ended)
+    for succeeds, state in ((False, MigrationState.FAILED), (True, MigrationState.REVERTED)):
+        world.jobs_succeed = succeeds
+        name = world.request("MigrateDown", migration="tables")
+        world.run(60)
+        assert world.answer(name) == (True, ActionReason.ACCEPTED)
+        assert (world.migration("tables").operation, world.migration("tables").state) == (Operation.DOWN, state)
+    assert len([name for name in world.jobs if "-down-" in name]) == 2
+
+
 def test_failed_down_stalls_the_rollback_until_retried() -> None:
     """A rollback that cannot finish says so, and continues after Retry."""
     world = World(spec(**DOWN))

@@ -1,5 +1,7 @@
 """After a copy: undo, finish, compare."""
 
+import psycopg
+
 from lab.sessions import BUNDLE, SCHEMA, difference, fill, run, value
 from migrations.copies import FAST, MOVED, target
 from migrations.failures import failing
@@ -29,6 +31,19 @@ def test_undo_keeps_what_the_application_has_written_since(dsn: str) -> None:
     run(dsn, "DELETE FROM enhanced_user_sessions")
     copy_runner.up(context, FAST)
     assert difference(dsn) == 0
+
+
+def test_undo_keeps_a_row_that_was_written_in_both_tables_in_one_transaction(dsn: str) -> None:
+    """Source first, as the guide says: the trigger and the application then see the same `now()`."""
+    fill(dsn, 100)
+    context = target(dsn)
+    copy_runner.up(context, FAST)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE user_sessions SET form_data = '{\"t\": 1}' WHERE id = md5('session1')::uuid")
+        connection.execute("UPDATE enhanced_user_sessions SET updated_at = now() WHERE id = md5('session1')::uuid")
+        connection.execute("UPDATE user_sessions SET form_data = '{\"t\": 2}' WHERE id = md5('session2')::uuid")
+    lifecycle.down(context, FAST)
+    assert value(dsn, "SELECT form_data FROM enhanced_user_sessions") == {"t": 1}
 
 
 def test_down_and_up_ten_times_give_the_same_rows(dsn: str) -> None:

@@ -143,7 +143,7 @@ class Operation(StrEnum):
     RETRY = "retry"  # Copy the rows in quarantine again.
     PRUNE = "prune"  # Delete snapshots that have expired.
     REPAIR = "repair"  # Replace damaged rows of the target: from the source, or after `finish` from a snapshot.
-    PLAN = "plan"  # Show the SQL steps that `up` would apply and their locks. It runs the SQL in a transaction that it rolls back.
+    PLAN = "plan"  # Show the SQL steps that `up` would apply, and their locks. It runs them and rolls back.
     STATUS = "status"  # Show what the ledger contains. It changes nothing.
     VERIFY = "verify"  # Compare both sides of a copy. It changes nothing.
 

@@ -13,7 +13,7 @@ class RollbackScope(StrEnum):
     """Features that a rollback turns off, or returns to the preceding audience."""
 
     STEP = "Step"  # The features return to the audience of the preceding step; outside a step, they are turned off.
-    PHASE = "Phase"  # The features of the running phase (in the bake: of the last phase) are turned off; earlier phases are kept.
+    PHASE = "Phase"  # The features of the running phase, or in the bake of the last, are turned off; earlier phases are kept.
     ALL = "All"  # The features of every phase that has begun are turned off.
 
 

@@ -119,7 +119,9 @@ def restore(
     fields = {"migration": record.name, "user": user, "at": at, "lose_newer": lose_newer or None}
     spec = action_spec(rollout.name, ActionType.RESTORE_DATA, reason=options.reason, **fields)
     rows = f"the rows of {user}" if user else "all rows"
-    newer = f"rows that users have written since the snapshot are {'LOST' if lose_newer else 'kept if copy.yaml sets `changed`'}"
+    newer = (
+        f"rows that users have written since the snapshot are {'LOST' if lose_newer else 'kept if copy.yaml sets `changed`'}"
+    )
     confirm([f"Restoring {rows} of {record.name} from a snapshot; {newer}."], "Restore?", yes=options.yes)
     submit(kubectl, spec, options)
 

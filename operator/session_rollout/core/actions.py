@@ -290,7 +290,10 @@ def _migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str
     if record.point_of_no_return is NoReturn.PASSED:
         message = f"{record.name} has passed its point of no return"
         raise ActionRejected(ActionReason.POINT_OF_NO_RETURN_PASSED, message)
-    record = _applied_migration(context, action, "there is nothing to undo")
+    if record.state is MigrationState.FAILED:  # it may be half applied; another attempt is another Job
+        record = record.updated(attempt=record.attempt + 1)
+    else:
+        record = _applied_migration(context, action, "there is nothing to undo")
     migration_jobs.begin(context, record, Operation.DOWN, *migration_jobs.down_arguments(context))
     return f"undoing {record.name}"
 

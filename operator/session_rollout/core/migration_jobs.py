@@ -262,6 +262,8 @@ def run_down(context: DecisionContext, names: tuple[str, ...]) -> StageResult | 
         record = context.migration(name)
         if record.point_of_no_return is NoReturn.PASSED:
             _keep(context, record)
+        elif record.state is MigrationState.FAILED and record.operation is not Operation.DOWN:
+            return _keep_running(context, begin(context, record, Operation.DOWN, *arguments))  # it may be half applied
         elif record.state in {MigrationState.SUCCEEDED, MigrationState.FAILED, MigrationState.REVERTING}:
             return _operate(context, record, Operation.DOWN, *arguments)
     return None

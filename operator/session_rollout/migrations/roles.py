@@ -44,6 +44,8 @@ ALTER DEFAULT PRIVILEGES FOR ROLE {DEFINER} IN SCHEMA session_rollout, session_r
 -- The application reads and writes the tables that migrations create.
 ALTER DEFAULT PRIVILEGES FOR ROLE {DEFINER} IN SCHEMA public
   GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {quote_name(application)};
+ALTER DEFAULT PRIVILEGES FOR ROLE {DEFINER} IN SCHEMA public
+  GRANT USAGE ON SEQUENCES TO {quote_name(application)};
 """
 
 

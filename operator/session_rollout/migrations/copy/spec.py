@@ -108,7 +108,7 @@ class CopySpec(Section):
     touched: Annotated[
         Expression,
         Field(
-            description="SQL condition on copied rows that the application has changed since they were copied. `down` keeps these. Defaults to `false`, which is none."
+            description="SQL condition on copied rows that the application has changed since they were copied. `down` keeps these. Compare times with `>=`, because `now()` is constant in a transaction that writes both tables. Example: `t.updated_at >= t.moved_at`. Defaults to `false`, which is none."
         ),
     ] = "false"
     changed: Annotated[
