@@ -28,7 +28,7 @@ STATUSES: Final[dict[Condition, tuple[str, str, str]]] = {
     ),
     Condition.STALLED: (
         "The rollout cannot continue by itself, a deadline was exceeded, or the rollout was rolled back or aborted. After a deadline with"
-        " `onDeadline: Stall`, the rollout keeps its audience until all criteria pass or somebody intervenes.",
+        " `onDeadline: Stall`, the rollout keeps its audience until all criteria pass or an on-call engineer intervenes.",
         "The rollout is not stalled, rolled back or aborted. It may be paused or wait for an approval.",
         "",
     ),

@@ -199,7 +199,7 @@ class Diagnostic(Section):
 
 
 class Webhook(Section):
-    """A receiver of signed JSON, as defined by the Standard Webhooks specification."""
+    """A receiver of JSON, signed if `secretFile` is set, as defined by the Standard Webhooks specification."""
 
     url: Annotated[
         str,
@@ -213,9 +213,10 @@ class Webhook(Section):
 class Sink(Section):
     """A receiver of notifications: a webhook, or any service that Apprise supports (Slack, Teams, email, PagerDuty and others)."""
 
-    webhook: Annotated[Webhook | None, Field(description="Sends signed JSON by POST. Mutually exclusive with `urlFile`.")] = (
-        None
-    )
+    webhook: Annotated[
+        Webhook | None,
+        Field(description="Sends JSON by POST, signed if `secretFile` is set. Mutually exclusive with `urlFile`."),
+    ] = None
     url_file: Annotated[
         Path | None,
         Field(description="Path of a file with the Apprise URL, which contains a secret. Mutually exclusive with `webhook`."),

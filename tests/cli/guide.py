@@ -62,9 +62,9 @@ class World:
         return dict(self.lab.rollout(NAME, NAMESPACE).get("status", {}))
 
     def sro(self, counterpart: str) -> Done:
-        """A line of the table, as a user would type it in the namespace; the table writes `sro` for the plugin."""
-        program, *argv = shlex.split(counterpart)
-        assert program == "sro"
+        """A line of the table, as a user would type it in the namespace."""
+        kubectl, plugin, *argv = shlex.split(counterpart)
+        assert (kubectl, plugin) == ("kubectl", "sessionrollout")
         done = run(self.lab, *argv, "-n", NAMESPACE)
         assert done.code == 0, done
         return done

@@ -217,7 +217,7 @@ def emergency(world: World, line: str) -> None:
     assert [row["feature"] for row in world.status["flags"]["disabled"]] == ["offlineMode"]
     world.lab.until(lambda: world.share("offlineMode") + world.share("offlineIndicators") == 0, 20, "both off")
     assert world.share("formAutoSave") > 0
-    world.sro("sro flags emergency-enable offlineMode --reason over")
+    world.sro("kubectl sessionrollout flags emergency-enable offlineMode --reason over")
     world.lab.until(lambda: world.share("offlineMode") > 0, 20, "on again")
 
 
@@ -225,7 +225,7 @@ def emergency_all(world: World, line: str) -> None:
     world.sro(line)
     features = [feature["name"] for feature in world.lab.rollout(NAME, NAMESPACE)["spec"]["features"]]
     world.lab.until(lambda: not any(world.share(feature) for feature in features), 30, "all off")
-    world.sro("sro flags emergency-enable --all --reason over")
+    world.sro("kubectl sessionrollout flags emergency-enable --all --reason over")
 
 
 def restarted(world: World, line: str) -> None:
@@ -263,7 +263,7 @@ def healthy(world: World) -> bool:
 
 
 def migrate_down(world: World, line: str) -> None:
-    world.sro("sro abort -y --reason 'the guide is at its end'")
+    world.sro("kubectl sessionrollout abort -y --reason 'the guide is at its end'")
     world.lab.until(lambda: world.status.get("outcome") == "Aborted", 60, "an outcome")
     world.sro(line)
     world.idle()

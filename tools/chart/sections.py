@@ -309,14 +309,23 @@ class Configuration(Section):
         dict[Name, Sink],
         Field(
             description="Receivers of notifications by name: a webhook, or a file with an Apprise URL.",
-            examples=[{"on-call": {"webhook": {"url": "https://on-call.example.com/hook"}}}],
+            examples=[
+                {
+                    "on-call": {
+                        "webhook": {
+                            "url": "https://on-call.example.com/hook",
+                            "secretFile": "/etc/session-rollout/credentials/key",
+                        }
+                    }
+                }
+            ],
         ),
     ] = {}
     service_address: Annotated[
         str,
         Field(
             pattern=r"^\S+$",
-            description="Host and port at which an HTTP check reaches a Service. `{service}`, `{namespace}` and `{port}` are replaced.",
+            description="Host and port at which an `http` gate reaches a Service. `{service}`, `{namespace}` and `{port}` are replaced.",
         ),
     ] = "{service}.{namespace}.svc:{port}"
     metric_workers: Annotated[

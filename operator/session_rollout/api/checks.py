@@ -73,7 +73,7 @@ class OnBreach(StrEnum):
 
 
 class Guard(Check):
-    """A check that is evaluated from the first phase to the end of the bake, in every step."""
+    """A check that is evaluated from the first phase until the rollout is promoted."""
 
     model_config = ConfigDict(json_schema_extra=rules(*comparison("`comparedTo: Baseline`")))
     # Not `Control`: guards are also evaluated when no users without the feature are left.

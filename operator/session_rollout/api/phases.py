@@ -179,7 +179,7 @@ class Phase(Model):
     on_deadline: Annotated[
         OnDeadline,
         Field(
-            description="Reaction when the deadline has passed. `Stall` (default) keeps the audience until all criteria pass or somebody"
+            description="Reaction when the deadline has passed. `Stall` (default) keeps the audience until all criteria pass or an on-call engineer"
             " intervenes; `Rollback` starts a rollback."
         ),
     ] = OnDeadline.STALL

@@ -12,7 +12,9 @@ from session_rollout.api.checks import Gate
 class RollbackScope(StrEnum):
     """Features that a rollback turns off, or returns to the preceding audience."""
 
-    STEP = "Step"  # The features return to the audience of the preceding step; outside a step, they are turned off.
+    STEP = (
+        "Step"  # The features return to the preceding audience. In the first audience and outside a step, they are turned off.
+    )
     PHASE = "Phase"  # The features of the running phase, or in the bake of the last, are turned off; earlier phases are kept.
     ALL = "All"  # The features of every phase that has begun are turned off.
 
@@ -47,7 +49,8 @@ class Rollback(Model):
         RollbackScope,
         Field(
             description="Features that a rollback affects. `Phase` (default) turns off the features of the running phase or, in the"
-            " bake, of the last phase. `Step` returns them to the audience of the preceding step; outside a step, it turns them off."
+            " bake, of the last phase. `Step` returns them to the preceding audience, which in a ramp is that of the preceding"
+            " increment; in the first audience and outside a step, it turns them off."
             " `All` turns off the features of every phase that has begun."
         ),
     ] = RollbackScope.PHASE

@@ -285,7 +285,7 @@ class RolloutSpec(Model):
     guards: Annotated[
         tuple[Guard, ...],
         Field(
-            description="Checks that are evaluated from the first phase to the end of the bake. A breach starts a rollback, pauses"
+            description="Checks that are evaluated from the first phase until the rollout is promoted. A breach starts a rollback, pauses"
             " the rollout or emits a warning, as `onBreach` specifies.",
             max_length=16,
             json_schema_extra=MAP_BY_NAME,
