@@ -343,7 +343,7 @@ class EventReason(StrEnum):
     PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
     BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
     EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion has no verdict of Pass or Fail, or a guard cannot be queried. The hold timer is paused.
-    EVIDENCE_BACK = "EvidenceBack"  # Evidence is available again for every criterion and guard.
+    EVIDENCE_BACK = "EvidenceBack"  # Evidence is available again for every criterion, and every guard can be queried again.
     GUARD_BREACHED = "GuardBreached"  # A guard was breached for at least its `for`.
     MIGRATION_STARTED = "MigrationStarted"  # A migration Job was started.
     MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.

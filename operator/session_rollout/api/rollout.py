@@ -309,7 +309,7 @@ class RolloutSpec(Model):
     bake: Annotated[
         DurationOrZero,
         Field(
-            description="Time after the last phase in which guards are still evaluated before the rollout is Promoted, such as"
+            description="Time after the last phase before the rollout is Promoted. Guards are still evaluated during this time. For example,"
             " `1d`. Defaults to `0s`: no additional time."
         ),
     ] = "0s"

@@ -61,7 +61,7 @@ def up(kubectl: Kubectl, migration: str | None, *, name: str | None, options: Ac
 def down(kubectl: Kubectl, migration: str | None, *, name: str | None, options: ActionOptions) -> None:
     """Undo MIGRATION, newest SQL step first, after the rollout has been rolled back or aborted.
 
-    The migration fails if it would drop tables or columns that contain data, unless `rollback.allowDataLoss` is set.
+    The undo fails if it would drop tables or columns that contain data, unless `rollback.allowDataLoss` is set.
     """
     rollout = read_rollout(kubectl, name)
     record = chosen_record(rollout, migration)

@@ -135,7 +135,7 @@ class CopySpec(Section):
     lookups: Annotated[
         tuple[Lookup, ...],
         Field(
-            description="Checks that read other tables. They are evaluated only for rows that are copied one by one: changes, and rows near one that the target rejected. Empty by default."
+            description="Checks that read other tables. They are evaluated only for rows that are copied by key: changed rows, and the rows of the batch in which the target rejected a row and of the batches after it. To exclude a row from every copy, use `checks` or `where`. Empty by default."
         ),
     ] = ()
 
