@@ -84,8 +84,7 @@ class Current(Model):
 
     stage: Annotated[Stage, Field(description="Stage of the phase, such as `Step` or `Bake`.")] = Stage.PREFLIGHT
     phase: Annotated[
-        Name | None,
-        Field(description="Name of the running phase, or of the last phase that ran. Unset before the first phase."),
+        Name | None, Field(description="Name of the running phase, or of the last one that ran. Unset before the first phase.")
     ] = None
     phase_index: Annotated[Index, Field(description="Number of the phase, counted from 1; 0 before the first phase.")] = 0
     step: Annotated[Index, Field(description="Number of the step in its phase, counted from 1; 0 outside steps.")] = 0
