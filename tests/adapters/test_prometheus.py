@@ -305,3 +305,10 @@ def test_problems_are_known_before_a_query() -> None:
 def test_largest_range(query: str, seconds: int) -> None:
     """How far back a query looks."""
     assert largest_range(query).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("query", ["(" * 1000 + "up" + ")" * 1000, "avg_over_time(up[999999w])"], ids=["nested", "long"])
+def test_query_that_cannot_be_evaluated_is_a_problem_of_the_spec(query: str) -> None:
+    """Neither a nesting that no stack holds nor a range that no clock holds may stop the loop of a rollout."""
+    with pytest.raises(ValueError, match="the query"):
+        largest_range(query)

@@ -282,7 +282,10 @@ WRONG = [
     ("--outage", "core-infrastructure"),
     ("--fail-migration", "nothing"),
     ("--approve-after", "soon"),
+    ("--approve-after", "999999w"),
+    ("--outage", "999999w@core-infrastructure/1"),
     ("--start", "tomorrow"),
+    ("--start", "9999-12-31T00:00"),
     ("--scenario", "/nowhere"),
 ]
 
@@ -292,6 +295,15 @@ def test_wrong_options_are_wrong_arguments(argv: tuple[str, ...], capsys: pytest
     """One sentence."""
     assert code_of(app, ["rehearse", EXAMPLE, *argv]) == Exit.USAGE
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_query_that_stalls_the_rollout_is_an_error(tmp_path: Path) -> None:
+    """The operator would not promote it."""
+    file = tmp_path / "rollout.yaml"
+    text = (ROOT / EXAMPLE).read_text()
+    query = next(line for line in text.splitlines() if "query:" in line)
+    file.write_text(text.replace(query, query.split("query:")[0] + "query: 'up{'", 1))
+    assert code_of(app, ["rehearse", str(file)]) == Exit.REFUSED
 
 
 def test_unknown_key_of_a_scenario(tmp_path: Path) -> None:

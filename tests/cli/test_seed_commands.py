@@ -127,7 +127,7 @@ def jobs(world: World, profile: str) -> list[Object]:
 
 def diagnosed(*names: str) -> Callable[[World, str], None]:
     def effect(world: World, line: str) -> None:
-        argv = shlex.split(line)[1:]
+        argv = shlex.split(line)[2:]
         done = run(world.lab, *argv, "-n", NAMESPACE)
         assert [name for name in names if name not in done.out] == [], done
 
@@ -148,7 +148,7 @@ def gradual(world: World, line: str) -> None:
 
 
 def dashboard(world: World, line: str) -> None:
-    argv = [sys.executable, "-m", "session_rollout.cli.app", *shlex.split(line)[1:], "-n", NAMESPACE]
+    argv = [sys.executable, "-m", "session_rollout.cli.app", *shlex.split(line)[2:], "-n", NAMESPACE]
     where = {"KUBECONFIG": str(world.lab.kubeconfig), "KUBECTL": world.lab.kubectl_path, "PYTHONPATH": "operator"}
     path = world.lab.directory / "dashboard.txt"
     with path.open("w") as out:
@@ -163,7 +163,7 @@ def dashboard(world: World, line: str) -> None:
 
 
 def flags_enable(world: World, line: str) -> None:
-    assert run(world.lab, *shlex.split(line)[1:], "-n", NAMESPACE).code == Exit.REFUSED  # another phase is running
+    assert run(world.lab, *shlex.split(line)[2:], "-n", NAMESPACE).code == Exit.REFUSED  # another phase is running
     world.promote("connection-management", 1)
     world.sro(line)
     beta = next(user.id for user in users() if "beta" in user.groups)

@@ -27,6 +27,7 @@ from session_rollout.cli.warnings import Warn
 
 API = "sessionrollout.dev/v1alpha1"
 LEAST_OBJECTS, LEAST_FIELDS = 300, 0.95
+NAMES = ("shop.checkout", "s" * 64, "s" * 63, "Shop", "shop-", "")
 
 RICH = {
     **GOOD,
@@ -59,6 +60,10 @@ def objects() -> Iterator[tuple[str, dict[str, Any]]]:
     yield from ((name, rollout(spoiled(mistake))) for name, mistake, _ in BAD)
     yield from ((name, rollout(spoiled(change))) for name, change in FINE)
     yield from ((name, action(spec)) for name, spec, _ in BAD_ACTIONS)
+    yield from ((f"named {name}", {**rollout(RICH), "metadata": {"name": name}}) for name in NAMES)
+    yield from (
+        (f"newline after {field}", rollout({**RICH, field: f"{RICH[field]}\n"})) for field in ("flagSet", "checkInterval")
+    )
     yield from ((name, rollout(spec)) for name, spec in mutations(RICH))
     yield from ((f"action {name}", action(spec)) for name, spec in mutations({**ACTION, "reason": "why", "ttl": "3d"}))
 
@@ -140,6 +145,10 @@ RUBBISH = {
     "recursive": b"&a [*a, *a]",
     "python": b"!!python/object/apply:os.system ['true']",
     "ten megabytes": b"x: " + b"y" * 10_000_000,
+    "nul": b"kind: \0x\n",
+    "kind is a list": b"kind: []\napiVersion: sessionrollout.dev/v1alpha1\nmetadata: {name: x}\n",
+    "aliases of aliases": b"a0: &a0 [x]\n"
+    + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 10)) for n in range(1, 8)),
     "other": b"kind: ConfigMap\napiVersion: v1\n",
     "version": b"kind: SessionRollout\napiVersion: sessionrollout.dev/v9\nmetadata: {name: x}\n",
     "kind": b"kind: Sessionrollout\napiVersion: sessionrollout.dev/v1alpha1\nmetadata: {name: x}\n",

@@ -20,7 +20,7 @@ from prometheus_api_client import PrometheusConnect
 from urllib3.util.retry import Retry
 
 from session_rollout.adapters.fresh_cache import FreshCache
-from session_rollout.adapters.promql import largest_range, parse, queries_of
+from session_rollout.adapters.promql import largest_range, queries_of
 from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_REQUESTED
 from session_rollout.adapters.tracing import span
 from session_rollout.api.enums import CheckReason, Verdict
@@ -116,7 +116,7 @@ class PrometheusSource:
         if self._range(query) is not None:
             return None
         try:
-            parse(query)
+            largest_range(query)
         except ValueError as error:
             return str(error).splitlines()[0]
         return None

@@ -8,6 +8,7 @@ import promql_parser
 from session_rollout.api.rollout import Metric
 
 COHORTS: Final = ("on", "off")
+LONGEST_RANGE: Final = timedelta(days=365)  # the longest hold, so that a longer range could never be filled
 
 
 def parse(query: str) -> Any:
@@ -18,9 +19,15 @@ def parse(query: str) -> Any:
 def largest_range(query: str) -> timedelta:
     """The oldest data that the query uses: the largest sum of range and offset on a path of its tree.
 
-    A subquery adds its range to what it contains; `@` is not a range.
+    A subquery adds its range to what it contains; `@` is not a range. Raises ValueError with a sentence.
     """
-    return _reach(parse(query))
+    try:
+        reach = _reach(parse(query))
+    except RecursionError:
+        raise ValueError("the query is nested too deeply") from None
+    if reach > LONGEST_RANGE:
+        raise ValueError(f"the query uses data of {reach.days} days; the maximum is {LONGEST_RANGE.days} days")
+    return reach
 
 
 def _reach(node: Any) -> timedelta:

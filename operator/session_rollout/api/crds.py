@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
 from session_rollout.api.action import ActionSpec, ActionStatus
-from session_rollout.api.base import Model
+from session_rollout.api.base import NAME_PATTERN, Model
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 
@@ -77,6 +77,7 @@ class Kind:
     spec: type[Model]
     status: type[Model]
     columns: tuple[Schema, ...]
+    object_name: Schema | None = None  # what the API server requires of the name of an object, beyond a subdomain
 
 
 def definition(kind: Kind) -> Schema:
@@ -88,7 +89,7 @@ def definition(kind: Kind) -> Schema:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            "metadata": {"type": "object", **({"properties": {"name": kind.object_name}} if kind.object_name else {})},
             "spec": structural(kind.spec),
             "status": structural(kind.status, defaults=False),
         },
@@ -134,6 +135,7 @@ _ROLLOUT: Final = Kind(
     description="SessionRollout is a progressive rollout of feature flags with their database migrations.",
     spec=RolloutSpec,
     status=RolloutStatus,
+    object_name={"type": "string", "pattern": NAME_PATTERN, "maxLength": 63},  # it is a label value, and actions name it
     columns=(
         _column("Status", ".status.state"),
         _column("Phase", ".status.current.phase"),

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Final
 
 import cel
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator, FormatChecker, validators
 from jsonschema.exceptions import ValidationError
 
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
@@ -66,10 +66,11 @@ def check(document: Mapping[str, Any]) -> tuple[Problem, ...]:
     if problems := tuple(_envelope(document)):
         return problems
     schema = _schema(str(document["kind"]))
-    if unknown := tuple(_unknown(document, schema, ())):
+    body = {key: value for key, value in document.items() if key != "metadata"}
+    if unknown := tuple(_unknown(body, schema, ())):
         return unknown
-    whole = {key: value for key, value in document.items() if key not in {"metadata", "status"}}
-    whole = _defaulted(whole, schema)
+    name = {key: value for key, value in document["metadata"].items() if key == "name"}
+    whole = _defaulted({key: value for key, value in body.items() if key != "status"} | {"metadata": name}, schema)
     problems = (*_metadata(document), *_structure(whole, schema), *_lists(whole, schema, ()))
     if any(problem.blocking for problem in problems):
         return problems
@@ -90,7 +91,7 @@ def _schema(kind: str) -> Schema:
 
 def _envelope(document: Mapping[str, Any]) -> Iterator[Problem]:
     kind, version = document.get("kind"), document.get("apiVersion")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         yield Problem(("kind",), f"Unsupported value: {json.dumps(kind)}: supported values: {', '.join(KINDS)}", blocking=True)
     elif version != API_VERSION:
         yield Problem(
@@ -139,8 +140,17 @@ def _defaulted(node: Any, schema: Schema) -> Any:
 
 
 def _structure(document: Mapping[str, Any], schema: Schema) -> Iterator[Problem]:
-    for error in Draft202012Validator(schema, format_checker=_FORMATS).iter_errors(document):
+    for error in _Validator(schema, format_checker=_FORMATS).iter_errors(document):
         yield _problem(error)
+
+
+def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
+    """Unlike Python's, the `$` of the API server does not match before a newline at the end."""
+    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
+        yield ValidationError("does not match")
+
+
+_Validator: Final = validators.extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
 
 
 _FORMATS: Final = FormatChecker(formats=())

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -68,6 +69,7 @@ class TimeType(click.ParamType[datetime]):
             self.fail(str(error), param, ctx)
 
 
+FIRST_YEAR, LAST_YEAR = 1970, 9000  # arithmetic with the longest rollout stays within what datetime can hold
 ANY_FILE: Final = click.Path(allow_dash=True)  # for completion; a file that cannot be read is reported when it is read
 NAME = click.argument("name", required=False, shell_complete=_complete_names)
 ROLLOUT = click.option(
@@ -88,11 +90,14 @@ def timeout_option(text: str, default: str | None = None) -> Callable[[Any], Any
 
 def parse_duration(text: str) -> timedelta:
     """A duration of the API. Raises ValueError with what is allowed."""
-    from session_rollout.api.quantities import DURATION_PATTERN, duration
+    from session_rollout.api.quantities import DURATION_PATTERN, LONGEST, duration
 
     if not re.fullmatch(DURATION_PATTERN, text):
         raise ValueError(f"{text!r} is not a duration; use numbers with ms, s, m, h, d or w, such as 90s, 10m or 1h30m")
-    return duration(text)
+    length = duration(text)
+    if length > duration(LONGEST):
+        raise ValueError(f"{text!r} is too long; the maximum is {LONGEST}")
+    return length
 
 
 def parse_time(text: str) -> datetime:
@@ -107,6 +112,8 @@ def parse_time(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise ValueError(f"{text!r} is not a time; use 2026-11-24T14:02, 14:02 (today) or '10m ago'") from error
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise ValueError(f"{text!r} is not in the years {FIRST_YEAR} to {LAST_YEAR}")
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
@@ -154,8 +161,20 @@ def rollout_of(raw: Mapping[str, Any]) -> "SessionRollout":
         uid=metadata["uid"],
         generation=metadata["generation"],
         spec=tolerant(RolloutSpec, raw["spec"], f"the spec of {metadata['name']}"),
-        status=tolerant(RolloutStatus, raw.get("status", {}), f"the status of {metadata['name']}"),
+        status=tolerant(RolloutStatus, printable(raw.get("status", {})), f"the status of {metadata['name']}"),
     )
+
+
+def printable(node: Any) -> Any:
+    """The data without control characters: whoever may create an action must not write to the terminal of others."""
+    match node:
+        case dict():
+            return {key: printable(value) for key, value in node.items()}
+        case list():
+            return [printable(value) for value in node]
+        case str():
+            return "".join(" " if unicodedata.category(character) == "Cc" else character for character in node)
+    return node
 
 
 def tolerant(model: "type[AnyModel]", data: Mapping[str, Any], what: str) -> "AnyModel":

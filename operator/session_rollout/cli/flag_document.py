@@ -23,6 +23,7 @@ class RuleKind(StrEnum):
     GROUP = "Group"
     BUCKET = "Bucket"
     ALL_USERS = "AllUsers"
+    NO_USER_ID = "NoUserId"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Rule:
             case RuleKind.BUCKET:
                 assert self.weight is not None, "set with the bucket"
                 return f"bucket {self.bucket} is {'below' if self.on else 'not below'} {self.weight} ({self.weight / 10:g}%)"
+            case RuleKind.NO_USER_ID:
+                return "no user ID, so in no percentage below 100%"
             case RuleKind.OVERRIDE:
                 return f"override {'on' if self.on else 'off'}"
         return "100%" if self.on else "0%"
@@ -96,12 +99,14 @@ class Evaluator:
 
     def __init__(self, text: str, flag_set: str) -> None:
         from openfeature.contrib.tools.flagd.core import FlagdCore
+        from openfeature.exception import OpenFeatureError
 
-        document = json.loads(text)
-        self._flags = {name: flag for name, flag in document["flags"].items() if name != PROBE}
-        self._flag_set = flag_set
-        self._core = FlagdCore()
-        self._core.set_flags(text)
+        self._flag_set, self._core = flag_set, FlagdCore()
+        try:
+            self._flags = {name: flag for name, flag in json.loads(text)["flags"].items() if name != PROBE}
+            self._core.set_flags(text)
+        except (ValueError, TypeError, LookupError, AttributeError, OpenFeatureError) as error:
+            raise refusal("the published flag document is invalid; the operator replaces it when it runs") from error
 
     def evaluate(self, user: User) -> Iterator[Evaluation]:
         """Every flag for one user."""
@@ -130,6 +135,8 @@ def _rule(feature: str, flag: Mapping[str, Any], user: User, bucket: int) -> Rul
     weight = _weight(rules)
     if weight is None:
         return Rule(RuleKind.ALL_USERS, on=rules[-1] == "on")
+    if not user.key:
+        return Rule(RuleKind.NO_USER_ID, on=False)
     return Rule(RuleKind.BUCKET, on=bucket < weight, bucket=bucket, weight=weight)
 
 

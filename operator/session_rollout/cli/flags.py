@@ -191,7 +191,7 @@ def rollout_to(kubectl: Kubectl, feature: str, *, percentage: str, name: str | N
         percent = Decimal(percentage.removesuffix("%"))
     except InvalidOperation:
         percent = Decimal(-1)
-    if not 0 <= percent <= WHOLE:
+    if not percent.is_finite() or not 0 <= percent <= WHOLE:
         raise usage_error(f"--percentage is {percentage!r}; it must be a number from 0 to 100")
     _advance(read_rollout(kubectl, name), kubectl, feature, Target(percent=percent), options)
 

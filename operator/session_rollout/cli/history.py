@@ -7,7 +7,7 @@ import click
 
 from session_rollout.adapters.kubectl import ACTION_RESOURCE, ROLLOUT_RESOURCE, Kubectl
 from session_rollout.cli.command import Command, emit, output
-from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, terminal, tolerant
+from session_rollout.cli.common import NAME, pass_kubectl, printable, rollout_name, rollout_of, terminal, tolerant
 
 Entry = Mapping[str, Any]
 
@@ -39,8 +39,8 @@ def _of_action(item: Mapping[str, Any]) -> Entry:
     from session_rollout.api.action import ActionSpec, ActionStatus
 
     name = item["metadata"]["name"]
-    spec = tolerant(ActionSpec, item["spec"], f"action {name}")
-    answer = tolerant(ActionStatus, item.get("status", {}), f"the response to action {name}")
+    spec = tolerant(ActionSpec, printable(item["spec"]), f"action {name}")
+    answer = tolerant(ActionStatus, printable(item.get("status", {})), f"the response to action {name}")
     entry = {
         "time": item["metadata"]["creationTimestamp"],
         "action": spec.action,

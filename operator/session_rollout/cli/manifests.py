@@ -1,5 +1,6 @@
 """The commands init and diff."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def init(name: str | None, *, target: str | None, **options: Any) -> None:
     document = _document(_answers(name, options))
     if problems := check(document):
         raise usage_error(f"{problems[0]}")
-    text = _COMMENT + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    text = _COMMENT + yaml.dump(document, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=120)
     if target is None:
         click.echo(text, nl=False)
         return
@@ -46,6 +47,22 @@ def init(name: str | None, *, target: str | None, **options: Any) -> None:
     except OSError as error:
         raise usage_error(f"{target}: {error.strerror}") from error
     click.echo(f"created {target}; next: kubectl sessionrollout rehearse {target}")
+
+
+# Read as something else than a string by YAML 1.1, by the YAML of Kubernetes, or by both.
+_AMBIGUOUS: Final = re.compile(r"y|n|yes|no|on|off|true|false|null|~|[-+.0-9].*", re.IGNORECASE | re.DOTALL)
+
+
+def _dumper() -> type[Any]:
+    """A writer of YAML that quotes every string which a reader could take for something else."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        def represent_text(self, text: str) -> yaml.ScalarNode:
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _AMBIGUOUS.fullmatch(text) else None)
+
+    Dumper.add_representer(str, Dumper.represent_text)
+    return Dumper
 
 
 _COMMENT: Final = "# Created by `kubectl sessionrollout init`. Run `validate` and `rehearse` before you apply it.\n"

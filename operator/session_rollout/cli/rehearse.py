@@ -62,9 +62,12 @@ def rehearse(file: str, *, form: str, **options: Any) -> None:
     The exit code is 1 if the rollout does not end in Promoted.
     """
     from session_rollout.cli.lock_preview import lock_lines
+    from session_rollout.cli.warnings import Warn, warnings_of
     from session_rollout.simulation.rehearsal import rehearse as simulate
 
     source = read_rollout_file(file)
+    if stalls := [problem for problem in warnings_of(source.spec) if problem.rule == Warn.INVALID_QUERY]:
+        raise refusal(f"{file}: {stalls[0]}")
     result = simulate(source.spec, scenario_of(source.spec, ScenarioOptions(**options)), source.name)
     locks = lock_lines(source.spec, source.documents)
     match form:

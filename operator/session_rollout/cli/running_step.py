@@ -1,5 +1,6 @@
 """The running step of a rollout: what an action must name, what completing it now skips, and what follows."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from session_rollout.api.enums import CheckKind, Stage, Verdict
@@ -52,16 +53,19 @@ def describe_next_step(rollout: SessionRollout) -> str:
 
 
 def skipped_checks(rollout: SessionRollout) -> list[str]:
-    """What completing the running step now skips: criteria that have not passed, and the rest of the hold."""
-    status = rollout.status
+    """What completing the running step now skips: criteria that have not passed, the rest of the hold, and an approval."""
+    status, number = rollout.status, rollout.status.current.step
     criteria = [
         f"  criterion {check.name}: {check.verdict}"
         for check in status.checks
         if check.kind == CheckKind.CRITERION and check.verdict is not Verdict.PASS
     ]
     until = status.current.hold_until
-    hold = f"the hold until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "the hold, which has not started"
-    return [*criteria, f"  {hold}"]
+    hold = f"  the hold until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "  the hold, which has not started"
+    running = until is None or until > datetime.now(UTC) or status.current.hold_paused_time is not None
+    steps = running_phase(rollout).steps[number - 1 : number]
+    awaited = any(step.approval is StepApproval.REQUIRED for step in steps) and status.current.approved_by is None
+    return [*criteria, *([hold] if running else []), *(["  the approval of the step"] if awaited else [])]
 
 
 def require_approval(rollout: SessionRollout) -> None:

@@ -12,6 +12,7 @@ from session_rollout.cli.admission import Path
 from session_rollout.cli.command import refusal, usage_error
 
 LARGEST_BYTES: Final = 1_500_000  # about the default limit of etcd
+MOST_FIELDS: Final = 200_000  # a few aliases of aliases are more than any machine can hold
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Document:
 def read(source: str) -> tuple[Document, ...]:
     """Every object of a file; `-` means standard input. Raises Failure with the place of the problem."""
     text = _text(source)
-    loader = yaml.SafeLoader(text)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         documents = []
         while loader.check_node():
             node = loader.get_node()
@@ -67,7 +69,8 @@ def read(source: str) -> tuple[Document, ...]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise refusal(f"{source}: invalid YAML: {' '.join(str(error).split())[:200]}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if not documents:
         raise refusal(f"{source}: the file does not contain an object")
     return tuple(documents)
@@ -106,6 +109,8 @@ def _mapping(data: Any, source: str, node: yaml.Node) -> Mapping[str, Any]:
 def _walk(node: yaml.Node, path: Path, places: dict[Path, Place], source: str) -> None:
     """Remember the place of each field. Rejects a duplicate key, because YAML would silently drop one of the values."""
     places.setdefault(path, Place(node.start_mark.line + 1, node.start_mark.column + 1))
+    if len(places) > MOST_FIELDS:
+        raise refusal(f"{source}: the file has more than {MOST_FIELDS:,} fields, aliases included")
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _walk(item, (*path, index), places, source)

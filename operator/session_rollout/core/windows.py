@@ -1,6 +1,6 @@
 """Windows: when a rollout may advance, in the time zone of each window, across daylight-saving changes."""
 
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -24,9 +24,9 @@ def _exists(zone: str) -> bool:
 
 
 def next_opening(windows: tuple[Window, ...], now: datetime) -> datetime:
-    """`now` when a window is open or there are none; else the time when the next one opens."""
+    """`now` when a window is open or there are none; else the time when the next one opens, in UTC."""
     openings = [opening for window in windows for opening in _openings(window, now)]
-    return min(openings, default=now)
+    return min(openings, default=now).astimezone(UTC)
 
 
 def _openings(window: Window, now: datetime) -> list[datetime]:

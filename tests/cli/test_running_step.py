@@ -1,0 +1,45 @@
+"""What completing a step now would skip, and what the plugin prints of texts that other users have written.
+
+Not here: the command itself (test_actions), the picture of a rollout (test_render_status).
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import yaml
+
+from core.world import World, at, edited
+from session_rollout.api.enums import Verdict
+from session_rollout.cli.common import printable
+from session_rollout.cli.manifests import _dumper
+from session_rollout.cli.running_step import skipped_checks
+
+
+def test_only_what_is_still_awaited_is_skipped() -> None:
+    """The clock of this rollout is behind the real one, so its hold is over, unless the timer is paused."""
+    world = World(edited(lambda data: data["phases"][0]["steps"][0].update(approval="Required")))
+    world.until(at("one", 1))
+    world.run(20)
+    assert len(skipped_checks(world.rollout())) == 1  # the approval
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(20)
+    assert len(skipped_checks(world.rollout())) == 3  # the criterion, the hold and the approval
+    world.values["errors"] = Decimal("0.001")
+    world.request("Approve", generation=1, phase="one", step=1)
+    world.run(20)
+    assert skipped_checks(world.rollout()) == []
+
+
+@pytest.mark.parametrize("text", ["line1\nline2", "\x1b[31mred\x07", "tab\there", "\x9b31m"])
+def test_control_characters_do_not_reach_a_terminal(text: str) -> None:
+    """Everybody who may create an action writes texts that on-call engineers read."""
+    shown = printable({"history": [{"message": text}]})["history"][0]["message"]
+    assert (shown.isprintable(), len(shown)) == (True, len(text))
+
+
+@pytest.mark.parametrize("text", ["y", "No", "on", "1e3", "0o7", "0x1F", "1_000", "2026-01-01", "null", "~", ".5", "-1", "10%"])
+def test_what_a_reader_of_yaml_could_take_for_something_else_is_quoted(text: str) -> None:
+    """Kubernetes reads other scalars as numbers and booleans than Python does."""
+    written: Any = yaml.dump({"flagSet": text}, Dumper=_dumper())
+    assert written == f'flagSet: "{text}"\n'
