@@ -44,7 +44,7 @@ def rollout(name: str, *, interval: str = "1s", flag_set: str = "", **fields: An
         "name": "one",
         "features": ["autoReconnection"],
         "steps": [{"percent": 50, "hold": "1h"}],
-        "criteria": [{"metric": metric["name"], "below": "1%"} for metric in metrics],
+        "criteria": [{"name": metric["name"], "metric": metric["name"], "below": "1%"} for metric in metrics],
     }
     body = {
         "flagSet": flag_set or name,

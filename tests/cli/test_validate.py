@@ -17,6 +17,8 @@ import yaml
 
 from api.corpus import ACTION, BAD_ACTIONS, FINE, GOOD, spoiled
 from api.invalid import BAD
+from bench import __main__ as bench
+from chaos import __main__ as chaos
 from cli.mutations import mutations
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
@@ -263,6 +265,12 @@ def test_findings_as_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_every_warning_is_produced() -> None:
     """By a row of the tables above."""
     assert {row[-2] for row in (*WARNINGS, *STEPS)} == set(Warn)
+
+
+@pytest.mark.parametrize("program", [bench, chaos], ids=["bench", "chaos"])
+def test_rollouts_of_programs_outside_the_suite_are_valid(program: Any) -> None:
+    """They run seldom, so that a change of the API would be noticed late."""
+    assert check(program.rollout("some")) == ()
 
 
 def test_shipped_examples_are_valid_and_the_large_one_has_no_warnings(capsys: pytest.CaptureFixture[str]) -> None:
