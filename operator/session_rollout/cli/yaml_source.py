@@ -52,10 +52,8 @@ class Document:
 def read(source: str) -> tuple[Document, ...]:
     """Every object of a file; `-` means standard input. Raises Failure with the place of the problem."""
     text = _text(source)
-    loader = None
     try:
-        loader = yaml.SafeLoader(text)
-        documents = []
+        loader, documents = yaml.SafeLoader(text), []
         while loader.check_node():
             node = loader.get_node()
             assert node is not None, "check_node() was true"
@@ -68,9 +66,6 @@ def read(source: str) -> tuple[Document, ...]:
         raise refusal(f"{source}{where}: invalid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise refusal(f"{source}: invalid YAML: {' '.join(str(error).split())[:200]}") from error
-    finally:
-        if loader is not None:
-            loader.dispose()
     if not documents:
         raise refusal(f"{source}: the file does not contain an object")
     return tuple(documents)
