@@ -20,7 +20,8 @@ from lab.lab import ROOT
 from session_rollout import api
 from session_rollout.api import action, progress, rollout, status  # noqa: F401 - attributes of `api`
 from session_rollout.api.base import Model
-from session_rollout.api.status import Current, HistoryEntry, PhaseRecord, RolloutStatus
+from session_rollout.api.status import Current, RolloutStatus
+from session_rollout.api.status_records import HistoryEntry, PhaseRecord
 from tools.crds import documents
 
 SOURCE = ROOT / "operator" / "session_rollout"

@@ -12,7 +12,8 @@ from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import EventReason, Operation
 from session_rollout.api.rollout import Metric, SessionRollout, Workload
-from session_rollout.api.status import PendingNotification, RolloutStatus
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import PendingNotification
 from session_rollout.core.observed import (
     CheckResult,
     Decision,

@@ -17,7 +17,8 @@ from session_rollout.adapters.gate_checks import GateChecks
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, MigrationState, Verdict
 from session_rollout.api.rollout import SessionRollout, Workload
-from session_rollout.api.status import MigrationRecord, RolloutStatus
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import CheckResult, Measurement, Revisions
 from session_rollout.errors import Forbidden, ProviderFailed, SpecError, Unavailable

@@ -13,7 +13,7 @@ from session_rollout.adapters import notifications
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.notifications import Delivery, SinkNotifier, send, signature
 from session_rollout.api.enums import EventReason
-from session_rollout.api.status import PendingNotification
+from session_rollout.api.status_records import PendingNotification
 from session_rollout.cli.app import app
 from session_rollout.errors import Unavailable
 from session_rollout.settings import Sink, Webhook

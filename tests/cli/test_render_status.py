@@ -7,7 +7,7 @@ from rich.console import Console
 
 from core.world import World, at, ended, spec
 from session_rollout.api.enums import EventReason, MigrationState, Outcome
-from session_rollout.api.status import MigrationRecord, PendingNotification
+from session_rollout.api.status_records import MigrationRecord, PendingNotification
 from session_rollout.cli.render.status import draw, migration_line
 
 

@@ -16,7 +16,8 @@ from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, EventReason, Operation, Verdict
 from session_rollout.api.parsing import action_of
 from session_rollout.api.rollout import Metric, SessionRollout, Workload
-from session_rollout.api.status import PendingNotification, RolloutStatus
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import PendingNotification
 from session_rollout.controller.deletion import Deletion
 from session_rollout.controller.inbox import Inbox
 from session_rollout.controller.on_demand import OnDemandChecks

@@ -7,7 +7,7 @@ import pytest
 from controller.cluster import KEY, NOW, Cluster, Process, run
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason, Verdict
-from session_rollout.api.status import AnsweredAction
+from session_rollout.api.status_records import AnsweredAction
 from session_rollout.controller.state import ActionList
 from session_rollout.errors import Unavailable
 

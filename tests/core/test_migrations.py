@@ -22,7 +22,7 @@ from session_rollout.api.enums import (
     State,
 )
 from session_rollout.api.progress import Progress
-from session_rollout.api.status import MigrationRecord
+from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.observed import JobObservation, JobState, StartJob
 
 FIGURES = {"done": 1000, "total": 1000, "following": True}

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from core.world import START, World, at, ended, spec
 from session_rollout.api.base import SENTENCE_LENGTH, SENTENCES, SUMMARY_LENGTH
 from session_rollout.api.enums import EventReason, Outcome, Stage, Verdict
-from session_rollout.api.status import CheckRecord, DecisionRecord, HistoryEntry, RolloutStatus
+from session_rollout.api.status import DecisionRecord, RolloutStatus
+from session_rollout.api.status_records import CheckRecord, HistoryEntry
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.status_budget import LIMIT_BYTES, fit
 

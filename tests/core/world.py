@@ -12,7 +12,7 @@ import yaml
 from session_rollout.api.enums import ActionReason, CheckKind, DecisionReason, EventReason, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.api.status import CheckRecord, HistoryEntry, MigrationRecord
+from session_rollout.api.status_records import CheckRecord, HistoryEntry, MigrationRecord
 from session_rollout.core.observed import Decision, Effect, JobObservation, JobState, Measurement, Publish
 from session_rollout.simulation import world as simulation
 

@@ -23,7 +23,7 @@ from apprise import Apprise, NotifyType
 from session_rollout.api.enums import EventReason
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.api.status import PendingNotification
+from session_rollout.api.status_records import PendingNotification
 from session_rollout.errors import SpecError, Unavailable
 from session_rollout.ports import Clock
 from session_rollout.settings import Sink, Webhook, credential

@@ -23,7 +23,8 @@ from session_rollout.api.checks import Check, ComparedTo, Gate, OnBreach
 from session_rollout.api.enums import CheckKind, Condition, EventReason, MigrationState, Outcome, Stage
 from session_rollout.api.quantities import bound
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.api.status import CheckRecord, RolloutStatus
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.evaluation import Direction, tolerance_of
 from session_rollout.core.observed import Measurement
 from session_rollout.core.steps import phase_named

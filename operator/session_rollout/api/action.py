@@ -25,7 +25,8 @@ from session_rollout.api.base import (
 )
 from session_rollout.api.enums import ActionReason, ActionType, CheckReason, Operation, Verdict
 from session_rollout.api.quantities import Duration
-from session_rollout.api.status import MetaCondition, Time
+from session_rollout.api.status import MetaCondition
+from session_rollout.api.status_records import Time
 
 OUTPUT_LENGTH = 4096
 RESULTS_LENGTH = 64

@@ -4,25 +4,18 @@ One writer, `controller.reconciler`, writes it with resourceVersion and only whe
 through a setter of `core.context`, which validates it against these models.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import Field, PlainSerializer
+from pydantic import Field
 
 from session_rollout.api.base import (
     ATOMIC,
     MAP_BY_NAME,
     SET,
-    Feature,
-    Figure,
     Generation,
     Index,
-    Limit,
     Model,
     Name,
-    Note,
-    Revision,
-    Rows,
     Sentence,
     Sentences,
     Sha,
@@ -30,39 +23,29 @@ from session_rollout.api.base import (
     Text,
 )
 from session_rollout.api.enums import (
-    ActionReason,
-    CheckKind,
-    CheckReason,
     DecisionAction,
     DecisionReason,
-    EventReason,
-    MigrationState,
-    NoReturn,
-    Operation,
     Outcome,
-    PhaseState,
     Stage,
     State,
-    Verdict,
+)
+from session_rollout.api.status_records import (
+    AnsweredAction,
+    AudienceText,
+    CheckRecord,
+    FlagsRecord,
+    HistoryEntry,
+    MigrationRecord,
+    PendingNotification,
+    Percentage,
+    PhaseRecord,
+    Time,
+    WorkloadRecord,
 )
 
 HISTORY_LENGTH = 20
 PENDING_LENGTH = 32
 PROCESSED_LENGTH = 32
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-Time = Annotated[
-    datetime,
-    PlainSerializer(_rfc3339, return_type=str),
-    Field(json_schema_extra={"format": "date-time"}),
-]
-JobName = Annotated[str, Field(max_length=63)]
-Percentage = Annotated[str, Field(max_length=8)]
-AudienceText = Annotated[str, Field(max_length=600)]
 
 
 class MetaCondition(Model):
@@ -160,171 +143,6 @@ class DecisionRecord(Model):
     inputs: Annotated[
         Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record contains the inputs.")
     ] = None
-
-
-class PhaseRecord(Model):
-    """One phase, with the audience and the features as they were published."""
-
-    name: Annotated[Name, Field(description="Name of the phase in `spec.phases`.")]
-    state: Annotated[PhaseState, Field(description="State of the phase: Pending, Running, Completed or RolledBack.")] = (
-        PhaseState.PENDING
-    )
-    percent: Annotated[Percentage, Field(description="Percentage of users that was published last.")] = "0"
-    groups: Annotated[
-        tuple[Name, ...], Field(description="Groups that were published last.", max_length=8, json_schema_extra=SET)
-    ] = ()
-    features: Annotated[
-        tuple[Feature, ...],
-        Field(
-            description="Features as they were published, so that an edit of the spec cannot lose them.",
-            max_length=16,
-            json_schema_extra=SET,
-        ),
-    ] = ()
-    start_time: Annotated[Time | None, Field(description="Time when the phase started.")] = None
-    end_time: Annotated[Time | None, Field(description="Time when the phase completed or was rolled back.")] = None
-
-
-class CheckRecord(Model):
-    """The last change of one criterion, guard or gate. An evaluation with the same verdict does not update this entry."""
-
-    name: Annotated[Name, Field(description="Name of the criterion, guard or gate in the spec.")]
-    kind: Annotated[CheckKind, Field(description="Kind of the check: the list of the spec that contains it.")]
-    verdict: Annotated[Verdict, Field(description="Result of the last evaluation.")] = Verdict.NOT_EVALUATED
-    reason: Annotated[CheckReason | None, Field(description="Machine-readable reason of the verdict in CamelCase.")] = None
-    value: Annotated[Figure | None, Field(description="Value when the verdict last changed, in the unit of `bound`.")] = None
-    bound: Annotated[Limit | None, Field(description="Bound that the value is compared with, such as `below 1%`.")] = None
-    baseline: Annotated[
-        Figure | None, Field(description="Value of the metric before the phase, for a check with `comparedTo: Baseline`.")
-    ] = None
-    time: Annotated[Time | None, Field(description="Time when the verdict last changed.")] = None
-    message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
-    job: Annotated[JobName | None, Field(description="Name of the Job, for a gate that runs one.")] = None
-    attempt: Annotated[Index, Field(description="Number of retries of the gate's Job.")] = 0
-
-
-class WorkloadRecord(Model):
-    """Changes of the operator to the Deployment. The intent is written first, the result afterwards."""
-
-    undo_requested_time: Annotated[
-        Time | None, Field(description="Time when the operator decided to undo the last revision.")
-    ] = None
-    undo_from: Annotated[Revision | None, Field(description="Revision of the Deployment that is undone.")] = None
-    undo_to: Annotated[
-        Revision | None, Field(description="Revision that the Deployment returns to. Unset when there is no previous one.")
-    ] = None
-    undone_time: Annotated[Time | None, Field(description="Time when the rollback of the Deployment was complete.")] = None
-    restart_requested_time: Annotated[Time | None, Field(description="Time when a restart was requested.")] = None
-    restarted_time: Annotated[Time | None, Field(description="Time when the restart began.")] = None
-    message: Annotated[Sentence, Field(description="Result of the undo or the restart.")] = ""
-
-
-class PendingNotification(Model):
-    """A notification that its sink has not accepted yet. It is delivered at least once; the receiver deduplicates by `id`."""
-
-    id: Annotated[str, Field(description="Identifier that is the same for every delivery attempt.", max_length=32)]
-    sink: Annotated[Name, Field(description="Name of the sink in the operator's configuration.")]
-    event: Annotated[EventReason, Field(description="Event that the notification is about.")]
-    time: Annotated[Time, Field(description="Time at which the event happened.")]
-    phase: Annotated[Name | None, Field(description="Phase in which the event happened.")] = None
-    step: Annotated[Index | None, Field(description="Step in which the event happened, counted from 1.")] = None
-    message: Annotated[Note, Field(description="The event in one sentence.")] = ""
-
-
-class MigrationRecord(Model):
-    """One migration of the rollout."""
-
-    name: Annotated[Name, Field(description="Name of the migration in `spec.migrations`.")]
-    state: Annotated[MigrationState, Field(description="State of the migration, such as `Running` or `Succeeded`.")] = (
-        MigrationState.PENDING
-    )
-    operation: Annotated[Operation, Field(description="Operation that its Job runs, or ran last.")] = Operation.UP
-    arguments: Annotated[
-        tuple[Text, ...], Field(description="Additional arguments of the Job.", max_length=6, json_schema_extra=ATOMIC)
-    ] = ()
-    job: Annotated[JobName | None, Field(description="Name of the Job in the namespace of the rollout.")] = None
-    source: Annotated[Sha | None, Field(description="Fingerprint of where the spec takes the migration from.")] = None
-    attempt: Annotated[Index, Field(description="Number of retries that were requested.")] = 0
-    checksum: Annotated[Sha | None, Field(description="Checksum of what ran, as recorded in the ledger.")] = None
-    start_time: Annotated[Time | None, Field(description="Time when the operator decided to start the Job.")] = None
-    end_time: Annotated[Time | None, Field(description="Time when the result of the Job was observed.")] = None
-    reason: Annotated[str | None, Field(description="Machine-readable reason of a failure in CamelCase.", max_length=63)] = None
-    message: Annotated[Sentence, Field(description="Last message of the Job; for a failure, what went wrong.")] = ""
-    done: Annotated[Rows | None, Field(description="Number of rows copied so far.")] = None
-    total: Annotated[Rows | None, Field(description="Number of rows to copy.")] = None
-    rate: Annotated[Rows | None, Field(description="Number of rows copied per second.")] = None
-    estimated_end_time: Annotated[Time | None, Field(description="Time when all rows will be copied at this rate.")] = None
-    quarantined: Annotated[
-        Rows | None, Field(description="Number of rows that could not be copied. `RetryMigration` retries them.")
-    ] = None
-    progress_time: Annotated[Time | None, Field(description="Time when these figures were written.")] = None
-    following: Annotated[bool, Field(description="Whether changes in the source are still applied to the target.")] = False
-    point_of_no_return: Annotated[
-        NoReturn | None, Field(description="Whether the point of no return is ahead or has been passed.")
-    ] = None
-    backup_time: Annotated[Time | None, Field(description="Time when the newest snapshot was complete.")] = None
-    backup_until: Annotated[Time | None, Field(description="Time until which the snapshot is kept.")] = None
-    restore_time: Annotated[Time | None, Field(description="Time when rows were last restored from the snapshot.")] = None
-
-
-class DisabledFeature(Model):
-    """A feature that was turned off in an emergency."""
-
-    feature: Annotated[Feature, Field(description="Name of the feature; it is off for every user.")]
-    reason: Annotated[Text, Field(description="Reason given in the action.")]
-    by: Annotated[Text, Field(description="Name of the action that turned it off.")]
-    time: Annotated[Time, Field(description="Time when it was turned off.")]
-
-
-class FlagsRecord(Model):
-    """State of the flag document and its ConfigMap."""
-
-    config_map: Annotated[
-        str | None, Field(description="Name of the ConfigMap; its key is `flags.flagd.json`.", max_length=63)
-    ] = None
-    sha256: Annotated[
-        Sha | None, Field(description="SHA-256 of the document to publish; it is written before the document is published.")
-    ] = None
-    published_sha256: Annotated[Sha | None, Field(description="SHA-256 of the document that was read back last.")] = None
-    published_time: Annotated[Time | None, Field(description="Time when the document was read back.")] = None
-    revision: Annotated[Revision, Field(description="Revision of the document. It only increases.")] = 0
-    disabled: Annotated[
-        tuple[DisabledFeature, ...],
-        Field(
-            description="Features that are off because of an emergency.",
-            max_length=40,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["feature"]},
-        ),
-    ] = ()
-
-
-class HistoryEntry(Model):
-    """One event of the rollout, with machine-readable fields."""
-
-    time: Annotated[Time, Field(description="Time of the decision that emitted the event.")]
-    event: Annotated[EventReason, Field(description="Reason of the event in CamelCase, such as `StepPublished`.")]
-    phase: Annotated[Name | None, Field(description="Phase in which it happened.")] = None
-    step: Annotated[Index | None, Field(description="Step in which it happened, counted from 1.")] = None
-    percent: Annotated[Percentage | None, Field(description="Percentage of users at that time.")] = None
-    audience: Annotated[AudienceText | None, Field(description="Audience at that time, such as `20%+beta`.")] = None
-    revision: Annotated[Revision | None, Field(description="Revision of the flag document that was published.")] = None
-    check: Annotated[Name | None, Field(description="Name of the criterion, guard or gate that the event is about.")] = None
-    migration: Annotated[Name | None, Field(description="Name of the migration that the event is about.")] = None
-    operation: Annotated[Operation | None, Field(description="Operation of the migration, such as `up` or `down`.")] = None
-    job: Annotated[JobName | None, Field(description="Name of the Job of the migration or check.")] = None
-    by: Annotated[Text | None, Field(description="Name of the action that requested it.")] = None
-    message: Annotated[Sentence, Field(description="The event in one sentence.")] = ""
-
-
-class AnsweredAction(Model):
-    """An action that was carried out or rejected, until the operator has confirmed that the response was stored."""
-
-    uid: Annotated[str, Field(description="UID of the SessionRolloutAction object.", max_length=63)]
-    name: Annotated[str, Field(description="Name of the SessionRolloutAction object.", max_length=253)]
-    accepted: Annotated[bool, Field(description="Whether the action was accepted; false when it was rejected.")]
-    reason: Annotated[ActionReason, Field(description="Machine-readable reason of the response in CamelCase.")]
-    message: Annotated[Note, Field(description="The response in one sentence.")] = ""
-    time: Annotated[Time, Field(description="Time when the action was decided.")]
 
 
 class RolloutStatus(Model):

@@ -10,7 +10,7 @@ from session_rollout.adapters.kubectl import Kubectl
 from session_rollout.api.enums import ActionType, PhaseState, Stage
 from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.api.status import PhaseRecord
+from session_rollout.api.status_records import PhaseRecord
 from session_rollout.cli.action_client import ActionOptions, act, action_options, action_spec, confirm, send
 from session_rollout.cli.command import Command, Exit, Failure, emit, refusal, usage_error
 from session_rollout.cli.common import NAME, counted, listed, pass_kubectl, read_rollout

@@ -7,7 +7,7 @@ import click
 from session_rollout.adapters.kubectl import Kubectl
 from session_rollout.api.enums import ActionReason, ActionType, MigrationState, Operation
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.api.status import MigrationRecord
+from session_rollout.api.status_records import MigrationRecord
 from session_rollout.cli.action_client import INSPECTION_TIMEOUT, action_spec, send
 from session_rollout.cli.command import emit, refusal, usage_error
 from session_rollout.cli.common import listed, print_table

@@ -12,7 +12,7 @@ from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
 from session_rollout.api.enums import CheckKind, Verdict
 from session_rollout.api.quantities import show
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.api.status import CheckRecord, PhaseRecord
+from session_rollout.api.status_records import CheckRecord, PhaseRecord
 from session_rollout.cli.checks import diagnosis
 from session_rollout.cli.command import Command
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, start_reading_records

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.status import AnsweredAction
+from session_rollout.api.status_records import AnsweredAction
 from session_rollout.core.observed import Effect
 from session_rollout.ports import Fingerprint, Key
 

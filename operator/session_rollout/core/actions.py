@@ -22,7 +22,8 @@ from session_rollout.api.enums import (
     Verdict,
 )
 from session_rollout.api.phases import StepApproval
-from session_rollout.api.status import PROCESSED_LENGTH, AnsweredAction, CheckRecord, DisabledFeature, MigrationRecord
+from session_rollout.api.status import PROCESSED_LENGTH
+from session_rollout.api.status_records import AnsweredAction, CheckRecord, DisabledFeature, MigrationRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.gates import retry_checks

@@ -2,7 +2,7 @@
 
 from session_rollout.api.checks import Check, ComparedTo
 from session_rollout.api.enums import CheckKind, CheckReason
-from session_rollout.api.status import CheckRecord
+from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.context import DecisionContext
 
 

@@ -21,15 +21,8 @@ from session_rollout.api.enums import (
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
-from session_rollout.api.status import (
-    HISTORY_LENGTH,
-    AwaitedApproval,
-    CheckRecord,
-    Current,
-    HistoryEntry,
-    MigrationRecord,
-    RolloutStatus,
-)
+from session_rollout.api.status import HISTORY_LENGTH, AwaitedApproval, Current, RolloutStatus
+from session_rollout.api.status_records import CheckRecord, HistoryEntry, MigrationRecord
 from session_rollout.core.flags import disabled_features
 from session_rollout.core.inputs import needed_metrics
 from session_rollout.core.notifications import notifications_of, queued

@@ -6,7 +6,7 @@ from typing import Final
 
 from session_rollout.api.checks import Check, Gate
 from session_rollout.api.enums import CheckKind, Stage, Verdict
-from session_rollout.api.status import CheckRecord
+from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation, evaluate, input_of
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Verdict
-from session_rollout.api.status import CheckRecord
+from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import after_range, evaluate_check, keep
 from session_rollout.core.evaluation import Evaluation

@@ -8,7 +8,8 @@ from decimal import Decimal
 from session_rollout.api.enums import EventReason, PhaseState, Stage
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.api.status import PhaseRecord, RolloutStatus
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts
 from session_rollout.core.inputs import UNDONE

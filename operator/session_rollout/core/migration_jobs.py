@@ -20,7 +20,7 @@ from session_rollout.api.enums import (
 )
 from session_rollout.api.migration import Migration
 from session_rollout.api.progress import Progress, progress_text
-from session_rollout.api.status import MigrationRecord
+from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import EVERYBODY
 from session_rollout.core.hold import await_features

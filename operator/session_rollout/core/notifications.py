@@ -7,7 +7,8 @@ import hashlib
 
 from session_rollout.api.enums import ConditionReason
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.api.status import PENDING_LENGTH, HistoryEntry, PendingNotification, RolloutStatus
+from session_rollout.api.status import PENDING_LENGTH, RolloutStatus
+from session_rollout.api.status_records import HistoryEntry, PendingNotification
 from session_rollout.core.observed import Observed
 
 LOST_AT_MOST = 1000

@@ -16,7 +16,7 @@ from session_rollout.api.enums import (
     Stage,
 )
 from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
-from session_rollout.api.status import MigrationRecord
+from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.observed import JobState

@@ -19,7 +19,8 @@ from session_rollout.api.enums import (
     Verdict,
 )
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.api.status import AwaitedApproval, CheckRecord
+from session_rollout.api.status import AwaitedApproval
+from session_rollout.api.status_records import CheckRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.baselines import measure_baselines
 from session_rollout.core.context import DecisionContext, StageResult

@@ -17,7 +17,8 @@ from session_rollout.api.enums import CheckKind, CheckReason, DecisionAction, St
 from session_rollout.api.progress import Progress
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric, RolloutSpec
-from session_rollout.api.status import HistoryEntry, RolloutStatus
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import HistoryEntry
 from session_rollout.core.observed import (
     CheckResult,
     Decision,

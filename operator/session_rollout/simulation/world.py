@@ -14,7 +14,8 @@ from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, Stage, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
-from session_rollout.api.status import HistoryEntry, RolloutStatus
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import HistoryEntry
 from session_rollout.core.decide import decide
 from session_rollout.core.inputs import external_gates, needed_metrics, needs_revisions
 from session_rollout.core.observed import (

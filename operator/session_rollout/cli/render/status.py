@@ -19,7 +19,8 @@ from session_rollout.api.enums import CheckKind, DecisionAction, MigrationState,
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import format_duration, show
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.api.status import CheckRecord, Current, MigrationRecord, PhaseRecord, RolloutStatus
+from session_rollout.api.status import Current, RolloutStatus
+from session_rollout.api.status_records import CheckRecord, MigrationRecord, PhaseRecord
 from session_rollout.core.steps import Increment, audience_text, increments, phase_named
 
 Trends = Mapping[str, Sequence[Decimal]]  # by name of the metric, oldest first

@@ -10,7 +10,7 @@ import click
 from session_rollout.api.enums import EventReason, Operation
 from session_rollout.api.quantities import format_duration
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.api.status import HistoryEntry
+from session_rollout.api.status_records import HistoryEntry
 from session_rollout.simulation.rehearsal import Rehearsal
 
 Locks = Mapping[str, Sequence[str]]  # by migration
