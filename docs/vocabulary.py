@@ -12,7 +12,8 @@ from functools import cache
 from typing import Final
 
 from session_rollout.api import enums
-from session_rollout.api.enums import Condition, EventReason, FailureReason
+from session_rollout.api.enums import Condition, EventReason
+from session_rollout.api.migration_enums import FailureReason, MigrationState, NoReturn, Operation
 
 # The statuses of a condition: True, False, Unknown; empty where a condition never has the status.
 STATUSES: Final[dict[Condition, tuple[str, str, str]]] = {
@@ -53,6 +54,11 @@ STATUSES: Final[dict[Condition, tuple[str, str, str]]] = {
         "No rollback has happened.",
         "A rollback is running.",
     ),
+    Condition.EMERGENCY_ACTIVE: (
+        "An emergency turns features off for all users; the message names them.",
+        "No emergency is in force.",
+        "",
+    ),
     Condition.NOTIFIED: (
         "Every sink accepts notifications, or none is configured.",
         "A sink does not accept notifications.",
@@ -72,10 +78,10 @@ SECTIONS: Final[tuple[tuple[str, type[StrEnum]], ...]] = (
     ("Kinds of checks", enums.CheckKind),
     ("Actions", enums.ActionType),
     ("Reasons of responses", enums.ActionReason),
-    ("Migration states", enums.MigrationState),
-    ("Operations of migrations", enums.Operation),
+    ("Migration states", MigrationState),
+    ("Operations of migrations", Operation),
     ("Reasons of failed migrations", FailureReason),
-    ("Points of no return", enums.NoReturn),
+    ("Points of no return", NoReturn),
 )
 
 

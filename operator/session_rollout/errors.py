@@ -18,11 +18,25 @@ Two subclasses of RolloutError are defined with the tool that they describe: `Ku
 in `cli.command`. "Could not measure" is not an error: it is a verdict (`api.enums.Verdict`).
 """
 
-from session_rollout.api.enums import ActionReason, CheckReason, FailureReason
+from dataclasses import dataclass
+
+from session_rollout.api.enums import ActionReason, CheckReason
+from session_rollout.api.migration_enums import FailureReason
+
+
+@dataclass(frozen=True)
+class Request:
+    """The request to the API server that failed, in the words of its authorization."""
+
+    verb: str
+    resource: str
+    namespace: str = ""
 
 
 class RolloutError(Exception):
     """Root of the tree; the message is one sentence fit for a status or an Event."""
+
+    request: Request | None = None  # set by the adapter that made it
 
 
 class SpecError(RolloutError):

@@ -8,10 +8,10 @@ from typing import Any
 
 import kopf
 
-from session_rollout.adapters.flags import LABEL, fingerprint_of
+from session_rollout.adapters.flags import LABEL, document_of
 from session_rollout.adapters.jobs import MIGRATION_LABEL
 from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
-from session_rollout.ports import Fingerprint, Key
+from session_rollout.ports import Key
 
 
 @kopf.on.login()
@@ -42,8 +42,9 @@ async def job_changed(namespace: str, labels: Any, memo: Any, **_: Any) -> None:
 @kopf.on.event("", "v1", "configmaps", labels={LABEL: kopf.PRESENT})  # type: ignore[arg-type]
 async def document_changed(event: Any, namespace: str, labels: Any, memo: Any, **_: Any) -> None:
     """A flag document changed: the operator published it, or another client edited it."""
-    document = Fingerprint() if event["type"] == "DELETED" else fingerprint_of(event["object"])
-    memo.reconciler.document_changed(Key(namespace, labels[LABEL]), document)
+    memo.reconciler.document_changed(
+        Key(namespace, labels[LABEL]), document_of(event["object"]), deleted=event["type"] == "DELETED"
+    )
 
 
 @kopf.daemon(GROUP, VERSION, ROLLOUTS, cancellation_polling=1, backoff=5)  # type: ignore[arg-type]

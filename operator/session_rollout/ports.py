@@ -10,16 +10,19 @@ from typing import Any, Protocol
 
 from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
-from session_rollout.api.enums import EventReason, Operation
+from session_rollout.api.enums import EventReason
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.rollout import Metric, SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PendingNotification
+from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import (
     CheckResult,
     Decision,
     JobObservation,
     Measurement,
     Observed,
+    Publish,
     Revisions,
     StartCheck,
     StartJob,
@@ -47,14 +50,6 @@ class Stored:
     def deleting(self) -> bool:
         """Whether its deletion was requested."""
         return "deletionTimestamp" in self.raw["metadata"]
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """The flag document that is in the cluster, and the version of its object at which it was read."""
-
-    sha256: str | None = None
-    version: int = -1
 
 
 @dataclass(frozen=True)
@@ -155,11 +150,14 @@ class Recorder(Protocol):
 class FlagPublisher(Protocol):
     """Flag documents in the cluster."""
 
-    async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
-        """Write the document and read it back; returns the fingerprint of what was read."""
+    async def publish(self, rollout: SessionRollout, document: Publish, *, urgent: bool = False) -> PublishedDocument:
+        """Write the document, unless another version than the one it replaces is there; returns what the cluster has then.
 
-    async def fingerprint(self, namespace: str, config_map: str) -> Fingerprint:
-        """The fingerprint of the document in the cluster."""
+        Raises Conflict in that case. An urgent write is given up sooner, so that it can be repeated.
+        """
+
+    async def read(self, namespace: str, config_map: str) -> PublishedDocument | None:
+        """The document in the cluster; None when there is none."""
 
     async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> None:
         """Keep the document after its rollout is deleted, with `text` if given. Does not change a document of another rollout."""

@@ -69,13 +69,23 @@ class Api(ApiServer):
     def _patch(self, path: str, body: Any, content: str, query: Mapping[str, Any]) -> Object:
         path = path.removesuffix("/status")
         if content == APPLY:
-            return {**body} if "dryRun" in query else self.put(path, merged(self.objects.get(path, {}), body))
+            return {**body} if "dryRun" in query else self._apply(path, body)
         if path not in self.objects:
             raise NotFound(path)
         if content == MERGE:
             return self.put(path, merged(self.objects[path], body))
         assert content == JSON_PATCH
         return self.put(path, _json_patched(self.objects[path], body))
+
+    def _apply(self, path: str, body: Any) -> Object:
+        """One manager owns all labels and annotations: what it no longer sends is removed."""
+        before = self.objects.get(path, {"metadata": {}})
+        version = body["metadata"].get("resourceVersion")
+        if version is not None and version != before["metadata"].get("resourceVersion"):
+            raise Conflict(path)
+        owned = {field: body["metadata"].get(field, {}) for field in ("labels", "annotations")}
+        applied = merged(before, body)
+        return self.put(path, {**applied, "metadata": {**applied["metadata"], **owned}})
 
     def _delete(self, path: str, _body: Any, _content: str, _query: Mapping[str, Any]) -> Object:
         if path not in self.objects:

@@ -15,7 +15,8 @@ from core.world import World, spec
 from session_rollout.adapters import gate_checks
 from session_rollout.adapters.gate_checks import GateChecks
 from session_rollout.api.checks import Gate
-from session_rollout.api.enums import CheckReason, MigrationState, Verdict
+from session_rollout.api.enums import CheckReason, Verdict
+from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.rollout import SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import MigrationRecord

@@ -9,7 +9,7 @@ import pytest
 from adapters.api import Api
 from core.world import World, spec
 from session_rollout.adapters.jobs import KubernetesJobs
-from session_rollout.api.enums import Operation
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import JobObservation, JobState, StartCheck, StartJob
 from session_rollout.errors import SpecError

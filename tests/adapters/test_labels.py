@@ -11,9 +11,9 @@ from session_rollout.adapters import labels
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
 from session_rollout.adapters.jobs import check_body, job_body
 from session_rollout.adapters.records import ConfigMapRecorder
-from session_rollout.api.enums import Operation
+from session_rollout.api.migration_enums import Operation
 from session_rollout.core.decide import decide
-from session_rollout.core.observed import StartCheck, StartJob
+from session_rollout.core.observed import Publish, StartCheck, StartJob
 from session_rollout.records.codec import RECORD_LABEL
 from session_rollout.settings import CheckProfile, Profile
 
@@ -31,12 +31,13 @@ class Api:
         self.objects: list[Any] = []
 
     async def request(self, method: str, _path: str, body: Any = None, **_: Any) -> Any:
-        if method == "POST":
-            self.objects.append(body)
-        return {"items": []}
-
-    async def apply(self, _path: str, body: Any) -> None:
+        if method == "GET":
+            return {"items": []}
         self.objects.append(body)
+        return await self.find(_path)
+
+    async def apply(self, _path: str, body: Any) -> Any:
+        return await self.request("PATCH", _path, body)
 
     async def find(self, _path: str) -> Any:
         if not self.objects:
@@ -55,10 +56,10 @@ def written(world: World, what: str) -> Any:
             return check_body(rollout, StartCheck("shop-smoke", "smoke"), CheckProfile(image="x"))
         case "flags":
             world.settle()
-            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.documents[-1]))
+            asyncio.run(ConfigMapPublisher(api).publish(rollout, Publish("shop-flags", world.documents[-1], "", None)))
         case "released flags":
             world.settle()
-            asyncio.run(ConfigMapPublisher(api).publish(rollout, "shop-flags", world.documents[-1]))
+            asyncio.run(ConfigMapPublisher(api).publish(rollout, Publish("shop-flags", world.documents[-1], "", None)))
             asyncio.run(ConfigMapPublisher(api).release(rollout, "shop-flags", None))
         case "record":
             asyncio.run(ConfigMapRecorder(api).keep(world.observed(), world.now, decide(world.observed(), world.now)))

@@ -8,14 +8,14 @@ import pytest
 
 from adapters.api import Api
 from core.world import World, spec
-from session_rollout.adapters.flags import LABEL, ConfigMapPublisher, fingerprint_of
+from session_rollout.adapters.flags import LABEL, ConfigMapPublisher, document_of
 from session_rollout.adapters.workloads import REVISION, ApiWorkloads
 from session_rollout.api.base import sha256_of
+from session_rollout.api.protection import ANNOTATION, Protection, ProtectionKind
 from session_rollout.api.rollout import Workload
 from session_rollout.core.flags import KEY
-from session_rollout.core.observed import Revisions
-from session_rollout.errors import SpecError, Unavailable
-from session_rollout.ports import Fingerprint
+from session_rollout.core.observed import Publish, Revisions
+from session_rollout.errors import Conflict, SpecError, Unavailable
 
 APPS = "/apis/apps/v1/namespaces/default"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -115,28 +115,60 @@ def document() -> str:
 ROLLOUT, OTHER = World(spec()).rollout(), World(spec(), name="other").rollout()
 
 
+def effect(text: str, version: int | None = None, **fields: Any) -> Publish:
+    """What `decide` requests."""
+    return Publish("shop-flags", text, sha256_of(text), version, **fields)
+
+
 def test_document_is_published_and_read_back() -> None:
     api, text = Api(), document()
-    published = asyncio.run(ConfigMapPublisher(api).publish(ROLLOUT, "shop-flags", text))
-    assert published == Fingerprint(sha256_of(text), api.version)
-    assert asyncio.run(ConfigMapPublisher(api).fingerprint("default", "shop-flags")) == published
+    published = asyncio.run(ConfigMapPublisher(api).publish(ROLLOUT, effect(text)))
+    assert (published.sha256, published.version, published.owner) == (sha256_of(text), api.version, "shop")
+    assert asyncio.run(ConfigMapPublisher(api).read("default", "shop-flags")) == published
     assert "ownerReferences" not in api.objects[FLAGS]["metadata"], "garbage collection must not take it"
+
+
+def test_protections_are_an_annotation() -> None:
+    """The next decision adopts them, if no status has them."""
+    api = Api()
+    time = datetime(2026, 1, 5, 10, tzinfo=UTC)
+    emergency = Protection(kind=ProtectionKind.EMERGENCY, uid="u1", time=time, revision=7, features=("alpha",))
+    published = asyncio.run(ConfigMapPublisher(api).publish(ROLLOUT, effect(document(), protections=(emergency,))))
+    assert published.protections == (emergency,)
+    again = asyncio.run(ConfigMapPublisher(api).publish(ROLLOUT, effect(document(), published.version)))
+    assert again.protections == ()
+
+
+def test_edited_annotation_is_ignored() -> None:
+    metadata = {"resourceVersion": "7", "labels": {LABEL: "shop"}, "annotations": {ANNOTATION: "{"}}
+    assert document_of({"metadata": metadata}).protections == ()
+
+
+def test_late_write_replaces_no_newer_document() -> None:
+    """R8: the write carries the version that the decision saw."""
+    api = Api()
+    publisher = ConfigMapPublisher(api)
+    first = asyncio.run(publisher.publish(ROLLOUT, effect(document())))
+    asyncio.run(publisher.publish(ROLLOUT, effect(document(), first.version)))
+    with pytest.raises(Conflict):
+        asyncio.run(publisher.publish(ROLLOUT, effect(document(), first.version)))
+    with pytest.raises(Conflict):
+        asyncio.run(publisher.publish(ROLLOUT, effect(document())))
 
 
 def test_malformed_document_is_never_published() -> None:
     api = Api()
     with pytest.raises(SpecError):
-        asyncio.run(ConfigMapPublisher(api).publish(ROLLOUT, "shop-flags", '{"flags": {"alpha": {"state": "ON"}}}'))
+        asyncio.run(ConfigMapPublisher(api).publish(ROLLOUT, effect('{"flags": {"alpha": {"state": "ON"}}}')))
     assert api.requests == []
 
 
-def test_document_of_another_rollout_is_neither_overwritten_nor_released() -> None:
+def test_document_of_another_rollout_is_not_released() -> None:
     api = Api()
     publisher = ConfigMapPublisher(api)
-    asyncio.run(publisher.publish(OTHER, "shop-flags", document()))
+    published = asyncio.run(publisher.publish(OTHER, effect(document())))
+    assert (published.owner, published.belongs_to("shop"), published.belongs_to("other")) == ("other", False, True)
     before = api.objects[FLAGS]
-    with pytest.raises(SpecError):
-        asyncio.run(publisher.publish(ROLLOUT, "shop-flags", document()))
     asyncio.run(publisher.release(ROLLOUT, "shop-flags", "{}"))
     assert api.objects[FLAGS] == before
 
@@ -145,20 +177,27 @@ def test_document_of_another_rollout_is_neither_overwritten_nor_released() -> No
 def test_released_document_stays_with_the_given_text(text: str | None) -> None:
     api = Api()
     publisher = ConfigMapPublisher(api)
-    asyncio.run(publisher.publish(ROLLOUT, "shop-flags", document()))
+    asyncio.run(publisher.publish(ROLLOUT, effect(document())))
     asyncio.run(publisher.release(ROLLOUT, "shop-flags", text))
     assert api.objects[FLAGS]["data"][KEY] == (document() if text is None else text)
+    released = asyncio.run(publisher.read("default", "shop-flags"))
+    assert released is not None
+    assert (released.owner, released.belongs_to("shop")) == (None, True)
 
 
-def test_release_that_fails_may_be_repeated() -> None:
-    api = Api()
-    publisher = ConfigMapPublisher(api)
-    asyncio.run(publisher.publish(ROLLOUT, "shop-flags", document()))
-    api.failures["PATCH"] = [SpecError("the namespace is being terminated")]
-    with pytest.raises(Unavailable):
-        asyncio.run(publisher.release(ROLLOUT, "shop-flags", None))
+def test_config_map_of_somebody_else_belongs_to_nobody() -> None:
+    foreign = document_of({"metadata": {"resourceVersion": "7"}, "data": {"a": "b"}})
+    assert not foreign.belongs_to("shop")
 
 
-def test_config_map_without_a_document_has_no_fingerprint() -> None:
-    metadata = {"resourceVersion": "7", "labels": {LABEL: "shop"}}
-    assert fingerprint_of({"metadata": metadata}) == Fingerprint(None, 7)
+def test_editor_is_the_newest_other_manager_of_the_text() -> None:
+    """Managers of other fields are none."""
+    text: dict[str, Any] = {"f:data": {f"f:{KEY}": {}}}
+    managed = [
+        {"manager": "session-rollout", "time": "2026-01-05T10:00:00Z", "fieldsV1": text},
+        {"manager": "kubectl-label", "time": "2026-01-05T12:00:00Z", "fieldsV1": {"f:metadata": {}}},
+        {"manager": "kubectl-edit", "time": "2026-01-05T11:00:00Z", "fieldsV1": text},
+    ]
+    metadata = {"resourceVersion": "7", "managedFields": managed}
+    assert document_of({"metadata": metadata}).editor == "kubectl-edit"
+    assert document_of({"metadata": {**metadata, "managedFields": managed[:2]}}).editor is None

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from core.world import World, at, ended, spec
-from session_rollout.api.enums import EventReason, MigrationState, Outcome
+from session_rollout.api.enums import EventReason, Outcome
+from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.status_records import MigrationRecord, PendingNotification
 from session_rollout.cli.render.status import draw, migration_line
 

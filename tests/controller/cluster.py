@@ -11,9 +11,9 @@ from typing import Any
 from core.world import spec
 from session_rollout.adapters.rollouts import parse
 from session_rollout.api.action import ActionStatus, Result
-from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Gate
-from session_rollout.api.enums import CheckReason, EventReason, Operation, Verdict
+from session_rollout.api.enums import CheckReason, EventReason, Verdict
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.parsing import action_of
 from session_rollout.api.rollout import Metric, SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
@@ -23,6 +23,7 @@ from session_rollout.controller.inbox import Inbox
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
 from session_rollout.controller.state import Downtime, Memory, RolloutState
+from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.observed import (
     CheckResult,
     Decision,
@@ -30,12 +31,13 @@ from session_rollout.core.observed import (
     JobState,
     Measurement,
     Observed,
+    Publish,
     Revisions,
     StartCheck,
     StartJob,
 )
 from session_rollout.errors import Conflict, Unavailable
-from session_rollout.ports import Fingerprint, Key, Ports, Reconciled, Stored
+from session_rollout.ports import Key, Ports, Reconciled, Stored
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 KEY = Key("default", "shop")
@@ -59,8 +61,8 @@ class Cluster:
         self.leads = True
         self.answers: list[tuple[str, ActionStatus]] = []
         self.events: list[EventReason] = []
-        self.document: str | None = None
-        self.document_version = 0
+        self.document: PublishedDocument | None = None
+        self.text = ""
         self.released: list[str | None] = []
         self.workload = Revisions(2, 1)
         self.jobs: dict[str, JobObservation] = {}
@@ -99,7 +101,7 @@ class Cluster:
             gates=self,
             notifier=self,
             recorder=self,
-            flags=self,
+            flags=FlagPort(self),
             jobs=JobPort(self),
             metrics=self,
             events=self,
@@ -209,13 +211,18 @@ class Cluster:
 
     # --- flags
 
-    async def publish(self, _rollout: SessionRollout, _config_map: str, text: str) -> Fingerprint:
-        self.called("publish")
-        self.document, self.document_version = text, self.document_version + 1
-        return Fingerprint(sha256_of(text), self.document_version)
+    async def publish(self, rollout: SessionRollout, document: Publish, *, urgent: bool = False) -> PublishedDocument:
+        self.called("protect" if urgent else "publish")
+        if document.version != (self.document.version if self.document is not None else None):
+            raise Conflict("another version of the document is in the cluster")
+        version = (document.version or 0) + 1
+        self.text = document.text
+        known = {"version": version, "owner": rollout.name, "protections": document.protections}
+        self.document = read_document(document.text, **known)
+        return self.document
 
-    async def fingerprint(self, _namespace: str, _config_map: str) -> Fingerprint:
-        return Fingerprint() if self.document is None else Fingerprint(sha256_of(self.document), self.document_version)
+    async def read_document(self, _namespace: str, _config_map: str) -> PublishedDocument | None:
+        return self.document
 
     async def release(self, _rollout: SessionRollout, _config_map: str, text: str | None) -> None:
         self.called("release")
@@ -254,6 +261,13 @@ class Cluster:
     def confirm(self) -> None:
         if not self.leads:
             raise Unavailable("the Lease is not held for certain")
+
+
+class FlagPort:
+    """The flag document of a cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.publish, self.release, self.read = cluster.publish, cluster.release, cluster.read_document
 
 
 class JobPort:

@@ -6,11 +6,12 @@ import pytest
 
 from controller.cluster import Cluster, Process, run
 from session_rollout.adapters.rollouts import parse
-from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Operation, Stage
+from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Stage
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import Current, RolloutStatus
-from session_rollout.controller.apply import RETRY_BLOCKED, Applier
-from session_rollout.controller.state import RolloutState
+from session_rollout.controller.apply import Applier
+from session_rollout.controller.state import OUTAGE_SHOWN, RolloutState
 from session_rollout.core.observed import (
     Answer,
     Decision,
@@ -23,7 +24,7 @@ from session_rollout.core.observed import (
     SuspendJob,
     UndoWorkload,
 )
-from session_rollout.errors import Forbidden, SpecError, Unavailable
+from session_rollout.errors import Forbidden, Request, RolloutError, SpecError, Unavailable
 
 PUBLISH = Publish("shop-flags", "{}", "sha256:x")
 JOB = StartJob("shop-m-1", "m", Operation.UP, 1)
@@ -34,7 +35,7 @@ EMIT = Emit(EventReason.STARTED, "started")
 
 def decision(*effects: Effect, stage: Stage = Stage.STEP) -> Decision:
     status = RolloutStatus(current=Current(stage=stage))
-    return Decision(status, effects, timedelta(seconds=10), complete=True)
+    return Decision(status, effects, urgent=None, next_reconcile=timedelta(seconds=10), complete=True)
 
 
 class Fixture:
@@ -56,7 +57,7 @@ def test_flags_come_first() -> None:
         fixture = Fixture()
         assert await fixture.apply(JOB, CHECK, SuspendJob("shop-m-1", suspend=True), ANSWER, EMIT, PUBLISH)
         assert fixture.cluster.calls == ["publish", "start", "start_check", "suspend True", "answer", "emit"]
-        assert fixture.state.document.version == 1
+        assert fixture.state.document_version == 1
 
     run(body)
 
@@ -75,11 +76,8 @@ def test_failed_effect_holds_up_no_other(error: Exception) -> None:
     async def body() -> None:
         fixture = Fixture()
         fixture.cluster.failures["start"] = [error]
-        if isinstance(error, SpecError):
+        with pytest.raises(type(error)):
             await fixture.apply(JOB, CHECK, ANSWER, EMIT)
-        else:
-            with pytest.raises(type(error)):
-                await fixture.apply(JOB, CHECK, ANSWER, EMIT)
         assert fixture.cluster.calls == ["start", "start_check", "answer", "emit"]
 
     run(body)
@@ -93,65 +91,80 @@ def test_nothing_slower_begins_before_the_flags_are_published() -> None:
         fixture.cluster.failures["publish"] = [Unavailable("down")]
         with pytest.raises(Unavailable):
             await fixture.apply(JOB, ANSWER, PUBLISH)
-        assert fixture.cluster.calls == ["publish"]
+        assert fixture.cluster.calls == ["publish", "answer"]
 
     run(body)
 
 
-def test_blocked_effect_is_shown_at_once_and_tried_again_from_time_to_time() -> None:
-    """A check profile that the configuration does not have."""
+def test_refusal_is_remembered_until_the_effect_succeeds_or_is_no_longer_requested() -> None:
+    """R11: its time is that of the first refusal."""
 
     async def body() -> None:
         fixture = Fixture()
-        fixture.cluster.failures["start_check"] = [SpecError("no such profile")] * 2
-        assert await fixture.apply(CHECK), "the next decision shows the problem"
-        assert fixture.state.blocked is not None
-        assert not await fixture.apply(), "the problem keeps the rollout from requesting it again"
-        fixture.cluster.time += RETRY_BLOCKED
-        assert not await fixture.apply(), "still blocked, and shown already"
-        fixture.cluster.time += RETRY_BLOCKED
-        assert await fixture.apply(), "the configuration was corrected"
-        assert fixture.state.blocked is None
-        assert fixture.cluster.calls == ["start_check"] * 3
+        error = Forbidden("jobs.batch is forbidden")
+        error.request = Request("create", "jobs", "default")
+        for _ in range(2):
+            fixture.cluster.failures["start"] = [error]
+            with pytest.raises(Forbidden):
+                await fixture.apply(JOB)
+            fixture.cluster.time += timedelta(seconds=10)
+        [refusal] = fixture.state.shown_refusals(fixture.cluster.time)
+        assert (refusal.effect, refusal.verb, refusal.resource, refusal.namespace) == ("StartJob", "create", "jobs", "default")
+        assert refusal.time == fixture.cluster.time - timedelta(seconds=20)
+        await fixture.apply(JOB)
+        assert fixture.state.refusals == {}
+        fixture.cluster.failures["start"] = [error]
+        with pytest.raises(Forbidden):
+            await fixture.apply(JOB)
+        await fixture.applier.protect(fixture.rollout, fixture.state, decision())
+        assert fixture.state.refusals == {}
 
     run(body)
 
 
-@pytest.mark.parametrize("stage", [Stage.ROLLING_BACK, Stage.ENDED])
-def test_rollback_gives_up_a_blocked_effect(stage: Stage) -> None:
+def test_outage_is_a_refusal_only_when_it_lasts() -> None:
+    """A restart of the API server is no news."""
+
     async def body() -> None:
         fixture = Fixture()
-        fixture.cluster.failures["start_check"] = [SpecError("no such profile")]
-        await fixture.apply(CHECK)
-        await fixture.apply(stage=stage)
-        assert fixture.state.blocked is None
+        fixture.cluster.failures["start"] = [Unavailable("down")]
+        with pytest.raises(Unavailable):
+            await fixture.apply(JOB)
+        assert fixture.state.shown_refusals(fixture.cluster.time) == ()
+        assert len(fixture.state.shown_refusals(fixture.cluster.time + OUTAGE_SHOWN)) == 1
 
     run(body)
 
 
-def test_another_spec_gives_up_a_blocked_effect() -> None:
+def test_unforeseen_exception_of_an_effect_holds_up_no_other() -> None:
+    """R7: it is a refusal with its class."""
+
     async def body() -> None:
         fixture = Fixture()
-        fixture.cluster.failures["start_check"] = [SpecError("no such profile")]
-        await fixture.apply(CHECK)
-        fixture.rollout = fixture.rollout.model_copy(update={"generation": 2})
-        await fixture.apply()
-        assert fixture.state.blocked is None
+        fixture.cluster.failures["start"] = [KeyError("spec")]
+        with pytest.raises(RolloutError):
+            await fixture.apply(JOB, ANSWER, EMIT)
+        assert fixture.cluster.calls == ["start", "answer", "emit"]
+        assert list(fixture.state.refusals) == ["StartJob"]
 
     run(body)
 
 
-def test_blocked_effect_is_a_problem_of_the_next_decision() -> None:
+def test_missing_check_profile_is_a_problem_of_the_spec() -> None:
+    """It is tried with each decision: the configuration may have been corrected."""
+
     async def body() -> None:
         cluster = Cluster()
         cluster.add_rollout(preflight=[{"name": "smoke", "job": {"profile": "smoke"}}])
-        cluster.failures["start_check"] = [SpecError("no profile of this name")]
+        cluster.failures["start_check"] = [SpecError("no profile of this name")] * 2
         process = Process(cluster)
-        await process.settle()
+        await process.reconcile()
+        await process.reconcile()
         conditions = {item.type: item.status for item in cluster.status.conditions}
         assert (conditions["Stalled"], conditions["SpecValid"]) == ("True", "False")
-        assert process.state.blocked is not None
-        assert cluster.status.decision.reason is DecisionReason.INVALID_SPEC
+        shown = [cluster.status.decision.reason]
+        await process.settle()
+        assert [*shown, cluster.status.decision.reason] == [DecisionReason.INVALID_SPEC, DecisionReason.AWAITING_GATES]
 
     run(body)
 

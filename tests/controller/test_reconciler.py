@@ -14,7 +14,6 @@ from controller.cluster import KEY, NOW, Cluster, Crash, Process, run
 from session_rollout.api.enums import ActionReason, DecisionAction, EventReason
 from session_rollout.controller.reconciler import CONFLICT_SECONDS, RETRY_SECONDS
 from session_rollout.errors import Conflict, Unavailable
-from session_rollout.ports import Fingerprint
 
 
 @pytest.fixture
@@ -203,26 +202,6 @@ def test_measurements_alone_are_recorded_every_few_minutes(cluster: Cluster) -> 
 
 
 # --- what the watches show
-
-
-def test_older_document_of_the_watch_is_ignored(cluster: Cluster) -> None:
-    """It is from before the operator's own write; taking it for the present would publish again."""
-
-    async def body() -> None:
-        process = Process(cluster)
-        await process.settle()
-        process.state.wake.clear()
-        current = process.state.document
-        process.reconciler.document_changed(KEY, Fingerprint("sha256:old", current.version - 1))
-        assert (process.state.document, process.state.wake.is_set()) == (current, False)
-        process.reconciler.document_changed(KEY, Fingerprint("sha256:edited", current.version + 1))
-        assert process.state.wake.is_set()
-        await process.settle()
-        assert EventReason.FLAG_DRIFT in cluster.events
-        process.reconciler.document_changed(KEY, Fingerprint())
-        assert process.state.document == Fingerprint()
-
-    run(body)
 
 
 def test_rollout_deleted_while_no_operator_ran_is_finalized_by_the_watch(cluster: Cluster) -> None:

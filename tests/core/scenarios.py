@@ -11,6 +11,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from core import document_scenarios
 from core.collecting import EVERY_GATE, FIGURES, WEB, World, migrated
 from core.stage_scenarios import WAITING, aborted_in, edited_in, phases_are_added_and_removed, spec_cannot_be_carried_out
 from core.world import at, edited, ended, spec
@@ -214,7 +215,7 @@ def pauses_and_emergencies() -> World:
     world.run(10)
     world.request("EmergencyEnable")
     world.run(10)
-    world.published_sha256 = "sha256:other"
+    world.tamper()
     world.run(10)
     world.edit(spec(suspend=True))
     world.request("Pause")
@@ -304,6 +305,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     phases_are_added_and_removed,
     spec_cannot_be_carried_out,
     job_is_foreign,
+    *document_scenarios.STORIES,
 )
 _PLAYS: Final[dict[str, Callable[[], World]]] = {
     **{story.__name__: story for story in STORIES},

@@ -224,6 +224,8 @@ def test_full_list_refuses_what_does_not_protect_users() -> None:
     assert len(world.status.processed_actions) == ROOM
     protecting = [world.request("EmergencyDisable", features=["gamma"]), world.request("Pause"), world.request("Abort")]
     sent = answers(world.reconcile(crash_before_effects=True))
+    assert f"uid-of-{protecting[0]}" not in sent, "not before the flags were read back"
+    sent |= answers(world.reconcile(crash_before_effects=True))
     assert [sent[f"uid-of-{name}"].reason for name in protecting] == [ActionReason.ACCEPTED] * 3
     assert [record.feature for record in world.status.flags.disabled] == ["gamma"]
     assert world.status.current.rollback_outcome is Outcome.ABORTED
@@ -235,6 +237,7 @@ def test_list_never_grows_beyond_its_bound() -> None:
     world = World(spec())
     world.until(at("one", 1))
     names = [world.request("EmergencyDisable", f"off-{number}", features=["gamma"]) for number in range(PROCESSED_LENGTH + 6)]
+    assert answers(world.reconcile(crash_before_effects=True)) == {}, "not before the flags were read back"
     sent = answers(world.reconcile(crash_before_effects=True))
     assert {answer.reason for answer in sent.values()} == {ActionReason.ACCEPTED}
     assert len(sent) == len(names)

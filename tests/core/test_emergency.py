@@ -77,32 +77,6 @@ def test_suspend_freezes_and_only_emergencies_work() -> None:
     assert "targeting" not in world.flag("alpha")
 
 
-def test_suspended_without_a_status_keeps_the_existing_document() -> None:
-    """As after a restore from a backup; an emergency is published all the same, and so is what follows the suspension."""
-    world = World(spec(suspend=True))
-    fresh = World(spec(suspend=True))
-    world.published_sha256 = "sha256:of-before"
-    world.run(600)
-    fresh.run(10)
-    assert world.published_sha256 == "sha256:of-before"
-    assert world.status.flags.sha256 is None
-    assert len(world.status.decision.details) == len(fresh.status.decision.details) + 1, "status says that it is kept"
-    off = world.request("EmergencyDisable", features=["alpha"])
-    world.run(60)
-    assert world.answer(off) == (True, ActionReason.ACCEPTED)
-    assert world.published_sha256 == world.status.flags.sha256 is not None
-
-
-def test_end_of_a_suspension_publishes_over_the_existing_document() -> None:
-    """Without an emergency, too."""
-    world = World(spec(suspend=True))
-    world.published_sha256 = "sha256:of-before"
-    world.run(60)
-    world.edit(spec())
-    world.until(at("one", 1))
-    assert world.published_sha256 == world.status.flags.sha256
-
-
 def test_suspended_from_the_start_publishes_everything_off_where_nothing_is() -> None:
     """Applications get a document, and no feature in it is on."""
     world = World(spec(suspend=True))

@@ -9,18 +9,8 @@ from typing import Any
 import pytest
 
 from core.world import World, at, ended, rollout_data, spec
-from session_rollout.api.enums import (
-    ActionReason,
-    DecisionAction,
-    DecisionReason,
-    EventReason,
-    MigrationState,
-    NoReturn,
-    Operation,
-    Outcome,
-    Stage,
-    State,
-)
+from session_rollout.api.enums import ActionReason, DecisionAction, DecisionReason, EventReason, Outcome, Stage, State
+from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 from session_rollout.api.progress import Progress
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.observed import JobObservation, JobState, StartJob

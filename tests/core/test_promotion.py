@@ -132,7 +132,8 @@ def test_drift_is_corrected() -> None:
     """The document was modified externally: it is published again, under the same revision, with an event."""
     world = World(spec())
     world.until(at("one", 1))
-    right, world.published_sha256 = world.published_sha256, "sha256:other"
+    right = world.published_sha256
+    world.tamper()
     world.settle()
     assert world.published_sha256 == right
     assert [entry.revision for entry in world.entries(EventReason.FLAG_DRIFT)] == [world.status.flags.revision]

@@ -19,15 +19,13 @@ from session_rollout.api.enums import (
     DecisionAction,
     DecisionReason,
     EventReason,
-    MigrationState,
-    NoReturn,
-    Operation,
     Outcome,
     PhaseState,
     Stage,
     State,
     Verdict,
 )
+from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 
 SOURCE = ROOT / "operator" / "session_rollout"
 
@@ -57,6 +55,7 @@ MADE_ELSEWHERE: list[tuple[StrEnum, str]] = [  # not a mapping: values of two en
     (CheckReason.CHECK_SUCCEEDED, GATES),
     (CheckReason.CHECK_FAILED, GATES),
     (CheckReason.NOT_CONFIGURED, GATES),
+    (EventReason.FLAGS_NOT_RELEASED, "controller/deletion.py"),
     (ActionReason.UNKNOWN_TOPIC, ON_DEMAND),
     (ActionReason.UNKNOWN_ROLLOUT, "controller/inbox.py"),
     (ActionReason.INVALID, "controller/inbox.py"),

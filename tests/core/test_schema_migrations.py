@@ -6,16 +6,8 @@ Not here: migrations that copy rows (test_migrations), what a Job does in a data
 from typing import Any
 
 from core.world import World, at, ended, rollout_data, spec
-from session_rollout.api.enums import (
-    ActionReason,
-    DecisionAction,
-    DecisionReason,
-    EventReason,
-    MigrationState,
-    Operation,
-    Outcome,
-    Stage,
-)
+from session_rollout.api.enums import ActionReason, DecisionAction, DecisionReason, EventReason, Outcome, Stage
+from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.core.observed import JobObservation, JobState
 
 MIGRATED: dict[str, Any] = {

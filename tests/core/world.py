@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,6 +13,7 @@ from session_rollout.api.enums import ActionReason, CheckKind, DecisionReason, E
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import CheckRecord, HistoryEntry, MigrationRecord
+from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import Decision, Effect, JobObservation, JobState, Measurement, Publish
 from session_rollout.simulation import world as simulation
 
@@ -153,6 +154,11 @@ class World(simulation.World):
     def percents(self) -> dict[str, str]:
         """The percentage that was published last, by phase."""
         return {record.name: record.percent for record in self.status.phases}
+
+    def tamper(self, sha256: str = "sha256:other", **fields: Any) -> None:
+        """Another client has written the document: one that nobody can read, or with these fields changed."""
+        before = self.document or PublishedDocument("")
+        self.document = replace(before, sha256=sha256, version=before.version + 1, owner=self.name, **fields)
 
     def flag(self, name: str) -> dict[str, Any]:
         """A flag of the document that was published last."""

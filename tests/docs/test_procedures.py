@@ -19,6 +19,8 @@ from openfeature.evaluation_context import EvaluationContext
 from core.world import World, at, ended, spec
 from lab.lab import ROOT
 from session_rollout.adapters.flags import validate
+from session_rollout.api.enums import DecisionReason
+from session_rollout.core.documents import read_document
 from session_rollout.core.flags import KEY, Audience, FlagSource, compile_document
 
 HOW_TO = ROOT / "docs" / "how-to"
@@ -102,46 +104,40 @@ def test_a_json_patch_adds_a_sink(tmp_path: Path) -> None:
     assert sinks() == ["on-call"]
 
 
-def _restored(after: dict[str, Any], **more: Any) -> World:
-    """A world in which only the spec and the document came back, and the suspension has ended."""
-    common = {"flagSet": "shop", "checkInterval": "10s"}
-    world = World(spec(yaml.safe_dump({**common, **after, **more}), suspend=True))
-    world.published_sha256 = "sha256:of-before"
-    world.run(60)
-    assert world.documents == [], "suspended: the document remains"
-    world.edit(spec(yaml.safe_dump({**common, **after, **more})))
-    world.run(30)
-    return world
+def _restored() -> tuple[World, World]:
+    """A rollout in its second phase, and the same one after only its spec and its document came back."""
+    original = World(spec())
+    original.until(at("two", 1))
+    restored = World(spec(), now=original.now)
+    restored.document = original.document
+    restored.run(600)
+    return original, restored
 
 
 def test_a_restored_rollout_keeps_its_audiences() -> None:
-    """The YAML before and after: no document that is published afterwards gives a feature to fewer users."""
-    texts = [text for text in blocks("upgrade-and-remove.md", "yaml") if text.startswith(("# before", "# after"))]
-    before, after = (yaml.safe_load(re.sub(r"hold: \d+d", "hold: 60s", text)) for text in texts)
-    original = World(spec(yaml.safe_dump({"flagSet": "shop", "checkInterval": "10s", **before})))
-    original.until(at("gift-cards", 2))
-    wanted = {name: original.flag(name) for name in ("newCheckout", "giftCards")}
-    restored = _restored(after)
-    assert restored.documents
+    """D6: until `adopt`, and then it continues with the step that is published."""
+    original, restored = _restored()
+    assert restored.documents == []
+    assert restored.reason is DecisionReason.ADOPTION_REQUIRED
+    assert restored.answer(_run(restored, "Abort"))[0] is False
+    assert restored.answer(_run(restored, "Adopt"))[0] is True
+    restored.until(at("two", 1))
+    assert original.document is not None
     for text in restored.documents:
-        flags = json.loads(text)["flags"]
-        assert {name: flags[name] for name in wanted} == wanted
-
-    delayed = _restored(after, preflight=[{"name": "approved", "approval": {}}])
-    assert delayed.flag("giftCards") != wanted["giftCards"], "what the warning is about"
+        assert read_document(text).audiences == original.document.audiences
 
 
-def test_an_emergency_action_on_a_restored_rollout_turns_off_every_feature() -> None:
-    """What the caution is about: a restored action without a response is carried out although the rollout is suspended."""
-    (before,) = (yaml.safe_load(text) for text in blocks("upgrade-and-remove.md", "yaml") if text.startswith("# before"))
-    world = World(spec(yaml.safe_dump({"flagSet": "shop", "checkInterval": "10s", **before}), suspend=True))
-    world.published_sha256 = "sha256:of-before"
-    world.run(60)
-    assert world.documents == [], "suspended: the document remains"
-    refused, accepted = world.request("Abort"), world.request("EmergencyDisable", features=["giftCards"])
-    world.run(60)
-    assert [world.answer(name)[0] for name in (refused, accepted)] == [False, True]
-    assert [_has(world, name) for name in ("newCheckout", "giftCards")] == [False, False]
+def test_an_emergency_action_on_a_restored_rollout_turns_off_its_feature_alone() -> None:
+    """D6: a restored action without a response is carried out."""
+    _, restored = _restored()
+    assert restored.answer(_run(restored, "EmergencyDisable", features=["gamma"]))[0] is True
+    assert [_has(restored, name) for name in ("alpha", "gamma")] == [True, False]
+
+
+def _run(world: World, action: str, **fields: Any) -> str:
+    name = world.request(action, **fields)
+    world.run(10)
+    return name
 
 
 def test_a_rolled_back_rollout_stays_off_while_suspended() -> None:

@@ -17,7 +17,8 @@ from core.transitions import TRANSITIONS
 from docs import environment, generate, stages, vocabulary
 from session_rollout.adapters import telemetry
 from session_rollout.api import enums
-from session_rollout.api.enums import Condition, FailureReason, Stage
+from session_rollout.api.enums import Condition, Stage
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.migrations.__main__ import COMMANDS, parser
 
 ENUMS: list[type[StrEnum]] = [

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import MigrationError
 
 

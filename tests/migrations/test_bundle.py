@@ -7,7 +7,7 @@ import pytest
 from lab.sessions import SCHEMA
 from migrations.failures import failing
 from migrations.schemas import STEPS, bundle, target
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import BundleError
 from session_rollout.migrations.schema.bundle import Step, load, shipped
 from session_rollout.migrations.schema.lint import lint

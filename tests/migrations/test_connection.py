@@ -7,7 +7,7 @@ from lab.lab import until
 from lab.sessions import run, value
 from migrations.failures import failing
 from migrations.schemas import LEDGER, bundle, rows, target
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.migrations import ledger
 from session_rollout.migrations.retry import run_with_retries
 from session_rollout.migrations.schema.runner import up

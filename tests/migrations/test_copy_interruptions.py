@@ -17,7 +17,7 @@ from lab.lab import ROOT
 from lab.sessions import BUNDLE, People, difference, fill, run, value
 from migrations.copies import COPY, FAST, MOVED, target, wait_for
 from migrations.failures import failing
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.migrations.connection import RunContext
 from session_rollout.migrations.copy import functions, state
 from session_rollout.migrations.copy import runner as copy_runner

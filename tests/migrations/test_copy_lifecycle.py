@@ -5,7 +5,7 @@ import psycopg
 from lab.sessions import BUNDLE, SCHEMA, difference, fill, run, value
 from migrations.copies import FAST, MOVED, target
 from migrations.failures import failing
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.migrations.copy import lifecycle
 from session_rollout.migrations.copy import runner as copy_runner
 from session_rollout.migrations.schema import bundle

@@ -8,7 +8,7 @@ import pytest
 from lab.sessions import fill, run, value
 from migrations.copies import COPY, FAST, QUICK, quarantine, target
 from migrations.failures import failing
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import BundleError
 from session_rollout.migrations.connection import RunContext
 from session_rollout.migrations.copy import runner as copy_runner

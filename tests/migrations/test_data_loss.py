@@ -8,7 +8,7 @@ import pytest
 from lab.sessions import run, value
 from migrations.failures import failing
 from migrations.schemas import LEDGER, bundle, rows, target
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.migrations.schema.bundle import Bundle, load
 from session_rollout.migrations.schema.lint import lint
 from session_rollout.migrations.schema.plan import plan

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.api.progress import Progress, progress_text
 from session_rollout.errors import BundleError, Interrupted, MigrationError, MigrationFailed, RolloutError
 from session_rollout.migrations.progress import Reporter, to_json, to_sentence

@@ -19,7 +19,7 @@ from lab.proofs import INDEXES, TABLES
 from lab.sessions import fill, value
 from migrations.failures import failing
 from migrations.schemas import ALL, COUNT, LEDGER, OURS, QUICK, Listening, bundle, catalog, rows, target
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.migrations.connection import LOCK_KEY, Limits, connect
 from session_rollout.migrations.schema import drift
 from session_rollout.migrations.schema.bundle import Bundle

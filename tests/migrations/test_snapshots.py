@@ -12,7 +12,7 @@ import psycopg
 
 from lab.sessions import BUNDLE, SCHEMA, People, difference, fill, run, value
 from migrations.failures import failing
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.migrations.connection import Limits, RunContext
 from session_rollout.migrations.copy import lifecycle, repair, restore, snapshots, spec, state
 from session_rollout.migrations.copy import runner as copy_runner

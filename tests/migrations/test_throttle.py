@@ -12,7 +12,7 @@ import pytest
 
 from lab.sessions import difference, fill
 from migrations.copies import FAST, GENTLE, QUICK, target, wait_for
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import Interrupted
 from session_rollout.migrations.connection import RunContext
 from session_rollout.migrations.copy import lifecycle

@@ -18,7 +18,7 @@ from session_rollout.adapters.telemetry import API_REQUESTS
 from session_rollout.adapters.tracing import span
 from session_rollout.api import API_VERSION
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.errors import Conflict, Forbidden, NotFound, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, NotFound, Request, RolloutError, SpecError, Unavailable
 
 Object = Mapping[str, Any]
 Query = Mapping[str, str | int]
@@ -62,7 +62,11 @@ class ApiServer:
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Content-Type": content, "Accept": JSON, "User-Agent": FIELD_MANAGER}
         with span("api", {"http.request.method": method, "url.path": path}):
-            return await self._send(method, path, url, headers, body)
+            try:
+                return await self._send(method, path, url, headers, body)
+            except RolloutError as error:
+                error.request = request_of(method, path)
+                raise
 
     async def _send(self, method: str, path: str, url: str, headers: dict[str, str], body: Any) -> str:
         try:
@@ -91,6 +95,20 @@ class ApiServer:
         """Server-side apply with the operator's field manager; it takes back fields that other managers changed."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
         return await self.request("PATCH", path, body, content=APPLY, query=query)
+
+
+VERBS: Final = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def request_of(method: str, path: str) -> Request:
+    """Verb, resource and namespace of a request, as RBAC names them: `patch configmaps` in `shop`."""
+    parts = path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    namespace = rest[1] if rest[:1] == ["namespaces"] and len(rest) > 2 else ""  # noqa: PLR2004 - namespaces/NAME/RESOURCE
+    rest = rest[2:] if namespace else rest
+    resource = "/".join([*rest[:1], *rest[2:3]])
+    verb = "list" if method == "GET" and len(rest) == 1 else VERBS.get(method, method.lower())
+    return Request(verb, resource, namespace)
 
 
 def owner_of(rollout: SessionRollout) -> dict[str, Any]:

@@ -4,6 +4,7 @@ flagd's own evaluator checks a document before it is published. One malformed fl
 whole document, and with it an emergency.
 """
 
+import asyncio
 import json
 from typing import Any, Final
 
@@ -12,17 +13,19 @@ from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import OpenFeatureError
 
-from session_rollout.adapters.api_server import ApiServer
-from session_rollout.adapters.labels import recommended
+from session_rollout.adapters.api_server import FIELD_MANAGER, ApiServer
+from session_rollout.adapters.labels import NAME, recommended
 from session_rollout.api import GROUP
-from session_rollout.api.base import sha256_of
+from session_rollout.api.protection import ANNOTATION, PROTECTIONS, Protection
 from session_rollout.api.rollout import SessionRollout
+from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import BUCKETING, KEY, PROBE
-from session_rollout.errors import RolloutError, SpecError, Unavailable
-from session_rollout.ports import Fingerprint
+from session_rollout.core.observed import Publish
+from session_rollout.errors import SpecError, Unavailable
 
 LABEL: Final = f"{GROUP}/rollout"
 COMPONENT: Final = "flags"
+URGENT_SECONDS: Final = 3.0
 
 
 def bucket(flag_set: str, user: str, total: int = 1000) -> int:
@@ -62,28 +65,31 @@ class ConfigMapPublisher:
     def __init__(self, api: ApiServer) -> None:
         self._api = api
 
-    async def publish(self, rollout: SessionRollout, config_map: str, text: str) -> Fingerprint:
+    async def publish(self, rollout: SessionRollout, document: Publish, *, urgent: bool = False) -> PublishedDocument:
         """See `FlagPublisher.publish`."""
-        validate(text)
-        metadata = {"labels": {LABEL: rollout.name, **recommended(COMPONENT)}}
-        await self._refuse_foreign(rollout, config_map)
-        await self._api.apply(_path(rollout.namespace, config_map), _body(config_map, text, metadata))
-        published = await self.fingerprint(rollout.namespace, config_map)
-        if published.sha256 is None:
-            raise Unavailable(f"ConfigMap {config_map} does not exist after it was applied")
-        return published
+        validate(document.text)
+        path = _path(rollout.namespace, document.config_map)
+        metadata: dict[str, Any] = {"labels": {LABEL: rollout.name, **recommended(COMPONENT)}}
+        if document.protections:
+            metadata["annotations"] = {ANNOTATION: PROTECTIONS.dump_json(document.protections, by_alias=True).decode()}
+        try:
+            async with asyncio.timeout(URGENT_SECONDS if urgent else None):
+                return document_of(await self._write(path, document, metadata))
+        except TimeoutError as error:
+            raise Unavailable(f"API server: no response within {URGENT_SECONDS:g} s on PATCH {path}") from error
 
-    async def _refuse_foreign(self, rollout: SessionRollout, config_map: str) -> None:
-        """Two rollouts with the same `flagSet` must not overwrite each other's document."""
-        current = await self._api.find(_path(rollout.namespace, config_map))
-        owner = current["metadata"].get("labels", {}).get(LABEL, rollout.name) if current else rollout.name
-        if owner != rollout.name:
-            raise SpecError(f"ConfigMap {config_map} belongs to rollout {owner}: `flagSet` must be unique in the namespace")
+    async def _write(self, path: str, document: Publish, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Create the ConfigMap, or replace the version that the decision saw: a late write must not replace a newer document."""
+        if document.version is None:
+            body = _body(document.config_map, document.text, metadata)
+            return await self._api.request("POST", path.rpartition("/")[0], body, query={"fieldManager": FIELD_MANAGER})
+        metadata["resourceVersion"] = str(document.version)
+        return await self._api.apply(path, _body(document.config_map, document.text, metadata))
 
-    async def fingerprint(self, namespace: str, config_map: str) -> Fingerprint:
-        """See `FlagPublisher.fingerprint`."""
+    async def read(self, namespace: str, config_map: str) -> PublishedDocument | None:
+        """See `FlagPublisher.read`."""
         current = await self._api.find(_path(namespace, config_map))
-        return Fingerprint() if current is None else fingerprint_of(current)
+        return None if current is None else document_of(current)
 
     async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> None:
         """See `FlagPublisher.release`."""
@@ -93,16 +99,39 @@ class ConfigMapPublisher:
             # Never published, or the document of another rollout with the same `flagSet`, whose users keep it.
             return
         kept = text if text is not None else current.get("data", {}).get(KEY, "")
-        try:
-            await self._api.apply(path, _body(config_map, kept, {"labels": recommended(COMPONENT)}))
-        except RolloutError as error:
-            raise Unavailable(f"flag document {config_map} cannot be released: {error}") from error
+        metadata = {"labels": recommended(COMPONENT), "resourceVersion": current["metadata"]["resourceVersion"]}
+        await self._api.apply(path, _body(config_map, kept, metadata))
 
 
-def fingerprint_of(config_map: Any) -> Fingerprint:
+def document_of(config_map: Any) -> PublishedDocument:
     """The document in a ConfigMap object."""
-    text = (config_map.get("data") or {}).get(KEY)
-    return Fingerprint(None if text is None else sha256_of(text), int(config_map["metadata"]["resourceVersion"]))
+    metadata = config_map["metadata"]
+    labels = metadata.get("labels") or {}
+    return read_document(
+        str((config_map.get("data") or {}).get(KEY, "")),
+        version=int(metadata["resourceVersion"]),
+        owner=labels.get(LABEL),
+        managed=LABEL in labels or labels.get("app.kubernetes.io/managed-by") == NAME,
+        protections=_protections(metadata),
+        editor=_editor(metadata),
+    )
+
+
+def _protections(metadata: Any) -> tuple[Protection, ...]:
+    try:
+        return PROTECTIONS.validate_json((metadata.get("annotations") or {}).get(ANNOTATION, "[]"))
+    except ValueError:
+        return ()  # somebody has edited the annotation; without it nothing is adopted
+
+
+def _editor(metadata: Any) -> str | None:
+    """The newest field manager other than the operator that wrote the text of the document."""
+    writers = [
+        (entry.get("time", ""), str(entry.get("manager", "")))
+        for entry in metadata.get("managedFields") or ()
+        if f"f:{KEY}" in (entry.get("fieldsV1") or {}).get("f:data", {}) and entry.get("manager") != FIELD_MANAGER
+    ]
+    return max(writers)[1] if writers else None
 
 
 def _path(namespace: str, name: str) -> str:

@@ -17,7 +17,8 @@ from session_rollout.adapters.flags import validate
 from session_rollout.adapters.fresh_cache import FreshCache
 from session_rollout.api.action import Result
 from session_rollout.api.checks import Builtin, Gate, HttpCheck
-from session_rollout.api.enums import CheckReason, MigrationState, Verdict
+from session_rollout.api.enums import CheckReason, Verdict
+from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.quantities import show
 from session_rollout.api.rollback import OnRollback, OnWorkload
 from session_rollout.api.rollout import SessionRollout

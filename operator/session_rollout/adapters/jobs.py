@@ -11,8 +11,8 @@ from session_rollout.adapters.flags import LABEL
 from session_rollout.adapters.labels import recommended
 from session_rollout.adapters.telemetry import redact
 from session_rollout.api import GROUP
-from session_rollout.api.enums import Operation
 from session_rollout.api.migration import Database, Migration, SecretKeyRef
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.progress import Progress
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import SessionRollout

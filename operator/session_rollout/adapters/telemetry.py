@@ -20,7 +20,8 @@ from pythonjsonlogger.json import JsonFormatter
 
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.checks import Check, ComparedTo, Gate, OnBreach
-from session_rollout.api.enums import CheckKind, Condition, EventReason, MigrationState, Outcome, Stage
+from session_rollout.api.enums import CheckKind, Condition, EventReason, Outcome, Stage
+from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.quantities import bound
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus

@@ -23,7 +23,8 @@ from session_rollout.api.base import (
     rules,
     shortened,
 )
-from session_rollout.api.enums import ActionReason, ActionType, CheckReason, Operation, Verdict
+from session_rollout.api.enums import ActionReason, ActionType, CheckReason, Verdict
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.quantities import Duration
 from session_rollout.api.status import MetaCondition
 from session_rollout.api.status_records import Time
@@ -44,9 +45,9 @@ class ActionSpec(Model):
             ("self == oldSelf", "an action is immutable; create another one instead"),
             (
                 "!(self.action in ['Promote', 'Abort', 'EmergencyDisable', 'EmergencyEnable', 'RestoreData', 'MigrateDown',"
-                " 'RestartWorkload', 'UndoWorkload']) || (has(self.reason) && self.reason.size() > 0)",
+                " 'RestartWorkload', 'UndoWorkload', 'Adopt', 'Reset']) || (has(self.reason) && self.reason.size() > 0)",
                 "`reason` is required for Promote, Abort, EmergencyDisable, EmergencyEnable, RestoreData, MigrateDown,"
-                " RestartWorkload and UndoWorkload, because they override a check or affect users",
+                " RestartWorkload, UndoWorkload, Adopt and Reset, because they override a check or affect users",
             ),
             (
                 "!(self.action in ['Approve', 'Promote', 'Retry']) || has(self.generation)",

@@ -64,6 +64,10 @@ ROLLOUT: Final = (
         _feature_of_phases(_IN_ONE_PHASE),
     ),
     (
+        "self.features.all(f, !has(f.retired) || !f.retired || self.phases.all(p, !(f.name in p.features)))",
+        "a feature with `retired: true` must not be in `phases[].features`, because it is no longer part of the plan",
+    ),
+    (
         "self.features.all(f, !has(f.dependsOn) || f.dependsOn.all(d, self.features.exists(g, g.name == d)))",
         "`features[].dependsOn` must contain only names of other entries of `features`",
     ),

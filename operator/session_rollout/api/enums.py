@@ -121,71 +121,6 @@ class PhaseState(StrEnum):
     ROLLED_BACK = "RolledBack"  # The features of the phase were rolled back.
 
 
-class MigrationState(StrEnum):
-    """`status.migrations[].state` is the state of one migration."""
-
-    PENDING = "Pending"  # The migration has not started.
-    RUNNING = "Running"  # The Job of the migration is running.
-    SUCCEEDED = "Succeeded"  # The migration is applied.
-    FAILED = "Failed"  # The Job failed; see `reason` and `message`.
-    REVERTING = "Reverting"  # The migration is being undone.
-    REVERTED = "Reverted"  # The migration was undone.
-
-
-class Operation(StrEnum):
-    """`status.migrations[].operation` is the operation of a migration Job. The name of the Job contains it."""
-
-    UP = "up"  # Apply the migration.
-    DOWN = "down"  # Undo the migration.
-    BACKUP = "backup"  # Take a snapshot of its tables.
-    FINISH = "finish"  # Make the copied rows the source of truth.
-    RESTORE = "restore"  # Restore rows from the snapshot.
-    RETRY = "retry"  # Copy the rows in quarantine again.
-    PRUNE = "prune"  # Delete snapshots that have expired.
-    REPAIR = "repair"  # Replace damaged rows of the target: from the source, or after `finish` from a snapshot.
-    PLAN = "plan"  # Show the SQL steps that `up` would apply, and their locks. It runs them and rolls back.
-    STATUS = "status"  # Show what the ledger contains. It changes nothing.
-    VERIFY = "verify"  # Compare both sides of a copy. It changes nothing.
-
-
-class FailureReason(StrEnum):
-    """`status.migrations[].reason` is the reason of a failed migration."""
-
-    INVALID_ARGUMENTS = "InvalidArguments"  # Options of the command contradict each other or the bundle.
-    INVALID_BUNDLE = "InvalidBundle"  # SQL files are missing, misnamed or combined in a way that cannot run.
-    INVALID_COPY_SPEC = "InvalidCopySpec"  # `copy.yaml` has an invalid field.
-    INVALID_CONNECTION_STRING = "InvalidConnectionString"  # The connection string cannot be parsed.
-    CONNECTION_REJECTED = "ConnectionRejected"  # The password, the role, the database or `pg_hba.conf` is wrong.
-    DATABASE_ERROR = "DatabaseError"  # The database returned an error that another attempt cannot change.
-    LINT_FAILED = "LintFailed"  # The SQL violates a rule of `lint`.
-    BUNDLE_CHANGED = "BundleChanged"  # An SQL step or `copy.yaml` was edited after it had been applied.
-    BUNDLE_OUTDATED = "BundleOutdated"  # The ledger contains SQL steps that this bundle does not contain.
-    STEP_FAILED = "StepFailed"  # The database rejected an SQL step.
-    STEP_INCOMPLETE = "StepIncomplete"  # An index build was interrupted; `up` completes it.
-    UNSUPPORTED_STATEMENT = "UnsupportedStatement"  # CONCURRENTLY is used with anything but an index.
-    LOCK_TIMEOUT = "LockTimeout"  # A table lock was not granted within `lockDeadline`.
-    CONCURRENT_MIGRATION = "ConcurrentMigration"  # Another `session-rollout-migrate` holds the lock or took over the copy.
-    DATA_LOSS = "DataLoss"  # The operation would destroy data, and data loss is not allowed.
-    POINT_OF_NO_RETURN = "PointOfNoReturn"  # The migration has passed its point of no return.
-    PREFLIGHT_FAILED = "PreflightFailed"  # Privileges or disk space are missing, or a transaction pooler is used.
-    MISSING_TABLE = "MissingTable"  # The source or the target of a copy does not exist.
-    INVALID_KEY = "InvalidKey"  # The key of a copy is not a unique column.
-    COPY_NOT_STARTED = "CopyNotStarted"  # The copy has not started.
-    COPY_INCOMPLETE = "CopyIncomplete"  # Some rows have not been copied yet.
-    COPY_FINISHED = "CopyFinished"  # The target has become the source of truth.
-    ROWS_DIFFER = "RowsDiffer"  # Source and target are not equal.
-    NO_SNAPSHOT = "NoSnapshot"  # No complete snapshot matches.
-    TERMINATED = "Terminated"  # The Pod was terminated.
-    DEADLINE_EXCEEDED = "DeadlineExceeded"  # The database did not recover within the deadline.
-
-
-class NoReturn(StrEnum):
-    """`status.migrations[].pointOfNoReturn` is the position of a migration relative to its point of no return."""
-
-    AHEAD = "Ahead"  # The migration has not succeeded. It can be undone unless SQL step `pointOfNoReturn` has been applied.
-    PASSED = "Passed"  # The migration succeeded, or its copy is finished. It can no longer be undone.
-
-
 class ActionType(StrEnum):
     """`spec.action` is the request of a SessionRolloutAction."""
 
@@ -194,6 +129,8 @@ class ActionType(StrEnum):
     PAUSE = "Pause"  # Keep the audience as it is; guards still protect users.
     RESUME = "Resume"  # Resume a paused rollout.
     ABORT = "Abort"  # Roll the rollout back.
+    ADOPT = "Adopt"  # Resume from the flag document in the cluster, when it gives more than the status knows.
+    RESET = "Reset"  # Start from the beginning in spite of the flag document in the cluster. Users lose the features until their phase.
     RETRY = "Retry"  # Start the rolled-back phase again, or retry the failed migration or the failed Job of a gate.
     EMERGENCY_DISABLE = "EmergencyDisable"  # Turn features off for all users immediately.
     EMERGENCY_ENABLE = "EmergencyEnable"  # End an emergency disable: features follow the rollout again.
@@ -246,6 +183,14 @@ class ActionReason(StrEnum):
     OTHER_STEP = "OtherStep"  # The rollout is in a different phase or step.
     NO_APPROVAL_NEEDED = "NoApprovalNeeded"  # The step does not require approval.
     TOO_MANY_ACTIONS = "TooManyActions"  # Too many actions are waiting for a response.
+    PAUSED = "Paused"  # The rollout is paused.
+    STALLED = "Stalled"  # The rollout is stalled because of its spec or its configuration.
+    NOT_PUBLISHED = "NotPublished"  # The audience of the step has not been read back yet.
+    FEATURE_DISABLED = "FeatureDisabled"  # An emergency disables a feature of the phase.
+    FOREIGN_DOCUMENT = "ForeignDocument"  # The flag document belongs to another rollout, or was not written by one.
+    ADOPTION_REQUIRED = "AdoptionRequired"  # The flag document gives more than the status knows: first `Adopt` or `Reset`.
+    NOTHING_TO_ADOPT = "NothingToAdopt"  # The status knows what the flag document gives.
+    NO_MATCHING_STEP = "NoMatchingStep"  # The flag document has an audience that no step of the spec has.
     INVALID = "Invalid"  # The action or the rollout cannot be parsed.
     TIMED_OUT = "TimedOut"  # The action did not finish in time.
     FAILED = "Failed"  # The action could not be carried out; the message contains the error.
@@ -262,6 +207,7 @@ class Condition(StrEnum):
     EVIDENCE_AVAILABLE = "EvidenceAvailable"  # Whether criteria have verdicts of Pass or Fail, and guards can be queried.
     PAUSED = "Paused"  # Whether an action, a guard or `spec.suspend` paused the rollout.
     ROLLED_BACK = "RolledBack"  # Whether the rollout was rolled back or aborted.
+    EMERGENCY_ACTIVE = "EmergencyActive"  # Whether an emergency turns a feature off for all users.
     NOTIFIED = "Notified"  # Whether every sink accepts notifications.
 
 
@@ -285,6 +231,8 @@ class ConditionReason(StrEnum):
     ROLLED_BACK = "RolledBack"  # `RolledBack`: a guard or a deadline rolled the rollout back.
     ABORTED = "Aborted"  # `RolledBack`: an `Abort` action rolled the rollout back.
     NOT_ROLLED_BACK = "NotRolledBack"  # `RolledBack`: the rollout was not rolled back.
+    FEATURES_DISABLED = "FeaturesDisabled"  # `EmergencyActive`: the message names the features and who disabled them.
+    NO_EMERGENCY = "NoEmergency"  # `EmergencyActive`: no emergency is in force.
     NO_SINKS_CONFIGURED = "NoSinksConfigured"  # `Notified`: the spec has no notifications.
     SINK_FAILING = "SinkFailing"  # `Notified`: the message names the failing sinks and their errors.
     DELIVERED = "Delivered"  # `Notified`: every sink accepts notifications.
@@ -310,6 +258,10 @@ class DecisionReason(StrEnum):
     SUSPENDED = "Suspended"  # `spec.suspend` is true.
     PAUSED = "Paused"  # A `Pause` action or a guard with `onBreach: Pause` paused the rollout.
     INVALID_SPEC = "InvalidSpec"  # The spec, or the configuration that it refers to, has a problem.
+    ADOPTION_REQUIRED = "AdoptionRequired"  # The flag document gives more than the status knows: `Adopt` it, or `Reset`.
+    REQUEST_REFUSED = "RequestRefused"  # The API server refuses a request that the rollout needs; see `status.refusals`.
+    INTERNAL_ERROR = "InternalError"  # The operator failed to decide, and carries out only emergencies.
+    GUARD_FAILING = "GuardFailing"  # A guard is in breach, so the audience does not grow.
     WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"  # The workload is not available.
     AWAITING_GATES = "AwaitingGates"  # A preflight or verification gate has not passed yet.
     AWAITING_APPROVAL = "AwaitingApproval"  # A step or a gate requires manual approval.
@@ -363,6 +315,11 @@ class EventReason(StrEnum):
     SUPERSEDED = "Superseded"  # A change of the spec started a new generation.
     FLAGS_DISABLED = "FlagsDisabled"  # Features were turned off in an emergency.
     FLAGS_ENABLED = "FlagsEnabled"  # An emergency disable ended, and features follow the rollout again.
+    FLAGS_NOT_RELEASED = "FlagsNotReleased"  # The rollout was deleted, and its flag document could not be written.
+    FEATURE_SHARED = "FeatureShared"  # Another rollout of the namespace has a feature with the same name.
+    DOCUMENT_KEPT = "FlagDocumentKept"  # The flag document gives more than the status knows, so it is kept as it is.
+    DOCUMENT_ADOPTED = "FlagDocumentAdopted"  # An `Adopt` action resumed from the flag document.
+    DOCUMENT_RESET = "FlagDocumentReset"  # A `Reset` action started from the beginning in spite of the flag document.
     FLAG_DRIFT = "FlagDriftCorrected"  # The flag document was changed externally, and the operator restored it.
     CHECK_FAILED = "CheckFailed"  # A gate failed.
     ROLLBACK_VERIFIED = "RollbackVerified"  # All gates in `rollback.verification` passed.
@@ -390,6 +347,10 @@ _WARNINGS = frozenset(
         EventReason.ABORTED,
         EventReason.FLAGS_DISABLED,
         EventReason.FLAG_DRIFT,
+        EventReason.FLAGS_NOT_RELEASED,
+        EventReason.FEATURE_SHARED,
+        EventReason.DOCUMENT_KEPT,
+        EventReason.DOCUMENT_RESET,
         EventReason.CHECK_FAILED,
         EventReason.WORKLOAD_UNDONE,
         EventReason.WORKLOAD_KEPT,

@@ -51,6 +51,14 @@ class FeatureSpec(Model):
         ),
     ] = ()
 
+    retired: Annotated[
+        bool,
+        Field(
+            description="Takes a feature of a completed phase out of the plan: remove it from its phase at the same time. Users keep what"
+            " they have. Remove the entry when no application reads the flag. Defaults to false."
+        ),
+    ] = False
+
 
 class Cohorts(Model):
     """Two PromQL queries that count good and all events of users with and without the feature."""

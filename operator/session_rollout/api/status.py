@@ -22,13 +22,7 @@ from session_rollout.api.base import (
     Summary,
     Text,
 )
-from session_rollout.api.enums import (
-    DecisionAction,
-    DecisionReason,
-    Outcome,
-    Stage,
-    State,
-)
+from session_rollout.api.enums import DecisionAction, DecisionReason, Outcome, Stage, State
 from session_rollout.api.status_records import (
     AnsweredAction,
     AudienceText,
@@ -39,12 +33,15 @@ from session_rollout.api.status_records import (
     PendingNotification,
     Percentage,
     PhaseRecord,
+    Refusal,
     Time,
+    Uid,
     WorkloadRecord,
 )
 
 HISTORY_LENGTH = 20
 PENDING_LENGTH = 32
+REFUSALS_LENGTH = 12
 PROCESSED_LENGTH = 32
 
 
@@ -99,6 +96,9 @@ class Current(Model):
         Field(description="Cause of the pause: `AwaitingEvidence`, `FeatureDisabled`, `Paused`, `Suspended` or `InvalidSpec`."),
     ] = None
     approved_by: Annotated[Text | None, Field(description="Name of the action that approved this step.")] = None
+    promoted_by: Annotated[
+        Text | None, Field(description="Name of the `Promote` action that skips the checks of this step.")
+    ] = None
     guards_start_time: Annotated[
         Time | None, Field(description="Guards use data from this time on. It is set at the start and by a retry.")
     ] = None
@@ -107,6 +107,9 @@ class Current(Model):
     ] = None
     rollback_guard: Annotated[Name | None, Field(description="Name of the guard whose breach started the rollback.")] = None
     rollback_reasons: Annotated[Sentences, Field(description="Causes of the rollback, with one sentence for each.")] = ()
+    rollback_uid: Annotated[
+        Uid | None, Field(description="UID of the action that started the rollback, or a name for a breach or a deadline.")
+    ] = None
 
 
 class AwaitedApproval(Model):
@@ -192,6 +195,14 @@ class RolloutStatus(Model):
         Field(description="State of each migration of the spec.", max_length=16, json_schema_extra=MAP_BY_NAME),
     ] = ()
     flags: Annotated[FlagsRecord, Field(description="State of the flag document and its ConfigMap.")] = FlagsRecord()
+    refusals: Annotated[
+        tuple[Refusal, ...],
+        Field(
+            description="Requests of the operator that the API server refuses: the last refusal of each effect.",
+            max_length=REFUSALS_LENGTH,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["effect"]},
+        ),
+    ] = ()
     workload: Annotated[
         WorkloadRecord | None, Field(description="Undo and restart of the application's Deployment by the operator.")
     ] = None
@@ -216,3 +227,7 @@ class RolloutStatus(Model):
         tuple[HistoryEntry, ...],
         Field(description="The last 20 events, oldest first.", max_length=HISTORY_LENGTH, json_schema_extra=ATOMIC),
     ] = ()
+
+    def phase(self, name: str | None) -> PhaseRecord | None:
+        """The record of a phase."""
+        return next((record for record in self.phases if record.name == name), None)

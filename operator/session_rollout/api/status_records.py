@@ -21,17 +21,8 @@ from session_rollout.api.base import (
     Sha,
     Text,
 )
-from session_rollout.api.enums import (
-    ActionReason,
-    CheckKind,
-    CheckReason,
-    EventReason,
-    MigrationState,
-    NoReturn,
-    Operation,
-    PhaseState,
-    Verdict,
-)
+from session_rollout.api.enums import ActionReason, CheckKind, CheckReason, EventReason, PhaseState, Verdict
+from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -46,6 +37,9 @@ Time = Annotated[
 JobName = Annotated[str, Field(max_length=63)]
 Percentage = Annotated[str, Field(max_length=8)]
 AudienceText = Annotated[str, Field(max_length=600)]
+Uid = Annotated[str, Field(max_length=63)]
+SETTLED_LENGTH = 16
+DISABLED_LENGTH = 80
 
 
 class PhaseRecord(Model):
@@ -69,6 +63,14 @@ class PhaseRecord(Model):
     ] = ()
     start_time: Annotated[Time | None, Field(description="Time when the phase started.")] = None
     end_time: Annotated[Time | None, Field(description="Time when the phase completed or was rolled back.")] = None
+    promoted_time: Annotated[
+        Time | None, Field(description="Time when the rollout was promoted with this phase. A guard no longer rolls it back.")
+    ] = None
+
+    @property
+    def is_published(self) -> bool:
+        """Whether some users have its features."""
+        return bool(self.features) and (self.percent != "0" or bool(self.groups))
 
 
 class CheckRecord(Model):
@@ -160,6 +162,21 @@ class DisabledFeature(Model):
     reason: Annotated[Text, Field(description="Reason given in the action.")]
     by: Annotated[Text, Field(description="Name of the action that turned it off.")]
     time: Annotated[Time, Field(description="Time when it was turned off.")]
+    uid: Annotated[
+        Uid | None, Field(description="UID of the action that turned it off, or a name for an edit of the document.")
+    ] = None
+
+
+class RetiredFeature(Model):
+    """A feature that the plan no longer contains and that users keep."""
+
+    feature: Annotated[Feature, Field(description="Name of the feature in the flag document.")]
+    percent: Annotated[Percentage, Field(description="Percentage of users who have the feature.")]
+    groups: Annotated[
+        tuple[Name, ...],
+        Field(description="Groups that have the feature whatever the percentage.", max_length=8, json_schema_extra=SET),
+    ] = ()
+    time: Annotated[Time, Field(description="Time when it was retired.")]
 
 
 class FlagsRecord(Model):
@@ -178,10 +195,46 @@ class FlagsRecord(Model):
         tuple[DisabledFeature, ...],
         Field(
             description="Features that are off because of an emergency.",
+            max_length=DISABLED_LENGTH,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["feature"]},
+        ),
+    ] = ()
+    retired: Annotated[
+        tuple[RetiredFeature, ...],
+        Field(
+            description="Features with `retired: true`, with what users keep.",
             max_length=40,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["feature"]},
         ),
     ] = ()
+    settled: Annotated[
+        tuple[Uid, ...],
+        Field(
+            description="UIDs of the last emergencies that were lifted and of the last rollbacks. The operator never adopts"
+            " them from the annotation of the document again.",
+            max_length=SETTLED_LENGTH,
+            json_schema_extra=SET,
+        ),
+    ] = ()
+    adoption_required: Annotated[
+        bool,
+        Field(
+            description="Whether the document in the cluster gives something that this status does not know of. It is kept as it"
+            " is until an `Adopt` or a `Reset` action."
+        ),
+    ] = False
+
+
+class Refusal(Model):
+    """A request of the operator that the API server refuses, until it succeeds."""
+
+    effect: Annotated[str, Field(description="Effect that is refused, such as `Publish` or `StartJob`.", max_length=40)]
+    verb: Annotated[str, Field(description="Verb of the request, such as `create`.", max_length=20)] = ""
+    resource: Annotated[str, Field(description="Resource of the request, such as `jobs`.", max_length=100)] = ""
+    namespace: Annotated[str, Field(description="Namespace that the request is about.", max_length=63)] = ""
+    message: Annotated[Sentence, Field(description="Words of the server that refuses it.")] = ""
+    time: Annotated[Time, Field(description="Time of the first of these refusals.")]
+    remedy: Annotated[Sentence, Field(description="Change that lets the request succeed, such as a right to grant.")] = ""
 
 
 class HistoryEntry(Model):
@@ -211,3 +264,9 @@ class AnsweredAction(Model):
     reason: Annotated[ActionReason, Field(description="Machine-readable reason of the response in CamelCase.")]
     message: Annotated[Note, Field(description="The response in one sentence.")] = ""
     time: Annotated[Time, Field(description="Time when the action was decided.")]
+
+
+def settled(flags: FlagsRecord, uids: tuple[str, ...]) -> FlagsRecord:
+    """The record with these protections as lifted or carried out: none is adopted again."""
+    fresh = tuple(uid for uid in uids if uid not in flags.settled)
+    return flags.updated(settled=(*flags.settled, *fresh)[-SETTLED_LENGTH:])

@@ -5,7 +5,8 @@ from datetime import datetime
 import click
 
 from session_rollout.adapters.kubectl import Kubectl
-from session_rollout.api.enums import ActionType, MigrationState, Operation
+from session_rollout.api.enums import ActionType
+from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.cli.action_client import ActionOptions, act, action_options, action_spec, confirm, submit
 from session_rollout.cli.command import Group, output
 from session_rollout.cli.common import ROLLOUT, TimeType, pass_kubectl, read_rollout

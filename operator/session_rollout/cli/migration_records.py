@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import click
 
 from session_rollout.adapters.kubectl import Kubectl
-from session_rollout.api.enums import ActionReason, ActionType, MigrationState, Operation
+from session_rollout.api.enums import ActionReason, ActionType
+from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.cli.action_client import INSPECTION_TIMEOUT, action_spec, send

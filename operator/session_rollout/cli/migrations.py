@@ -3,7 +3,8 @@
 import click
 
 from session_rollout.adapters.kubectl import Kubectl
-from session_rollout.api.enums import ActionType, MigrationState, Operation
+from session_rollout.api.enums import ActionType
+from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.cli.action_client import ActionOptions, act, action_options, confirm
 from session_rollout.cli.command import Group, output
 from session_rollout.cli.common import ROLLOUT, pass_kubectl, read_rollout

@@ -1,16 +1,16 @@
-"""Carries out the effects of a decision, after its status was written.
+"""Carries out the effects of a decision: what protects users, flags, Jobs and the workload, then answers and Events.
 
-The flags come first, because they are what protects users. One effect that fails does not keep the others from being
-carried out: a response, an Event or a Job of the same decision may not be decided again for a long time.
+One effect that fails does not keep the others from being carried out, with one exception: while the flags are not what the
+status says, no Job begins. What was refused is remembered (`state.refusals`) and decided again.
 """
 
-from datetime import timedelta
-from typing import Final
+import logging
+from typing import Final, get_args
 
 from session_rollout.api.action import answer
-from session_rollout.api.enums import Stage
+from session_rollout.api.enums import ActionReason
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.controller.state import BlockedEffect, RolloutState
+from session_rollout.controller.state import RolloutState
 from session_rollout.core.observed import (
     Answer,
     Decision,
@@ -23,10 +23,13 @@ from session_rollout.core.observed import (
     SuspendJob,
     UndoWorkload,
 )
-from session_rollout.errors import RolloutError, SpecError
+from session_rollout.errors import Conflict, RolloutError
 from session_rollout.ports import Ports
 
-RETRY_BLOCKED: Final = timedelta(seconds=30)
+log = logging.getLogger(__name__)
+ORDER: Final[dict[type, int]] = {Publish: 0, Answer: 2, Emit: 3}
+EFFECTS: Final = frozenset(kind.__name__ for kind in get_args(Effect))
+JOBS: Final = 1  # the place in this order of all other effects
 
 
 class Applier:
@@ -35,72 +38,79 @@ class Applier:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
 
+    async def protect(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> RolloutError | None:
+        """Take away from users what the decision takes away; the error that prevented it."""
+        self._forget_refusals(state, decision)
+        return None if decision.urgent is None else await self._attempt(rollout, state, decision.urgent, urgent=True)
+
+    def _forget_refusals(self, state: RolloutState, decision: Decision) -> None:
+        """What the decision no longer requests is no longer refused."""
+        requested = {type(effect).__name__ for effect in (*decision.effects, decision.urgent)}
+        for name in EFFECTS - requested:
+            state.succeeded(name)
+
     async def apply(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> bool:
         """Carry out the effects; returns whether something changed that the next decision must observe immediately.
 
         Raises the first error that may pass by itself, after the other effects were tried.
         """
-        before, again = state.blocked, False
-        failure: RolloutError | None = None
-        state.blocked, effects = self._effects(rollout, state, decision)
-        for effect in effects:
-            try:
-                again |= await self._carry_out(rollout, state, effect)
-            except SpecError as error:
-                state.blocked = BlockedEffect(effect, rollout.generation, self._ports.clock.now(), str(error))
-            except RolloutError as error:
-                if isinstance(effect, Publish):
-                    # While the flags are not what the status says, nothing slower may begin: a migration that is
-                    # undone before the features are off breaks every user who still has them.
-                    raise
-                failure = failure or error
+        again, failure, flags_failed = False, None, False
+        for effect in sorted(decision.effects, key=_place):
+            if flags_failed and _place(effect) == JOBS:
+                # A migration that is undone before the features are off breaks every user who still has them.
+                continue
+            error = await self._attempt(rollout, state, effect)
+            again |= error is None and not isinstance(effect, Emit)
+            flags_failed |= error is not None and isinstance(effect, Publish)
+            failure = failure or error
         if failure is not None:
             raise failure
-        # An effect that has just become blocked is a problem of the spec: the next decision shows it in the status.
-        return again or (state.blocked is not None and (before is None or before.effect != state.blocked.effect))
+        return again
 
-    def _effects(
-        self, rollout: SessionRollout, state: RolloutState, decision: Decision
-    ) -> tuple[BlockedEffect | None, list[Effect]]:
-        """The effect that remains blocked without another attempt, and the effects to carry out, flags first."""
-        effects: list[Effect] = sorted(decision.effects, key=lambda effect: not isinstance(effect, Publish))
-        blocked = self._still_blocked(rollout, state, decision)
-        if blocked is not None and self._ports.clock.now() - blocked.time >= RETRY_BLOCKED:
-            return None, [*effects, blocked.effect]
-        return blocked, effects
+    async def answer_protections(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> None:
+        """The status could not be written: answer what the flag document has, and nothing else."""
+        document = state.document
+        known = {protection.uid for protection in document.protections} if document is not None else set()
+        for effect in decision.effects:
+            if isinstance(effect, Answer) and effect.uid in known and effect.reason is ActionReason.ACCEPTED:
+                await self._attempt(rollout, state, effect)
 
-    def _still_blocked(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> BlockedEffect | None:
-        blocked = state.blocked
-        if blocked is None or blocked.generation != rollout.generation or blocked.effect in decision.effects:
-            # Another spec requests something else; an effect that is requested again is tried in any case.
-            return None
-        if decision.status.current.stage in {Stage.ROLLING_BACK, Stage.ENDED}:
-            # A rollback abandons what was requested before. A missing check profile must not delay it.
-            return None
-        # The problem keeps the rollout from requesting the effect again, so it is tried from time to time:
-        # the configuration may have been corrected.
-        return blocked
+    async def _attempt(
+        self, rollout: SessionRollout, state: RolloutState, effect: Effect, *, urgent: bool = False
+    ) -> RolloutError | None:
+        """Carry out one effect; the error that kept it from being carried out."""
+        name = type(effect).__name__
+        try:
+            if not isinstance(effect, Emit):
+                self._ports.leader.confirm()
+            await self._carry_out(rollout, state, effect, urgent=urgent)
+        except Conflict as error:
+            if isinstance(effect, Publish):
+                state.forget_document()
+            return error
+        except RolloutError as error:
+            state.refused(name, error, self._ports.clock.now())
+            return error
+        except Exception as error:
+            log.exception("effect failed", extra={"namespace": rollout.namespace, "rollout": rollout.name, "effect": name})
+            state.refused(name, error, self._ports.clock.now())
+            return RolloutError(f"{name}: {type(error).__name__}")
+        state.succeeded(name)
+        return None
 
-    async def _carry_out(self, rollout: SessionRollout, state: RolloutState, effect: Effect) -> bool:
-        """Carry out one effect; returns whether the next decision must observe what it changed."""
-        if not isinstance(effect, Emit):
-            self._ports.leader.confirm()
+    async def _carry_out(self, rollout: SessionRollout, state: RolloutState, effect: Effect, *, urgent: bool) -> None:
         match effect:
-            case Publish(config_map=config_map, text=text):
-                state.document = await self._ports.flags.publish(rollout, config_map, text)
-                return True
+            case Publish():
+                document = await self._ports.flags.publish(rollout, effect, urgent=urgent)
+                state.know(document, document.version)
             case StartJob() | StartCheck() | SuspendJob():
                 await self._change_job(rollout, effect)
-                return True
             case UndoWorkload() | RestartWorkload():
                 await self._change_workload(rollout, effect)
-                return True
             case Answer():
                 await self._answer(rollout, state, effect)
-                return True
             case Emit(reason=reason, message=message):
                 await self._ports.events.emit(rollout, reason, message)
-                return False
 
     async def _change_job(self, rollout: SessionRollout, effect: StartJob | StartCheck | SuspendJob) -> None:
         match effect:
@@ -126,3 +136,7 @@ class Applier:
         status = answer(accepted=effect.accepted, reason=effect.reason, message=effect.message, now=self._ports.clock.now())
         await self._ports.store.answer(rollout.namespace, effect.action, status, uid=effect.uid)
         state.actions.finish(effect.uid)
+
+
+def _place(effect: Effect) -> int:
+    return ORDER.get(type(effect), JOBS)

@@ -5,17 +5,22 @@ Kopf removes the finalizer when `finalize` returns. Repeating it changes nothing
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from session_rollout.api.enums import EventReason
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.state import Memory
-from session_rollout.core.flags import NOBODY, FlagSource, compile_document, config_map_name
+from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
 from session_rollout.errors import Forbidden, RolloutError, Unavailable
 from session_rollout.ports import Key, Ports, Stored
 
 log = logging.getLogger(__name__)
-RELEASE_SECONDS: Final = 15.0
+RELEASE_SECONDS: Final = 60.0
+ATTEMPT_SECONDS: Final = 0.01
+RETRY_SECONDS: Final = 0.2
+MOST_RETRY_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 2.0
 
 
@@ -41,12 +46,28 @@ class Deletion:
         await self._wait_for_jobs(stored.key)
 
     async def _release_flags(self, key: Key, rollout: SessionRollout) -> None:
-        name = config_map_name(rollout.spec.flag_set)
-        try:
-            await asyncio.wait_for(self._ports.flags.release(rollout, name, _all_off(rollout)), RELEASE_SECONDS)
-        except (RolloutError, TimeoutError) as error:
-            # In a namespace that is being deleted no ConfigMap can be written. The deletion would never finish.
-            log.warning("deletion continues without releasing the flags: %s", error or "timed out", extra=_labels(key))
+        """Release the document, again and again for RELEASE_SECONDS: one refused write must not leave features on."""
+        name, text = config_map_name(rollout.spec.flag_set), _all_off(rollout)
+        end, failures = time.monotonic() + RELEASE_SECONDS, 0
+        while True:
+            error: Exception
+            try:
+                await asyncio.wait_for(
+                    self._ports.flags.release(rollout, name, text), max(end - time.monotonic(), ATTEMPT_SECONDS)
+                )
+            except (RolloutError, TimeoutError) as failed:
+                error = failed
+            else:
+                return
+            if time.monotonic() >= end:
+                break
+            failures += 1
+            await asyncio.sleep(min(RETRY_SECONDS * failures, MOST_RETRY_SECONDS))
+        # In a namespace that is being deleted the write may be refused for good. The deletion would never finish.
+        cause = str(error) or "no response in time"
+        message = f"the flag document {name} was left as it is, because it could not be written: {cause}"
+        log.warning("deletion continues: %s", message, extra=_labels(key))
+        await self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
 
     async def _wait_for_jobs(self, key: Key) -> None:
         """Wait for running Jobs, because garbage collection would terminate them.
@@ -75,13 +96,17 @@ class Deletion:
 
 
 def _all_off(rollout: SessionRollout) -> str | None:
-    """The document with every feature off; None when the deletion policy keeps the document as it is."""
+    """The document with every feature off; None when the deletion policy keeps the document as it is.
+
+    Emergencies stay in it: a rollout that is created again must not lift them.
+    """
     if rollout.spec.deletion_policy is DeletionPolicy.RETAIN:
         return None
-    nobody = {feature.name: NOBODY for feature in rollout.spec.features}
+    nobody = dict.fromkeys(audiences(rollout.spec, rollout.status), NOBODY)
+    disabled = disabled_features(rollout.spec, rollout.status)
     revision = rollout.status.flags.revision + 1
     metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}
-    return compile_document(FlagSource(rollout.spec.flag_set, rollout.namespace, nobody, {}, metadata)).text
+    return compile_document(FlagSource(rollout.spec.flag_set, rollout.namespace, nobody, disabled, metadata)).text
 
 
 def _labels(key: Key) -> dict[str, str]:

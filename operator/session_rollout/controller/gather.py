@@ -1,15 +1,19 @@
 """Gathers what a decision needs, and only that: `core.inputs` says which inputs the current stage has."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.status import RolloutStatus
 from session_rollout.controller.state import Downtime, Memory, RolloutState
+from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import config_map_name
 from session_rollout.core.inputs import external_gates, needed_metrics, needs_revisions, needs_workload, running_jobs
 from session_rollout.core.observed import CheckResult, JobObservation, Measurement, Observed, Revisions
-from session_rollout.ports import Ports
+from session_rollout.core.publication import protection_uids
+from session_rollout.errors import RolloutError
+from session_rollout.ports import Key, Ports
 
 REFRESH_AFTER: Final = 0.9  # a metric is queried again when its result is older than this share of the check interval
 
@@ -20,23 +24,31 @@ class Gatherer:
     def __init__(self, ports: Ports, memory: Memory, downtime: Downtime) -> None:
         self._ports, self._memory, self._downtime = ports, memory, downtime
 
-    async def gather(self, rollout: SessionRollout, state: RolloutState) -> Observed:
-        """Everything that the decision about this rollout depends on, except the time."""
+    async def gather(self, rollout: SessionRollout, stored: RolloutStatus, state: RolloutState) -> Observed:
+        """Everything that the decision about this rollout depends on, except the time.
+
+        `rollout` has the status that the decision starts from, `stored` is the one that the API server has. Only the flag
+        document must be readable: what else cannot be read is a refusal, and users are protected without it.
+        """
+        now = self._ports.clock.now()
         max_age = duration(rollout.spec.check_interval) * REFRESH_AFTER
         return Observed(
             rollout=rollout,
             measurements=self._measurements(rollout, state, max_age),
             ranges=self._ports.metrics.ranges(rollout.spec.metrics),
-            published_sha256=await self._published(rollout, state),
-            jobs=await self._jobs(rollout),
+            document=await self._document(rollout, state),
+            stored_uids=protection_uids(stored),
+            other_rollouts=self._memory.others_with(Key(rollout.namespace, rollout.name), state.features),
+            jobs=await self._jobs(rollout, state, now),
             actions=state.actions.oldest_first(),
             settled_actions=state.actions.settled(rollout.status.processed_actions, self._memory.actions),
             gates=self._gates(rollout, state, max_age),
-            revisions=await self._revisions(rollout),
+            revisions=await self._revisions(rollout, state, now),
             delivered=self._ports.notifier.delivered(rollout.uid) if rollout.status.pending_notifications else frozenset(),
             sink_errors=self._ports.notifier.errors() if rollout.spec.notifications else {},
             workload_unavailable_reason=await self._workload_unavailable_reason(rollout),
-            problems=self._problems(rollout, state),
+            problems=self._ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
+            refusals=state.shown_refusals(now),
             last_reconcile=state.last_reconcile or self._downtime.since,
         )
 
@@ -51,28 +63,39 @@ class Gatherer:
         gates = external_gates(rollout)
         return self._ports.gates.results(rollout, gates, max_age, state.wake_soon) if gates else {}
 
-    async def _jobs(self, rollout: SessionRollout) -> dict[str, JobObservation]:
-        return {name: await self._ports.jobs.observe(rollout, name) for name in running_jobs(rollout)}
+    async def _jobs(self, rollout: SessionRollout, state: RolloutState, now: datetime) -> dict[str, JobObservation]:
+        observations, failure = {}, None
+        for name in running_jobs(rollout):
+            try:
+                observations[name] = await self._ports.jobs.observe(rollout, name)
+            except RolloutError as error:
+                failure = error
+        state.note("ReadJob", failure, now)
+        return observations
 
-    async def _published(self, rollout: SessionRollout, state: RolloutState) -> str | None:
-        """Fingerprint of the published document. The watch delivers it; until it has, the document is read."""
-        if state.document.sha256 is None:
-            name = config_map_name(rollout.spec.flag_set)
-            state.document = await self._ports.flags.fingerprint(rollout.namespace, name)
-        return state.document.sha256
+    async def _document(self, rollout: SessionRollout, state: RolloutState) -> PublishedDocument | None:
+        """The published document. The watch delivers the rollout's own; any other one is read each time."""
+        if state.document is None or state.document.owner != rollout.name:
+            document = await self._ports.flags.read(rollout.namespace, config_map_name(rollout.spec.flag_set))
+            state.know(document, document.version if document is not None else -1)
+        return state.document
 
     async def _workload_unavailable_reason(self, rollout: SessionRollout) -> str | None:
         if rollout.spec.workload is None or not needs_workload(rollout):
             # Only the preflight waits for it: later, guards measure whether the application works.
             return None
-        return await self._ports.workloads.unavailable_reason(rollout.namespace, rollout.spec.workload)
+        try:
+            return await self._ports.workloads.unavailable_reason(rollout.namespace, rollout.spec.workload)
+        except RolloutError as error:
+            return str(error)
 
-    async def _revisions(self, rollout: SessionRollout) -> Revisions | None:
-        if rollout.spec.workload is None or not needs_revisions(rollout):
-            # Neither an undo nor a restart is requested: the operator may lack the permission to list ReplicaSets.
-            return None
-        return await self._ports.workloads.revisions(rollout.namespace, rollout.spec.workload)
-
-    def _problems(self, rollout: SessionRollout, state: RolloutState) -> tuple[str, ...]:
-        blocked = (state.blocked.reason,) if state.blocked is not None else ()
-        return (*self._ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics), *blocked)
+    async def _revisions(self, rollout: SessionRollout, state: RolloutState, now: datetime) -> Revisions | None:
+        revisions, failure = None, None
+        if rollout.spec.workload is not None and needs_revisions(rollout):
+            # Otherwise the operator may lack the permission to list ReplicaSets.
+            try:
+                revisions = await self._ports.workloads.revisions(rollout.namespace, rollout.spec.workload)
+            except RolloutError as error:
+                failure = error
+        state.note("ReadWorkload", failure, now)
+        return revisions

@@ -11,7 +11,8 @@ from typing import Final
 
 from session_rollout.api.action import ActionStatus, Result, SessionRolloutAction, answer
 from session_rollout.api.checks import Gate
-from session_rollout.api.enums import ActionReason, ActionType, CheckKind, CheckReason, Operation, Verdict
+from session_rollout.api.enums import ActionReason, ActionType, CheckKind, CheckReason, Verdict
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobState, StartCheck

@@ -18,11 +18,13 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.controller.apply import Applier
 from session_rollout.controller.deletion import Deletion
 from session_rollout.controller.gather import Gatherer
-from session_rollout.controller.state import Downtime, Memory, RolloutState
+from session_rollout.controller.state import DecidedStatus, Downtime, Memory, RolloutState
 from session_rollout.core.decide import RESYNC, decide
+from session_rollout.core.documents import PublishedDocument
+from session_rollout.core.fallback import stall_after
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.errors import Conflict, RolloutError, SpecError
-from session_rollout.ports import Fingerprint, Key, Ports, Reconciled, Stored
+from session_rollout.ports import Key, Ports, Reconciled, Stored
 
 log = logging.getLogger(__name__)
 CONFLICT_SECONDS: Final = 0.05
@@ -78,14 +80,14 @@ class Reconciler:
         """The watch delivered a Job of this rollout."""
         self._memory.of(key).wake.set()
 
-    def document_changed(self, key: Key, document: Fingerprint) -> None:
+    def document_changed(self, key: Key, document: PublishedDocument, *, deleted: bool = False) -> None:
         """The watch delivered the flag document of this rollout."""
         state = self._memory.of(key)
-        if document.sha256 is not None and document.version <= state.document.version:
+        if document.version <= state.document_version:
             # The watch is behind: this version is older than what was read back after the last write. Taking it
             # for the present would report drift and publish again.
             return
-        state.document = document
+        state.know(None if deleted else document, document.version)
         state.wake.set()
 
     # --- the loop
@@ -130,26 +132,61 @@ class Reconciler:
             # Accepted by an older CRD. It remains as it is, and so do its flags, until a user corrects the spec.
             self._downtime.account(key)
             raise SpecError(f"the object cannot be parsed: {stored.problem}")
-        observed = await self._gatherer.gather(stored.rollout, state)
+        state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
+        rollout = stored.rollout.updated(status=state.base(stored.rollout.status))
+        observed = await self._gatherer.gather(rollout, stored.rollout.status, state)
         now = self._ports.clock.now()
-        decision = decide(observed, now)
-        wrote = await self._write_status(stored, stored.rollout, decision)
+        decision = self._decide(observed, now)
+        unprotected = await self._applier.protect(rollout, state, decision)
+        wrote, failure = await self._write_status(stored, stored.rollout, state, decision)
         if decision.complete:
             # Only a reconciliation that had every measurement counts as time in which the evidence was observed.
             state.last_reconcile = now
             self._downtime.account(key)
-        result = Reconciled(stored.rollout, decision, wrote, time.monotonic() - start, observed.measurements)
+        result = Reconciled(rollout, decision, wrote, time.monotonic() - start, observed.measurements)
         self._on_reconciled(key, result)
-        return await self._carry_out(observed, state, now, result)
+        if failure is not None:
+            await self._applier.answer_protections(rollout, state, decision)
+            raise failure
+        seconds = await self._carry_out(observed, state, now, result)
+        if unprotected is not None:
+            raise unprotected
+        return seconds if decision.urgent is None else 0.0
 
-    async def _write_status(self, stored: Stored, rollout: SessionRollout, decision: Decision) -> bool:
+    def _decide(self, observed: Observed, now: datetime) -> Decision:
+        """The decision; after an exception that nobody foresaw, emergencies and a stall that says where it came from."""
+        try:
+            return decide(observed, now)
+        except Exception as error:
+            rollout = observed.rollout
+            log.exception("deciding failed", extra={"namespace": rollout.namespace, "rollout": rollout.name})
+            return stall_after(observed, now, error)
+
+    async def _write_status(
+        self, stored: Stored, rollout: SessionRollout, state: RolloutState, decision: Decision
+    ) -> tuple[bool, RolloutError | None]:
+        """Whether the status was written, and why it could not be. Raises Conflict.
+
+        A status that cannot be written is kept in memory: the next decision starts from it, so that time counts for guards
+        and holds. No effect but the protection of users is carried out for it.
+        """
         if decision.status.to_wire() == rollout.status.to_wire():
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
-            return False
-        self._ports.leader.confirm()
-        await self._ports.store.write_status(stored, decision.status)
+            state.decided = None
+            return False, None
+        try:
+            self._ports.leader.confirm()
+            await self._ports.store.write_status(stored, decision.status)
+        except Conflict:
+            raise
+        except RolloutError as error:
+            state.refused("Status", error, self._ports.clock.now())
+            state.decided = DecidedStatus(rollout.status, decision.status)
+            return False, error
+        state.decided = None
+        state.succeeded("Status")
         _log_decision(stored.key, decision)
-        return True
+        return True, None
 
     async def _carry_out(self, observed: Observed, state: RolloutState, now: datetime, result: Reconciled) -> float:
         """Everything after the status write; seconds until the next reconciliation."""

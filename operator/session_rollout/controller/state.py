@@ -7,17 +7,20 @@ import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.status_records import AnsweredAction
-from session_rollout.core.observed import Effect
-from session_rollout.ports import Fingerprint, Key
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import AnsweredAction, Refusal
+from session_rollout.core.documents import PublishedDocument
+from session_rollout.errors import Forbidden, Request, SpecError
+from session_rollout.ports import Key
 
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
 OVERDUE_FACTOR: Final = 2
 OVERDUE_SLACK_SECONDS: Final = 30.0
+OUTAGE_SHOWN: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,14 @@ class PendingActions:
 
 
 @dataclass(frozen=True)
-class BlockedEffect:
-    """An effect that cannot be carried out before the user changes something."""
+class DecidedStatus:
+    """A status that was decided and could not be written: the next decision starts from it, so that its time counts.
 
-    effect: Effect
-    generation: int
-    time: datetime
-    reason: str
+    It is valid as long as the stored status is the one that it was decided from.
+    """
+
+    stored: RolloutStatus
+    decided: RolloutStatus
 
 
 @dataclass
@@ -85,14 +89,60 @@ class RolloutState:
 
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     actions: PendingActions = field(default_factory=PendingActions)
-    document: Fingerprint = field(default_factory=Fingerprint)  # what is published, as far as is known
+    document: PublishedDocument | None = None  # what is published, as far as is known
+    document_version: int = -1  # of the newest write, read or event of the document; -1: nothing is known
     last_reconcile: datetime | None = None
     last_record: datetime | None = None
     failures: int = 0
-    blocked: BlockedEffect | None = None
+    decided: DecidedStatus | None = None
+    refusals: dict[str, Refusal] = field(default_factory=dict)  # by effect
+    features: frozenset[str] = frozenset()
     has_loop: bool = False  # Kopf runs, or will run, a loop for this rollout
     _deadline: float | None = None  # monotonic seconds
     _wake_scheduled: bool = False
+
+    def base(self, stored: RolloutStatus) -> RolloutStatus:
+        """The status that the next decision starts from."""
+        return self.decided.decided if self.decided is not None and self.decided.stored == stored else stored
+
+    def know(self, document: PublishedDocument | None, version: int) -> None:
+        """What is published now, as of this version."""
+        self.document, self.document_version = document, version
+
+    def forget_document(self) -> None:
+        """It changed since it was read: read it again."""
+        self.know(None, -1)
+
+    def refused(self, effect: str, error: Exception, now: datetime) -> None:
+        """The API server refuses an effect; the time of the first refusal stays."""
+        request = getattr(error, "request", None) or Request("", "")
+        since = self.refusals[effect].time if effect in self.refusals else now
+        self.refusals[effect] = Refusal(
+            effect=effect,
+            verb=request.verb,
+            resource=request.resource,
+            namespace=request.namespace,
+            message=str(error) or type(error).__name__,
+            time=since,
+            remedy=_remedy(error, request),
+        )
+
+    def note(self, effect: str, error: Exception | None, now: datetime) -> None:
+        """Remember the result of a request."""
+        if error is None:
+            self.succeeded(effect)
+        else:
+            self.refused(effect, error, now)
+
+    def succeeded(self, effect: str) -> None:
+        """The API server no longer refuses an effect."""
+        self.refusals.pop(effect, None)
+
+    def shown_refusals(self, now: datetime) -> tuple[Refusal, ...]:
+        """What the status shows: an outage is shown only when it lasts."""
+        return tuple(
+            refusal for _, refusal in sorted(self.refusals.items()) if refusal.remedy or now - refusal.time >= OUTAGE_SHOWN
+        )
 
     def wake_soon(self) -> None:
         """Wake the loop in a moment; what arrives until then is part of the same reconciliation."""
@@ -114,6 +164,13 @@ class RolloutState:
         return self._deadline is not None and time.monotonic() > self._deadline
 
 
+def _remedy(error: Exception, request: Request) -> str:
+    if isinstance(error, Forbidden):
+        where = f" in namespace {request.namespace}" if request.namespace else ""
+        return f"allow the operator to {request.verb} {request.resource}{where}: a right, a quota or an admission policy is in the way"
+    return "correct what the message names" if isinstance(error, SpecError) else ""
+
+
 class Memory:
     """The states of all rollouts, and the last list of actions."""
 
@@ -128,6 +185,11 @@ class Memory:
     def forget(self, key: Key) -> None:
         """Drop the state of a rollout that was deleted."""
         self._states.pop(key, None)
+
+    def others_with(self, key: Key, features: frozenset[str]) -> dict[str, str]:
+        """By feature: another rollout of the namespace that has a feature of this name."""
+        others = ((other, state) for other, state in self._states.items() if other.namespace == key.namespace and other != key)
+        return {feature: other.name for other, state in others for feature in features & state.features}
 
     def overdue(self) -> tuple[Key, ...]:
         """Rollouts that were not reconciled in time."""

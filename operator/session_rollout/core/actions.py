@@ -8,34 +8,26 @@ from collections.abc import Callable
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.enums import (
-    ActionReason,
-    ActionType,
-    CheckKind,
-    CheckReason,
-    EventReason,
-    MigrationState,
-    NoReturn,
-    Operation,
-    Outcome,
-    Stage,
-    Verdict,
-)
+from session_rollout.api.enums import ActionReason, ActionType, CheckKind, CheckReason, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 from session_rollout.api.phases import StepApproval
 from session_rollout.api.status import PROCESSED_LENGTH
-from session_rollout.api.status_records import AnsweredAction, CheckRecord, DisabledFeature, MigrationRecord
+from session_rollout.api.status_records import AnsweredAction, CheckRecord, MigrationRecord
 from session_rollout.core import migration_jobs, workload
+from session_rollout.core.adoption import adopt, reset
 from session_rollout.core.context import DecisionContext
+from session_rollout.core.emergencies import emergency_disable, emergency_enable
 from session_rollout.core.gates import retry_checks
 from session_rollout.core.generation import restart
 from session_rollout.core.inputs import RUNNING, UNDONE, current_gates
 from session_rollout.core.observed import Answer
+from session_rollout.core.publication import own_document
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.errors import ActionRejected
 
 EMERGENCY: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
+WHILE_KEPT: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.ADOPT, ActionType.RESET})
 RESERVED_ANSWERS: Final = 8  # places in `status.processedActions` that only actions which protect users may take
-NAMES_SHOWN: Final = 6
 
 
 def apply_actions(context: DecisionContext) -> None:
@@ -43,6 +35,13 @@ def apply_actions(context: DecisionContext) -> None:
     _forget_settled(context)
     for action in sorted(context.observed.actions, key=lambda action: action.spec.action not in EMERGENCY):
         _apply(context, action)
+
+
+def apply_emergencies(context: DecisionContext) -> None:
+    """Carry out only what turns features off."""
+    for action in context.observed.actions:
+        if action.spec.action is ActionType.EMERGENCY_DISABLE:
+            _apply(context, action)
 
 
 def _forget_settled(context: DecisionContext) -> None:
@@ -58,7 +57,18 @@ def _apply(context: DecisionContext, action: SessionRolloutAction) -> None:
         answer = _carry_out(context, action)
         if len(context.status.processed_actions) < PROCESSED_LENGTH and answer.reason is not ActionReason.TOO_MANY_ACTIONS:
             context.change(processed_actions=(*context.status.processed_actions, answer))
-    context.effects.append(Answer(answer.name, answer.uid, answer.accepted, answer.reason, answer.message))
+    if _is_in_force(context, action):
+        context.effects.append(Answer(answer.name, answer.uid, answer.accepted, answer.reason, answer.message))
+
+
+def _is_in_force(context: DecisionContext, action: SessionRolloutAction) -> bool:
+    """Whether the features that an EmergencyDisable names were read back as off: only then it is answered."""
+    if action.spec.action is not ActionType.EMERGENCY_DISABLE:
+        return True
+    wanted = set(action.spec.features)
+    names = {record.feature for record in context.status.flags.disabled if not wanted or record.feature in wanted}
+    document = own_document(context)
+    return not names or (document is not None and names <= set(document.disabled))
 
 
 def _carry_out(context: DecisionContext, action: SessionRolloutAction) -> AnsweredAction:
@@ -84,54 +94,12 @@ def _execute(context: DecisionContext, action: SessionRolloutAction) -> str:
         raise ActionRejected(
             ActionReason.TOO_MANY_ACTIONS, f"{waiting} actions on this rollout are waiting for a response; try again later"
         )
+    if context.status.flags.adoption_required and kind not in WHILE_KEPT:
+        message = "the flag document gives more than the status knows; create an `Adopt` or a `Reset` action first"
+        raise ActionRejected(ActionReason.ADOPTION_REQUIRED, message)
     if context.spec.suspend and kind not in EMERGENCY:
         raise ActionRejected(ActionReason.SUSPENDED, "the rollout is suspended; set `spec.suspend` to false first")
     return _HANDLERS[kind](context, action)
-
-
-# --- emergencies
-
-
-def _features(action: SessionRolloutAction, known: tuple[str, ...], what: str) -> tuple[str, ...]:
-    """The features that an action names; all known ones when it names none."""
-    unknown = sorted(set(action.spec.features) - set(known))
-    if unknown:
-        allowed = ", ".join(known) or "none"
-        message = f"`features` contains {unknown[0]}, which is not {what}; allowed: {allowed}"
-        raise ActionRejected(ActionReason.UNKNOWN_FEATURE, message)
-    return action.spec.features or known
-
-
-def _emergency_disable(context: DecisionContext, action: SessionRolloutAction) -> str:
-    names = _features(action, tuple(feature.name for feature in context.spec.features), "one of `spec.features`")
-    flags = context.status.flags
-    already = {record.feature for record in flags.disabled}
-    fresh = tuple(
-        DisabledFeature(feature=name, reason=action.spec.reason, by=action.name, time=context.now)
-        for name in names
-        if name not in already
-    )
-    context.change(flags=flags.updated(disabled=(*flags.disabled, *fresh)))
-    text = f"{_list(names)} disabled for all users"
-    context.record_event(EventReason.FLAGS_DISABLED, f"{text}: {action.spec.reason}", by=action.name)
-    return text
-
-
-def _emergency_enable(context: DecisionContext, action: SessionRolloutAction) -> str:
-    flags = context.status.flags
-    names = _features(action, tuple(record.feature for record in flags.disabled), "disabled")
-    if not names:
-        raise ActionRejected(ActionReason.NOTHING_DISABLED, "no feature is disabled")
-    left = tuple(record for record in flags.disabled if record.feature not in names)
-    context.change(flags=flags.updated(disabled=left))
-    text = f"{_list(names)} restored to the rollout's current audience"
-    context.record_event(EventReason.FLAGS_ENABLED, f"{text}: {action.spec.reason}", by=action.name)
-    return text
-
-
-def _list(names: tuple[str, ...]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 # --- the rollout
@@ -155,8 +123,9 @@ def _resume(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 
 def _abort(context: DecisionContext, action: SessionRolloutAction) -> str:
-    _require_running(context)
-    begin_rollback(context, Outcome.ABORTED, (action.spec.reason,))
+    if context.current.rollback_uid != action.uid:  # else the flag document had it before the status
+        _require_running(context)
+        begin_rollback(context, Outcome.ABORTED, (action.spec.reason,), action.uid)
     return f"rolling back with scope {context.spec.rollback.scope}"
 
 
@@ -178,7 +147,8 @@ def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 def _promote(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_step(context, action)
-    context.skip_step = action.name
+    _require_promotable(context)
+    context.move(promoted_by=action.name)
     where = f"step {action.spec.step} of phase {action.spec.phase}"
     return f"completing {where} without waiting for its hold, criteria or approval: {action.spec.reason}"
 
@@ -337,6 +307,19 @@ def _require_generation(context: DecisionContext, action: SessionRolloutAction) 
         raise ActionRejected(ActionReason.OTHER_GENERATION, message)
 
 
+def _require_promotable(context: DecisionContext) -> None:
+    """The step can be completed now: an action that cannot act is rejected, not forgotten."""
+    if context.status.paused_by:
+        raise ActionRejected(ActionReason.PAUSED, f"the rollout is {context.pause_text}; create a `Resume` action first")
+    if context.problems:
+        raise ActionRejected(ActionReason.STALLED, f"the rollout is stalled: {context.problems[0]}")
+    if context.current.published_time is None:
+        raise ActionRejected(ActionReason.NOT_PUBLISHED, "the audience of the step has not been read back yet; try again")
+    if names := context.disabled_in(context.phase):
+        message = f"{names[0]} is disabled in an emergency; create an `EmergencyEnable` action first"
+        raise ActionRejected(ActionReason.FEATURE_DISABLED, message)
+
+
 def _require_step(context: DecisionContext, action: SessionRolloutAction) -> None:
     _require_running(context)
     _require_generation(context, action)
@@ -349,12 +332,14 @@ def _require_step(context: DecisionContext, action: SessionRolloutAction) -> Non
 
 
 _HANDLERS: Final[dict[ActionType, Callable[[DecisionContext, SessionRolloutAction], str]]] = {
-    ActionType.EMERGENCY_DISABLE: _emergency_disable,
-    ActionType.EMERGENCY_ENABLE: _emergency_enable,
+    ActionType.EMERGENCY_DISABLE: emergency_disable,
+    ActionType.EMERGENCY_ENABLE: emergency_enable,
     ActionType.PAUSE: _pause,
     ActionType.RESUME: _resume,
     ActionType.ABORT: _abort,
     ActionType.RETRY: _retry,
+    ActionType.ADOPT: adopt,
+    ActionType.RESET: reset,
     ActionType.PROMOTE: _promote,
     ActionType.APPROVE: _approve,
     ActionType.RESTORE_DATA: _restore_data,

@@ -3,19 +3,21 @@
 import json
 from typing import Final
 
-from session_rollout.api.base import sha256_of
+from session_rollout.api.base import SENTENCES, sha256_of
 from session_rollout.api.enums import (
     CheckKind,
     Condition,
     ConditionReason,
     DecisionAction,
-    MigrationState,
+    DecisionReason,
     Outcome,
     Stage,
     State,
     Verdict,
 )
+from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.status import DecisionRecord, MetaCondition
+from session_rollout.api.status_records import DisabledFeature
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.hold import missing_evidence
 from session_rollout.core.inputs import RUNNING, UNDONE
@@ -35,8 +37,8 @@ def write_decision(context: DecisionContext, result: StageResult, problems: tupl
         decision=DecisionRecord(
             action=result.action,
             reason=result.reason,
-            message=result.message,
-            details=result.details,
+            message=_message(context, result),
+            details=(*result.details[: SENTENCES - 1], *emergency_texts(context)),
             next_actions=result.next_actions,
             approvals=result.approvals,
             next_time=result.next_time,
@@ -50,6 +52,34 @@ def write_decision(context: DecisionContext, result: StageResult, problems: tupl
             _condition(context, condition, *standing) for condition, standing in _conditions(context, result, problems).items()
         )
     )
+
+
+def _message(context: DecisionContext, result: StageResult) -> str:
+    """The message of the decision; an emergency is part of it, whatever the rollout does."""
+    names = sorted({record.feature for record in context.status.flags.disabled})
+    if not names or result.reason is DecisionReason.FEATURE_DISABLED:
+        return result.message
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"EMERGENCY: {names[0]}{more} off for all users; {result.message}"
+
+
+def emergency_texts(context: DecisionContext) -> tuple[str, ...]:
+    """A sentence for each emergency that is in force."""
+    by_action: dict[str, list[DisabledFeature]] = {}
+    for record in context.status.flags.disabled:
+        by_action.setdefault(record.by, []).append(record)
+    return tuple(
+        f"{', '.join(record.feature for record in records)} disabled for all users by {by} since {records[0].time:%Y-%m-%d %H:%M} UTC:"
+        f" {records[0].reason}"
+        for by, records in by_action.items()
+    )
+
+
+def _emergency_active(context: DecisionContext) -> _Status:
+    texts = emergency_texts(context)
+    if not texts:
+        return FALSE, ConditionReason.NO_EMERGENCY, "no feature is disabled in an emergency"
+    return TRUE, ConditionReason.FEATURES_DISABLED, "; ".join(texts)
 
 
 def _state(context: DecisionContext, result: StageResult) -> State:
@@ -88,6 +118,7 @@ def _conditions(context: DecisionContext, result: StageResult, problems: tuple[s
         Condition.EVIDENCE_AVAILABLE: _evidence_available(context),
         Condition.PAUSED: _paused(context),
         Condition.ROLLED_BACK: _rolled_back(context),
+        Condition.EMERGENCY_ACTIVE: _emergency_active(context),
         Condition.NOTIFIED: notified_condition(context.observed),
     }
 

@@ -9,15 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from session_rollout.api.enums import (
-    CheckKind,
-    DecisionAction,
-    DecisionReason,
-    EventReason,
-    Outcome,
-    Stage,
-    Verdict,
-)
+from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
@@ -26,7 +18,7 @@ from session_rollout.api.status_records import CheckRecord, HistoryEntry, Migrat
 from session_rollout.core.flags import disabled_features
 from session_rollout.core.inputs import needed_metrics
 from session_rollout.core.notifications import notifications_of, queued
-from session_rollout.core.observed import Effect, Emit, Observed
+from session_rollout.core.observed import Effect, Emit, Observed, Publish
 from session_rollout.core.steps import Increment, audience_text, increment_at, phase_named
 
 GAP_INTERVALS: Final = 2  # a reconciliation that is one interval late is jitter; beyond that nobody observed the rollout
@@ -54,7 +46,8 @@ class DecisionContext:
     status: RolloutStatus
     effects: list[Effect] = field(default_factory=list)
     transitions: list[tuple[Stage, Stage]] = field(default_factory=list)
-    skip_step: str | None = None  # name of the `Promote` action that skips the checks of this step
+    urgent: Publish | None = None
+    problems: tuple[str, ...] = ()  # why the rollout cannot be carried out as the spec has it
 
     @property
     def rollout(self) -> SessionRollout:

@@ -15,16 +15,18 @@ from session_rollout.api.checks import OnBreach
 from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Stage
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.actions import apply_actions
+from session_rollout.core.adoption import await_adoption
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
-from session_rollout.core.flags import FlagDocument, FlagSource, audiences, compile_document, disabled_features
 from session_rollout.core.generation import adopt_generation, conflict
-from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach
+from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach, settle_guards
 from session_rollout.core.hold import advance_hold
 from session_rollout.core.inputs import current_gates, needs_revisions
 from session_rollout.core.notifications import without_delivered
-from session_rollout.core.observed import Decision, Observed, Publish
+from session_rollout.core.observed import Decision, Observed
+from session_rollout.core.publication import foreign_document, learn, own_document, publish
+from session_rollout.core.refusals import UNNEEDED_EFFECTS, refusal_text
 from session_rollout.core.stages import HANDLERS
 from session_rollout.core.status_budget import fit
 from session_rollout.core.windows import unknown_zones
@@ -37,24 +39,33 @@ def decide(observed: Observed, now: datetime) -> Decision:
     """The decision about one rollout at `now`."""
     status = without_delivered(observed.rollout.status, observed.delivered)
     context = DecisionContext(observed=observed, now=now, status=status)
+    learn(context)
     _confirm_published(context)
     adopt_generation(context)
+    context.problems = _problems(context)
     apply_actions(context)
     migration_jobs.track(context)
     workload.track(context)
-    problems = _problems(context)
+    context.problems = _problems(context)
     evaluate_guards(context)
     evaluate_criteria(context)
-    advance_hold(context, problems)
-    result = _next_result(context, problems)
+    advance_hold(context, context.problems)
+    result = _next_result(context)
     migration_jobs.drive(context)
-    _record_stall(context, result)
-    _publish(context)
-    write_decision(context, result, problems)
+    publish(context)
+    result = _refused(context) or result
+    record_stall(context, result)
+    write_decision(context, result, context.problems)
+    return decision_of(context, _next_reconcile(context, result))
+
+
+def decision_of(context: DecisionContext, next_reconcile: timedelta) -> Decision:
+    """The context as a frozen decision."""
     return Decision(
         status=fit(context.status),
         effects=tuple(context.effects),
-        next_reconcile=_next_reconcile(context, result),
+        urgent=context.urgent,
+        next_reconcile=next_reconcile,
         complete=not context.awaits_results,
         transitions=tuple(context.transitions),
     )
@@ -62,36 +73,41 @@ def decide(observed: Observed, now: datetime) -> Decision:
 
 def _confirm_published(context: DecisionContext) -> None:
     """What was read back is published: a hold starts only then."""
-    flags, in_cluster = context.status.flags, context.observed.published_sha256
-    if flags.sha256 is None or in_cluster != flags.sha256:
+    flags, document = context.status.flags, own_document(context)
+    if flags.sha256 is None or document is None or document.sha256 != flags.sha256:
         return
-    if flags.published_sha256 != in_cluster:
-        context.change(flags=flags.updated(published_sha256=in_cluster, published_time=context.now))
+    if flags.published_sha256 != document.sha256:
+        context.change(flags=flags.updated(published_sha256=document.sha256, published_time=context.now))
     current = context.current
     if current.stage not in {Stage.STEP, Stage.ROLLING_BACK} or current.published_time is not None:
         return
     context.move(published_time=context.now)
-    if current.stage is Stage.STEP:
+    if current.stage is Stage.ROLLING_BACK:
+        settle_guards(context)
+    else:
         message = f"{current.audience} is published, revision {flags.revision}"
         context.record_event(EventReason.STEP_PUBLISHED, message, revision=flags.revision)
 
 
 def _problems(context: DecisionContext) -> tuple[str, ...]:
     """Why the rollout cannot be carried out as the spec has it."""
+    foreign = foreign_document(context)
     zones = tuple(
         f"`windows[].timeZone` is {zone}, which is not an IANA time zone; use a name such as Europe/Berlin"
         for zone in unknown_zones(context.spec.windows)
     )
     clash = conflict(context.spec, context.status) if context.current.stage is not Stage.ROLLING_BACK else None
-    return (*context.observed.problems, *zones, *migration_jobs.partial_copies(context), *((clash,) if clash else ()))
+    first, last = ((foreign,) if foreign else ()), ((clash,) if clash else ())
+    return (*first, *context.observed.problems, *zones, *migration_jobs.partial_copies(context), *last)
 
 
-def _next_result(context: DecisionContext, problems: tuple[str, ...]) -> StageResult:
+def _next_result(context: DecisionContext) -> StageResult:
     """The first rule that has a result; then stage by stage until something is awaited."""
-    if result := _suspended(context):
+    if result := await_adoption(context) or _suspended(context):
         return result
-    act_on_breaches(context)
-    if result := _stalled_or_paused(context, problems):
+    if not context.spec.suspend:
+        act_on_breaches(context)
+    if result := _stalled_or_paused(context):
         return result
     while (result := HANDLERS[context.current.stage](context)) is None:
         pass
@@ -102,18 +118,18 @@ def _suspended(context: DecisionContext) -> StageResult | None:
     if not context.spec.suspend or context.current.stage is Stage.ENDED:
         return None
     breaches = tuple(breach.message for breach in breaches_of(context, OnBreach.ROLLBACK))
-    kept = ("the existing flag document is kept as it is",) if _keeps_existing_document(context) else ()
-    details = ("`spec.suspend` is true: the rollout neither advances nor rolls back", *kept, *breaches)
+    details = ("`spec.suspend` is true: the rollout neither advances nor rolls back", *breaches)
     next_actions = ("set `spec.suspend` to false",)
     return StageResult(DecisionAction.PAUSE, DecisionReason.SUSPENDED, "suspended", details, next_actions)
 
 
-def _stalled_or_paused(context: DecisionContext, problems: tuple[str, ...]) -> StageResult | None:
+def _stalled_or_paused(context: DecisionContext) -> StageResult | None:
     """Reasons not to advance; a rollback continues in spite of them."""
     if context.current.stage in {Stage.ENDED, Stage.ROLLING_BACK}:
         return None
-    if problems:
+    if context.problems:
         next_actions = ("change the spec or the operator's configuration",)
+        problems = context.problems
         return StageResult(DecisionAction.STALL, DecisionReason.INVALID_SPEC, problems[0], problems, next_actions)
     if context.status.paused_by:
         message, next_actions = context.pause_text, ("create a `Resume` action",)
@@ -121,7 +137,23 @@ def _stalled_or_paused(context: DecisionContext, problems: tuple[str, ...]) -> S
     return None
 
 
-def _record_stall(context: DecisionContext, result: StageResult) -> None:
+def _refused(context: DecisionContext) -> StageResult | None:
+    """The stall while the API server refuses what the rollout needs. The request itself is repeated with each decision."""
+    refusals = context.observed.refusals
+    if context.status.refusals != refusals:
+        context.change(refusals=refusals)
+    needed = tuple(refusal for refusal in refusals if refusal.effect not in UNNEEDED_EFFECTS)
+    if not needed:
+        return None
+    by_server = any(refusal.verb for refusal in needed)
+    reason = DecisionReason.REQUEST_REFUSED if by_server else DecisionReason.INVALID_SPEC
+    causes = tuple(refusal_text(refusal) for refusal in needed)
+    context.problems = (*context.problems, *(refusal.message for refusal in needed if not refusal.verb))
+    remedies = tuple(refusal.remedy for refusal in needed if refusal.remedy)
+    return StageResult(DecisionAction.STALL, reason, causes[0], causes, remedies)
+
+
+def record_stall(context: DecisionContext, result: StageResult) -> None:
     """One event for each stall; another one when the reason or the generation changes."""
     if result.action is not DecisionAction.STALL:
         return
@@ -129,51 +161,6 @@ def _record_stall(context: DecisionContext, result: StageResult) -> None:
     last = (before.decision.action, before.decision.reason, before.observed_generation)
     if last != (result.action, result.reason, context.status.observed_generation):
         context.record_event(EventReason.STALLED, result.message)
-
-
-def _keeps_existing_document(context: DecisionContext) -> bool:
-    """Suspended before it has published anything, with a document in the cluster: both were restored from a backup.
-
-    The status that said who has which feature is lost, and the document is all that users have. An emergency is published.
-    """
-    flags = context.status.flags
-    existing = context.observed.published_sha256 is not None
-    return context.spec.suspend and flags.sha256 is None and not flags.disabled and existing
-
-
-def _publish(context: DecisionContext) -> None:
-    """Compile the document of the status as it is now; publish while the cluster has another one."""
-    if _keeps_existing_document(context):
-        return
-    flags = context.status.flags
-    document = _compile(context, flags.revision)
-    if document.sha256 != flags.sha256:
-        document = _compile(context, flags.revision + 1)
-        flags = flags.updated(config_map=document.config_map, sha256=document.sha256, revision=flags.revision + 1)
-        context.change(flags=flags)
-    if context.observed.published_sha256 != document.sha256:
-        drifted = flags.published_sha256 == document.sha256
-        if drifted:
-            message = f"{document.config_map} was modified externally and is being corrected"
-            context.record_event(EventReason.FLAG_DRIFT, message, revision=flags.revision)
-        context.effects.append(Publish(document.config_map, document.text, document.sha256, drifted=drifted))
-
-
-def _compile(context: DecisionContext, revision: int) -> FlagDocument:
-    return compile_document(
-        FlagSource(
-            flag_set=context.spec.flag_set,
-            namespace=context.observed.rollout.namespace,
-            audiences=audiences(context.spec, context.status),
-            disabled=disabled_features(context.spec, context.status),
-            metadata={
-                "rollout": context.observed.rollout.name,
-                "rolloutGeneration": context.status.observed_generation,
-                "phase": context.current.phase or "",
-                "revision": revision,
-            },
-        )
-    )
 
 
 def _next_reconcile(context: DecisionContext, result: StageResult) -> timedelta:

@@ -1,6 +1,6 @@
 """The flag document compiler: audiences in, flagd JSON out.
 
-Rule order in every flag: emergency > forced off > forced on > groups > percentage > off. All flags of a rollout share one
+Rule order in every flag: emergency > forced off > forced on > groups > percentage > off. All flags of a rollout share kept
 salt, so every user of a feature also gets its prerequisites. Buckets are those of flagd's bucketing generation v2: `["on", w]`
 first, weights of a thousand. Emergency is ENABLED + default `off` + no targeting: DISABLED would give the caller's default.
 """
@@ -66,7 +66,8 @@ def audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, Audience]:
     for record in status.phases:
         audience = Audience(Decimal(record.percent), record.groups)
         by_feature.update(dict.fromkeys(record.features, audience))
-    return by_feature
+    by_feature.update({kept.feature: Audience(Decimal(kept.percent), kept.groups) for kept in status.flags.retired})
+    return {**{record.feature: NOBODY for record in status.flags.disabled}, **by_feature}
 
 
 def with_dependents(spec: RolloutSpec, features: Mapping[str, str]) -> dict[str, str]:

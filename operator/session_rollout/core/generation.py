@@ -5,11 +5,11 @@ Where resuming is impossible, `conflict` says why, and the rollout stalls until 
 
 from decimal import Decimal
 
-from session_rollout.api.enums import EventReason, PhaseState, Stage
+from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
-from session_rollout.api.status_records import PhaseRecord
+from session_rollout.api.status_records import PhaseRecord, RetiredFeature
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts
 from session_rollout.core.inputs import UNDONE
@@ -22,7 +22,11 @@ def adopt_generation(context: DecisionContext) -> None:
     if generation == status.observed_generation or status.current.stage is Stage.ROLLING_BACK:
         return
     first = status.observed_generation == 0
-    context.change(observed_generation=generation, phases=_merged(context.spec, status))
+    for feature, other in sorted(context.observed.other_rollouts.items()):
+        message = f"feature {feature} is also a feature of rollout {other}: which one an application gets depends on the flag set it reads"
+        context.record_event(EventReason.FEATURE_SHARED, message)
+    _retire(context)
+    context.change(observed_generation=generation, phases=_merged(context.spec, context.status))
     if first:
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
         message = f"phases: {len(context.spec.phases)}, features: {len(context.spec.features)}"
@@ -32,6 +36,21 @@ def adopt_generation(context: DecisionContext) -> None:
     context.record_event(EventReason.SUPERSEDED, message)
     forget_verdicts(context, keep_baselines=True)
     _resume(context)
+
+
+def _retire(context: DecisionContext) -> None:
+    """Move the features that the spec retires out of their phases, and forget those that have left the spec."""
+    named = {feature.name for feature in context.spec.features}
+    retired = {feature.name for feature in context.spec.features if feature.retired}
+    kept = [kept_feature for kept_feature in context.status.flags.retired if kept_feature.feature in named]
+    for record in context.status.phases:
+        moved = retired.intersection(record.features) if record.state is PhaseState.COMPLETED else ()
+        kept += (
+            RetiredFeature(feature=name, percent=record.percent, groups=record.groups, time=context.now)
+            for name in sorted(moved)
+        )
+        context.mark(record.name, features=tuple(name for name in record.features if name not in moved))
+    context.change(flags=context.status.flags.updated(retired=tuple(kept)))
 
 
 def _merged(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseRecord, ...]:
@@ -45,11 +64,20 @@ def _resume(context: DecisionContext) -> None:
     status = context.status
     if status.outcome in UNDONE:
         restart(context)
-    elif _has_open_phases(status) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}:
+    elif (status.outcome is Outcome.PROMOTED and conflict(context.spec, status) is not None) or (
+        _has_open_phases(status) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}
+    ):
         context.change(outcome=None)
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
     elif status.current.stage is Stage.STEP:
-        context.move(published_time=None, hold_until=None, hold_paused_time=None, hold_paused_reason=None, approved_by=None)
+        context.move(
+            published_time=None,
+            hold_until=None,
+            hold_paused_time=None,
+            hold_paused_reason=None,
+            approved_by=None,
+            promoted_by=None,
+        )
     elif status.current.stage is not Stage.ENDED:
         context.enter(status.current.stage)
 
@@ -76,6 +104,10 @@ def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     for record in status.phases:
         if record.features and (reason := _published_conflict(spec, record)):
             return reason
+    retired = {feature.name for feature in spec.features if feature.retired}
+    for kept_feature in status.flags.retired:
+        if kept_feature.feature not in retired:
+            return f"feature {kept_feature.feature} was retired and is on for {kept_feature.percent}%; keep `retired: true`, or remove the feature"
     return _order_conflict(spec, status) or _step_conflict(spec, status)
 
 
@@ -83,7 +115,10 @@ def _published_conflict(spec: RolloutSpec, record: PhaseRecord) -> str | None:
     phase = phase_named(spec, record.name)
     wanted = set(phase.features) if phase is not None else set()
     if gone := sorted(set(record.features) - wanted):
-        return f"feature {gone[0]} is published by phase {record.name}, so the phase must keep it"
+        return (
+            f"feature {gone[0]} is published by phase {record.name}, so the phase must keep it;"
+            " to take it out of the plan after the phase has completed, set `retired: true` on the feature"
+        )
     added = sorted(wanted - set(record.features))
     if added and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
         return f"feature {added[0]} was added to phase {record.name}, which is already published; add it to a later phase"

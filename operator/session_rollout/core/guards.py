@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from session_rollout.api.checks import Guard, OnBreach
-from session_rollout.api.enums import CheckKind, EventReason, Outcome, Verdict
+from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.core.context import DecisionContext
+from session_rollout.api.status_records import CheckRecord
+from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import after_range, evaluate_check
 from session_rollout.core.inputs import GUARDED_STAGES
-from session_rollout.core.rollback import begin_rollback
+from session_rollout.core.rollback import begin_rollback, breach_uid, published_phases
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,40 @@ def evaluate_guards(context: DecisionContext) -> None:
 
 def act_on_breaches(context: DecisionContext) -> None:
     """Let a breach that has lasted long enough take effect, whatever else the rollout does."""
-    if context.current.stage not in GUARDED_STAGES:
-        return
-    if breaches := breaches_of(context, OnBreach.ROLLBACK):
+    if (breaches := breaches_of(context, OnBreach.ROLLBACK)) and published_phases(context):
         _record(context, breaches)
         sentences = tuple(breach.message for breach in breaches)
-        begin_rollback(context, Outcome.ROLLED_BACK, sentences, guard=breaches[0].guard)
+        guard = breaches[0].guard
+        begin_rollback(context, Outcome.ROLLED_BACK, sentences, breach_uid(context, guard), guard=guard)
         return
-    if (breaches := breaches_of(context, OnBreach.PAUSE)) and not context.status.paused_by:
+    if context.current.stage in {Stage.ENDED, Stage.ROLLING_BACK}:
+        return
+    if (breaches := breaches_of(context, OnBreach.PAUSE)) and not context.status.paused_by and published_phases(context):
         _record(context, breaches)
         context.pause(breaches[0].guard, breaches[0].message)
     for breach in breaches_of(context, OnBreach.WARN):
         if not _is_recorded(context, breach):
             _record(context, (breach,))
+
+
+def settle_guards(context: DecisionContext) -> None:
+    """After a rollback that leaves something published, guards are evaluated anew: on data from after it."""
+    context.move(guards_start_time=context.now)
+    if not published_phases(context):
+        return
+    for record in context.checks_of(CheckKind.GUARD):
+        context.put_check(CheckRecord(name=record.name, kind=record.kind, baseline=record.baseline, time=record.time))
+
+
+def hold_back(context: DecisionContext) -> StageResult | None:
+    """Why the audience must not grow now: a guard that rolls back or pauses is in breach, even if not for long enough."""
+    acting = {guard.name for guard in context.spec.guards if guard.on_breach is not OnBreach.WARN}
+    failing = [record for record in context.checks_of(CheckKind.GUARD) if record.verdict is Verdict.FAIL]
+    causes = tuple(record.message for record in failing if record.name in acting)
+    if not causes:
+        return None
+    next_actions = ("wait until no guard is in breach, or create an `Abort` action",)
+    return StageResult(DecisionAction.WAIT, DecisionReason.GUARD_FAILING, causes[0], causes, next_actions)
 
 
 def _record(context: DecisionContext, breaches: tuple[Breach, ...]) -> None:
@@ -70,6 +92,8 @@ def _breach(context: DecisionContext, guard: Guard) -> Breach | None:
     record = context.check(CheckKind.GUARD, guard.name)
     if record.verdict is not Verdict.FAIL or record.time is None or guard.metric not in context.observed.measurements:
         return None
+    if context.current.stage is Stage.ROLLING_BACK and context.current.published_time is None:
+        return None  # it has had its effect; whether that was enough is known when the flags are published
     if context.now - record.time < duration(guard.for_):
         return None
     lasted = duration(guard.for_)

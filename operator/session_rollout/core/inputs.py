@@ -3,7 +3,8 @@
 from typing import Final
 
 from session_rollout.api.checks import Check, Gate
-from session_rollout.api.enums import CheckKind, MigrationState, Outcome, Stage, Verdict
+from session_rollout.api.enums import CheckKind, Outcome, Stage, Verdict
+from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.rollout import Metric, SessionRollout
 from session_rollout.core.steps import phase_named
 

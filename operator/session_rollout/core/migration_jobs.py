@@ -9,16 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from session_rollout.api.base import sha256_of
-from session_rollout.api.enums import (
-    DecisionAction,
-    DecisionReason,
-    EventReason,
-    MigrationState,
-    NoReturn,
-    Operation,
-    Stage,
-)
+from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Stage
 from session_rollout.api.migration import Migration
+from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 from session_rollout.api.progress import Progress, progress_text
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.context import DecisionContext, StageResult

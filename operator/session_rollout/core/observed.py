@@ -7,10 +7,14 @@ from decimal import Decimal
 from enum import StrEnum
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.enums import ActionReason, CheckReason, EventReason, Operation, Stage, Verdict
+from session_rollout.api.enums import ActionReason, CheckReason, EventReason, Stage, Verdict
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.progress import Progress
+from session_rollout.api.protection import Protection
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import Refusal
+from session_rollout.core.documents import PublishedDocument
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,10 @@ class Observed:
     rollout: SessionRollout
     measurements: Mapping[str, Measurement] = field(default_factory=dict)  # by metric name; absent until the first result
     ranges: Mapping[str, timedelta] = field(default_factory=dict)  # largest range of each metric's PromQL
-    published_sha256: str | None = None  # of the document that is in the cluster
+    document: PublishedDocument | None = None  # that is in the cluster
+    stored_uids: frozenset[str] | None = None  # UIDs of protections that the stored status has; None: as in `rollout`
+    other_rollouts: Mapping[str, str] = field(default_factory=dict)  # by feature: another rollout that has it, too
+    refusals: tuple[Refusal, ...] = ()  # what the API server refuses
     jobs: Mapping[str, JobObservation] = field(default_factory=dict)
     actions: tuple[SessionRolloutAction, ...] = ()  # without a response, oldest first
     settled_actions: frozenset[str] = (
@@ -104,11 +111,13 @@ class Observed:
 
 @dataclass(frozen=True)
 class Publish:
-    """Bring this flag document into the cluster."""
+    """Bring this flag document into the cluster, if the version that the decision rests on is still there."""
 
     config_map: str
     text: str
     sha256: str
+    version: int | None = None  # of the document that is replaced; None when there is none
+    protections: tuple[Protection, ...] = ()
     drifted: bool = False
 
 
@@ -182,6 +191,7 @@ class Decision:
 
     status: RolloutStatus
     effects: tuple[Effect, ...]
+    urgent: Publish | None  # takes features away from users: carried out before, and without, any other write
     next_reconcile: timedelta
     complete: bool  # every measurement was there: the time until the next decision counts as observed
     transitions: tuple[tuple[Stage, Stage], ...] = ()  # stages that this decision left and entered

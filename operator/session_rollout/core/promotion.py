@@ -7,6 +7,7 @@ at the end of the bake, in `stages._bake`.
 """
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage, Verdict
@@ -15,9 +16,10 @@ from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria, restart_criteria
+from session_rollout.core.guards import hold_back
 from session_rollout.core.hold import await_features, missing_evidence
-from session_rollout.core.rollback import begin_rollback
-from session_rollout.core.steps import Increment, increment_after, percent_text
+from session_rollout.core.rollback import begin_rollback, breach_uid
+from session_rollout.core.steps import Increment, increment_after, increment_with, increments, percent_text
 from session_rollout.core.windows import next_opening
 
 
@@ -28,10 +30,19 @@ def running_phase(context: DecisionContext) -> Phase:
     return phase
 
 
+def first_increment(context: DecisionContext) -> Increment:
+    """The increment with which the running phase begins: the one that is published already, else its first."""
+    phase, record = running_phase(context), context.status.phase(context.current.phase)
+    published = increment_with(phase, Decimal(record.percent), record.groups) if record is not None else None
+    return published or increments(phase)[0]
+
+
 def raise_audience(context: DecisionContext, increment: Increment) -> StageResult | None:
     """Enter a step with this audience; waits for a window unless an action skips the checks."""
+    if result := hold_back(context):
+        return result
     opening = next_opening(context.spec.windows, context.now)
-    if opening > context.now and context.skip_step is None:
+    if opening > context.now and context.current.promoted_by is None:
         return StageResult(
             DecisionAction.WAIT,
             DecisionReason.AWAITING_WINDOW,
@@ -67,7 +78,7 @@ def run_step(context: DecisionContext) -> StageResult | None:
             (f"the flag document with {increment.audience} has not been read back yet",),
             ("wait until the ConfigMap contains the document",),
         )
-    if context.skip_step is None:
+    if context.current.promoted_by is None:
         for rule in _STEP_RULES:
             if result := rule(context, increment):
                 return result
@@ -131,7 +142,7 @@ def _awaits_criteria(context: DecisionContext, increment: Increment) -> StageRes
     limit = format_duration(duration(phase.deadline or "0s"))
     causes = (f"the deadline of {limit} after the hold of step {increment.step} has passed", *failing)
     if phase.on_deadline is OnDeadline.ROLLBACK:
-        begin_rollback(context, Outcome.ROLLED_BACK, causes)
+        begin_rollback(context, Outcome.ROLLED_BACK, causes, breach_uid(context, "deadline"))
         return None
     message = f"deadline exceeded: {failing[0]}"
     next_actions = ("wait until all criteria pass, or create an `Abort` action",)
@@ -176,7 +187,7 @@ _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | No
 
 def _promote_step(context: DecisionContext, increment: Increment) -> StageResult | None:
     """Advance to the next audience of the phase, or to its verification after the last."""
-    here, skipped_by = context.current, context.skip_step
+    here, skipped_by = context.current, context.current.promoted_by
     passed = (
         "; ".join(record.message for record in context.checks_of(CheckKind.CRITERION))
         or "the hold is complete; the phase has no criteria"
@@ -188,7 +199,6 @@ def _promote_step(context: DecisionContext, increment: Increment) -> StageResult
     else:
         forget_criteria(context)
         context.enter(Stage.VERIFICATION)
-    context.skip_step = None
     message = f"{increment.audience}: {f'promoted by {skipped_by}' if skipped_by else passed}"
     context.record_event(EventReason.STEP_PASSED, message, at=here, by=skipped_by)
     return None

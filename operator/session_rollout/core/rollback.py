@@ -5,18 +5,11 @@ A rollback never waits for Prometheus, windows or approvals. It waits only for a
 
 from typing import Final
 
-from session_rollout.api.enums import (
-    DecisionAction,
-    DecisionReason,
-    EventReason,
-    MigrationState,
-    Operation,
-    Outcome,
-    PhaseState,
-    Stage,
-)
+from session_rollout.api.base import sha256_of
+from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
-from session_rollout.api.status_records import MigrationRecord
+from session_rollout.api.status_records import MigrationRecord, PhaseRecord, settled
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.observed import JobState
@@ -25,20 +18,31 @@ from session_rollout.core.steps import increments, percent_text
 EVENTS: Final = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: EventReason.ABORTED}
 
 
-def begin_rollback(context: DecisionContext, outcome: Outcome, causes: tuple[str, ...], *, guard: str | None = None) -> None:
+def begin_rollback(
+    context: DecisionContext,
+    outcome: Outcome,
+    causes: tuple[str, ...],
+    uid: str,
+    *,
+    guard: str | None = None,
+    phases: tuple[str, ...] | None = None,
+) -> None:
     """Reduce the audiences as `rollback.scope` says; publishing follows in the same decision.
 
-    `causes` are sentences for users. `guard` is the name of the first guard in breach; None when no guard started it.
+    `causes` are sentences for users, `uid` identifies the rollback (`api.protection`). `guard` is the name of the first guard
+    in breach; None when no guard started it. `phases` are the names of the affected phases; by default the running one and,
+    when that has published nothing and a guard is in breach, the newest one that is published.
     """
     scope = context.spec.rollback.scope
     message = f"rolling back the {scope.lower() if scope is not RollbackScope.ALL else 'whole rollout'}: {'; '.join(causes)}"
     context.record_event(EventReason.ROLLBACK_STARTED, message, check=guard)
+    affected = phases if phases is not None else _affected(context, by_guard=guard is not None)
     percent, groups = "0", tuple[str, ...]()
     for record in context.status.phases:
-        in_scope = scope is RollbackScope.ALL or record.name == context.current.phase
-        if in_scope and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
-            percent, groups = _audience_left(context)
+        if record.name in affected:
+            percent, groups = _audience_left(context, record)
             context.mark(record.name, state=PhaseState.ROLLED_BACK, percent=percent, groups=groups, end_time=context.now)
+    context.change(flags=settled(context.status.flags, (uid,)), outcome=None)
     context.enter(
         Stage.ROLLING_BACK,
         step=context.current.step,
@@ -47,13 +51,44 @@ def begin_rollback(context: DecisionContext, outcome: Outcome, causes: tuple[str
         rollback_outcome=outcome,
         rollback_guard=guard,
         rollback_reasons=causes,
+        rollback_uid=uid,
     )
 
 
-def _audience_left(context: DecisionContext) -> tuple[str, tuple[str, ...]]:
+def _affected(context: DecisionContext, *, by_guard: bool) -> tuple[str, ...]:
+    """The phases that a rollback turns off: with scope All every one that has begun, else the running one.
+
+    What a guard measures may come from an earlier phase: where nothing of the running one is published, or it was rolled
+    back already, the newest one that is published follows.
+    """
+    begun = [record for record in context.status.phases if record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}]
+    if context.spec.rollback.scope is not RollbackScope.ALL:
+        begun = [record for record in begun if record.name == context.current.phase]
+    published = published_phases(context)
+    if by_guard and published and not any(record.is_published for record in begun):
+        begun = [published[-1], *begun]
+    return tuple(record.name for record in begun)
+
+
+def published_phases(context: DecisionContext) -> tuple[PhaseRecord, ...]:
+    """Phases whose features some users have because of this generation, in the order of the spec; without promoted ones."""
+    published = [record for record in context.status.phases if record.is_published and record.promoted_time is None]
+    planned = {phase.name for phase in context.spec.phases}
+    return tuple(sorted(published, key=lambda record: record.name in planned))
+
+
+def breach_uid(context: DecisionContext, cause: str) -> str:
+    """What identifies a rollback that no action has requested."""
+    identity = f"{context.observed.rollout.uid}/{cause}/{context.now.isoformat()}"
+    return f"breach-{sha256_of(identity).removeprefix('sha256:')[:32]}"
+
+
+def _audience_left(context: DecisionContext, record: PhaseRecord) -> tuple[str, tuple[str, ...]]:
     """What the phase keeps: nothing, or with scope Step the audience before this one."""
     here = context.increment
     if context.spec.rollback.scope is not RollbackScope.STEP or context.phase is None or here is None:
+        return "0", ()
+    if record.name != context.current.phase:
         return "0", ()
     earlier = [before for before in increments(context.phase) if (before.step, before.index) < (here.step, here.index)]
     return (percent_text(earlier[-1].percent), earlier[-1].groups) if earlier else ("0", ())
@@ -73,7 +108,7 @@ def continue_rollback(context: DecisionContext) -> StageResult | None:
             current.rollback_reasons,
             (f"wait for migration {running[0]} to end",),
         )
-    names = context.phase.migrations.names if context.phase is not None else ()
+    names = _migrations(context)
     if options.restore_data and (result := migration_jobs.run_restore(context, names, current.stage_start_time)):
         return result
     if options.migrations is OnRollback.DOWN and (result := migration_jobs.run_down(context, names)):
@@ -88,8 +123,15 @@ def continue_rollback(context: DecisionContext) -> StageResult | None:
         rollback_outcome=outcome,
         rollback_guard=current.rollback_guard,
         rollback_reasons=current.rollback_reasons,
+        rollback_uid=current.rollback_uid,
     )
     return None
+
+
+def _migrations(context: DecisionContext) -> tuple[str, ...]:
+    """The migrations of the phases that are rolled back, in the order in which they ran."""
+    back = {record.name for record in context.status.phases if record.state is PhaseState.ROLLED_BACK}
+    return tuple(name for phase in context.spec.phases if phase.name in back for name in phase.migrations.names)
 
 
 def _await_migrations(context: DecisionContext) -> tuple[str, ...]:

@@ -27,9 +27,8 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria
 from session_rollout.core.gates import evaluate_gates, verify_rollback
 from session_rollout.core.hold import missing_evidence, run_timer
-from session_rollout.core.promotion import raise_audience, repeat_decision, run_step, running_phase
+from session_rollout.core.promotion import first_increment, raise_audience, repeat_decision, run_step, running_phase
 from session_rollout.core.rollback import continue_rollback
-from session_rollout.core.steps import increments
 
 Handler = Callable[[DecisionContext], StageResult | None]
 
@@ -81,7 +80,9 @@ def _next_phase(context: DecisionContext) -> StageResult | None:
         return None
     phase = pending[0]
     index = context.spec.phases.index(phase) + 1
-    context.enter(Stage.BEFORE, phase=phase.name, phase_index=index, percent="0", groups=())
+    kept = context.status.phase(phase.name)
+    percent, groups = (kept.percent, kept.groups) if kept is not None else ("0", ())
+    context.enter(Stage.BEFORE, phase=phase.name, phase_index=index, percent=percent, groups=groups)
     context.mark(phase.name, state=PhaseState.RUNNING, start_time=context.now, end_time=None)
     message = f"phase {index} of {len(context.spec.phases)}: {', '.join(phase.features)}"
     context.record_event(EventReason.PHASE_STARTED, message)
@@ -103,7 +104,7 @@ def _baseline(context: DecisionContext) -> StageResult | None:
     if missing := measure_baselines(context):
         reason, next_actions = DecisionReason.MEASURING_BASELINE, ("wait for a result of the metric",)
         return StageResult(DecisionAction.WAIT, reason, missing[0], missing, next_actions)
-    return raise_audience(context, increments(running_phase(context))[0])
+    return raise_audience(context, first_increment(context))
 
 
 def _verification(context: DecisionContext) -> StageResult | None:
@@ -144,6 +145,9 @@ def _bake(context: DecisionContext) -> StageResult | None:
         return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=until)
     if result := migration_jobs.run_finish(context):
         return result
+    for record in context.status.phases:
+        if record.state is PhaseState.COMPLETED and record.promoted_time is None:
+            context.mark(record.name, promoted_time=context.now)
     context.end(Outcome.PROMOTED, EventReason.PROMOTED, "all phases are complete, and no guard was breached")
     return None
 

@@ -76,6 +76,12 @@ def increment_at(phase: Phase, current: Current) -> Increment | None:
     return next((increment for increment in increments(phase) if (increment.step, increment.index) == place), None)
 
 
+def increment_with(phase: Phase, percent: Decimal, groups: Iterable[str]) -> Increment | None:
+    """The first increment of the phase that has exactly this audience; None when there is none."""
+    wanted = (percent, set(groups))
+    return next((candidate for candidate in increments(phase) if (candidate.percent, set(candidate.groups)) == wanted), None)
+
+
 def increment_after(phase: Phase, increment: Increment, *, skip_step: bool = False) -> Increment | None:
     """The next increment of the phase, with `skip_step` the first of the next step; None after the last."""
     later = increments(phase)

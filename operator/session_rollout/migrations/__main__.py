@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.api.quantities import duration
 from session_rollout.errors import Interrupted, MigrationError, MigrationFailed
 from session_rollout.migrations import roles

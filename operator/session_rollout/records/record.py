@@ -14,7 +14,9 @@ from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import DecisionAction, DecisionReason
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import Current
+from session_rollout.api.status_records import Refusal
 from session_rollout.core.decide import decide
+from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import CheckResult, Decision, JobObservation, Measurement, Observed, Revisions
 from session_rollout.records.codec import lines_in
 
@@ -75,7 +77,10 @@ def _place(current: Current) -> tuple[Any, ...]:
 _PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "measurements": TypeAdapter(dict[str, Measurement]),
     "ranges": TypeAdapter(dict[str, timedelta]),
-    "published_sha256": TypeAdapter(str | None),
+    "document": TypeAdapter(PublishedDocument | None),
+    "stored_uids": TypeAdapter(frozenset[str] | None),
+    "other_rollouts": TypeAdapter(dict[str, str]),
+    "refusals": TypeAdapter(tuple[Refusal, ...]),
     "jobs": TypeAdapter(dict[str, JobObservation]),
     "actions": TypeAdapter(tuple[SessionRolloutAction, ...]),
     "settled_actions": TypeAdapter(frozenset[str]),

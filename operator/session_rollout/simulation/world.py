@@ -15,8 +15,9 @@ from session_rollout.api.enums import CheckReason, Stage, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
-from session_rollout.api.status_records import HistoryEntry
+from session_rollout.api.status_records import HistoryEntry, Refusal
 from session_rollout.core.decide import decide
+from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.inputs import external_gates, needed_metrics, needs_revisions
 from session_rollout.core.observed import (
     Answer,
@@ -61,8 +62,10 @@ class World:
     delivered: set[str] = field(default_factory=set)
     sink_errors: dict[str, str] = field(default_factory=dict)
     last_reconcile: datetime | None = None
+    refusals: tuple[Refusal, ...] = ()
+    other_rollouts: dict[str, str] = field(default_factory=dict)
     # What the operator has done.
-    published_sha256: str | None = None
+    document: PublishedDocument | None = None
     documents: list[str] = field(default_factory=list)
     jobs: dict[str, JobObservation] = field(default_factory=dict)
     actions: list[SessionRolloutAction] = field(default_factory=list)
@@ -96,7 +99,7 @@ class World:
             rollout=rollout,
             measurements={name: measurement for name, measurement in measurements if measurement is not None},
             ranges=self.ranges,
-            published_sha256=self.published_sha256,
+            document=self.document,
             jobs=dict(self.jobs),
             actions=tuple(action for action in self.actions if action.creation_time <= self.now),
             settled_actions=frozenset(known.uid for known in self.status.processed_actions if known.uid in answered),
@@ -107,6 +110,8 @@ class World:
             sink_errors=self.sink_errors,
             problems=self.problems,
             last_reconcile=self.last_reconcile,
+            refusals=self.refusals,
+            other_rollouts=self.other_rollouts,
         )
 
     def measure(self, name: str) -> Measurement | None:
@@ -127,9 +132,11 @@ class World:
     def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
         """Decide once, write the status and apply the effects; a crash can come between the two."""
         self.reconciles += 1
-        decision = decide(self.observed(), self.now)
+        decision = self.decide()
         known = set(self.status.history)
         self.history += [entry for entry in decision.status.history if entry not in known]
+        if decision.urgent is not None:
+            self.apply(decision.urgent)
         stored = RolloutStatus.model_validate(decision.status.to_wire())
         self.writes += stored != self.status
         self.status = stored
@@ -140,12 +147,15 @@ class World:
                 self.apply(effect)
         return decision
 
+    def decide(self) -> Decision:
+        """The decision at this moment."""
+        return decide(self.observed(), self.now)
+
     def apply(self, effect: Effect) -> None:
         """Do what the operator would do in the cluster."""
         match effect:
-            case Publish(text=text, sha256=sha256):
-                self.published_sha256 = sha256
-                self.documents.append(text)
+            case Publish():
+                self._publish(effect)
             case StartJob(name=name) | StartCheck(name=name):
                 self.jobs.setdefault(name, JobObservation(JobState.ACTIVE))
             case SuspendJob(name=name, suspend=suspend):
@@ -157,6 +167,16 @@ class World:
                 self.actions = [action for action in self.actions if action.uid != uid]
             case Emit(reason=reason):
                 self.events.append(reason)
+
+    def _publish(self, effect: Publish) -> None:
+        version = self.document.version + 1 if self.document is not None else 1
+        self.document = read_document(effect.text, version=version, owner=self.name, protections=effect.protections)
+        self.documents.append(effect.text)
+
+    @property
+    def published_sha256(self) -> str | None:
+        """Fingerprint of the document in the cluster."""
+        return self.document.sha256 if self.document is not None else None
 
     def _change_workload(self, effect: UndoWorkload | RestartWorkload) -> None:
         assert self.revisions is not None

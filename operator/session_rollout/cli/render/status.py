@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from session_rollout.api.enums import CheckKind, DecisionAction, MigrationState, PhaseState, Stage, State, Verdict
+from session_rollout.api.enums import CheckKind, DecisionAction, PhaseState, Stage, State, Verdict
+from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import format_duration, show
 from session_rollout.api.rollout import SessionRollout

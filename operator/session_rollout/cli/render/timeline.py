@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import click
 
-from session_rollout.api.enums import EventReason, Operation
+from session_rollout.api.enums import EventReason
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.quantities import format_duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import HistoryEntry

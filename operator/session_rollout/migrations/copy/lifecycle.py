@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import psycopg
 
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import MigrationFailed
 from session_rollout.migrations import ledger
 from session_rollout.migrations.connection import Connection, RunContext, connect, copy_lock_key, execute, fetch_row

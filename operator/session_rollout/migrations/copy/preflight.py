@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import MigrationFailed
 from session_rollout.migrations.connection import Connection, RunContext, connect, execute, fetch_row
 from session_rollout.migrations.copy.sql import CopySql

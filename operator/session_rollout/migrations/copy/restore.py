@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import MigrationFailed
 from session_rollout.migrations import ledger
 from session_rollout.migrations.connection import (

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import psycopg
 
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import MigrationFailed
 from session_rollout.migrations import ledger
 from session_rollout.migrations.connection import (

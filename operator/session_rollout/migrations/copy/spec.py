@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from session_rollout.api.base import sha256_of
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import BundleError
 from session_rollout.migrations.schema.bundle import COPY_FILE
 

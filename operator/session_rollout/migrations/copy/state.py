@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.errors import MigrationFailed
 from session_rollout.migrations import ledger
 from session_rollout.migrations.connection import Connection, execute, fetch_row

@@ -15,7 +15,7 @@ from typing import Final
 
 import psycopg
 
-from session_rollout.api.enums import FailureReason
+from session_rollout.api.migration_enums import FailureReason
 from session_rollout.api.quantities import format_duration
 from session_rollout.errors import Interrupted, MigrationFailed
 from session_rollout.migrations import ledger

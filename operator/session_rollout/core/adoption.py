@@ -1,0 +1,102 @@
+"""`Adopt` and `Reset`: the two ways out when the flag document in the cluster gives something that the status does not know.
+
+That is so after a rollout was deleted and created again, or restored without its status: users keep what they have until a
+person decides.
+"""
+
+from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.enums import ActionReason, DecisionAction, DecisionReason, EventReason, PhaseState, Stage
+from session_rollout.api.phases import Phase
+from session_rollout.api.status_records import PhaseRecord
+from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.criteria import forget_verdicts
+from session_rollout.core.documents import PublishedDocument
+from session_rollout.core.flags import NOBODY
+from session_rollout.core.publication import kept_text, own_document
+from session_rollout.core.steps import Increment, increment_with, percent_text
+from session_rollout.errors import ActionRejected
+
+
+def await_adoption(context: DecisionContext) -> StageResult | None:
+    """The stall while the document is kept; None when it is not."""
+    if not context.status.flags.adoption_required:
+        return None
+    message = "the flag document gives more than this status knows"
+    next_actions = (
+        "create an `Adopt` action to resume from the document",
+        "create a `Reset` action to start from the beginning: users lose the features until their phase",
+    )
+    return StageResult(DecisionAction.STALL, DecisionReason.ADOPTION_REQUIRED, message, (kept_text(context),), next_actions)
+
+
+def adopt(context: DecisionContext, action: SessionRolloutAction) -> str:
+    """Resume with the audiences of the document. Raises ActionRejected when the phases have no such audiences."""
+    document = _kept_document(context)
+    places = _places(context, document)
+    for number, (phase, increment) in enumerate(places, start=1):
+        state = PhaseState.PENDING if number == len(places) else PhaseState.COMPLETED
+        _put_phase(context, phase, increment, state)
+    _begin(context)
+    where = f"{places[-1][0].name} at {places[-1][1].audience}" if places else "nothing is published"
+    text = f"resuming from the flag document: {where}"
+    context.record_event(EventReason.DOCUMENT_ADOPTED, f"{text}: {action.spec.reason}", by=action.name)
+    return text
+
+
+def reset(context: DecisionContext, action: SessionRolloutAction) -> str:
+    """Start from the beginning. Emergencies stay in force."""
+    _kept_document(context)
+    context.change(phases=tuple(PhaseRecord(name=phase.name) for phase in context.spec.phases))
+    _begin(context)
+    text = "starting from the beginning; users lose the features until their phase"
+    context.record_event(EventReason.DOCUMENT_RESET, f"{text}: {action.spec.reason}", by=action.name)
+    return text
+
+
+def _kept_document(context: DecisionContext) -> PublishedDocument:
+    document = own_document(context)
+    if document is None or not context.status.flags.adoption_required:
+        raise ActionRejected(ActionReason.NOTHING_TO_ADOPT, "the status knows what the flag document gives")
+    return document
+
+
+def _places(context: DecisionContext, document: PublishedDocument) -> list[tuple[Phase, Increment]]:
+    """The published phases, each with the increment whose audience it has."""
+    planned = {name for phase in context.spec.phases for name in phase.features}
+    if unknown := sorted(name for name, audience in document.audiences.items() if audience != NOBODY and name not in planned):
+        raise _no_place(f"feature {unknown[0]} is on in the flag document and in no phase of the spec")
+    places = []
+    for phase in context.spec.phases:
+        given = {document.audiences.get(name, NOBODY) for name in phase.features if name not in document.disabled}
+        if given <= {NOBODY}:
+            continue
+        audience = given.pop()
+        increment = increment_with(phase, audience.percent, audience.groups) if audience is not None and not given else None
+        if increment is None:
+            raise _no_place(
+                f"the flag document gives the features of phase {phase.name} to an audience that none of its steps has"
+            )
+        places.append((phase, increment))
+    return places
+
+
+def _no_place(cause: str) -> ActionRejected:
+    return ActionRejected(ActionReason.NO_MATCHING_STEP, f"{cause}; change the spec, or create a `Reset` action")
+
+
+def _put_phase(context: DecisionContext, phase: Phase, increment: Increment, state: PhaseState) -> None:
+    context.mark(
+        phase.name,
+        state=state,
+        percent=percent_text(increment.percent),
+        groups=increment.groups,
+        features=phase.features,
+        start_time=context.now,
+    )
+
+
+def _begin(context: DecisionContext) -> None:
+    context.change(flags=context.status.flags.updated(adoption_required=False), outcome=None)
+    context.resume()
+    forget_verdicts(context, keep_baselines=False)
+    context.enter(Stage.PREFLIGHT, guards_start_time=context.now, phase=None, phase_index=0, percent="0", groups=())

@@ -1,0 +1,323 @@
+"""One order for the flag document and the status: `revision`. What is learned from the document, and what is published.
+
+Every change of either takes the larger of both revisions plus record. The status is the intent and is written before the
+document, with record exception: what takes features away from users is written to the document first, and an annotation
+says what it was until the status has it (`api.protection`). So a document with a higher revision either explains itself by
+these protections, or this status is not the record that it was published for: then it is kept until a person decides.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from session_rollout.api.enums import EventReason, Outcome, PhaseState
+from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, ProtectionKind
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import DISABLED_LENGTH, DisabledFeature
+from session_rollout.core.context import DecisionContext
+from session_rollout.core.documents import PublishedDocument, gives_less, lesser
+from session_rollout.core.flags import (
+    NOBODY,
+    Audience,
+    FlagDocument,
+    FlagSource,
+    audiences,
+    compile_document,
+    config_map_name,
+    disabled_features,
+)
+from session_rollout.core.observed import Publish
+from session_rollout.core.rollback import begin_rollback
+
+Given = Mapping[str, Audience]  # by feature
+UNKNOWN_RULES: Final = NOBODY  # what an emergency leaves of a flag whose rules this core did not write
+
+
+def learn(context: DecisionContext) -> None:
+    """Bring what the document knows and the status does not into the status, before anything is decided."""
+    document = own_document(context)
+    if document is None:
+        if context.status.flags.adoption_required and context.observed.document is None:
+            context.change(flags=context.status.flags.updated(adoption_required=False, sha256=None))
+        return
+    for protection in document.protections:
+        if _is_news(context, protection):
+            _adopt(context, protection)
+    if document.editor is not None and document.sha256 != context.status.flags.sha256:
+        _adopt_edit(context, document)
+    elif not context.status.flags.adoption_required:
+        _compare_revisions(context, document)
+
+
+def own_document(context: DecisionContext) -> PublishedDocument | None:
+    """The document in the cluster, if this rollout may write it."""
+    document = context.observed.document
+    return document if document is not None and document.belongs_to(context.observed.rollout.name) else None
+
+
+def foreign_document(context: DecisionContext) -> str | None:
+    """Why the ConfigMap with the name of the flag document must not be written; None when it may be."""
+    document = context.observed.document
+    if document is None or document.belongs_to(context.observed.rollout.name):
+        return None
+    name = config_map_name(context.spec.flag_set)
+    if document.owner is not None:
+        return (
+            f"ConfigMap {name} belongs to rollout {document.owner}: `flagSet` must be unique in the namespace;"
+            " while this rollout has published nothing, `flagSet` can be changed"
+        )
+    return f"ConfigMap {name} exists and was not written by a rollout; delete it, or use another `flagSet`"
+
+
+# --- what the document knows
+
+
+def _is_news(context: DecisionContext, protection: Protection) -> bool:
+    flags = context.status.flags
+    known = {record.uid for record in flags.disabled} | set(flags.settled)
+    return protection.uid not in known and protection.revision >= flags.revision
+
+
+def _adopt(context: DecisionContext, protection: Protection) -> None:
+    if protection.kind is ProtectionKind.EMERGENCY:
+        disable(context, protection)
+        return
+    if any(record.features for record in context.status.phases):
+        outcome = protection.outcome or Outcome.ROLLED_BACK
+        begin_rollback(context, outcome, protection.causes, protection.uid, guard=protection.guard, phases=protection.phases)
+
+
+def disable(context: DecisionContext, emergency: Protection) -> None:
+    """Turn features off for all users, until an `EmergencyEnable` action."""
+    flags = context.status.flags
+    already = {record.feature for record in flags.disabled}
+    room = DISABLED_LENGTH - len(already)
+    fresh = tuple(
+        DisabledFeature(feature=name, reason=emergency.reason, by=emergency.by, time=emergency.time, uid=emergency.uid)
+        for name in emergency.features
+        if name not in already
+    )[:room]
+    if fresh:
+        context.change(flags=flags.updated(disabled=(*flags.disabled, *fresh)))
+
+
+def _adopt_edit(context: DecisionContext, document: PublishedDocument) -> None:
+    """A person has edited the document: what was taken away whole is an emergency, everything else is corrected."""
+    given = _given(context)
+    disabled = disabled_features(context.spec, context.status)
+    gone = {*document.taken_away, *document.disabled}
+    names = tuple(sorted(name for name in gone if given.get(name, NOBODY) != NOBODY and name not in disabled))
+    if not names:
+        return
+    reason = f"an edit of ConfigMap {config_map_name(context.spec.flag_set)} turned it off"
+    emergency = Protection(
+        kind=ProtectionKind.EMERGENCY,
+        uid=f"edit-{document.version}",
+        by=document.editor or "",
+        reason=reason,
+        time=context.now,
+        features=names,
+    )
+    disable(context, emergency)
+    context.record_event(EventReason.FLAGS_DISABLED, f"{', '.join(names)}: {reason}", by=document.editor)
+
+
+def _compare_revisions(context: DecisionContext, document: PublishedDocument) -> None:
+    """Take over the revision of a document that gives the same; keep one that gives something else."""
+    flags = context.status.flags
+    if document.revision <= flags.revision and (flags.sha256 is not None or not _holds_something(document)):
+        return
+    disabled = disabled_features(context.spec, context.status)
+    given = {name: NOBODY if name in disabled else audience for name, audience in _given(context).items()}
+    never_published = flags.sha256 is None
+    same = dict(document.audiences) == given and set(document.disabled) == set(disabled)
+    if same or (never_published and not _holds_something(document)):
+        context.change(flags=flags.updated(revision=max(flags.revision, document.revision)))
+        return
+    _keep(context, document)
+
+
+def _holds_something(document: PublishedDocument) -> bool:
+    return document.gives_something or bool(document.disabled)
+
+
+def _keep(context: DecisionContext, document: PublishedDocument) -> None:
+    for name, reason in sorted(document.disabled.items()):
+        uid = f"document-{document.version}"
+        kind = ProtectionKind.EMERGENCY
+        disable(
+            context, Protection(kind=kind, uid=uid, by="the flag document", reason=reason, time=context.now, features=(name,))
+        )
+    name = config_map_name(context.spec.flag_set)
+    kept = {"revision": document.revision, "sha256": document.sha256, "config_map": name, "adoption_required": True}
+    context.change(flags=context.status.flags.updated(**kept))
+    context.record_event(EventReason.DOCUMENT_KEPT, kept_text(context), revision=document.revision)
+
+
+def kept_text(context: DecisionContext) -> str:
+    """Why the document is kept."""
+    name = config_map_name(context.spec.flag_set)
+    return f"{name} in the cluster gives users something else than this status knows, so it is kept as it is"
+
+
+def _given(context: DecisionContext) -> dict[str, Audience]:
+    return audiences(context.spec, context.status)
+
+
+# --- what is published
+
+
+def publish(context: DecisionContext) -> None:
+    """Publish the document of the status as it is now, while the cluster has another one.
+
+    What it takes away from users goes first: if the same document also gives something, a document that only takes away
+    comes before it.
+    """
+    if foreign_document(context) is not None:
+        return
+    if context.status.flags.adoption_required:
+        _publish_emergencies(context)
+        return
+    document = own_document(context)
+    given, disabled = _given(context), disabled_features(context.spec, context.status)
+    less = _less_than_published(document, given, disabled) if document is not None else None
+    floor = document.revision if document is not None else 0
+    if document is not None and less is not None and less != (given, disabled):
+        floor += 1
+        context.urgent = _effect(context, _compile(context, *less, floor))
+    wanted = _wanted(context, given, disabled, floor)
+    if document is None or document.sha256 != wanted.sha256:
+        _request(context, wanted, urgent=less == (given, disabled))
+
+
+def _wanted(context: DecisionContext, given: Given, disabled: Mapping[str, str], floor: int) -> FlagDocument:
+    """The document of the status; with a new revision when it changed, or when the cluster has a newer one."""
+    flags = context.status.flags
+    wanted = _compile(context, given, disabled, flags.revision)
+    if wanted.sha256 == flags.sha256 and flags.revision >= floor:
+        return wanted
+    revision = max(flags.revision, floor) + 1
+    wanted = _compile(context, given, disabled, revision)
+    context.change(flags=flags.updated(config_map=wanted.config_map, sha256=wanted.sha256, revision=revision))
+    return wanted
+
+
+def _request(context: DecisionContext, wanted: FlagDocument, *, urgent: bool) -> None:
+    flags = context.status.flags
+    drifted = flags.published_sha256 == wanted.sha256
+    if drifted:
+        message = f"{wanted.config_map} was modified externally and is being corrected"
+        context.record_event(EventReason.FLAG_DRIFT, message, revision=flags.revision)
+    effect = _effect(context, wanted, drifted=drifted)
+    if urgent:
+        context.urgent = effect
+    else:
+        context.effects.append(effect)
+
+
+def _less_than_published(
+    document: PublishedDocument, given: Given, disabled: Mapping[str, str]
+) -> tuple[Given, Mapping[str, str]] | None:
+    """What is both published and wanted, if the published document gives something that is not wanted; None if it does not."""
+    known = {name: audience for name, audience in document.audiences.items() if name in given}
+    fresh = any(name not in document.disabled for name in disabled)  # also takes it from users who are forced on
+    if not fresh and not any(_takes_away(name, audience, given, disabled) for name, audience in known.items()):
+        return None
+    audiences_left = {
+        name: given[name] if name in disabled else lesser(given[name], audience or UNKNOWN_RULES)
+        for name, audience in known.items()
+    }
+    return audiences_left, {**{name: text for name, text in document.disabled.items() if name in given}, **disabled}
+
+
+def _takes_away(name: str, published: Audience | None, given: Given, disabled: Mapping[str, str]) -> bool:
+    return published is None or gives_less(NOBODY if name in disabled else given[name], published)
+
+
+def _publish_emergencies(context: DecisionContext) -> None:
+    """While the document is kept, only emergencies change it."""
+    document = own_document(context)
+    disabled = disabled_features(context.spec, context.status)
+    if document is None or set(disabled) <= set(document.disabled):
+        return
+    given = {name: audience or UNKNOWN_RULES for name, audience in document.audiences.items()}
+    changed = _compile(context, given, {**document.disabled, **disabled}, document.revision + 1)
+    flags = context.status.flags.updated(sha256=changed.sha256, revision=document.revision + 1)
+    context.change(flags=flags)
+    context.urgent = _effect(context, changed)
+
+
+def _compile(context: DecisionContext, given: Given, disabled: Mapping[str, str], revision: int) -> FlagDocument:
+    return compile_document(
+        FlagSource(
+            flag_set=context.spec.flag_set,
+            namespace=context.observed.rollout.namespace,
+            audiences=given,
+            disabled=disabled,
+            metadata={
+                "rollout": context.observed.rollout.name,
+                "rolloutGeneration": context.status.observed_generation,
+                "phase": context.current.phase or "",
+                "revision": revision,
+            },
+        )
+    )
+
+
+def _effect(context: DecisionContext, document: FlagDocument, *, drifted: bool = False) -> Publish:
+    published = own_document(context)
+    version = published.version if published is not None else None
+    return Publish(document.config_map, document.text, document.sha256, version, _protections(context), drifted=drifted)
+
+
+# --- what explains a document with a higher revision
+
+
+def protection_uids(status: RolloutStatus) -> frozenset[str]:
+    """UIDs of the protections that a status has: emergencies that are in force or lifted, and rollbacks."""
+    uids = {record.uid for record in status.flags.disabled if record.uid} | set(status.flags.settled)
+    return frozenset(uids)
+
+
+def _protections(context: DecisionContext) -> tuple[Protection, ...]:
+    """The protections that the stored status does not have yet: those of the document and those of the next status."""
+    stored = context.observed.stored_uids
+    if stored is None:
+        stored = protection_uids(context.observed.rollout.status)
+    document = own_document(context)
+    published = {known.uid: known for known in (document.protections if document is not None else ())}
+    wanted = [published.get(own.uid, own) for own in (*_emergencies(context), *_rollbacks(context)) if own.uid not in stored]
+    return tuple(wanted[-PROTECTIONS_LENGTH:])
+
+
+def _emergencies(context: DecisionContext) -> tuple[Protection, ...]:
+    disabled = context.status.flags.disabled
+    by_uid = {record.uid: record for record in disabled if record.uid}
+    return tuple(
+        Protection(
+            kind=ProtectionKind.EMERGENCY,
+            uid=uid,
+            by=record.by,
+            reason=record.reason,
+            time=record.time,
+            revision=context.status.flags.revision,
+            features=tuple(record.feature for record in disabled if record.uid == uid),
+        )
+        for uid, record in by_uid.items()
+    )
+
+
+def _rollbacks(context: DecisionContext) -> tuple[Protection, ...]:
+    current = context.current
+    if current.rollback_uid is None or current.stage_start_time is None:
+        return ()
+    rollback = Protection(
+        kind=ProtectionKind.ROLLBACK,
+        uid=current.rollback_uid,
+        time=current.stage_start_time,
+        revision=context.status.flags.revision,
+        phases=tuple(record.name for record in context.status.phases if record.state is PhaseState.ROLLED_BACK),
+        outcome=current.rollback_outcome,
+        guard=current.rollback_guard,
+        causes=current.rollback_reasons,
+    )
+    return (rollback,)

@@ -1,0 +1,143 @@
+"""Rollouts whose document and status differ, and requests that cannot be carried out; see `scenarios`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any, Final
+
+from core import world as tests
+from core.collecting import World
+from core.world import START, at, spec
+from session_rollout.api.enums import DecisionReason
+from session_rollout.api.status_records import Refusal
+from session_rollout.core.fallback import stall_after
+from session_rollout.core.flags import Audience
+from session_rollout.core.observed import Decision
+
+
+def recreated(world: tests.World, **changes: Any) -> World:
+    """The same rollout after its object was deleted and created again, with the document that was left behind."""
+    fresh = World(spec(**changes), uid="uid-2", now=world.now)
+    assert world.document is not None
+    fresh.document = replace(world.document, owner=None)
+    return fresh
+
+
+def document_is_adopted() -> World:
+    """An audience that no step has, the step that has it, and nothing left to adopt."""
+    world = World(spec())
+    world.until(at("one", 3))
+    fresh = recreated(world)
+    assert fresh.document is not None
+    right, odd = fresh.document, {**fresh.document.audiences, "alpha": Audience(Decimal(33))}
+    fresh.document = replace(right, audiences=odd)
+    fresh.run(10)
+    for action in ("Adopt", "EmergencyEnable"):
+        fresh.request(action)
+        fresh.run(10)
+    fresh.document = right
+    for _ in range(2):
+        fresh.request("Adopt")
+        fresh.run(10)
+    return fresh
+
+
+def document_is_reset() -> World:
+    """The other way out."""
+    world = World(spec())
+    world.until(at("one", 1))
+    fresh = recreated(world)
+    fresh.run(10)
+    fresh.request("Reset")
+    fresh.run(60)
+    return fresh
+
+
+def document_is_foreign() -> World:
+    """Two rollouts with one flag set, and one feature in both."""
+    world = World(spec())
+    world.other_rollouts = {"alpha": "other"}
+    world.tamper()
+    assert world.document is not None
+    world.document = replace(world.document, owner="other")
+    world.request("EmergencyDisable")
+    world.run(10)
+    return world
+
+
+def promote_is_rejected_where_it_cannot_act() -> World:
+    """Not published yet, paused, stalled, disabled."""
+    world = World(spec())
+    world.publishing = False
+    place: dict[str, Any] = {"generation": 1, "phase": "one", "step": 1}
+    world.run(10)
+    world.request("Promote", **place)
+    world.run(10)
+    world.publishing = True
+    world.until(at("one", 1))
+    for before, after in (("Pause", "Resume"), ("EmergencyDisable", "EmergencyEnable")):
+        world.request(before)
+        world.run(10)
+        world.request("Promote", **place)
+        world.run(10)
+        world.request(after)
+        world.run(10)
+    world.problems = ("the provider is not configured",)
+    world.request("Promote", **place)
+    world.run(10)
+    return world
+
+
+def guard_fails_before_the_first_publish() -> World:
+    """Nobody gets a feature while it does."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%"}
+    world = World(spec(guards=[guard]))
+    world.values["errors"] = Decimal("0.5")
+    world.run(60)
+    assert world.reason is DecisionReason.GUARD_FAILING
+    return world
+
+
+def request_is_refused() -> World:
+    """A right is missing."""
+    world = World(spec())
+    world.until(at("one", 1))
+    words = "jobs.batch is forbidden"
+    world.refusals = (
+        Refusal(effect="StartJob", verb="create", resource="jobs", namespace="default", message=words, time=START),
+    )
+    world.run(10)
+    return world
+
+
+@dataclass
+class FailingWorld(World):
+    """Deciding raises an exception that nobody foresaw."""
+
+    failing: bool = False
+
+    def decide(self) -> Decision:
+        return stall_after(self.observed(), self.now, KeyError("spec")) if self.failing else super().decide()
+
+
+def deciding_fails() -> World:
+    """Emergencies are carried out all the same."""
+    world = FailingWorld(spec())
+    world.until(at("one", 1))
+    world.failing = True
+    name = world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    assert world.answer(name)[0]
+    assert "targeting" not in world.flag("alpha")
+    return world
+
+
+STORIES: Final[tuple[Callable[[], World], ...]] = (
+    document_is_adopted,
+    document_is_reset,
+    document_is_foreign,
+    promote_is_rejected_where_it_cannot_act,
+    guard_fails_before_the_first_publish,
+    request_is_refused,
+    deciding_fails,
+)

@@ -1,0 +1,260 @@
+"""The order of document and status: what is kept, adopted, corrected, and what is never given back.
+
+Covered: re-creation and restore (D6), kills by hand, drift, protections of a process that ended, foreign documents (D18).
+Not here: writes that are refused or late (tests/controller, tests/integration).
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from core.document_scenarios import recreated
+from core.world import World, at, ended, spec
+from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, Stage, State
+from session_rollout.core.documents import PublishedDocument, gives_less, lesser, read_document
+from session_rollout.core.flags import NOBODY, Audience, FlagSource, compile_document
+
+AUDIENCES = [
+    NOBODY,
+    Audience(Decimal(0), ("beta",)),
+    Audience(Decimal("0.1")),
+    Audience(Decimal(50), ("beta", "staff")),
+    Audience(Decimal(100)),
+    Audience(Decimal(100), ("beta",)),
+]
+
+
+@pytest.mark.parametrize("audience", AUDIENCES, ids=str)
+def test_document_is_read_back_as_it_was_compiled(audience: Audience) -> None:
+    """For every kind of audience."""
+    document = read_document(compile_document(FlagSource("shop", "default", {"alpha": audience})).text)
+    assert document.audiences == {"alpha": audience}
+    assert document.gives_something is (audience != NOBODY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "not json",
+        '{"flags": 3}',
+        '{"flags": {"alpha": 3}}',
+        '{"flags": {"alpha": {"variants": {}}}}',
+        "[" * 100_000,
+    ],
+    ids=range(8),
+)
+def test_text_that_is_no_document_gives_nobody_anything(text: str) -> None:
+    """Whoever may edit the ConfigMap may write anything."""
+    document = read_document(text)
+    assert not document.gives_something or document.audiences == {"alpha": None}
+
+
+@pytest.mark.parametrize("one", AUDIENCES, ids=str)
+@pytest.mark.parametrize("other", AUDIENCES, ids=str)
+def test_lesser_audience_gives_no_more_than_both(one: Audience, other: Audience) -> None:
+    """And an audience gives less than another exactly when the lesser one of both is not the other."""
+    least = lesser(one, other)
+    assert not gives_less(one, least)
+    assert not gives_less(other, least)
+    assert gives_less(one, one) is False
+
+
+def test_recreated_rollout_keeps_the_document_until_adopt() -> None:
+    """D6: users keep what they have; `Adopt` resumes at the step that is published."""
+    world = World(spec())
+    world.until(at("one", 3))
+    fresh = recreated(world)
+    fresh.run(600)
+    assert fresh.published_sha256 == world.published_sha256
+    assert (fresh.status.state, fresh.reason) == (State.STALLED, DecisionReason.ADOPTION_REQUIRED)
+    assert len(fresh.entries(EventReason.DOCUMENT_KEPT)) == 1
+    name = fresh.request("Adopt")
+    fresh.until(at("one", 3))
+    assert fresh.answer(name) == (True, ActionReason.ACCEPTED)
+    assert fresh.percents()["one"] == world.percents()["one"]
+    before = world.document.audiences if world.document else {}
+    assert all(document.audiences == before for document in map(read_document, fresh.documents))
+    fresh.until(ended)
+    assert fresh.status.outcome is Outcome.PROMOTED
+
+
+def test_recreated_rollout_adopts_completed_phases() -> None:
+    """D6: the older phases are complete, the newest one resumes."""
+    world = World(spec())
+    world.until(at("two", 1))
+    fresh = recreated(world)
+    fresh.request("Adopt")
+    fresh.until(at("two", 1))
+    assert fresh.percents() == world.percents()
+
+
+def test_recreated_rollout_starts_again_after_reset() -> None:
+    """D6: only a person takes away what users have."""
+    world = World(spec())
+    world.until(at("two", 1))
+    fresh = recreated(world)
+    fresh.run(60)
+    fresh.request("Reset")
+    fresh.settle()
+    assert fresh.status.flags.revision > world.status.flags.revision
+    assert fresh.percents() == {"one": "0", "two": "0"} or fresh.where[:2] == ("one", 1)
+    fresh.until(ended)
+    assert fresh.status.outcome is Outcome.PROMOTED
+
+
+def test_emergency_survives_re_creation_and_reset() -> None:
+    """D6: only `EmergencyEnable` lifts an emergency."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.settle()
+    fresh = recreated(world)
+    fresh.run(60)
+    assert fresh.condition("EmergencyActive") == "True"
+    fresh.request("Reset")
+    fresh.run(600)
+    assert "targeting" not in fresh.flag("alpha")
+    assert fresh.reason is DecisionReason.FEATURE_DISABLED
+    fresh.request("EmergencyEnable", features=["alpha"])
+    fresh.until(ended)
+
+
+def test_emergency_works_while_the_document_is_kept() -> None:
+    """D6, D13: what protects users needs no decision about the rest."""
+    world = World(spec())
+    world.until(at("two", 1))
+    fresh = recreated(world)
+    fresh.run(10)
+    name = fresh.request("EmergencyDisable", features=["gamma"])
+    fresh.run(60)
+    assert fresh.answer(name)[0]
+    assert "targeting" not in fresh.flag("gamma")
+    assert "targeting" in fresh.flag("alpha")
+    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+    refused = fresh.request("EmergencyEnable")
+    fresh.run(10)
+    assert fresh.answer(refused) == (False, ActionReason.ADOPTION_REQUIRED)
+
+
+@pytest.mark.parametrize("explained", [True, False])
+def test_older_status_never_gives_back_what_the_document_took(*, explained: bool) -> None:
+    """D6: a status that was restored from a backup, while the rollout has been rolled back since."""
+    world = World(spec())
+    world.until(at("two", 1))
+    backup = world.status
+    world.values["errors"] = Decimal("0.5")
+    world.until(ended)
+    world.values["errors"] = Decimal("0.001")
+    world.status = backup
+    assert world.document is not None
+    world.document = replace(world.document, protections=world.document.protections if explained else ())
+    world.run(600)
+    assert world.reason is (DecisionReason.ROLLED_BACK if explained else DecisionReason.ADOPTION_REQUIRED)
+    assert world.document.audiences["gamma"] == NOBODY
+
+
+def test_kill_by_hand_is_an_emergency() -> None:
+    """An edit that takes a feature away whole stays, whoever made it; everything else is corrected."""
+    world = World(spec())
+    world.until(at("one", 3))
+    assert world.document is not None
+    edited = {**world.document.audiences, "alpha": NOBODY, "gamma": Audience(Decimal(100))}
+    world.tamper(audiences=edited, taken_away=frozenset({"alpha"}), editor="kubectl-edit")
+    world.run(60)
+    assert [(record.feature, record.by) for record in world.status.flags.disabled] == [("alpha", "kubectl-edit")]
+    assert "targeting" not in world.flag("alpha")
+    assert read_document(world.documents[-1]).audiences["gamma"] == NOBODY
+    assert world.condition("EmergencyActive") == "True"
+
+
+def test_edit_that_gives_more_is_corrected_first() -> None:
+    """Before the status is written."""
+    world = World(spec())
+    world.until(at("one", 1))
+    assert world.document is not None
+    revision = world.status.flags.revision
+    world.tamper(audiences={**world.document.audiences, "alpha": Audience(Decimal(100))}, editor="kubectl-edit")
+    decision = world.reconcile()
+    assert decision.urgent is not None
+    assert world.document.audiences["alpha"] == Audience(Decimal(10), ("staff",))
+    assert world.status.flags.revision == revision
+    assert len(world.entries(EventReason.FLAG_DRIFT)) == 1
+
+
+def test_emergency_is_in_the_document_before_the_status() -> None:
+    """R12: a process that ended between the two leaves what the next one needs."""
+    world = World(spec())
+    world.until(at("one", 1))
+    before = world.status
+    world.request("EmergencyDisable", features=["alpha"])
+    decision = world.reconcile()
+    assert decision.urgent is not None
+    assert [(one.features, one.by) for one in decision.urgent.protections] == [(("alpha",), "emergencydisable-0")]
+    world.status, world.actions = before, []  # the status write was lost, and the action is gone
+    world.run(60)
+    assert [record.feature for record in world.status.flags.disabled] == ["alpha"]
+    assert "targeting" not in world.flag("alpha")
+
+
+def test_rollback_is_in_the_document_before_the_status() -> None:
+    """R12: the same for a breach, whatever the guard says afterwards."""
+    world = World(spec())
+    world.until(at("two", 1))
+    world.values["errors"] = Decimal("0.5")
+    before = world.status
+    while world.status.current.stage is not Stage.ROLLING_BACK:
+        before = world.status
+        world.now += timedelta(seconds=10)
+        world.reconcile()
+    world.status = before
+    world.values["errors"] = Decimal("0.001")
+    world.run(60)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+    assert world.status.current.rollback_guard == "errors"
+    assert world.percents() == {"one": "100", "two": "0"}
+
+
+def test_lifted_emergency_is_never_adopted_again() -> None:
+    """The document that still has it may arrive late."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.reconcile()
+    late = world.document
+    assert late is not None
+    world.run(10)
+    world.request("EmergencyEnable")
+    world.run(10)
+    world.document = replace(late, revision=world.status.flags.revision, version=100)
+    world.run(30)
+    assert world.status.flags.disabled == ()
+    assert "targeting" in world.flag("alpha")
+
+
+@pytest.mark.parametrize("foreign", [{"owner": "other"}, {"owner": None, "managed": False}], ids=["rollout", "somebody"])
+def test_foreign_document_is_refused_before_anything_is_published(foreign: dict[str, object]) -> None:
+    """D18: the second rollout says so, and shows no audience that it never published."""
+    world = World(spec())
+    world.document = PublishedDocument("sha256:other", audiences={"alpha": Audience(Decimal(5))}, **foreign)  # type: ignore[arg-type]
+    world.run(60)
+    assert (world.status.state, world.reason) == (State.STALLED, DecisionReason.INVALID_SPEC)
+    assert world.status.current.audience == "0%"
+    assert world.documents == []
+    name = world.request("EmergencyDisable")
+    world.run(10)
+    assert world.answer(name) == (False, ActionReason.FOREIGN_DOCUMENT)
+
+
+def test_deleted_document_comes_back_as_it_was() -> None:
+    """The bytes of the last agreed revision."""
+    world = World(spec())
+    world.until(at("one", 2, 1))
+    text = world.documents[-1]
+    world.document = None
+    world.run(10)
+    assert world.documents[-1] == text
