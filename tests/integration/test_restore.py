@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from cli.plugin import run
 from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import Lab, percent_of
@@ -89,18 +88,17 @@ def test_a_document_belongs_to_nobody(operator: Lab) -> None:
     assert operator.kube.get(DOCUMENT)["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
 
 
-def test_without_its_status_a_rollout_begins_anew_and_suspend_keeps_the_document(operator: Lab) -> None:
+def test_without_its_status_a_rollout_keeps_the_document_until_adopt(operator: Lab) -> None:
+    """D6: users keep what they have, and the rollout continues where it was."""
     operator.apply(applied())
     published(operator, 50)
 
-    text = back_from_a_backup(operator, suspend=True)
-    operator.until(lambda: operator.rollout(NAME).get("status", {}).get("observedGeneration"), 20, "a look at it")
-    operator.until(lambda: operator.rollout(NAME)["status"]["decision"]["reason"] == "Suspended", 20, "being suspended")
+    text = back_from_a_backup(operator)
+    operator.until(lambda: operator.rollout(NAME).get("status", {}).get("state") == "Stalled", 20, "the stall")
+    assert operator.rollout(NAME)["status"]["decision"]["reason"] == "AdoptionRequired"
     operator.reconciles(NAME, 3)  # the effects of a reconcile come after its status
-    assert operator.kube.get(DOCUMENT)["data"]["flags.flagd.json"] == text, "suspended: users keep what they have"
-    verified = run(operator, "flags", "verify", "--in", NAME)
-    assert verified.code == 1, "the rollout has published nothing yet"
-
-    operator.apply(applied())
-    published(operator, 10)
+    assert operator.kube.get(DOCUMENT)["data"]["flags.flagd.json"] == text
+    operator.act("Adopt", NAME, reason="restored")
+    operator.until(lambda: operator.rollout(NAME)["status"]["current"]["stage"] == "Step", 20, "the step that is published")
+    assert operator.rollout(NAME)["status"]["current"]["percent"] == "50"
     published(operator, 50)

@@ -42,10 +42,13 @@ def learn(context: DecisionContext) -> None:
     for protection in document.protections:
         if _is_news(context, protection):
             _adopt(context, protection)
-    if document.editor is not None and document.sha256 != context.status.flags.sha256:
-        _adopt_edit(context, document)
-    elif not context.status.flags.adoption_required:
+    flags = context.status.flags
+    if flags.adoption_required:
+        return
+    if flags.sha256 is None or document.revision > flags.revision:
         _compare_revisions(context, document)
+    elif document.editor is not None and document.sha256 != flags.sha256:
+        _adopt_edit(context, document)
 
 
 def own_document(context: DecisionContext) -> PublishedDocument | None:
@@ -124,8 +127,6 @@ def _adopt_edit(context: DecisionContext, document: PublishedDocument) -> None:
 def _compare_revisions(context: DecisionContext, document: PublishedDocument) -> None:
     """Take over the revision of a document that gives the same; keep one that gives something else."""
     flags = context.status.flags
-    if document.revision <= flags.revision and (flags.sha256 is not None or not _holds_something(document)):
-        return
     disabled = disabled_features(context.spec, context.status)
     given = {name: NOBODY if name in disabled else audience for name, audience in _given(context).items()}
     never_published = flags.sha256 is None
