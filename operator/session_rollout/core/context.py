@@ -16,7 +16,6 @@ from session_rollout.api.enums import (
     EventReason,
     Outcome,
     Stage,
-    Verdict,
 )
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration
@@ -156,10 +155,6 @@ class DecisionContext:
             return
         others = [known for known in self.status.checks if (known.kind, known.name) != (record.kind, record.name)]
         self.change(checks=tuple(sorted([*others, record], key=lambda known: (known.kind, known.name))))
-
-    def criteria_not_passing(self) -> tuple[CheckRecord, ...]:
-        """Criteria of the running step without the verdict Pass."""
-        return tuple(record for record in self.checks_of(CheckKind.CRITERION) if record.verdict is not Verdict.PASS)
 
     def migration(self, name: str) -> MigrationRecord:
         """The record of a migration; a new one when there is none."""

@@ -2,19 +2,23 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from session_rollout.api.checks import Guard, OnBreach
-from session_rollout.api.enums import CheckKind, EventReason, Outcome, Verdict
-from session_rollout.api.quantities import duration, format_duration
+from session_rollout.api.enums import CheckKind, EventReason, Outcome, Stage, Verdict
+from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import after_range, evaluate_check
-from session_rollout.core.inputs import GUARDED_STAGES
+from session_rollout.core.criteria import evaluate_check
+from session_rollout.core.failures import fails, failure_text, next_failure
+from session_rollout.core.inputs import guards_are_judged, is_published
 from session_rollout.core.rollback import begin_rollback
+
+ACTING: Final = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
 
 
 @dataclass(frozen=True)
 class Breach:
-    """A guard whose bound has been broken for as long as its `for` allows."""
+    """A guard whose bound has been broken for as long as `for`, or as often as `outOf`, allows."""
 
     guard: str
     message: str
@@ -22,16 +26,28 @@ class Breach:
 
 
 def evaluate_guards(context: DecisionContext) -> None:
-    """Bring the records of all guards up to date."""
-    if context.current.stage in GUARDED_STAGES:
+    """Bring the records of all guards up to date. Whether a verdict also counts for a hold is decided in `hold`."""
+    if guards_are_judged(context.rollout):
         for guard in context.spec.guards:
-            start = after_range(context, guard.metric, context.current.guards_start_time)
-            evaluate_check(context, guard, CheckKind.GUARD, start)
+            evaluate_check(context, guard, CheckKind.GUARD, _start(context, guard))
+
+
+def _start(context: DecisionContext, guard: Guard) -> datetime | None:
+    """From when on data counts for a guard.
+
+    A `Retry` starts guards again: they must not judge data of the audience that was rolled back. Before anything is
+    published, they judge the data that exists, and a guard that has a verdict continues when the first audience is published.
+    """
+    start, record = context.current.guards_start_time, context.check(CheckKind.GUARD, guard.name)
+    if start is None:
+        return None
+    judged = record.verdict is not Verdict.NOT_EVALUATED and record.time is not None and record.time >= start
+    return start if judged or not is_published(context.rollout) else start + range_of(context, guard.metrics)
 
 
 def act_on_breaches(context: DecisionContext) -> None:
     """Let a breach that has lasted long enough take effect, whatever else the rollout does."""
-    if context.current.stage not in GUARDED_STAGES:
+    if context.current.stage not in ACTING:
         return
     if breaches := breaches_of(context, OnBreach.ROLLBACK):
         _record(context, breaches)
@@ -68,19 +84,19 @@ def breaches_of(context: DecisionContext, on_breach: OnBreach) -> tuple[Breach, 
 
 def _breach(context: DecisionContext, guard: Guard) -> Breach | None:
     record = context.check(CheckKind.GUARD, guard.name)
-    if record.verdict is not Verdict.FAIL or record.time is None or guard.metric not in context.observed.measurements:
+    measured = all(name in context.observed.measurements for name in guard.metrics)
+    if guard.dry_run or record.verdict is not Verdict.FAIL or record.failing_time is None or not measured:
         return None
-    if context.now - record.time < duration(guard.for_):
+    if not fails(context, guard, record):
         return None
-    lasted = duration(guard.for_)
-    return Breach(guard.name, record.message + (f" for {format_duration(lasted)}" if lasted else ""), record.time)
+    return Breach(guard.name, record.message + failure_text(guard), record.failing_time)
 
 
 def next_breach(context: DecisionContext) -> datetime | None:
     """When a breach that has begun will have lasted long enough; None when there is none."""
-    ends = [
-        record.time + duration(guard.for_)
+    ends = (
+        next_failure(context, guard, context.check(CheckKind.GUARD, guard.name))
         for guard in context.spec.guards
-        if (record := context.check(CheckKind.GUARD, guard.name)).verdict is Verdict.FAIL and record.time is not None
-    ]
-    return min((end for end in ends if end > context.now), default=None)
+        if not guard.dry_run
+    )
+    return min((end for end in ends if end is not None), default=None)
