@@ -109,7 +109,7 @@ class Metric(Model):
         DurationOrZero,
         Field(
             description="Time that one value covers in addition to what the PromQL shows, such as `5m` for a recording rule over"
-            " `[5m]` or a gauge that is an average. The warm-up is longer by it. Defaults to `0s`."
+            " `[5m]` or a gauge that is an average. The warm-up includes it. Defaults to `0s`."
         ),
     ] = "0s"
     interval: Annotated[
