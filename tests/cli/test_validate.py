@@ -199,6 +199,19 @@ WARNINGS = [
         Warn.RANGE_LONGER_THAN_HOLD,
         "spec.phases[0].criteria[0].metric",
     ),
+    # D1: the guard counts for the hold, which is longer by its warm-up.
+    (
+        {"metrics": [{"name": "errors", "query": "rate(e[2d])"}, METRICS[1]]},
+        Warn.RANGE_LONGER_THAN_HOLD,
+        "spec.guards[0].metric",
+    ),
+    # D4: a recording rule says by `window` what its PromQL cannot.
+    (
+        {"metrics": [{"name": "errors", "query": "rule", "window": "1d"}, METRICS[1]]},
+        Warn.RANGE_LONGER_THAN_HOLD,
+        "spec.guards[0].metric",
+    ),
+    ({"propagation": "2d"}, Warn.RANGE_LONGER_THAN_HOLD, "spec.phases[1].criteria[2].metric"),
     ({"features": [*GOOD["features"], {"name": "alone"}]}, Warn.UNUSED_FEATURE, "spec.features[3].name"),
     (
         {"migrations": [*GOOD["migrations"], {"name": "late", "bundle": "a/b"}]},
