@@ -49,6 +49,7 @@ def rollout(name: str, *, interval: str = "1s", flag_set: str = "", **fields: An
     body = {
         "flagSet": flag_set or name,
         "checkInterval": interval,
+        "propagation": "0s",
         "features": [{"name": "autoReconnection"}],
         "metrics": [*metrics, {"name": "errors", "query": "session_error_rate"}],
         "phases": [phase],

@@ -37,6 +37,7 @@ def scaled(document: Object, factor: float = FACTOR) -> Object:
     result = copy.deepcopy(document)
     spec = result["spec"]
     spec["checkInterval"] = "1s"
+    spec["propagation"] = "0s"
     spec["bake"] = _shorter(spec.get("bake", "0s"), factor, 2_000)
     for metric in spec["metrics"]:
         if "query" in metric:

@@ -1,8 +1,10 @@
 """Invalid SessionRollouts: each is the valid one with one mistake: (name, the mistake, words that the message must contain)."""
 
 from api.corpus import Mistake, both, drop, put
+from api.invalid_checks import BAD_CHECKS
 
 BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
+    *BAD_CHECKS,
     # flagSet
     ("flagSet missing", drop("flagSet"), ("spec.flagSet", "Required")),
     ("flagSet upper case", put("flagSet", "Shop"), ("spec.flagSet", "a-z0-9")),
@@ -80,9 +82,13 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
         ("spec.preflight[0]", "exactly one of `metric`, `http`"),
     ),
     ("gate with both", put("preflight.0.approval", {}), ("spec.preflight[0]", "exactly one of `metric`, `http`")),
-    ("gate without bound", drop("preflight.0.below"), ("spec.preflight[0]", "exactly one of `above` and `below`")),
-    ("gate with two bounds", put("preflight.0.above", "1"), ("spec.preflight[0]", "exactly one of `above` and `below`")),
-    ("gate approval with bound", put("preflight.1.below", "1"), ("spec.preflight[1]", "any other gate neither")),
+    ("gate without bound", drop("preflight.0.below"), ("spec.preflight[0]", "exactly one of `above`, `below` and `between`")),
+    (
+        "gate with two bounds",
+        put("preflight.0.above", "1"),
+        ("spec.preflight[0]", "exactly one of `above`, `below` and `between`"),
+    ),
+    ("gate approval with bound", put("preflight.1.below", "1"), ("spec.preflight[1]", "any other gate none")),
     ("gate with metric and http", put("preflight.0.http", {"service": "web"}), ("spec.preflight[0]", "exactly one of")),
     ("http without service", put("preflight.1", {"name": "up", "http": {}}), ("preflight[1].http.service", "Required")),
     (
@@ -270,7 +276,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     (
         "rise and fall",
         put("phases.1.criteria.1.minIncrease", "1%"),
-        ("criteria[1]", "exactly one of `above`, `below`, `maxIncrease`"),
+        ("criteria[1]", "exactly one of `above`, `below`, `between`, `maxIncrease`"),
     ),
     (
         "rise without comparison",

@@ -30,6 +30,7 @@ def guide_rollout(port: int) -> Object:
     document = example("session-persistence.yaml")
     spec = document["spec"]
     spec["checkInterval"] = "1s"
+    spec["propagation"] = "0s"
     for metric in spec["metrics"]:
         metric["query"] = metric["query"].replace("[5m]", f"[{RANGE}]")
     web = {"service": "analy-ticket-web", "port": port, "path": "/health"}

@@ -92,6 +92,7 @@ def shop(name: str = SHOP) -> Object:
     spec = {
         "flagSet": name,
         "checkInterval": "1s",
+        "propagation": "0s",
         "workload": {"kind": "Deployment", "name": f"{name}-web"},
         "database": {"secretKeyRef": {"name": "db"}},
         "features": [{"name": "alpha"}, {"name": "beta", "dependsOn": ["alpha"]}],

@@ -53,6 +53,7 @@ def two_phases(name: str) -> Object:
     spec = {
         "flagSet": name,
         "checkInterval": "1s",
+        "propagation": "0s",
         "database": {"secretKeyRef": {"name": "db"}},
         "features": [{"name": "alpha"}, {"name": "beta", "dependsOn": ["alpha"]}],
         "metrics": [{"name": "errors", "query": "lab_errors"}],
@@ -222,7 +223,8 @@ def test_scenario_as_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     }
     assert code == Exit.DONE
     published, passed = (when[event, "connection-management", 1] for event in ("StepPublished", "StepPassed"))
-    assert timedelta(hours=30) <= passed - published < timedelta(hours=31)  # after 30 h, where 24 h were planned
+    # After 30 h of failures, 95 % of a hold of 24 h must pass.
+    assert timedelta(hours=52.8) <= passed - published < timedelta(hours=53)
     asked, passed = (when[event, "advanced-features", 2] for event in ("ApprovalNeeded", "StepPassed"))
     assert timedelta(days=3) <= passed - asked < timedelta(days=3, hours=1)
 

@@ -17,6 +17,7 @@ import yaml
 
 from api.corpus import ACTION, BAD_ACTIONS, FINE, GOOD, spoiled
 from api.invalid import BAD
+from api.invalid_checks import FINE_CHECKS
 from bench import __main__ as bench
 from chaos import __main__ as chaos
 from cli.mutations import mutations
@@ -60,7 +61,7 @@ def action(spec: Any) -> dict[str, Any]:
 def objects() -> Iterator[tuple[str, dict[str, Any]]]:
     """The whole corpus."""
     yield from ((name, rollout(spoiled(mistake))) for name, mistake, _ in BAD)
-    yield from ((name, rollout(spoiled(change))) for name, change in FINE)
+    yield from ((name, rollout(spoiled(change))) for name, change in (*FINE, *FINE_CHECKS))
     yield from ((name, action(spec)) for name, spec, _ in BAD_ACTIONS)
     yield from ((f"named {name}", {**rollout(RICH), "metadata": {"name": name}}) for name in NAMES)
     yield from (
@@ -198,6 +199,19 @@ WARNINGS = [
         Warn.RANGE_LONGER_THAN_HOLD,
         "spec.phases[0].criteria[0].metric",
     ),
+    # D1: the guard counts for the hold, which is longer by its warm-up.
+    (
+        {"metrics": [{"name": "errors", "query": "rate(e[2d])"}, METRICS[1]]},
+        Warn.RANGE_LONGER_THAN_HOLD,
+        "spec.guards[0].metric",
+    ),
+    # D4: a recording rule says by `window` what its PromQL cannot.
+    (
+        {"metrics": [{"name": "errors", "query": "rule", "window": "1d"}, METRICS[1]]},
+        Warn.RANGE_LONGER_THAN_HOLD,
+        "spec.guards[0].metric",
+    ),
+    ({"propagation": "2d"}, Warn.RANGE_LONGER_THAN_HOLD, "spec.phases[1].criteria[2].metric"),
     ({"features": [*GOOD["features"], {"name": "alone"}]}, Warn.UNUSED_FEATURE, "spec.features[3].name"),
     (
         {"migrations": [*GOOD["migrations"], {"name": "late", "bundle": "a/b"}]},

@@ -68,6 +68,7 @@ class Cluster:
         self.jobs: dict[str, JobObservation] = {}
         self.running_jobs: list[tuple[str, ...] | Exception] = []
         self.values: dict[str, Decimal] = {"errors": Decimal("0.001"), "load": Decimal("1.0")}
+        self.max_ages: dict[str, timedelta] = {}  # by metric, as it was asked for last
         self.metric_problems: tuple[str, ...] = ()
         self.enqueued: list[tuple[PendingNotification, ...]] = []
         self.records: list[Decision] = []
@@ -231,8 +232,9 @@ class Cluster:
     # --- metrics, events, clock, leadership
 
     def measurements(
-        self, _provider: str, metrics: tuple[Metric, ...], _max_age: timedelta, _wake: Callable[[], None]
+        self, _provider: str, metrics: tuple[Metric, ...], max_age: timedelta, _wake: Callable[[], None]
     ) -> dict[str, Measurement]:
+        self.max_ages |= dict.fromkeys((metric.name for metric in metrics), max_age)
         return {
             metric.name: Measurement(self.time, value=self.values[metric.name])
             for metric in metrics

@@ -116,6 +116,20 @@ def cohorts_are_compared() -> World:
     return world
 
 
+def no_data_has_a_meaning() -> World:
+    """Of two guards, one passes and one fails without data; a third has too few events."""
+    guards = [
+        {"name": "alarms", "metric": "errors", "below": "5%", "onNoData": "Pass"},
+        {"name": "traffic", "metric": "errors", "below": "5%", "onNoData": "Fail", "onBreach": "Warn"},
+        {"name": "rare", "metric": "errors", "below": "5%", "minimum": {"metric": "load", "above": "500"}},
+    ]
+    world = World(spec(guards=guards))
+    world.until(at("one", 1))
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(20)
+    return world
+
+
 def result_becomes_stale() -> World:
     """The provider's last result grows old while the check is evaluated."""
 
@@ -293,6 +307,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     criteria_delay_a_step,
     baseline_is_missing,
     cohorts_are_compared,
+    no_data_has_a_meaning,
     result_becomes_stale,
     guard_lacks_its_baseline,
     breach_rolls_back_everything,

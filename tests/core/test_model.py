@@ -32,6 +32,7 @@ GAP = 2 * INTERVAL  # between two decisions at most this much counts as observed
 SPEC = """
 flagSet: model
 checkInterval: 10s
+propagation: 0s
 features: [{name: alpha}, {name: beta}]
 metrics: [{name: errors, query: errors}]
 phases:

@@ -64,8 +64,8 @@ def test_failing_criterion_keeps_the_step() -> None:
     world.until(ended)
 
 
-def test_promotion_needs_a_whole_interval_of_passing() -> None:
-    """A criterion that passed only just now is not enough."""
+def test_promotion_needs_passing_evaluations() -> None:
+    """A criterion that passed only just now is not enough: the last ten intervals must pass, here the whole hold."""
     world = World(spec())
     world.until(at("one", 1))
     world.values["errors"] = Decimal("0.02")
@@ -75,6 +75,8 @@ def test_promotion_needs_a_whole_interval_of_passing() -> None:
     world.settle()
     assert world.where[:2] == ("one", 1)
     assert (world.status.decision.action, world.reason) == (DecisionAction.HOLD, DecisionReason.CONFIRMING_CRITERIA)
+    world.run(50)
+    assert world.where[:2] == ("one", 1)
     world.run(10)
     assert world.where[:2] == ("one", 2)
 

@@ -23,6 +23,7 @@ GOOD = {"errors": Decimal("0.001"), "load": Decimal("1.0")}
 ROLLOUT = """
 flagSet: shop
 checkInterval: 10s
+propagation: 0s
 features:
 - {name: alpha}
 - {name: beta, dependsOn: [alpha]}

@@ -14,6 +14,7 @@ def rollout(name: str, steps: list[Object], **spec: Any) -> Object:
     whole = {
         "flagSet": name,
         "checkInterval": "1s",
+        "propagation": "0s",
         "features": [{"name": "alpha"}],
         "metrics": [{"name": "errors", "query": "lab_errors"}],
         "phases": [{**ALPHA, "steps": steps, "criteria": [{"name": "errors", "metric": "errors", "below": "1%"}]}],

@@ -15,6 +15,7 @@ DOCUMENT = f"/api/v1/namespaces/default/configmaps/{NAME}-flags"
 SPEC: dict[str, Any] = {
     "flagSet": NAME,
     "checkInterval": "1s",
+    "propagation": "0s",
     "features": [{"name": "alpha"}],
     "metrics": [{"name": "errors", "query": "lab_errors"}],
     "phases": [

@@ -73,6 +73,7 @@ def rollout() -> Object:
     spec = {
         "flagSet": NAME,
         "checkInterval": "1s",
+        "propagation": "0s",
         "database": {
             "secretKeyRef": {"name": "definer", "key": "url"},
             "dataSecretKeyRef": {"name": "mover", "key": "url"},

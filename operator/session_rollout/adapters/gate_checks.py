@@ -99,7 +99,7 @@ class GateChecks:
             message = f"metric {gate.metric} does not have a single query"
             return CheckResult(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
         measurement = await self._metrics.query(rollout.spec.prometheus, metric.query)
-        return _evaluated(measurement, gate.above, gate.below, start)
+        return _evaluated(measurement, gate.above, gate.below, start, gate.between)
 
     # --- diagnostics
 
@@ -251,15 +251,17 @@ async def _status(url: str) -> int:
         return response.status
 
 
-def _evaluated(measurement: Measurement, above: str | None, below: str | None, start: datetime) -> CheckResult:
+def _evaluated(
+    measurement: Measurement, above: str | None, below: str | None, start: datetime, between: tuple[str, ...] | None = None
+) -> CheckResult:
     """A measurement compared with at most one bound; without a bound, every number passes."""
     if measurement.value is None:
         reason = measurement.reason or CheckReason.EMPTY_RESULT
         return CheckResult(start, measurement.problem or Verdict.NO_DATA, reason, measurement.message)
-    if above is None and below is None:
+    if above is None and below is None and between is None:
         value = show(measurement.value, "")
         return CheckResult(start, Verdict.PASS, CheckReason.WITHIN_BOUND, f"is {value}", value=value)
-    holds, value, bound = compare(measurement.value, above, below)
+    holds, value, bound = compare(measurement.value, above, below, between)
     verdict = Verdict.PASS if holds else Verdict.FAIL
     reason = CheckReason.WITHIN_BOUND if holds else CheckReason.OUT_OF_BOUND
     return CheckResult(start, verdict, reason, f"{value} is {'' if holds else 'not '}{bound}", value=value, bound=bound)

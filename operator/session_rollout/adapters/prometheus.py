@@ -33,6 +33,8 @@ from session_rollout.settings import Provider, credential
 
 Query = tuple[str, str]  # provider, PromQL
 SCALAR_LENGTH: Final = 2  # time and value
+EMPTY: Final = "the query returns no series; write it so that it is 0 then, for example `... or vector(0)`"
+NO_TRAFFIC: Final = "the result is NaN, such as 0/0: there is no traffic; wait for traffic, or set `onNoData`"
 
 
 class CappedSession(requests.Session):
@@ -234,7 +236,7 @@ def read(result: Any, time: datetime) -> Measurement:
     if isinstance(result, list) and len(result) == SCALAR_LENGTH and not isinstance(result[0], dict):
         return _number(result[1], time)
     if not result:
-        return _no_value(time, Verdict.NO_DATA, CheckReason.EMPTY_RESULT, "the result is empty")
+        return _no_value(time, Verdict.NO_DATA, CheckReason.EMPTY_RESULT, EMPTY)
     if len(result) > 1:
         message = f"the result has {len(result)} series; exactly one is required"
         return _no_value(time, Verdict.INCONCLUSIVE, CheckReason.MULTIPLE_SERIES, message)
@@ -247,8 +249,7 @@ def read(result: Any, time: datetime) -> Measurement:
 def _number(text: str, time: datetime) -> Measurement:
     value = float(text)
     if math.isnan(value):
-        message = "the result is NaN: a division by zero, or no samples"
-        return _no_value(time, Verdict.NO_DATA, CheckReason.NOT_A_NUMBER, message)
+        return _no_value(time, Verdict.NO_DATA, CheckReason.NOT_A_NUMBER, NO_TRAFFIC)
     if math.isinf(value):
         return _no_value(time, Verdict.INCONCLUSIVE, CheckReason.INFINITE_VALUE, f"the result is {text}")
     return Measurement(time, value=Decimal(text))

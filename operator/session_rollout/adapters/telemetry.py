@@ -326,6 +326,8 @@ def _bound(check: Check | Gate, record: CheckRecord | None) -> Decimal | None:
     """The bound as a number that `sessionrollout_check_value` can be compared with."""
     if (text := check.above or check.below) is not None:
         return bound(text)
+    if check.between is not None:
+        return None  # two numbers
     tolerance = tolerance_of(check)
     assert tolerance is not None, "a CEL rule demands a bound or a tolerance"
     sign = -1 if tolerance.direction is Direction.MAX_DECREASE else 1

@@ -9,18 +9,33 @@ from typing import Final
 
 from session_rollout.api.quantities import milliseconds
 
+_NUMBER: Final = "double(self.between[{0}].find('^-?[0-9.]+'))"
+_UNIT: Final = "self.between[{0}].find('[a-z%]*$')"
+RANGE: Final = (
+    f"!has(self.between) || self.between.size() != 2 || ({_NUMBER.format(0)} < {_NUMBER.format(1)}"
+    f" && {_UNIT.format(0)} == {_UNIT.format(1)})",
+    "`between` must have the lower bound first, and both bounds must have the same unit",
+)
+
 
 def comparison(required: str) -> tuple[tuple[str, str], ...]:
     """The rules of a check; `required` is what a tolerance can be compared to, as the message names it."""
     return (
         (
-            "[has(self.above), has(self.below), has(self.maxIncrease), has(self.maxDecrease), has(self.minIncrease)].filter(x, x).size() == 1",
-            "must have exactly one of `above`, `below`, `maxIncrease`, `maxDecrease` and `minIncrease`",
+            "[has(self.above), has(self.below), has(self.between), has(self.maxIncrease), has(self.maxDecrease), has(self.minIncrease)]"
+            ".filter(x, x).size() == 1",
+            "must have exactly one of `above`, `below`, `between`, `maxIncrease`, `maxDecrease` and `minIncrease`",
         ),
         (
             "has(self.comparedTo) == (has(self.maxIncrease) || has(self.maxDecrease) || has(self.minIncrease))",
             "`comparedTo` requires `maxIncrease`, `maxDecrease` or `minIncrease`, and each of these requires " + required,
         ),
+        RANGE,
+        (
+            "!has(self.outOf) || int(self.outOf.find('^[0-9]+')) <= int(self.outOf.find('[0-9]+$'))",
+            "`outOf` must not require more failures than evaluations, such as `3/5`",
+        ),
+        ("!has(self.outOf) || self.__for__ == '0s'", "`outOf` excludes `for`"),
     )
 
 
@@ -43,6 +58,7 @@ AUDIENCES: Final = (
 _PLACES = "self.phases.all(p, !has(p.{0}) || p.{0}.all(c, {1}))"
 _ENDS_FULL = "p.steps.exists(s, (has(s.percent) && string(s.percent) == '100') || (has(s.ramp) && string(s.ramp.to) == '100'))"
 _METRIC_KNOWN = "(has(self.metrics) && self.metrics.exists(m, m.name == c.metric))"
+_MINIMUM_KNOWN = "(!has(c.minimum) || (has(self.metrics) && self.metrics.exists(m, m.name == c.minimum.metric)))"
 _FEATURE_KNOWN = "self.features.exists(d, d.name == f)"
 _IN_ONE_PHASE = "self.phases.exists_one(q, f in q.features)"
 
@@ -99,6 +115,14 @@ ROLLOUT: Final = (
     (
         f"!has(self.guards) || self.guards.all(c, {_METRIC_KNOWN})",
         "`guards[].metric` must be a name from `metrics`",
+    ),
+    (
+        _PLACES.format("criteria", _MINIMUM_KNOWN),
+        "`phases[].criteria[].minimum.metric` must be a name from `metrics`",
+    ),
+    (
+        f"!has(self.guards) || self.guards.all(c, {_MINIMUM_KNOWN})",
+        "`guards[].minimum.metric` must be a name from `metrics`",
     ),
     (
         f"!has(self.preflight) || self.preflight.all(c, !has(c.metric) || {_METRIC_KNOWN})",

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from session_rollout.api.base import Model, Name, rules
-from session_rollout.api.cel import comparison
-from session_rollout.api.quantities import Bound, DurationOrZero, Tolerance
+from session_rollout.api.base import ATOMIC, Model, Name, rules
+from session_rollout.api.cel import RANGE, comparison
+from session_rollout.api.quantities import Bound, DurationOrZero, PassShare, Tolerance
 
 _ABOVE = (
     "The value of the metric must be greater than this bound: a number as a string, with an optional unit of %, ms or s,"
@@ -19,6 +19,11 @@ _BELOW = (
     ' such as `"0.1%"`, `"500ms"` or `"1"`. A percentage is converted to a fraction: `0.1%` means 0.001.'
     " Mutually exclusive with {excluded}."
 )
+_BETWEEN = (
+    "The value of the metric must be greater than the first bound and less than the second, such as"
+    ' `["80%", "120%"]` or `["1", "500"]`. Both bounds have the same unit. Mutually exclusive with {excluded}.'
+)
+_FOR = " Time without a verdict of Pass or Fail neither counts nor starts it again. Mutually exclusive with `outOf`."
 _MAX_INCREASE = 'Largest rise above the value of `comparedTo` that passes, such as `"5%"`, `"5ms"` or `"0"`.'
 _MAX_DECREASE = 'Largest fall below the value of `comparedTo` that passes, such as `"1%"` or `"0.1"`.'
 _MIN_INCREASE = 'Smallest rise above the value of `comparedTo` that passes, for a metric that must improve, such as `"1%"`.'
@@ -37,6 +42,26 @@ class ComparedTo(StrEnum):
     CONTROL = "Control"  # The users who do not have the feature, at the same time.
 
 
+class OnNoData(StrEnum):
+    """Meaning of a query that returns no series or NaN."""
+
+    PAUSE = "Pause"  # Neither a pass nor a failure: the hold timer pauses.
+    PASS = "Pass"  # It passes, for a metric that exists only when something is wrong.  # noqa: S105
+    FAIL = "Fail"  # It fails, for a metric that always exists, such as traffic.
+
+
+class Minimum(Model):
+    """A metric that says whether there are enough events for a verdict."""
+
+    metric: Annotated[
+        Name, Field(description="Name of an entry of `spec.metrics`, such as `requests`, which counts the events.")
+    ]
+    above: Annotated[
+        Bound,
+        Field(description='The value of the metric must be greater than this bound, such as `"500"`. Units as in a check.'),
+    ]
+
+
 class Check(Model):
     """A metric that is compared with one bound at every `checkInterval`."""
 
@@ -46,10 +71,21 @@ class Check(Model):
     ]
     metric: Annotated[Name, Field(description="Name of an entry of `spec.metrics`, which provides the value.")]
     above: Annotated[
-        Bound | None, Field(description=_ABOVE.format(excluded="`below`, `maxIncrease`, `maxDecrease` and `minIncrease`"))
+        Bound | None,
+        Field(description=_ABOVE.format(excluded="`below`, `between`, `maxIncrease`, `maxDecrease` and `minIncrease`")),
     ] = None
     below: Annotated[
-        Bound | None, Field(description=_BELOW.format(excluded="`above`, `maxIncrease`, `maxDecrease` and `minIncrease`"))
+        Bound | None,
+        Field(description=_BELOW.format(excluded="`above`, `between`, `maxIncrease`, `maxDecrease` and `minIncrease`")),
+    ] = None
+    between: Annotated[
+        tuple[Bound, ...] | None,
+        Field(
+            description=_BETWEEN.format(excluded="`above`, `below`, `maxIncrease`, `maxDecrease` and `minIncrease`"),
+            min_length=2,
+            max_length=2,
+            json_schema_extra=ATOMIC,
+        ),
     ] = None
     compared_to: Annotated[
         ComparedTo | None,
@@ -62,6 +98,68 @@ class Check(Model):
     max_increase: Annotated[Tolerance | None, Field(description=_MAX_INCREASE + _TOLERANCE)] = None
     max_decrease: Annotated[Tolerance | None, Field(description=_MAX_DECREASE + _TOLERANCE)] = None
     min_increase: Annotated[Tolerance | None, Field(description=_MIN_INCREASE + _TOLERANCE)] = None
+    minimum: Annotated[
+        Minimum | None,
+        Field(
+            description="Least number of events for a verdict. With fewer, the verdict is Inconclusive, which pauses the hold"
+            ' timer, such as `{metric: requests, above: "500"}`. If unset, any number is enough.'
+        ),
+    ] = None
+    on_no_data: Annotated[
+        OnNoData,
+        Field(
+            description="Meaning of a query that returns no series or NaN. `Pause` (default) pauses the hold timer; `Pass` and"
+            " `Fail` make it a verdict. It does not apply when the provider fails or stops responding."
+        ),
+    ] = OnNoData.PAUSE
+    for_: Annotated[
+        DurationOrZero,
+        Field(
+            alias="for",
+            description="Time that a failure must last to count, such as `2m`; a shorter one is tolerated, but the step does not"
+            " end during it. Defaults to `0s`: every failure counts." + _FOR,
+        ),
+    ] = "0s"
+    out_of: Annotated[
+        str | None,
+        Field(
+            description="The check fails when so many of its last evaluations fail, such as `3/5`: at most 10. An evaluation"
+            " without a verdict of Pass or Fail does not count. Mutually exclusive with `for`.",
+            pattern=r"^([1-9]|10)/([1-9]|10)$",
+            max_length=5,
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        Field(
+            description="Evaluate the check and show its verdict, but never count it: neither for the hold nor for promotion,"
+            " and not as a breach. Defaults to false."
+        ),
+    ] = False
+
+    @property
+    def quota(self) -> tuple[int, int] | None:
+        """`outOf` as numbers: how many failures of how many evaluations; None when it is unset."""
+        failures, _, evaluations = (self.out_of or "").partition("/")
+        return (int(failures), int(evaluations)) if evaluations else None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that a verdict needs."""
+        return (self.metric,) if self.minimum is None else (self.metric, self.minimum.metric)
+
+
+class Criterion(Check):
+    """A check that must pass before a step ends."""
+
+    pass_share: Annotated[
+        PassShare,
+        Field(
+            description="Share of the hold, without its pauses, in which the criterion must pass, such as `90%`. The hold goes"
+            " back from now: while the share is not reached, the step waits. Independently of it, the criterion must pass during the"
+            " last 10 evaluations. Defaults to `95%`."
+        ),
+    ] = "95%"  # noqa: S105
 
 
 class OnBreach(StrEnum):
@@ -93,7 +191,7 @@ class Guard(Check):
         Field(
             alias="for",
             description="Time for which the breach must last before the guard reacts, such as `2m`."
-            " Defaults to `0s`: the guard reacts to the first failed evaluation.",
+            " Defaults to `0s`: the guard reacts to the first failed evaluation." + _FOR,
         ),
     ] = "0s"
     on_breach: Annotated[
@@ -183,9 +281,10 @@ class Gate(Model):
                 "must have exactly one of `metric`, `http`, `job`, `approval` and `builtin`",
             ),
             (
-                "has(self.metric) == (has(self.above) != has(self.below)) && !(has(self.above) && has(self.below))",
-                "a gate with `metric` must have exactly one of `above` and `below`, and any other gate neither",
+                "[has(self.above), has(self.below), has(self.between)].filter(x, x).size() == (has(self.metric) ? 1 : 0)",
+                "a gate with `metric` must have exactly one of `above`, `below` and `between`, and any other gate none",
             ),
+            RANGE,
         ),
     )
     name: Annotated[
@@ -195,12 +294,25 @@ class Gate(Model):
     metric: Annotated[
         Name | None,
         Field(
-            description="Name of an entry of `spec.metrics`, which provides the value. Requires `above` or `below`."
+            description="Name of an entry of `spec.metrics`, which provides the value. Requires `above`, `below` or `between`."
             " Mutually exclusive with `http`, `job`, `approval` and `builtin`."
         ),
     ] = None
-    above: Annotated[Bound | None, Field(description=_ABOVE.format(excluded="`below`") + " Requires `metric`.")] = None
-    below: Annotated[Bound | None, Field(description=_BELOW.format(excluded="`above`") + " Requires `metric`.")] = None
+    above: Annotated[
+        Bound | None, Field(description=_ABOVE.format(excluded="`below` and `between`") + " Requires `metric`.")
+    ] = None
+    below: Annotated[
+        Bound | None, Field(description=_BELOW.format(excluded="`above` and `between`") + " Requires `metric`.")
+    ] = None
+    between: Annotated[
+        tuple[Bound, ...] | None,
+        Field(
+            description=_BETWEEN.format(excluded="`above` and `below`") + " Requires `metric`.",
+            min_length=2,
+            max_length=2,
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
     http: Annotated[
         HttpCheck | None,
         Field(

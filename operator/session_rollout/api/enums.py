@@ -19,7 +19,7 @@ class Verdict(StrEnum):
 
     @property
     def is_evidence(self) -> bool:
-        """Whether the verdict was measured. The hold timer counts only time in which every criterion has such a verdict."""
+        """Whether the verdict was measured. The hold timer counts only time in which every criterion and guard has such a verdict."""
         return self in {Verdict.PASS, Verdict.FAIL}
 
 
@@ -37,11 +37,13 @@ class CheckReason(StrEnum):
     """`status.checks[].reason` is the reason of a verdict."""
 
     # The measurement was compared.
-    WITHIN_BOUND = "WithinBound"  # The value satisfies `above` or `below`.
-    OUT_OF_BOUND = "OutOfBound"  # The value violates `above` or `below`.
+    WITHIN_BOUND = "WithinBound"  # The value satisfies `above`, `below` or `between`.
+    OUT_OF_BOUND = "OutOfBound"  # The value violates `above`, `below` or `between`.
     WITHIN_TOLERANCE = "WithinTolerance"  # The change is within `maxIncrease`, `maxDecrease` or `minIncrease`.
     OUT_OF_TOLERANCE = "OutOfTolerance"  # The change is outside `maxIncrease`, `maxDecrease` or `minIncrease`.
     TOLERANCE_UNCLEAR = "ToleranceUnclear"  # The confidence interval of the change contains the bound.
+    NO_DATA_PASSES = "NoDataPasses"  # The query returned no series or NaN, which passes because of `onNoData: Pass`.
+    NO_DATA_FAILS = "NoDataFails"  # The query returned no series or NaN, which fails because of `onNoData: Fail`.
     # There is nothing to compare yet.
     WARMING_UP = "WarmingUp"  # The query range still contains data of the previous audience.
     AWAITING_RESULT = "AwaitingResult"  # There is no result of the query or the check yet.
@@ -49,8 +51,8 @@ class CheckReason(StrEnum):
     BASELINE_MEASURED = "BaselineMeasured"  # The baseline was measured; the first comparison follows.
     # The metric did not return one usable number.
     STALE_RESULT = "StaleResult"  # The last result is too old, because the provider stopped responding.
-    EMPTY_RESULT = "EmptyResult"  # The query returned no series.
-    NOT_A_NUMBER = "NotANumber"  # The result is NaN.
+    EMPTY_RESULT = "EmptyResult"  # The query returned no series: no such series exists, or none matches.
+    NOT_A_NUMBER = "NotANumber"  # The result is NaN, such as 0/0 of a ratio: there is no traffic.
     INFINITE_VALUE = "InfiniteValue"  # The result is infinite.
     MULTIPLE_SERIES = "MultipleSeries"  # The query returned more than one series.
     NOT_A_SAMPLE = "NotASample"  # The result is not a scalar or an instant vector.
@@ -58,6 +60,7 @@ class CheckReason(StrEnum):
     NO_COHORTS = "NoCohorts"  # `comparedTo: Control` requires a metric with `cohorts`.
     NO_EVENTS = "NoEvents"  # A cohort has no events.
     TOO_FEW_EVENTS = "TooFewEvents"  # A cohort has fewer than 50 events.
+    BELOW_MINIMUM = "BelowMinimum"  # The metric in `minimum` is not above its bound, so there are too few events for a verdict.
     # The provider failed.
     UNKNOWN_PROVIDER = "UnknownProvider"  # The operator's configuration has no provider with this name.
     CONNECTION_FAILED = "ConnectionFailed"  # The provider or the Service could not be reached.
@@ -204,7 +207,7 @@ class Condition(StrEnum):
     STALLED = "Stalled"  # Whether the rollout cannot continue by itself, exceeded a deadline, or was rolled back or aborted.
     SPEC_VALID = "SpecValid"  # Whether the spec and the configuration that it refers to are valid.
     MIGRATIONS_APPLIED = "MigrationsApplied"  # Whether every migration is applied.
-    EVIDENCE_AVAILABLE = "EvidenceAvailable"  # Whether criteria have verdicts of Pass or Fail, and guards can be queried.
+    EVIDENCE_AVAILABLE = "EvidenceAvailable"  # Whether criteria and guards have verdicts of Pass or Fail about this audience.
     PAUSED = "Paused"  # Whether an action, a guard or `spec.suspend` paused the rollout.
     ROLLED_BACK = "RolledBack"  # Whether the rollout was rolled back or aborted.
     EMERGENCY_ACTIVE = "EmergencyActive"  # Whether an emergency turns a feature off for all users.
@@ -221,9 +224,9 @@ class ConditionReason(StrEnum):
     PENDING = "Pending"  # `MigrationsApplied`: the message lists the migrations that are not applied yet.
     FAILED = "Failed"  # `MigrationsApplied`: the message lists the migrations that failed.
     NOTHING_TO_EVALUATE = "NothingToEvaluate"  # `EvidenceAvailable`: the rollout is neither in a step nor in the bake.
-    WARMING_UP = "WarmingUp"  # `EvidenceAvailable`: the first verdicts of criteria are pending.
-    MISSING = "Missing"  # `EvidenceAvailable`: the message lists the criteria without a verdict of Pass or Fail, and the guards that cannot be queried.
-    AVAILABLE = "Available"  # `EvidenceAvailable`: every criterion has `Pass` or `Fail`, and every guard can be queried.
+    WARMING_UP = "WarmingUp"  # `EvidenceAvailable`: the first verdicts of criteria and guards about this audience are pending.
+    MISSING = "Missing"  # `EvidenceAvailable`: the message lists the criteria and guards without a verdict of Pass or Fail.
+    AVAILABLE = "Available"  # `EvidenceAvailable`: every criterion and guard has `Pass` or `Fail`.
     SUSPENDED = "Suspended"  # `Paused`: `spec.suspend` is true.
     PAUSED = "Paused"  # `Paused`: the message names the action or the guard.
     NOT_PAUSED = "NotPaused"  # `Paused`: the rollout is not paused.
@@ -271,11 +274,11 @@ class DecisionReason(StrEnum):
     MEASURING_BASELINE = "MeasuringBaseline"  # The baseline of a metric has no value yet.
     PUBLISHING = "Publishing"  # The flag document has not been read back yet.
     FEATURE_DISABLED = "FeatureDisabled"  # An emergency disabled a feature of the phase; the hold timer is paused.
-    AWAITING_EVIDENCE = "AwaitingEvidence"  # A criterion has no verdict of Pass or Fail, or a guard cannot be queried; the hold timer does not run.
+    AWAITING_EVIDENCE = "AwaitingEvidence"  # A criterion or a guard has no verdict of Pass or Fail about this audience; the hold timer does not run.
     HOLDING = "Holding"  # The hold of the step is not complete.
-    CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold.
-    CONFIRMING_CRITERIA = "ConfirmingCriteria"  # All criteria must pass for one more interval.
-    DEADLINE_EXCEEDED = "DeadlineExceeded"  # Criteria delayed the step for longer than `deadline`.
+    CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold, or has passed for less than its `passShare` of it.
+    CONFIRMING_CRITERIA = "ConfirmingCriteria"  # A criterion has failed in the last 10 intervals; it must pass in all of them.
+    DEADLINE_EXCEEDED = "DeadlineExceeded"  # Failing criteria or missing evidence delayed the step for longer than `deadline`.
     BAKING = "Baking"  # The bake is not complete.
     PUBLISHING_ROLLBACK = "PublishingRollback"  # The flag document of the rollback has not been read back yet.
     AWAITING_MIGRATION = "AwaitingMigration"  # A rollback waits for a running migration.
@@ -294,8 +297,8 @@ class EventReason(StrEnum):
     STEP_PASSED = "StepPassed"  # A step is complete; the message lists its criteria.
     PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
     BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
-    EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion has no verdict of Pass or Fail, or a guard cannot be queried. The hold timer is paused.
-    EVIDENCE_BACK = "EvidenceBack"  # Evidence is available again for every criterion, and every guard can be queried again.
+    EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion or a guard has no verdict of Pass or Fail about this audience. The hold timer is paused.
+    EVIDENCE_BACK = "EvidenceBack"  # Evidence is available again for every criterion and guard.
     GUARD_BREACHED = "GuardBreached"  # A guard was breached for at least its `for`.
     MIGRATION_STARTED = "MigrationStarted"  # A migration Job was started.
     MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.

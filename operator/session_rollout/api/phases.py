@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Model, Name, rules
 from session_rollout.api.cel import AUDIENCES
-from session_rollout.api.checks import Check, Gate
+from session_rollout.api.checks import Criterion, Gate
 from session_rollout.api.quantities import Duration, DurationOrZero, Percent
 
 
@@ -79,8 +79,8 @@ class Step(Model):
         Duration | None,
         Field(
             description="Time for which the step is held, such as `1d` or `1h30m`; at least `checkInterval`. The hold starts with"
-            " the first usable verdicts after the warm-up. The timer runs only while every criterion has a verdict of Pass or Fail and every guard"
-            " can be queried. It also pauses while the rollout is paused or suspended, while its spec is invalid,"
+            " the first usable verdicts after the warm-up. The timer runs only while every criterion and every guard has a verdict of Pass or"
+            " Fail about this audience. It also pauses while the rollout is paused or suspended, while its spec is invalid,"
             " and while an emergency disables a feature of the phase. Mutually exclusive with `ramp`."
         ),
     ] = None
@@ -120,7 +120,7 @@ class PhaseMigrations(Model):
 
 
 class OnDeadline(StrEnum):
-    """Reaction to criteria that delay a step for longer than `deadline`."""
+    """Reaction to criteria or missing evidence that delay a step for longer than `deadline`."""
 
     STALL = "Stall"
     ROLLBACK = "Rollback"
@@ -162,9 +162,10 @@ class Phase(Model):
         ),
     ]
     criteria: Annotated[
-        tuple[Check, ...],
+        tuple[Criterion, ...],
         Field(
-            description="Checks that must pass before a step ends. Without criteria, each step ends when its hold is complete.",
+            description="Checks that must pass before a step ends: for `passShare` of the hold, and during the last 10 evaluations."
+            " Without criteria, each step ends when its hold is complete.",
             max_length=16,
             json_schema_extra=MAP_BY_NAME,
         ),
@@ -172,15 +173,16 @@ class Phase(Model):
     deadline: Annotated[
         DurationOrZero | None,
         Field(
-            description="Time for which failing criteria may delay a step after its hold, such as `3d`, before `onDeadline`"
-            " applies. If unset, they may delay it without limit."
+            description="Time for which failing criteria or missing evidence may delay a step beyond the planned end of its hold, such"
+            " as `3d`, before `onDeadline` applies. Pauses do not count. If unset, they may delay it without limit."
         ),
     ] = None
     on_deadline: Annotated[
         OnDeadline,
         Field(
             description="Reaction when the deadline has passed. `Stall` (default) keeps the audience until all criteria pass or an on-call engineer"
-            " intervenes; `Rollback` starts a rollback."
+            " intervenes; `Rollback` starts a rollback, also when evidence is missing. The rollout stalls in any case when the deadline has"
+            " passed only because Prometheus or the operator was unavailable."
         ),
     ] = OnDeadline.STALL
     verification: Annotated[

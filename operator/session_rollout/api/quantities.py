@@ -100,6 +100,8 @@ Tolerance = Annotated[
     ),
 ]
 
+PassShare = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2}(\.[0-9])?)%$", max_length=5)]
+
 
 def format_duration(length: timedelta) -> str:
     """The human-readable duration, in at most two units: `3.8 s`, `1 h 30 min`, `1 d 12 h`."""

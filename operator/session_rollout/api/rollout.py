@@ -4,6 +4,7 @@ The models are the source of `crds/*.yaml` (see `tools.crds`). The API server re
 below or by a CEL rule. The values of `max_length` keep the estimated cost of CEL within the API server's budget.
 """
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
@@ -16,7 +17,7 @@ from session_rollout.api.checks import Gate, Guard
 from session_rollout.api.enums import EventReason
 from session_rollout.api.migration import Database, Migration
 from session_rollout.api.phases import Phase
-from session_rollout.api.quantities import Duration, DurationOrZero
+from session_rollout.api.quantities import Duration, DurationOrZero, duration
 from session_rollout.api.rollback import Rollback
 from session_rollout.api.status import RolloutStatus
 
@@ -110,6 +111,20 @@ class Metric(Model):
         Field(
             description="Queries that compare users with the feature (`on`) with users without it (`off`), for criteria"
             " with `comparedTo: Control`. The value is the share of good events among the users with the feature. Mutually exclusive with `query`."
+        ),
+    ] = None
+    window: Annotated[
+        DurationOrZero,
+        Field(
+            description="Time that one value covers in addition to what the PromQL shows, such as `5m` for a recording rule over"
+            " `[5m]` or a gauge that is an average. The warm-up includes it. Defaults to `0s`."
+        ),
+    ] = "0s"
+    interval: Annotated[
+        Duration | None,
+        Field(
+            description="Interval at which the metric is queried, such as `5m`, for an expensive query. Defaults to `checkInterval`,"
+            " which is also the shortest."
         ),
     ] = None
 
@@ -245,6 +260,13 @@ class RolloutSpec(Model):
             description="Interval at which criteria and guards are evaluated, such as `30s`; at least `1s`. Defaults to `30s`."
         ),
     ] = "30s"
+    propagation: Annotated[
+        DurationOrZero,
+        Field(
+            description="Time after a document is published until all Pods of the application use it, such as `2m`. The warm-up begins"
+            " after it. Defaults to `2m`: the kubelet updates a mounted ConfigMap within about 90 s."
+        ),
+    ] = "2m"
     workload: Annotated[
         Workload | None,
         Field(
@@ -352,6 +374,11 @@ class RolloutSpec(Model):
     def metric(self, name: str) -> Metric | None:
         """The metric of that name."""
         return next((metric for metric in self.metrics if metric.name == name), None)
+
+    def interval_of(self, name: str) -> timedelta:
+        """How often a metric is queried: never more often than `checkInterval`."""
+        metric, shortest = self.metric(name), duration(self.check_interval)
+        return max(duration(metric.interval), shortest) if metric is not None and metric.interval else shortest
 
     def all_gates(self) -> tuple[Gate, ...]:
         """Every gate: before the first phase, after the last step of each phase, and after a rollback."""

@@ -27,6 +27,7 @@ from session_rollout.api.status_records import (
     AnsweredAction,
     AudienceText,
     CheckRecord,
+    DeadlineWait,
     FlagsRecord,
     HistoryEntry,
     MigrationRecord,
@@ -94,6 +95,10 @@ class Current(Model):
     hold_paused_reason: Annotated[
         DecisionReason | None,
         Field(description="Cause of the pause: `AwaitingEvidence`, `FeatureDisabled`, `Paused`, `Suspended` or `InvalidSpec`."),
+    ] = None
+    deadline_wait: Annotated[
+        DeadlineWait | None,
+        Field(description="Time that counts toward `deadline` of the phase. Unset while nothing has counted."),
     ] = None
     approved_by: Annotated[Text | None, Field(description="Name of the action that approved this step.")] = None
     promoted_by: Annotated[

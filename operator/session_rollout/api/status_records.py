@@ -1,6 +1,7 @@
 """What the lists of a status contain: phases, checks, migrations, flags, history, and the answers to actions."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field, PlainSerializer
@@ -36,6 +37,8 @@ Time = Annotated[
 ]
 JobName = Annotated[str, Field(max_length=63)]
 Percentage = Annotated[str, Field(max_length=8)]
+Seconds = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
+Milliseconds = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
 AudienceText = Annotated[str, Field(max_length=600)]
 Uid = Annotated[str, Field(max_length=63)]
 SETTLED_LENGTH = 16
@@ -73,6 +76,16 @@ class PhaseRecord(Model):
         return bool(self.features) and (self.percent != "0" or bool(self.groups))
 
 
+class FailedTime(Model):
+    """A time in which a criterion failed, on the clock of the hold timer: pauses are not in it."""
+
+    start: Annotated[Milliseconds, Field(description="Milliseconds of the hold after which the failure began.")]
+    end: Annotated[
+        Milliseconds | None,
+        Field(description="Milliseconds of the hold after which the failure ended. Unset while the criterion fails."),
+    ] = None
+
+
 class CheckRecord(Model):
     """The last change of one criterion, guard or gate. An evaluation with the same verdict does not update this entry."""
 
@@ -89,6 +102,59 @@ class CheckRecord(Model):
     message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
     job: Annotated[JobName | None, Field(description="Name of the Job, for a gate that runs one.")] = None
     attempt: Annotated[Index, Field(description="Number of retries of the gate's Job.")] = 0
+    failing_time: Annotated[
+        Time | None, Field(description="Time when the current failure of a criterion or guard began. A pass ends it.")
+    ] = None
+    gap_time: Annotated[
+        Time | None,
+        Field(
+            description="Time since which a failing check has had no verdict of Pass or Fail. A gap does not count toward `for`."
+        ),
+    ] = None
+    gap_seconds: Annotated[
+        Seconds | None, Field(description="Length of the earlier gaps of the current failure, in seconds.")
+    ] = None
+    results: Annotated[
+        str | None,
+        Field(description="Results of the last evaluations of a check with `outOf`: P or F, the oldest first.", max_length=10),
+    ] = None
+    result_time: Annotated[Time | None, Field(description="Time of the evaluation that last changed `results`.")] = None
+    failures: Annotated[
+        tuple[FailedTime, ...] | None,
+        Field(
+            description="Times in which a criterion failed, for `passShare`: those in the last `hold`, oldest first. Of more than"
+            " eight, the two nearest are joined.",
+            max_length=8,
+            json_schema_extra=ATOMIC,
+        ),
+    ] = None
+
+
+class WaitKind(StrEnum):
+    """`status.current.deadlineWait.kind` is what the step waits for; only `Evidence` counts toward `onDeadline: Rollback`."""
+
+    EVIDENCE = "Evidence"  # A criterion fails, or a criterion or guard has no verdict.
+    AVAILABILITY = "Availability"  # Prometheus or the operator is unavailable.
+
+
+class DeadlineWait(Model):
+    """How long failing criteria or missing evidence have delayed a step beyond the planned end of its hold."""
+
+    kind: Annotated[
+        WaitKind | None,
+        Field(
+            description="Absence that the step waits for now: `Evidence` or `Availability`. Unset while it waits for neither."
+        ),
+    ] = None
+    since: Annotated[
+        Time | None,
+        Field(description="Time since which the step has waited for it; not before the planned end of its hold."),
+    ] = None
+    evidence_seconds: Annotated[Seconds, Field(description="Earlier waits for criteria and evidence, in seconds.")] = 0
+    availability_seconds: Annotated[
+        Seconds,
+        Field(description="Earlier time in which Prometheus or the operator was unavailable, in seconds. It never rolls back."),
+    ] = 0
 
 
 class WorkloadRecord(Model):

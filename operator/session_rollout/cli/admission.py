@@ -248,7 +248,8 @@ def _sorted(values: list[Any]) -> bool:
 def _context(node: Any) -> Any:
     """Kubernetes' additions to CEL that our rules use."""
     context = cel.Context()
-    context.add_variable("self", node)
+    # A field with the name of a CEL keyword has underscores in rules.
+    context.add_variable("self", {**node, "__for__": node["for"]} if isinstance(node, dict) and "for" in node else node)
     context.add_function("find", _find)
     context.add_function("findAll", _find_all)
     context.add_function("isSorted", _sorted)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
+from session_rollout.api.checks import Check
 from session_rollout.api.migration import Change
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
@@ -55,7 +56,7 @@ def _parse_queries(spec: RolloutSpec) -> tuple[list[Problem], Ranges]:
     ranges: Ranges = {}
     for index, metric in enumerate(spec.metrics):
         try:
-            ranges[metric.name] = max(largest_range(query) for query in queries_of(metric))
+            ranges[metric.name] = max(duration(metric.window), *(largest_range(query) for query in queries_of(metric)))
         except ValueError as error:
             message = f"the rollout will stall, because the PromQL cannot be parsed: {str(error).splitlines()[0]}"
             problems.append(_warning(("metrics", index, "query"), Warn.INVALID_QUERY, message))
@@ -143,18 +144,37 @@ def _deadlines(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
             yield _warning(("phases", number), Warn.NO_DEADLINE, message)
 
 
-def _ranges(spec: RolloutSpec, ranges: Ranges) -> Iterator[Problem]:
+def _warm_ups(spec: RolloutSpec, ranges: Ranges) -> Iterator[Problem]:
+    """Checks that are not about an audience before its hold could have ended: the step takes longer, never shorter."""
+    shortest = {number: min(increment.hold for increment in increments(phase)) for number, phase in enumerate(spec.phases)}
     for number, phase in enumerate(spec.phases):
-        shortest = min(increment.hold for increment in increments(phase))
-        for index, check in enumerate(phase.criteria):
-            reach = ranges.get(check.metric, timedelta(0))
-            if reach > shortest:
-                message = (
-                    f"{check.metric} has a range of {format_duration(reach)}, longer than the shortest hold of"
-                    f" {format_duration(shortest)}, so each step waits for the range before its hold starts"
-                )
-                path: Path = ("phases", number, "criteria", index, "metric")
-                yield _warning(path, Warn.RANGE_LONGER_THAN_HOLD, message)
+        for index, criterion in enumerate(phase.criteria):
+            yield from _warm_up(spec, ranges, criterion, shortest[number], ("phases", number, "criteria", index, "metric"))
+    for index, guard in enumerate(spec.guards):
+        yield from _warm_up(spec, ranges, guard, min(shortest.values()), ("guards", index, "metric"))
+
+
+def _warm_up(spec: RolloutSpec, ranges: Ranges, check: Check, hold: timedelta, path: Path) -> Iterator[Problem]:
+    reach = max((ranges.get(name, timedelta(0)) for name in check.metrics), default=timedelta(0))
+    propagation = duration(spec.propagation)
+    if check.dry_run or reach + propagation <= hold:
+        return
+    covers = f"a range of {format_duration(reach)}" if reach else "no range"
+    advice = (
+        "use a shorter range in its `query`"
+        if reach > propagation
+        else "write a shorter `propagation`, such as `propagation: 30s`"
+    )
+    message = (
+        f"{check.metric} has {covers}, and `propagation` is {format_duration(propagation)}: together longer than the shortest"
+        f" hold of {format_duration(hold)}, so that step takes at least {format_duration(reach + propagation + hold)}; {advice},"
+        f" or a longer hold, such as `hold: {_whole_minutes(reach + propagation)}`"
+    )
+    yield _warning(path, Warn.RANGE_LONGER_THAN_HOLD, message)
+
+
+def _whole_minutes(length: timedelta) -> str:
+    return f"{-(-length // timedelta(minutes=1))}m"
 
 
 def _guards(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
@@ -186,7 +206,7 @@ _RULES: Final[tuple[Callable[[RolloutSpec, Ranges], Iterator[Problem]], ...]] = 
     _first_steps,
     _last_steps,
     _criteria,
-    _ranges,
+    _warm_ups,
     _deadlines,
     _guards,
     _undo,

@@ -1,10 +1,12 @@
 """Gathers what a decision needs, and only that: `core.inputs` says which inputs the current stage has."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Final
 
 from session_rollout.api.quantities import duration
-from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.controller.state import Downtime, Memory, RolloutState
 from session_rollout.core.documents import PublishedDocument
@@ -34,7 +36,7 @@ class Gatherer:
         max_age = duration(rollout.spec.check_interval) * REFRESH_AFTER
         return Observed(
             rollout=rollout,
-            measurements=self._measurements(rollout, state, max_age),
+            measurements=self._measurements(rollout, state),
             ranges=self._ports.metrics.ranges(rollout.spec.metrics),
             document=await self._document(rollout, state),
             stored_uids=protection_uids(stored),
@@ -52,12 +54,14 @@ class Gatherer:
             last_reconcile=state.last_reconcile or self._downtime.since,
         )
 
-    def _measurements(self, rollout: SessionRollout, state: RolloutState, max_age: timedelta) -> dict[str, Measurement]:
-        metrics = needed_metrics(rollout)
-        if not metrics:
-            # Nothing is evaluated in this stage. A rollout that has ended would query its provider forever.
-            return {}
-        return self._ports.metrics.measurements(rollout.spec.prometheus, metrics, max_age, state.wake_soon)
+    def _measurements(self, rollout: SessionRollout, state: RolloutState) -> dict[str, Measurement]:
+        """Latest results of the metrics that this stage needs: none where nothing is evaluated, or it would query forever."""
+        spec, results = rollout.spec, dict[str, Measurement]()
+        by_interval = groupby(sorted(needed_metrics(rollout), key=_interval(spec)), key=_interval(spec))
+        for interval, metrics in by_interval:
+            max_age = interval * REFRESH_AFTER
+            results |= self._ports.metrics.measurements(spec.prometheus, tuple(metrics), max_age, state.wake_soon)
+        return results
 
     def _gates(self, rollout: SessionRollout, state: RolloutState, max_age: timedelta) -> dict[str, CheckResult]:
         gates = external_gates(rollout)
@@ -99,3 +103,8 @@ class Gatherer:
                 failure = error
         state.note("ReadWorkload", failure, now)
         return revisions
+
+
+def _interval(spec: RolloutSpec) -> Callable[[Metric], timedelta]:
+    """How often a metric is queried."""
+    return lambda metric: spec.interval_of(metric.name)

@@ -26,7 +26,7 @@ def _measure_baseline(context: DecisionContext, kind: CheckKind, check: Check) -
     if measurement is None or start is None or measurement.time < start:
         return f"{check.name}: measuring the baseline"
     if measurement.value is None:
-        return f"{check.name}: no baseline, {measurement.message}"
+        return None if check.dry_run else f"{check.name}: no baseline, {measurement.message}"
     context.put_check(
         CheckRecord(
             name=check.name,

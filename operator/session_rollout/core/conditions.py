@@ -5,7 +5,6 @@ from typing import Final
 
 from session_rollout.api.base import SENTENCES, sha256_of
 from session_rollout.api.enums import (
-    CheckKind,
     Condition,
     ConditionReason,
     DecisionAction,
@@ -13,13 +12,12 @@ from session_rollout.api.enums import (
     Outcome,
     Stage,
     State,
-    Verdict,
 )
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.status import DecisionRecord, MetaCondition
 from session_rollout.api.status_records import DisabledFeature
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.hold import missing_evidence
+from session_rollout.core.hold import missing_checks
 from session_rollout.core.inputs import RUNNING, UNDONE
 from session_rollout.core.migration_jobs import summary
 from session_rollout.core.notifications import notified_condition
@@ -144,21 +142,14 @@ def _migrations_applied(context: DecisionContext) -> _Status:
 
 
 def _evidence_available(context: DecisionContext) -> _Status:
-    missing, stage = missing_evidence(context), context.current.stage
+    missing, stage = missing_checks(context), context.current.stage
     if stage not in {Stage.STEP, Stage.BAKE}:
         return UNKNOWN, ConditionReason.NOTHING_TO_EVALUATE, f"evidence is not evaluated in stage {stage}"
-    if missing and _awaits_first_verdicts(context):
-        return UNKNOWN, ConditionReason.WARMING_UP, "waiting for the first verdicts of criteria"
+    if missing and all(check.warming_up for check in missing):
+        return UNKNOWN, ConditionReason.WARMING_UP, "waiting for the first verdicts of criteria and guards"
     if missing:
-        return FALSE, ConditionReason.MISSING, "; ".join(missing)
-    return TRUE, ConditionReason.AVAILABLE, "every criterion has a verdict, and every guard can be queried"
-
-
-def _awaits_first_verdicts(context: DecisionContext) -> bool:
-    """Whether nothing is missing but first verdicts. A guard without data does not count: it never pauses the timer."""
-    criteria = {record.verdict for record in context.checks_of(CheckKind.CRITERION)}
-    guards = {record.verdict for record in context.checks_of(CheckKind.GUARD)}
-    return criteria <= {Verdict.NOT_EVALUATED, Verdict.PASS, Verdict.FAIL} and Verdict.PROVIDER_ERROR not in guards
+        return FALSE, ConditionReason.MISSING, "; ".join(check.message for check in missing if not check.warming_up)
+    return TRUE, ConditionReason.AVAILABLE, "every criterion and guard has a verdict"
 
 
 def _paused(context: DecisionContext) -> _Status:

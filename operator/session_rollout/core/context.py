@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.enums import (
+    CheckKind,
+    DecisionAction,
+    DecisionReason,
+    EventReason,
+    Outcome,
+    Stage,
+)
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
@@ -149,10 +156,6 @@ class DecisionContext:
             return
         others = [known for known in self.status.checks if (known.kind, known.name) != (record.kind, record.name)]
         self.change(checks=tuple(sorted([*others, record], key=lambda known: (known.kind, known.name))))
-
-    def criteria_not_passing(self) -> tuple[CheckRecord, ...]:
-        """Criteria of the running step without the verdict Pass."""
-        return tuple(record for record in self.checks_of(CheckKind.CRITERION) if record.verdict is not Verdict.PASS)
 
     def migration(self, name: str) -> MigrationRecord:
         """The record of a migration; a new one when there is none."""

@@ -1,14 +1,19 @@
 """Criteria and the records of all checks: what was measured becomes a verdict in `status.checks`."""
 
+import math
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from session_rollout.api.checks import Check, Gate
+from session_rollout.api.checks import Check, Criterion, Gate
 from session_rollout.api.enums import CheckKind, Stage, Verdict
+from session_rollout.api.quantities import format_duration
 from session_rollout.api.status_records import CheckRecord
+from session_rollout.core.clocks import counted_time, range_of, warm_up_end
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation, evaluate, input_of
+from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
 
 STALE_INTERVALS: Final = 3
 STALE_SLACK: Final = timedelta(seconds=10)
@@ -18,42 +23,58 @@ def evaluate_criteria(context: DecisionContext) -> None:
     """Bring the records of the running phase's criteria up to date; criteria count in steps only."""
     if context.current.stage is Stage.STEP and context.phase is not None:
         for criterion in context.phase.criteria:
-            start = after_range(context, criterion.metric, context.current.published_time)
-            evaluate_check(context, criterion, CheckKind.CRITERION, start)
+            before = context.check(CheckKind.CRITERION, criterion.name)
+            evaluate_check(context, criterion, CheckKind.CRITERION, warm_up_end(context, criterion.metrics))
+            _note_failure(context, criterion, before)
+
+
+def _note_failure(context: DecisionContext, criterion: Check, before: CheckRecord) -> None:
+    """Keep when the criterion failed in the hold; what has left the hold is forgotten on that occasion."""
+    increment = context.increment
+    if increment is None:
+        return
+    counted, record = counted_time(context, increment.hold), context.check(CheckKind.CRITERION, criterion.name)
+    noted = note_failure(context, criterion, before, record, counted)
+    if noted is not record:
+        context.put_check(forget_failures(noted, math.floor((counted - increment.hold) / MILLISECOND)))
 
 
 def after_range(context: DecisionContext, metric: str, start: datetime | None) -> datetime | None:
     """When the range of a metric's query no longer covers data from before a time."""
-    return None if start is None else start + context.observed.ranges.get(metric, timedelta(0))
+    return None if start is None else start + range_of(context, (metric,))
 
 
 def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKind, not_before: datetime | None) -> None:
     """Bring the record of a metric's check up to date; data from before `not_before` does not count."""
-    before = context.check(kind, check.name)
-    if check.metric not in context.observed.measurements and before.verdict is not Verdict.NOT_EVALUATED:
+    before, measurements = context.check(kind, check.name), context.observed.measurements
+    needed = check.metrics if isinstance(check, Check) else (check.metric or "",)
+    if any(name not in measurements for name in needed) and before.verdict is not Verdict.NOT_EVALUATED:
         return  # the result is on its way; until then the last verdict stands, and nothing is promoted on it
-    evaluation = evaluate(
-        input_of(
-            check,
-            measurement=context.observed.measurements.get(check.metric or ""),
-            not_before=not_before,
-            stale_after=STALE_INTERVALS * context.interval + STALE_SLACK,
-            now=context.now,
-            baseline=Decimal(before.baseline) if before.baseline is not None else None,
-        )
+    minimum = check.minimum if isinstance(check, Check) else None
+    given = input_of(
+        check,
+        measurement=measurements.get(check.metric or ""),
+        not_before=not_before,
+        stale_after=STALE_INTERVALS * context.spec.interval_of(check.metric or "") + STALE_SLACK,
+        now=context.now,
+        baseline=Decimal(before.baseline) if before.baseline is not None else None,
     )
+    counted = measurements.get(minimum.metric) if minimum is not None else None
+    evaluation = evaluate(replace(given, minimum=minimum, counted=counted))
+    if isinstance(check, Check) and check.dry_run:
+        evaluation = replace(evaluation, message=f"{evaluation.message} (dry run: not counted)")
     keep(context, kind, check.name, evaluation)
+    if isinstance(check, Check):
+        context.put_check(track(context, check, context.check(kind, check.name)))
 
 
 def keep(context: DecisionContext, kind: CheckKind, name: str, evaluation: Evaluation) -> None:
     """Write the record only when the verdict or its reason changed: a repeated verdict is not a change.
 
-    `time` is when the verdict changed: another reason for the same verdict does not change it. If nobody evaluated a guard
-    for a while, its breach starts again, because `for` counts only time in which the breach was observed.
+    `time` is when the verdict changed: another reason for the same verdict does not change it.
     """
     before = context.check(kind, name)
-    restarted = before.verdict is Verdict.FAIL and context.unobserved > timedelta(0) and kind is CheckKind.GUARD
-    repeated = before.verdict is evaluation.verdict and before.reason is not None and not restarted
+    repeated = before.verdict is evaluation.verdict and before.reason is not None
     if repeated and before.reason is evaluation.reason:
         return
     context.put_check(
@@ -66,6 +87,46 @@ def keep(context: DecisionContext, kind: CheckKind, name: str, evaluation: Evalu
             message=evaluation.message,
         )
     )
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """Why a criterion does not let a step end."""
+
+    message: str
+    ready: datetime | None = None  # when it will, if it passes from now on; None while it fails
+    confirming: bool = False  # it passes often enough, but not in all of the last evaluations
+
+
+def criteria_records(context: DecisionContext) -> tuple[tuple[Criterion, CheckRecord], ...]:
+    """The criteria of the running phase that count, with their records."""
+    criteria = context.phase.criteria if context.phase is not None else ()
+    return tuple((each, context.check(CheckKind.CRITERION, each.name)) for each in criteria if not each.dry_run)
+
+
+def unmet_criteria(context: DecisionContext, hold: timedelta) -> tuple[Unmet, ...]:
+    """The criteria that do not pass now, or have not passed for long enough in a hold of this length."""
+    counted = counted_time(context, hold)
+    results = (_unmet(context, criterion, record, hold, counted) for criterion, record in criteria_records(context))
+    return tuple(unmet for unmet in results if unmet is not None)
+
+
+def _unmet(
+    context: DecisionContext, criterion: Criterion, record: CheckRecord, length: timedelta, counted: timedelta
+) -> Unmet | None:
+    if record.verdict is not Verdict.PASS:
+        return Unmet(record.message or f"{criterion.name}: waiting for a query result")
+    if fails(context, criterion, record):
+        return Unmet(f"{criterion.name} fails{failure_text(criterion)}")
+    hold = Hold(context, criterion, record, length, counted)
+    ready = context.now + (max(hold.enough, hold.steady) - hold.now) * MILLISECOND
+    if hold.now < hold.steady and hold.enough <= hold.steady:
+        last = format_duration(hold.trailing * MILLISECOND)
+        return Unmet(f"{criterion.name} passes again; it must pass for {last}", ready, confirming=True)
+    if hold.failed > hold.allowed:
+        share = f"passed for {hold.share:.4g}% of the last {format_duration(length)}"
+        return Unmet(f"{criterion.name} {share}; `passShare` is {criterion.pass_share}", ready)
+    return None
 
 
 def forget_verdicts(context: DecisionContext, *, keep_baselines: bool) -> None:

@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from session_rollout.api.checks import Check, ComparedTo, Gate
+from session_rollout.api.checks import Check, ComparedTo, Gate, Minimum, OnNoData
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, format_duration, show, unit_of
 from session_rollout.core.observed import Counts, Measurement
@@ -67,9 +67,13 @@ class EvaluationInput:
     now: datetime
     above: str | None = None
     below: str | None = None
+    between: tuple[str, ...] | None = None
     compared_to: ComparedTo | None = None
     tolerance: Tolerance | None = None
     baseline: Decimal | None = None
+    minimum: Minimum | None = None
+    counted: Measurement | None = None  # of the metric in `minimum`
+    on_no_data: OnNoData = OnNoData.PAUSE
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def input_of(
     now: datetime,
     baseline: Decimal | None = None,
 ) -> EvaluationInput:
-    """What to evaluate for a check or a gate of the spec."""
+    """What to evaluate for a check or a gate of the spec, whatever its `minimum` is."""
     return EvaluationInput(
         name=check.name,
         measurement=measurement,
@@ -112,9 +116,11 @@ def input_of(
         now=now,
         above=check.above,
         below=check.below,
+        between=check.between,
         compared_to=check.compared_to if isinstance(check, Check) else None,
         tolerance=tolerance_of(check),
         baseline=baseline,
+        on_no_data=check.on_no_data if isinstance(check, Check) else OnNoData.PAUSE,
     )
 
 
@@ -146,18 +152,54 @@ def _is_stale(given: EvaluationInput) -> Evaluation | None:
     return None
 
 
+def _has_failed(given: EvaluationInput) -> Evaluation | None:
+    """The provider has, whatever the query would have returned."""
+    failures = [part for part in (given.measurement, given.counted) if part and part.problem is Verdict.PROVIDER_ERROR]
+    return _problem_of(given, failures[0]) if failures else None
+
+
+def _has_too_few_events(given: EvaluationInput) -> Evaluation | None:
+    minimum, counted = given.minimum, given.counted
+    if minimum is None:
+        return None
+    if counted is None or (given.not_before is not None and counted.time < given.not_before):
+        message = f"{given.name}: waiting for a query result of {minimum.metric}"
+        return Evaluation(Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, message)
+    if counted.problem is Verdict.INCONCLUSIVE:
+        return _problem_of(given, counted)
+    holds, shown, bound_text = compare(counted.value, minimum.above, None) if counted.value is not None else (False, "", "")
+    if holds:
+        return None
+    counts = f"{minimum.metric} {shown} is not {bound_text}" if shown else f"{minimum.metric}: {counted.message}"
+    return Evaluation(Verdict.INCONCLUSIVE, CheckReason.BELOW_MINIMUM, f"{given.name}: too few events for a verdict: {counts}")
+
+
+def _problem_of(given: EvaluationInput, measurement: Measurement) -> Evaluation:
+    problem, reason = measurement.problem or Verdict.NO_DATA, measurement.reason or CheckReason.EMPTY_RESULT
+    return Evaluation(problem, reason, f"{given.name}: {measurement.message}")
+
+
 def _is_not_a_number(given: EvaluationInput) -> Evaluation | None:
     measurement = given.measurement
     if measurement is None or measurement.problem is None:
         return None
-    reason = measurement.reason or CheckReason.EMPTY_RESULT
-    return Evaluation(measurement.problem, reason, f"{given.name}: {measurement.message}")
+    problem = _problem_of(given, measurement)
+    if problem.verdict is not Verdict.NO_DATA or given.on_no_data is OnNoData.PAUSE:
+        return problem
+    verdict, reason = _MEANING[given.on_no_data]
+    return Evaluation(verdict, reason, f"{problem.message}; `onNoData` is {given.on_no_data}")
+
+
+_MEANING: Final = {
+    OnNoData.PASS: (Verdict.PASS, CheckReason.NO_DATA_PASSES),
+    OnNoData.FAIL: (Verdict.FAIL, CheckReason.NO_DATA_FAILS),
+}
 
 
 def _against_bound(given: EvaluationInput) -> Evaluation | None:
-    if given.above is None and given.below is None:
+    if given.above is None and given.below is None and given.between is None:
         return None
-    holds, shown, bound_text = compare(_value(given), given.above, given.below)
+    holds, shown, bound_text = compare(_value(given), given.above, given.below, given.between)
     return Evaluation(
         Verdict.PASS if holds else Verdict.FAIL,
         CheckReason.WITHIN_BOUND if holds else CheckReason.OUT_OF_BOUND,
@@ -167,11 +209,16 @@ def _against_bound(given: EvaluationInput) -> Evaluation | None:
     )
 
 
-def compare(value: Decimal, above: str | None, below: str | None) -> tuple[bool, str, str]:
-    """Compare a value with `above` or `below`, of which exactly one must be set.
+def compare(
+    value: Decimal, above: str | None, below: str | None, between: tuple[str, ...] | None = None
+) -> tuple[bool, str, str]:
+    """Compare a value with `above`, `below` or `between`, of which exactly one must be set.
 
     Returns whether the value is within the bound, the value as text in the unit of the bound, and the bound as text.
     """
+    if between is not None:
+        low, high = between
+        return bound(low) < value < bound(high), show(value, unit_of(low)), f"between {low} and {high}"
     text, word = (above, "above") if above is not None else (below, "below")
     assert text is not None
     holds = value > bound(text) if word == "above" else value < bound(text)
@@ -227,7 +274,9 @@ _RULES: Final[tuple[Callable[[EvaluationInput], Evaluation | None], ...]] = (
     _is_warming_up,  # the query still covers data of another audience
     _has_no_result,  # the query was not sent yet, or its result is on its way
     _is_stale,  # the provider has stopped responding
-    _is_not_a_number,  # empty, NaN, rejected, several series ...
+    _has_failed,  # it cannot be reached, or rejects the query
+    _has_too_few_events,  # `minimum` is not reached
+    _is_not_a_number,  # empty, NaN, several series ..., unless `onNoData` says what that means
     _against_bound,
     _against_baseline,
     _against_control,

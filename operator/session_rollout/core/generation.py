@@ -70,14 +70,8 @@ def _resume(context: DecisionContext) -> None:
         context.change(outcome=None)
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
     elif status.current.stage is Stage.STEP:
-        context.move(
-            published_time=None,
-            hold_until=None,
-            hold_paused_time=None,
-            hold_paused_reason=None,
-            approved_by=None,
-            promoted_by=None,
-        )
+        timers = ("published_time", "hold_until", "hold_paused_time", "hold_paused_reason", "deadline_wait")
+        context.move(**dict.fromkeys(timers), approved_by=None, promoted_by=None)
     elif status.current.stage is not Stage.ENDED:
         context.enter(status.current.stage)
 

@@ -5,17 +5,19 @@ from datetime import datetime
 
 from session_rollout.api.checks import Guard, OnBreach
 from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage, Verdict
-from session_rollout.api.quantities import duration, format_duration
+from session_rollout.api.quantities import duration
 from session_rollout.api.status_records import CheckRecord
+from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.criteria import after_range, evaluate_check
-from session_rollout.core.inputs import GUARDED_STAGES
+from session_rollout.core.criteria import evaluate_check
+from session_rollout.core.failures import fails, failure_text, next_failure
+from session_rollout.core.inputs import guards_are_judged, is_published
 from session_rollout.core.rollback import begin_rollback, breach_uid, published_phases
 
 
 @dataclass(frozen=True)
 class Breach:
-    """A guard whose bound has been broken for as long as its `for` allows."""
+    """A guard whose bound has been broken for as long as `for`, or as often as `outOf`, allows."""
 
     guard: str
     message: str
@@ -23,11 +25,23 @@ class Breach:
 
 
 def evaluate_guards(context: DecisionContext) -> None:
-    """Bring the records of all guards up to date."""
-    if context.current.stage in GUARDED_STAGES:
+    """Bring the records of all guards up to date. Whether a verdict also counts for a hold is decided in `hold`."""
+    if guards_are_judged(context.rollout):
         for guard in context.spec.guards:
-            start = after_range(context, guard.metric, context.current.guards_start_time)
-            evaluate_check(context, guard, CheckKind.GUARD, start)
+            evaluate_check(context, guard, CheckKind.GUARD, _start(context, guard))
+
+
+def _start(context: DecisionContext, guard: Guard) -> datetime | None:
+    """From when on data counts for a guard.
+
+    A `Retry` starts guards again: they must not judge data of the audience that was rolled back. Before anything is
+    published, they judge the data that exists, and a guard that has a verdict continues when the first audience is published.
+    """
+    start, record = context.current.guards_start_time, context.check(CheckKind.GUARD, guard.name)
+    if start is None:
+        return None
+    judged = record.verdict is not Verdict.NOT_EVALUATED and record.time is not None and record.time >= start
+    return start if judged or not is_published(context.rollout) else start + range_of(context, guard.metrics)
 
 
 def act_on_breaches(context: DecisionContext) -> None:
@@ -50,7 +64,7 @@ def act_on_breaches(context: DecisionContext) -> None:
 
 def settle_guards(context: DecisionContext) -> None:
     """After a rollback that leaves something published, guards are evaluated anew: on data from after it."""
-    context.move(guards_start_time=context.now)
+    context.move(guards_start_time=context.now + duration(context.spec.propagation))
     if not published_phases(context):
         return
     for record in context.checks_of(CheckKind.GUARD):
@@ -59,7 +73,7 @@ def settle_guards(context: DecisionContext) -> None:
 
 def hold_back(context: DecisionContext) -> StageResult | None:
     """Why the audience must not grow now: a guard that rolls back or pauses is in breach, even if not for long enough."""
-    acting = {guard.name for guard in context.spec.guards if guard.on_breach is not OnBreach.WARN}
+    acting = {guard.name for guard in context.spec.guards if guard.on_breach is not OnBreach.WARN and not guard.dry_run}
     failing = [record for record in context.checks_of(CheckKind.GUARD) if record.verdict is Verdict.FAIL]
     causes = tuple(record.message for record in failing if record.name in acting)
     if not causes:
@@ -90,21 +104,21 @@ def breaches_of(context: DecisionContext, on_breach: OnBreach) -> tuple[Breach, 
 
 def _breach(context: DecisionContext, guard: Guard) -> Breach | None:
     record = context.check(CheckKind.GUARD, guard.name)
-    if record.verdict is not Verdict.FAIL or record.time is None or guard.metric not in context.observed.measurements:
+    measured = all(name in context.observed.measurements for name in guard.metrics)
+    if guard.dry_run or record.verdict is not Verdict.FAIL or record.failing_time is None or not measured:
         return None
     if context.current.stage is Stage.ROLLING_BACK and context.current.published_time is None:
         return None  # it has had its effect; whether that was enough is known when the flags are published
-    if context.now - record.time < duration(guard.for_):
+    if not fails(context, guard, record):
         return None
-    lasted = duration(guard.for_)
-    return Breach(guard.name, record.message + (f" for {format_duration(lasted)}" if lasted else ""), record.time)
+    return Breach(guard.name, record.message + failure_text(guard), record.failing_time)
 
 
 def next_breach(context: DecisionContext) -> datetime | None:
     """When a breach that has begun will have lasted long enough; None when there is none."""
-    ends = [
-        record.time + duration(guard.for_)
+    ends = (
+        next_failure(context, guard, context.check(CheckKind.GUARD, guard.name))
         for guard in context.spec.guards
-        if (record := context.check(CheckKind.GUARD, guard.name)).verdict is Verdict.FAIL and record.time is not None
-    ]
-    return min((end for end in ends if end > context.now), default=None)
+        if not guard.dry_run
+    )
+    return min((end for end in ends if end is not None), default=None)

@@ -1,22 +1,77 @@
-"""The hold timer, a clock that stops: how long an audience is kept. Only time with evidence for every criterion counts.
+"""The hold timer, a clock that stops: how long an audience is kept. Only time with evidence for every criterion and guard counts.
 
 The timer starts with the first evidence. It pauses while evidence is missing (`missing_evidence` says why), while an
 emergency disables a feature of the phase, and while the rollout is paused, suspended or stalled. Each pause moves its end:
 outages extend the hold.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
-from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Stage, Verdict
+from session_rollout.api.checks import Check
+from session_rollout.api.enums import (
+    CheckKind,
+    CheckReason,
+    DecisionAction,
+    DecisionReason,
+    EventReason,
+    Stage,
+    Verdict,
+)
 from session_rollout.api.quantities import duration
+from session_rollout.api.status_records import WaitKind
+from session_rollout.core.clocks import counted_checks, is_guard, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.criteria import unmet_criteria
+from session_rollout.core.deadline import count_wait
+from session_rollout.core.failures import restart_failures
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A check without evidence about the present audience."""
+
+    message: str
+    reason: CheckReason | None
+    verdict: Verdict
+    warming_up: bool  # its query still covers data from before this audience, or its first result is on its way
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the provider is the cause: it failed, or has stopped responding."""
+        return self.verdict is Verdict.PROVIDER_ERROR or self.reason is CheckReason.STALE_RESULT
 
 
 def missing_evidence(context: DecisionContext) -> tuple[str, ...]:
-    """Criteria with another verdict than Pass or Fail, and guards that cannot be queried."""
-    criteria = [record.message for record in context.checks_of(CheckKind.CRITERION) if not record.verdict.is_evidence]
-    guards = [record.message for record in context.checks_of(CheckKind.GUARD) if record.verdict is Verdict.PROVIDER_ERROR]
-    return (*criteria, *guards)
+    """A sentence for each criterion and guard without evidence about the present audience."""
+    return tuple(missing.message for missing in missing_checks(context))
+
+
+def missing_checks(context: DecisionContext) -> tuple[Missing, ...]:
+    """Criteria and guards without a verdict of Pass or Fail about the present audience; a dry run needs none."""
+    results = (_missing(context, check) for check in counted_checks(context))
+    return tuple(missing for missing in results if missing is not None)
+
+
+def _missing(context: DecisionContext, check: Check) -> Missing | None:
+    """Why a check has no evidence. A guard acts on a breach at any time, but counts for the hold only when it is warm."""
+    record = context.check(CheckKind.GUARD if is_guard(check) else CheckKind.CRITERION, check.name)
+    warm, measurements = warm_up_end(context, check.metrics), context.observed.measurements
+    is_warm = warm is not None and context.now >= warm
+    known = [measurement.time for name in check.metrics if (measurement := measurements.get(name)) is not None]
+    older = warm is not None and any(time < warm for time in known)
+    if record.verdict.is_evidence and is_warm and not older:
+        return None
+    if record.verdict is Verdict.PROVIDER_ERROR or (is_warm and not record.verdict.is_evidence):
+        message = record.message or f"{check.name}: waiting for a query result"
+        return Missing(message, record.reason, record.verdict, warming_up=record.reason in _AT_FIRST)
+    until = f" until {warm:%H:%M:%S} UTC; its query still covers older data" if warm is not None and not is_warm else ""
+    message = f"{check.name}: warming up{until}" if until else f"{check.name}: waiting for a query result"
+    return Missing(message, CheckReason.WARMING_UP, Verdict.NOT_EVALUATED, warming_up=True)
+
+
+_AT_FIRST: Final = {None, CheckReason.WARMING_UP, CheckReason.AWAITING_RESULT, CheckReason.BASELINE_MEASURED}
 
 
 def await_features(features: tuple[str, ...], subject: str) -> StageResult | None:
@@ -36,6 +91,7 @@ def advance_hold(context: DecisionContext, problems: tuple[str, ...]) -> None:
     current, increment = context.current, context.increment
     if current.stage is Stage.STEP and current.published_time is not None and increment is not None:
         run_timer(context, increment.hold, stopped_by=stopped_by)
+        count_wait(context, None if stopped_by else _wait_kind(context, increment.hold), increment.hold)
     elif current.stage is Stage.BAKE:
         run_timer(context, duration(context.spec.bake), stopped_by=stopped_by)
 
@@ -51,6 +107,15 @@ def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> Decisio
     return DecisionReason.FEATURE_DISABLED if context.disabled_in(context.phase) else None
 
 
+def _wait_kind(context: DecisionContext, hold: timedelta) -> WaitKind | None:
+    """What delays the step: criteria and evidence, or a provider that is unavailable; None while nothing does."""
+    missing, until = missing_checks(context), context.current.hold_until
+    if any(check.unavailable for check in missing):
+        return WaitKind.AVAILABILITY
+    late = until is not None and context.now >= until and bool(unmet_criteria(context, hold))
+    return WaitKind.EVIDENCE if missing or late else None
+
+
 def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: DecisionReason | None = None) -> None:
     """Bring `holdUntil`, `holdPausedTime` and `holdPausedReason` up to date for a hold of this length."""
     current, missing = context.current, missing_evidence(context)
@@ -62,6 +127,7 @@ def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: Decision
     if current.hold_paused_time is None:
         if context.unobserved == timedelta.max:
             context.move(hold_until=context.now + hold)
+            restart_failures(context)
         elif context.unobserved:
             context.move(hold_until=current.hold_until + context.unobserved)
     paused = current.hold_paused_time is not None

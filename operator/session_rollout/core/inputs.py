@@ -8,7 +8,7 @@ from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.rollout import Metric, SessionRollout
 from session_rollout.core.steps import phase_named
 
-GUARDED_STAGES: Final = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
+_GUARDED_STAGES: Final = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
 RUNNING: Final = frozenset({MigrationState.RUNNING, MigrationState.REVERTING})
 UNDONE: Final = frozenset({Outcome.ROLLED_BACK, Outcome.ABORTED})  # ended after a rollback
 
@@ -41,17 +41,32 @@ def external_gates(rollout: SessionRollout) -> tuple[Gate, ...]:
     return tuple(gate for gate in current_gates(rollout)[1] if gate.http or gate.builtin)
 
 
+def is_published(rollout: SessionRollout) -> bool:
+    """Whether anybody has a feature because of this rollout, apart from what it was promoted with."""
+    return any(record.is_published and record.promoted_time is None for record in rollout.status.phases)
+
+
+def guards_are_judged(rollout: SessionRollout) -> bool:
+    """Whether guards are evaluated: from the first phase on, and as long as something is published, until Promoted.
+
+    What earlier phases published stays guarded in a later preflight, during a rollback and after it.
+    """
+    if rollout.status.outcome is Outcome.PROMOTED:
+        return False
+    return rollout.status.current.stage in _GUARDED_STAGES or is_published(rollout)
+
+
 def needed_metrics(rollout: SessionRollout) -> tuple[Metric, ...]:
     """The metrics that are evaluated in the stage the rollout is in; a new object starts with its preflight."""
     spec, current = rollout.spec, rollout.status.current
     phase = phase_named(spec, current.phase)
     checks: list[Check | Gate] = []
-    if current.stage in GUARDED_STAGES:
+    if guards_are_judged(rollout):
         checks += spec.guards
     checks += current_gates(rollout)[1]
     if phase is not None and current.stage in {Stage.BASELINE, Stage.STEP}:
         checks += phase.criteria
-    names = {check.metric for check in checks}
+    names = {name for check in checks for name in (check.metrics if isinstance(check, Check) else (check.metric,))}
     return tuple(metric for metric in spec.metrics if metric.name in names)
 
 

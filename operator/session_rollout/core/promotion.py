@@ -7,15 +7,27 @@ at the end of the bake, in `stages._bake`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.enums import (
+    CheckKind,
+    DecisionAction,
+    DecisionReason,
+    EventReason,
+    Outcome,
+    Stage,
+    Verdict,
+)
 from session_rollout.api.phases import OnDeadline, Phase
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval
+from session_rollout.api.status_records import WaitKind
+from session_rollout.core.clocks import counted_checks, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.criteria import forget_criteria, restart_criteria
+from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
+from session_rollout.core.deadline import deadline_passed, next_deadline
 from session_rollout.core.guards import hold_back
 from session_rollout.core.hold import await_features, missing_evidence
 from session_rollout.core.rollback import begin_rollback, breach_uid
@@ -102,19 +114,22 @@ def _awaits_features(context: DecisionContext, _: Increment) -> StageResult | No
     return await_features(context.disabled_in(context.phase), "the hold timer is paused")
 
 
-def _awaits_evidence(context: DecisionContext, _: Increment) -> StageResult | None:
+def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageResult | None:
     missing = missing_evidence(context)
     if not missing and context.current.hold_until is not None:
         return None
     timer = "the hold timer is paused" if context.current.hold_until else "the hold has not started"
     message = missing[0] if missing else "evidence is not available yet"
-    return StageResult(
+    warm = (warm_up_end(context, check.metrics) for check in counted_checks(context))
+    waiting = StageResult(
         DecisionAction.WAIT,
         DecisionReason.AWAITING_EVIDENCE,
         message,
         (*missing[:7], timer),
         ("wait until evidence is available for every criterion and guard",),
+        next_time=min((time for time in warm if time is not None and time > context.now), default=None),
     )
+    return _until_deadline(context, increment, waiting, missing)
 
 
 def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult | None:
@@ -122,42 +137,50 @@ def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult 
     assert until is not None
     if context.now >= until:
         return None
-    criteria = context.checks_of(CheckKind.CRITERION)
-    failing = tuple(record.message for record in criteria if record.verdict is Verdict.FAIL)
+    failing = tuple(record.message for _, record in criteria_records(context) if record.verdict is Verdict.FAIL)
     message = f"holding {increment.audience} for {format_duration(increment.hold)}" + (f"; {failing[0]}" if failing else "")
     details = failing or ("the hold is not complete",)
     return StageResult(DecisionAction.HOLD, DecisionReason.HOLDING, message, details, next_time=until)
 
 
 def _awaits_criteria(context: DecisionContext, increment: Increment) -> StageResult | None:
-    failing = tuple(record.message for record in context.criteria_not_passing())
-    if not failing:
+    """Every criterion passes, has passed for its share of the hold, and in all of the last evaluations."""
+    unmet = unmet_criteria(context, increment.hold)
+    if not unmet:
         return None
-    phase, until = running_phase(context), context.current.hold_until
-    deadline = until + duration(phase.deadline) if phase.deadline and until else None
-    if deadline is None or context.now < deadline:
+    failing = tuple(each.message for each in sorted(unmet, key=lambda each: each.confirming))
+    known = [each.ready for each in unmet if each.ready is not None]
+    ready = max(known) if len(known) == len(unmet) else None
+    if all(each.confirming for each in unmet):
+        reason = DecisionReason.CONFIRMING_CRITERIA
+        waiting = StageResult(DecisionAction.HOLD, reason, failing[0], failing, next_time=ready)
+    else:
         next_actions = ("wait until all criteria pass, or create a `Promote` action with a reason",)
         reason = DecisionReason.CRITERIA_NOT_MET
-        return StageResult(DecisionAction.WAIT, reason, failing[0], failing, next_actions, next_time=deadline)
+        waiting = StageResult(DecisionAction.WAIT, reason, failing[0], failing, next_actions, next_time=ready)
+    return _until_deadline(context, increment, waiting, failing)
+
+
+def _until_deadline(
+    context: DecisionContext, increment: Increment, waiting: StageResult, causes: tuple[str, ...]
+) -> StageResult | None:
+    """Wait, unless the deadline has passed: then stall, or start a rollback, which returns None."""
+    phase = running_phase(context)
+    passed, following = deadline_passed(context, phase), next_deadline(context, phase)
+    times = [time for time in (waiting.next_time, following) if time is not None]
+    if passed is None:
+        return replace(waiting, next_time=min(times, default=None))
     limit = format_duration(duration(phase.deadline or "0s"))
-    causes = (f"the deadline of {limit} after the hold of step {increment.step} has passed", *failing)
-    if phase.on_deadline is OnDeadline.ROLLBACK:
-        begin_rollback(context, Outcome.ROLLED_BACK, causes, breach_uid(context, "deadline"))
+    why = f"step {increment.step} waited for longer than its deadline of {limit}"
+    if passed is WaitKind.AVAILABILITY:
+        why += ", part of it because Prometheus or the operator was unavailable, so it is not rolled back"
+    elif phase.on_deadline is OnDeadline.ROLLBACK:
+        begin_rollback(context, Outcome.ROLLED_BACK, (why, *causes), breach_uid(context, "deadline"))
         return None
-    message = f"deadline exceeded: {failing[0]}"
+    message = f"deadline exceeded: {causes[0] if causes else waiting.message}"
     next_actions = ("wait until all criteria pass, or create an `Abort` action",)
-    return StageResult(DecisionAction.STALL, DecisionReason.DEADLINE_EXCEEDED, message, causes, next_actions)
-
-
-def _awaits_confirmation(context: DecisionContext, _: Increment) -> StageResult | None:
-    """Every criterion has passed for at least one check interval."""
-    times = [record.time for record in context.checks_of(CheckKind.CRITERION) if record.time]
-    ready = max(times, default=context.now - context.interval) + context.interval
-    if context.now >= ready:
-        return None
-    message = "all criteria have passed for less than one check interval"
-    reason = DecisionReason.CONFIRMING_CRITERIA
-    return StageResult(DecisionAction.HOLD, reason, message, (message,), next_time=ready)
+    reason = DecisionReason.DEADLINE_EXCEEDED
+    return StageResult(DecisionAction.STALL, reason, message, (why, *causes), next_actions, next_time=min(times, default=None))
 
 
 def _awaits_approval(context: DecisionContext, increment: Increment) -> StageResult | None:
@@ -177,10 +200,9 @@ def _awaits_approval(context: DecisionContext, increment: Increment) -> StageRes
 _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | None], ...]] = (
     _awaits_results,  # every query has a result
     _awaits_features,  # no feature of the phase is disabled in an emergency
-    _awaits_evidence,  # every criterion has a verdict, and the timer runs
+    _awaits_evidence,  # every criterion and guard has a verdict about this audience, and the timer runs
     _awaits_hold,  # the hold is complete
-    _awaits_criteria,  # every criterion passes
-    _awaits_confirmation,  # ... and has for a check interval
+    _awaits_criteria,  # every criterion passes, and has for long enough
     _awaits_approval,  # the step is approved, where that is required
 )
 

@@ -150,7 +150,8 @@ class RehearsedWorld(World):
         yield from (time for time in (made.next_time, current.hold_until) if time is not None)
         published = current.published_time or current.guards_start_time
         if published is not None:
-            yield from (published + reach for reach in self.ranges.values())
+            settled = published + duration(self.spec.propagation)
+            yield from (settled + reach for reach in self.ranges.values())
         yield from self._breach_times()
         for fault in self.scenario.faults:
             start = self.step_starts.get((fault.phase, fault.step))
@@ -162,10 +163,8 @@ class RehearsedWorld(World):
     def _breach_times(self) -> Iterator[datetime]:
         durations = {guard.name: duration(guard.for_) for guard in self.spec.guards}
         for record in self.status.checks:
-            failing = record.kind is CheckKind.GUARD and record.verdict is Verdict.FAIL and record.time is not None
-            if failing and record.name in durations:
-                assert record.time is not None
-                yield record.time + durations[record.name]
+            if record.kind is CheckKind.GUARD and record.failing_time is not None and record.name in durations:
+                yield record.failing_time + timedelta(seconds=record.gap_seconds or 0) + durations[record.name]
 
     # --- what the operator observes
 
@@ -216,6 +215,9 @@ class RehearsedWorld(World):
         current = self.status.current
         phase, judged = phase_named(self.spec, current.phase), current.stage in {Stage.STEP, Stage.BASELINE}
         yield from ((CheckKind.GUARD, guard) for guard in self.spec.guards if guard.metric == name)
+        for check in (*self.spec.guards, *(phase.criteria if phase is not None else ())):
+            if check.minimum is not None and check.minimum.metric == name:
+                yield CheckKind.GUARD, Gate(name=check.name, metric=name, above=check.minimum.above)
         if phase is not None and judged:
             yield from ((CheckKind.CRITERION, check) for check in phase.criteria if check.metric == name)
         if not judged:
@@ -253,6 +255,6 @@ class RehearsedWorld(World):
 
 def _range(metric: Metric) -> timedelta:
     try:
-        return max(largest_range(query) for query in queries_of(metric))
+        return max(duration(metric.window), *(largest_range(query) for query in queries_of(metric)))
     except ValueError:
         return timedelta(0)

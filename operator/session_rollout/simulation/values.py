@@ -52,6 +52,9 @@ def _candidates(checks: list[KindAndCheck], baselines: Baselines) -> Iterator[De
 
 
 def _around_bounds(check: Check | Gate) -> Iterator[Decimal]:
+    if check.between is not None:
+        low, high = map(bound, check.between)
+        yield from ((low + high) / 2, high * 2, low - 1)
     for text in (check.above, check.below):
         if text is not None:
             limit = bound(text)

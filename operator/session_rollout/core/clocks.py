@@ -1,0 +1,65 @@
+"""The points in time that evidence is measured from: when an audience is warm, when its hold is due, how much of it counted.
+
+An audience warms up for `propagation`, until every Pod uses the document, and for the range of each query, until it covers
+no older data. Evidence from before that is about another audience.
+"""
+
+from datetime import datetime, timedelta
+
+from session_rollout.api.checks import Check, Guard
+from session_rollout.api.enums import Stage
+from session_rollout.api.phases import Phase
+from session_rollout.api.quantities import duration
+from session_rollout.core.context import DecisionContext
+
+
+def range_of(context: DecisionContext, metrics: tuple[str, ...]) -> timedelta:
+    """The longest time that one of these metrics covers."""
+    return max((context.observed.ranges.get(name, timedelta(0)) for name in metrics), default=timedelta(0))
+
+
+def audience_start(context: DecisionContext) -> datetime | None:
+    """When the present audience was read back; None while it has not been.
+
+    The document also changes within a step, when an emergency ends: users have the features since then, not since the step.
+    """
+    current, document = context.current, context.status.flags.published_time
+    if current.stage is not Stage.STEP:
+        return document
+    if current.published_time is None:
+        return None
+    return max(current.published_time, document or current.published_time)
+
+
+def warm_up_end(context: DecisionContext, metrics: tuple[str, ...]) -> datetime | None:
+    """When queries of these metrics are about the present audience alone; None while it is not published."""
+    start = audience_start(context)
+    return None if start is None else start + duration(context.spec.propagation) + range_of(context, metrics)
+
+
+def counted_checks(context: DecisionContext) -> tuple[Check, ...]:
+    """The checks whose evidence a step needs: its criteria and all guards, but those in a dry run."""
+    phase: Phase | None = context.phase if context.current.stage is Stage.STEP else None
+    checks: tuple[Check, ...] = (*(phase.criteria if phase is not None else ()), *context.spec.guards)
+    return tuple(check for check in checks if not check.dry_run)
+
+
+def is_guard(check: Check) -> bool:
+    """Whether a check is a guard; a criterion otherwise."""
+    return isinstance(check, Guard)
+
+
+def planned_end(context: DecisionContext, hold: timedelta) -> datetime | None:
+    """When the hold would end with evidence from the first moment; None while the audience is not published."""
+    metrics = tuple(name for check in counted_checks(context) for name in check.metrics)
+    warm = warm_up_end(context, metrics)
+    return None if warm is None else warm + hold
+
+
+def counted_time(context: DecisionContext, hold: timedelta) -> timedelta:
+    """How much of the running hold has counted: the time since its start without its pauses. It continues after its end."""
+    current = context.current
+    if current.hold_until is None or context.unobserved == timedelta.max:
+        return timedelta(0)
+    end = current.hold_paused_time or context.now - context.unobserved
+    return max(end - (current.hold_until - hold), timedelta(0))

@@ -1,0 +1,74 @@
+"""Invalid fields of criteria and guards that say how a check is judged, in the form of `api.invalid`; and valid ones."""
+
+from typing import Any
+
+from api.corpus import Mistake, both, drop, put
+
+CRITERION, GUARD = "phases.0.criteria.0", "guards.0"
+ONE_OF = "exactly one of `above`, `below`, `between`"
+
+
+def checked(place: str, **fields: Any) -> Mistake:
+    """A check on errors with these fields, and `below` unless it has another bound."""
+    bound = {} if {"between", "above", "below"} & set(fields) else {"below": "5%"}
+    return put(place, {"name": "errors", "metric": "errors", **bound, **fields})
+
+
+BAD_CHECKS: list[tuple[str, Mistake, tuple[str, ...]]] = [
+    ("range of one bound", checked(CRITERION, between=["1"]), ("criteria[0].between", "at least 2")),
+    ("range of three bounds", checked(GUARD, between=["1", "2", "3"]), ("guards[0].between", "2")),
+    ("range of numbers", checked(CRITERION, between=[1, 2]), ("criteria[0].between[0]", "string")),
+    ("range the wrong way round", checked(CRITERION, between=["5%", "1%"]), ("criteria[0]", "lower bound first")),
+    ("range of nothing", checked(GUARD, between=["1.50", "1.5"]), ("guards[0]", "lower bound first")),
+    ("range of two units", checked(GUARD, between=["10ms", "1s"]), ("guards[0]", "the same unit")),
+    ("range and bound", put(f"{CRITERION}.between", ["1", "2"]), ("criteria[0]", ONE_OF)),
+    ("range of a gate the wrong way round", checked("preflight.0", between=["2", "1"]), ("preflight[0]", "lower bound first")),
+    (
+        "gate with range and bound",
+        put("preflight.0.between", ["1", "2"]),
+        ("preflight[0]", "exactly one of `above`, `below` and `between`"),
+    ),
+    ("approval with a range", put("preflight.1.between", ["1", "2"]), ("preflight[1]", "any other gate none")),
+    ("more failures than evaluations", checked(GUARD, outOf="4/3"), ("guards[0]", "`outOf`", "such as `3/5`")),
+    ("more evaluations than ten", checked(GUARD, outOf="3/11"), ("guards[0].outOf", "should match")),
+    ("no failures", checked(CRITERION, outOf="0/5"), ("criteria[0].outOf", "should match")),
+    ("number of failures alone", checked(CRITERION, outOf="3"), ("criteria[0].outOf", "should match")),
+    (
+        "failures by number and by time",
+        checked(CRITERION, outOf="3/5", **{"for": "1m"}),
+        ("criteria[0]", "`outOf` excludes `for`"),
+    ),
+    ("guard by number and by time", checked(GUARD, outOf="3/5", **{"for": "1m"}), ("guards[0]", "`outOf` excludes `for`")),
+    ("no data means what", checked(GUARD, onNoData="Ignore"), ("guards[0].onNoData", '"Pause", "Pass", "Fail"')),
+    ("minimum of nothing", checked(GUARD, minimum={"above": "5"}), ("guards[0].minimum.metric", "Required")),
+    ("minimum without bound", checked(CRITERION, minimum={"metric": "errors"}), ("criteria[0].minimum.above", "Required")),
+    (
+        "minimum of an unknown metric",
+        checked(CRITERION, minimum={"metric": "requests", "above": "5"}),
+        ("criteria[].minimum.metric", "a name from `metrics`"),
+    ),
+    (
+        "minimum of an unknown metric of a guard",
+        checked(GUARD, minimum={"metric": "requests", "above": "5"}),
+        ("guards[].minimum.metric", "a name from `metrics`"),
+    ),
+    ("share without percent", checked(CRITERION, passShare="95"), ("criteria[0].passShare", "should match")),
+    ("share above all", checked(CRITERION, passShare="101%"), ("criteria[0].passShare", "should match")),
+    ("share of a guard", checked(GUARD, passShare="95%"), ("guards[0].passShare", "unknown field")),
+    ("dry run as text", checked(GUARD, dryRun="yes"), ("guards[0].dryRun", "boolean")),
+    ("gate in a dry run", put("preflight.0.dryRun", value=True), ("preflight[0].dryRun", "unknown field")),
+    ("propagation without unit", put("propagation", "90"), ("spec.propagation", "must be a duration")),
+    ("window of a metric in years", put("metrics.0.window", "1y"), ("spec.metrics[0].window", "must be a duration")),
+    ("metric asked all the time", put("metrics.0.interval", "0s"), ("spec.metrics[0].interval", "from 1ms to 365d")),
+]
+FINE_CHECKS: list[tuple[str, Mistake]] = [
+    ("range", checked(CRITERION, between=["-0.5", "99.5"])),
+    ("range in milliseconds", checked(GUARD, between=["1ms", "500ms"])),
+    ("range of a gate", checked("preflight.0", between=["80%", "120%"])),
+    ("failures by number", both(checked(CRITERION, outOf="10/10"), checked(GUARD, outOf="3/5", **{"for": "0s"}))),
+    ("failures by time", checked(CRITERION, **{"for": "5m"}, passShare="99.5%")),
+    ("least number of events", checked(GUARD, minimum={"metric": "errors", "above": "500"}, onNoData="Fail", dryRun=True)),
+    ("recording rule that is expensive", both(put("metrics.0.window", "1h"), put("metrics.0.interval", "5m"))),
+    ("at once", put("propagation", "0s")),
+    ("criterion without any share", both(put(f"{CRITERION}.passShare", "0%"), drop("guards"))),
+]
