@@ -130,6 +130,16 @@ def no_data_has_a_meaning() -> World:
     return world
 
 
+def guard_begins_to_fail() -> World:
+    """At the end of a hold that is shorter than its `for`."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m"}
+    world = World(edited(lambda data: data["phases"][0].pop("criteria"), guards=[guard]))
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.run(100)
+    return world
+
+
 def result_becomes_stale() -> World:
     """The provider's last result grows old while the check is evaluated."""
 
@@ -308,6 +318,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     baseline_is_missing,
     cohorts_are_compared,
     no_data_has_a_meaning,
+    guard_begins_to_fail,
     result_becomes_stale,
     guard_lacks_its_baseline,
     breach_rolls_back_everything,

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from core.world import World, at, ended, spec
+from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import DecisionReason, EventReason, Outcome, PhaseState, State
 
 
@@ -106,3 +106,35 @@ def test_guards_that_breach_together_act_as_one() -> None:
     assert [entry.check for entry in world.entries(EventReason.GUARD_BREACHED)] == ["late"]
     assert world.status.current.rollback_guard == "late"
     assert len(world.status.current.rollback_reasons) == 2
+
+
+@pytest.mark.parametrize("on_breach", ["Rollback", "Pause"])
+@pytest.mark.parametrize("last", [False, True], ids=["step", "last step and bake"])
+def test_nothing_is_promoted_while_a_guard_begins_to_fail(on_breach: str, *, last: bool) -> None:
+    """D1: `for` is longer than what is left of the hold; the breach acts instead of being left behind."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m", "onBreach": on_breach}
+    world = World(spec(guards=[guard]))
+    phase, step = ("two", 2) if last else ("one", 1)
+    world.until(at(phase, step))
+    world.run(50)
+    world.values = {"errors": Decimal("0.08"), "load": Decimal("1.0")}
+    world.spec = world.spec.updated(phases=tuple(each.updated(criteria=()) for each in world.spec.phases))
+    world.run(580)
+    assert (world.where[:2], world.reason) == ((phase, step), DecisionReason.GUARD_FAILING)
+    world.run(40)
+    assert (world.status.outcome is Outcome.ROLLED_BACK, world.status.paused_by) == (
+        on_breach == "Rollback",
+        "errors" if on_breach == "Pause" else None,
+    )
+
+
+def test_a_guard_that_passes_again_lets_the_rollout_continue() -> None:
+    """D1: a failure shorter than `for` only delays the promotion."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m"}
+    world = World(edited(lambda data: [phase.pop("criteria") for phase in data["phases"]], guards=[guard]))
+    world.until(at("two", 2))
+    world.values["errors"] = Decimal("0.08")
+    world.run(300)
+    world.values["errors"] = Decimal("0.001")
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED

@@ -59,7 +59,7 @@ def planned_end(context: DecisionContext, hold: timedelta) -> datetime | None:
 def counted_time(context: DecisionContext, hold: timedelta) -> timedelta:
     """How much of the running hold has counted: the time since its start without its pauses. It continues after its end."""
     current = context.current
-    if current.hold_until is None or context.unobserved == timedelta.max:
-        return timedelta(0)
+    if current.hold_until is None or (current.hold_paused_time is None and context.unobserved == timedelta.max):
+        return timedelta(0)  # it has not started, or starts again after an absence of unknown length
     end = current.hold_paused_time or context.now - context.unobserved
     return max(end - (current.hold_until - hold), timedelta(0))

@@ -22,7 +22,7 @@ from session_rollout.core.criteria import evaluate_criteria
 from session_rollout.core.generation import adopt_generation, conflict
 from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach, settle_guards
 from session_rollout.core.hold import advance_hold
-from session_rollout.core.inputs import current_gates, needs_revisions
+from session_rollout.core.inputs import current_gates, guards_are_judged, needs_revisions
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.publication import foreign_document, learn, own_document, publish
@@ -165,7 +165,8 @@ def record_stall(context: DecisionContext, result: StageResult) -> None:
 
 def _next_reconcile(context: DecisionContext, result: StageResult) -> timedelta:
     """When to decide again at the latest: a check is due, a hold ends, a breach has lasted long enough."""
-    if context.current.stage is Stage.ENDED and not current_gates(context.rollout)[1] and not needs_revisions(context.rollout):
+    evaluates = current_gates(context.rollout)[1] or guards_are_judged(context.rollout)
+    if context.current.stage is Stage.ENDED and not evaluates and not needs_revisions(context.rollout):
         return RESYNC
     waits = [min(context.interval, RESYNC)]
     if context.checks_of(CheckKind.GUARD) and (end := next_breach(context)):

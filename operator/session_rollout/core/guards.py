@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from session_rollout.api.checks import Guard, OnBreach
-from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.enums import CheckKind, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.quantities import duration
 from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import range_of
-from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import evaluate_check
 from session_rollout.core.failures import fails, failure_text, next_failure
 from session_rollout.core.inputs import guards_are_judged, is_published
@@ -69,17 +69,6 @@ def settle_guards(context: DecisionContext) -> None:
         return
     for record in context.checks_of(CheckKind.GUARD):
         context.put_check(CheckRecord(name=record.name, kind=record.kind, baseline=record.baseline, time=record.time))
-
-
-def hold_back(context: DecisionContext) -> StageResult | None:
-    """Why the audience must not grow now: a guard that rolls back or pauses is in breach, even if not for long enough."""
-    acting = {guard.name for guard in context.spec.guards if guard.on_breach is not OnBreach.WARN and not guard.dry_run}
-    failing = [record for record in context.checks_of(CheckKind.GUARD) if record.verdict is Verdict.FAIL]
-    causes = tuple(record.message for record in failing if record.name in acting)
-    if not causes:
-        return None
-    next_actions = ("wait until no guard is in breach, or create an `Abort` action",)
-    return StageResult(DecisionAction.WAIT, DecisionReason.GUARD_FAILING, causes[0], causes, next_actions)
 
 
 def _record(context: DecisionContext, breaches: tuple[Breach, ...]) -> None:

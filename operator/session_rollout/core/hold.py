@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from session_rollout.api.checks import Check
+from session_rollout.api.checks import Check, Guard, OnBreach
 from session_rollout.api.enums import (
     CheckKind,
     CheckReason,
@@ -72,6 +72,26 @@ def _missing(context: DecisionContext, check: Check) -> Missing | None:
 
 
 _AT_FIRST: Final = {None, CheckReason.WARMING_UP, CheckReason.AWAITING_RESULT, CheckReason.BASELINE_MEASURED}
+
+
+def await_guards(context: DecisionContext) -> StageResult | None:
+    """What to do while a guard fails but does not act yet: it passes again, or acts, before anything is promoted."""
+    records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards if _acts(guard))
+    failing = tuple(record.message for record in records if record.verdict is Verdict.FAIL)
+    if not failing:
+        return None
+    next_actions = ("wait until the guard passes, or acts on the breach",)
+    return StageResult(DecisionAction.WAIT, DecisionReason.GUARD_FAILING, failing[0], failing, next_actions)
+
+
+def unjudged_guards(context: DecisionContext) -> tuple[str, ...]:
+    """Guards that nobody could query yet: users get nothing before each was. One without data may get some with them."""
+    records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards if _acts(guard))
+    return tuple(record.message for record in records if record.verdict in {Verdict.NOT_EVALUATED, Verdict.PROVIDER_ERROR})
+
+
+def _acts(guard: Guard) -> bool:
+    return not guard.dry_run and guard.on_breach is not OnBreach.WARN
 
 
 def await_features(features: tuple[str, ...], subject: str) -> StageResult | None:

@@ -28,8 +28,7 @@ from session_rollout.core.clocks import counted_checks, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
 from session_rollout.core.deadline import deadline_passed, next_deadline
-from session_rollout.core.guards import hold_back
-from session_rollout.core.hold import await_features, missing_evidence
+from session_rollout.core.hold import await_features, await_guards, missing_evidence
 from session_rollout.core.rollback import begin_rollback, breach_uid
 from session_rollout.core.steps import Increment, increment_after, increment_with, increments, percent_text
 from session_rollout.core.windows import next_opening
@@ -51,7 +50,7 @@ def first_increment(context: DecisionContext) -> Increment:
 
 def raise_audience(context: DecisionContext, increment: Increment) -> StageResult | None:
     """Enter a step with this audience; waits for a window unless an action skips the checks."""
-    if result := hold_back(context):
+    if result := await_guards(context):
         return result
     opening = next_opening(context.spec.windows, context.now)
     if opening > context.now and context.current.promoted_by is None:
@@ -143,6 +142,10 @@ def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult 
     return StageResult(DecisionAction.HOLD, DecisionReason.HOLDING, message, details, next_time=until)
 
 
+def _awaits_guards(context: DecisionContext, _: Increment) -> StageResult | None:
+    return await_guards(context)
+
+
 def _awaits_criteria(context: DecisionContext, increment: Increment) -> StageResult | None:
     """Every criterion passes, has passed for its share of the hold, and in all of the last evaluations."""
     unmet = unmet_criteria(context, increment.hold)
@@ -202,6 +205,7 @@ _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | No
     _awaits_features,  # no feature of the phase is disabled in an emergency
     _awaits_evidence,  # every criterion and guard has a verdict about this audience, and the timer runs
     _awaits_hold,  # the hold is complete
+    _awaits_guards,  # no guard has begun to fail
     _awaits_criteria,  # every criterion passes, and has for long enough
     _awaits_approval,  # the step is approved, where that is required
 )

@@ -26,7 +26,7 @@ from session_rollout.core.baselines import measure_baselines
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria
 from session_rollout.core.gates import evaluate_gates, verify_rollback
-from session_rollout.core.hold import missing_evidence, run_timer
+from session_rollout.core.hold import await_guards, missing_evidence, run_timer, unjudged_guards
 from session_rollout.core.promotion import first_increment, raise_audience, repeat_decision, run_step, running_phase
 from session_rollout.core.rollback import continue_rollback
 
@@ -104,6 +104,9 @@ def _baseline(context: DecisionContext) -> StageResult | None:
     if missing := measure_baselines(context):
         reason, next_actions = DecisionReason.MEASURING_BASELINE, ("wait for a result of the metric",)
         return StageResult(DecisionAction.WAIT, reason, missing[0], missing, next_actions)
+    if unjudged := unjudged_guards(context):
+        reason, next_actions = DecisionReason.AWAITING_EVIDENCE, ("wait for a result of the guard's metric",)
+        return StageResult(DecisionAction.WAIT, reason, unjudged[0], unjudged, next_actions)
     return raise_audience(context, first_increment(context))
 
 
@@ -143,7 +146,7 @@ def _bake(context: DecisionContext) -> StageResult | None:
     if context.now < until:
         message = f"baking for {format_duration(duration(context.spec.bake))}; guards are evaluated"
         return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=until)
-    if result := migration_jobs.run_finish(context):
+    if result := await_guards(context) or migration_jobs.run_finish(context):
         return result
     for record in context.status.phases:
         if record.state is PhaseState.COMPLETED and record.promoted_time is None:
