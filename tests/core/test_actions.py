@@ -251,3 +251,58 @@ def test_read_only_actions_are_no_decisions(action: ActionType) -> None:
 
     assert action not in _HANDLERS
     assert set(_HANDLERS) | {kind for kind in ActionType if kind.is_read_only} == set(ActionType)
+
+
+@pytest.mark.parametrize("how", ["paused", "stalled", "not published", "disabled"])
+def test_promote_that_cannot_act_is_rejected(how: str) -> None:
+    """D8: and the step is not skipped later either."""
+    world = World(spec())
+    world.publishing = how != "not published"
+    world.run(10)
+    match how:
+        case "paused":
+            world.request("Pause")
+        case "stalled":
+            world.problems = ("the provider is not configured",)
+        case "disabled":
+            world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    name = world.request("Promote", generation=1, phase="one", step=1)
+    world.run(10)
+    expected = {
+        "paused": ActionReason.PAUSED,
+        "stalled": ActionReason.STALLED,
+        "not published": ActionReason.NOT_PUBLISHED,
+        "disabled": ActionReason.FEATURE_DISABLED,
+    }
+    assert world.answer(name) == (False, expected[how])
+    assert world.where[:2] == ("one", 1)
+
+
+def test_promote_waits_for_a_guard_and_is_not_lost() -> None:
+    """D8: accepted while a guard begins to fail; it acts when the guard passes again."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m"}
+    world = World(spec(guards=[guard]))
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.run(10)
+    name = world.request("Promote", generation=1, phase="one", step=1)
+    world.run(60)
+    assert world.answer(name)[0]
+    assert world.where[:2] == ("one", 1)
+    world.values["errors"] = Decimal("0.001")
+    world.run(10)
+    assert world.where[:3] == ("one", 2, 1)
+
+
+def test_emergency_under_a_used_name_takes_effect() -> None:
+    """D7: identity is the UID."""
+    world = World(spec())
+    world.until(at("one", 1))
+    for number in range(2):
+        world.request("EmergencyDisable", "off", uid=f"uid-{number}", features=["alpha"])
+        world.run(10)
+        assert "targeting" not in world.flag("alpha")
+        world.request("EmergencyEnable", f"on-{number}")
+        world.run(10)
+    assert len(world.entries(EventReason.FLAGS_ENABLED)) == 2

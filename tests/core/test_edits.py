@@ -4,6 +4,7 @@ Covered: edits in every stage, conflicts with published audiences and the rule t
 that an edit voids (test_approvals).
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from core.world import World, at, edited, ended, spec
-from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, Verdict
+from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, State, Verdict
 from session_rollout.core import generation
 
 DELTA = {"name": "delta", "features": ["delta"], "steps": [{"percent": 100, "hold": "60s"}]}
@@ -139,3 +140,84 @@ def test_edit_before_the_first_publish_continues_with_the_new_spec() -> None:
     world.values["load"] = Decimal(1)
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize("how", ["added", "replaced"])
+def test_edit_of_a_promoted_rollout_that_cannot_be_carried_out_stalls(how: str) -> None:
+    """D12: and the right spec promotes it again."""
+
+    def change(data: dict[str, Any]) -> None:
+        data["features"].append({"name": "delta"})
+        features = data["phases"][1]["features"]
+        data["phases"][1]["features"] = [*features, "delta"] if how == "added" else ["delta"]
+        if how == "replaced":
+            data["features"] = [feature for feature in data["features"] if feature["name"] != "gamma"]
+
+    world = World(spec())
+    world.until(ended)
+    world.edit(edited(change))
+    world.run(60)
+    assert (world.status.state, world.reason) == (State.STALLED, DecisionReason.INVALID_SPEC)
+    assert world.condition("Ready") == "False"
+    assert world.percents() == {"one": "100", "two": "100"}
+    world.edit(spec(bake="10s"))
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def without_gamma(data: dict[str, Any]) -> None:
+    """Phase two and its feature have left the plan."""
+    data["phases"] = data["phases"][:1]
+    data["features"][2]["retired"] = True
+
+
+def test_retired_feature_keeps_its_users_and_leaves_the_plan() -> None:
+    """D20: its phase goes, and later the feature."""
+    world = World(spec())
+    world.until(ended)
+    before = world.flag("gamma")
+    world.edit(edited(without_gamma))
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+    assert world.flag("gamma") == before
+    assert [(kept.feature, kept.percent) for kept in world.status.flags.retired] == [("gamma", "100")]
+    assert [record.name for record in world.status.phases] == ["one"]
+
+    def gone(data: dict[str, Any]) -> None:
+        without_gamma(data)
+        data["features"] = data["features"][:2]
+
+    world.edit(edited(gone))
+    world.run(60)
+    assert (world.status.outcome, world.status.flags.retired) == (Outcome.PROMOTED, ())
+    assert "gamma" not in json.loads(world.documents[-1])["flags"]
+
+
+def test_only_a_completed_phase_can_be_retired() -> None:
+    """D20: users would keep an audience that nobody guards."""
+    world = World(spec())
+    world.until(at("two", 1))
+    world.edit(edited(without_gamma))
+    world.run(60)
+    assert world.reason is DecisionReason.INVALID_SPEC
+    assert world.percents()["two"] == "50"
+
+
+def test_retired_feature_comes_back_only_in_a_new_name() -> None:
+    """D20: a phase from 0 % would take it away."""
+    world = World(spec())
+    world.until(ended)
+    world.edit(edited(without_gamma))
+    world.until(ended)
+    world.edit(spec())
+    world.run(60)
+    assert world.reason is DecisionReason.INVALID_SPEC
+    assert "fractional" not in json.dumps(world.flag("gamma"))
+
+
+def test_feature_in_two_rollouts_is_said() -> None:
+    """D19: which one an application gets depends on the flag set it reads."""
+    world = World(spec())
+    world.other_rollouts = {"alpha": "other"}
+    world.run(60)
+    assert len(world.entries(EventReason.FEATURE_SHARED)) == 1

@@ -7,7 +7,9 @@ without a status. Not here: how a disabled flag is compiled (test_rules).
 import json
 from decimal import Decimal
 
-from core.world import World, at, ended, spec
+import pytest
+
+from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
 
 
@@ -83,3 +85,64 @@ def test_suspended_from_the_start_publishes_everything_off_where_nothing_is() ->
     world.run(60)
     assert world.published_sha256 == world.status.flags.sha256 is not None
     assert "fractional" not in json.dumps(world.flag("alpha"))
+
+
+def test_feature_that_left_the_spec_is_turned_off() -> None:
+    """D13: emergencies work on what is published."""
+    world = World(spec())
+    world.until(at("two", 1))
+    without = edited(lambda data: (data["features"].pop(), data["phases"].pop()))
+    world.edit(without)
+    world.run(10)
+    assert world.reason is DecisionReason.INVALID_SPEC
+    named = world.request("EmergencyDisable", "named", features=["gamma"])
+    world.run(10)
+    assert world.answer(named) == (True, ActionReason.ACCEPTED)
+    assert "targeting" not in world.flag("gamma")
+    everything = world.request("EmergencyDisable", "everything")
+    world.run(10)
+    assert world.answer(everything)[0]
+    assert all("targeting" not in world.flag(name) for name in ("alpha", "beta", "gamma"))
+
+
+@pytest.mark.parametrize("where", ["step", "promoted", "suspended", "stalled", "rolled back", "paused"])
+def test_emergency_is_visible_everywhere(where: str) -> None:
+    """D14: condition, message and details, whatever the rollout does; and no longer when it is lifted."""
+    world = World(spec())
+    world.until(at("one", 1))
+    match where:
+        case "promoted":
+            world.until(ended)
+        case "suspended":
+            world.edit(spec(suspend=True))
+        case "stalled":
+            world.problems = ("the provider is not configured",)
+        case "rolled back":
+            world.request("Abort")
+            world.until(ended)
+        case "paused":
+            world.request("Pause")
+    world.run(10)
+    without = world.status.decision
+    world.request("EmergencyDisable", "off", features=["alpha"])
+    world.run(10)
+    assert (world.condition("EmergencyActive"), world.condition_reason("EmergencyActive")) == ("True", "FeaturesDisabled")
+    assert world.status.decision.message != without.message
+    assert world.status.state is not None
+    world.request("EmergencyEnable")
+    world.run(10)
+    assert (world.condition("EmergencyActive"), world.condition_reason("EmergencyActive")) == ("False", "NoEmergency")
+    assert world.status.decision.reason in {without.reason, DecisionReason.HOLDING, DecisionReason.CONFIRMING_CRITERIA}
+
+
+def test_emergency_is_answered_when_it_is_in_force() -> None:
+    """Not before the document was read back without the feature."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing = False
+    name = world.request("EmergencyDisable", features=["alpha"])
+    world.run(60)
+    assert name not in world.answers
+    world.publishing = True
+    world.run(10)
+    assert world.answer(name)[0]

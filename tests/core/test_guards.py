@@ -3,13 +3,17 @@
 Covered: Rollback, Pause and Warn, `for`, absences, several guards at once. Not here: what a rollback undoes (test_rollback).
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
+from core.collecting import with_delta
 from core.world import World, at, edited, ended, spec
-from session_rollout.api.enums import DecisionReason, EventReason, Outcome, PhaseState, State
+from session_rollout.api.enums import DecisionReason, EventReason, Outcome, PhaseState, Stage, State, Verdict
+from session_rollout.core.documents import read_document
+from session_rollout.core.flags import NOBODY
 
 
 def test_breach_rolls_back_the_phase_and_keeps_earlier_ones() -> None:
@@ -138,3 +142,133 @@ def test_a_guard_that_passes_again_lets_the_rollout_continue() -> None:
     world.values["errors"] = Decimal("0.001")
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
+
+
+# --- whatever this rollout has switched on is guarded until Promoted
+
+
+def unhealthy(world: World) -> None:
+    world.values["errors"] = Decimal("0.08")
+
+
+ONE_PHASE_LATER = {
+    "migrations": [{"name": "rows", "bundle": "a/rows"}],
+    "database": {"secretKeyRef": {"name": "db"}},
+}
+
+
+@dataclass
+class SlowWorld(World):
+    """Its Jobs run until the flags of every phase are off."""
+
+    def advance_jobs(self) -> None:
+        if all(percent == "0" for percent in self.percents().values()):
+            super().advance_jobs()
+
+
+def before_the_second_phase() -> World:
+    """Phase one is complete, and the migrations of phase two run."""
+    world = SlowWorld(edited(lambda data: data["phases"][1].update(migrations={"before": ["rows"]}), **ONE_PHASE_LATER))
+    world.until(lambda world: world.status.current.stage is Stage.BEFORE and world.status.current.phase == "two", tick=1)
+    return world
+
+
+@pytest.mark.parametrize("migrates", [True, False], ids=["while phase two migrates", "in the first audience of phase two"])
+def test_breach_rolls_back_what_is_published_newest_first(*, migrates: bool) -> None:
+    """D5: also where the running phase has published nothing, and the older phase follows while the breach lasts."""
+    world = before_the_second_phase() if migrates else World(spec())
+    if not migrates:
+        world.until(at("two", 1))
+    unhealthy(world)
+    world.until(lambda world: all(percent == "0" for percent in world.percents().values()))
+    world.until(ended)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+    assert {record.state for record in world.status.phases if record.features} == {PhaseState.ROLLED_BACK}
+    writes = world.writes
+    world.run(600)
+    assert world.writes == writes, "nothing is left to guard"
+
+
+def test_older_phase_stays_when_the_breach_ends_with_the_newer_one() -> None:
+    """D5: the next older one follows only while the breach lasts after the first rollback has settled."""
+    world = World(spec())
+    world.until(at("two", 1))
+    unhealthy(world)
+    world.until(lambda world: world.percents()["two"] == "0")
+    world.values["errors"] = Decimal("0.001")
+    world.run(600)
+    assert world.percents() == {"one": "100", "two": "0"}
+    assert world.status.outcome is Outcome.ROLLED_BACK
+
+
+@pytest.mark.parametrize("again", ["ended", "preflight"])
+def test_older_phase_is_guarded_after_an_abort_and_in_the_next_preflight(again: str) -> None:
+    """D5: what earlier phases published is guarded as long as users have it."""
+    world = World(spec(preflight=[{"name": "signed", "approval": {}}]))
+    world.run(10)
+    world.request("Approve", generation=1, check="signed")
+    world.until(at("two", 1))
+    world.request("Abort")
+    world.until(ended)
+    if again == "preflight":
+        world.request("Retry", generation=1)
+        world.run(10)
+        assert world.status.current.stage is Stage.PREFLIGHT
+    unhealthy(world)
+    world.until(lambda world: world.percents()["one"] == "0")
+    world.until(ended)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+
+
+def test_promoted_phase_is_not_rolled_back_by_a_later_generation() -> None:
+    """D5: it was guarded until Promoted."""
+    world = World(spec())
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+    world.edit(edited(with_delta))
+    world.until(at("delta", 1))
+    unhealthy(world)
+    world.until(ended)
+    world.run(600)
+    assert world.percents() == {"one": "100", "two": "100", "delta": "0"}
+
+
+@pytest.mark.parametrize("retried", [False, True], ids=["first publish", "retry"])
+def test_guard_in_breach_keeps_the_first_publish_back(*, retried: bool) -> None:
+    """D15: users do not get the feature for the time of `for`."""
+    world = World(spec())
+    if retried:
+        world.until(at("one", 1))
+        unhealthy(world)
+        world.until(ended)
+        world.request("Retry", generation=1)
+    unhealthy(world)
+    documents = len(world.documents)
+    world.run(600)
+    assert world.reason is DecisionReason.GUARD_FAILING
+    assert all(read_document(text).audiences["alpha"] == NOBODY for text in world.documents[documents:])
+    world.values["errors"] = Decimal("0.001")
+    world.until(at("one", 1))
+
+
+def test_guard_that_nobody_can_query_keeps_the_first_publish_back() -> None:
+    """D15: one without data does not: it may get some with the first users."""
+    world = World(spec())
+    world.values["errors"] = Verdict.PROVIDER_ERROR
+    world.run(600)
+    assert world.reason is DecisionReason.AWAITING_EVIDENCE
+    assert world.percents()["one"] == "0"
+    world.values["errors"] = Verdict.NO_DATA
+    world.until(at("one", 1))
+
+
+def test_suspended_rollout_rolls_nothing_back() -> None:
+    """Not even after its end."""
+    world = World(spec())
+    world.until(at("two", 1))
+    world.request("Abort")
+    world.until(ended)
+    world.edit(spec(suspend=True))
+    unhealthy(world)
+    world.run(600)
+    assert world.percents()["one"] == "100"
