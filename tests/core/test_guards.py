@@ -272,3 +272,15 @@ def test_suspended_rollout_rolls_nothing_back() -> None:
     unhealthy(world)
     world.run(600)
     assert world.percents()["one"] == "100"
+
+
+def test_edits_do_not_end_a_breach() -> None:
+    """Whoever edits the spec every few seconds is rolled back all the same."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "2m"}
+    world = World(spec(guards=[guard]))
+    world.until(at("one", 1))
+    unhealthy(world)
+    for seconds in range(30):
+        world.edit(spec(guards=[guard], bake=f"{seconds + 1}s"))
+        world.run(10)
+    assert world.status.outcome is not None or world.percents()["one"] == "0"

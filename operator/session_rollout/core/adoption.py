@@ -98,5 +98,5 @@ def _put_phase(context: DecisionContext, phase: Phase, increment: Increment, sta
 def _begin(context: DecisionContext) -> None:
     context.change(flags=context.status.flags.updated(adoption_required=False), outcome=None)
     context.resume()
-    forget_verdicts(context, keep_baselines=False)
+    forget_verdicts(context)
     context.enter(Stage.PREFLIGHT, guards_start_time=context.now, phase=None, phase_index=0, percent="0", groups=())

@@ -129,11 +129,20 @@ def _unmet(
     return None
 
 
-def forget_verdicts(context: DecisionContext, *, keep_baselines: bool) -> None:
-    """Drop every verdict: they are about another audience, or another generation."""
-    context.change(
-        checks=tuple(_not_evaluated(record) for record in context.status.checks if keep_baselines and record.baseline)
-    )
+def forget_verdicts(context: DecisionContext) -> None:
+    """Drop every verdict: they are about another audience."""
+    context.change(checks=())
+
+
+def void_verdicts(context: DecisionContext) -> None:
+    """Another generation: criteria are evaluated again with the same baselines.
+
+    Guards continue: an edit must not end a breach, or whoever edits often enough would never be rolled back.
+    """
+    known = {guard.name for guard in context.spec.guards}
+    guards = tuple(record for record in context.checks_of(CheckKind.GUARD) if record.name in known)
+    criteria = tuple(_not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
+    context.change(checks=(*criteria, *guards))
 
 
 def forget_criteria(context: DecisionContext) -> None:

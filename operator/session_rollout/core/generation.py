@@ -11,7 +11,7 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PhaseRecord, RetiredFeature
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import forget_verdicts
+from session_rollout.core.criteria import forget_verdicts, void_verdicts
 from session_rollout.core.inputs import UNDONE
 from session_rollout.core.steps import increment_at, percent_text, phase_named
 
@@ -34,7 +34,7 @@ def adopt_generation(context: DecisionContext) -> None:
         return
     message = f"generation {generation} replaces generation {status.observed_generation}"
     context.record_event(EventReason.SUPERSEDED, message)
-    forget_verdicts(context, keep_baselines=True)
+    void_verdicts(context)
     _resume(context)
 
 
@@ -89,7 +89,7 @@ def restart(context: DecisionContext) -> None:
             context.mark(record.name, state=PhaseState.PENDING, start_time=None, end_time=None)
     for migration in context.status.migrations:
         context.put_migration(migration.updated(backup_time=None))  # the data has changed: a new snapshot is needed
-    forget_verdicts(context, keep_baselines=False)
+    forget_verdicts(context)
     context.enter(Stage.PREFLIGHT, guards_start_time=context.now, phase=None, phase_index=0, percent="0", groups=())
 
 
