@@ -10,7 +10,9 @@ import pytest
 from lab.fault_proxy import TURN_KINDS, Fault
 from lab.fault_scenarios import PROMOTE, SCENARIOS, Run, play
 from lab.fault_site import FaultSite
-from lab.faults import BY_TWO, KILLS, ORDERS, WAITING, Reference, play_all, rotated, undisturbed
+from lab.faults import BROKEN, BY_TWO, KILLS, LOST, ORDERS, REFUSED, WAITING, Reference, play_all, rotated, undisturbed
+
+WITHOUT_KILLS = (*LOST, *REFUSED, *(fault for fault in BROKEN if fault != ("before", "freeze")))
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,12 @@ def test_the_writes_that_matter_are_numbered(reference: Reference) -> None:
     assert kinds["promote"] >= {"status", "document", "event", "record"}
     assert all("document" in each for each in kinds.values())
     assert "answer" in kinds["emergency"] & kinds["enable"]
+
+
+def test_a_refused_or_lost_write_leads_to_the_undisturbed_end(fault_site: FaultSite, reference: Reference) -> None:
+    """Each write once, with the faults in turn."""
+    runs = rotated(reference, WITHOUT_KILLS)
+    assert failed(play_all(fault_site, runs, reference, together=30)) == {}
 
 
 def test_a_kill_leads_to_the_undisturbed_end(fault_site: FaultSite, reference: Reference) -> None:
