@@ -25,7 +25,7 @@ ACTIONS = "/apis/sessionrollout.dev/v1alpha1/namespaces/{}/sessionrolloutactions
 ROLLOUTS = "/apis/sessionrollout.dev/v1alpha1/namespaces/{}/sessionrollouts"
 _numbers = itertools.count(1)
 # What makes a rollout take seconds; the tests have no other timing.
-FAST: Object = {"checkInterval": "1s"}
+FAST: Object = {"checkInterval": "1s", "propagation": "0s"}
 LONG = [{"percent": 50, "hold": "1h"}]
 SHORT = [{"percent": 50, "hold": "2s"}, {"percent": 100, "hold": "1s"}]
 

@@ -29,7 +29,7 @@ FLAG_SET = "f"  # one in each namespace
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ROLE = f"{RBAC}/clusterroles/{ACCOUNT}"
 LEASES = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]}
-PROVIDER: Object = {"timeout": "3s"}
+PROVIDER: Object = {"timeout": "3s", "lookbackDelta": "1s", "scrapeInterval": "1s", "ruleInterval": "1s"}
 
 
 @dataclass
