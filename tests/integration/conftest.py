@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from integration.receivers import Chat, service, settings
+from lab.fault_site import FaultSite
 from lab.gauge import scraped
 from lab.lab import Lab
 
@@ -29,3 +30,11 @@ def configured_operator(lab: Lab, chat: Chat, tmp_path_factory: pytest.TempPathF
         yield lab
         assert lab.operator is not None
         lab.operator.stop()
+
+
+@pytest.fixture(scope="module")
+def fault_site(lab: Lab) -> Iterator[FaultSite]:
+    """One operator behind a fault proxy, with a scripted Prometheus."""
+    with FaultSite(lab) as site:
+        site.start("A", checks={"smoke": {"image": "session-rollout:lab", "command": ["true"]}})
+        yield site
