@@ -13,7 +13,7 @@ import pytest
 from core.world import START, World, at, ended, spec
 from session_rollout.api.enums import DecisionAction, DecisionReason, Outcome
 from session_rollout.api.rollout import Window
-from session_rollout.core.windows import next_opening, unknown_zones
+from session_rollout.core.windows import Opening, next_opening, unknown_zones
 
 
 def window(**fields: Any) -> Window:
@@ -30,21 +30,62 @@ OPENINGS = {
     "over the change to summer time": ("2026-03-28T12:00+01:00", "2026-03-30T09:00+02:00"),
     "over the change from summer time": ("2026-10-24T12:00+02:00", "2026-10-26T09:00+01:00"),
 }
+SUNDAYS = {  # at night, in the hour that is skipped on 29 March and the one that comes twice on 25 October
+    "skipped as a whole": ("02:15", "02:45", "2026-03-29T00:00+01:00", "2026-04-05T02:15+02:00"),
+    "begins in the hour that is skipped": ("02:30", "03:10", "2026-03-29T00:00+01:00", "2026-03-29T03:00+02:00"),
+    "ends in the hour that is skipped": ("01:30", "02:30", "2026-03-29T01:59+01:00", "2026-03-29T01:59+01:00"),
+    "over before the skipped time would be": ("01:30", "02:30", "2026-03-29T03:00+02:00", "2026-04-05T01:30+02:00"),
+    "begins in the hour that comes twice": ("02:30", "05:00", "2026-10-25T00:00+02:00", "2026-10-25T02:30+02:00"),
+    "open in both": ("01:00", "05:00", "2026-10-25T02:30+01:00", "2026-10-25T02:30+01:00"),
+}
 
 
 @pytest.mark.parametrize(("now", "opening"), OPENINGS.values(), ids=OPENINGS)
 def test_windows_open_in_their_own_time_zone(now: str, opening: str) -> None:
-    """Across weekends and daylight saving."""
+    """D22: across weekends and daylight saving."""
     found = next_opening((window(),), datetime.fromisoformat(now))
-    assert (found, found.tzinfo) == (datetime.fromisoformat(opening), UTC)  # messages name it as UTC
+    assert (found.time, found.time.tzinfo) == (datetime.fromisoformat(opening), UTC)
+
+
+@pytest.mark.parametrize(("from_", "to", "now", "opening"), SUNDAYS.values(), ids=SUNDAYS)
+def test_windows_follow_the_clock_on_the_wall(from_: str, to: str, now: str, opening: str) -> None:
+    """D22: a window is open from the first moment at which clocks show its start until the first at which they show its end."""
+    sundays = window(days=["Sun"], **{"from": from_, "to": to})
+    assert next_opening((sundays,), datetime.fromisoformat(now)).time == datetime.fromisoformat(opening)
 
 
 def test_no_window_is_always_open_and_the_nearest_of_several_counts() -> None:
     """No list, no waiting."""
     saturday = datetime(2026, 1, 10, 8, 0, tzinfo=UTC)
-    assert next_opening((), saturday) == saturday
+    assert next_opening((), saturday) == Opening(saturday)
     both = (window(), window(days=["Sat"], timeZone="UTC"))
-    assert next_opening(both, saturday) == datetime(2026, 1, 10, 9, 0, tzinfo=UTC)
+    assert next_opening(both, saturday) == Opening(datetime(2026, 1, 10, 9, 0, tzinfo=UTC), "UTC")
+
+
+TEXTS = {
+    "winter": (datetime(2026, 1, 12, 8, 0, tzinfo=UTC), "Europe/Berlin", "Mon 09:00 Europe/Berlin (08:00 UTC)"),
+    "summer": (datetime(2026, 7, 13, 7, 0, tzinfo=UTC), "Europe/Berlin", "Mon 09:00 Europe/Berlin (07:00 UTC)"),
+    "another day": (datetime(2026, 1, 11, 16, 0, tzinfo=UTC), "Asia/Tokyo", "Mon 01:00 Asia/Tokyo (Sun 16:00 UTC)"),
+    "half hours": (datetime(2026, 1, 12, 3, 30, tzinfo=UTC), "Asia/Kolkata", "Mon 09:00 Asia/Kolkata (03:30 UTC)"),
+    "UTC": (datetime(2026, 1, 12, 9, 0, tzinfo=UTC), "UTC", "Mon 09:00 UTC"),
+    "as UTC in winter": (datetime(2026, 1, 12, 9, 0, tzinfo=UTC), "Europe/London", "Mon 09:00 Europe/London (09:00 UTC)"),
+}
+
+
+@pytest.mark.parametrize(("time", "zone", "text"), TEXTS.values(), ids=TEXTS)
+def test_opening_names_the_zone_of_the_window_and_utc(time: datetime, zone: str, text: str) -> None:
+    """D22: also the day, where UTC has a different one."""
+    assert Opening(time, zone).text() == text
+
+
+@pytest.mark.usefixtures("prose")
+def test_message_and_next_action_name_both_times() -> None:
+    """D22: what `get`, `status`, `explain` and `rehearse` print is the message of the decision."""
+    world = World(spec(windows=[{"days": ["Tue"], "from": "09:00", "to": "16:00", "timeZone": "Europe/Berlin"}]))
+    world.run(10)
+    assert world.status.decision.next_time == datetime(2026, 1, 6, 8, 0, tzinfo=UTC)
+    assert "Tue 09:00 Europe/Berlin (08:00 UTC)" in world.status.decision.message
+    assert "2026-01-06 09:00 Europe/Berlin (08:00 UTC)" in world.status.decision.next_actions[0]
 
 
 def test_unknown_time_zones_are_named() -> None:

@@ -53,14 +53,14 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
     if result := await_guards(context):
         return result
     opening = next_opening(context.spec.windows, context.now)
-    if opening > context.now and context.current.promoted_by is None:
+    if opening.time > context.now and context.current.promoted_by is None:
         return StageResult(
             DecisionAction.WAIT,
             DecisionReason.AWAITING_WINDOW,
-            f"waiting for the window that opens {opening:%a %H:%M} UTC",
+            f"waiting for the window that opens {opening.text()}",
             ("no window is open now",),
-            (f"wait until the window opens at {opening:%Y-%m-%d %H:%M} UTC",),
-            next_time=opening,
+            (f"wait until the window opens at {opening.text('%Y-%m-%d %H:%M')}",),
+            next_time=opening.time,
         )
     phase, current = running_phase(context), context.current
     percent = percent_text(increment.percent)

@@ -42,7 +42,7 @@ def print_text(name: str, spec: RolloutSpec, result: Rehearsal, locks: Locks) ->
         if entry.event is EventReason.MIGRATION_STARTED and entry.operation is Operation.UP:
             for lock in locks.get(entry.migration or "", ()):
                 click.echo(f"{'':<46} locks    {lock}")
-    click.echo(f"{name}: {_ending(result)}; phases: {len(spec.phases)}, features: {len(spec.features)}")
+    click.echo(f"{name}: {_ending(result)}; phases: {len(spec.phases)}, features: {len(spec.features)}; times are in UTC")
     for action in result.status.decision.next_actions if not result.ended else ():
         click.echo(f"  next: {action}")
 
