@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from core import world as tests
 from core.world import rollout_data
 from session_rollout.api.enums import Condition
-from session_rollout.api.status import MetaCondition
+from session_rollout.api.status import MetaCondition, RolloutStatus
 from session_rollout.core.observed import Answer, Decision
 
 WEB: Final[dict[str, Any]] = {"workload": {"kind": "Deployment", "name": "web"}}
@@ -28,10 +29,13 @@ class World(tests.World):
     """Keeps everything that its rollout produced."""
 
     produced: set[tuple[str, str]] = field(default_factory=set)  # name of the enumeration, value
+    decided: list[tuple[datetime, RolloutStatus]] = field(default_factory=list)  # each status that differs from the one before
 
     def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
         decision = super().reconcile(crash_before_effects=crash_before_effects)
         self.produced |= set(_values(decision))
+        if not self.decided or self.decided[-1][1] != decision.status:
+            self.decided.append((self.now, decision.status))
         return decision
 
 

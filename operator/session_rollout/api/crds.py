@@ -143,7 +143,7 @@ _ROLLOUT: Final = Kind(
         _column("Audience", ".status.current.audience"),
         _column("Message", ".status.decision.message"),
         _AGE,
-        _column("Until", ".status.current.holdUntil", wide=True),
+        _column("Until", ".status.decision.nextTime", wide=True),
         _column("Progress", ".status.progress", wide=True),
         _column("Outcome", ".status.outcome", wide=True),
         _column("Generation", ".status.observedGeneration", kind="integer", wide=True),

@@ -146,7 +146,11 @@ class DecisionRecord(Model):
         ),
     ] = ()
     next_time: Annotated[
-        Time | None, Field(description="Time by which the operator decides again at the latest. Unset if it waits for events.")
+        Time | None,
+        Field(
+            description="Time at which the hold, the wait for a window or the deadline ends; the UNTIL column. Unset if the rollout"
+            " waits for anything else, such as evidence or an approval, and while it is paused or stalled."
+        ),
     ] = None
     inputs: Annotated[
         Sha | None, Field(description="SHA-256 fingerprint of the inputs; the decision record contains the inputs.")

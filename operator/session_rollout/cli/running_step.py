@@ -7,6 +7,7 @@ from session_rollout.api.enums import CheckKind, Stage, Verdict
 from session_rollout.api.phases import Phase, Step, StepApproval
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.status import Current
 from session_rollout.cli.command import refusal
 from session_rollout.core.steps import audience_text, phase_named
 
@@ -60,12 +61,19 @@ def skipped_checks(rollout: SessionRollout) -> list[str]:
         for check in status.checks
         if check.kind == CheckKind.CRITERION and check.verdict is not Verdict.PASS
     ]
-    until = status.current.hold_until
-    hold = f"  the hold until {until:%Y-%m-%d %H:%M:%S} UTC" if until else "  the hold, which has not started"
-    running = until is None or until > datetime.now(UTC) or status.current.hold_paused_time is not None
     steps = running_phase(rollout).steps[number - 1 : number]
     awaited = any(step.approval is StepApproval.REQUIRED for step in steps) and status.current.approved_by is None
-    return [*criteria, *([hold] if running else []), *(["  the approval of the step"] if awaited else [])]
+    return [*criteria, *_rest_of_hold(status.current), *(["  the approval of the step"] if awaited else [])]
+
+
+def _rest_of_hold(current: Current) -> list[str]:
+    """What is left of the hold; nothing when it is complete. While its timer is paused, nobody knows when it ends."""
+    until, now = current.hold_until, datetime.now(UTC)
+    if until is None:
+        return ["  the hold, which has not started"]
+    if current.hold_paused_time is not None:
+        return [f"  the last {format_duration(until - current.hold_paused_time)} of the hold, whose timer is paused"]
+    return [f"  the hold until {until:%Y-%m-%d %H:%M:%S} UTC"] if until > now else []
 
 
 def require_approval(rollout: SessionRollout) -> None:

@@ -1,6 +1,7 @@
 """The decision record and the conditions that kstatus, `kubectl wait` and GitOps tools read."""
 
 import json
+from datetime import datetime
 from typing import Final
 
 from session_rollout.api.base import SENTENCES, sha256_of
@@ -39,7 +40,7 @@ def write_decision(context: DecisionContext, result: StageResult, problems: tupl
             details=(*result.details[: SENTENCES - 1], *emergency_texts(context)),
             next_actions=result.next_actions,
             approvals=result.approvals,
-            next_time=result.next_time,
+            next_time=_ahead(context, result),
             inputs=_inputs(context),
         ),
         state=_state(context, result),
@@ -50,6 +51,11 @@ def write_decision(context: DecisionContext, result: StageResult, problems: tupl
             _condition(context, condition, *standing) for condition, standing in _conditions(context, result, problems).items()
         )
     )
+
+
+def _ahead(context: DecisionContext, result: StageResult) -> datetime | None:
+    """When what is awaited ends; None when nobody knows. A decision that is repeated may have a time that is over."""
+    return result.next_time if result.next_time is not None and result.next_time > context.now else None
 
 
 def _message(context: DecisionContext, result: StageResult) -> str:
