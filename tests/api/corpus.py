@@ -213,6 +213,8 @@ BAD_ACTIONS: list[tuple[str, Object, tuple[str, ...]]] = [
         ("`reason` is required", "override"),
     ),
     ("abort without reason", {"action": "Abort"}, ("`reason` is required", "override")),
+    ("adopt without reason", {"action": "Adopt"}, ("`reason` is required", "override")),
+    ("reset without reason", {"action": "Reset"}, ("`reason` is required", "override")),
     ("emergency without reason", {"action": "EmergencyDisable"}, ("`reason` is required", "override")),
     ("approve without generation", {"action": "Approve", "phase": "one", "step": 1}, ("`generation`", "is required")),
     ("approve without step", {"action": "Approve", "generation": 1}, ("`phase` and `step`", "are required")),

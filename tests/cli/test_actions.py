@@ -34,6 +34,12 @@ def test_promote_needs_a_confirmation(operator: Lab) -> None:
     refused(operator, "promote", SHOP, "-r", "short day", code=Exit.USAGE)
 
 
+def test_reset_needs_a_confirmation(operator: Lab) -> None:
+    """D6: it takes from users what they have; what that is comes before the question."""
+    done = refused(operator, "reset", SHOP, "-r", "another rollout", code=Exit.USAGE)
+    assert "alpha: 10%+staff" in done.err
+
+
 def test_promote_full_leaves_all_steps_of_the_phase(operator: Lab) -> None:
     """One action for each step, in order; the next phase starts with its first step."""
     name = "full"

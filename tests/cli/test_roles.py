@@ -34,6 +34,8 @@ ACTIONS = [
     (("migrations", "plan", "--in", SHOP), "inspectmigration"),
     (("restart", SHOP, "-y", "-r", "drill"), "restartworkload"),
     (("retry", SHOP), "retry"),
+    (("adopt", SHOP, "-r", "drill"), "adopt"),  # refused for a rollout whose document is its own
+    (("reset", SHOP, "-y", "-r", "drill"), "reset"),
     (("migrations", "down", "--in", SHOP, "-y", "-r", "drill"), "migratedown"),
     (("data", "retry", "--in", SHOP), "retrymigration"),
     (("data", "repair", "--in", SHOP), "repairdata"),

@@ -165,6 +165,8 @@ def retryable(status: Object) -> bool:
     ("action", "part", "value"),
     [
         ("emergency-enable", "flags", {"disabled": [{"feature": "alpha"}]}),
+        ("adopt", "flags", {"adoptionRequired": True}),
+        ("reset", "flags", {"adoptionRequired": True}),
         ("retry", "outcome", "Aborted"),
         ("retry", "migrations", [{"name": "rows", "state": "Succeeded"}, {"name": "tables", "state": "Failed"}]),
         ("retry", "checks", [{"name": "smoke", "kind": "Preflight", "verdict": "Fail", "job": "smoke-1"}]),
@@ -187,7 +189,7 @@ def test_every_action_is_accepted_by_the_api_server(lab: Lab) -> None:
     seen: set[str] = set()
     for rollout in every():
         here = {**rollout, "metadata": {**rollout["metadata"], "namespace": "default"}}
-        for name in enabled(here) | ({"resume", "emergency-enable"} if not seen else set()):
+        for name in enabled(here) | ({"resume", "emergency-enable", "adopt", "reset"} if not seen else set()):
             made = asked(name, here)
             lab.kube.create(path, made, dryRun="All", fieldValidation="Strict")
             seen.add(name)

@@ -28,6 +28,8 @@ end
     "resume": ("Resume", ""),
     "abort": ("Abort", ""),
     "retry": ("Retry", "action.spec.generation = obj.status.observedGeneration\n"),
+    "adopt": ("Adopt", ""),
+    "reset": ("Reset", ""),
     # Without `features`, both apply to all features of the rollout.
     "emergency-disable-all": ("EmergencyDisable", ""),
     "emergency-enable": ("EmergencyEnable", ""),

@@ -5,7 +5,7 @@ Commands, one module for each group:
     wait.py           wait, and how `status --watch` follows a rollout
     history.py        history, events
     explain.py        explain
-    actions.py        approve, promote, pause, resume, abort, rollback, retry, restart
+    actions.py        approve, promote, pause, resume, abort, rollback, retry, adopt, reset, restart
     flags.py          flags status, who, verify, enable, rollout, emergency-disable, emergency-enable
     migrations.py     migrations status, plan, up, down
     data.py           data status, migrate, retry, repair, backup, restore, verify

@@ -14,6 +14,7 @@ from session_rollout.api.status_records import PhaseRecord
 from session_rollout.cli.action_client import ActionOptions, act, action_options, action_spec, confirm, send
 from session_rollout.cli.command import Command, Exit, Failure, emit, refusal, usage_error
 from session_rollout.cli.common import NAME, counted, listed, pass_kubectl, read_rollout
+from session_rollout.cli.flag_document import published, read_document
 from session_rollout.cli.running_step import (
     describe_next_step,
     require_approval,
@@ -231,6 +232,45 @@ def retry(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> None
     rollout = read_rollout(kubectl, name)
     click.echo(f"Retrying {rollout.name}: {rollout.status.decision.message or 'no decision yet'}", err=True)
     act(kubectl, rollout.name, ActionType.RETRY, options, generation=rollout.status.observed_generation)
+
+
+# --- adopt and reset
+
+
+@click.command("adopt", cls=Command)
+@NAME
+@action_options(reason=True)
+@pass_kubectl
+def adopt(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> None:
+    """Resume from the flag document that is in the cluster, when it gives more than the status knows.
+
+    After a rollout was deleted and created again, or restored without its status. Users keep what they have.
+    """
+    rollout = read_rollout(kubectl, name)
+    click.echo(f"Resuming {rollout.name} from what is published:", err=True)
+    for line in _published_lines(kubectl, rollout):
+        click.echo(line, err=True)
+    act(kubectl, rollout.name, ActionType.ADOPT, options)
+
+
+@click.command("reset", cls=Command)
+@NAME
+@action_options(reason=True, confirms=True)
+@pass_kubectl
+def reset(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> None:
+    """Start from the beginning in spite of the flag document in the cluster; users lose the features until their phase.
+
+    For a document that the status does not know. To keep what users have, use `adopt`.
+    """
+    rollout = read_rollout(kubectl, name)
+    lines = [f"Starting {rollout.name} from the beginning. Users lose what is published until its phase begins:"]
+    confirm([*lines, *_published_lines(kubectl, rollout)], "Reset?", yes=options.yes)
+    act(kubectl, rollout.name, ActionType.RESET, options)
+
+
+def _published_lines(kubectl: Kubectl, rollout: SessionRollout) -> list[str]:
+    features = published(read_document(kubectl, rollout))
+    return [f"  {feature}: {what}" for feature, what in features.items()] or ["  no features"]
 
 
 @click.command("restart", cls=Command)

@@ -24,6 +24,8 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "abort": ("actions", "abort", "Roll back now, starting with the flags."),
     "rollback": ("actions", "rollback", "Roll back now, or roll back only the workload."),
     "retry": ("actions", "retry", "Retry a rolled-back phase, a failed migration or the failed Job of a gate."),
+    "adopt": ("actions", "adopt", "Resume from the flag document in the cluster, when it gives more than the status knows."),
+    "reset": ("actions", "reset", "Start from the beginning in spite of the flag document in the cluster."),
     "restart": ("actions", "restart", "Restart the workload."),
     "flags": ("flags", "flags", "Show, verify, advance and turn off feature flags."),
     "migrations": ("migrations", "migrations", "Show, plan, retry and undo migrations."),

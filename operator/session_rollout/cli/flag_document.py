@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from session_rollout.adapters.kubectl import Kubectl
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.cli.command import refusal
 from session_rollout.core.flags import KEY, PROBE, config_map_name
+from session_rollout.core.steps import audience_text, percent_text
 
 _PREAMBLE: Final = 4  # overrides come first in the targeting of every flag: two conditions with their variants
 _GROUP: Final = "group-"
@@ -92,6 +94,43 @@ def read_document(kubectl: Kubectl, rollout: SessionRollout) -> str:
     if text is None:
         raise refusal(f"ConfigMap {name} has no key {KEY}")
     return str(text)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a document gives of one feature."""
+
+    percent: Decimal | None  # None: its rules are not those of an operator
+    groups: tuple[str, ...] = ()
+    emergency: str | None = None  # the reason of the emergency that keeps it off
+
+    def __str__(self) -> str:
+        if self.emergency is not None:
+            return "off for all users"
+        return "rules of somebody else" if self.percent is None else audience_text(percent_text(self.percent), self.groups)
+
+
+def published(text: str) -> dict[str, Published]:
+    """Every feature of a document, whatever the spec says today. Raises Failure when it is no flag document."""
+    try:
+        flags = {name: flag for name, flag in json.loads(text)["flags"].items() if name != PROBE}
+        return {name: _published(flag) for name, flag in flags.items()}
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise refusal("the published flag document is invalid; the operator replaces it when it runs") from error
+
+
+def _published(flag: Mapping[str, Any]) -> Published:
+    if "targeting" not in flag:
+        metadata, on = flag.get("metadata", {}), flag.get("variants", {}).get(flag.get("defaultVariant")) is True
+        emergency = str(metadata.get("reason", "")) if metadata.get("emergencyDisabled") else None
+        return Published(Decimal(100 if on and flag.get("state") == "ENABLED" else 0), emergency=emergency)
+    try:
+        rules = flag["targeting"]["if"][_PREAMBLE:]
+        weight = _weight(rules)
+        known = Decimal(weight) / 10 if weight is not None else {"on": Decimal(100), "off": Decimal(0)}[rules[-1]]
+        return Published(known, tuple(_groups(rules)))
+    except (TypeError, LookupError, ValueError):
+        return Published(None)
 
 
 class Evaluator:

@@ -9,6 +9,7 @@ end
 local awaited = #((status.decision or {}).approvals or {}) > 0
 local running = status.observedGeneration ~= nil and status.outcome == nil
 local disabled = #((status.flags or {}).disabled or {}) > 0
+local kept = (status.flags or {}).adoptionRequired == true
 local retryable = status.outcome == "RolledBack" or status.outcome == "Aborted"
 for _, migration in ipairs(status.migrations or {}) do
   retryable = retryable or migration.state == "Failed"
@@ -22,6 +23,8 @@ return {
   ["resume"] = { ["disabled"] = not paused },
   ["abort"] = { ["disabled"] = not running },
   ["retry"] = { ["disabled"] = status.observedGeneration == nil or not retryable },
+  ["adopt"] = { ["disabled"] = not kept },
+  ["reset"] = { ["disabled"] = not kept },
   ["emergency-disable-all"] = { ["disabled"] = status.observedGeneration == nil },
   ["emergency-enable"] = { ["disabled"] = not disabled },
 }
