@@ -10,8 +10,13 @@ from typing import Any
 Object = dict[str, Any]
 
 
-def install(directory: Path, obj: Object, watches: Sequence[Sequence[Object]] = ()) -> Path:
-    """Write the program and its answers; its path, for the environment variable KUBECTL."""
+def install(directory: Path, obj: Object, watches: Sequence[Sequence[Object]] = (), **answers: Object | str) -> Path:
+    """Write the program and its answers; its path, for the environment variable KUBECTL.
+
+    `answers` are those for other resources: `configmap`, `lease`; a string is an error of kubectl.
+    """
+    for name, text in answers.items():
+        (directory / f"{name}.json").write_text(text if isinstance(text, str) else json.dumps(text))
     (directory / "object.json").write_text(json.dumps(obj))
     for number, events in enumerate(watches):
         (directory / f"watch-{number}.json").write_text("\n".join(json.dumps(event) for event in events))
@@ -23,11 +28,21 @@ def install(directory: Path, obj: Object, watches: Sequence[Sequence[Object]] = 
     return program
 
 
+def answer(file: Path, otherwise: Object) -> None:
+    """What a test wrote into this file; a text that is no JSON is an error of kubectl."""
+    text = file.read_text() if file.exists() else json.dumps(otherwise)
+    if not text.startswith("{"):
+        sys.exit(text)
+    print(text)
+
+
 def main() -> None:
     """Answer one call: a get, a list, or the next watch. After the last of them, a watch waits for ever."""
     directory = Path(sys.argv[0])
     if "configmaps" in sys.argv:
-        print(json.dumps({"items": []}))
+        answer(directory / "configmap.json", {"items": []})
+    elif "leases.coordination.k8s.io" in sys.argv:
+        answer(directory / "lease.json", {"items": []})
     elif "--watch" not in sys.argv:
         print((directory / "object.json").read_text())
     else:

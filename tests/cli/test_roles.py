@@ -21,6 +21,7 @@ READS = [
     ("flags", "status", "--in", SHOP),
     ("flags", "who", "u-1", "--in", SHOP),
     ("flags", "verify", "--users", "10", "--in", SHOP),
+    ("flags", "stale", "--in", SHOP),
     ("migrations", "status", "--in", SHOP),
     ("data", "status", "--in", SHOP),
 ]

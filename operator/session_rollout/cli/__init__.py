@@ -6,7 +6,7 @@ Commands, one module for each group:
     history.py        history, events
     explain.py        explain
     actions.py        approve, promote, pause, resume, abort, rollback, retry, adopt, reset, restart
-    flags.py          flags status, who, verify, enable, rollout, emergency-disable, emergency-enable
+    flags.py          flags status, who, verify, stale, enable, rollout, emergency-disable, emergency-enable
     migrations.py     migrations status, plan, up, down
     data.py           data status, migrate, retry, repair, backup, restore, verify
     checks.py         verify, diagnose, check-errors
@@ -23,6 +23,7 @@ Shared by commands:
     running_step.py   the running step: what it waits for and what follows
     flag_document.py  the published flag document and the rule that decides a flag
     migration_records.py  migrations of a rollout as a table
+    emergency.py, stale.py  an emergency in force; features whose flag can be removed
     admission.py      validation as the API server does it; warnings.py: what it accepts but should not be applied
     yaml_source.py    YAML with line and column of each field
     scenario.py, lock_preview.py   input and locks of a rehearsal

@@ -7,9 +7,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
-from session_rollout.adapters.kubectl import Kubectl
+from session_rollout.adapters.kubectl import FailureKind, Kubectl, KubectlFailed
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.cli.command import refusal
+from session_rollout.cli.command import Failure, refusal
 from session_rollout.core.flags import KEY, PROBE, config_map_name
 from session_rollout.core.steps import audience_text, percent_text
 
@@ -117,6 +117,18 @@ def published(text: str) -> dict[str, Published]:
         return {name: _published(flag) for name, flag in flags.items()}
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise refusal("the published flag document is invalid; the operator replaces it when it runs") from error
+
+
+def published_or_none(kubectl: Kubectl, rollout: SessionRollout) -> dict[str, Published] | None:
+    """Every feature of the document in the cluster; None when there is none that this user can read."""
+    try:
+        return published(read_document(kubectl, rollout))
+    except KubectlFailed as error:
+        if error.kind not in {FailureKind.NOT_FOUND, FailureKind.FORBIDDEN}:
+            raise
+    except Failure:
+        pass  # it is not a flag document, which an emergency must not depend on
+    return None
 
 
 def _published(flag: Mapping[str, Any]) -> Published:

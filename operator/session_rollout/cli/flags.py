@@ -5,23 +5,44 @@ has the requested audience; if the running phase has no such step, they list its
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import click
 
-from session_rollout.adapters.kubectl import Kubectl
+from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
 from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import ActionType, Stage
 from session_rollout.api.phases import Phase
+from session_rollout.api.quantities import format_duration
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.cli.action_client import ActionOptions, act, action_options, confirm
 from session_rollout.cli.command import Group, emit, output, refusal, usage_error
-from session_rollout.cli.common import ROLLOUT, counted, listed, pass_kubectl, print_table, read_rollout
-from session_rollout.cli.flag_document import Evaluation, Evaluator, User, read_document
+from session_rollout.cli.common import (
+    ROLLOUT,
+    DurationType,
+    counted,
+    listed,
+    pass_kubectl,
+    print_table,
+    read_rollout,
+    rollout_of,
+)
+from session_rollout.cli.flag_document import (
+    Evaluation,
+    Evaluator,
+    Published,
+    User,
+    published,
+    published_or_none,
+    read_document,
+)
 from session_rollout.cli.running_step import skipped_checks, target_of
-from session_rollout.core.flags import audiences, disabled_features, with_dependents
+from session_rollout.cli.stale import StaleFeature, stale_features
+from session_rollout.core.flags import NOBODY, audiences, disabled_features, with_dependents
 from session_rollout.core.steps import Increment, audience_text, increments, percent_text
 
 WHOLE = 100
@@ -49,34 +70,51 @@ def _require_feature(rollout: SessionRollout, feature: str) -> None:
 @output()
 @pass_kubectl
 def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
-    """Show the audience and the phase of every feature, and the features that are disabled in an emergency."""
+    """Show the published audience of every feature, its phase, and the features that are disabled in an emergency.
+
+    Features that have left the spec and are still published are shown, too.
+    """
     rollout = read_rollout(kubectl, name)
-    disabled, published = disabled_features(rollout.spec, rollout.status), audiences(rollout.spec, rollout.status)
-    phases = {feature: phase.name for phase in rollout.spec.phases for feature in phase.features}
-    rows = [
-        {
-            "feature": feature.name,
-            "percent": percent_text(published[feature.name].percent),
-            "groups": list(published[feature.name].groups),
-            "phase": phases.get(feature.name, ""),
-            "disabled": disabled.get(feature.name, ""),
-        }
-        for feature in rollout.spec.features
-    ]
+    document = published_or_none(kubectl, rollout)
+    if document is None:
+        click.echo("The flag document is not published, or you may not read it; audiences are those of the status.", err=True)
+    rows = list(feature_rows(rollout, document))
     if form:
         emit(rows, form)
         return
     print_table(
         ("FEATURE", "AUDIENCE", "PHASE", "EMERGENCY"),
-        [(row["feature"], _audience(row), row["phase"], row["disabled"]) for row in rows],
+        [(row["feature"], _audience(row), _place(row), row["disabled"]) for row in rows],
     )
 
 
-def _audience(row: Mapping[str, object]) -> str:
+def feature_rows(rollout: SessionRollout, document: Mapping[str, Published] | None) -> Iterator[dict[str, Any]]:
+    """One row for each feature that is published, in the spec or in the status."""
+    disabled, known = disabled_features(rollout.spec, rollout.status), audiences(rollout.spec, rollout.status)
+    phases = {feature: record.name for record in rollout.status.phases for feature in record.features}
+    phases |= {feature: phase.name for phase in rollout.spec.phases for feature in phase.features}
+    specified = {feature.name for feature in rollout.spec.features}
+    for name in dict.fromkeys([*(feature.name for feature in rollout.spec.features), *known, *disabled, *(document or {})]):
+        given = known.get(name, NOBODY)
+        shown = Published(given.percent, given.groups) if document is None else document.get(name, Published(Decimal(0)))
+        yield {
+            "feature": name,
+            "percent": percent_text(shown.percent) if shown.percent is not None else "",
+            "groups": list(shown.groups),
+            "phase": phases.get(name, ""),
+            "disabled": shown.emergency or disabled.get(name, ""),
+            "inSpec": name in specified,
+        }
+
+
+def _audience(row: Mapping[str, Any]) -> str:
     if row["disabled"]:
         return "off for all users"
-    groups = row["groups"]
-    return audience_text(str(row["percent"]), groups if isinstance(groups, list) else ())
+    return str(Published(Decimal(row["percent"]) if row["percent"] else None, tuple(row["groups"])))
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return str(row["phase"]) if row["inSpec"] else f"{row['phase']} (not in the spec)".lstrip()
 
 
 @flags.command("who")
@@ -90,9 +128,11 @@ def _audience(row: Mapping[str, object]) -> str:
 def who(kubectl: Kubectl, /, user: str, *, name: str | None, form: str | None, **context: tuple[str, ...]) -> None:
     """Show the flags of USER according to the published document, and the rule that decides each."""
     rollout = read_rollout(kubectl, name)
+    text = read_document(kubectl, rollout)
+    evaluator, known = Evaluator(text, rollout.spec.flag_set), published(text)
     for feature in (*context["overrides_on"], *context["overrides_off"]):
-        _require_feature(rollout, feature)
-    evaluator = Evaluator(read_document(kubectl, rollout), rollout.spec.flag_set)
+        if feature not in known:
+            _require_feature(rollout, feature)
     evaluations = list(evaluator.evaluate(User(user, **context)))
     if form:
         emit([evaluation.as_data() for evaluation in evaluations], form)
@@ -155,6 +195,50 @@ def _shares(rollout: SessionRollout, evaluations: Sequence[Evaluation], users: i
         }
         for feature, audience in audiences(rollout.spec, rollout.status).items()
     ]
+
+
+@flags.command("stale")
+@click.option("--in", "name", metavar="NAME", help="Report on this rollout.", show_default="all of the namespace")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Report on the rollouts of all namespaces.")
+@click.option(
+    "--older-than",
+    type=DurationType(),
+    default="30d",
+    show_default=True,
+    help="List a promoted feature if all users have had it for this long.",
+)
+@output()
+@pass_kubectl
+def stale(kubectl: Kubectl, name: str | None, *, all_namespaces: bool, older_than: timedelta, form: str | None) -> None:
+    """List features whose flag can be removed from the code: all users have had them since a promotion, or they are retired.
+
+    Features that have left the spec and are still published are listed, too.
+    """
+    if name and all_namespaces:
+        raise usage_error("--in and --all-namespaces are mutually exclusive")
+    where = ["-A"] if all_namespaces else []
+    items = [kubectl.get(ROLLOUT_RESOURCE, name).json()] if name else kubectl.list(ROLLOUT_RESOURCE, *where).items()
+    now = datetime.now(UTC)
+    features = [feature for item in items for feature in stale_features(rollout_of(item), now, older_than)]
+    if form:
+        emit([_stale_data(feature) for feature in features], form)
+    elif features:
+        print_table(
+            ("NAMESPACE", "ROLLOUT", "FEATURE", "AUDIENCE", "WHY", "SINCE"), [_stale_row(feature, now) for feature in features]
+        )
+    else:
+        click.echo(f"no stale features in {counted(len(items), 'rollout')}")
+
+
+def _stale_data(feature: StaleFeature) -> dict[str, Any]:
+    data = {"namespace": feature.rollout.namespace, "rollout": feature.rollout.name, "feature": feature.name}
+    since = feature.since.isoformat() if feature.since else ""
+    return {**data, "audience": feature.audience, "why": feature.why, "since": since}
+
+
+def _stale_row(feature: StaleFeature, now: datetime) -> tuple[str, ...]:
+    since = f"{feature.since:%Y-%m-%d} ({format_duration(now - feature.since)})" if feature.since else ""
+    return feature.rollout.namespace, feature.rollout.name, feature.name, feature.audience, feature.why, since
 
 
 # --- enable, rollout
@@ -292,10 +376,14 @@ def emergency_enable(
 
 
 def _with_features(kubectl: Kubectl, name: str | None, features: tuple[str, ...], *, everything: bool) -> SessionRollout:
-    """The rollout, which has these features. Raises Failure unless either features or --all are given."""
+    """The rollout, which has or has published these features. Raises Failure unless either features or --all are given."""
     if everything == bool(features):
         raise usage_error("give either FEATURES or --all")
     rollout = read_rollout(kubectl, name)
-    for feature in features:
-        _require_feature(rollout, feature)
+    known = {row["feature"] for row in feature_rows(rollout, None)}
+    unknown = [feature for feature in features if feature not in known]
+    document = published_or_none(kubectl, rollout) if unknown else {}
+    for feature in unknown:
+        if document is not None and feature not in document:  # if nobody knows what is published, the operator decides
+            _require_feature(rollout, feature)
     return rollout

@@ -16,6 +16,7 @@ from session_rollout.api.status_records import CheckRecord, PhaseRecord
 from session_rollout.cli.checks import diagnosis
 from session_rollout.cli.command import Command
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, start_reading_records
+from session_rollout.cli.emergency import emergency
 from session_rollout.cli.migration_records import progress
 from session_rollout.cli.render.status import verdict_mark
 from session_rollout.core.steps import audience_text
@@ -59,7 +60,9 @@ def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form:
     answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
     rollout = rollout_of(answer.json())
     records = reader.records(slots.items())
-    sections = [_summary(rollout), _phases(rollout), *_judged(rollout, records), _migrations(rollout)]
+    in_force = emergency(rollout.status)
+    warning = Section("Emergency", paragraphs=(in_force,) if in_force else ())
+    sections = [warning, _summary(rollout), _phases(rollout), *_judged(rollout, records), _migrations(rollout)]
     sections += [_diagnostics(kubectl, rollout, topic) for topic in topics]
     sections.append(_history(rollout))
     write = as_html if form == "html" else as_markdown

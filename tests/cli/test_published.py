@@ -1,0 +1,203 @@
+"""What is published and what is off, whatever the spec says and whatever state the rollout is in (D13, D14, D20).
+
+A kubectl that prints what the test says. Not here: what the operator makes of an emergency (tests/core).
+"""
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.fake_kubectl import install
+from lab.lab import ROOT
+from session_rollout.api.enums import Outcome, State
+from session_rollout.cli.app import app
+from session_rollout.cli.command import Exit, code_of
+from session_rollout.core.flags import KEY, Audience, FlagSource, compile_document
+
+Object = dict[str, Any]
+NOW = datetime.now(UTC)
+DISABLED = {"feature": "newCheckout", "reason": "payments fail", "by": "checkout-x7", "time": "2026-01-05T10:00:00Z"}
+
+
+def rollout(**status: Any) -> Object:
+    """The minimal example, whose phase has published `newCheckout` and a feature that has left the spec."""
+    body: Object = yaml.safe_load((ROOT / "examples" / "minimal.yaml").read_text())
+    body["metadata"] |= {"namespace": "default", "uid": "u", "generation": 1}
+    phase = {"name": "checkout", "state": "Running", "percent": "50", "features": ["newCheckout", "oldBanner"]}
+    flags = {"configMap": "checkout-flags", "revision": 3}
+    return {**body, "status": {"observedGeneration": 1, "phases": [phase], "flags": flags, **status}}
+
+
+def document(disabled: tuple[str, ...] = ()) -> Object:
+    """The ConfigMap with both features, and one that only the document knows."""
+    half, whole = Audience(percent=Decimal(50), groups=("beta",)), Audience(percent=Decimal(100))
+    audiences = {"newCheckout": half, "oldBanner": half, "forgotten": whole}
+    source = FlagSource("checkout", "default", audiences, dict.fromkeys(disabled, "EU"))
+    return {"data": {KEY: compile_document(source).text}}
+
+
+class Plugin:
+    """Runs a command with what kubectl prints."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory, self.capsys, self.monkeypatch = directory, capsys, monkeypatch
+
+    def __call__(self, obj: Object, *argv: str, **answers: Object | str) -> tuple[int, str, str]:
+        """Exit code, output and errors."""
+        self.monkeypatch.setenv("KUBECTL", str(install(self.directory, obj, (), **answers)))
+        code = code_of(app, argv)
+        shown = self.capsys.readouterr()
+        return code, shown.out, shown.err
+
+    def data(self, obj: Object, *argv: str, **answers: Object | str) -> Any:
+        """The JSON that a command prints."""
+        code, out, err = self(obj, *argv, "-o", "json", **answers)
+        assert code == Exit.DONE, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Plugin:
+    return Plugin(tmp_path, capsys, monkeypatch)
+
+
+def test_flags_status_lists_what_is_published(plugin: Plugin) -> None:
+    """D13: a feature that has left the spec, and one that even the status has forgotten; with their emergencies."""
+    given = rollout(), "flags", "status", "--in", "checkout"
+    rows = {row["feature"]: row for row in plugin.data(*given, configmap=document(("oldBanner",)))}
+    assert {name: (row["percent"], row["groups"], row["inSpec"]) for name, row in rows.items()} == {
+        "newCheckout": ("50", ["beta"], True),
+        "oldBanner": ("0", [], False),
+        "forgotten": ("100", [], False),
+    }
+    assert [rows[name]["disabled"] for name in rows] == ["", "EU", ""]
+    _, out, _ = plugin(*given, configmap=document(("oldBanner",)))
+    assert [line.split()[0] for line in out.splitlines()] == ["FEATURE", *rows]
+
+
+@pytest.mark.parametrize("answer", ["Error from server (NotFound): x", "Error from server (Forbidden): x"])
+def test_flags_status_without_a_document_shows_the_status(plugin: Plugin, answer: str) -> None:
+    """D13: before the first publish, and for who may not read it; it says so."""
+    code, out, err = plugin(rollout(), "flags", "status", "--in", "checkout", configmap=answer)
+    assert (code, len(out.splitlines()), len(err.splitlines())) == (Exit.DONE, 3, 1)
+
+
+@pytest.mark.parametrize("command", ["emergency-disable", "emergency-enable"])
+@pytest.mark.parametrize(
+    ("feature", "answer", "sent"),
+    [
+        ("newCheckout", "Error: unreadable", True),
+        ("oldBanner", "Error: unreadable", True),
+        ("forgotten", None, True),
+        ("typo", None, False),
+        ("typo", "Error from server (Forbidden): x", True),
+    ],
+    ids=["in the spec", "in the status", "in the document", "nowhere", "unknown what is published"],
+)
+def test_emergency_of_a_published_feature_is_sent(
+    plugin: Plugin, command: str, feature: str, answer: str | None, *, sent: bool
+) -> None:
+    """D13: only a name that is nowhere is refused; what nobody knows is for the operator to decide.
+
+    The answer of this kubectl has no response, so that a command which sends an action ends on its timeout.
+    """
+    argv = ("flags", command, feature, "-r", "drill", "--in", "checkout", "--timeout", "1ms")
+    code, _, err = plugin(rollout(), *argv, configmap=answer or document())
+    assert code == (Exit.TIMEOUT if sent else Exit.USAGE), err
+
+
+STATES = {
+    "promoted": {"state": State.PROMOTED, "outcome": Outcome.PROMOTED},
+    "rolled back": {"state": State.ROLLED_BACK, "outcome": Outcome.ROLLED_BACK},
+    "stalled": {"state": State.STALLED},
+    "paused": {"state": State.PAUSED},
+    "progressing": {"state": State.PROGRESSING},
+}
+CONDITION = {
+    "type": "EmergencyActive",
+    "status": "True",
+    "observedGeneration": 1,
+    "lastTransitionTime": "2026-01-05T10:00:00Z",
+    "reason": "FeaturesDisabled",
+    "message": "as the condition says",
+}
+SHOWING = [
+    ("status", "checkout"),
+    ("report", "checkout"),
+    ("get",),
+    ("wait", "checkout", "--for"),
+    ("report", "checkout", "-o", "html"),
+]
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+@pytest.mark.parametrize("argv", SHOWING, ids=" ".join)
+def test_emergency_is_shown_in_every_state(plugin: Plugin, argv: tuple[str, ...], state: Object) -> None:
+    """D14: without the condition from the list of features; no word of it when there is none."""
+    argv = (*argv, str(state["state"])) if argv[0] == "wait" else argv
+    flags = {"configMap": "checkout-flags", "disabled": [DISABLED]}
+    _, out, err = plugin(rollout(**state, flags=flags), *argv)
+    assert "newCheckout is off for all users: payments fail (checkout-x7)" in " ".join((out + err).split())
+    _, out, err = plugin(rollout(**state, conditions=[CONDITION]), *argv)
+    assert "as the condition says" in out + err
+    _, out, err = plugin(rollout(**state), *argv)
+    assert "mergency" not in out + err
+
+
+AGES = {"long ago": (90, "30d", True), "lately": (3, "30d", False), "lately, asked for": (3, "1d", True)}
+
+
+@pytest.mark.parametrize(("days", "older", "listed"), AGES.values(), ids=AGES)
+def test_feature_of_a_promoted_rollout_is_stale_after_a_time(plugin: Plugin, days: int, older: str, *, listed: bool) -> None:
+    """D20: with the time since which all users have it; a feature that has left the spec is listed in any case."""
+    end = (NOW - timedelta(days=days)).isoformat()
+    phase = {"name": "checkout", "state": "Completed", "percent": "100", "features": ["newCheckout"], "endTime": end}
+    gone = {"name": "banner", "state": "Completed", "percent": "100", "features": ["oldBanner"], "endTime": end}
+    given = rollout(state="Promoted", outcome="Promoted", phases=[phase, gone])
+    rows = plugin.data(given, "flags", "stale", "--in", "checkout", "--older-than", older)
+    assert [(row["feature"], row["why"]) for row in rows] == [("newCheckout", "Promoted")] * listed + [
+        ("oldBanner", "NotInSpec")
+    ]
+    assert {row["since"][:10] for row in rows} == {end[:10]}
+
+
+def test_feature_that_is_off_or_not_everywhere_is_not_stale(plugin: Plugin) -> None:
+    """D20: the code without it is in use."""
+    phase = {
+        "name": "checkout",
+        "state": "Completed",
+        "percent": "100",
+        "features": ["newCheckout"],
+        "endTime": DISABLED["time"],
+    }
+    promoted = {"state": "Promoted", "outcome": "Promoted"}
+    in_emergency = rollout(**promoted, phases=[phase], flags={"disabled": [DISABLED]})
+    assert plugin.data(in_emergency, "flags", "stale", "--in", "checkout") == []
+    partly = rollout(**promoted, phases=[{**phase, "percent": "50"}])
+    assert plugin.data(partly, "flags", "stale", "--in", "checkout") == []
+    running = rollout(state="Progressing", phases=[phase])
+    assert plugin.data(running, "flags", "stale", "--in", "checkout") == []
+    both = plugin(running, "flags", "stale", "--in", "checkout", "-A")
+    assert both[0] == Exit.USAGE
+
+
+def test_stale_features_of_a_namespace(plugin: Plugin) -> None:
+    """D20: all rollouts, as a table; one sentence when there is nothing to report."""
+    phase = {
+        "name": "checkout",
+        "state": "Completed",
+        "percent": "100",
+        "features": ["newCheckout"],
+        "endTime": DISABLED["time"],
+    }
+    done = rollout(state="Promoted", outcome="Promoted", phases=[phase])
+    code, out, _ = plugin({"items": [done, rollout(phases=[])]}, "flags", "stale", "-A")
+    assert (code, len(out.splitlines())) == (Exit.DONE, 2)
+    assert "2026-01-05" in out
+    code, out, _ = plugin({"items": [rollout(phases=[])]}, "flags", "stale")
+    assert (code, out) == (Exit.DONE, "no stale features in 1 rollout\n")
