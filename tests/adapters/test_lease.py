@@ -9,6 +9,7 @@ import pytest
 from adapters.api import Api
 from session_rollout.adapters import lease as module
 from session_rollout.adapters.lease import UNACCOUNTED, Lease
+from session_rollout.cli.operator_lease import LABEL
 from session_rollout.errors import Conflict, Unavailable
 
 PATH = "/apis/coordination.k8s.io/v1/namespaces/ops/leases/session-rollout"
@@ -54,6 +55,17 @@ def spec(api: Api) -> dict[str, Any]:
 def acquires(lease: Lease) -> bool:
     """Whether it gets the Lease at its first attempt."""
     return asyncio.run(lease._try())
+
+
+def test_lease_has_the_label_that_the_plugin_looks_for(api: Api, clock: Clock) -> None:
+    """D24: also one that an earlier version has created, which keeps its other labels."""
+    assert acquires(replica(api, clock))
+    key, _, value = LABEL.partition("=")
+    assert api.objects[PATH]["metadata"]["labels"][key] == value
+    api.objects[PATH]["metadata"]["labels"] = {"team": "ops"}
+    assert acquires(replica(api, clock))
+    labels = api.objects[PATH]["metadata"]["labels"]
+    assert (labels[key], labels["team"]) == (value, "ops")
 
 
 def test_first_replica_creates_the_lease(api: Api, clock: Clock) -> None:

@@ -13,7 +13,7 @@ Object = dict[str, Any]
 def install(directory: Path, obj: Object, watches: Sequence[Sequence[Object]] = (), **answers: Object | str) -> Path:
     """Write the program and its answers; its path, for the environment variable KUBECTL.
 
-    `answers` are those for other resources: `configmap`, `lease`; a string is an error of kubectl.
+    `answers` are those for other resources: `configmap`, `leases` of all namespaces, `lease`; a string is an error of kubectl.
     """
     for name, text in answers.items():
         (directory / f"{name}.json").write_text(text if isinstance(text, str) else json.dumps(text))
@@ -42,7 +42,9 @@ def main() -> None:
     if "configmaps" in sys.argv:
         answer(directory / "configmap.json", {"items": []})
     elif "leases.coordination.k8s.io" in sys.argv:
-        answer(directory / "lease.json", {"items": []})
+        answer(directory / ("leases.json" if "-A" in sys.argv else "lease.json"), {"items": []})
+    elif sys.argv[2:4] == ["sessionrolloutactions.sessionrollout.dev", "-o"]:
+        print(json.dumps({"items": []}))
     elif "--watch" not in sys.argv:
         print((directory / "object.json").read_text())
     else:

@@ -115,11 +115,14 @@ def test_waiting_ends_with_a_code_for_each_state(operator: Lab) -> None:
 
 
 def test_operator_that_does_not_answer(operator: Lab) -> None:
-    """The action remains and is answered later."""
+    """The action remains and is answered later. D24: the plugin says that the operator does not run, when it is surely so."""
     assert operator.operator is not None
     holding(operator, SHOP)
+    assert fine(operator, "get").err == ""
     operator.operator.stop()
     try:
+        operator.until(lambda: "has not renewed its Lease for" in fine(operator, "get").err, 60, "an old Lease")
+        assert "has not renewed its Lease for" in fine(operator, "status", SHOP).err
         assert run(operator, "pause", SHOP, "--timeout", "1s").code == Exit.TIMEOUT
     finally:
         operator.start_operator()

@@ -112,6 +112,22 @@ SUPPORT = [
 ]
 
 
+def test_viewer_of_the_lease_may_read_only_it(lab: Lab) -> None:
+    """D24: everybody who reads rollouts may have this Role, so that the plugin tells them when the operator does not run."""
+    role = "--role=session-rollout-lease-viewer"
+    lab.kubectl("-n", OPERATOR_NAMESPACE, "create", "rolebinding", "everybody", role, "--user=somebody")
+    rights = {
+        "get lease/session-rollout": True,
+        "get lease/other": False,
+        "list leases": False,
+        "update lease/session-rollout": False,
+    }
+    for question, allowed in rights.items():
+        command = ("auth", "can-i", *question.split(), "--as", "somebody")
+        done = lab.kubectl("-n", OPERATOR_NAMESPACE, *command, check=False)
+        assert done.stdout.strip() == ("yes" if allowed else "no"), question
+
+
 @pytest.fixture(scope="module")
 def support(lab: Lab) -> Lab:
     """A user with the Role for the runbooks of the operator, bound as the documentation does it."""

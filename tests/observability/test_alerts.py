@@ -173,6 +173,17 @@ def test_an_emergency_that_has_ended_is_not_reported(tmp_path: Path) -> None:
     check_alert("SessionRolloutFeatureDisabled", checks, tmp_path)
 
 
+def test_an_operator_that_is_stopped_is_reported(tmp_path: Path) -> None:
+    """D24: its series end, or were never there; a new leader within five minutes is none."""
+    checks = [
+        ({"sessionrollout_leader": "1x30 _x100"}, "45m", True),
+        ({"other": "1x100"}, "10m", True),
+        ({"sessionrollout_leader": "1x30 _x3 1x100"}, "45m", False),
+        ({'sessionrollout_leader{pod="a"}': "1x30 _x100", 'sessionrollout_leader{pod="b"}': "0x30 1x100"}, "45m", False),
+    ]
+    check_alert("SessionRolloutOperatorDown", checks, tmp_path)
+
+
 @pytest.mark.lab
 @pytest.mark.parametrize("name", ["SessionRolloutOperatorDown", "SessionRolloutReconcileOverdue"])
 def test_the_leader_of_another_operator_does_not_count(name: str, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from session_rollout.adapters.api_server import ApiServer
+from session_rollout.adapters.labels import recommended
 from session_rollout.adapters.telemetry import LEADER
 from session_rollout.api import GROUP
 from session_rollout.errors import Conflict, RolloutError, Unavailable
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 LEASE_SECONDS: Final = 15
 RENEW_DEADLINE: Final = 10.0
 RETRY_SECONDS: Final = 2.0
+LABELS: Final = recommended("operator")  # the plugin finds the Lease by the first of them, whatever the release is called
 UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
 
 
@@ -134,7 +136,9 @@ class Lease:
 
     async def _create(self) -> None:
         kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
-        await self._api.request("POST", self._path, {**kind, "metadata": {"name": self._name}, "spec": self._spec(0)})
+        await self._api.request(
+            "POST", self._path, {**kind, "metadata": {"name": self._name, "labels": LABELS}, "spec": self._spec(0)}
+        )
 
     async def _take(self, lease: dict[str, Any]) -> bool:
         before = lease["spec"]
@@ -142,7 +146,8 @@ class Lease:
         spec = self._spec(before.get("leaseTransitions", 0) + (not own))
         if own and "acquireTime" in before:
             spec["acquireTime"] = before["acquireTime"]
-        metadata = {**lease["metadata"], "annotations": self.unled.annotations(lease)}
+        labels = {**lease["metadata"].get("labels", {}), **LABELS}
+        metadata = {**lease["metadata"], "labels": labels, "annotations": self.unled.annotations(lease)}
         try:
             await self._api.request("PUT", f"{self._path}/{self._name}", {**lease, "metadata": metadata, "spec": spec})
         except Conflict:

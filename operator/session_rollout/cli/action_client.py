@@ -13,6 +13,7 @@ import click
 from session_rollout.adapters.kubectl import ACTION_RESOURCE, Kubectl
 from session_rollout.cli.command import Exit, Failure, emit, output, refusal, usage_error
 from session_rollout.cli.common import timeout_option, tolerant
+from session_rollout.cli.operator_lease import OperatorLease
 
 if TYPE_CHECKING:
     from session_rollout.api.action import ActionSpec, ActionStatus
@@ -111,7 +112,8 @@ def send(kubectl: Kubectl, spec: "ActionSpec", timeout: timedelta) -> AnsweredAc
             return AnsweredAction(name, status, raw)
         time.sleep(POLL_SECONDS)
     waited = format_duration(timeout)
-    raise Failure(Exit.TIMEOUT, f"the operator did not respond to action {name} within {waited}; check that it is running")
+    hint = OperatorLease(kubectl).sentence() or "check that it is running"
+    raise Failure(Exit.TIMEOUT, f"the operator did not respond to action {name} within {waited}; {hint}")
 
 
 def act(kubectl: Kubectl, rollout: str, action: "ActionType", options: ActionOptions, **fields: Any) -> None:

@@ -12,6 +12,7 @@ import click
 
 from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Call, Kubectl, KubectlFailed
 from session_rollout.cli.command import Exit, Failure, refusal, usage_error
+from session_rollout.cli.operator_lease import OperatorLease
 from session_rollout.records.codec import RECORD_LABEL
 
 if TYPE_CHECKING:
@@ -126,8 +127,10 @@ def rollout_name(kubectl: Kubectl, name: str | None) -> str:
 
 
 def read_rollout(kubectl: Kubectl, name: str | None) -> "SessionRollout":
-    """The rollout of that name, or the only one in the namespace."""
-    return rollout_of(kubectl.get(ROLLOUT_RESOURCE, name).json() if name is not None else _only_item(kubectl))
+    """The rollout of that name, or the only one in the namespace. Says first if no operator takes care of it."""
+    with OperatorLease(kubectl):
+        raw = kubectl.get(ROLLOUT_RESOURCE, name).json() if name is not None else _only_item(kubectl)
+    return rollout_of(raw)
 
 
 def _only_item(kubectl: Kubectl) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
 from session_rollout.cli.command import Command, emit, output, refusal, usage_error
 from session_rollout.cli.common import NAME, TimeType, pass_kubectl, rollout_name, start_reading_records, terminal
+from session_rollout.cli.operator_lease import OperatorLease
 from session_rollout.records import reader
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ def explain(kubectl: Kubectl, name: str | None, *, at: datetime | None, check: b
 
 
 def _read(kubectl: Kubectl, name: str) -> Sequence["Record"]:
-    answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
-    answer.text()  # an unknown name is reported before missing records
+    with OperatorLease(kubectl):
+        answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
+        answer.text()  # an unknown name is reported before missing records
+        items = slots.items()
     try:
-        records = reader.records(slots.items())
+        records = reader.records(items)
     except (ValueError, KeyError) as error:
         raise refusal(f"the decision records of {name} cannot be read: {error}") from error
     if not records:

@@ -8,6 +8,7 @@ import click
 from session_rollout.adapters.kubectl import ACTION_RESOURCE, ROLLOUT_RESOURCE, Kubectl
 from session_rollout.cli.command import Command, emit, output
 from session_rollout.cli.common import NAME, pass_kubectl, printable, rollout_name, rollout_of, terminal, tolerant
+from session_rollout.cli.operator_lease import OperatorLease
 
 Entry = Mapping[str, Any]
 
@@ -22,8 +23,10 @@ def history(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     The status of a rollout keeps the last 20 events. Actions are shown until their ttl has expired.
     """
     name = rollout_name(kubectl, name)
-    answer, actions = kubectl.get(ROLLOUT_RESOURCE, name), kubectl.list(ACTION_RESOURCE)
-    entries: list[Entry] = [entry.to_wire() for entry in rollout_of(answer.json()).status.history]
+    with OperatorLease(kubectl):
+        answer, actions = kubectl.get(ROLLOUT_RESOURCE, name), kubectl.list(ACTION_RESOURCE)
+        rollout = rollout_of(answer.json())
+    entries: list[Entry] = [entry.to_wire() for entry in rollout.status.history]
     recorded = {entry["by"] for entry in entries if "by" in entry}
     items = [item for item in actions.items() if item["spec"]["rollout"] == name]
     entries += [_of_action(item) for item in items if item["metadata"]["name"] not in recorded]

@@ -18,6 +18,7 @@ from session_rollout.cli.command import Command
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, start_reading_records
 from session_rollout.cli.emergency import emergency
 from session_rollout.cli.migration_records import progress
+from session_rollout.cli.operator_lease import OperatorLease
 from session_rollout.cli.render.status import verdict_mark
 from session_rollout.core.steps import audience_text
 from session_rollout.records import reader
@@ -57,8 +58,9 @@ def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form:
     `--topic` adds the value, the bound and the verdict of each query of a diagnostics topic.
     """
     name = rollout_name(kubectl, name)
-    answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
-    rollout = rollout_of(answer.json())
+    with OperatorLease(kubectl):
+        answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
+        rollout = rollout_of(answer.json())
     records = reader.records(slots.items())
     in_force = emergency(rollout.status)
     warning = Section("Emergency", paragraphs=(in_force,) if in_force else ())

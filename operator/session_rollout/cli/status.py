@@ -20,6 +20,7 @@ from session_rollout.cli.common import (
     trends_of,
 )
 from session_rollout.cli.emergency import emergency
+from session_rollout.cli.operator_lease import OperatorLease
 from session_rollout.cli.wait import exit_code, follow
 
 
@@ -31,8 +32,10 @@ from session_rollout.cli.wait import exit_code, follow
 def get(kubectl: Kubectl, names: tuple[str, ...], *, all_namespaces: bool, form: str | None) -> None:
     """List rollouts with state, phase, step, audience and message."""
     argv = [*names, *(["-A"] if all_namespaces else []), *(["-o", form] if form else [])]
-    shown = kubectl.ask("get", ROLLOUT_RESOURCE, *argv)
-    objects = kubectl.ask("get", ROLLOUT_RESOURCE, *argv, "-o", "json") if form is None else None
+    with OperatorLease(kubectl):
+        shown = kubectl.ask("get", ROLLOUT_RESOURCE, *argv)
+        objects = kubectl.ask("get", ROLLOUT_RESOURCE, *argv, "-o", "json") if form is None else None
+        shown.text()
     click.echo(shown.text(), nl=False)
     for line in _emergencies(objects.json()) if objects is not None else ():
         click.echo(line, err=True)
@@ -68,17 +71,20 @@ def status(kubectl: Kubectl, name: str | None, *, watch: bool, timeout: timedelt
     if watch:
         return _draw_changes(kubectl, name, timeout)
     if form:
-        emit(kubectl.get(ROLLOUT_RESOURCE, name).json(), form)
+        with OperatorLease(kubectl):
+            raw = kubectl.get(ROLLOUT_RESOURCE, name).json()
+        emit(raw, form)
     else:
         _draw(kubectl, name)
     return Exit.DONE
 
 
 def _draw(kubectl: Kubectl, name: str) -> None:
-    answer, records = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
-    from session_rollout.cli.render.status import draw  # while kubectl runs
+    with OperatorLease(kubectl):
+        answer, records = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
+        from session_rollout.cli.render.status import draw  # while kubectl runs
 
-    rollout = rollout_of(answer.json())
+        rollout = rollout_of(answer.json())
     terminal().print(draw(rollout, datetime.now(UTC), trends_of(records)))
 
 

@@ -14,6 +14,7 @@ from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl, Watch
 from session_rollout.cli.command import Command, Exit, Failure
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, timeout_option
 from session_rollout.cli.emergency import emergency
+from session_rollout.cli.operator_lease import OperatorLease
 
 if TYPE_CHECKING:
     from session_rollout.api.rollout import SessionRollout
@@ -81,20 +82,23 @@ def follow(
     kubectl: Kubectl, name: str, timeout: timedelta | None = None
 ) -> Generator[tuple["SessionRollout", bool], None, None]:
     """The rollout, and whether it has changed: now, on every change, and every second. Raises Failure on the timeout."""
-    watcher = Watcher(kubectl, name)
+    watcher, lease = Watcher(kubectl, name), OperatorLease(kubectl)
     watcher.start()
     deadline = time.monotonic() + timeout.total_seconds() if timeout is not None else float("inf")
     try:
         rollout, changed = rollout_of(kubectl.get(ROLLOUT_RESOURCE, name).json()), True
+        lease.warn()
         while True:
             yield rollout, changed
             if time.monotonic() >= deadline:
                 raise Failure(Exit.TIMEOUT, f"timed out; {describe(rollout)}")
+            lease.check_again()
             newest = watcher.newest(min(REFRESH_SECONDS, deadline - time.monotonic()))
             changed = newest is not None
             rollout = rollout_of(newest) if newest is not None else rollout
     finally:
         watcher.stop()
+        lease.stop()
 
 
 class Watcher(threading.Thread):
