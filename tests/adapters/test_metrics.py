@@ -106,6 +106,22 @@ def test_disabled_features_are_counted(world: ObservedWorld) -> None:
     assert value("sessionrollout_disabled_features") == 0
 
 
+def test_features_of_a_suspended_rollout_are_counted(world: ObservedWorld) -> None:
+    """Those that users have; none before the first step, and none when it is no longer suspended."""
+    world.until(step(1))
+    assert value("sessionrollout_suspended_features") == 0
+    running = world.spec
+    world.edit(running.updated(suspend=True))
+    world.run(10)
+    assert value("sessionrollout_suspended_features") == 2
+    world.request("EmergencyDisable", features=["beta"], reason="drill")
+    world.run(10)
+    assert value("sessionrollout_suspended_features") == 1
+    world.edit(running)
+    world.run(10)
+    assert value("sessionrollout_suspended_features") == 0
+
+
 def test_checks_have_values_and_bounds(world: ObservedWorld) -> None:
     """In base units, by kind and name; a bound that depends on a baseline is a number, too."""
     world.until(step(1))

@@ -20,7 +20,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.checks import Check, ComparedTo, Gate, OnBreach
-from session_rollout.api.enums import CheckKind, Condition, EventReason, Outcome, Stage
+from session_rollout.api.enums import CheckKind, Condition, ConditionReason, EventReason, Outcome, Stage
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.quantities import bound
 from session_rollout.api.rollout import SessionRollout
@@ -93,6 +93,11 @@ APPROVAL: Final = Gauge("sessionrollout_approval_awaited", "1 while a rollout re
 DISABLED_FEATURES: Final = Gauge(
     "sessionrollout_disabled_features",
     "Features of a rollout that an emergency disabled; features that depend on them are not counted.",
+    ROLLOUT,
+)
+SUSPENDED_FEATURES: Final = Gauge(
+    "sessionrollout_suspended_features",
+    "Features that users have while the rollout is suspended, so that its guards are not heard; 0 while it is not suspended.",
     ROLLOUT,
 )
 MIGRATIONS_FAILED: Final = Gauge(
@@ -232,6 +237,7 @@ def _observe_status(key: Key, status: RolloutStatus) -> None:
         HOLD_UNTIL: current.hold_until.timestamp() if current.hold_until else 0,
         APPROVAL: bool(status.decision.approvals),
         DISABLED_FEATURES: len(status.flags.disabled),
+        SUSPENDED_FEATURES: _suspended_features(status),
         MIGRATIONS_FAILED: sum(record.state is MigrationState.FAILED for record in records),
         **_last_rollback(status),
     }
@@ -252,6 +258,14 @@ def _observe_status(key: Key, status: RolloutStatus) -> None:
         for kind in ("total", "done", "quarantined")
     }
     _replace(key, MIGRATION_ROWS, rows)
+
+
+def _suspended_features(status: RolloutStatus) -> int:
+    """How many features users keep although no guard is heard. A rollout that has ended evaluates no guards anyway."""
+    suspended = any(condition.reason == ConditionReason.SUSPENDED for condition in status.conditions)
+    off = {record.feature for record in status.flags.disabled}
+    given = {feature for record in status.phases if record.percent != "0" or record.groups for feature in record.features}
+    return len(given - off) if suspended and status.outcome is None else 0
 
 
 def _last_rollback(status: RolloutStatus) -> dict[Gauge, float]:

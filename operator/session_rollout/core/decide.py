@@ -29,6 +29,7 @@ from session_rollout.core.publication import foreign_document, learn, own_docume
 from session_rollout.core.refusals import UNNEEDED_EFFECTS, refusal_text
 from session_rollout.core.stages import HANDLERS
 from session_rollout.core.status_budget import fit
+from session_rollout.core.suspension import kept_audiences, suspended_text
 from session_rollout.core.windows import unknown_zones
 
 RESYNC: Final = timedelta(seconds=30)
@@ -118,9 +119,10 @@ def _suspended(context: DecisionContext) -> StageResult | None:
     if not context.spec.suspend or context.current.stage is Stage.ENDED:
         return None
     breaches = tuple(breach.message for breach in breaches_of(context, OnBreach.ROLLBACK))
-    details = ("`spec.suspend` is true: the rollout neither advances nor rolls back", *breaches)
-    next_actions = ("set `spec.suspend` to false",)
-    return StageResult(DecisionAction.PAUSE, DecisionReason.SUSPENDED, "suspended", details, next_actions)
+    users = (f"{audience} keep {feature}" for feature, audience in kept_audiences(context.spec, context.status).items())
+    details = ("`spec.suspend` is true: the rollout neither advances nor rolls back", *breaches, *users)
+    message, next_actions = suspended_text(context.spec, context.status), ("set `spec.suspend` to false",)
+    return StageResult(DecisionAction.PAUSE, DecisionReason.SUSPENDED, message, details, next_actions)
 
 
 def _stalled_or_paused(context: DecisionContext) -> StageResult | None:
