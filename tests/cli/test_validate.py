@@ -23,6 +23,7 @@ from chaos import __main__ as chaos
 from cli.mutations import mutations
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
+from session_rollout.adapters.promql_ratios import ratios
 from session_rollout.cli.admission import check
 from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
@@ -185,6 +186,20 @@ METRICS = GOOD["metrics"]
 TABLES = GOOD["migrations"][0]
 COPY = {"change": "Migrate"}
 CLEANUP = {**GOOD["migrations"][1], "change": "Contract"}
+
+
+def ratio(query: str) -> dict[str, Any]:
+    """One more metric, which is used."""
+    guard = {"name": "ratio", "metric": "ratio", "below": "1%"}
+    return {"metrics": [*METRICS, {"name": "ratio", "query": query}], "guards": [*GOOD["guards"], guard]}
+
+
+def cohorts(good: str) -> dict[str, Any]:
+    """One more metric with two queries."""
+    queries = {"good": f"sum(increase({good}[1h]))", "total": "sum(increase(requests{c='$cohort'}[1h]))"}
+    return {"metrics": [*METRICS, {"name": "ratio", "cohorts": queries}], "guards": GOOD["guards"]}
+
+
 WARNINGS = [
     ({"metrics": [*METRICS, {"name": "idle", "query": "idle"}]}, Warn.UNUSED_METRIC, "spec.metrics[2].name"),
     ({"metrics": [{"name": "errors", "query": "rate("}, METRICS[1]]}, Warn.INVALID_QUERY, "spec.metrics[0].query"),
@@ -218,6 +233,14 @@ WARNINGS = [
         Warn.UNUSED_MIGRATION,
         "spec.migrations[2].name",
     ),
+    (ratio('sum(rate(requests{code="5"}[5m])) / sum(rate(requests[5m]))'), Warn.EMPTY_RATIO, "spec.metrics[2].query"),
+    (cohorts("requests{ok='1',c='$cohort'}"), Warn.EMPTY_RATIO, "spec.metrics[2].cohorts.good"),
+    (
+        ratio("sum(rate(failures[5m])) / sum(rate(requests[5m])) or vector(0)"),
+        Warn.ZERO_WITHOUT_TRAFFIC,
+        "spec.metrics[2].query",
+    ),
+    ({"suspend": True}, Warn.SUSPENDED, "spec.suspend"),
     ({"rollback": {"workload": "Undo"}}, Warn.UNDO_WITH_GITOPS, "spec.rollback.workload"),
     ({"migrations": [TABLES, CLEANUP]}, Warn.EARLY_CONTRACT, "spec.migrations[1].change"),
     ({"migrations": [TABLES | COPY, CLEANUP], "bake": "0s"}, Warn.EARLY_CONTRACT, "spec.migrations[1].change"),
@@ -266,6 +289,45 @@ def warned(spec: Any, about: Warn, field: str, tmp_path: Path, capsys: pytest.Ca
     assert (code, {row["severity"] for row in rows}) == (Exit.DONE, {"warning"})
     assert (about, field) in {(row["rule"], row["field"]) for row in rows}
     assert findings(capsys, str(file), "--strict")[0] == Exit.REFUSED
+
+
+@pytest.mark.usefixtures("prose")
+@pytest.mark.parametrize(
+    "metric", [ratio('sum(rate(m{code="5"}[5m])) / sum(rate(m[5m]))'), cohorts("requests{ok='1',c='$cohort'}")]
+)
+def test_warning_about_an_empty_ratio_has_the_line_to_write(
+    metric: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """D3: with that line, the warning is gone."""
+    file = tmp_path / "shop.yaml"
+    file.write_text(yaml.safe_dump(rollout({**GOOD, **metric})))
+    [message] = [row["message"] for row in findings(capsys, str(file))[1] if row["rule"] == Warn.EMPTY_RATIO]
+    [line] = re.findall(r"Write `(.+)`", message)
+    field, _, query = line.partition(": ")
+    better = copy.deepcopy(metric)
+    (better["metrics"][2] if field == "query" else better["metrics"][2]["cohorts"])[field] = query
+    file.write_text(yaml.safe_dump(rollout({**GOOD, **better})))
+    assert Warn.EMPTY_RATIO not in {row["rule"] for row in findings(capsys, str(file))[1]}
+
+
+def test_init_writes_a_query_that_is_0_when_nothing_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """D3: `validate` has nothing against what `init` has written."""
+    file = tmp_path / "fresh.yaml"
+    assert code_of(app, ["init", "fresh", "--feature", "a", "-f", str(file)]) == Exit.DONE
+    [metric] = yaml.safe_load(file.read_text())["spec"]["metrics"]
+    assert [ratio.can_be_absent for ratio in ratios(metric["query"])] == [False]
+    capsys.readouterr()
+    assert findings(capsys, str(file), "--strict") == (Exit.DONE, [])
+
+
+def test_no_query_of_the_examples_is_empty_when_nothing_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    """D3: of the README, the documentation and the examples; users copy them."""
+    files = [str(path) for path in sorted((ROOT / "examples").rglob("*.yaml")) if "argocd" not in path.parts]
+    assert {Warn.EMPTY_RATIO, Warn.ZERO_WITHOUT_TRAFFIC} & {row["rule"] for row in findings(capsys, *files)[1]} == set()
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    queries = [query for page in pages for query in re.findall(r"^ *-? *query: (\S.*)$", page.read_text(), re.MULTILINE)]
+    assert any("vector(0)" in query for query in queries)
+    assert [query for query in queries if any(ratio.can_be_absent for ratio in ratios(query))] == []
 
 
 def test_findings_as_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ _QUESTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "metric",
         "PromQL query of an error rate",
-        'sum(rate(http_requests_total{code=~"5.."}[5m])) / sum(rate(http_requests_total[5m]))',
+        '(sum(rate(http_requests_total{code=~"5.."}[5m])) or vector(0)) / sum(rate(http_requests_total[5m]))',
     ),
     ("below", "Bound that it must be below", "1%"),
     ("groups", "Groups that get it first, separated by commas (- for none)", "beta"),

@@ -33,6 +33,9 @@ class Warn(StrEnum):
     NO_DEADLINE = "NoDeadline"
     RANGE_LONGER_THAN_HOLD = "RangeLongerThanHold"
     INEFFECTIVE_GUARD = "IneffectiveGuard"
+    EMPTY_RATIO = "EmptyRatio"
+    ZERO_WITHOUT_TRAFFIC = "ZeroWithoutTraffic"
+    SUSPENDED = "Suspended"
     UNDO_WITH_GITOPS = "UndoWithGitOps"
 
 
@@ -61,6 +64,53 @@ def _parse_queries(spec: RolloutSpec) -> tuple[list[Problem], Ranges]:
             message = f"the rollout will stall, because the PromQL cannot be parsed: {str(error).splitlines()[0]}"
             problems.append(_warning(("metrics", index, "query"), Warn.INVALID_QUERY, message))
     return problems, ranges
+
+
+def _empty_ratios(spec: RolloutSpec, ranges: Ranges) -> Iterator[Problem]:
+    """Queries that are empty while nothing has failed yet: a healthy application then has no evidence."""
+    from session_rollout.adapters.promql_ratios import is_zero_without_traffic, ratios
+
+    for index, metric in enumerate(spec.metrics):
+        if metric.query is None or metric.name not in ranges:
+            continue  # it cannot be parsed
+        path: Path = ("metrics", index, "query")
+        for ratio in ratios(metric.query):
+            if ratio.can_be_absent:
+                message = (
+                    f"{metric.name} has no data while {ratio.numerator} matches no series, as on a service that never had such an"
+                    f" event; the hold waits and guards see nothing. Write `query: {ratio.rewritten}`"
+                )
+                yield _warning(path, Warn.EMPTY_RATIO, message)
+        if is_zero_without_traffic(metric.query):
+            message = (
+                f"{metric.name} is a number also when there are no requests at all, so that a step without traffic can pass;"
+                " put `or vector(0)` into the upper half of the division only"
+            )
+            yield _warning(path, Warn.ZERO_WITHOUT_TRAFFIC, message)
+
+
+def _empty_cohorts(spec: RolloutSpec, ranges: Ranges) -> Iterator[Problem]:
+    """The same for metrics with two queries."""
+    from session_rollout.adapters.promql_ratios import ZERO, needs_default
+
+    for index, metric in enumerate(spec.metrics):
+        if metric.cohorts is None or metric.name not in ranges:
+            continue
+        if needs_default(metric.cohorts.good, metric.cohorts.total):
+            message = (
+                f"{metric.name} has no data while a cohort has no good event, although all of its events failed."
+                f" Write `good: {metric.cohorts.good} {ZERO}`"
+            )
+            yield _warning(("metrics", index, "cohorts", "good"), Warn.EMPTY_RATIO, message)
+
+
+def _suspended(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
+    if spec.suspend:
+        message = (
+            "while suspended, guards are not heard: users keep what is published, also in a breach. To keep the audience and"
+            " the guards, use `kubectl sessionrollout pause` instead"
+        )
+        yield _warning(("suspend",), Warn.SUSPENDED, message)
 
 
 def _unused_features(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
@@ -209,5 +259,8 @@ _RULES: Final[tuple[Callable[[RolloutSpec, Ranges], Iterator[Problem]], ...]] = 
     _warm_ups,
     _deadlines,
     _guards,
+    _empty_ratios,
+    _empty_cohorts,
+    _suspended,
     _undo,
 )
