@@ -232,7 +232,8 @@ def _retry_migration(context: DecisionContext, action: SessionRolloutAction) -> 
 
 def _backup_data(context: DecisionContext, action: SessionRolloutAction) -> str:
     record = _applied_migration(context, action, "a snapshot requires a migration that is applied")
-    migration_jobs.begin(context, record, Operation.BACKUP, f"--label={action.name[:60]}")
+    # A name can be used again, and long names can begin alike: a snapshot with this label would be taken for this one.
+    migration_jobs.begin(context, record, Operation.BACKUP, f"--label={action.name[:40]}-{action.uid[-12:]}")
     return f"taking a snapshot of the tables of {record.name}"
 
 
