@@ -113,7 +113,7 @@ def test_results_on_their_way_change_nothing_and_promote_nothing() -> None:
     world.run(40)
     writes, world.answering = world.writes, False
     world.run(300)
-    assert world.writes == writes
+    assert world.writes == writes + 1, "the time by which the hold would have ended is over, so it is shown no longer"
     assert world.where[:2] == ("one", 1)
     world.answering = True
     world.run(10)

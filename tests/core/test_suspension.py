@@ -23,7 +23,7 @@ def test_message_says_that_guards_are_not_heard_and_what_users_keep() -> None:
     assert "10%+staff keep alpha" in world.status.decision.details
     world.request("EmergencyDisable", features=["beta"], reason="drill")
     world.run(10)
-    assert world.status.decision.message == "suspended: guards are not heard, 10%+staff keep alpha"
+    assert world.status.decision.message.endswith("suspended: guards are not heard, 10%+staff keep alpha")
 
 
 @pytest.mark.usefixtures("prose")

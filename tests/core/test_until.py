@@ -18,7 +18,6 @@ NOBODY_KNOWS = {
     DecisionReason.PAUSED,
     DecisionReason.SUSPENDED,
     DecisionReason.AWAITING_APPROVAL,
-    DecisionReason.AWAITING_EVIDENCE,
     DecisionReason.FEATURE_DISABLED,
     DecisionReason.DEADLINE_EXCEEDED,
     DecisionReason.INVALID_SPEC,
@@ -59,7 +58,7 @@ def test_no_decision_names_a_time_that_is_over(shown: dict[DecisionReason, set[s
 
 @pytest.mark.parametrize("reason", NOBODY_KNOWS)
 def test_column_is_empty_while_nobody_knows(reason: DecisionReason, shown: dict[DecisionReason, set[str | None]]) -> None:
-    """D23: an approval, evidence, an end of the pause: they may come at any time."""
+    """D23: an approval or the end of a pause may come at any time."""
     assert shown[reason] == {None}
 
 
