@@ -225,55 +225,12 @@ def test_older_document_of_the_watch_is_ignored(cluster: Cluster) -> None:
     run(body)
 
 
-def test_rollout_deleted_while_no_operator_ran_is_finalized_by_the_watch(cluster: Cluster) -> None:
-    """Kopf starts no loop for it and removes the finalizer as soon as the handler returns."""
-    raw = cluster.rollouts[KEY]
-    raw["metadata"]["deletionTimestamp"] = NOW.isoformat()
-
-    async def body() -> None:
-        process = Process(cluster)
-        await process.reconciler.rollout_changed(KEY, raw, deleted=False)
-        assert cluster.released == [None]
-        assert process.deleted == [KEY]
-
-    run(body)
-
-
-def test_rollout_with_a_loop_is_finalized_by_its_loop_alone(cluster: Cluster) -> None:
-    raw = cluster.rollouts[KEY]
-
-    async def body() -> None:
-        process = Process(cluster)
-        await process.reconciler.rollout_changed(KEY, raw, deleted=False)
-        process.state.wake.clear()
-        raw["metadata"]["deletionTimestamp"] = NOW.isoformat()
-        await process.reconciler.rollout_changed(KEY, raw, deleted=False)
-        assert process.state.wake.is_set()
-        await process.reconciler.rollout_changed(KEY, raw, deleted=True)
-        assert cluster.released == []
-
-    run(body)
-
-
 # --- the loop
-
-
-class Stopping:
-    """Kopf's signal."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-
-    def __bool__(self) -> bool:
-        return self.event.is_set()
-
-    async def wait(self) -> Any:
-        await self.event.wait()
 
 
 def test_loop_reconciles_when_woken_until_it_is_stopped(cluster: Cluster) -> None:
     async def body() -> None:
-        process, stopped = Process(cluster), Stopping()
+        process, stopped = Process(cluster), asyncio.Event()
         await process.settle()
         process.reconciled.clear()
         reconciled = asyncio.Event()
@@ -285,7 +242,7 @@ def test_loop_reconciles_when_woken_until_it_is_stopped(cluster: Cluster) -> Non
             await asyncio.wait_for(reconciled.wait(), 5)
             reconciled.clear()
         assert process.memory.overdue() == ()
-        stopped.event.set()
+        stopped.set()
         await asyncio.wait_for(loop, 5)
 
     run(body)

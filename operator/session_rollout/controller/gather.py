@@ -38,7 +38,14 @@ class Gatherer:
             workload_unavailable_reason=await self._workload_unavailable_reason(rollout),
             problems=self._problems(rollout, state),
             last_reconcile=state.last_reconcile or self._downtime.since,
+            busy=self._busy(state),
         )
+
+    def _busy(self, state: RolloutState) -> timedelta:
+        """How long this rollout was being reconciled, or waited for its turn, since its evidence was last evaluated."""
+        if state.last_reconcile is None:
+            return timedelta(0)
+        return max(timedelta(0), self._ports.clock.now() - state.last_reconcile - timedelta(seconds=state.rested))
 
     def _measurements(self, rollout: SessionRollout, state: RolloutState, max_age: timedelta) -> dict[str, Measurement]:
         metrics = needed_metrics(rollout)

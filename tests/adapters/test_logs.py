@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import kopf
 import pytest
 
-from session_rollout.adapters import telemetry
+from session_rollout.adapters import logs
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def root() -> Iterator[logging.Logger]:
 
 def test_what_kopf_says_of_an_object_is_json_too(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     """It gives its settings with every line, which hold threads and queues."""
-    telemetry.log_as_json()
+    logs.log_as_json()
     given = {"settings": kopf.OperatorSettings(), "k8s_skip": True, "k8s_ref": {"name": "checkout"}}
     logging.getLogger("kopf.objects").warning("Patching failed: password=hunter2", extra=given)
     [line] = capsys.readouterr().err.splitlines()
