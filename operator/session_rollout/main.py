@@ -46,7 +46,7 @@ from session_rollout.controller.state import Downtime, Memory
 from session_rollout.errors import Forbidden, RolloutError, SpecError
 from session_rollout.ports import Key, Ports
 from session_rollout.settings import Settings, load
-from session_rollout.tasks import watched
+from session_rollout.tasks import watch, watched
 
 log = logging.getLogger("session_rollout")
 WATCHDOG_SECONDS: Final = 5.0
@@ -172,7 +172,10 @@ class Operator:
             self.hearts.expect(watch_name(path), WATCH_LIMIT)
 
     async def _run_kopf(self, others: set[asyncio.Task[Any]]) -> None:
-        """Run Kopf until the process is told to stop, or until one of Kopf's tasks fails: it raises what that raised."""
+        """Run Kopf until the process is told to stop. One of its tasks that fails ends the process at once.
+
+        By itself, Kopf would first end its other tasks, for up to ten seconds and not in silence.
+        """
         tasks = await kopf.spawn_tasks(
             registry=kopf.get_default_registry(),
             settings=kopf_settings(),
@@ -188,6 +191,8 @@ class Operator:
             ready_flag=self.ready,
             stop_flag=self.stop,
         )
+        for task in tasks:
+            watch(task, may_end=True)
         self._take_signals()
         await kopf.run_tasks(tasks, ignored=others)
 

@@ -23,11 +23,16 @@ class EndedUnexpectedly(Exception):
 def watched(coroutine: Coroutine[Any, Any, None], name: str, *, may_end: bool = False) -> asyncio.Task[None]:
     """Run the coroutine in the background. Cancelling it is the only other end, unless it `may_end`."""
     task = asyncio.get_running_loop().create_task(coroutine, name=name)
-    task.add_done_callback(partial(_report, may_end=may_end))
+    watch(task, may_end=may_end)
     return task
 
 
-def _report(task: asyncio.Task[None], *, may_end: bool) -> None:
+def watch(task: asyncio.Task[Any], *, may_end: bool) -> None:
+    """Report the end of a task that another started."""
+    task.add_done_callback(partial(_report, may_end=may_end))
+
+
+def _report(task: asyncio.Task[Any], *, may_end: bool) -> None:
     if task.cancelled():
         return
     error = task.exception()
@@ -45,10 +50,13 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def place_of(error: BaseException) -> str:
-    """File, line and function in which an exception was raised: the last one of this package, or of a library."""
+    """File, line and function in which an exception was raised: the last one of this package, or of a library.
+
+    Through `main`, what a library runs by itself arrives: there the place in the library says more.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return "unknown"
-    own = [frame for frame in frames if PACKAGE in Path(frame.filename).parts]
+    own = [frame for frame in frames if PACKAGE in Path(frame.filename).parts[:-1] and Path(frame.filename).name != "main.py"]
     frame = (own or frames)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"

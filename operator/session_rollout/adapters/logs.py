@@ -78,9 +78,9 @@ def end_process(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     A connection that breaks in a library's own task is not: the request that used it has failed and is repeated. The Lease is not
     released, because what else is broken is unknown: the restarted container acquires it at once, another replica after 15 s.
     """
-    error, task = context.get("exception"), context.get("task")
+    error, task = context.get("exception"), context.get("task") or context.get("future")
     lost_connection = isinstance(error, (OSError, aiohttp.ClientError)) and WATCHED not in context
-    if task is None or error is None or lost_connection:
+    if not isinstance(task, asyncio.Task) or error is None or lost_connection:
         log.warning("%s: %r", context["message"], error)
         return
     log_end(error, task.get_name())
