@@ -354,3 +354,23 @@ def test_action_is_identified_by_its_uid(cluster: Cluster) -> None:
         assert [answer.reason for _, answer in cluster.answers] == [ActionReason.ACCEPTED, ActionReason.ALREADY_PAUSED]
 
     run(body)
+
+
+def test_time_of_a_reconciliation_itself_is_told_to_the_decision(cluster: Cluster) -> None:
+    """R13: the time in which the loop rests is not; without a loop, all of it is."""
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        state = process.state
+        rollout = process.reconciled[-1].rollout
+        assert state.last_reconcile == cluster.time
+        assert state.rested == 0
+        cluster.time += timedelta(seconds=3)
+        state.rested = 1.0
+        observed = await process.reconciler._gatherer.gather(rollout, state)
+        assert observed.busy == timedelta(seconds=2)
+        state.rested = 4.0
+        assert (await process.reconciler._gatherer.gather(rollout, state)).busy == timedelta(0)
+
+    run(body)

@@ -3,7 +3,7 @@
 from bench.burst import ACTION_SECONDS, INTERVAL_SECONDS, LEASE_SECONDS, burst
 from lab.lab import Lab
 
-COUNT = 150
+COUNT = 100
 
 
 def test_burst_of_rollouts_costs_neither_the_lease_nor_an_emergency(lab: Lab) -> None:
