@@ -13,7 +13,6 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,29 +93,36 @@ def emergency(lab: Lab, name: str) -> float:
     return time.monotonic() - begun
 
 
-def burst(lab: Lab, count: int, seconds: float, limit: float, observe: Callable[[], None] = lambda: None) -> Burst:
+def burst(lab: Lab, count: int, seconds: float, limit: float) -> Burst:
     """Create so many rollouts, and watch the operator until each has a verdict or the time is over."""
     seen, begun = Burst(), time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         creation = pool.submit(create, lab, count, seconds)
-        action = None
+        action, listed = None, 0
         while time.monotonic() - begun < limit and len(seen.judged) < count:
             assert lab.operator is not None
             seen.restarts += not lab.operator.alive
             renewed = datetime.fromisoformat(lab.kube.get(LEASE)["spec"]["renewTime"])
             if not seen.renewals or renewed > seen.renewals[-1]:
                 seen.renewals.append(renewed)
-            listed = lab.kube.get(ROLLOUTS, resourceVersion="0")["items"]
-            for name in (item["metadata"]["name"] for item in listed if judged(item)):
-                seen.judged.setdefault(name, time.monotonic() - begun)
+            if len(seen.renewals) != listed:
+                listed = len(seen.renewals)  # a list of all costs the API server as much as several of the operator's requests
+                _look(lab, seen, begun)
             if creation.done() and seen.created == 0:
                 creation.result()
                 seen.created = time.monotonic() - begun
-                action = pool.submit(emergency, lab, min(seen.judged)) if seen.judged else None
-            observe()
+            if seen.created and seen.judged and action is None:
+                action = pool.submit(emergency, lab, min(seen.judged))
             time.sleep(0.5)
         seen.action = action.result() if action is not None else 0.0
     return seen
+
+
+def _look(lab: Lab, seen: Burst, begun: float) -> None:
+    """Note the rollouts that have a verdict now."""
+    items = lab.kube.get(ROLLOUTS, resourceVersion="0")["items"]
+    for name in (item["metadata"]["name"] for item in items if judged(item)):
+        seen.judged.setdefault(name, time.monotonic() - begun)
 
 
 def figures(seen: Burst, count: int) -> list[Figure]:
