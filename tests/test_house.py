@@ -33,14 +33,15 @@ ROOMS = {
     "records": {"api", "core", "records"},
     "simulation": {"adapters", "api", "core", "records", "simulation"},
     "errors": {"api"},
+    "tasks": set(),
     "settings": {"api", "errors"},
     "ports": {"api", "core"},
-    "adapters": {"adapters", "api", "core", "errors", "ports", "records", "settings"},
-    "controller": {"api", "controller", "core", "errors", "ports"},
+    "adapters": {"adapters", "api", "core", "errors", "ports", "records", "settings", "tasks"},
+    "controller": {"api", "controller", "core", "errors", "ports", "tasks"},
     "migrations": {"api", "errors", "migrations"},
     "cli": {"adapters", "api", "cli", "core", "errors", "migrations", "records", "simulation"},
     "handlers": {"adapters", "api", "controller", "ports"},
-    "main": {"adapters", "api", "controller", "errors", "handlers", "ports", "settings"},
+    "main": {"adapters", "api", "controller", "errors", "handlers", "ports", "settings", "tasks"},
 }
 CLIENTS = {"kopf", "kubernetes", "psycopg", "prometheus_api_client", "requests", "aiohttp", "openfeature", "prometheus_client"}
 PYTHON = sorted(

@@ -4,7 +4,8 @@
     +-- SpecError            the object or the operator's configuration is wrong: the user must correct it
     +-- ActionRejected        an action is not carried out; `reason` is that of its condition `Accepted`
     +-- Conflict             another client wrote first: read again, decide again, never re-send
-    +-- Unavailable          a server does not respond: try again later
+    |   +-- AlreadyExists    another client created an object of this name first
+    +-- Unavailable          a server does not respond: try again later, not before `retry_after`
     |   +-- Forbidden        the API server denies a verb on a resource: an administrator must grant it
     |   +-- NotFound         the API server has no such object
     |   +-- ProviderFailed   a metric provider gave no usable response; `reason` is that of the check
@@ -19,6 +20,7 @@ in `cli.command`. "Could not measure" is not an error: it is a verdict (`api.enu
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from session_rollout.api.enums import ActionReason, CheckReason
 from session_rollout.api.migration_enums import FailureReason
@@ -55,8 +57,19 @@ class Conflict(RolloutError):
     """The object changed since it was read (HTTP 409)."""
 
 
+class AlreadyExists(Conflict):
+    """An object of this name exists (HTTP 409 to a creation)."""
+
+
 class Unavailable(RolloutError):
-    """A server did not respond, or reported a temporary error: the request may succeed later."""
+    """A server did not respond, or reported a temporary error: the request may succeed later.
+
+    `retry_after` is the time that the server asked for, by `Retry-After` of a 429 or 503; None when it named none.
+    """
+
+    def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Forbidden(Unavailable):

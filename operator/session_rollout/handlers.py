@@ -1,7 +1,8 @@
-"""Kopf's decorators, and nothing else: events wake loops, and one daemon per rollout runs its loop.
+"""Kopf's decorators, and nothing else: events start and wake loops.
 
-There are no create, update or timer handlers: their state lives in annotations, and a rejected patch ends them silently.
-Kopf's `patch` is always empty, because status goes through our own writer.
+There are no create, update, delete or timer handlers: their state lives in annotations, and a rejected patch ends them silently. There
+are no daemons either: one whose creation event was lost is never started, one whose finalizer cannot be removed is forgotten, and
+each demands a finalizer. `controller.loops` runs the loops.
 """
 
 from typing import Any
@@ -9,22 +10,23 @@ from typing import Any
 import kopf
 
 from session_rollout.adapters.flags import LABEL, document_of
+from session_rollout.adapters.heartbeats import watching_session
 from session_rollout.adapters.jobs import MIGRATION_LABEL
 from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
 from session_rollout.ports import Key
 
 
 @kopf.on.login()
-async def login(**options: Any) -> kopf.ConnectionInfo | None:
+async def login(memo: Any, **options: Any) -> kopf.AiohttpSession | None:
     """The Pod's ServiceAccount, or KUBECONFIG; read each time, so that a rotated token is picked up."""
-    return kopf.login_with_service_account(**options) or kopf.login_with_kubeconfig(**options)
+    info = kopf.login_with_service_account(**options) or kopf.login_with_kubeconfig(**options)
+    return None if info is None else watching_session(info, memo.hearts)
 
 
 @kopf.on.event(GROUP, VERSION, ROLLOUTS)  # type: ignore[arg-type]
 async def rollout_changed(event: Any, namespace: str, name: str, memo: Any, **_: Any) -> None:
     """A rollout was created, changed or deleted."""
-    key, deleted = Key(namespace, name), event["type"] == "DELETED"
-    await memo.reconciler.rollout_changed(key, event["object"], deleted=deleted)
+    memo.loops.rollout_changed(Key(namespace, name), event["object"], deleted=event["type"] == "DELETED")
 
 
 @kopf.on.event(GROUP, VERSION, ACTIONS)
@@ -45,14 +47,6 @@ async def document_changed(event: Any, namespace: str, labels: Any, memo: Any, *
     memo.reconciler.document_changed(
         Key(namespace, labels[LABEL]), document_of(event["object"]), deleted=event["type"] == "DELETED"
     )
-
-
-@kopf.daemon(GROUP, VERSION, ROLLOUTS, cancellation_polling=1, backoff=5)  # type: ignore[arg-type]
-async def reconcile(namespace: str, name: str, body: Any, memo: Any, stopped: Any, **_: Any) -> None:
-    """The loop of one rollout, until the process ends or the rollout is deleted."""
-    await memo.reconciler.run(Key(namespace, name), stopped)
-    if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
-        await memo.deletion.finalize(body)
 
 
 @kopf.on.cleanup()

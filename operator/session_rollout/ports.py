@@ -47,6 +47,11 @@ class Stored:
     problem: str = ""
 
     @property
+    def uid(self) -> str:
+        """UID of the object."""
+        return str(self.raw["metadata"]["uid"])
+
+    @property
     def deleting(self) -> bool:
         """Whether its deletion was requested."""
         return "deletionTimestamp" in self.raw["metadata"]
@@ -72,8 +77,11 @@ class RolloutStore(Protocol):
     async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
         """Write the status if nobody wrote since `stored` was read; raises Conflict otherwise."""
 
-    async def keys(self) -> tuple[Key, ...]:
-        """Every rollout."""
+    async def set_finalizer(self, stored: Stored, finalizer: str, *, present: bool) -> Stored:
+        """Add or remove a finalizer if nobody wrote since `stored` was read; the object as it is then. Raises Conflict otherwise."""
+
+    async def listed(self) -> Mapping[Key, Mapping[str, Any]]:
+        """Every rollout, with its metadata alone."""
 
     async def actions(self) -> tuple[Mapping[str, Any], ...]:
         """Every action, including those with a response."""
@@ -221,6 +229,15 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Now, in UTC, to the millisecond."""
+
+
+@dataclass(frozen=True)
+class ClockJump:
+    """A clock was set: that of the operator's node, or that of the API server. Decisions continue by elapsed time."""
+
+    time: datetime
+    by: timedelta
+    source: str  # `operator` or `api-server`
 
 
 class Leadership(Protocol):

@@ -31,7 +31,7 @@ class Api(ApiServer):
         return stored
 
     async def request(
-        self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Mapping[str, Any] | None = None
+        self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Mapping[str, Any] | None = None, **_: Any
     ) -> Object:
         """As the API server does it."""
         self.requests.append((method, path))

@@ -140,23 +140,40 @@ def test_released_lease_is_taken_at_once(api: Api, clock: Clock) -> None:
     assert spec(api)["holderIdentity"] == "b", "only the holder can release it"
 
 
-def test_acquire_waits_until_it_holds_the_lease_or_is_stopped(api: Api, clock: Clock) -> None:
-    async def body() -> tuple[bool, bool]:
-        stop = asyncio.Event()
-        api.failures["GET"] = [Unavailable("down")] * 3
-        held = await replica(api, clock).acquire(stop)
-        stop.set()
-        return held, await replica(api, clock, "b").acquire(stop)
-
-    assert asyncio.run(body()) == (True, False)
+def test_acquire_waits_until_it_holds_the_lease(api: Api, clock: Clock) -> None:
+    tries: list[None] = []
+    api.failures["GET"] = [Unavailable("down")] * 3
+    asyncio.run(replica(api, clock).acquire(lambda: tries.append(None)))
+    assert len(tries) == 3
+    assert spec(api)["holderIdentity"] == "a"
 
 
-def test_lost_lease_ends_the_process(api: Api, clock: Clock) -> None:
+@pytest.mark.parametrize(
+    "lease",
+    [
+        {"spec": []},
+        {"spec": None},
+        {"spec": {"holderIdentity": "", "renewTime": "yesterday"}},
+        {"spec": {"holderIdentity": "", "renewTime": 7}},
+    ],
+)
+def test_lease_that_is_garbage_is_read_again(api: Api, clock: Clock, lease: dict[str, Any]) -> None:
+    """R2: an answer of the wrong shape neither ends the renewal nor is believed."""
+    leader = replica(api, clock)
+    assert acquires(leader)
+    kept = api.objects[PATH]
+    api.put(PATH, lease)
+    assert not acquires(replica(api, clock, "b"))
+    api.objects[PATH] = kept
+    assert acquires(leader)
+
+
+def test_lost_lease_ends_the_process(api: Api, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> list[str]:
         leader, lost = replica(api, clock), list[str]()
-        assert await leader.acquire(asyncio.Event())
+        await leader.acquire(lambda: None)
         api.put(PATH, {"spec": {**spec(api), "holderIdentity": "b"}})
-        leader._claim = slow(leader._claim)  # type: ignore[method-assign]
+        monkeypatch.setattr(leader, "_claim", slow(leader._claim))
         await asyncio.wait_for(leader.keep(lambda: lost.append("lost")), 5)
         return lost
 

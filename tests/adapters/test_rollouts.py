@@ -8,7 +8,7 @@ import pytest
 
 from adapters.api import Api
 from core.world import spec
-from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse
+from session_rollout.adapters.rollouts import METADATA, ApiEventSink, ApiRolloutStore, parse
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason, EventReason
 from session_rollout.api.status import RolloutStatus
@@ -91,10 +91,12 @@ def test_rollout_that_is_created_again_is_read(api: Api) -> None:
 def test_lists_follow_every_page(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
     """In each namespace of the configuration, or in all of them."""
     pages: dict[str | None, tuple[str | None, list[str]]] = {None: ("next", ["a", "b"]), "next": (None, ["c"])}
-    paths = []
+    paths: list[str] = []
+    accepted: set[str] = set()
 
-    async def request(_: str, path: str, *, query: dict[str, Any]) -> dict[str, Any]:
+    async def request(_: str, path: str, *, query: dict[str, Any], accept: str) -> dict[str, Any]:
         paths.append(path)
+        accepted.add(accept)
         token, names = pages[query.get("continue")]
         metadata = {"continue": token} if token else {}
         return {
@@ -105,7 +107,8 @@ def test_lists_follow_every_page(monkeypatch: pytest.MonkeyPatch, api: Api) -> N
     monkeypatch.setattr(api, "request", request)
     assert len(asyncio.run(ApiRolloutStore(api).actions())) == 3
     assert set(paths) == {"/apis/sessionrollout.dev/v1alpha1/sessionrolloutactions"}
-    keys = asyncio.run(ApiRolloutStore(api, ("blue", "green")).keys())
+    keys = asyncio.run(ApiRolloutStore(api, ("blue", "green")).listed())
+    assert accepted == {"application/json", METADATA}
     assert [(key.namespace, key.name) for key in keys] == [(space, name) for space in ("blue", "green") for name in "abc"]
 
 

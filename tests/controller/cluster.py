@@ -20,6 +20,7 @@ from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PendingNotification
 from session_rollout.controller.deletion import Deletion
 from session_rollout.controller.inbox import Inbox
+from session_rollout.controller.loops import Loops
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
 from session_rollout.controller.state import Downtime, Memory, RolloutState
@@ -133,9 +134,20 @@ class Cluster:
         raw["status"] = status.to_wire()
         raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 1)
 
-    async def keys(self) -> tuple[Key, ...]:
-        listed = tuple(self.rollouts)
-        self.called("keys")
+    async def set_finalizer(self, stored: Stored, finalizer: str, *, present: bool) -> Stored:
+        self.called(f"finalizer {present}")
+        raw = self.rollouts[stored.key]
+        if raw["metadata"]["resourceVersion"] != stored.raw["metadata"]["resourceVersion"]:
+            raise Conflict("another client wrote first")
+        raw["metadata"]["finalizers"] = [finalizer] if present else []
+        raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 1)
+        if not present and "deletionTimestamp" in raw["metadata"]:
+            del self.rollouts[stored.key]
+        return parse(copy.deepcopy(raw))
+
+    async def listed(self) -> Mapping[Key, Mapping[str, Any]]:
+        listed = {key: {"metadata": copy.deepcopy(raw["metadata"])} for key, raw in self.rollouts.items()}
+        self.called("listed")
         return listed
 
     async def actions(self) -> tuple[Mapping[str, Any], ...]:
@@ -321,12 +333,12 @@ class Process:
             ports,
             self.memory,
             self.downtime,
-            self.deletion,
             lambda _, result: self.reconciled.append(result),
             lambda *_: nullcontext(),
         )
         self.on_demand = OnDemandChecks(ports)
-        self.inbox = Inbox(self.memory, self.on_demand, cluster, cluster, action_of)
+        self.loops = Loops(self.reconciler, self.deletion, self.memory, ports)
+        self.inbox = Inbox(self.memory, self.on_demand, self.loops, cluster, cluster, action_of)
 
     @property
     def state(self) -> RolloutState:
@@ -346,6 +358,19 @@ class Process:
             if await self.reconcile() > 0.1:
                 return
         raise AssertionError("it never settles")
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the tasks work until the condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def breathe() -> None:
+    """Let everything happen that can happen at once."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 def run(body: Callable[[], Any]) -> None:

@@ -102,7 +102,7 @@ def test_rollout_and_action_created_during_a_sweep_are_not_refused() -> None:
         cluster.add_rollout()
         cluster.add_action("u1", "Pause")
 
-    cluster.hooks = {"keys": create, "actions": create}
+    cluster.hooks = {"listed": create, "actions": create}
 
     async def body() -> None:
         await Process(cluster).inbox.sweep()

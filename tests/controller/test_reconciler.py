@@ -12,7 +12,8 @@ import pytest
 
 from controller.cluster import KEY, NOW, Cluster, Crash, Process, run
 from session_rollout.api.enums import ActionReason, DecisionAction, EventReason
-from session_rollout.controller.reconciler import CONFLICT_SECONDS, RETRY_SECONDS
+from session_rollout.controller.backoff import LONGEST_SECONDS
+from session_rollout.controller.reconciler import CONFLICT_SECONDS, CONFLICTS_AT_ONCE, RETRY_SECONDS
 from session_rollout.errors import Conflict, Unavailable
 
 
@@ -81,8 +82,33 @@ def test_outage_backs_off_and_starts_again_from_the_first_pause(cluster: Cluster
         for _ in range(2):
             cluster.failures["read"] = [Unavailable("down")] * 7
             pauses = [await process.reconcile() for _ in range(7)]
-            assert pauses == [*RETRY_SECONDS, RETRY_SECONDS[-1], RETRY_SECONDS[-1]]
+            assert pauses[: len(RETRY_SECONDS)] == [*RETRY_SECONDS]
+            assert all(0 < pause <= LONGEST_SECONDS for pause in pauses)
             await process.settle()
+
+    run(body)
+
+
+def test_conflicts_in_a_row_back_off(cluster: Cluster) -> None:
+    """R15: at once for the first ones, since somebody has just written; not forever."""
+
+    async def body() -> None:
+        process = Process(cluster)
+        cluster.failures["read"] = [Conflict("older than the last write")] * 12
+        pauses = [await process.reconcile() for _ in range(12)]
+        assert pauses[:CONFLICTS_AT_ONCE] == [CONFLICT_SECONDS] * CONFLICTS_AT_ONCE
+        assert max(pauses) > CONFLICT_SECONDS
+        await process.settle()
+        assert process.state.conflicts == 0
+
+    run(body)
+
+
+def test_retry_after_is_honoured(cluster: Cluster) -> None:
+    async def body() -> None:
+        process = Process(cluster)
+        cluster.failures["read"] = [Unavailable("busy", retry_after=timedelta(seconds=7))]
+        assert await process.reconcile() == 7
 
     run(body)
 
@@ -201,58 +227,12 @@ def test_measurements_alone_are_recorded_every_few_minutes(cluster: Cluster) -> 
     run(body)
 
 
-# --- what the watches show
-
-
-def test_rollout_deleted_while_no_operator_ran_is_finalized_by_the_watch(cluster: Cluster) -> None:
-    """Kopf starts no loop for it and removes the finalizer as soon as the handler returns."""
-    raw = cluster.rollouts[KEY]
-    raw["metadata"]["deletionTimestamp"] = NOW.isoformat()
-
-    async def body() -> None:
-        process = Process(cluster)
-        await process.reconciler.rollout_changed(KEY, raw, deleted=False)
-        assert cluster.released == [None]
-        assert process.deleted == [KEY]
-
-    run(body)
-
-
-def test_rollout_with_a_loop_is_finalized_by_its_loop_alone(cluster: Cluster) -> None:
-    raw = cluster.rollouts[KEY]
-
-    async def body() -> None:
-        process = Process(cluster)
-        await process.reconciler.rollout_changed(KEY, raw, deleted=False)
-        process.state.wake.clear()
-        raw["metadata"]["deletionTimestamp"] = NOW.isoformat()
-        await process.reconciler.rollout_changed(KEY, raw, deleted=False)
-        assert process.state.wake.is_set()
-        await process.reconciler.rollout_changed(KEY, raw, deleted=True)
-        assert cluster.released == []
-
-    run(body)
-
-
 # --- the loop
-
-
-class Stopping:
-    """Kopf's signal."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-
-    def __bool__(self) -> bool:
-        return self.event.is_set()
-
-    async def wait(self) -> Any:
-        await self.event.wait()
 
 
 def test_loop_reconciles_when_woken_until_it_is_stopped(cluster: Cluster) -> None:
     async def body() -> None:
-        process, stopped = Process(cluster), Stopping()
+        process, stopped = Process(cluster), asyncio.Event()
         await process.settle()
         process.reconciled.clear()
         reconciled = asyncio.Event()
@@ -264,7 +244,7 @@ def test_loop_reconciles_when_woken_until_it_is_stopped(cluster: Cluster) -> Non
             await asyncio.wait_for(reconciled.wait(), 5)
             reconciled.clear()
         assert process.memory.overdue() == ()
-        stopped.event.set()
+        stopped.set()
         await asyncio.wait_for(loop, 5)
 
     run(body)
@@ -374,5 +354,25 @@ def test_action_is_identified_by_its_uid(cluster: Cluster) -> None:
             await process.settle()
             process.inbox.action_changed(raw, deleted=True)
         assert [answer.reason for _, answer in cluster.answers] == [ActionReason.ACCEPTED, ActionReason.ALREADY_PAUSED]
+
+    run(body)
+
+
+def test_time_of_a_reconciliation_itself_is_told_to_the_decision(cluster: Cluster) -> None:
+    """R13: the time in which the loop rests is not; without a loop, all of it is."""
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        state = process.state
+        rollout = process.reconciled[-1].rollout
+        assert state.last_reconcile == cluster.time
+        assert state.rested == 0
+        cluster.time += timedelta(seconds=3)
+        state.rested = 1.0
+        observed = await process.reconciler._gatherer.gather(rollout, rollout.status, state)
+        assert observed.busy == timedelta(seconds=2)
+        state.rested = 4.0
+        assert (await process.reconciler._gatherer.gather(rollout, rollout.status, state)).busy == timedelta(0)
 
     run(body)

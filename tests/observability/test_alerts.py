@@ -49,6 +49,7 @@ def rates(good: int, bad: int) -> dict[str, str]:
 LEADS = {"sessionrollout_leader": "1x2000"}
 DISABLED = "sessionrollout_disabled_features" + OF_ROLLOUT % ""
 SUSPENDED = "sessionrollout_suspended_features" + OF_ROLLOUT % ""
+OVERRUN = "sessionrollout_interval_overrun_seconds" + OF_ROLLOUT % ""
 RECONCILED = "sessionrollout_last_reconcile_timestamp_seconds" + OF_ROLLOUT % ""
 
 
@@ -81,6 +82,12 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], int]] = {
     ),
     "SessionRolloutReconcileOverdue": ({RECONCILED: "0x2000", **LEADS}, {RECONCILED: "0+60x2000", **LEADS}, 8),
     "SessionRolloutApiErrors": (rates(60, 30), rates(60, 3), 25),
+    "SessionRolloutIntervalNotKept": ({OVERRUN: "1x2000"}, {OVERRUN: "0x2000"}, 11),
+    "SessionRolloutClockSkew": (
+        {"sessionrollout_clock_skew_seconds": "-6x2000"},
+        {"sessionrollout_clock_skew_seconds": "4x2000"},
+        6,
+    ),
     "HighSessionErrorRate": ({"session_error_rate": "0.011x2000"}, {"session_error_rate": "0.01x2000"}, 6),
     "TokenRefreshFailures": ({"token_refresh_failure_rate": "0.051x2000"}, {"token_refresh_failure_rate": "0.05x2000"}, 3),
     "ConnectionRecoveryIssues": (

@@ -2,10 +2,14 @@
 
 The client's generated models are not used: they cost memory and drop unknown fields. Errors become those of
 `session_rollout.errors`. Of an error's body only reason and message are kept, because it may echo what was sent.
+
+An answer is not trusted: a proxy between may answer 200 with a page of its own. What is no JSON, too large, nested too deep or not
+the object that was requested (`adapters.answers`) is `Unavailable`, as is no answer.
 """
 
-import json
-from collections.abc import Mapping
+import asyncio
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -14,80 +18,134 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 
+from session_rollout.adapters import answers
+from session_rollout.adapters.clock import ServerClock
 from session_rollout.adapters.telemetry import API_REQUESTS
 from session_rollout.adapters.tracing import span
 from session_rollout.api import API_VERSION
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.errors import Conflict, Forbidden, NotFound, Request, RolloutError, SpecError, Unavailable
+from session_rollout.errors import NotFound, Request, RolloutError, Unavailable
 
 Object = Mapping[str, Any]
 Query = Mapping[str, str | int]
 FIELD_MANAGER: Final = "session-rollout"
 REQUEST_SECONDS: Final = 10.0
+URGENT_SECONDS: Final = 3.0  # for what protects users, and for the Lease: a new attempt is better than a long wait
+ANSWER_BYTES: Final = 32 * 2**20
+CHUNK_BYTES: Final = 2**16
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
+READ: Final = "GET"
+
+
+def _nothing() -> None:
+    """No condition for writes."""
 
 
 class ApiServer:
-    """An authenticated session; open with `connect`."""
+    """An authenticated session; open with `connect`.
 
-    def __init__(self, client: ApiClient, configuration: Configuration) -> None:
+    `confirm` is called before each request that changes something, and raises Unavailable when this process may not write. It is the
+    only place that does: no caller can forget it. The Lease has a session of its own, without it.
+    """
+
+    confirm: Callable[[], None] = staticmethod(_nothing)
+
+    def __init__(self, client: ApiClient, configuration: Configuration, clock: ServerClock) -> None:
         self._client = client
         self._configuration = configuration
+        self._clock = clock
 
     @classmethod
-    async def connect(cls) -> "ApiServer":
-        """From the Pod's ServiceAccount, or from KUBECONFIG."""
+    async def connect(cls, clock: ServerClock) -> "ApiServer":
+        """From the Pod's ServiceAccount, or from KUBECONFIG. Each has its own connections, and its requests wait for no other."""
         configuration = Configuration()
+        configuration.client_session_kwargs = {"trust_env": False}  # as Kopf; reading it costs a thread for each request
         try:
             config.load_incluster_config(configuration)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
-        return cls(ApiClient(configuration), configuration)
+        return cls(ApiClient(configuration), configuration, clock)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
 
     async def request(
-        self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Query | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content: str = JSON,
+        query: Query | None = None,
+        seconds: float = REQUEST_SECONDS,
+        accept: str = JSON,
     ) -> dict[str, Any]:
-        """One request for JSON. Raises Conflict on 409, SpecError on 400 and 422, and Unavailable on all other failures."""
-        return dict(json.loads(await self.text(method, path, body, content=content, query=query)))
+        """One request for JSON, all of it within `seconds`.
 
-    async def text(self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Query | None = None) -> str:
-        """One request, with its response as text. Raises as `request` does; NotFound on 404, Forbidden on 403."""
+        Raises Conflict on 409, SpecError on 400 and 422, NotFound on 404, Forbidden on 403, and Unavailable on all other failures.
+        """
+        sent = time.monotonic()
+        text, date = await self._answer(method, path, body, content, query, seconds, accept)
+        parsed = answers.checked(text, method, path)
+        if date is not None:
+            self._clock.heard(date, sent, time.monotonic())
+        return parsed
+
+    async def text(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content: str = JSON,
+        query: Query | None = None,
+        seconds: float = REQUEST_SECONDS,
+    ) -> str:
+        """One request, with its response as text. Raises as `request` does."""
+        text, _ = await self._answer(method, path, body, content, query, seconds, JSON)
+        return text.decode(errors="replace")
+
+    async def _answer(
+        self, method: str, path: str, body: Any, content: str, query: Query | None, seconds: float, accept: str
+    ) -> answers.Answer:
+        if method != READ:
+            self.confirm()
         url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
-        headers = {"Content-Type": content, "Accept": JSON, "User-Agent": FIELD_MANAGER}
+        headers = {"Content-Type": content, "Accept": accept, "User-Agent": FIELD_MANAGER}
         with span("api", {"http.request.method": method, "url.path": path}):
             try:
-                return await self._send(method, path, url, headers, body)
+                return await self._send(method, path, url, headers, body, seconds)
             except RolloutError as error:
                 error.request = request_of(method, path)
                 raise
 
-    async def _send(self, method: str, path: str, url: str, headers: dict[str, str], body: Any) -> str:
+    async def _send(
+        self, method: str, path: str, url: str, headers: dict[str, str], body: Any, seconds: float
+    ) -> answers.Answer:
         try:
-            await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            response = await self._client.call_api(method, url, headers, body, _request_timeout=REQUEST_SECONDS)
-            text = await response.read()
+            async with asyncio.timeout(seconds):
+                await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+                answer = await self._client.call_api(method, url, headers, body, _request_timeout=seconds)
+                text = await _read(answer.response)
         except ApiException as error:
             API_REQUESTS.labels(method, str(error.status)).inc()
-            raise _translated(error.status, error.body) from error
+            raise answers.error_of(error.status, error.body, error.headers) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             API_REQUESTS.labels(method, "error").inc()
             raise Unavailable(f"API server: {type(error).__name__} on {method} {path}") from error
-        API_REQUESTS.labels(method, str(response.status)).inc()
-        if response.status >= 400:  # noqa: PLR2004 - HTTP
-            raise _translated(response.status, text)
-        return str(text.decode(errors="replace"))
+        API_REQUESTS.labels(method, str(answer.status)).inc()
+        if answer.status >= 400:  # noqa: PLR2004 - HTTP
+            raise answers.error_of(answer.status, text, answer.headers)
+        return text, answers.date_of(answer.headers)
 
-    async def find(self, path: str) -> dict[str, Any] | None:
+    async def find(self, path: str, *, seconds: float = REQUEST_SECONDS) -> dict[str, Any] | None:
         """GET; None on 404."""
         try:
-            return await self.request("GET", path)
+            return await self.request(READ, path, seconds=seconds)
         except NotFound:
             return None
 
@@ -95,6 +153,19 @@ class ApiServer:
         """Server-side apply with the operator's field manager; it takes back fields that other managers changed."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
         return await self.request("PATCH", path, body, content=APPLY, query=query)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body, as long as it is not too large; the connection of one that is goes."""
+    parts, size = [], 0
+    async with response:
+        async for part in response.content.iter_chunked(CHUNK_BYTES):
+            parts.append(part)
+            size += len(part)
+            if size > ANSWER_BYTES:
+                response.close()
+                raise Unavailable(f"API server: an answer is larger than {ANSWER_BYTES} bytes")
+    return b"".join(parts)
 
 
 VERBS: Final = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -114,21 +185,3 @@ def request_of(method: str, path: str) -> Request:
 def owner_of(rollout: SessionRollout) -> dict[str, Any]:
     """The owner reference of an object that is deleted with its rollout."""
     return {"apiVersion": API_VERSION, "kind": "SessionRollout", "name": rollout.name, "uid": rollout.uid, "controller": True}
-
-
-def _translated(code: int | None, body: Any) -> Exception:
-    try:
-        parsed = json.loads(body)
-        text = f"{parsed.get('reason', '')}: {parsed.get('message', '')}"[:300]
-    except (ValueError, TypeError, AttributeError):
-        text = "the response is not a Status object"
-    match code:
-        case 404:
-            return NotFound(text)
-        case 403:
-            return Forbidden(text)
-        case 409:
-            return Conflict(text)
-        case 400 | 422:
-            return SpecError(text)
-    return Unavailable(f"API server: HTTP status {code}: {text}")

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final, Generic, Protocol, TypeVar
 
 from session_rollout.ports import Clock
+from session_rollout.tasks import watched
 
 log = logging.getLogger(__name__)
 FORGET_AFTER: Final = timedelta(minutes=10)
@@ -50,7 +51,7 @@ class FreshCache(Generic[Question, Answer]):
             return result
         self._waiting.setdefault(question, set()).add(wake)
         if question not in self._tasks:
-            self._tasks[question] = asyncio.create_task(self._refresh(question, fetch))
+            self._tasks[question] = watched(self._refresh(question, fetch), "refresh of a result", may_end=True)
         return result
 
     def close(self) -> None:

@@ -21,6 +21,9 @@ Probe = Callable[[], Health]
 UNHEALTHY: Final = 503
 
 
+CLOSE_SECONDS: Final = 0.5  # for responses that are under way when the process ends
+
+
 class HttpServer:
     """The HTTP server of the operator. It runs even while this replica waits for the Lease, because probes must succeed then."""
 
@@ -29,7 +32,7 @@ class HttpServer:
         application.router.add_get("/metrics", _metrics)
         application.router.add_get("/healthz", _answers(live))
         application.router.add_get("/readyz", _answers(ready))
-        self._runner = web.AppRunner(application)
+        self._runner = web.AppRunner(application, shutdown_timeout=CLOSE_SECONDS)
 
     async def start(self, host: str | None, port: int) -> None:
         """Listen on `host`, or on every address if it is None."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from session_rollout.adapters.api_server import MERGE, ApiServer, owner_of
 from session_rollout.adapters.flags import LABEL
 from session_rollout.adapters.labels import recommended
-from session_rollout.adapters.telemetry import redact
+from session_rollout.adapters.logs import redact
 from session_rollout.api import GROUP
 from session_rollout.api.migration import Database, Migration, SecretKeyRef
 from session_rollout.api.migration_enums import Operation

@@ -4,6 +4,7 @@ They are for users and tools. The operator finds its objects by its own labels (
 version changes with every release and `name` is also on the operator's own Pods.
 """
 
+from functools import cache
 from importlib.metadata import version
 from typing import Final
 
@@ -17,6 +18,12 @@ def recommended(component: str) -> dict[str, str]:
         f"{prefix}/name": NAME,
         f"{prefix}/part-of": NAME,
         f"{prefix}/component": component,
-        f"{prefix}/version": version(NAME).replace("+", "_"),  # of a build from a commit; a label must not have a plus
+        f"{prefix}/version": _version(),
         f"{prefix}/managed-by": NAME,
     }
+
+
+@cache
+def _version() -> str:
+    """The version, read from the disk once; that of a build from a commit has a plus, which a label must not have."""
+    return version(NAME).replace("+", "_")

@@ -7,8 +7,8 @@ The identity is the Pod's name: a restarted container acquires its own Lease aga
 """
 
 import asyncio
-import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ LEASE_SECONDS: Final = 15
 RENEW_DEADLINE: Final = 10.0
 RETRY_SECONDS: Final = 2.0
 LABELS: Final = recommended("operator")  # the plugin finds the Lease by the first of them, whatever the release is called
+ATTEMPT_SECONDS: Final = RENEW_DEADLINE / 2  # for one request, as client-go has it: one that hangs leaves time for another
 UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
 
 
@@ -45,8 +46,11 @@ class UnledTime:
         It is the last renewal of that leader or, if earlier, the unled time that it had recorded and not accounted for.
         """
         recorded = lease["metadata"].get("annotations", {}).get(UNACCOUNTED)
-        times = [datetime.fromisoformat(text) for text in (lease["spec"].get("renewTime"), recorded) if text]
-        self.since = min(times, default=None)
+        try:
+            times = [datetime.fromisoformat(text) for text in (lease["spec"].get("renewTime"), recorded) if text]
+            self.since = min(times, default=None)
+        except (TypeError, ValueError) as error:
+            raise Unavailable(f"the Lease has an invalid time: {error}") from error
 
     def annotations(self, lease: Mapping[str, Any]) -> dict[str, str]:
         """The annotations of the Lease with this time in them, or without it once it is accounted for."""
@@ -63,7 +67,7 @@ class Lease:
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._identity = identity
         self._clock = clock
-        self._renewed = -RENEW_DEADLINE * 10  # monotonic seconds
+        self._renewed = -math.inf  # monotonic seconds
         self._observed: tuple[str, float] = ("", 0.0)  # last renewTime of another holder, and when it changed
         self.unled = UnledTime()
         self.leader = ""
@@ -74,20 +78,21 @@ class Lease:
             raise Unavailable("this replica may not hold the Lease, so it does not write")
 
     @property
-    def _held(self) -> bool:
-        return time.monotonic() - self._renewed <= RENEW_DEADLINE
+    def age(self) -> float:
+        """Seconds since the last renewal."""
+        return time.monotonic() - self._renewed
 
-    async def acquire(self, stop: asyncio.Event) -> bool:
-        """Wait until this process holds the Lease; False when it is stopped before."""
-        while not stop.is_set() and not await self._try():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
-        if stop.is_set():
-            # Stopped while standing by: a replica that acquires the Lease now would be terminated while holding it.
-            return False
+    @property
+    def _held(self) -> bool:
+        return self.age <= RENEW_DEADLINE
+
+    async def acquire(self, tried: Callable[[], None]) -> None:
+        """Wait until this process holds the Lease; `tried` is called after each attempt."""
+        while not await self._try():
+            tried()
+            await asyncio.sleep(RETRY_SECONDS)
         LEADER.set(1)
         log.info("acquired the Lease", extra={"identity": self._identity})
-        return True
 
     async def keep(self, lost: Callable[[], None]) -> None:
         """Renew until the Lease is lost, then call `lost`."""
@@ -97,6 +102,10 @@ class Lease:
         LEADER.set(0)
         lost()
 
+    def resign(self) -> None:
+        """Write nothing any more: this process ends."""
+        self._renewed = -math.inf
+
     async def accounted(self) -> None:
         """Every rollout has taken the unled time into account: remove it from the Lease."""
         self.unled.since = None
@@ -104,10 +113,10 @@ class Lease:
 
     async def release(self) -> None:
         """Release the Lease, so that the next leader does not have to wait until it expires."""
-        lease = await self._api.find(f"{self._path}/{self._name}")
+        lease = await self._find()
         if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
             lease["spec"]["holderIdentity"] = ""
-            await self._api.request("PUT", f"{self._path}/{self._name}", lease)
+            await self._write(lease)
 
     async def _try(self) -> bool:
         start = time.monotonic()
@@ -122,7 +131,7 @@ class Lease:
         return held
 
     async def _claim(self) -> bool:
-        lease = await self._api.find(f"{self._path}/{self._name}")
+        lease = await self._find()
         if lease is None:
             await self._create()
             return True
@@ -133,6 +142,12 @@ class Lease:
         if not self._held:
             self.unled.read(lease)
         return await self._take(lease)
+
+    async def _find(self) -> dict[str, Any] | None:
+        lease = await self._api.find(f"{self._path}/{self._name}", seconds=ATTEMPT_SECONDS)
+        if lease is not None and not isinstance(lease.get("spec"), dict):
+            raise Unavailable("the Lease in the answer of the API server has no `spec`")
+        return lease
 
     async def _create(self) -> None:
         kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
@@ -149,11 +164,14 @@ class Lease:
         labels = {**lease["metadata"].get("labels", {}), **LABELS}
         metadata = {**lease["metadata"], "labels": labels, "annotations": self.unled.annotations(lease)}
         try:
-            await self._api.request("PUT", f"{self._path}/{self._name}", {**lease, "metadata": metadata, "spec": spec})
+            await self._write({**lease, "metadata": metadata, "spec": spec})
         except Conflict:
             # Another replica took it between the read and this write.
             return False
         return True
+
+    async def _write(self, lease: dict[str, Any]) -> None:
+        await self._api.request("PUT", f"{self._path}/{self._name}", lease, seconds=ATTEMPT_SECONDS)
 
     def _observe_expiry(self, spec: dict[str, Any]) -> bool:
         """Record the last renewal; returns whether the holder has not renewed for the whole lease, by the clock of this process: the clock of the holder may be wrong."""

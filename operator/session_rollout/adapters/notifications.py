@@ -27,6 +27,7 @@ from session_rollout.api.status_records import PendingNotification
 from session_rollout.errors import SpecError, Unavailable
 from session_rollout.ports import Clock
 from session_rollout.settings import Sink, Webhook, credential
+from session_rollout.tasks import watched
 
 log = logging.getLogger(__name__)
 BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -134,7 +135,9 @@ class SinkNotifier:
         if delivery.notification.id not in self._delivered[delivery.uid]:
             queue.deliveries.setdefault(delivery.notification.id, delivery)
         if queue.deliveries and (queue.worker is None or queue.worker.done()):
-            queue.worker = asyncio.create_task(self._work(delivery.notification.sink, queue))
+            queue.worker = watched(
+                self._work(delivery.notification.sink, queue), f"sink {delivery.notification.sink}", may_end=True
+            )
 
     def delivered(self, uid: str) -> frozenset[str]:
         """See `Notifier.delivered`."""

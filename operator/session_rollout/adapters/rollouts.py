@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from session_rollout.adapters.api_server import JSON_PATCH, ApiServer
+from session_rollout.adapters.api_server import JSON, JSON_PATCH, MERGE, URGENT_SECONDS, ApiServer
 from session_rollout.adapters.telemetry import STATUS_WRITES, answered
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
@@ -17,7 +17,8 @@ from session_rollout.api.status import RolloutStatus
 from session_rollout.errors import Conflict, NotFound, RolloutError, SpecError
 from session_rollout.ports import Clock, Key, Stored
 
-PAGE = 500
+PAGE = 200
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 EVENT_NOTE = 1024
 
 
@@ -60,22 +61,37 @@ class ApiRolloutStore:
         self._written[key] = int(written["metadata"]["resourceVersion"])
         STATUS_WRITES.inc()
 
-    async def keys(self) -> tuple[Key, ...]:
-        """See `RolloutStore.keys`."""
-        items = await self._list(ROLLOUTS)
-        return tuple(Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items)
+    async def set_finalizer(self, stored: Stored, finalizer: str, *, present: bool) -> Stored:
+        """See `RolloutStore.set_finalizer`."""
+        metadata, key = stored.raw["metadata"], stored.key
+        others = [name for name in metadata.get("finalizers", []) if name != finalizer]
+        patch = {
+            "metadata": {
+                "resourceVersion": metadata["resourceVersion"],
+                "finalizers": [*others, finalizer] if present else others,
+            }
+        }
+        path = _path(key.namespace, ROLLOUTS, key.name)
+        written = await self._api.request("PATCH", path, patch, content=MERGE, seconds=URGENT_SECONDS)
+        self._written[key] = int(written["metadata"]["resourceVersion"])
+        return parse(written)
+
+    async def listed(self) -> Mapping[Key, Mapping[str, Any]]:
+        """See `RolloutStore.listed`."""
+        items = await self._list(ROLLOUTS, METADATA)
+        return {Key(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in items}
 
     async def actions(self) -> tuple[Mapping[str, Any], ...]:
         """See `RolloutStore.actions`."""
         return await self._list(ACTIONS)
 
-    async def _list(self, plural: str) -> tuple[Mapping[str, Any], ...]:
+    async def _list(self, plural: str, accept: str = JSON) -> tuple[Mapping[str, Any], ...]:
         roots = [_path(namespace, plural) for namespace in self._namespaces] or [f"/apis/{API_VERSION}/{plural}"]
         items: list[Mapping[str, Any]] = []
         for root in roots:
             query: dict[str, str | int] = {"limit": PAGE}
             while True:
-                page = await self._api.request("GET", root, query=query)
+                page = await self._api.request("GET", root, query=query, accept=accept)
                 items += page["items"]
                 if not (token := page["metadata"].get("continue")):
                     break

@@ -1,12 +1,9 @@
-"""The operator's own metrics (`sessionrollout_*`), their mapping from a reconciliation, and the structured log.
+"""The operator's own metrics (`sessionrollout_*`) and their mapping from a reconciliation.
 
 A gauge of one rollout is set through `_replace`, which removes the series that no longer apply: the criteria of an earlier
 phase, an earlier step, a migration that is no longer in the spec. `forget` removes all series of a deleted rollout.
 """
 
-import logging
-import re
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -15,14 +12,12 @@ from importlib.metadata import version
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
-from pythonjsonlogger.core import RESERVED_ATTRS
-from pythonjsonlogger.json import JsonFormatter
 
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.checks import Check, ComparedTo, Gate, OnBreach
 from session_rollout.api.enums import CheckKind, Condition, ConditionReason, EventReason, Outcome, Stage
 from session_rollout.api.migration_enums import MigrationState
-from session_rollout.api.quantities import bound
+from session_rollout.api.quantities import bound, duration
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import CheckRecord
@@ -143,6 +138,22 @@ ACTIONS: Final = Counter(
 )
 for _result in ("accepted", "rejected"):
     ACTIONS.labels(_result)
+CLOCK_SKEW: Final = Gauge(
+    "sessionrollout_clock_skew_seconds",
+    "Time by which the clock of the API server is ahead of the time that the operator uses; negative when it is behind.",
+)
+CLOCK_JUMPS: Final = Counter(
+    "sessionrollout_clock_jumps",
+    "Jumps of a clock by more than two seconds; the source is `operator` or `api-server`.",
+    ["source"],
+)
+for _source in ("operator", "api-server"):
+    CLOCK_JUMPS.labels(_source)
+INTERVAL_OVERRUN: Final = Gauge(
+    "sessionrollout_interval_overrun_seconds",
+    "Time by which the last reconciliation of a rollout took longer than its `checkInterval`; 0 when the interval is kept.",
+    ROLLOUT,
+)
 LEADER: Final = Gauge("sessionrollout_leader", "1 while this replica holds the Lease, otherwise 0.")
 BUILD: Final = Gauge("sessionrollout_build_info", "Always 1; the label holds the version of the operator.", ["version"])
 BUILD.labels(version("session-rollout")).set(1)
@@ -155,37 +166,6 @@ Family = Gauge | Counter
 Labels = tuple[str, ...]
 _series: Final[dict[Key, dict[Family, set[Labels]]]] = {}
 
-OF_KOPF: Final = ("settings", "k8s_skip", "k8s_ref")  # what it gives with a line; the first is not JSON
-_SECRETS: Final = re.compile(r"(://[^:/@\s]+:)[^@\s]+(@)|(password=|Bearer )[^\s'\"]+", re.IGNORECASE)
-
-
-class Redacted(logging.Filter):
-    """Takes passwords and tokens out of every line."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the message; never drops a line."""
-        record.msg, record.args = redact(record.getMessage()), ()
-        return True
-
-
-def redact(text: str) -> str:
-    """The text without credentials."""
-    return _SECRETS.sub(lambda match: f"{match.group(1) or match.group(3)}***{match.group(2) or ''}", text)
-
-
-def log_as_json() -> None:
-    """Write one JSON object for each line to standard error, without fields that are of no use to readers."""
-    handler = logging.StreamHandler(sys.stderr)
-    fields = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    names = {"asctime": "ts", "levelname": "level", "name": "logger"}
-    handler.setFormatter(JsonFormatter(fields, rename_fields=names, reserved_attrs=[*RESERVED_ATTRS, *OF_KOPF]))
-    handler.addFilter(Redacted())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    logging.getLogger("kopf").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-
 
 def observe(key: Key, seen: Reconciled) -> None:
     """Bring the operator's metrics up to one reconciliation."""
@@ -194,6 +174,8 @@ def observe(key: Key, seen: Reconciled) -> None:
     RECONCILES.labels("changed" if seen.wrote else "unchanged").inc()
     RECONCILE_SECONDS.observe(seen.seconds)
     _replace(key, LAST_RECONCILE, {(): time.time()})
+    interval = duration(seen.rollout.spec.check_interval).total_seconds()
+    _replace(key, INTERVAL_OVERRUN, {(): max(0.0, seen.seconds - interval)})
     _observe_checks(key, seen)
     if seen.wrote or new:
         _observe_status(key, seen.decision.status)

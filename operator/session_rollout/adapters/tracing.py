@@ -9,9 +9,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from typing import Final
 
 from opentelemetry import trace
 
+FLUSH_MILLISECONDS: Final = 300
 _TRACER = trace.get_tracer("session_rollout")
 
 
@@ -28,6 +30,13 @@ def start() -> None:
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+
+
+def stop() -> None:
+    """Send the last spans, within a moment."""
+    flush = getattr(trace.get_tracer_provider(), "force_flush", None)
+    if flush is not None:
+        flush(FLUSH_MILLISECONDS)
 
 
 @contextmanager

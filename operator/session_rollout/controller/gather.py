@@ -52,7 +52,14 @@ class Gatherer:
             problems=self._ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
             refusals=state.shown_refusals(now),
             last_reconcile=state.last_reconcile or self._downtime.since,
+            busy=self._busy(state),
         )
+
+    def _busy(self, state: RolloutState) -> timedelta:
+        """How long this rollout was being reconciled, or waited for its turn, since its evidence was last evaluated."""
+        if state.last_reconcile is None:
+            return timedelta(0)
+        return max(timedelta(0), self._ports.clock.now() - state.last_reconcile - timedelta(seconds=state.rested))
 
     def _measurements(self, rollout: SessionRollout, state: RolloutState) -> dict[str, Measurement]:
         """Latest results of the metrics that this stage needs: none where nothing is evaluated, or it would query forever."""

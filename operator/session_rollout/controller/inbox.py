@@ -1,4 +1,7 @@
-"""Delivers actions to their rollouts: from the watch, and from a list every 30 seconds in case watch events are missed."""
+"""Delivers actions to their rollouts, from the watch; and the sweep, a list of all actions and rollouts every 30 seconds.
+
+The sweep makes good what watches missed, and whatever got stuck: it starts the loops of rollouts that have none.
+"""
 
 import asyncio
 import logging
@@ -12,6 +15,7 @@ from session_rollout.api.action import SessionRolloutAction, answer
 from session_rollout.api.enums import ActionReason
 from session_rollout.api.parsing import sentence
 from session_rollout.api.quantities import duration
+from session_rollout.controller.loops import Loops
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.state import ActionList, Memory
 from session_rollout.errors import RolloutError
@@ -25,13 +29,17 @@ Parser = Callable[[Mapping[str, Any]], SessionRolloutAction]
 class Inbox:
     """Sorts actions into the states of their rollouts and wakes their loops."""
 
-    def __init__(self, memory: Memory, on_demand: OnDemandChecks, store: RolloutStore, clock: Clock, parse: Parser) -> None:
-        self._memory, self._on_demand, self._store, self._clock, self._parse = memory, on_demand, store, clock, parse
+    def __init__(
+        self, memory: Memory, on_demand: OnDemandChecks, loops: Loops, store: RolloutStore, clock: Clock, parse: Parser
+    ) -> None:
+        self._memory, self._on_demand, self._loops = memory, on_demand, loops
+        self._store, self._clock, self._parse = store, clock, parse
 
-    async def run(self) -> None:
-        """Sweep until cancelled."""
+    async def run(self, swept: Callable[[], None]) -> None:
+        """Sweep until cancelled; `swept` is called after each sweep, also after one that failed."""
         while True:
             await self.sweep()
+            swept()
             await asyncio.sleep(SWEEP_SECONDS)
 
     def action_changed(self, raw: Mapping[str, Any], *, deleted: bool = False) -> None:
@@ -58,6 +66,7 @@ class Inbox:
             state.wake_soon()
         else:
             state.wake.set()  # immediately: it may be an emergency
+            self._memory.turns.call()
 
     # --- the sweep
 
@@ -66,7 +75,9 @@ class Inbox:
         start = self._clock.now()
         try:
             actions = await self._store.actions()
-            rollouts = set(await self._store.keys())  # afterwards: the rollout of a new action must be in the list
+            objects = await self._store.listed()  # afterwards: the rollout of a new action must be in the list
+            rollouts = set(objects)
+            self._loops.listed(objects)
             for raw in actions:
                 self.action_changed(raw)
             uids = frozenset(raw["metadata"]["uid"] for raw in actions)
@@ -74,7 +85,7 @@ class Inbox:
             for raw in actions:
                 await self._tidy(raw, rollouts)
         except RolloutError as error:
-            log.warning("cannot list actions: %s", error)
+            log.warning("the sweep failed: %s", error)
 
     async def _tidy(self, raw: Mapping[str, Any], rollouts: set[Key]) -> None:
         try:

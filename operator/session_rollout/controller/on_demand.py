@@ -18,6 +18,7 @@ from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobState, StartCheck
 from session_rollout.errors import ActionRejected, Conflict, RolloutError
 from session_rollout.ports import Key, Ports
+from session_rollout.tasks import place_of, watched
 
 log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.5
@@ -34,9 +35,14 @@ class OnDemandChecks:
     def begin(self, action: SessionRolloutAction) -> None:
         """Start the action, unless it is running."""
         if action.uid not in self._running:
-            task = asyncio.create_task(self._run(action))
+            task = watched(self._run(action), f"action {action.namespace}/{action.name}", may_end=True)
             self._running[action.uid] = task
             task.add_done_callback(lambda _: self._running.pop(action.uid, None))
+
+    def close(self) -> None:
+        """End those that run: the next leader starts them again."""
+        for task in self._running.values():
+            task.cancel()
 
     async def _run(self, action: SessionRolloutAction) -> None:
         try:
@@ -47,6 +53,10 @@ class OnDemandChecks:
             status = self._refusal(refusal.reason, str(refusal))
         except RolloutError as error:
             status = self._refusal(ActionReason.FAILED, str(error))
+        except Exception as error:
+            # Nobody foresaw it. It concerns this action, which every later process would start again.
+            log.exception("action %s failed", action.name, extra={"class": type(error).__name__, "place": place_of(error)})
+            status = self._refusal(ActionReason.FAILED, f"{type(error).__name__} in {place_of(error)}")
         try:
             await self._ports.store.answer(action.namespace, action.name, status, uid=action.uid)
         except RolloutError as error:

@@ -8,40 +8,34 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Final
 
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.controller.apply import Applier
-from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.backoff import LONGEST_SECONDS, delay
+from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.gather import Gatherer
 from session_rollout.controller.state import DecidedStatus, Downtime, Memory, RolloutState
 from session_rollout.core.decide import RESYNC, decide
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.fallback import stall_after
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.errors import Conflict, RolloutError, SpecError
+from session_rollout.errors import Conflict, RolloutError, SpecError, Unavailable
 from session_rollout.ports import Key, Ports, Reconciled, Stored
+from session_rollout.tasks import place_of
 
 log = logging.getLogger(__name__)
 CONFLICT_SECONDS: Final = 0.05
-RETRY_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+CONFLICTS_AT_ONCE: Final = 3
+RETRY_SECONDS: Final = (0.2, 0.5, 1.0)  # after the first failures; then with jitter
 JITTER_SECONDS: Final = 0.05
 RECORD_EVERY: Final = timedelta(minutes=5)  # a record even without a change, for the values of metrics over time
 RECORD_INTERVALS: Final = 10
 Span = Callable[[str, dict[str, str]], AbstractContextManager[None]]
-
-
-class Stopped(Protocol):
-    """Kopf's signal that a loop is to end."""
-
-    def __bool__(self) -> bool: ...
-
-    async def wait(self) -> Any:
-        """Until the loop is to end."""
 
 
 class Reconciler:
@@ -52,29 +46,15 @@ class Reconciler:
         ports: Ports,
         memory: Memory,
         downtime: Downtime,
-        deletion: Deletion,
         on_reconciled: Callable[[Key, Reconciled], None],
         span: Span,
     ) -> None:
-        self._ports, self._memory, self._downtime, self._deletion = ports, memory, downtime, deletion
+        self._ports, self._memory, self._downtime = ports, memory, downtime
         self._on_reconciled, self._span = on_reconciled, span
         self._gatherer, self._applier = Gatherer(ports, memory, downtime), Applier(ports)
+        self._finalizers = Finalizers(ports)
 
     # --- what wakes the loop
-
-    async def rollout_changed(self, key: Key, raw: Mapping[str, Any], *, deleted: bool) -> None:
-        """The watch delivered a rollout."""
-        if deleted:
-            # Its loop has ended, or is told to end by Kopf: a new state would never be used.
-            return
-        state = self._memory.of(key)
-        if "deletionTimestamp" in raw["metadata"] and not state.has_loop:
-            # The rollout was deleted while no operator ran. Kopf starts no loop for such an object and removes the
-            # finalizer when this returns, so this is the only chance to release the flags and wait for the Jobs.
-            await self._deletion.finalize(raw)
-            return
-        state.has_loop = True
-        state.wake.set()
 
     def job_changed(self, key: Key) -> None:
         """The watch delivered a Job of this rollout."""
@@ -92,15 +72,26 @@ class Reconciler:
 
     # --- the loop
 
-    async def run(self, key: Key, stopped: Stopped) -> None:
-        """Reconcile a rollout until the loop is stopped; it never ends by itself, not even when the rollout has ended."""
-        while not stopped:
-            state = self._memory.of(key)
+    async def run(self, key: Key, stopped: asyncio.Event) -> None:
+        """Reconcile a rollout until it is deleted or the loop is stopped; a rollout that has ended is reconciled, too."""
+        state = self._memory.of(key)
+        while not (stopped.is_set() or state.deleted):
             state.wake.clear()  # before reading: what changes during the reconciliation causes another one
-            with self._span("reconcile", {"k8s.namespace.name": key.namespace, "sessionrollout.name": key.name}):
-                seconds = await self.reconcile(key)
+            async with self._memory.turns.take(lambda: state.priority):
+                seconds = await self._reconcile_guarded(key, state)
             state.expect_next(seconds)
-            await _rest(state.wake, stopped, seconds + random.uniform(0, JITTER_SECONDS))  # noqa: S311 - no secret
+            await _rest(state, stopped, seconds + random.uniform(0, JITTER_SECONDS))  # noqa: S311 - no secret
+
+    async def _reconcile_guarded(self, key: Key, state: RolloutState) -> float:
+        """Reconcile once. An exception that nobody foresaw concerns this rollout: it must not end the loops of the others."""
+        try:
+            with self._span("reconcile", {"k8s.namespace.name": key.namespace, "sessionrollout.name": key.name}):
+                return await self.reconcile(key)
+        except Exception as error:
+            state.failures += 1
+            cause = {"class": type(error).__name__, "place": place_of(error)}
+            log.exception("a reconciliation failed", extra={**_labels(key), **cause})
+            return delay(state.failures)
 
     async def reconcile(self, key: Key) -> float:
         """Reconcile once; seconds until the next time at the latest. Foreseeable errors are logged and retried."""
@@ -110,24 +101,26 @@ class Reconciler:
         except Conflict as conflict:
             # Another client wrote the rollout after it was read, such as `kubectl apply` with a new spec. The decision
             # rests on an object that no longer exists: read again and decide again, never send it a second time.
-            log.info("status write conflict; reading the object again: %s", conflict, extra=_labels(key))
-            return CONFLICT_SECONDS
+            log.info("write conflict; reading again: %s", conflict, extra=_labels(key))
+            state.conflicts += 1
+            return CONFLICT_SECONDS if state.conflicts <= CONFLICTS_AT_ONCE else delay(state.conflicts - CONFLICTS_AT_ONCE)
         except RolloutError as error:
             # An outage of the API server lasts for minutes and affects every rollout at the same time: back off.
             state.failures += 1
             log.warning("%s", error, extra=_labels(key))
-            return RETRY_SECONDS[min(state.failures, len(RETRY_SECONDS)) - 1]
-        state.failures = 0
+            return _pause(state, error)
+        state.failures = state.conflicts = 0
         return seconds
 
     async def _reconcile(self, key: Key, state: RolloutState) -> float:
         start = time.monotonic()
         stored = await self._ports.store.read(key)
-        if stored is None or stored.deleting:
-            # Deleted after the loop was woken. Kopf is about to stop the loop; a decision made now could publish a
-            # document that the deletion has just released.
+        if stored is None or stored.deleting or state.uid not in {None, stored.uid}:
+            # Deleted: this loop ends. A decision made now could publish a document that the deletion is about to release.
             self._downtime.account(key)
+            state.deleted = True
             return RESYNC.total_seconds()
+        stored = await self._finalizers.keep(stored, state)
         if stored.rollout is None:
             # Accepted by an older CRD. It remains as it is, and so do its flags, until a user corrects the spec.
             self._downtime.account(key)
@@ -137,11 +130,12 @@ class Reconciler:
         observed = await self._gatherer.gather(rollout, stored.rollout.status, state)
         now = self._ports.clock.now()
         decision = self._decide(observed, now)
+        state.next_decision = decision.next_reconcile.total_seconds()
         unprotected = await self._applier.protect(rollout, state, decision)
         wrote, failure = await self._write_status(stored, stored.rollout, state, decision)
         if decision.complete:
             # Only a reconciliation that had every measurement counts as time in which the evidence was observed.
-            state.last_reconcile = now
+            state.last_reconcile, state.rested = now, 0.0
             self._downtime.account(key)
         result = Reconciled(rollout, decision, wrote, time.monotonic() - start, observed.measurements)
         self._on_reconciled(key, result)
@@ -217,14 +211,25 @@ class Reconciler:
             await self._ports.recorder.keep(observed, now, result.decision)
 
 
-async def _rest(wake: asyncio.Event, stopped: Stopped, seconds: float) -> None:
+def _pause(state: RolloutState, error: RolloutError) -> float:
+    """Seconds after a failure: what the server asks for, and no longer than the last decision could wait."""
+    failures = state.failures
+    early = failures <= len(RETRY_SECONDS)
+    seconds = RETRY_SECONDS[failures - 1] if early else delay(failures - len(RETRY_SECONDS))
+    wanted = error.retry_after.total_seconds() if isinstance(error, Unavailable) and error.retry_after is not None else 0.0
+    return max(min(seconds, state.next_decision), min(wanted, LONGEST_SECONDS))
+
+
+async def _rest(state: RolloutState, stopped: asyncio.Event, seconds: float) -> None:
     """Wait until something changes, the loop is stopped, or the time is over."""
-    waiting = [asyncio.ensure_future(wake.wait()), asyncio.ensure_future(stopped.wait())]
+    begun = time.monotonic()
+    waiting = [asyncio.ensure_future(state.wake.wait()), asyncio.ensure_future(stopped.wait())]
     try:
-        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, timeout=0 if state.deleted else seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in waiting:
             task.cancel()
+        state.rested += time.monotonic() - begun
 
 
 def _labels(key: Key) -> dict[str, str]:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from typing import Final
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
+from session_rollout.controller.turns import Priority, Turns
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.errors import Forbidden, Request, SpecError
-from session_rollout.ports import Key
+from session_rollout.ports import ClockJump, Key
 
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
 OVERDUE_FACTOR: Final = 2
@@ -94,12 +96,26 @@ class RolloutState:
     last_reconcile: datetime | None = None
     last_record: datetime | None = None
     failures: int = 0
+    conflicts: int = 0
+    next_decision: float = math.inf  # seconds that the last decision allowed until the next one
     decided: DecidedStatus | None = None
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by effect
     features: frozenset[str] = frozenset()
-    has_loop: bool = False  # Kopf runs, or will run, a loop for this rollout
+    has_loop: bool = False  # a loop runs for this rollout
+    uid: str | None = None  # of the object that the loop is for
+    known: bool = False  # it had a status when the loop started, so users may have its features
+    deleted: bool = False  # its deletion was requested or seen: the loop ends
+    rested: float = 0.0  # seconds since `last_reconcile` in which the loop had nothing to do
+    finalizer_problem: str = ""  # why its finalizer cannot be changed
     _deadline: float | None = None  # monotonic seconds
     _wake_scheduled: bool = False
+
+    @property
+    def priority(self) -> Priority:
+        """How soon its next reconciliation must come, compared with those of other rollouts."""
+        if self.actions.waiting or self.deleted:
+            return Priority.URGENT
+        return Priority.KNOWN if self.known or self.last_reconcile is not None else Priority.NEW
 
     def base(self, stored: RolloutStatus) -> RolloutStatus:
         """The status that the next decision starts from."""
@@ -172,9 +188,11 @@ def _remedy(error: Exception, request: Request) -> str:
 
 
 class Memory:
-    """The states of all rollouts, and the last list of actions."""
+    """The states of all rollouts, the last list of actions, and the last jump of a clock."""
 
     def __init__(self) -> None:
+        self.turns = Turns()
+        self.clock_jump: ClockJump | None = None
         self._states: dict[Key, RolloutState] = {}
         self.actions: ActionList | None = None
 

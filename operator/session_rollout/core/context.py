@@ -30,6 +30,10 @@ from session_rollout.core.steps import Increment, audience_text, increment_at, p
 
 GAP_INTERVALS: Final = 2  # a reconciliation that is one interval late is jitter; beyond that nobody observed the rollout
 
+# A reconciliation that takes longer than the interval is no absence: the next one evaluates the evidence of that time. One that
+# takes longer than this was not working, but hung or frozen.
+LONGEST_WORK: Final = timedelta(seconds=10)
+
 
 @dataclass(frozen=True)
 class StageResult:
@@ -98,7 +102,8 @@ class DecisionContext:
         if last is None:
             return timedelta.max
         away = self.now - last
-        return away if away > GAP_INTERVALS * self.interval else timedelta(0)
+        allowed = GAP_INTERVALS * self.interval + min(self.observed.busy, LONGEST_WORK)
+        return away if away > allowed else timedelta(0)
 
     @property
     def pause_text(self) -> str:

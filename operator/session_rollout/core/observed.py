@@ -107,6 +107,7 @@ class Observed:
     workload_unavailable_reason: str | None = None  # None when it is available, or when none is named
     problems: tuple[str, ...] = ()  # why the spec cannot be carried out with the operator's configuration
     last_reconcile: datetime | None = None  # when evidence was last evaluated; None when unknown
+    busy: timedelta = timedelta(0)  # the time since then that the reconciliations themselves took
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ _PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "workload_unavailable_reason": TypeAdapter(str | None),
     "problems": TypeAdapter(tuple[str, ...]),
     "last_reconcile": TypeAdapter(datetime | None),
+    "busy": TypeAdapter(timedelta),
 }
 
 

@@ -1,0 +1,170 @@
+"""Many rollouts created within seconds: the operator keeps its Lease, is not restarted, and evaluates each of them in time.
+
+Five hundred loops that start at once once cost the operator its Lease: its renewal waited behind their requests and their steps
+on the event loop. The figures: seconds until the last rollout has its first verdict, the longest time between two renewals of the
+Lease, and how long an action on one of the rollouts waits while the others are new.
+
+python -m bench.burst --rollouts 500 --seconds 10
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import psutil
+
+from bench.figures import Figure, show
+from lab.kube import Kube, Object
+from lab.lab import LEASE, Lab, ended_by_signals
+
+NAMESPACE = "default"
+INTERVAL_SECONDS = 30
+LEASE_SECONDS = 10.0  # without a renewal for this time, the process ends
+ACTION_SECONDS = 3.0
+CREATORS = 4
+ROLLOUTS = f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrollouts"
+
+
+def rollout(name: str) -> Object:
+    """An object that holds for an hour under one criterion and one guard."""
+    metric = {"name": "errors", "query": "vector(0.001)"}
+    check = {"name": "errors", "metric": "errors", "below": "1%"}
+    phase = {"name": "one", "features": ["alpha"], "steps": [{"percent": 50, "hold": "1h"}], "criteria": [check]}
+    body = {
+        "flagSet": name,
+        "checkInterval": f"{INTERVAL_SECONDS}s",
+        "features": [{"name": "alpha"}],
+        "metrics": [metric],
+        "guards": [check],
+        "phases": [phase],
+    }
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "sessionrollout.dev/v1alpha1", "kind": "SessionRollout", "metadata": metadata, "spec": body}
+
+
+@dataclass
+class Burst:
+    """What was seen, in seconds since the first creation."""
+
+    created: float = 0.0
+    judged: dict[str, float] = field(default_factory=dict)  # by name: its first verdict
+    renewals: list[datetime] = field(default_factory=list)
+    action: float = 0.0  # from an emergency on one of the rollouts to its flags being off
+    restarts: int = 0
+
+    @property
+    def longest_renewal(self) -> float:
+        """The longest time between two renewals."""
+        pairs = zip(self.renewals, self.renewals[1:], strict=False)
+        return max(((later - earlier).total_seconds() for earlier, later in pairs), default=0.0)
+
+
+def judged(item: Object) -> bool:
+    """Whether its criterion was evaluated."""
+    checks = item.get("status", {}).get("checks", [])
+    return any(check["verdict"] == "Pass" for check in checks)
+
+
+def create(lab: Lab, count: int, seconds: float) -> None:
+    """Create the rollouts, evenly over the time."""
+    begun = time.monotonic()
+
+    def some(first: int) -> None:
+        kube = Kube(lab.kubeconfig)
+        for number in range(first, count, CREATORS):
+            time.sleep(max(0.0, begun + seconds * number / count - time.monotonic()))
+            kube.create(ROLLOUTS, rollout(f"burst-{number:04}"))
+
+    with ThreadPoolExecutor(CREATORS) as pool:
+        list(pool.map(some, range(CREATORS)))
+
+
+def emergency(lab: Lab, name: str) -> float:
+    """Seconds from the action to the flags being off."""
+    begun = time.monotonic()
+    lab.act("EmergencyDisable", name, NAMESPACE, features=["alpha"], reason="drill")
+    lab.until(lambda: "targeting" not in lab.document(name)["flags"]["alpha"], 60, "alpha off")
+    return time.monotonic() - begun
+
+
+def burst(lab: Lab, count: int, seconds: float, limit: float) -> Burst:
+    """Create so many rollouts, and watch the operator until each has a verdict or the time is over."""
+    seen, begun = Burst(), time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        creation = pool.submit(create, lab, count, seconds)
+        action, listed = None, 0
+        while time.monotonic() - begun < limit and len(seen.judged) < count:
+            assert lab.operator is not None
+            seen.restarts += not lab.operator.alive
+            renewed = datetime.fromisoformat(lab.kube.get(LEASE)["spec"]["renewTime"])
+            if not seen.renewals or renewed > seen.renewals[-1]:
+                seen.renewals.append(renewed)
+            if len(seen.renewals) != listed:
+                listed = len(seen.renewals)  # a list of all costs the API server as much as several of the operator's requests
+                _look(lab, seen, begun)
+            if creation.done() and seen.created == 0:
+                creation.result()
+                seen.created = time.monotonic() - begun
+            if seen.created and seen.judged and action is None:
+                action = pool.submit(emergency, lab, min(seen.judged))
+            time.sleep(0.5)
+        seen.action = action.result() if action is not None else 0.0
+    return seen
+
+
+def _look(lab: Lab, seen: Burst, begun: float) -> None:
+    """Note the rollouts that have a verdict now."""
+    items = lab.kube.get(ROLLOUTS, resourceVersion="0")["items"]
+    for name in (item["metadata"]["name"] for item in items if judged(item)):
+        seen.judged.setdefault(name, time.monotonic() - begun)
+
+
+def figures(seen: Burst, count: int) -> list[Figure]:
+    """The figures with their limits."""
+    times = sorted(seen.judged.values())
+    return [
+        Figure("a rollouts with a verdict", len(times), "", count, at_least=True),
+        Figure("b last verdict after the last creation", max(times, default=0.0) - seen.created, "s", 2 * INTERVAL_SECONDS),
+        Figure("c longest time between two renewals", seen.longest_renewal, "s", LEASE_SECONDS),
+        Figure("d emergency while the others are new", seen.action, "s", ACTION_SECONDS),
+    ]
+
+
+def main() -> int:
+    """Measure and show; 1 when a limit is exceeded or the process ended."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rollouts", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=10.0, help="time in which they are created")
+    options = parser.parse_args()
+    with ended_by_signals(), Lab(database=False) as lab:
+        lab.install()
+        lab.namespace(NAMESPACE)
+        lab.start_operator()
+        lab.until(lambda: lab.kube.find(LEASE), 30, "the Lease")
+        assert lab.operator is not None
+        process = psutil.Process(lab.operator.popen.pid)
+        before = sum(process.cpu_times()[:2])
+        seen = burst(lab, options.rollouts, options.seconds, 300)
+        cpu = sum(process.cpu_times()[:2]) - before
+    measured = figures(seen, options.rollouts)
+    show(measured)
+    times = sorted(seen.judged.values()) or [0.0]
+    about = {
+        "created": round(seen.created, 1),
+        "median": round(statistics.median(times), 1),
+        "restarts": seen.restarts,
+        "load": " ".join(f"{value:.1f}" for value in os.getloadavg()),
+        "cpu milliseconds per rollout": round(1000 * cpu / options.rollouts),
+    }
+    print(json.dumps(about))
+    return int(seen.restarts > 0 or any(figure.ratio > 1 for figure in measured))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""The finalizer of a rollout: only where its deletion has to wait for the operator.
+
+It waits for flags that `deletionPolicy: Off` turns off, and for Jobs, which garbage collection would terminate. Any other rollout
+has no finalizer, so that its deletion, and that of its namespace, never waits for an operator that is away or has lost its rights.
+"""
+
+import logging
+from typing import Final
+
+from session_rollout.api import GROUP
+from session_rollout.api.rollout import DeletionPolicy, SessionRollout
+from session_rollout.controller.state import RolloutState
+from session_rollout.errors import Conflict, NotFound, RolloutError
+from session_rollout.ports import Ports, Stored
+
+log = logging.getLogger(__name__)
+FINALIZER: Final = f"{GROUP}/finalizer"
+
+
+def needs_finalizer(rollout: SessionRollout) -> bool:
+    """Whether there is something to do when this rollout is deleted that cannot be done afterwards."""
+    spec = rollout.spec
+    jobs = bool(spec.migrations) or any(gate.job for gate in spec.all_gates())
+    return jobs or spec.deletion_policy is DeletionPolicy.OFF
+
+
+def has_finalizer(stored: Stored) -> bool:
+    """Whether the object has the operator's finalizer."""
+    return FINALIZER in stored.raw["metadata"].get("finalizers", [])
+
+
+class Finalizers:
+    """Adds and removes the finalizer."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def keep(self, stored: Stored, state: RolloutState) -> Stored:
+        """The object with the finalizer that its spec needs. A refusal is logged once and tried again: no decision waits for it."""
+        wanted = has_finalizer(stored) if stored.rollout is None else needs_finalizer(stored.rollout)
+        if has_finalizer(stored) is wanted:
+            return stored
+        try:
+            return await self._ports.store.set_finalizer(stored, FINALIZER, present=wanted)
+        except Conflict:
+            raise
+        except RolloutError as error:
+            if state.finalizer_problem != str(error):
+                log.warning("cannot change the finalizer: %s", error, extra=_labels(stored))
+            state.finalizer_problem = str(error)
+            return stored
+
+    async def remove(self, stored: Stored) -> None:
+        """Let the deletion continue."""
+        if not has_finalizer(stored):
+            return
+        try:
+            await self._ports.store.set_finalizer(stored, FINALIZER, present=False)
+        except NotFound:
+            return
+
+
+def _labels(stored: Stored) -> dict[str, str]:
+    return {"namespace": stored.key.namespace, "rollout": stored.key.name}

@@ -1,0 +1,128 @@
+"""The loops: one task for each rollout, from its creation to the end of its deletion.
+
+Kopf only delivers events. Its daemons are not used: one whose creation event was lost is never started, and one whose finalizer could
+not be removed, because a policy or a missing right refused it, is forgotten until the next event. Here the list of every sweep
+starts the loops that are missing, and the end of a rollout is repeated until it succeeds.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from session_rollout.controller.backoff import delay
+from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.finalizers import FINALIZER, Finalizers
+from session_rollout.controller.reconciler import Reconciler
+from session_rollout.controller.state import Memory
+from session_rollout.errors import RolloutError
+from session_rollout.ports import Key, Ports
+from session_rollout.tasks import watched
+
+log = logging.getLogger(__name__)
+GRACE_SECONDS: Final = 1.5  # for reconciliations that are under way when the process ends
+Object = Mapping[str, Any]
+
+
+@dataclass
+class Loop:
+    """The task of one rollout, and the object as it was last seen."""
+
+    raw: Object
+    task: asyncio.Task[None] | None = None
+    successor: Object | None = None  # another object that was created under the same name
+
+    @property
+    def uid(self) -> str:
+        """UID of the object."""
+        return str(self.raw["metadata"]["uid"])
+
+
+class Loops:
+    """All loops of this process."""
+
+    def __init__(self, reconciler: Reconciler, deletion: Deletion, memory: Memory, ports: Ports) -> None:
+        self._reconciler, self._deletion, self._memory, self._store = reconciler, deletion, memory, ports.store
+        self._finalizers = Finalizers(ports)
+        self._loops: dict[Key, Loop] = {}
+        self._stopped = asyncio.Event()
+
+    def rollout_changed(self, key: Key, raw: Object, *, deleted: bool = False) -> None:
+        """The watch delivered a rollout."""
+        loop = self._loops.get(key)
+        if loop is None:
+            if not deleted:
+                self._start(key, raw)
+            return
+        if loop.uid == raw["metadata"]["uid"]:
+            loop.raw = raw
+            self._memory.of(key).deleted |= deleted
+        elif not deleted:
+            loop.successor = raw
+        self._memory.of(key).wake.set()
+
+    def listed(self, objects: Mapping[Key, Object]) -> None:
+        """All rollouts as they were listed: start the loops that are missing, and wake those of rollouts that are gone."""
+        for key, raw in objects.items():
+            if key not in self._loops:
+                self._start(key, raw)
+        for key, loop in self._loops.items():
+            uid = objects[key]["metadata"]["uid"] if key in objects else None
+            if uid != loop.uid or "deletionTimestamp" in objects[key]["metadata"]:
+                self._memory.of(key).wake.set()
+
+    async def close(self) -> None:
+        """Stop all loops: those that are reconciling may complete that within a moment."""
+        self._stopped.set()
+        tasks = [loop.task for loop in self._loops.values() if loop.task is not None]
+        if not tasks:
+            return
+        _, pending = await asyncio.wait(tasks, timeout=GRACE_SECONDS)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    def _start(self, key: Key, raw: Object) -> None:
+        metadata = raw["metadata"]
+        if self._stopped.is_set() or ("deletionTimestamp" in metadata and FINALIZER not in metadata.get("finalizers", [])):
+            # The second waits for the finalizers of others alone.
+            return
+        state = self._memory.of(key)
+        state.has_loop, state.deleted, state.uid, state.known = True, False, metadata["uid"], "status" in raw
+        loop = self._loops[key] = Loop(raw)
+        loop.task = watched(self._live(key, loop), f"loop of {key.namespace}/{key.name}", may_end=True)
+
+    async def _live(self, key: Key, loop: Loop) -> None:
+        try:
+            await self._reconciler.run(key, self._stopped)
+            if not self._stopped.is_set():
+                await self._end(key, loop)
+        finally:
+            del self._loops[key]
+        if loop.successor is not None:
+            self._start(key, loop.successor)
+
+    async def _end(self, key: Key, loop: Loop) -> None:
+        """Release what belongs to a deleted rollout, and then its finalizer; repeated until nothing is left to do."""
+        failures, logged = 0, ""
+        while True:
+            try:
+                await self._try_to_end(key, loop)
+                break
+            except RolloutError as error:
+                failures += 1
+                if logged != str(error):
+                    log.warning("the deletion is repeated: %s", error, extra={"namespace": key.namespace, "rollout": key.name})
+                logged = str(error)
+                await asyncio.sleep(delay(failures, getattr(error, "retry_after", None)))
+
+    async def _try_to_end(self, key: Key, loop: Loop) -> None:
+        stored = await self._store.read(key)
+        if stored is None or stored.uid != loop.uid:
+            # It is gone, because it had no finalizer, and another object may have its name.
+            await self._deletion.finalize(loop.raw)
+        elif stored.deleting:
+            await self._deletion.finalize(stored.raw)
+            await self._finalizers.remove(stored)
+        # Otherwise what told of its deletion was wrong: the next sweep starts its loop again.

@@ -1,0 +1,69 @@
+"""Turns: how many rollouts are reconciled at the same time, and which of those that wait is next.
+
+Five hundred loops that wake at once would each take a step of the event loop in turn, and the renewal of the Lease would wait for
+all of them at each of its own steps. With few at a time, the others wait here instead. Those that people wait for come first, then
+those whose flags are published; new rollouts come last. An urgent one also has places of its own, so that ordinary ones whose
+requests hang cannot keep it waiting.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+AT_ONCE: Final = 16
+RESERVED: Final = 16  # for urgent ones, in addition
+
+
+class Priority(IntEnum):
+    """Which of several waiting rollouts is next: the lowest."""
+
+    URGENT = 0  # an action waits for it
+    KNOWN = 1
+    NEW = 2  # it was not reconciled yet: no user has its features
+
+
+@dataclass(eq=False)
+class Waiting:
+    """One rollout that waits for its turn; its priority may rise while it does."""
+
+    priority: Callable[[], Priority]
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Turns:
+    """The turns of one process."""
+
+    def __init__(self, at_once: int = AT_ONCE, reserved: int = RESERVED) -> None:
+        self._at_once, self._reserved = at_once, reserved
+        self._running = 0
+        self._queue: list[Waiting] = []  # in the order of arrival
+
+    @asynccontextmanager
+    async def take(self, priority: Callable[[], Priority]) -> AsyncIterator[None]:
+        """Wait for a turn, and hold it for the block."""
+        waiting = Waiting(priority)
+        self._queue.append(waiting)
+        self.call()
+        try:
+            await waiting.called.wait()
+            yield
+        finally:
+            if waiting in self._queue:
+                self._queue.remove(waiting)
+            else:
+                self._running -= 1
+            self.call()
+
+    def call(self) -> None:
+        """Call those whose turn it is; to be called when a priority rises."""
+        while self._queue:
+            first = min(self._queue, key=lambda waiting: waiting.priority())
+            places = self._at_once + (self._reserved if first.priority() is Priority.URGENT else 0)
+            if self._running >= places:
+                return
+            self._queue.remove(first)
+            self._running += 1
+            first.called.set()

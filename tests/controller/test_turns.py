@@ -1,0 +1,91 @@
+"""Turns: few rollouts at a time, in the order of what matters."""
+
+import asyncio
+from collections.abc import Callable
+
+from controller.cluster import breathe, run
+from session_rollout.controller.turns import Priority, Turns
+
+
+class Crowd:
+    """Rollouts that take turns and hold them until they are told to end."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns, self.began = turns, list[str]()
+        self.ends: dict[str, asyncio.Event] = {}
+
+    def come(self, name: str, priority: Callable[[], Priority]) -> asyncio.Task[None]:
+        """One more."""
+        self.ends[name] = asyncio.Event()
+        return asyncio.create_task(self._hold(name, priority))
+
+    async def _hold(self, name: str, priority: Callable[[], Priority]) -> None:
+        async with self.turns.take(priority):
+            self.began.append(name)
+            await self.ends[name].wait()
+
+
+def always(priority: Priority) -> Callable[[], Priority]:
+    return lambda: priority
+
+
+def test_only_so_many_at_once_and_the_most_urgent_next() -> None:
+    async def body() -> None:
+        crowd = Crowd(Turns(at_once=2, reserved=0))
+        for name, priority in {"a": 2, "b": 2, "new": 2, "known": 1, "later": 1, "urgent": 0}.items():
+            crowd.come(name, always(Priority(priority)))
+        await breathe()
+        assert crowd.began == ["a", "b"]
+        for name in ("a", "b", "urgent", "known", "later", "new"):
+            crowd.ends[name].set()
+            await breathe()
+        assert crowd.began == ["a", "b", "urgent", "known", "later", "new"]
+
+    run(body)
+
+
+def test_urgent_ones_do_not_wait_for_requests_that_hang() -> None:
+    """All ordinary places are taken by rollouts whose API server does not respond."""
+
+    async def body() -> None:
+        crowd = Crowd(Turns(at_once=2, reserved=1))
+        for name in "abc":
+            crowd.come(name, always(Priority.KNOWN))
+        crowd.come("urgent", always(Priority.URGENT))
+        await breathe()
+        assert crowd.began == ["a", "b", "urgent"]
+
+    run(body)
+
+
+def test_priority_that_rises_while_waiting_counts() -> None:
+    async def body() -> None:
+        turns, priority = Turns(at_once=1, reserved=1), [Priority.NEW]
+        crowd = Crowd(turns)
+        crowd.come("a", always(Priority.KNOWN))
+        crowd.come("b", lambda: priority[0])
+        await breathe()
+        assert crowd.began == ["a"]
+        priority[0] = Priority.URGENT
+        turns.call()
+        await breathe()
+        assert crowd.began == ["a", "b"]
+
+    run(body)
+
+
+def test_turn_of_one_that_is_cancelled_is_given_to_the_next() -> None:
+    """Before it was called, in the moment it is called, and while it holds its turn."""
+
+    async def body() -> None:
+        crowd = Crowd(Turns(at_once=1, reserved=0))
+        tasks = {name: crowd.come(name, always(Priority.KNOWN)) for name in "abcd"}
+        await breathe()
+        tasks["b"].cancel()
+        await breathe()
+        tasks["a"].cancel()
+        tasks["c"].cancel()
+        await breathe()
+        assert crowd.began == ["a", "d"]
+
+    run(body)

@@ -1,0 +1,109 @@
+"""Deletion on a real API server while policies and missing rights are in its way: R4 and R9."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from integration.rollouts import LONG, flags, holding, rollout
+from lab import rights
+from lab.gauge import scraped
+from lab.lab import Lab
+
+ROOT = "/apis/admissionregistration.k8s.io/v1"
+FINALIZER = "sessionrollout.dev/finalizer"
+
+
+@pytest.fixture(scope="module")
+def operator(lab: Lab) -> Iterator[Lab]:
+    """The lab with the operator running and one metric scraped."""
+    with scraped(lab):
+        process = lab.start_operator()
+        yield lab
+        process.stop()
+
+
+@contextmanager
+def policy(lab: Lab, name: str, expression: str) -> Iterator[None]:
+    """A policy about the rollout of this name, in force within the block."""
+    rules = [
+        {"apiGroups": ["sessionrollout.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["sessionrollouts"]}
+    ]
+    spec = {
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": rules},
+        "matchConditions": [{"name": "this", "expression": f"object.metadata.name == '{name}'"}],
+        "validations": [{"expression": expression, "message": "refused for a test"}],
+    }
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    lab.apply({**kind, "kind": "ValidatingAdmissionPolicy", "spec": spec})
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    lab.apply({**kind, "kind": "ValidatingAdmissionPolicyBinding", "spec": binding})
+    try:
+        yield
+    finally:
+        lab.kube.delete(f"{ROOT}/validatingadmissionpolicybindings/{name}")
+        lab.kube.delete(f"{ROOT}/validatingadmissionpolicies/{name}")
+
+
+def refused(lab: Lab, name: str) -> bool:
+    """Whether the API server has refused a change of the rollout to the operator."""
+    return any(
+        (line["verb"], line["objectRef"].get("name")) == ("patch", name) and line["responseStatus"]["code"] == 422
+        for line in rights.audit(lab)
+    )
+
+
+def path(name: str, namespace: str = "default") -> str:
+    return f"/apis/sessionrollout.dev/v1alpha1/namespaces/{namespace}/sessionrollouts/{name}"
+
+
+def test_finalizer_whose_removal_a_policy_refused_is_removed_when_the_policy_is_gone(operator: Lab) -> None:
+    """R9: without a restart."""
+    operator.apply(rollout("stuck", LONG, deletionPolicy="Off"))
+    holding(operator, "stuck")
+    process = operator.operator
+    assert process is not None
+    with policy(operator, "stuck", f"has(object.metadata.finalizers) && '{FINALIZER}' in object.metadata.finalizers"):
+
+        def in_force() -> bool:
+            """The API server learns of a policy after a moment."""
+            done = operator.kubectl(
+                "patch",
+                "sro",
+                "stuck",
+                "--type=merge",
+                "--dry-run=server",
+                "-p",
+                '{"metadata":{"finalizers":null}}',
+                check=False,
+            )
+            return done.returncode != 0
+
+        operator.until(in_force, 20, "the policy in force")
+        operator.kubectl("delete", "sro", "stuck", "--wait=false")
+        operator.until(lambda: refused(operator, "stuck"), 20, "a refusal")
+        assert operator.kube.find(path("stuck")) is not None
+    operator.kubectl("wait", "--for=delete", "sro/stuck", "--timeout=45s")
+    assert flags(operator, "stuck")["alpha"]["targeting"]["if"][-1] == "off"
+    assert process.alive, "it was not restarted"
+
+
+def test_finalizer_that_a_policy_refuses_to_add_holds_nothing_up(operator: Lab) -> None:
+    """A rollout runs without it, and gets it when the policy is gone."""
+    with policy(operator, "bare", f"!has(object.metadata.finalizers) || !('{FINALIZER}' in object.metadata.finalizers)"):
+        operator.apply(rollout("bare", LONG, deletionPolicy="Off"))
+        holding(operator, "bare")
+    operator.until(lambda: FINALIZER in operator.rollout("bare")["metadata"].get("finalizers", []), 20, "the finalizer")
+    operator.kubectl("delete", "sro", "bare", "--timeout=20s")
+
+
+def test_rollout_that_keeps_its_flags_has_no_finalizer(operator: Lab) -> None:
+    """R4: its deletion, and that of its namespace, waits for nothing."""
+    operator.apply(rollout("kept", LONG))
+    assert "finalizers" not in holding(operator, "kept")["metadata"]
+    begun = time.monotonic()
+    operator.kubectl("delete", "sro", "kept", "--timeout=20s")
+    assert time.monotonic() - begun < 5
+    assert "targeting" in flags(operator, "kept")["alpha"]

@@ -1,0 +1,118 @@
+"""How the parts of the operator are connected: what the liveness probe names, and where a jump of a clock goes."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from adapters.api import Api
+from controller.cluster import breathe
+from session_rollout import main
+from session_rollout.adapters.clock import ServerClock
+from session_rollout.adapters.heartbeats import WATCH_LIMIT
+from session_rollout.adapters.lease import Lease
+from session_rollout.errors import Forbidden, Unavailable
+from session_rollout.main import LEASE_LIMIT, NAMED, SWEEP_LIMIT, Backoffs, Operator, watched_paths
+from session_rollout.ports import Key
+from session_rollout.settings import load
+
+
+class Times:
+    """The monotonic clock, and the wall clock beside it."""
+
+    def __init__(self) -> None:
+        self.seconds, self.wall = time.monotonic(), 1e9
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@contextmanager
+def operator(times: Times, tmp_path: Path) -> Iterator[Operator]:
+    """One that is not running; on an API server in memory."""
+    config = tmp_path / "operator.yaml"
+    config.write_text(json.dumps({"prometheus": {"default": {"url": "http://127.0.0.1:9"}}}))
+    clock = ServerClock(lambda: times.wall + times.seconds, times.monotonic)
+    made = Operator(load(config), Api(), Api(), clock)
+    made.hearts._monotonic = times.monotonic
+    try:
+        yield made
+    finally:
+        made.gates.close()
+        made.metrics.close()
+        made.notifier.close()
+
+
+def test_liveness_names_what_is_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R2: the age of the Lease, of the loops and of each watch."""
+    times = Times()
+    with operator(times, tmp_path) as leader:
+        monkeypatch.setattr(Lease, "age", property(lambda _: times.seconds - begun))
+        begun = times.seconds
+        leader.ready.set()
+        leader._expect_beats()
+        assert (leader._live().healthy, leader._live().message) == (True, "ok")
+        times.seconds += LEASE_LIMIT + 1
+        assert leader._live().message == f"late: Lease ({LEASE_LIMIT + 1:.0f} s)"
+        times.seconds += SWEEP_LIMIT
+        assert "sweep (" in leader._live().message
+        leader.hearts.beat(main.SWEEP)
+        assert "sweep" not in leader._live().message
+        times.seconds += WATCH_LIMIT
+        assert {"sessionrollouts", "sessionrolloutactions", "jobs", "configmaps"} == {
+            part.split("/")[-1].split(" ")[0] for part in leader._live().message.split(", ") if "watch of" in part
+        }
+        for number in range(NAMED + 2):
+            leader.memory.of(Key("default", f"r{number}")).expect_next(-1000)
+        assert leader._live().message.endswith("reconciliation of default/r2, 2 more rollouts")
+        assert not leader._live().healthy
+
+
+def test_watchdog_hands_a_jump_of_the_clock_to_the_reconciler(tmp_path: Path) -> None:
+    """R14."""
+    times = Times()
+
+    async def body() -> None:
+        with operator(times, tmp_path) as leader:
+            times.wall -= 3600
+            watchdog = asyncio.create_task(leader._watch())
+            await breathe()
+            assert leader.memory.clock_jump is not None
+            assert leader.memory.clock_jump.by.total_seconds() == -3600
+            watchdog.cancel()
+
+    asyncio.run(body())
+
+
+def test_nothing_is_written_before_the_lease_is_held(tmp_path: Path) -> None:
+    """The session of all adapters asks the Lease before each write; that of the Lease does not."""
+    with operator(Times(), tmp_path) as other:
+        store = other.store._api
+        with pytest.raises(Unavailable):
+            store.confirm()
+        other.lease._api.confirm()
+        assert store is not other.lease._api
+
+
+def test_namespace_whose_rights_are_gone_does_not_keep_the_operator_from_starting(tmp_path: Path) -> None:
+    """R4: its RoleBinding was deleted with it, and the configuration still names it."""
+    with operator(Times(), tmp_path) as leader:
+        assert isinstance(leader.store._api, Api)
+        leader.store._api.failures["GET"] = [Forbidden("sessionrollouts")]
+        assert asyncio.run(leader._existing()) == ()
+
+
+def test_each_namespace_has_its_watches() -> None:
+    assert len(watched_paths(())) == 4
+    assert "/apis/batch/v1/namespaces/blue/jobs" in watched_paths(("blue", "green"))
+    assert len(watched_paths(("blue", "green"))) == 8
+
+
+def test_kopf_never_gives_up() -> None:
+    pauses = iter(Backoffs())
+    assert [next(pauses) for _ in range(100)][-1] == 13
+    assert next(iter(Backoffs())) == 1, "each request begins again"

@@ -1,0 +1,159 @@
+"""The operator's process against an API server that misbehaves: it ends with one line and a code, in time, or does not end at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.lab import ROOT, until
+from lab.processes import free_port
+from misbehaving_api import MisbehavingApi, misbehaving_api
+
+END_SECONDS = 5.0  # after a signal, as README and chart promise
+
+
+@pytest.fixture
+def api() -> Iterator[MisbehavingApi]:
+    """An API server."""
+    with misbehaving_api() as server:
+        yield server
+
+
+class Operator:
+    """One process."""
+
+    def __init__(self, api: MisbehavingApi, directory: Path, name: str = "session-rollout-0") -> None:
+        config = directory / "operator.yaml"
+        config.write_text("{}")
+        self.port, self.log = free_port(), directory / f"{name}.log"
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(api.kubeconfig(directory)),
+            "POD_NAME": name,
+            "SESSION_ROLLOUT_PORT": str(self.port),
+            "PYTHONPATH": str(ROOT / "operator"),
+        }
+        argv = [sys.executable, "-m", "session_rollout.main", "--config", str(config)]
+        with self.log.open("wb") as sink:
+            self.popen = subprocess.Popen(argv, env=environment, stdout=sink, stderr=subprocess.STDOUT)
+
+    def probe(self, path: str) -> str:
+        """What a probe is answered; empty while nothing listens."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    def leads(self) -> None:
+        """Wait until it leads."""
+        until(lambda: self.probe("readyz") == "ok", 60, "readiness")
+
+    def ends(self, seconds: float) -> int:
+        """Its exit code."""
+        return self.popen.wait(seconds)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log: each line is JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def running(api: MisbehavingApi, directory: Path, name: str = "session-rollout-0") -> Iterator[Operator]:
+    """An operator process."""
+    operator = Operator(api, directory, name)
+    try:
+        yield operator
+    finally:
+        operator.popen.kill()
+        operator.popen.wait()
+
+
+@pytest.mark.parametrize(
+    ("watch", "kind"),
+    [
+        (b'{"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "etcd is gone"}}\n', "WatchingError"),
+        (b"<html>Please log in</html>\n", "JSONDecodeError"),
+        (b'{"type": "ADDED", "object": []}\n', "AttributeError"),
+        (b"[]\n", "TypeError"),
+    ],
+    ids=["error", "page", "list", "no-event"],
+)
+def test_watch_that_answers_an_error_or_garbage_ends_the_process_with_one_line(
+    api: MisbehavingApi, tmp_path: Path, watch: bytes, kind: str
+) -> None:
+    """R15: JSON, and no traceback of its own; the container is started again."""
+    api.watch = watch
+    with running(api, tmp_path) as operator:
+        assert operator.ends(60) == 1
+    [line] = [line for line in operator.lines if line["level"] != "INFO"]
+    assert (line["level"], line["class"], line["task"]) == ("CRITICAL", kind, "multidimensional multitasker")
+    assert line["place"].startswith("watching.py:") or kind == "JSONDecodeError"
+
+
+def test_page_instead_of_the_lease_ends_nothing(api: MisbehavingApi, tmp_path: Path) -> None:
+    """R2: a proxy answers 200 with HTML; renewal continues when it is over."""
+    with running(api, tmp_path) as operator:
+        operator.leads()
+        api.page = "/leases"
+        until(lambda: api.pages >= 2, 15, "two pages")
+        api.page = None
+        renewals = api.renewals
+        until(lambda: api.renewals > renewals, 15, "a renewal")
+        assert operator.probe("healthz") == "ok"
+        assert operator.popen.poll() is None
+
+
+def test_page_instead_of_the_lists_ends_nothing(api: MisbehavingApi, tmp_path: Path) -> None:
+    """R2: the sweep says that it failed, and sweeps again."""
+    with running(api, tmp_path) as operator:
+        until(lambda: api.renewals, 30, "the Lease")
+        api.page = "sessionrolloutactions"
+        until(lambda: any("sweep" in line["message"] for line in operator.lines), 40, "a failed sweep")
+        api.page = None
+        assert operator.popen.poll() is None
+        assert operator.probe("healthz") == "ok"
+
+
+@pytest.mark.parametrize("role", ["leader", "standby", "starting"])
+def test_signal_ends_the_process_whatever_hangs(api: MisbehavingApi, tmp_path: Path, role: str) -> None:
+    """The API server hangs on every request: also on the release of the Lease."""
+    if role == "standby":
+        api.lease = {"metadata": {"name": "session-rollout", "resourceVersion": "1"}, "spec": {"holderIdentity": "another"}}
+    api.hangs = role == "starting"
+    with running(api, tmp_path) as operator:
+        match role:
+            case "leader":
+                operator.leads()
+            case "standby":
+                until(lambda: "another" in operator.probe("readyz"), 30, "standing by")
+        api.hangs = True
+        before = api.waiting
+        until(lambda: api.waiting > before or role == "starting", 15, "a request that hangs")
+        begun = time.monotonic()
+        operator.popen.send_signal(signal.SIGTERM)
+        operator.ends(END_SECONDS)
+        assert time.monotonic() - begun < END_SECONDS
+    assert [line for line in operator.lines if line["level"] == "CRITICAL"] == []
+
+
+def test_signal_releases_the_lease(api: MisbehavingApi, tmp_path: Path) -> None:
+    """Nothing hangs: the end is an orderly one, and quick."""
+    with running(api, tmp_path) as operator:
+        operator.leads()
+        begun = time.monotonic()
+        operator.popen.send_signal(signal.SIGTERM)
+        assert operator.ends(END_SECONDS) == 0
+        assert time.monotonic() - begun < END_SECONDS
+    assert api.lease is not None
+    assert api.lease["spec"]["holderIdentity"] == ""
