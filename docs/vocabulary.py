@@ -44,9 +44,9 @@ STATUSES: Final[dict[Condition, tuple[str, str, str]]] = {
         "A migration is pending.",
     ),
     Condition.EVIDENCE_AVAILABLE: (
-        "Every criterion has a verdict of Pass or Fail, and every guard can be queried.",
-        "A criterion has another verdict, or a guard cannot be queried. The hold timer does not run.",
-        "The rollout is neither in a step nor in the bake, or the first verdicts of criteria are pending.",
+        "Every criterion and every guard has a verdict of Pass or Fail about this audience.",
+        "A criterion or a guard has another verdict. The hold timer does not run.",
+        "The rollout is neither in a step nor in the bake, or the first verdicts about this audience are pending.",
     ),
     Condition.PAUSED: ("An action, a guard or `spec.suspend` paused the rollout.", "The rollout is not paused.", ""),
     Condition.ROLLED_BACK: (
@@ -126,7 +126,7 @@ def conditions() -> str:
         parts += [f"\n## {heading}\n", f"{kind.__doc__}\n"]
         parts += (
             [
-                "The hold timer runs only while every criterion has the verdict `Pass` or `Fail` and no guard has `ProviderError`.\n"
+                "The hold timer runs only while every criterion and every guard has the verdict `Pass` or `Fail` about this audience.\n"
             ]
             if kind is enums.Verdict
             else []
