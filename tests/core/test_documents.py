@@ -7,12 +7,14 @@ Not here: writes that are refused or late (tests/controller, tests/integration).
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from core.document_scenarios import recreated
 from core.world import World, at, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, Stage, State
+from session_rollout.api.status_records import Refusal
 from session_rollout.core.documents import PublishedDocument, gives_less, lesser, read_document
 from session_rollout.core.flags import NOBODY, Audience, FlagSource, compile_document
 
@@ -258,3 +260,31 @@ def test_deleted_document_comes_back_as_it_was() -> None:
     world.document = None
     world.run(10)
     assert world.documents[-1] == text
+
+
+@pytest.mark.parametrize(
+    "more", [{"audiences": {"alpha": None}}, {"audiences": {"alpha": Audience(Decimal(100))}, "revision": 900}]
+)
+def test_edit_of_any_kind_is_corrected_to_what_was_agreed(more: dict[str, Any]) -> None:
+    """Rules that are not ours, and a revision that somebody raised: users never lose or gain on the way."""
+    world = World(spec())
+    world.until(at("one", 1))
+    assert world.document is not None
+    agreed = world.document.audiences
+    world.tamper(editor="kubectl-edit", **{**more, "audiences": {**agreed, **more["audiences"]}})
+    documents = len(world.documents)
+    world.run(10)
+    assert world.reason is not DecisionReason.ADOPTION_REQUIRED
+    assert [read_document(text).audiences for text in world.documents[documents:]] == [agreed]
+
+
+def test_refused_request_pauses_the_hold() -> None:
+    """R11: a stalled rollout is not promoted in the meantime."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.refusals = (Refusal(effect="ReadJob", verb="get", resource="jobs", message="forbidden", time=world.now),)
+    world.run(600)
+    assert world.where[:2] == ("one", 1)
+    assert world.status.current.hold_paused_reason is DecisionReason.REQUEST_REFUSED
+    world.refusals = ()
+    world.until(at("one", 2, 1))

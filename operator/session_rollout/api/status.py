@@ -94,7 +94,9 @@ class Current(Model):
     ] = None
     hold_paused_reason: Annotated[
         DecisionReason | None,
-        Field(description="Cause of the pause: `AwaitingEvidence`, `FeatureDisabled`, `Paused`, `Suspended` or `InvalidSpec`."),
+        Field(
+            description="Cause of the pause: `AwaitingEvidence`, `FeatureDisabled`, `Paused`, `Suspended`, `InvalidSpec` or `RequestRefused`."
+        ),
     ] = None
     deadline_wait: Annotated[
         DeadlineWait | None,

@@ -26,7 +26,7 @@ from session_rollout.core.inputs import current_gates, guards_are_judged, needs_
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.publication import foreign_document, learn, own_document, publish
-from session_rollout.core.refusals import UNNEEDED_EFFECTS, refusal_text
+from session_rollout.core.refusals import await_requests, note_refusals
 from session_rollout.core.stages import HANDLERS
 from session_rollout.core.status_budget import fit
 from session_rollout.core.suspension import kept_audiences, suspended_text
@@ -54,7 +54,8 @@ def decide(observed: Observed, now: datetime) -> Decision:
     result = _next_result(context)
     migration_jobs.drive(context)
     publish(context)
-    result = _refused(context) or result
+    note_refusals(context)
+    result = await_requests(context) or result
     record_stall(context, result)
     write_decision(context, result, context.problems)
     return decision_of(context, _next_reconcile(context, result))
@@ -137,22 +138,6 @@ def _stalled_or_paused(context: DecisionContext) -> StageResult | None:
         message, next_actions = context.pause_text, ("create a `Resume` action",)
         return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message,), next_actions)
     return None
-
-
-def _refused(context: DecisionContext) -> StageResult | None:
-    """The stall while the API server refuses what the rollout needs. The request itself is repeated with each decision."""
-    refusals = context.observed.refusals
-    if context.status.refusals != refusals:
-        context.change(refusals=refusals)
-    needed = tuple(refusal for refusal in refusals if refusal.effect not in UNNEEDED_EFFECTS)
-    if not needed:
-        return None
-    by_server = any(refusal.verb for refusal in needed)
-    reason = DecisionReason.REQUEST_REFUSED if by_server else DecisionReason.INVALID_SPEC
-    causes = tuple(refusal_text(refusal) for refusal in needed)
-    context.problems = (*context.problems, *(refusal.message for refusal in needed if not refusal.verb))
-    remedies = tuple(refusal.remedy for refusal in needed if refusal.remedy)
-    return StageResult(DecisionAction.STALL, reason, causes[0], causes, remedies)
 
 
 def record_stall(context: DecisionContext, result: StageResult) -> None:

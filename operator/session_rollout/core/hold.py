@@ -20,12 +20,13 @@ from session_rollout.api.enums import (
     Verdict,
 )
 from session_rollout.api.quantities import duration
-from session_rollout.api.status_records import WaitKind
+from session_rollout.api.status_records import CheckRecord, WaitKind
 from session_rollout.core.clocks import counted_checks, is_guard, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import unmet_criteria
 from session_rollout.core.deadline import count_wait
 from session_rollout.core.failures import restart_failures
+from session_rollout.core.refusals import needed_refusals
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,12 @@ def await_guards(context: DecisionContext) -> StageResult | None:
 def unjudged_guards(context: DecisionContext) -> tuple[str, ...]:
     """Guards that nobody could query yet: users get nothing before each was. One without data may get some with them."""
     records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards if _acts(guard))
-    return tuple(record.message for record in records if record.verdict in {Verdict.NOT_EVALUATED, Verdict.PROVIDER_ERROR})
+    return tuple(record.message for record in records if _is_unjudged(record))
+
+
+def _is_unjudged(record: CheckRecord) -> bool:
+    unanswered = record.verdict in {Verdict.NOT_EVALUATED, Verdict.PROVIDER_ERROR}
+    return unanswered or record.reason is CheckReason.STALE_RESULT
 
 
 def _acts(guard: Guard) -> bool:
@@ -124,6 +130,8 @@ def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> Decisio
         return DecisionReason.INVALID_SPEC
     if context.status.paused_by:
         return DecisionReason.PAUSED
+    if needed_refusals(context):
+        return DecisionReason.REQUEST_REFUSED
     return DecisionReason.FEATURE_DISABLED if context.disabled_in(context.phase) else None
 
 

@@ -29,6 +29,7 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
 from session_rollout.core.deadline import deadline_passed, next_deadline
 from session_rollout.core.hold import await_features, await_guards, missing_evidence
+from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
 from session_rollout.core.steps import Increment, increment_after, increment_with, increments, percent_text
 from session_rollout.core.windows import next_opening
@@ -107,6 +108,10 @@ def repeat_decision(context: DecisionContext) -> StageResult:
     """The decision that stands in status."""
     last = context.observed.rollout.status.decision
     return StageResult(last.action, last.reason, last.message, last.details, last.next_actions, last.next_time, last.approvals)
+
+
+def _awaits_requests(context: DecisionContext, _: Increment) -> StageResult | None:
+    return await_requests(context)
 
 
 def _awaits_features(context: DecisionContext, _: Increment) -> StageResult | None:
@@ -201,6 +206,7 @@ def _awaits_approval(context: DecisionContext, increment: Increment) -> StageRes
 
 
 _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | None], ...]] = (
+    _awaits_requests,  # the API server refuses nothing that the rollout needs
     _awaits_results,  # every query has a result
     _awaits_features,  # no feature of the phase is disabled in an emergency
     _awaits_evidence,  # every criterion and guard has a verdict about this audience, and the timer runs

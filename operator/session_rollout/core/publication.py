@@ -45,10 +45,11 @@ def learn(context: DecisionContext) -> None:
     flags = context.status.flags
     if flags.adoption_required:
         return
-    if flags.sha256 is None or document.revision > flags.revision:
+    if document.editor is not None and flags.sha256 is not None:
+        if document.sha256 != flags.sha256:
+            _adopt_edit(context, document)
+    elif flags.sha256 is None or document.revision > flags.revision:
         _compare_revisions(context, document)
-    elif document.editor is not None and document.sha256 != flags.sha256:
-        _adopt_edit(context, document)
 
 
 def own_document(context: DecisionContext) -> PublishedDocument | None:
@@ -224,7 +225,7 @@ def _less_than_published(
     if not fresh and not any(_takes_away(name, audience, given, disabled) for name, audience in known.items()):
         return None
     audiences_left = {
-        name: given[name] if name in disabled else lesser(given[name], audience or UNKNOWN_RULES)
+        name: given[name] if name in disabled or audience is None else lesser(given[name], audience)
         for name, audience in known.items()
     }
     return audiences_left, {**{name: text for name, text in document.disabled.items() if name in given}, **disabled}

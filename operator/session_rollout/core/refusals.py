@@ -2,15 +2,42 @@
 
 from typing import Final
 
+from session_rollout.api.enums import DecisionAction, DecisionReason
 from session_rollout.api.status_records import Refusal
+from session_rollout.core.context import DecisionContext, StageResult
 
-UNNEEDED_EFFECTS: Final = frozenset({"Answer", "Emit", "Record"})  # the rollout continues without them
+UNNEEDED_EFFECTS: Final = frozenset({"Answer", "Emit", "Status"})  # the rollout continues without them
+
+
+def needed_refusals(context: DecisionContext) -> tuple[Refusal, ...]:
+    """The refusals that stall the rollout."""
+    return tuple(refusal for refusal in context.observed.refusals if refusal.effect not in UNNEEDED_EFFECTS)
+
+
+def note_refusals(context: DecisionContext) -> None:
+    """Show every refusal in the status; what the configuration lacks is a problem of the spec."""
+    if context.status.refusals != context.observed.refusals:
+        context.change(refusals=context.observed.refusals)
+    missing = tuple(refusal.message for refusal in needed_refusals(context) if not refusal.verb)
+    context.problems = (*context.problems, *missing)
+
+
+def await_requests(context: DecisionContext) -> StageResult | None:
+    """The stall while the rollout cannot get what it needs. The request itself is repeated with each decision."""
+    refusals = needed_refusals(context)
+    if not refusals:
+        return None
+    by_server = any(refusal.verb for refusal in refusals)
+    reason = DecisionReason.REQUEST_REFUSED if by_server else DecisionReason.INVALID_SPEC
+    causes = tuple(refusal_text(refusal) for refusal in refusals)
+    remedies = tuple(refusal.remedy for refusal in refusals if refusal.remedy)
+    return StageResult(DecisionAction.STALL, reason, causes[0], causes, remedies)
 
 
 def refusal_text(refusal: Refusal) -> str:
     """`the API server refuses to create jobs in namespace shop since 10:02:13 UTC: forbidden ...`."""
     if not refusal.verb:
         return refusal.message
-    what = f"{refusal.verb} {refusal.resource}"
     where = f" in namespace {refusal.namespace}" if refusal.namespace else ""
+    what = f"{refusal.verb} {refusal.resource}"
     return f"the API server refuses to {what}{where} since {refusal.time:%H:%M:%S} UTC: {refusal.message}"
