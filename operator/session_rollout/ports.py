@@ -224,6 +224,9 @@ class Clock(Protocol):
     def now(self) -> datetime:
         """Now, in UTC, to the millisecond."""
 
+    def monotonic(self) -> float:
+        """Seconds of a clock that nobody sets, for waiting and for ages; only differences mean something."""
+
 
 class Leadership(Protocol):
     """Whether this process may write."""

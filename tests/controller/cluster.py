@@ -251,6 +251,9 @@ class Cluster:
     def now(self) -> datetime:
         return self.time
 
+    def monotonic(self) -> float:
+        return (self.time - NOW).total_seconds()
+
     def confirm(self) -> None:
         if not self.leads:
             raise Unavailable("the Lease is not held for certain")

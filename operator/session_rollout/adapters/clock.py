@@ -1,5 +1,6 @@
 """The only place that reads the wall clock."""
 
+import time
 from datetime import UTC, datetime
 
 
@@ -10,3 +11,7 @@ class WallClock:
         """Now in UTC."""
         moment = datetime.now(UTC)
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that nobody sets, for waiting and for ages."""
+        return time.monotonic()
