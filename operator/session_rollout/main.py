@@ -89,7 +89,7 @@ class Operator:
                 await self._lead()
         finally:
             self.gates.close()  # before the metrics, which it queries
-            self.metrics.close()
+            await self.metrics.close()
             self.notifier.close()
             with contextlib.suppress(RolloutError):
                 await self.lease.release()

@@ -25,7 +25,7 @@ class Counts:
 class Measurement:
     """One result of a metric query. Without a `value`, `problem` is NoData, ProviderError or Inconclusive, for `reason`."""
 
-    time: datetime
+    time: datetime  # what the value is about: when it was requested, or the sample's own time if that is older
     value: Decimal | None = None
     problem: Verdict | None = None
     reason: CheckReason | None = None
