@@ -60,7 +60,7 @@ class Provider(Section):
     lookback_delta: Annotated[
         Duration,
         Field(
-            description="How old the sample of an instant selector such as `up` may be: the server's `--query.lookback-delta`. The warm-up after a publish waits for it. Defaults to `5m`."
+            description="Oldest sample that an instant selector such as `up` returns, which is `--query.lookback-delta` of the server. The warm-up after a publish waits for it. Defaults to `5m`."
         ),
     ] = "5m"
     scrape_interval: Annotated[

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from adapters.providers import MINUTE, Answers, answering, bad, measure, measured, run, source, success, vector
 from lab.processes import free_port
 from session_rollout.adapters.prometheus import PrometheusSource, read
-from session_rollout.adapters.promql import largest_range
 from session_rollout.adapters.provider_client import Response
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.rollout import Metric
@@ -231,29 +230,3 @@ def test_problems_are_known_before_a_query() -> None:
     assert len(metrics.problems("default", (wrong, right))) == 1
     assert len(metrics.problems("other", (wrong,))) == 2
     assert metrics.problems("default", (right,)) == ()
-
-
-@pytest.mark.parametrize(
-    ("query", "seconds"),
-    [
-        ("up", 0),
-        ("rate(x[5m])", 300),
-        ("rate(x[5m] offset 1h)", 3_900),
-        ("x offset 2m", 120),
-        ("max_over_time(rate(x[5m])[1h:1m])", 3_900),
-        ("sum(rate(a[1m])) / sum(rate(b[10m]))", 600),
-        ("-(rate(x[2m]))", 120),
-        ("histogram_quantile(0.95, sum by (le) (rate(x_bucket[5m])))", 300),
-        ("1 - 2", 0),
-    ],
-)
-def test_largest_range(query: str, seconds: int) -> None:
-    """How far back a query looks."""
-    assert largest_range(query).total_seconds() == seconds
-
-
-@pytest.mark.parametrize("query", ["(" * 1000 + "up" + ")" * 1000, "avg_over_time(up[999999w])"], ids=["nested", "long"])
-def test_query_that_cannot_be_evaluated_is_a_problem_of_the_spec(query: str) -> None:
-    """Neither a nesting that no stack holds nor a range that no clock holds may stop the loop of a rollout."""
-    with pytest.raises(ValueError, match="the query"):
-        largest_range(query)

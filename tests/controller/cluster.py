@@ -241,7 +241,7 @@ class Cluster:
     async def alert_rules(self, _provider: str) -> frozenset[str]:
         return frozenset()
 
-    def ranges(self, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
+    def ranges(self, _provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
         return {metric.name: timedelta(0) for metric in metrics}
 
     async def emit(self, _rollout: SessionRollout, reason: EventReason, _message: str) -> None:

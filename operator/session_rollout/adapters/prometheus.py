@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from session_rollout.adapters.fresh_cache import FreshCache
-from session_rollout.adapters.promql import largest_range, queries_of
+from session_rollout.adapters.promql import Intervals, effective_range, problem_of, queries_of
 from session_rollout.adapters.provider_client import ProviderClient, Response, invalid
 from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_REQUESTED
 from session_rollout.adapters.tracing import span
@@ -23,7 +23,7 @@ from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.errors import PartialResponse, ProviderFailed
 from session_rollout.ports import Clock
-from session_rollout.settings import Provider
+from session_rollout.settings import Dialect, Provider
 
 Query = tuple[str, str]  # provider, PromQL
 SCALAR_LENGTH: Final = 2  # time and value
@@ -39,7 +39,6 @@ class PrometheusSource:
         self._clock = clock
         self._clients = {name: ProviderClient(provider, workers) for name, provider in providers.items()}
         self._cache: FreshCache[Query, Measurement] = FreshCache(clock, _internal_error)
-        self._ranges: dict[str, timedelta | None] = {}
 
     def measurements(
         self, provider: str, metrics: tuple[Metric, ...], max_age: timedelta, wake: Callable[[], None]
@@ -59,37 +58,23 @@ class PrometheusSource:
 
     def problems(self, provider: str, metrics: tuple[Metric, ...]) -> tuple[str, ...]:
         """See `MetricSource.problems`."""
-        unknown = metrics and provider not in self._providers
         allowed = ", ".join(sorted(self._providers)) or "none"
-        first = (f"`prometheus` is {provider}, which is not in the operator's configuration; allowed: {allowed}",)
+        known = self._providers.get(provider)
+        unknown = f"`prometheus` is {provider}, which is not in the operator's configuration; allowed: {allowed}"
+        dialect = Dialect.PROMETHEUS if known is None else known.dialect
         bad = (
-            f"`metrics` {metric.name}: invalid PromQL: {error}"
+            f"`metrics` {metric.name}: invalid PromQL: {problem}"
             for metric in metrics
             for query in queries_of(metric)
-            if (error := self._error(query))
+            if (problem := problem_of(query, dialect)) is not None
         )
-        return (*(first if unknown else ()), *bad)
+        return (*((unknown,) if metrics and known is None else ()), *bad)
 
-    def _error(self, query: str) -> str | None:
-        if self._range(query) is not None:
-            return None
-        try:
-            largest_range(query)
-        except ValueError as error:
-            return str(error).splitlines()[0]
-        return None
-
-    def ranges(self, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
+    def ranges(self, provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
         """See `MetricSource.ranges`."""
-        return {metric.name: max((self._range(query) or timedelta(0)) for query in queries_of(metric)) for metric in metrics}
-
-    def _range(self, query: str) -> timedelta | None:
-        if query not in self._ranges:
-            try:
-                self._ranges[query] = largest_range(query)
-            except ValueError:
-                self._ranges[query] = None
-        return self._ranges[query]
+        known = self._providers.get(provider)
+        intervals = Intervals() if known is None else Intervals.of(known)
+        return {metric.name: effective_range(metric, intervals) for metric in metrics}
 
     async def query(self, provider: str, query: str) -> Measurement:
         """See `MetricSource.query`."""

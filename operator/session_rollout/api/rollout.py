@@ -104,6 +104,13 @@ class Metric(Model):
             " with `comparedTo: Control`. The value is the share of good events among the users with the feature. Mutually exclusive with `query`."
         ),
     ] = None
+    window: Annotated[
+        Duration | None,
+        Field(
+            description="Time that one value of the metric covers, such as 5m for a recording rule over `[5m]`. The warm-up after"
+            " a publish waits for it. If unset, the ranges in the query and Prometheus' look-back of 5 minutes count."
+        ),
+    ] = None
 
 
 class Workload(Model):

@@ -26,7 +26,7 @@ class Gatherer:
         return Observed(
             rollout=rollout,
             measurements=self._measurements(rollout, state, max_age),
-            ranges=self._ports.metrics.ranges(rollout.spec.metrics),
+            ranges=self._ports.metrics.ranges(rollout.spec.prometheus, rollout.spec.metrics),
             published_sha256=await self._published(rollout, state),
             jobs=await self._jobs(rollout),
             actions=state.actions.oldest_first(),

@@ -86,7 +86,9 @@ class Observed:
 
     rollout: SessionRollout
     measurements: Mapping[str, Measurement] = field(default_factory=dict)  # by metric name; absent until the first result
-    ranges: Mapping[str, timedelta] = field(default_factory=dict)  # largest range of each metric's PromQL
+    ranges: Mapping[str, timedelta] = field(
+        default_factory=dict
+    )  # how long after a change each metric is still about the time before
     published_sha256: str | None = None  # of the document that is in the cluster
     jobs: Mapping[str, JobObservation] = field(default_factory=dict)
     actions: tuple[SessionRolloutAction, ...] = ()  # without a response, oldest first
