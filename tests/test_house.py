@@ -42,7 +42,7 @@ ROOMS = {
     "handlers": {"adapters", "api", "controller", "ports"},
     "main": {"adapters", "api", "controller", "errors", "handlers", "ports", "settings"},
 }
-CLIENTS = {"kopf", "kubernetes", "psycopg", "requests", "aiohttp", "openfeature", "prometheus_client"}
+CLIENTS = {"kopf", "kubernetes", "psycopg", "prometheus_api_client", "requests", "aiohttp", "openfeature", "prometheus_client"}
 PYTHON = sorted(
     path for root in ("operator", "lab", "bench", "chaos", "tools", "tests") for path in (ROOT / root).rglob("*.py")
 )

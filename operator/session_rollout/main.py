@@ -89,7 +89,7 @@ class Operator:
                 await self._lead()
         finally:
             self.gates.close()  # before the metrics, which it queries
-            await self.metrics.close()
+            self.metrics.close()
             self.notifier.close()
             with contextlib.suppress(RolloutError):
                 await self.lease.release()

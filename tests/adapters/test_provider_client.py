@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 import trustme
 
-from adapters.providers import Answers, Trickle, answering, measure, run, source, success, trickling, vector
+from adapters.providers import Answers, Handler, Trickle, answering, measure, run, source, success, trickling, vector
 from lab.lab import ROOT
 from lab.processes import free_port
+from session_rollout.adapters.blocking import Call
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.api.enums import CheckReason, Verdict
@@ -65,26 +66,89 @@ def test_time_limit_includes_the_tls_handshake() -> None:
         assert measure(server.port, scheme="https").reason is CheckReason.TIMED_OUT
 
 
-@pytest.fixture
-def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The name server does not answer."""
-    released = threading.Event()
+def ended_calls() -> int:
+    """Wait until no query has a thread any more, and return how many had one."""
+    calls = [thread for thread in threading.enumerate() if isinstance(thread, Call)]
+    for call in calls:
+        call.join(5)
+        assert not call.is_alive(), f"{call.name} still runs"
+    return len(calls)
 
-    def hang(*_: Any) -> list[Any]:
+
+@pytest.mark.parametrize("name", [*TRICKLES, "handshake"])
+def test_queries_that_hang_leave_no_thread(name: str) -> None:
+    """R6: after the time limit, no thread waits for the provider, whatever it sends."""
+
+    async def reasons(port: int) -> set[CheckReason | None]:
+        url = f"http://127.0.0.1:{port}" if name in TRICKLES else f"https://127.0.0.1:{port}"
+        metrics = PrometheusSource({"slow": Provider(url=url, timeout="500ms")}, WallClock(), 16)
+        queries = [asyncio.create_task(metrics.query("slow", f"up{number}")) for number in range(16)]
+        for _ in queries:
+            assert await asyncio.to_thread(server.accepted.acquire, timeout=5)
+        found = {(await query).reason for query in queries}
+        await asyncio.to_thread(ended_calls)
+        metrics.close()
+        return found
+
+    with trickling(*TRICKLES.get(name, (b"", b""))) as server:
+        assert asyncio.run(reasons(server.port)) == {CheckReason.TIMED_OUT}
+
+
+def test_connections_are_used_again(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One connection for queries one after the other; R6: when its server trickles, it ends like a new one."""
+    monkeypatch.setattr(Handler, "protocol_version", "HTTP/1.1")
+    answers.body = vector("1") + b" " * 1_000
+
+    async def reasons() -> list[CheckReason | None]:
+        metrics, found = source(answers.server_port), []
+        for query in ("a", "b", "c", "d"):
+            answers.fast.clear() if query == "c" else answers.fast.set()
+            found.append((await metrics.query("default", query)).reason)
+            await asyncio.to_thread(ended_calls)
+        return found
+
+    assert run(reasons()) == [None, None, CheckReason.TIMED_OUT, None]
+    first, second, third, fourth = answers.clients
+    assert first == second == third != fourth
+
+
+def test_proxy_of_the_environment_is_not_used(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration of the operator says all about a provider."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    answers.body = vector("1")
+    assert measure(answers.server_port).value == 1
+
+
+def test_redirect_is_not_read_beyond_the_limit() -> None:
+    """Its body is endless, and is no more welcome than that of another response."""
+    with trickling(b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 99999999\r\n\r\n", b" " * 40_000) as server:
+        assert measure(server.port, max_response_bytes=4096).reason is CheckReason.RESPONSE_TOO_LARGE
+
+
+@pytest.fixture
+def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The name server does not answer before the event is set."""
+    released, look_up = threading.Event(), socket.getaddrinfo
+
+    def hang(_: str, *arguments: Any) -> list[Any]:
         released.wait(30)
-        return []
+        return look_up("127.0.0.1", *arguments)
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    yield
+    yield released
     released.set()
 
 
-@pytest.mark.usefixtures("hanging_names")
-def test_time_limit_includes_the_name_server() -> None:
-    """R6: neither the query nor the end of the loop waits for it."""
-    begun = time.monotonic()
-    assert measure(80, host="prometheus.example").reason is CheckReason.TIMED_OUT
-    assert time.monotonic() - begun < 5
+def test_time_limit_includes_the_name_server(hanging_names: threading.Event) -> None:
+    """R6: neither the query nor the end of the loop waits for it; what connects after all does not stay."""
+    with trickling() as server:
+        begun = time.monotonic()
+        assert measure(server.port, host="prometheus.example").reason is CheckReason.TIMED_OUT
+        assert time.monotonic() - begun < 5
+        hanging_names.set()
+        assert ended_calls() == 1
 
 
 def test_slow_provider_slows_nobody_else(answers: Answers) -> None:
@@ -105,7 +169,7 @@ def test_slow_provider_slows_nobody_else(answers: Answers) -> None:
         finally:
             for task in hanging:
                 task.cancel()
-            await metrics.close()
+            metrics.close()
 
     with trickling() as server:
         assert asyncio.run(both(server)).value == 1
@@ -115,6 +179,7 @@ def test_slow_provider_slows_nobody_else(answers: Answers) -> None:
 CLOSES = """
 import asyncio, sys
 from datetime import timedelta
+from session_rollout.adapters.blocking import Call
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.api.rollout import Metric
@@ -125,7 +190,7 @@ async def main():
     for number in range(8):
         metrics.measurements("default", (Metric(name="m", query=f"up{number}"),), timedelta(0), print)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-    await metrics.close()
+    metrics.close()
     print("closed", flush=True)
 
 asyncio.run(main())
@@ -229,6 +294,30 @@ def test_connection_that_ends_early(answers: Answers) -> None:
     answers.fields["Transfer-Encoding"] = "chunked"
     answers.body = b"not chunks"
     assert measure(answers.server_port).reason is CheckReason.INVALID_RESPONSE
+
+
+ODD = {
+    "another protocol": b"SSH-2.0-OpenSSH\r\n",
+    "many headers": b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 200,
+    "long header": b"HTTP/1.1 200 OK\r\nX: " + b"1" * 70_000 + b"\r\n",
+    "wrong encoding": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n{} ",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_response_that_is_not_http(name: str) -> None:
+    """Told apart from a server that cannot be reached."""
+    with trickling(ODD[name]) as server:
+        assert measure(server.port).reason is CheckReason.INVALID_RESPONSE
+
+
+@pytest.mark.usefixtures("prose")
+def test_connection_that_is_closed_without_a_response(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No response is no invalid response."""
+    monkeypatch.setattr(Handler, "do_GET", lambda _: None)
+    measurement = measure(answers.server_port)
+    assert measurement.reason is CheckReason.CONNECTION_FAILED
+    assert "RemoteDisconnected" in measurement.message
 
 
 # --- R10: old answers

@@ -93,10 +93,7 @@ class PrometheusSource:
 
     async def _measure(self, client: ProviderClient, name: str, query: str, start: datetime) -> Measurement:
         try:
-            response = await client.get(
-                "/api/v1/query", query=query, timeout=f"{duration(client.provider.timeout).total_seconds():g}s"
-            )
-            return read(response, start, client.provider)
+            return read(await client.query(query), start, client.provider)
         except PartialResponse as failure:
             return _no_value(start, Verdict.INCONCLUSIVE, failure.reason, f"provider {name}: {failure}")
         except ProviderFailed as failure:
@@ -108,17 +105,17 @@ class PrometheusSource:
         if client is None:
             raise ProviderFailed(CheckReason.UNKNOWN_PROVIDER, UNKNOWN)
         async with client.slots:
-            response = await client.get("/api/v1/rules", type="alert")
+            response = await client.alert_rules()
         try:
             return frozenset(rule["name"] for group in response.data["groups"] for rule in group["rules"])
         except (LookupError, TypeError) as error:
             raise invalid(error) from error
 
-    async def close(self) -> None:
-        """Start no new query, and end those that run; never waits for a provider."""
+    def close(self) -> None:
+        """Start no new query, and end those that run; waits for nothing."""
         self._cache.close()
         for client in self._clients.values():
-            await client.close()
+            client.close()
 
 
 def _no_value(time: datetime, problem: Verdict, reason: CheckReason, message: str) -> Measurement:
@@ -139,7 +136,7 @@ def read(response: Response, start: datetime, provider: Provider) -> Measurement
 
 
 def _single(response: Response, start: datetime, provider: Provider) -> Measurement:
-    result = response.data["result"]
+    result = response.data
     if isinstance(result, list) and len(result) == SCALAR_LENGTH and not isinstance(result[0], dict):
         return _sample(result, response, start, provider)
     if not result:
