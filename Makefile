@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests:.
 
-.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast test-messages lint crds chart bench bench-migrations chaos-migrations faults wheel krew clean
+.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast test-messages lint crds chart bench bench-migrations chaos-migrations faults fuzz-promql wheel krew clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole rollout on real parts, proved at its end"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench       figures as JSON and a table"
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
 	@echo "make faults [SCENARIO=breach] [DO=kill]   every write of the operator with every fault, by one leader and by two"
+	@echo "make fuzz-promql [SECONDS=600]   queries that nobody would write, for that long"
 	@echo "make wheel       the project as a Python wheel in build/"
 	@echo "make krew RELEASES=https://...   the plugin as an archive for this platform, and krew's manifest, in build/krew"
 	@echo "make crds        write crds/ from the models; make chart: that, and the chart and manifests/ from theirs"
@@ -114,6 +115,9 @@ chaos-migrations: setup
 
 faults: setup
 	@$(BIN)/python -m lab.faults $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(DO),--do $(DO))
+
+fuzz-promql: setup
+	@FUZZ_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest -q -s -p no:cacheprovider -o timeout=0 tests/adapters/test_promql_fuzz.py
 
 wheel: setup
 	@$(UV) build --quiet --wheel --out-dir build

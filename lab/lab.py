@@ -24,7 +24,7 @@ from lab.cluster import LOOPBACK, Cluster, kubeconfig
 from lab.kube import ApiError, Kube, Object
 from lab.node import Node
 from lab.processes import Process, Processes, free_port
-from lab.servers import Postgres, Prometheus
+from lab.servers import INTERVALS, Postgres, Prometheus
 
 ROOT = Path(__file__).parents[1]
 OPERATOR_NAMESPACE = "session-rollout"
@@ -267,7 +267,11 @@ class Lab:
         """The operator's configuration file."""
         settings = {
             "prometheus": {
-                "default": {"url": self.prometheus.url if self.prometheus else "http://127.0.0.1:9", "timeout": "3s"}
+                "default": {
+                    "url": self.prometheus.url if self.prometheus else "http://127.0.0.1:9",
+                    "timeout": "3s",
+                    **INTERVALS,
+                }
             },
             "profiles": {"default": {"image": IMAGE, "serviceAccount": "default"}},
             "serviceAddress": "127.0.0.1:{port}",  # the process node has no network of its own, and no DNS

@@ -70,6 +70,9 @@ class Postgres:
         return port_open(self.port, self.host)
 
 
+INTERVALS = {"lookbackDelta": "5s", "scrapeInterval": "1s", "ruleInterval": "1s"}  # of this Prometheus, for the operator
+
+
 class Prometheus:
     """A Prometheus that scrapes every second what `targets.json` names; it can be stopped and started again on its data."""
 
@@ -118,6 +121,7 @@ class Prometheus:
                 f"--config.file={self.directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={self.directory / 'data'}",
                 f"--web.listen-address={self.host}:{self.port}",
+                "--query.lookback-delta=5s",  # INTERVALS say so to the operator
                 "--log.level=warn",
             ],
         )

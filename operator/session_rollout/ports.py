@@ -205,7 +205,7 @@ class MetricSource(Protocol):
         """Latest results by metric name. Never waits: refreshes those older than `max_age`, then calls `wake`."""
 
     def problems(self, provider: str, metrics: tuple[Metric, ...]) -> tuple[str, ...]:
-        """Why these metrics can never be queried: an unknown provider, or PromQL that does not parse."""
+        """Why these metrics can never be queried: an unknown provider, or a query that no server can evaluate."""
 
     async def query(self, provider: str, query: str) -> Measurement:
         """The result of one query now, without the cache."""
@@ -213,8 +213,8 @@ class MetricSource(Protocol):
     async def alert_rules(self, provider: str) -> frozenset[str]:
         """Names of the alert rules that a provider has loaded."""
 
-    def ranges(self, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
-        """Largest range in each metric's PromQL, offsets included."""
+    def ranges(self, provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
+        """How long after a change each metric is still about the time before it, by its PromQL, its window and its provider."""
 
 
 class EventSink(Protocol):
@@ -229,6 +229,9 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Now, in UTC, to the millisecond."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that nobody sets, for waiting and for ages; only differences mean something."""
 
 
 @dataclass(frozen=True)

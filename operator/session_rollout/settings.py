@@ -4,6 +4,7 @@ A SessionRollout names its entries and never contains a URL, an image or a comma
 """
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -22,6 +23,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
 
+class Dialect(StrEnum):
+    """The query language of a metric provider."""
+
+    PROMETHEUS = "Prometheus"
+    METRICS_QL = "MetricsQL"
+    THANOS = "Thanos"
+
+
 class Provider(Section):
     """A Prometheus server, or any server with the Prometheus query API."""
 
@@ -34,8 +43,38 @@ class Provider(Section):
     ]
     timeout: Annotated[
         Duration,
-        Field(description="Time limit of a query. A slower response is treated as ProviderError. Defaults to `5s`."),
+        Field(
+            description="Time limit of a query, from the resolution of the host name to the last byte of the response. A slower response is treated as ProviderError. Defaults to `5s`."
+        ),
     ] = "5s"
+    dialect: Annotated[
+        Dialect,
+        Field(
+            description="Query language of the server: `Prometheus` (default), `Thanos`, or `MetricsQL` for VictoriaMetrics."
+            " With `Prometheus` and `Thanos`, a query with a definite syntax error stalls the rollout. Syntax that a newer server may"
+            " know, such as an unknown function, is left to the server, which rejects it with ProviderError. With `MetricsQL`, every query is left to the"
+            " server, the longest time in brackets such as `[5m]` counts as the range of a query that is not PromQL, and 30 seconds are added to each range, because"
+            " VictoriaMetrics hides newer data by default."
+        ),
+    ] = Dialect.PROMETHEUS
+    lookback_delta: Annotated[
+        Duration,
+        Field(
+            description="Oldest sample that an instant selector such as `up` returns, which is `--query.lookback-delta` of the server. The warm-up after a publish waits for it. Defaults to `5m`."
+        ),
+    ] = "5m"
+    scrape_interval: Annotated[
+        Duration,
+        Field(
+            description="Longest interval in which the server scrapes the metrics of applications. The warm-up after a publish waits for it in addition to the range of a query. Defaults to `1m`."
+        ),
+    ] = "1m"
+    rule_interval: Annotated[
+        Duration,
+        Field(
+            description="Longest interval in which the server evaluates recording rules. The warm-up after a publish waits for it where a metric has a `window`. Defaults to `1m`."
+        ),
+    ] = "1m"
     bearer_token_file: Annotated[
         Path | None,
         Field(
@@ -275,7 +314,12 @@ class Settings(Section):
         Field(description="Namespaces that the operator watches. If empty (default), it watches all namespaces."),
     ] = ()
     metric_workers: Annotated[
-        int, Field(ge=1, le=64, description="Largest number of queries that run at the same time, from 1 to 64. Defaults to 8.")
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Largest number of queries that run at the same time on each Prometheus server, from 1 to 64. A server that is slow delays no other. Defaults to 8.",
+        ),
     ] = 8
 
 

@@ -1,126 +1,56 @@
 """The metric source against an HTTP server that returns whatever a provider might: each becomes a verdict and a reason.
 
-A fake on purpose: these are the edge cases of one HTTP client. A real Prometheus is queried in the integration tests.
+Not here: how a provider is reached, and how late and old its answers are (test_provider_client.py).
 """
 
 import asyncio
-import json
-import threading
+import time
 from collections.abc import Iterator
-from datetime import timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from adapters.providers import MINUTE, Answers, answering, bad, measure, measured, run, source, success, vector
 from lab.processes import free_port
-from session_rollout.adapters.clock import WallClock
-from session_rollout.adapters.prometheus import PrometheusSource
-from session_rollout.adapters.promql import largest_range
+from session_rollout.adapters.prometheus import PrometheusSource, read
+from session_rollout.adapters.provider_client import Response
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Measurement
 from session_rollout.errors import ProviderFailed
 from session_rollout.settings import Provider
 
-MINUTE = timedelta(minutes=1)
-
-
-def vector(*values: str, **beside: Any) -> bytes:
-    """A success of Prometheus with one series a value."""
-    result = [{"metric": {"n": str(n)}, "value": [1.0, value]} for n, value in enumerate(values)]
-    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}, **beside}).encode()
-
-
-def bad(text: str) -> bytes:
-    """A refusal of Prometheus."""
-    return json.dumps({"status": "error", "errorType": "bad_data", "error": text}).encode()
-
-
-class Answers(ThreadingHTTPServer):
-    """Says what it is told, and counts."""
-
-    code, body = 200, b""
-    headers: dict[str, str]
-
-    def __init__(self) -> None:
-        self.released = threading.Event()
-        self.released.set()
-        self.asked: list[str] = []
-        self.sent: list[dict[str, str]] = []
-        super().__init__(("127.0.0.1", 0), Handler)
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Answers
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        server = self.server
-        server.asked.append(parse_qs(urlsplit(self.path).query).get("query", [""])[0])
-        server.sent.append(dict(self.headers))
-        server.released.wait(30)
-        self.send_response(server.code)
-        self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-        self.send_header("Content-Length", str(len(server.body)))
-        self.end_headers()
-        self.wfile.write(server.body)
+NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 
 
 @pytest.fixture
 def answers() -> Iterator[Answers]:
     """A provider."""
-    server = Answers()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield server
-    server.released.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering() as server:
+        yield server
 
 
-def source(port: int, scheme: str = "http", **fields: Any) -> PrometheusSource:
-    """A source with one provider called `default`."""
-    provider = Provider(url=f"{scheme}://127.0.0.1:{port}", timeout="500ms", **fields)
-    return PrometheusSource({"default": provider}, WallClock(), 4)
-
-
-async def measured(metrics: PrometheusSource, metric: Metric | None = None) -> Measurement:
-    """Query, wait to be woken, and take the result."""
-    metric, woken = metric or Metric(name="m", query="up"), asyncio.Event()
-    while "m" not in (results := metrics.measurements("default", (metric,), MINUTE, woken.set)):
-        await asyncio.wait_for(woken.wait(), 5)
-        woken.clear()
-    return results["m"]
-
-
-def measure(port: int, metric: Metric | None = None, scheme: str = "http", **fields: Any) -> Measurement:
-    """The first result of a new source."""
-
-    async def first() -> Measurement:
-        return await measured(source(port, scheme, **fields), metric)
-
-    return asyncio.run(first())
-
-
-def success(data: Any) -> bytes:
-    return json.dumps({"status": "success", "data": data}).encode()
-
-
+PARTIAL = (Verdict.INCONCLUSIVE, CheckReason.PARTIAL_RESULT)
 CASES: list[tuple[str, int, bytes, Verdict | None, CheckReason | None]] = [
     ("one number", 200, vector("0.25"), None, None),
-    ("scalar", 200, success({"resultType": "scalar", "result": [1.0, "0.25"]}), None, None),
+    ("scalar", 200, success({"resultType": "scalar", "result": [time.time(), "0.25"]}), None, None),
     ("empty", 200, vector(), Verdict.NO_DATA, CheckReason.EMPTY_RESULT),
     ("NaN", 200, vector("NaN"), Verdict.NO_DATA, CheckReason.NOT_A_NUMBER),
     ("infinity", 200, vector("+Inf"), Verdict.INCONCLUSIVE, CheckReason.INFINITE_VALUE),
     ("several series", 200, vector("1", "2", "3"), Verdict.INCONCLUSIVE, CheckReason.MULTIPLE_SERIES),
-    ("partial", 200, vector("0.25", warnings=["store is down"]), Verdict.INCONCLUSIVE, CheckReason.PARTIAL_RESULT),
+    ("partial", 200, vector("0.25", warnings=["store is down"]), *PARTIAL),
+    ("partial in VictoriaMetrics", 200, vector("0.25", isPartial=True), *PARTIAL),
+    ("complete in VictoriaMetrics", 200, vector("0.25", isPartial=False), None, None),
+    ("annotations", 200, vector("0.25", infos=["PromQL info: metric might not be a counter"]), None, None),
+    ("annotations among warnings", 200, vector("0.25", warnings=["PromQL info: metric might not be a counter"]), None, None),
+    ("warning", 200, vector("0.25", warnings=["PromQL info: x", "PromQL warning: y"]), *PARTIAL),
+    ("deep JSON", 200, b"[" * 4_000, Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
+    ("tiny number", 200, vector("1e-999999999"), None, None),
     ("histogram", 200, success({"result": [{"metric": {}, "histogram": []}]}), Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE),
     ("bad query", 400, bad("parse error: unexpected )"), Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
     ("forbidden", 403, b"no", Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
@@ -138,11 +68,25 @@ CASES: list[tuple[str, int, bytes, Verdict | None, CheckReason | None]] = [
 def test_every_response_is_a_number_or_a_verdict_with_a_reason(
     answers: Answers, code: int, body: bytes, problem: Verdict | None, reason: CheckReason | None
 ) -> None:
-    """Nothing raises, nothing passes."""
+    """D21: nothing raises, nothing passes; a part is not the whole, and an annotation is no gap."""
     answers.code, answers.body = code, body
     measurement = measure(answers.server_port, max_response_bytes=4096)
     assert (measurement.problem, measurement.reason) == (problem, reason)
-    assert (measurement.value == Decimal("0.25")) is (problem is None)
+    assert (measurement.value in {Decimal("0.25"), Decimal(0)}) is (problem is None)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["1", "value", "NaN"])
+KEYS = st.sampled_from(["value", "metric", "histogram", "x"])
+JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
+
+
+@given(JSON)
+def test_any_json_is_a_measurement_or_a_failure_of_the_provider(data: object) -> None:
+    """No exception of Python leaves the adapter."""
+    response = Response(data, 0.1, NOW, timedelta(0))
+    with suppress(ProviderFailed):
+        measurement = read(response, NOW, Provider(url="http://x"))
+        assert (measurement.value is None) is (measurement.problem is not None)
 
 
 def test_unreachable_provider() -> None:
@@ -164,7 +108,7 @@ def test_unknown_provider() -> None:
     async def query() -> Measurement:
         return await source(1).query("other", "up")
 
-    measurement = asyncio.run(query())
+    measurement = run(query())
     assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.UNKNOWN_PROVIDER)
 
 
@@ -180,7 +124,7 @@ def test_measurements_never_wait(answers: Answers) -> None:
         answers.released.set()
         await asyncio.wait_for(woken.wait(), 5)
 
-    asyncio.run(call())
+    run(call())
 
 
 def test_equal_queries_are_sent_once(answers: Answers) -> None:
@@ -199,7 +143,7 @@ def test_equal_queries_are_sent_once(answers: Answers) -> None:
         assert woken.empty()
         return sorted(numbers)
 
-    assert asyncio.run(call()) == list(range(100))
+    assert run(call()) == list(range(100))
     assert answers.asked == ["up"]
 
 
@@ -215,7 +159,7 @@ def test_known_result_is_used_while_it_is_refreshed(answers: Answers) -> None:
         await asyncio.wait_for(woken.wait(), 5)
         return [old.value, (await measured(metrics, metric)).value]
 
-    assert asyncio.run(call()) == [1, 2]
+    assert run(call()) == [1, 2]
 
 
 def test_error_in_the_operator_is_a_result_too(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +196,7 @@ def test_token_is_read_from_its_file_each_time(answers: Answers, tmp_path: Path)
             await measured(metrics, Metric(name="m", query=f"up{secret}"))
             assert answers.sent[-1]["Authorization"] == f"Bearer {secret}"
 
-    asyncio.run(call())
+    run(call())
 
 
 @pytest.mark.usefixtures("prose")
@@ -268,10 +212,10 @@ def test_file_that_cannot_be_read(answers: Answers, tmp_path: Path, scheme: str,
 def test_alert_rules(answers: Answers) -> None:
     """Names of all groups; a response that is not Prometheus' has its reason, too."""
     answers.body = success({"groups": [{"rules": [{"name": "a"}]}, {"rules": [{"name": "b"}, {"name": "a"}]}]})
-    assert asyncio.run(_rules(answers.server_port)) == {"a", "b"}
+    assert run(_rules(answers.server_port)) == {"a", "b"}
     answers.body = success([])
     with pytest.raises(ProviderFailed) as failure:
-        asyncio.run(_rules(answers.server_port))
+        run(_rules(answers.server_port))
     assert failure.value.reason is CheckReason.INVALID_RESPONSE
 
 
@@ -286,29 +230,3 @@ def test_problems_are_known_before_a_query() -> None:
     assert len(metrics.problems("default", (wrong, right))) == 1
     assert len(metrics.problems("other", (wrong,))) == 2
     assert metrics.problems("default", (right,)) == ()
-
-
-@pytest.mark.parametrize(
-    ("query", "seconds"),
-    [
-        ("up", 0),
-        ("rate(x[5m])", 300),
-        ("rate(x[5m] offset 1h)", 3_900),
-        ("x offset 2m", 120),
-        ("max_over_time(rate(x[5m])[1h:1m])", 3_900),
-        ("sum(rate(a[1m])) / sum(rate(b[10m]))", 600),
-        ("-(rate(x[2m]))", 120),
-        ("histogram_quantile(0.95, sum by (le) (rate(x_bucket[5m])))", 300),
-        ("1 - 2", 0),
-    ],
-)
-def test_largest_range(query: str, seconds: int) -> None:
-    """How far back a query looks."""
-    assert largest_range(query).total_seconds() == seconds
-
-
-@pytest.mark.parametrize("query", ["(" * 1000 + "up" + ")" * 1000, "avg_over_time(up[999999w])"], ids=["nested", "long"])
-def test_query_that_cannot_be_evaluated_is_a_problem_of_the_spec(query: str) -> None:
-    """Neither a nesting that no stack holds nor a range that no clock holds may stop the loop of a rollout."""
-    with pytest.raises(ValueError, match="the query"):
-        largest_range(query)

@@ -26,6 +26,9 @@ class Clock:
     def now(self) -> datetime:
         return NOW
 
+    def monotonic(self) -> float:
+        return 0.0
+
 
 def rollout(**changes: Any) -> dict[str, Any]:
     metadata = {"namespace": "default", "name": "shop", "uid": "uid-1", "generation": 1}

@@ -262,7 +262,7 @@ class Cluster:
     async def alert_rules(self, _provider: str) -> frozenset[str]:
         return frozenset()
 
-    def ranges(self, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
+    def ranges(self, _provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
         return {metric.name: timedelta(0) for metric in metrics}
 
     async def emit(self, _rollout: SessionRollout, reason: EventReason, _message: str) -> None:
@@ -271,6 +271,9 @@ class Cluster:
 
     def now(self) -> datetime:
         return self.time
+
+    def monotonic(self) -> float:
+        return (self.time - NOW).total_seconds()
 
     def confirm(self) -> None:
         if not self.leads:

@@ -35,7 +35,8 @@ def name(value: StrEnum) -> str:
     return f"{type(value).__name__}.{value.name}"
 
 
-PROMETHEUS, GATES, ON_DEMAND = "adapters/prometheus.py", "adapters/gate_checks.py", "controller/on_demand.py"
+PROMETHEUS, PROVIDER = "adapters/prometheus.py", "adapters/provider_client.py"
+GATES, ON_DEMAND = "adapters/gate_checks.py", "controller/on_demand.py"
 MADE_ELSEWHERE: list[tuple[StrEnum, str]] = [  # not a mapping: values of two enumerations can be equal
     (DecisionReason.NOT_DECIDED, "api/status.py"),  # a new object
     (CheckReason.NOT_A_NUMBER, PROMETHEUS),
@@ -45,12 +46,16 @@ MADE_ELSEWHERE: list[tuple[StrEnum, str]] = [  # not a mapping: values of two en
     (CheckReason.PARTIAL_RESULT, "errors.py"),
     (CheckReason.NO_EVENTS, PROMETHEUS),
     (CheckReason.UNKNOWN_PROVIDER, PROMETHEUS),
-    (CheckReason.CONNECTION_FAILED, PROMETHEUS),
-    (CheckReason.TIMED_OUT, PROMETHEUS),
-    (CheckReason.QUERY_REJECTED, PROMETHEUS),
-    (CheckReason.RESPONSE_TOO_LARGE, PROMETHEUS),
-    (CheckReason.INVALID_RESPONSE, PROMETHEUS),
-    (CheckReason.CREDENTIALS_UNREADABLE, PROMETHEUS),
+    (CheckReason.STALE_SAMPLE, PROMETHEUS),
+    (CheckReason.NAME_NOT_RESOLVED, PROVIDER),
+    (CheckReason.CERTIFICATE_REJECTED, PROVIDER),
+    (CheckReason.TLS_FAILED, PROVIDER),
+    (CheckReason.CONNECTION_FAILED, PROVIDER),
+    (CheckReason.TIMED_OUT, PROVIDER),
+    (CheckReason.QUERY_REJECTED, PROVIDER),
+    (CheckReason.RESPONSE_TOO_LARGE, PROVIDER),
+    (CheckReason.INVALID_RESPONSE, PROVIDER),
+    (CheckReason.CREDENTIALS_UNREADABLE, PROVIDER),
     (CheckReason.INTERNAL_ERROR, PROMETHEUS),
     (CheckReason.CHECK_SUCCEEDED, GATES),
     (CheckReason.CHECK_FAILED, GATES),

@@ -329,7 +329,8 @@ class Configuration(Section):
         ),
     ] = "{service}.{namespace}.svc:{port}"
     metric_workers: Annotated[
-        int, Field(ge=1, le=64, description="Largest number of metric queries that run at the same time.")
+        int,
+        Field(ge=1, le=64, description="Largest number of metric queries that run at the same time on each Prometheus server."),
     ] = 8
 
 

@@ -34,6 +34,10 @@ class WallClock:
         """Now in UTC."""
         return _datetime(time.time())
 
+    def monotonic(self) -> float:
+        """Seconds of a clock that nobody sets, for waiting and for ages."""
+        return time.monotonic()
+
 
 class ServerClock:
     """The time of the API server. It never goes back, whatever happens to any clock.
@@ -55,6 +59,10 @@ class ServerClock:
         """Now in UTC, by the clock of the API server."""
         self._latest = max(self._latest, self._monotonic() + self._offset)
         return _datetime(self._latest)
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that nobody sets, for waiting and for ages."""
+        return self._monotonic()
 
     def hold_steady(self) -> None:
         """From now on times are written: adopt no large difference any more."""

@@ -1,19 +1,96 @@
-"""Parses PromQL: errors, the largest range, and the queries of a metric. No server is involved."""
+"""Reads PromQL without a server: its errors, how far back it looks, the queries of a metric, and what may be missing in a ratio.
 
+Three rules. Bounds come first, so that no query costs more than a moment. A query that the parser refuses is refused only where
+no server could accept it, see `problem_of`. What cannot be parsed is scanned for ranges, see `scanned`.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 import promql_parser
 
+from session_rollout.adapters.promql_scan import nesting, scanned, without_text
+from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric
+from session_rollout.settings import Dialect, Provider
 
 COHORTS: Final = ("on", "off")
 LONGEST_RANGE: Final = timedelta(days=365)  # the longest hold, so that a longer range could never be filled
+LONGEST_QUERY: Final = 2048  # as the API has it
+DEEPEST: Final = 100
+REMEMBERED: Final = 4096
+NOTHING: Final = timedelta(0)
+METRICSQL_LATENCY: Final = timedelta(seconds=30)  # VictoriaMetrics' `-search.latencyOffset`
+# What newer versions of Prometheus accept and the parser does not: modifiers of ranges, arithmetic in durations, trim operators.
+NEWER_SYNTAX: Final = re.compile(r"\b(?:anchored|smoothed)\b|\boffset\s*(?:[-+]\s*)?(?:\(|[a-z_]+\s*\()|</|>/")
+IN_BRACKETS: Final = re.compile(r"\[([^\[\]]*)\]")
+ARITHMETIC: Final = re.compile(r"[-+*/%^(]")
+Matcher = tuple[str, str, str]  # operator, label, value
+ALWAYS_THERE: Final = frozenset({"vector", "absent", "absent_over_time", "time", "scalar", "pi"})
+RATES: Final = frozenset({"rate", "increase", "irate", "xrate", "xincrease"})
+COMPARISONS: Final = frozenset({">", ">=", "<", "<=", "==", "!="})
+UNKNOWN_FUNCTION: Final = "unknown function"  # the parser gives its errors as text alone
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """What a server adds to the ranges in a query; by default, Prometheus' own defaults."""
+
+    lookback: timedelta = timedelta(minutes=5)
+    scrape: timedelta = timedelta(minutes=1)
+    rule: timedelta = timedelta(minutes=1)
+    latency: timedelta = NOTHING
+
+    @classmethod
+    def of(cls, provider: Provider) -> "Intervals":
+        """Those of a provider."""
+        latency = METRICSQL_LATENCY if provider.dialect is Dialect.METRICS_QL else NOTHING
+        return cls(
+            duration(provider.lookback_delta), duration(provider.scrape_interval), duration(provider.rule_interval), latency
+        )
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far back a query looks: the largest sum of ranges and offsets on a path to a selector of each kind; None without one."""
+
+    ranged: timedelta | None = None  # to a selector with a range, that range included
+    instant: timedelta | None = None  # to a selector without one
+
+    @property
+    def largest(self) -> timedelta:
+        """What the query itself says."""
+        return max(self.ranged or NOTHING, self.instant or NOTHING)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is known about a query."""
+
+    reach: Reach = Reach()
+    fault: str | None = None  # why no server can use the query
+    refused: str | None = None  # why the parser refuses it
+    newer: bool = False  # whether a newer server may accept what the parser refuses
 
 
 def parse(query: str) -> Any:
-    """The syntax tree of a query. Raises ValueError with the parser's sentence."""
-    return promql_parser.parse(query)
+    """The syntax tree of a query. Raises ValueError with a sentence."""
+    if len(query) > LONGEST_QUERY:
+        raise ValueError(f"the query has {len(query)} characters; the maximum is {LONGEST_QUERY}")
+    if (depth := nesting(query)) > DEEPEST:
+        raise ValueError(f"the query is nested too deeply: {depth} levels; the maximum is {DEEPEST}")
+    try:
+        return promql_parser.parse(query)
+    except BaseException as error:
+        if (
+            isinstance(error, ValueError) or type(error).__name__ != "PanicException"
+        ):  # of Rust: no Exception, and not importable
+            raise
+        raise ValueError("the query cannot be parsed") from None
 
 
 def largest_range(query: str) -> timedelta:
@@ -21,31 +98,41 @@ def largest_range(query: str) -> timedelta:
 
     A subquery adds its range to what it contains; `@` is not a range. Raises ValueError with a sentence.
     """
-    try:
-        reach = _reach(parse(query))
-    except RecursionError:
-        raise ValueError("the query is nested too deeply") from None
-    if reach > LONGEST_RANGE:
-        raise ValueError(f"the query uses data of {reach.days} days; the maximum is {LONGEST_RANGE.days} days")
-    return reach
+    reading = _read(query)
+    if problem := reading.fault or reading.refused:
+        raise ValueError(problem)
+    return reading.reach.largest
 
 
-def _reach(node: Any) -> timedelta:
-    nothing = timedelta(0)
-    match node:
-        case promql_parser.MatrixSelector():
-            return (node.range or nothing) + (node.vector_selector.offset or nothing)
-        case promql_parser.VectorSelector():
-            return node.offset or nothing
-        case promql_parser.SubqueryExpr():
-            return (node.range or nothing) + (node.offset or nothing) + _reach(node.expr)
-        case promql_parser.BinaryExpr():
-            return max(_reach(node.lhs), _reach(node.rhs))
-        case promql_parser.Call():
-            return max((_reach(argument) for argument in node.args), default=nothing)
-        case promql_parser.AggregateExpr() | promql_parser.ParenExpr() | promql_parser.UnaryExpr():
-            return _reach(node.expr)
-    return nothing
+def problem_of(query: str, dialect: Dialect) -> str | None:
+    """Why a server with this dialect can never evaluate the query; None when it can, or when only the server knows.
+
+    MetricsQL is not judged. Of Prometheus and Thanos, a newer version may know a function or syntax that the parser does not
+    know: there, too, the server decides, and rejects what it does not know with the verdict ProviderError.
+    """
+    reading = _read(query)
+    if reading.fault is not None or dialect is Dialect.METRICS_QL or reading.newer:
+        return reading.fault
+    return reading.refused
+
+
+def effective_range(metric: Metric, intervals: Intervals = Intervals()) -> timedelta:
+    """How long after a change the metric is still about the time before it.
+
+    A selector with a range needs one scrape more. A selector without a range gives samples as old as the look-back; if the
+    metric declares the `window` that its value covers, that counts instead, one scrape and one evaluation of the rule
+    included. A window never lowers what the query itself has.
+    """
+    declared = duration(metric.window or "0s")
+    window = declared + intervals.scrape + intervals.rule if declared else None
+    instant = intervals.lookback if window is None else window
+    lengths = [NOTHING if window is None else window]
+    for query in queries_of(metric):
+        reach = _read(query).reach
+        lengths += [] if reach.ranged is None else [reach.ranged + intervals.scrape]
+        lengths += [] if reach.instant is None else [reach.instant + instant]
+    longest = max(lengths)
+    return longest + intervals.latency if longest else longest
 
 
 def queries_of(metric: Metric) -> tuple[str, ...]:
@@ -56,3 +143,179 @@ def queries_of(metric: Metric) -> tuple[str, ...]:
     return tuple(
         query.replace("$cohort", cohort) for cohort in COHORTS for query in (metric.cohorts.good, metric.cohorts.total)
     )
+
+
+@lru_cache(REMEMBERED)
+def _read(query: str) -> Reading:
+    """Each query is read once, also one that is wrong: a rollout would parse it at each reconciliation."""
+    try:
+        tree = parse(query)
+    except ValueError as error:
+        text = str(error).splitlines()[0][:LONGEST_QUERY]
+        if len(query) > LONGEST_QUERY or nesting(query) > DEEPEST:
+            return Reading(fault=text)
+        return _bounded(Reading(_reach(scanned(query)), refused=text, newer=_may_be_newer(query, text)))
+    try:
+        selectors = tuple(_selectors(tree))
+    except (OverflowError, ValueError):  # a length that is no timedelta
+        return Reading(fault=f"the query uses data that is too old; the maximum is {LONGEST_RANGE.days} days")
+    if selectors and all(fixed for *_, fixed in selectors):
+        return Reading(fault="the query looks at a fixed time (`@`) alone, so it never measures the current audience")
+    return _bounded(Reading(_reach((reach, ranged) for reach, ranged, fixed in selectors if not fixed)))
+
+
+def _may_be_newer(query: str, error: str) -> bool:
+    """Whether the parser may have refused a query because it does not know all that servers know."""
+    bare = without_text(query)
+    arithmetic = any(ARITHMETIC.search(inside) for inside in IN_BRACKETS.findall(bare))
+    return error.startswith(UNKNOWN_FUNCTION) or arithmetic or NEWER_SYNTAX.search(bare) is not None
+
+
+def _bounded(reading: Reading) -> Reading:
+    if reading.reach.largest <= LONGEST_RANGE:
+        return reading
+    days = reading.reach.largest.days
+    return Reading(fault=f"the query uses data of {days} days; the maximum is {LONGEST_RANGE.days} days")
+
+
+def _reach(selectors: Iterable[tuple[timedelta, bool]]) -> Reach:
+    ranged: list[timedelta] = []
+    instant: list[timedelta] = []
+    for reach, has_range in selectors:
+        (ranged if has_range else instant).append(max(reach, NOTHING))
+    return Reach(max(ranged, default=None), max(instant, default=None))
+
+
+def _selectors(tree: Any) -> Iterator[tuple[timedelta, bool, bool]]:
+    """Each selector: how far back it looks, whether it has a range, and whether `@` fixes its time. No recursion: trees are deep."""
+    pending = [(tree, NOTHING, False)]
+    while pending:
+        node, before, fixed = pending.pop()
+        match node:
+            case promql_parser.MatrixSelector(vector_selector=selector):
+                yield before + node.range + (selector.offset or NOTHING), True, fixed or _is_fixed(selector)
+            case promql_parser.VectorSelector():
+                yield before + (node.offset or NOTHING), False, fixed or _is_fixed(node)
+            case promql_parser.SubqueryExpr():
+                pending.append(
+                    (node.expr, before + (node.range or NOTHING) + (node.offset or NOTHING), fixed or _is_fixed(node))
+                )
+            case _:
+                pending += [(child, before, fixed) for child in children(node)]
+
+
+def _is_fixed(node: Any) -> bool:
+    return node.at is not None and node.at.type == promql_parser.AtModifierType.At
+
+
+def children(node: Any) -> tuple[Any, ...]:
+    """The expressions directly below one."""
+    match node:
+        case promql_parser.BinaryExpr():
+            return (node.lhs, node.rhs)
+        case promql_parser.Call():
+            return tuple(node.args)
+        case (
+            promql_parser.AggregateExpr() | promql_parser.ParenExpr() | promql_parser.UnaryExpr() | promql_parser.SubqueryExpr()
+        ):
+            return (node.expr,)
+        case promql_parser.MatrixSelector():
+            return (node.vector_selector,)
+    return ()
+
+
+def can_be_empty(query: str) -> str | None:
+    """The selector that makes a ratio empty when it has no series, such as errors of a service that never failed; None without.
+
+    That is a selector above `/` with a label matcher that no selector below it has. An `or` with what is always there, such
+    as `or vector(0)`, makes up for it.
+    """
+    try:
+        return _empty_ratio(parse(query))
+    except (ValueError, RecursionError):
+        return None
+
+
+def has_no_minimum_sample(query: str) -> bool:
+    """Whether the query divides by a rate of events, however few they are, so that one failure of two events is 50%."""
+    try:
+        return _is_unbounded_ratio(parse(query))
+    except (ValueError, RecursionError):
+        return False
+
+
+def _empty_ratio(node: Any) -> str | None:
+    if _is_operator(node, "or"):
+        left, right = _empty_ratio(node.lhs), _empty_ratio(node.rhs)
+        return left if right is not None else None
+    if _is_operator(node, "/") and not _fills(node) and _selectors_of(node.rhs):
+        known = frozenset(matcher for selector in _selectors_of(node.rhs) for matcher in _matchers(selector))
+        if (text := _absent(node.lhs, known)) is not None:
+            return text
+    return next((text for child in children(node) if (text := _empty_ratio(child)) is not None), None)
+
+
+def _absent(node: Any, known: frozenset[Matcher]) -> str | None:
+    """The selector without which an operand has no series, although selectors with the known matchers have some."""
+    if isinstance(node, promql_parser.VectorSelector):
+        return str(node) if _matchers(node) - known else None
+    if _fills(node) or (isinstance(node, promql_parser.Call) and node.func.name in ALWAYS_THERE):
+        return None
+    operands = [_absent(child, known) for child in children(node)]
+    if _is_operator(node, "or") and None in operands:
+        return None
+    counted = operands[:1] if _is_operator(node, "unless") else operands
+    return next((text for text in counted if text is not None), None)
+
+
+def _selectors_of(tree: Any) -> list[Any]:
+    """Every selector below a node."""
+    pending, selectors = [tree], []
+    while pending:
+        node = pending.pop()
+        pending += children(node)
+        selectors += [node] if isinstance(node, promql_parser.VectorSelector) else []
+    return selectors
+
+
+def _matchers(selector: Any) -> frozenset[Matcher]:
+    """What narrows a selector. The bounds of buckets do not: each series of a histogram has all of them."""
+    return frozenset(
+        (str(matcher.op), matcher.name, matcher.value)
+        for matcher in selector.matchers.matchers
+        if matcher.name not in {"__name__", "le"}
+    )
+
+
+def _is_unbounded_ratio(node: Any) -> bool:
+    if _is_operator(node, "and") and _compares(node.rhs):
+        return False
+    if _is_operator(node, "/") and _counts_events(node.rhs):
+        return True
+    return any(_is_unbounded_ratio(child) for child in children(node))
+
+
+def _counts_events(node: Any) -> bool:
+    """Whether an operand is a sum of rates without a least value."""
+    match node:
+        case promql_parser.ParenExpr():
+            return _counts_events(node.expr)
+        case promql_parser.AggregateExpr() if str(node.op) == "sum":
+            return isinstance(node.expr, promql_parser.Call) and node.expr.func.name in RATES
+    return False
+
+
+def _compares(node: Any) -> bool:
+    if any(_is_operator(node, operator) for operator in COMPARISONS):
+        return True
+    return any(_compares(child) for child in children(node))
+
+
+def _is_operator(node: Any, operator: str) -> bool:
+    return isinstance(node, promql_parser.BinaryExpr) and str(node.op) == operator
+
+
+def _fills(node: Any) -> bool:
+    """Whether an operator has a value for what is missing on its left."""
+    modifier = node.modifier if isinstance(node, promql_parser.BinaryExpr) else None
+    return modifier is not None and modifier.fill_values.lhs is not None

@@ -1,7 +1,6 @@
 """The closed sets of the API: verdicts, stages, outcomes, condition types and reasons. A value is never renamed.
 
-Every message comes with one of these reasons, which is machine-readable; the message is human-readable.
-The comment of each value is its description in the generated reference pages.
+Every message comes with one of these machine-readable reasons. The comment of each value is its description in the generated reference pages.
 """
 
 from enum import StrEnum
@@ -50,6 +49,7 @@ class CheckReason(StrEnum):
     BASELINE_MISSING = "BaselineMissing"  # The baseline has not been measured yet.
     BASELINE_MEASURED = "BaselineMeasured"  # The baseline was measured; the first comparison follows.
     # The metric did not return one usable number.
+    STALE_SAMPLE = "StaleSample"  # The sample is much older or newer than the time of the provider.
     STALE_RESULT = "StaleResult"  # The last result is too old, because the provider stopped responding.
     EMPTY_RESULT = "EmptyResult"  # The query returned no series: no such series exists, or none matches.
     NOT_A_NUMBER = "NotANumber"  # The result is NaN, such as 0/0 of a ratio: there is no traffic.
@@ -63,6 +63,9 @@ class CheckReason(StrEnum):
     BELOW_MINIMUM = "BelowMinimum"  # The metric in `minimum` is not above its bound, so there are too few events for a verdict.
     # The provider failed.
     UNKNOWN_PROVIDER = "UnknownProvider"  # The operator's configuration has no provider with this name.
+    NAME_NOT_RESOLVED = "NameNotResolved"  # The host name of the provider could not be resolved.
+    CERTIFICATE_REJECTED = "CertificateRejected"  # The certificate of the provider is untrusted, expired, or for another host.
+    TLS_FAILED = "TlsFailed"  # TLS with the provider failed for another reason than its certificate.
     CONNECTION_FAILED = "ConnectionFailed"  # The provider or the Service could not be reached.
     TIMED_OUT = "TimedOut"  # There was no response within the timeout.
     QUERY_REJECTED = "QueryRejected"  # The provider rejected the query.

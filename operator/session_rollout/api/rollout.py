@@ -114,12 +114,12 @@ class Metric(Model):
         ),
     ] = None
     window: Annotated[
-        DurationOrZero,
+        Duration | None,
         Field(
-            description="Time that one value covers in addition to what the PromQL shows, such as `5m` for a recording rule over"
-            " `[5m]` or a gauge that is an average. The warm-up includes it. Defaults to `0s`."
+            description="Time that one value of the metric covers, such as `5m` for a recording rule over `[5m]`. The warm-up after"
+            " a publish waits for it. If unset, the ranges in the query and Prometheus' look-back of 5 minutes count."
         ),
-    ] = "0s"
+    ] = None
     interval: Annotated[
         Duration | None,
         Field(

@@ -53,13 +53,14 @@ def _warning(path: Path, about: Warn, message: str) -> Problem:
 
 def _parse_queries(spec: RolloutSpec) -> tuple[list[Problem], Ranges]:
     """The largest range of each metric's queries; a warning for queries that do not parse."""
-    from session_rollout.adapters.promql import largest_range, queries_of
+    from session_rollout.adapters.promql import effective_range, largest_range, queries_of
 
     problems: list[Problem] = []
     ranges: Ranges = {}
     for index, metric in enumerate(spec.metrics):
         try:
-            ranges[metric.name] = max(duration(metric.window), *(largest_range(query) for query in queries_of(metric)))
+            _ = [largest_range(query) for query in queries_of(metric)]
+            ranges[metric.name] = effective_range(metric)
         except ValueError as error:
             message = f"the rollout will stall, because the PromQL cannot be parsed: {str(error).splitlines()[0]}"
             problems.append(_warning(("metrics", index, "query"), Warn.INVALID_QUERY, message))

@@ -37,7 +37,7 @@ class Gatherer:
         return Observed(
             rollout=rollout,
             measurements=self._measurements(rollout, state),
-            ranges=self._ports.metrics.ranges(rollout.spec.metrics),
+            ranges=self._ports.metrics.ranges(rollout.spec.prometheus, rollout.spec.metrics),
             document=await self._document(rollout, state),
             stored_uids=protection_uids(stored),
             other_rollouts=self._memory.others_with(Key(rollout.namespace, rollout.name), state.features),

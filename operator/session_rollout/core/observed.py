@@ -29,7 +29,7 @@ class Counts:
 class Measurement:
     """One result of a metric query. Without a `value`, `problem` is NoData, ProviderError or Inconclusive, for `reason`."""
 
-    time: datetime
+    time: datetime  # what the value is about: when it was requested, or the sample's own time if that is older
     value: Decimal | None = None
     problem: Verdict | None = None
     reason: CheckReason | None = None
@@ -90,7 +90,7 @@ class Observed:
 
     rollout: SessionRollout
     measurements: Mapping[str, Measurement] = field(default_factory=dict)  # by metric name; absent until the first result
-    ranges: Mapping[str, timedelta] = field(default_factory=dict)  # largest range of each metric's PromQL
+    ranges: Mapping[str, timedelta] = field(default_factory=dict)  # how long each metric covers the time before a change
     document: PublishedDocument | None = None  # that is in the cluster
     stored_uids: frozenset[str] | None = None  # UIDs of protections that the stored status has; None: as in `rollout`
     other_rollouts: Mapping[str, str] = field(default_factory=dict)  # by feature: another rollout that has it, too

@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from session_rollout.adapters.promql import largest_range, queries_of
+from session_rollout.adapters.promql import effective_range
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionAction, Stage, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.quantities import duration
-from session_rollout.api.rollout import Metric, RolloutSpec
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import HistoryEntry
 from session_rollout.core.observed import (
@@ -101,7 +101,7 @@ class RehearsedWorld(World):
     idle: int = 0
 
     def __post_init__(self) -> None:
-        self.ranges = {metric.name: _range(metric) for metric in self.spec.metrics}
+        self.ranges = {metric.name: effective_range(metric) for metric in self.spec.metrics}
 
     # --- the clock
 
@@ -251,10 +251,3 @@ class RehearsedWorld(World):
         if after is not None and not self.actions and awaited:
             fields = {"generation": self.generation, **awaited[0].to_wire()}
             self.request("Approve", f"approval-{self.reconciles}", after=after, **fields)
-
-
-def _range(metric: Metric) -> timedelta:
-    try:
-        return max(duration(metric.window), *(largest_range(query) for query in queries_of(metric)))
-    except ValueError:
-        return timedelta(0)

@@ -1,0 +1,333 @@
+"""PromQL without a server: errors, bounds, how far back a query looks, and what may be missing: D3, D4, D21, R5.
+
+Not here: queries that nobody would write (test_promql_fuzz.py).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import promql_parser
+import pytest
+import yaml
+
+from lab.lab import ROOT
+from session_rollout.adapters import promql
+from session_rollout.adapters.promql import (
+    LONGEST_QUERY,
+    Intervals,
+    can_be_empty,
+    effective_range,
+    has_no_minimum_sample,
+    largest_range,
+    problem_of,
+)
+from session_rollout.adapters.promql_scan import scanned
+from session_rollout.api.rollout import Metric
+from session_rollout.settings import Dialect, Provider
+
+PROMETHEUS, THANOS, METRICS_QL = Dialect.PROMETHEUS, Dialect.THANOS, Dialect.METRICS_QL
+RANGES = [
+    ("up", 0),
+    ("rate(x[5m])", 300),
+    ("rate(x[5m] offset 1h)", 3_900),
+    ("x offset 2m", 120),
+    ("x offset -2m", 0),
+    ("max_over_time(rate(x[5m])[1h:1m])", 3_900),
+    ("sum(rate(a[1m])) / sum(rate(b[10m]))", 600),
+    ("-(rate(x[2m]))", 120),
+    ("histogram_quantile(0.95, sum by (le) (rate(x_bucket[5m])))", 300),
+    ('sum(rate({"http.requests", "http.status"="500"}[5m]))', 300),
+    ("x / (x @ 1700000000)", 0),
+    ("rate(x[5m] @ end())", 300),
+    ("1 - 2", 0),
+]
+
+
+@pytest.mark.parametrize(("query", "seconds"), RANGES)
+def test_largest_range(query: str, seconds: int) -> None:
+    """How far back a query looks."""
+    assert largest_range(query).total_seconds() == seconds
+
+
+@pytest.mark.parametrize(("query", "seconds"), [row for row in RANGES if "offset -" not in row[0]])
+def test_scan_is_never_shorter_than_the_parser(query: str, seconds: int) -> None:
+    """D21: what is assumed of a query that cannot be parsed holds for those that can."""
+    assert max((reach for reach, _ in scanned(query)), default=timedelta(0)).total_seconds() == seconds
+
+
+BOUNDS = {
+    "nesting": "(" * 1000 + "up" + ")" * 1000,
+    "a nesting that is not closed": "(" * 1000,
+    "a range": "avg_over_time(up[999999w])",
+    "an offset": "up offset 9999y",
+    "an offset that no clock holds": "up offset 999999999y",
+    "a range that no clock holds": "rate(up[99999999y])",
+    "the sum of ranges": "max_over_time(rate(x[300d])[300d:1d])",
+    "length": " + ".join(["up"] * 500),
+    "a range in MetricsQL": "rollup_rate(up[999999w])",
+    "a fixed time": "rate(x[5m] @ 1700000000)",
+}
+
+
+@pytest.mark.usefixtures("prose")
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("name", BOUNDS)
+def test_query_that_no_server_can_use_is_a_problem_of_the_spec(name: str, dialect: Dialect) -> None:
+    """R5: one sentence, whatever the dialect, and nothing that stops the loop of a rollout."""
+    problem = problem_of(BOUNDS[name], dialect)
+    assert problem is not None
+    assert problem.startswith("the query ")
+    assert "\n" not in problem
+    with pytest.raises(ValueError, match="the query"):
+        largest_range(BOUNDS[name])
+
+
+def test_long_chain_is_no_nesting() -> None:
+    """R5: a thousand operators, as many as the length allows, are a query as any other."""
+    query = "+".join(["a"] * (LONGEST_QUERY // 2))
+    assert problem_of(query, PROMETHEUS) is None
+    assert effective_range(Metric(name="m", query=query)) == timedelta(minutes=5)
+    assert can_be_empty(query) is None
+    assert not has_no_minimum_sample(query)
+
+
+def test_each_query_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R5: an invalid query, too, is not parsed again at each reconciliation."""
+    parsed: list[str] = []
+    parse = promql.parse
+
+    def counted(query: str) -> object:
+        parsed.append(query)
+        return parse(query)
+
+    monkeypatch.setattr(promql, "parse", counted)
+    for query in ("rate(parsed_once)", "rate(parsed_once[5m])"):
+        for _ in range(3):
+            problem_of(query, PROMETHEUS)
+            effective_range(Metric(name="m", query=query))
+    assert parsed == ["rate(parsed_once)", "rate(parsed_once[5m])"]
+
+
+class Panic(BaseException):
+    """What Rust raises."""
+
+
+Panic.__name__ = "PanicException"
+
+
+def test_panic_of_the_parser_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R5: it is no Exception of Python, and would end the process."""
+
+    def panic(_: str) -> None:
+        raise Panic
+
+    monkeypatch.setattr(promql_parser, "parse", panic)
+    with pytest.raises(ValueError, match="cannot be parsed"):
+        promql.parse("up")
+
+
+# --- D21: dialects
+
+WRONG = ["rate(x)", "x[5m", "sum(x", "x{", "", "rate(x[5m])[1h]", 'x{a=~"("}', "x y"]
+NEWER = [
+    "rate(x[5m] anchored)",
+    "increase(x[5m] smoothed)",
+    "rate(x[1h - 5m])",
+    "x offset (1m + 1m)",
+    "x offset step()",
+    "brand_new_function(x[5m])",
+    "xrate(x[5m])",
+    "x </ 5",
+]
+KNOWN = [
+    '{"http.requests"}',
+    'sum by ("a.b") ({"c.d"})',
+    "limitk(2, x)",
+    "double_exponential_smoothing(x[5m], 0.1, 0.1)",
+    "info(x)",
+]
+METRICS_QL_ONLY = ["rate(x)", "x default 0", "with (f = rate(x[5m])) f", "rollup_rate(x[5i])", "keep_last_value(x)", "x[1.5h]"]
+
+
+@pytest.mark.parametrize("query", WRONG)
+def test_definite_errors_stall_the_rollout(query: str) -> None:
+    """D21: no version of Prometheus accepts these; VictoriaMetrics is asked."""
+    assert problem_of(query, PROMETHEUS) is not None
+    assert problem_of(query, THANOS) is not None
+    assert problem_of(query, METRICS_QL) is None
+
+
+@pytest.mark.parametrize("query", NEWER + KNOWN)
+def test_newer_syntax_is_left_to_the_server(query: str) -> None:
+    """D21: what the parser does not know yet is no error of the spec."""
+    assert problem_of(query, PROMETHEUS) is None
+
+
+@pytest.mark.parametrize("query", METRICS_QL_ONLY)
+def test_metrics_ql_is_not_judged(query: str) -> None:
+    """D21: nor is it without a warm-up."""
+    assert problem_of(query, METRICS_QL) is None
+    intervals = Intervals.of(Provider(url="http://x", dialect=METRICS_QL))
+    assert effective_range(Metric(name="m", query=query), intervals) >= timedelta(minutes=5, seconds=30)
+
+
+SCANNED = [
+    ("rollup_rate(x[1h30m])", 5_400),
+    ('rollup_rate(x{a="[9h]"}[1.5h])', 5_400),
+    ("rate(x[5m] smoothed) # [9h]", 300),
+    ("rate(x[1h + 5m])", 3_900),
+    ("rate(x[90])", 90),
+    ("new(rate(x[5m])[1h:5m] offset 1d)", 90_300),
+    ("new(x[5m], sum by (job) (y[10m]))", 600),
+    ("(rate(a[5m]) + rate(b[1h]))[1h:] default 0", 7_200),
+    ("new(x[5i])", 300),
+    ("new(x[$__interval])", 300),
+]
+
+
+@pytest.mark.parametrize(("query", "seconds"), SCANNED)
+def test_ranges_of_queries_that_cannot_be_parsed(query: str, seconds: int) -> None:
+    """D21: `[5m]` is found, in strings and comments it is not, and a subquery adds to what it contains."""
+    assert max(reach for reach, _ in scanned(query)).total_seconds() == seconds
+
+
+# --- D4: how long after a change a metric is about the time before it
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """A metric, and its range in minutes with Prometheus' own intervals."""
+
+    query: str
+    window: str | None
+    minutes: float
+
+
+WARMUPS = {
+    "an instant selector": Warmup("up", None, 5),
+    "a range": Warmup("rate(x[10m])", None, 11),
+    "both": Warmup("rate(x[10m]) / y", None, 11),
+    "a short range and an instant selector": Warmup("rate(x[1m]) / y", None, 5),
+    "a subquery": Warmup("max_over_time(x[1h:1m])", None, 65),
+    "an offset": Warmup("x offset 1h", None, 65),
+    "a recording rule": Warmup("job:errors:ratio_rate5m", "5m", 7),
+    "a recording rule over a day": Warmup("job:errors:ratio_rate1d", "1d", 1442),
+    "a recording rule in a subquery": Warmup("max_over_time(job:errors:ratio_rate5m[1h:1m])", "5m", 67),
+    "a window that is shorter than the range": Warmup("rate(x[10m])", "5m", 11),
+    "a window that is longer than the range": Warmup("rate(x[10m])", "20m", 22),
+    "no window": Warmup("up", "0s", 5),
+    "no selector": Warmup("vector(1)", None, 0),
+}
+
+
+@pytest.mark.parametrize("name", WARMUPS)
+def test_effective_range(name: str) -> None:
+    """D4: scrape, rule and look-back count, and so does the window that a metric declares; it lowers nothing."""
+    row = WARMUPS[name]
+    metric = Metric.model_construct(name="m", query=row.query, cohorts=None, window=row.window)
+    assert effective_range(metric) == timedelta(minutes=row.minutes)
+
+
+def test_effective_range_of_cohorts_is_the_longest() -> None:
+    """D4: four queries, one range."""
+    cohorts = {"good": 'increase(g{v="$cohort"}[5m])', "total": 'increase(t{v="$cohort"}[1h])'}
+    assert effective_range(Metric.model_validate({"name": "m", "cohorts": cohorts})) == timedelta(minutes=61)
+
+
+def test_intervals_are_those_of_the_provider() -> None:
+    """D4: as the lab has them."""
+    provider = Provider(url="http://x", lookback_delta="5s", scrape_interval="1s", rule_interval="2s")
+    intervals = Intervals.of(provider)
+    assert effective_range(Metric(name="m", query="up"), intervals) == timedelta(seconds=5)
+    assert effective_range(Metric(name="m", query="rate(x[10s])"), intervals) == timedelta(seconds=11)
+    assert effective_range(Metric(name="m", query="up", window="10s"), intervals) == timedelta(seconds=13)
+
+
+# --- D3: what may be missing
+
+RATIO = 'sum(rate(http_requests_total{code=~"5.."}[5m])) / sum(rate(http_requests_total[5m]))'
+ABSENT = [
+    (RATIO, 'http_requests_total{code=~"5.."}'),
+    (f"1 - {RATIO}", 'http_requests_total{code=~"5.."}'),
+    (f"({RATIO}) > 0", 'http_requests_total{code=~"5.."}'),
+    (f"min_over_time(({RATIO})[1h:5m])", 'http_requests_total{code=~"5.."}'),
+    ('sum(a{code="5"}) / sum(a{code!="5"})', 'a{code="5"}'),
+    ('sum(a{job="x",code="5"}) / sum(a{job="x"})', 'a{job="x",code="5"}'),
+    ('sum(a{c="5"} + b{c="6"}) / sum(a{c="5"})', 'b{c="6"}'),
+    ('(sum(a{c="5"}) or sum(a{c="6"})) / sum(a)', 'a{c="5"}'),
+    ('sum(errors_total{kind="x"}) / sum(requests_total)', 'errors_total{kind="x"}'),
+    ('(sum(a{c="5"}) / sum(a)) or (sum(b{c="5"}) / sum(b))', 'a{c="5"}'),
+]
+PRESENT = [
+    '(sum(rate(a{c="5"}[5m])) or vector(0)) / sum(rate(a[5m]))',
+    '(sum(a{c="5"}) or sum(a) * 0) / sum(a)',
+    '(sum by (job) (a{c="5"}) or sum by (job) (a) * 0) / sum by (job) (a)',
+    '(sum(a{c="5"}) / sum(a)) or vector(0)',
+    'sum(a{c="5"}) / fill_left(0) sum(a)',
+    'sum(rate(x_bucket{le="0.5"}[5m])) / sum(rate(x_count[5m]))',
+    "sum(rate(x_sum[5m])) / sum(rate(x_count[5m]))",
+    'sum(a{job="x"}) / sum(b{job="x"})',
+    'a{c="5"} / 100',
+    'sum(rate(a{c="5"}[5m]))',
+    "errors / requests",
+    "not promql (",
+]
+
+
+@pytest.mark.parametrize(("query", "selector"), ABSENT)
+def test_ratio_whose_numerator_can_be_absent(query: str, selector: str) -> None:
+    """D3: a service that never failed has no series of failures, and the ratio is empty."""
+    assert can_be_empty(query) == selector
+
+
+@pytest.mark.parametrize("query", PRESENT)
+def test_ratio_that_is_zero_or_no_ratio(query: str) -> None:
+    """D3: no false alarm."""
+    assert can_be_empty(query) is None
+
+
+def queries(node: object) -> Iterator[str]:
+    """Every `query` in a document."""
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ():
+        if key == "query" and isinstance(child, str):
+            yield child
+        yield from queries(child)
+
+
+EXAMPLES = sorted(
+    {
+        query
+        for path in (ROOT / "examples").rglob("*.yaml")
+        for document in yaml.safe_load_all(path.read_text())
+        for query in queries(document)
+    }
+)
+
+
+@pytest.mark.parametrize("query", EXAMPLES)
+def test_queries_of_the_examples(query: str) -> None:
+    """D3: each is judged, and what is found is in the query."""
+    assert problem_of(query, PROMETHEUS) is None
+    selector = can_be_empty(query)
+    assert (selector is not None) is ("{" in query and " / " in query and " or " not in query)
+    assert selector is None or selector in query
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (RATIO, True),
+        ("sum(increase(a[5m])) / sum(increase(b[5m]))", True),
+        ("1 - sum by (job) (rate(a[5m])) / (sum by (job) (rate(b[5m])))", True),
+        ("(sum(rate(a[5m])) / sum(rate(b[5m]))) and sum(increase(b[5m])) > 500", False),
+        ("sum(rate(a[5m])) / (sum(rate(b[5m])) > 10)", False),
+        ("sum(rate(a[5m])) / clamp_min(sum(rate(b[5m])), 10)", False),
+        ("sum(rate(a[5m]))", False),
+        ("a / b", False),
+        ("not promql (", False),
+    ],
+)
+def test_ratio_without_a_minimum_sample(query: str, *, expected: bool) -> None:
+    """One failure of two requests is 50%."""
+    assert has_no_minimum_sample(query) is expected
