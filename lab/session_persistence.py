@@ -44,8 +44,11 @@ def scaled(document: Object, factor: float = FACTOR) -> Object:
             metric["query"] = re.sub(r"\[5m\]", f"[{RANGE}]", metric["query"])
     for guard in spec.get("guards", []):
         guard["for"] = _shorter(guard.get("for", "0s"), factor, 0)
+        guard.pop("minimum", None)
     for phase in spec["phases"]:
         phase["deadline"] = "60s"
+        for criterion in phase.get("criteria", []):
+            criterion.pop("minimum", None)  # in so short a range there are few events
         for step in phase["steps"]:
             if "hold" in step:
                 step["hold"] = _shorter(step["hold"], factor, SHORTEST_HOLD)

@@ -62,6 +62,21 @@ def test_ratio_that_is_a_number_without_traffic(query: str, *, zero: bool) -> No
     assert is_zero_without_traffic(query) is zero
 
 
+@pytest.mark.parametrize(
+    ("query", "events"),
+    [
+        (f"{FAILED} / {ALL}", "sum(increase(requests_total[5m]))"),
+        (f"({FAILED} or vector(0)) / ({ALL} > 0)", "sum(increase(requests_total[5m])) > 0"),
+        ("sum(increase(a[5m])) / sum(increase(b[5m]))", "sum(increase(b[5m]))"),
+        ("sum(irate(a[5m])) / sum(irate(b[5m]))", "sum(increase(b[5m]))"),
+        ("used_bytes / size_bytes", None),
+    ],
+)
+def test_events_that_a_ratio_is_about(query: str, events: str | None) -> None:
+    """D3: for the `minimum` of its checks; a quotient of sizes is about none."""
+    assert [ratio.events for ratio in ratios(query)] == [events]
+
+
 def test_part_of_a_whole() -> None:
     """D3: the two queries of a cohort metric."""
     assert needs_default(FAILED, ALL)

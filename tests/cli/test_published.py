@@ -4,6 +4,7 @@ A kubectl that prints what the test says. Not here: what the operator makes of a
 """
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 import yaml
 
 from cli.fake_kubectl import install
+from core.world import World, at, ended, spec
 from lab.lab import ROOT
-from session_rollout.api.enums import Outcome, State
 from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
 from session_rollout.core.flags import KEY, Audience, FlagSource, compile_document
@@ -111,42 +112,64 @@ def test_emergency_of_a_published_feature_is_sent(
     assert code == (Exit.TIMEOUT if sent else Exit.USAGE), err
 
 
-STATES = {
-    "promoted": {"state": State.PROMOTED, "outcome": Outcome.PROMOTED},
-    "rolled back": {"state": State.ROLLED_BACK, "outcome": Outcome.ROLLED_BACK},
-    "stalled": {"state": State.STALLED},
-    "paused": {"state": State.PAUSED},
-    "progressing": {"state": State.PROGRESSING},
-}
-CONDITION = {
-    "type": "EmergencyActive",
-    "status": "True",
-    "observedGeneration": 1,
-    "lastTransitionTime": "2026-01-05T10:00:00Z",
-    "reason": "FeaturesDisabled",
-    "message": "as the condition says",
-}
-SHOWING = [
-    ("status", "checkout"),
-    ("report", "checkout"),
-    ("get",),
-    ("wait", "checkout", "--for"),
-    ("report", "checkout", "-o", "html"),
-]
+def suspended(world: World) -> None:
+    world.edit(spec(suspend=True))
 
 
-@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
-@pytest.mark.parametrize("argv", SHOWING, ids=" ".join)
-def test_emergency_is_shown_in_every_state(plugin: Plugin, argv: tuple[str, ...], state: Object) -> None:
-    """D14: without the condition from the list of features; no word of it when there is none."""
-    argv = (*argv, str(state["state"])) if argv[0] == "wait" else argv
-    flags = {"configMap": "checkout-flags", "disabled": [DISABLED]}
-    _, out, err = plugin(rollout(**state, flags=flags), *argv)
-    assert "newCheckout is off for all users: payments fail (checkout-x7)" in " ".join((out + err).split())
-    _, out, err = plugin(rollout(**state, conditions=[CONDITION]), *argv)
-    assert "as the condition says" in out + err
-    _, out, err = plugin(rollout(**state), *argv)
-    assert "mergency" not in out + err
+def stalled(world: World) -> None:
+    world.edit(spec(windows=[{"days": ["Mon"], "from": "10:00", "to": "10:01", "timeZone": "Mars/Olympus"}]))
+
+
+STATES: dict[str, Callable[[World], Any]] = {
+    "Progressing": lambda _: None,
+    "Paused": lambda world: world.request("Pause"),
+    "suspended": suspended,
+    "Stalled": stalled,
+    "Promoted": lambda world: world.until(ended, tick=60),
+    "RolledBack": lambda world: world.values.update(errors=Decimal(1)),
+    "Aborted": lambda world: world.request("Abort"),
+}
+SHOWING = [("status", "shop"), ("report", "shop"), ("wait", "shop", "--timeout", "1ms"), ("report", "shop", "-o", "html")]
+
+
+@pytest.mark.usefixtures("prose")
+@pytest.mark.parametrize("state", STATES)
+def test_emergency_is_shown_in_every_state(plugin: Plugin, state: str) -> None:
+    """D14: in MESSAGE, which `get` shows as well, with its feature and with its reason in what is longer; gone with the emergency."""
+    world = World(spec())
+    if state != "Promoted":
+        world.until(at("one", 1))
+    else:
+        world.until(ended)
+    STATES[state](world)
+    world.run(60)
+    before = shown(plugin, world)
+    assert "payments fail" not in before
+    world.request("EmergencyDisable", "off-1", features=["alpha"], reason="payments fail")
+    world.run(60)
+    assert state in {"suspended", world.status.state}
+    assert "alpha" in world.status.decision.message
+    for argv in SHOWING:
+        _, out, err = plugin(as_object(world), *argv)
+        assert "alpha" in out + err, (argv, out, err)
+    text = shown(plugin, world)
+    assert text.count("payments fail") >= 2  # status and report
+    world.request("EmergencyEnable", features=["alpha"])
+    world.run(20)
+    assert "payments fail" not in plugin(as_object(world), "status", "shop")[1]
+
+
+def as_object(world: World) -> Object:
+    """The rollout of a world as kubectl prints it."""
+    metadata = {"name": "shop", "namespace": "default", "uid": "u", "generation": world.generation}
+    return {"metadata": metadata, "spec": world.spec.to_wire(), "status": world.status.to_wire()}
+
+
+def shown(plugin: Plugin, world: World) -> str:
+    """What `status` and the report print."""
+    return "".join(
+        plugin(as_object(world), *argv)[1].split("Last decisions")[0] for argv in (("status", "shop"), ("report", "shop"))
+    )
 
 
 AGES = {"long ago": (90, "30d", True), "lately": (3, "30d", False), "lately, asked for": (3, "1d", True)}
@@ -164,6 +187,14 @@ def test_feature_of_a_promoted_rollout_is_stale_after_a_time(plugin: Plugin, day
         ("oldBanner", "NotInSpec")
     ]
     assert {row["since"][:10] for row in rows} == {end[:10]}
+
+
+def test_retired_feature_is_stale(plugin: Plugin) -> None:
+    """D20: at once, with what users keep."""
+    kept = {"feature": "oldBanner", "percent": "100", "time": NOW.isoformat()}
+    given = rollout(state="Promoted", outcome="Promoted", phases=[], flags={"retired": [kept]})
+    [row] = plugin.data(given, "flags", "stale", "--in", "checkout")
+    assert (row["feature"], row["why"], row["audience"]) == ("oldBanner", "Retired", "100%")
 
 
 def test_feature_that_is_off_or_not_everywhere_is_not_stale(plugin: Plugin) -> None:

@@ -240,6 +240,7 @@ WARNINGS = [
         Warn.ZERO_WITHOUT_TRAFFIC,
         "spec.metrics[2].query",
     ),
+    (ratio("sum(rate(sum[5m])) / sum(rate(count[5m]))"), Warn.NO_MINIMUM, "spec.guards[1]"),
     ({"suspend": True}, Warn.SUSPENDED, "spec.suspend"),
     ({"rollback": {"workload": "Undo"}}, Warn.UNDO_WITH_GITOPS, "spec.rollback.workload"),
     ({"migrations": [TABLES, CLEANUP]}, Warn.EARLY_CONTRACT, "spec.migrations[1].change"),
@@ -311,10 +312,11 @@ def test_warning_about_an_empty_ratio_has_the_line_to_write(
 
 
 def test_init_writes_a_query_that_is_0_when_nothing_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """D3: `validate` has nothing against what `init` has written."""
+    """D3: and one that counts the requests; `validate` has nothing against what `init` has written."""
     file = tmp_path / "fresh.yaml"
     assert code_of(app, ["init", "fresh", "--feature", "a", "-f", str(file)]) == Exit.DONE
-    [metric] = yaml.safe_load(file.read_text())["spec"]["metrics"]
+    metric, requests = yaml.safe_load(file.read_text())["spec"]["metrics"]
+    assert requests["query"] == "sum(increase(http_requests_total[5m]))"
     assert [ratio.can_be_absent for ratio in ratios(metric["query"])] == [False]
     capsys.readouterr()
     assert findings(capsys, str(file), "--strict") == (Exit.DONE, [])

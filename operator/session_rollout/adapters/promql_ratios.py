@@ -33,6 +33,7 @@ class Ratio:
     denominator: str
     can_be_absent: bool
     rewritten: str  # the whole query
+    events: str | None  # the query that counts the events below, such as all requests; None if they are no events
 
 
 def ratios(query: str) -> tuple[Ratio, ...]:
@@ -65,7 +66,19 @@ def _ratio(node: Any, whole: str) -> Ratio:
     if not (_has_no_labels(node.lhs) and _has_no_labels(node.rhs)):
         upper, lower = f"sum({upper})", f"sum({_bare(node.rhs)})"  # the series of `vector(0)` would match none with labels
     rewritten = whole.replace(f"{numerator} / {denominator}", f"({upper} {ZERO}) / {lower}", 1)
-    return Ratio(_plain(numerator), _plain(denominator), _can_be_absent(node.lhs, node.rhs), _plain(rewritten))
+    return Ratio(
+        numerator=_plain(numerator),
+        denominator=_plain(denominator),
+        can_be_absent=_can_be_absent(node.lhs, node.rhs),
+        rewritten=_plain(rewritten),
+        events=_events(node.rhs),
+    )
+
+
+def _events(node: Any) -> str | None:
+    """The number of events in the range of a rate."""
+    counted, times = re.subn(r"\b(?:irate|rate)\(", "increase(", _plain(str(_bare(node))))
+    return counted if times or "increase(" in counted else None
 
 
 def _has_no_labels(node: Any) -> bool:

@@ -150,8 +150,8 @@ class DecisionRecord(Model):
     next_time: Annotated[
         Time | None,
         Field(
-            description="Time at which the hold, the wait for a window or the deadline ends; the UNTIL column. Unset if the rollout"
-            " waits for anything else, such as evidence or an approval, and while it is paused or stalled."
+            description="Time at which the hold, the wait for a window or the deadline ends; the UNTIL column. Unset while nobody knows:"
+            " while the rollout waits for an approval, is paused or stalled, or waits for evidence without a deadline."
         ),
     ] = None
     inputs: Annotated[

@@ -24,7 +24,7 @@ Shared by commands:
     running_step.py   the running step: what it waits for and what follows
     flag_document.py  the published flag document and the rule that decides a flag
     migration_records.py  migrations of a rollout as a table
-    emergency.py, stale.py  an emergency in force; features whose flag can be removed
+    stale.py          features whose flag can be removed from the code
     admission.py      validation as the API server does it; warnings.py: what it accepts but should not be applied
     yaml_source.py    YAML with line and column of each field
     scenario.py, lock_preview.py   input and locks of a rehearsal

@@ -65,6 +65,7 @@ def _dumper() -> type[Any]:
     return Dumper
 
 
+LEAST_EVENTS: Final = "20"  # in the range of the query: with fewer, one failure would decide
 _COMMENT: Final = "# Created by `kubectl sessionrollout init`. Run `validate` and `rehearse` before you apply it.\n"
 _QUESTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("name", "Name of the rollout", "checkout"),
@@ -110,7 +111,11 @@ def _document(answers: Mapping[str, str]) -> dict[str, Any]:
         steps.append({"percent": percent, **({"groups": list(groups)} if groups else {}), "hold": answers["hold"]})
     metadata = {"name": answers["name"], **({"namespace": answers["namespace"]} if answers["namespace"] else {})}
     features = _list(answers["features"])
-    criterion = {"name": "error-rate", "metric": "error-rate", "below": answers["below"]}
+    criterion: dict[str, Any] = {"name": "error-rate", "metric": "error-rate", "below": answers["below"]}
+    metrics = [{"name": "error-rate", "query": answers["metric"]}]
+    if (events := _events_of(answers["metric"])) is not None:
+        metrics.append({"name": "requests", "query": events})
+        criterion["minimum"] = {"metric": "requests", "above": LEAST_EVENTS}
     return {
         "apiVersion": "sessionrollout.dev/v1alpha1",
         "kind": "SessionRollout",
@@ -118,7 +123,7 @@ def _document(answers: Mapping[str, str]) -> dict[str, Any]:
         "spec": {
             "flagSet": answers["name"],
             "features": [{"name": feature} for feature in features],
-            "metrics": [{"name": "error-rate", "query": answers["metric"]}],
+            "metrics": metrics,
             "phases": [
                 {"name": answers["name"], "features": features, "steps": steps, "criteria": [criterion], "deadline": "3d"}
             ],
@@ -126,6 +131,16 @@ def _document(answers: Mapping[str, str]) -> dict[str, Any]:
             "bake": answers["hold"],
         },
     }
+
+
+def _events_of(query: str) -> str | None:
+    """The query that counts what a ratio is about, such as requests; None for another query, or one that cannot be parsed."""
+    from session_rollout.adapters.promql_ratios import ratios
+
+    try:
+        return next((ratio.events for ratio in ratios(query) if ratio.events), None)
+    except ValueError:
+        return None
 
 
 # --- diff

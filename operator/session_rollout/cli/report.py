@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
-from session_rollout.api.enums import CheckKind, Verdict
+from session_rollout.api.enums import CheckKind, Condition, Verdict
 from session_rollout.api.quantities import show
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status_records import CheckRecord, PhaseRecord
 from session_rollout.cli.checks import diagnosis
 from session_rollout.cli.command import Command
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, start_reading_records
-from session_rollout.cli.emergency import emergency
 from session_rollout.cli.migration_records import progress
 from session_rollout.cli.operator_lease import OperatorLease
 from session_rollout.cli.render.status import verdict_mark
@@ -62,9 +61,7 @@ def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form:
         answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
         rollout = rollout_of(answer.json())
     records = reader.records(slots.items())
-    in_force = emergency(rollout.status)
-    warning = Section("Emergency", paragraphs=(in_force,) if in_force else ())
-    sections = [warning, _summary(rollout), _phases(rollout), *_judged(rollout, records), _migrations(rollout)]
+    sections = [_emergency(rollout), _summary(rollout), _phases(rollout), *_judged(rollout, records), _migrations(rollout)]
     sections += [_diagnostics(kubectl, rollout, topic) for topic in topics]
     sections.append(_history(rollout))
     write = as_html if form == "html" else as_markdown
@@ -72,6 +69,14 @@ def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form:
 
 
 # --- sections
+
+
+def _emergency(rollout: SessionRollout) -> Section:
+    """What is off for all users, whatever the state of the rollout is."""
+    active = (
+        known for known in rollout.status.conditions if (known.type, known.status) == (Condition.EMERGENCY_ACTIVE, "True")
+    )
+    return Section("Emergency", paragraphs=tuple(known.message for known in active))
 
 
 def _summary(rollout: SessionRollout) -> Section:

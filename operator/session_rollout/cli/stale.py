@@ -39,25 +39,23 @@ def stale_features(rollout: SessionRollout, now: datetime, older_than: timedelta
     An emergency keeps a feature off, so the code without it is still in use: it is not stale.
     """
     off = disabled_features(rollout.spec, rollout.status)
-    retired = {feature.name for feature in rollout.spec.features if getattr(feature, "retired", False)}
-    specified = {feature.name for feature in rollout.spec.features}
-    records = {feature: record for record in rollout.status.phases for feature in record.features}
-    for name in dict.fromkeys([*sorted(retired), *records]):
-        record = records.get(name)
-        why = _why(rollout, record, retired=name in retired, specified=name in specified)
-        since = record.end_time if record is not None else None
-        recent = why is Why.PROMOTED and (since is None or now - since < older_than)
-        if why is not None and name not in off and not recent:
-            audience = audience_text(record.percent, record.groups) if record is not None else ""
-            yield StaleFeature(rollout, name, why, audience, since)
+    for kept in rollout.status.flags.retired:
+        if kept.feature not in off:
+            yield StaleFeature(rollout, kept.feature, Why.RETIRED, audience_text(kept.percent, kept.groups), kept.time)
+    for record in rollout.status.phases:
+        for name in record.features:
+            why = _why(rollout, record, name)
+            since = record.end_time
+            recent = why is Why.PROMOTED and (since is None or now - since < older_than)
+            if why is not None and name not in off and not recent:
+                yield StaleFeature(rollout, name, why, audience_text(record.percent, record.groups), since)
 
 
-def _why(rollout: SessionRollout, record: PhaseRecord | None, *, retired: bool, specified: bool) -> Why | None:
-    if retired:
-        return Why.RETIRED
-    if record is None or (record.percent == "0" and not record.groups):
+def _why(rollout: SessionRollout, record: PhaseRecord, name: str) -> Why | None:
+    """Why the flag of a feature of this phase is stale; None when it is not."""
+    if record.percent == "0" and not record.groups:
         return None
-    if not specified:
+    if name not in {feature.name for feature in rollout.spec.features}:
         return Why.NOT_IN_SPEC
     promoted = rollout.status.outcome is Outcome.PROMOTED and record.state is PhaseState.COMPLETED
     return Why.PROMOTED if promoted and record.percent == WHOLE else None

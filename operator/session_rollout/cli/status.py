@@ -1,14 +1,12 @@
 """The commands get and status."""
 
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import click
 
 from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
-from session_rollout.cli.command import Command, Exit, Failure, emit, output, usage_error
+from session_rollout.cli.command import Command, Exit, emit, output, usage_error
 from session_rollout.cli.common import (
     NAME,
     pass_kubectl,
@@ -19,7 +17,6 @@ from session_rollout.cli.common import (
     timeout_option,
     trends_of,
 )
-from session_rollout.cli.emergency import emergency
 from session_rollout.cli.operator_lease import OperatorLease
 from session_rollout.cli.wait import exit_code, follow
 
@@ -33,21 +30,8 @@ def get(kubectl: Kubectl, names: tuple[str, ...], *, all_namespaces: bool, form:
     """List rollouts with state, phase, step, audience and message."""
     argv = [*names, *(["-A"] if all_namespaces else []), *(["-o", form] if form else [])]
     with OperatorLease(kubectl):
-        shown = kubectl.ask("get", ROLLOUT_RESOURCE, *argv)
-        objects = kubectl.ask("get", ROLLOUT_RESOURCE, *argv, "-o", "json") if form is None else None
-        shown.text()
-    click.echo(shown.text(), nl=False)
-    for line in _emergencies(objects.json()) if objects is not None else ():
-        click.echo(line, err=True)
-
-
-def _emergencies(answer: dict[str, Any]) -> Iterator[str]:
-    """What is off in each rollout, of one or of a list: its row has no room for that."""
-    for item in answer.get("items", [answer]):
-        with suppress(Failure):  # kubectl has printed the row of an object that this version of the plugin cannot read
-            rollout = rollout_of(item)
-            if in_force := emergency(rollout.status):
-                yield f"emergency in {rollout.namespace}/{rollout.name}: {in_force}"
+        text = kubectl.ask("get", ROLLOUT_RESOURCE, *argv).text()
+    click.echo(text, nl=False)
 
 
 @click.command("status", cls=Command)

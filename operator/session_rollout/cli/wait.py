@@ -13,7 +13,6 @@ import click
 from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl, Watch
 from session_rollout.cli.command import Command, Exit, Failure
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, timeout_option
-from session_rollout.cli.emergency import emergency
 from session_rollout.cli.operator_lease import OperatorLease
 
 if TYPE_CHECKING:
@@ -62,9 +61,10 @@ def exit_code(rollout: "SessionRollout", state: str = "Promoted") -> Exit | None
 
 def describe(rollout: "SessionRollout") -> str:
     """State and message of a rollout in one line."""
-    status, in_force = rollout.status, emergency(rollout.status)
-    state, message = status.state or "waiting for its first decision", status.decision.message or "no decision yet"
-    return f"{rollout.name} is {state}: {message}" + (f"; emergency: {in_force}" if in_force else "")
+    status = rollout.status
+    return (
+        f"{rollout.name} is {status.state or 'waiting for its first decision'}: {status.decision.message or 'no decision yet'}"
+    )
 
 
 def wait_for(

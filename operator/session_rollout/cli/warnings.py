@@ -35,6 +35,7 @@ class Warn(StrEnum):
     INEFFECTIVE_GUARD = "IneffectiveGuard"
     EMPTY_RATIO = "EmptyRatio"
     ZERO_WITHOUT_TRAFFIC = "ZeroWithoutTraffic"
+    NO_MINIMUM = "NoMinimum"
     SUSPENDED = "Suspended"
     UNDO_WITH_GITOPS = "UndoWithGitOps"
 
@@ -90,6 +91,33 @@ def _empty_ratios(spec: RolloutSpec, ranges: Ranges) -> Iterator[Problem]:
             yield _warning(path, Warn.ZERO_WITHOUT_TRAFFIC, message)
 
 
+def _minimums(spec: RolloutSpec, ranges: Ranges) -> Iterator[Problem]:
+    """Ratios of events that are judged however few events there are."""
+    from session_rollout.adapters.promql_ratios import ratios
+
+    events = {
+        metric.name: next((ratio.events for ratio in ratios(metric.query) if ratio.events), None)
+        for metric in spec.metrics
+        if metric.query is not None and metric.name in ranges
+    }
+    for path, check in _checks_of(spec):
+        if (query := events.get(check.metric)) and check.minimum is None and not check.dry_run:
+            message = (
+                f"{check.name} is judged on any number of events: one failure of two requests is 50%. Write the metric"
+                f" `{{name: requests, query: '{query}'}}` and, in the check, `minimum: {{metric: requests, above: \"20\"}}`"
+            )
+            yield _warning(path, Warn.NO_MINIMUM, message)
+
+
+def _checks_of(spec: RolloutSpec) -> Iterator[tuple[Path, Check]]:
+    """Every criterion and guard, with its place."""
+    for number, phase in enumerate(spec.phases):
+        for index, criterion in enumerate(phase.criteria):
+            yield ("phases", number, "criteria", index), criterion
+    for index, guard in enumerate(spec.guards):
+        yield ("guards", index), guard
+
+
 def _empty_cohorts(spec: RolloutSpec, ranges: Ranges) -> Iterator[Problem]:
     """The same for metrics with two queries."""
     from session_rollout.adapters.promql_ratios import ZERO, needs_default
@@ -124,7 +152,7 @@ def _unused_features(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
 
 def _unused_metrics(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     checks = [*spec.guards, *(check for phase in spec.phases for check in phase.criteria)]
-    used = {check.metric for check in checks} | {gate.metric for gate in spec.all_gates()}
+    used = {name for check in checks for name in check.metrics} | {gate.metric for gate in spec.all_gates()}
     for index, metric in enumerate(spec.metrics):
         if metric.name not in used:
             message = f"{metric.name} is not used by a criterion, guard or gate"
@@ -262,6 +290,7 @@ _RULES: Final[tuple[Callable[[RolloutSpec, Ranges], Iterator[Problem]], ...]] = 
     _guards,
     _empty_ratios,
     _empty_cohorts,
+    _minimums,
     _suspended,
     _undo,
 )

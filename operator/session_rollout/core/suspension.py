@@ -9,9 +9,9 @@ from session_rollout.core.steps import audience_text, percent_text
 
 
 def kept_audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str]:
-    """The audience of each feature that some users have."""
-    disabled = disabled_features(spec, status)
-    given = {name: audience for name, audience in audiences(spec, status).items() if name not in disabled}
+    """The audience of each feature that some users have, and that guards would protect; retired ones are out of the plan."""
+    unguarded = {*disabled_features(spec, status), *(kept.feature for kept in status.flags.retired)}
+    given = {name: audience for name, audience in audiences(spec, status).items() if name not in unguarded}
     return {
         name: audience_text(percent_text(Decimal(audience.percent)), audience.groups)
         for name, audience in given.items()
@@ -21,6 +21,8 @@ def kept_audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str]:
 
 def suspended_text(spec: RolloutSpec, status: RolloutStatus) -> str:
     """The message of a suspended rollout; in a few words, as `kubectl get` shows it."""
+    if status.flags.adoption_required:
+        return "suspended: guards are not heard, the flag document is kept as it is"
     kept = kept_audiences(spec, status)
     if not kept:
         return "suspended"

@@ -22,7 +22,6 @@ from session_rollout.api.quantities import format_duration, show
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import CheckRecord, MigrationRecord, PhaseRecord
-from session_rollout.cli.emergency import emergency
 from session_rollout.core.steps import Increment, audience_text, increments, phase_named
 
 Trends = Mapping[str, Sequence[Decimal]]  # by name of the metric, oldest first
@@ -67,9 +66,7 @@ def verdict_mark(verdict: Verdict) -> str:
 
 def draw(rollout: SessionRollout, now: datetime, trends: Trends | None = None) -> RenderableType:
     """The whole picture."""
-    in_force = emergency(rollout.status)
-    warning = [Text(f"emergency: {in_force}", "bold red")] if in_force else []
-    return Group(_head(rollout), *warning, *_decision(rollout.status, now), _tree(rollout, now, trends or {}))
+    return Group(_head(rollout), *_decision(rollout.status, now), _tree(rollout, now, trends or {}))
 
 
 def _head(rollout: SessionRollout) -> Text:
