@@ -26,7 +26,7 @@ from session_rollout.core.steps import increments
 from session_rollout.records.codec import BASE, SEQUENCE, entry_name, pack
 from session_rollout.records.record import line_of
 
-OBJECTS: Final = int(os.environ.get("GENERATED_OBJECTS", "30"))
+OBJECTS: Final = int(os.environ.get("GENERATED_OBJECTS", "20"))
 SEED: Final = int(os.environ.get("GENERATED_SEED", "0"))
 MANY: Final = settings(max_examples=OBJECTS, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 REHEARSED: Final = 40  # increments; each is a dozen decisions

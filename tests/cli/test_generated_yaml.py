@@ -18,7 +18,7 @@ from cli.test_generated import run
 from session_rollout.adapters.kubectl import Call, FailureKind, Kubectl, KubectlFailed
 from session_rollout.cli.command import Exit
 
-FILES: Final = int(os.environ.get("FUZZ_YAML_FILES", "400"))
+FILES: Final = int(os.environ.get("FUZZ_YAML_FILES", "250"))
 SECONDS: Final = float(os.environ.get("FUZZ_YAML_SECONDS", "0"))
 SEED: Final = int(os.environ.get("GENERATED_SEED", "0"))
 SLOWEST: Final = 10  # seconds of this process for one file

@@ -90,7 +90,7 @@ class Life(World):
         if self.result is None:
             return None
         if self.result in WANTED:
-            return self._wanted(name, Verdict(self.result))
+            return self._wanted(name, Verdict(str(self.result)))
         if isinstance(self.result, Verdict):
             return Measurement(self.now, problem=self.result, reason=CheckReason.EMPTY_RESULT, message=LONG_TEXT)
         on, off = self.pair or (None, None)

@@ -1,4 +1,8 @@
-"""The size budget of the status: 32 KiB, whatever happens. Positions, times and numbers are never shortened; only messages and the history are."""
+"""The size budget of the status: 32 KiB. Names, positions, times and numbers are never shortened; only messages and the history are.
+
+A rollout with the longest names that the API allows, in lists as long as it allows, can need more for these alone: three times
+as much at most (measured: 48 KiB).
+"""
 
 import json
 from typing import Final, TypeVar
@@ -10,6 +14,7 @@ T = TypeVar("T", bound=Model)
 LIMIT_BYTES: Final = 32 * 1024
 # Kept history entries and characters of a message; each row is tried until the status fits.
 _CUTS: Final = ((10, 200), (5, 100), (2, 60), (1, 24))
+_SENTENCE: Final = 120  # of the decision and of a rollback; no cut is shorter, because they say what to do
 _LISTS: Final = ("pending_notifications", "checks", "migrations", "conditions", "processed_actions")
 
 
@@ -26,7 +31,13 @@ def _cut(status: RolloutStatus, entries: int, length: int) -> RolloutStatus:
     def short(records: tuple[T, ...], name: str = "message") -> tuple[T, ...]:
         return tuple(record.updated(**{name: shortened(getattr(record, name), length)}) for record in records)
 
+    def brief(sentences: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(shortened(sentence, max(length, _SENTENCE)) for sentence in sentences)
+
+    decision, current = status.decision, status.current
     return status.updated(
+        decision=decision.updated(details=brief(decision.details), next_actions=brief(decision.next_actions)),
+        current=current.updated(rollback_reasons=brief(current.rollback_reasons)),
         history=short(status.history[-entries:]),
         flags=status.flags.updated(disabled=short(status.flags.disabled, "reason")),
         **{name: short(getattr(status, name)) for name in _LISTS},
