@@ -24,8 +24,7 @@ from session_rollout.cli.warnings import Warn, warnings_of
 SPECS: Final = {"rollout": ROLLOUT["properties"]["spec"], "action": ACTION["properties"]["spec"]}
 FORBIDDEN: Final = ".rollback.verification[].approval"  # by a rule, though the schema has it
 TOO_LONG: Final = ("999999w", "366d", "53w", "365d1ms", "99999999w", "99999999w99999999d99999999h")
-OBJECTS: Final = 80
-REACHED: Final = 0.7  # of the fields and values, with so few objects
+FEW: Final = {"rollout": (40, 0.6), "action": (300, 0.9)}  # objects, and the share of fields and values that these reach
 
 
 def durations(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
@@ -88,11 +87,12 @@ def test_validate_says_which_queries_stall(query: str) -> None:
 @pytest.mark.parametrize("kind", ["rollout", "action"])
 def test_what_is_generated_is_accepted_and_reaches_the_schema(kind: str) -> None:
     """The generators themselves."""
+    objects, reached = FEW[kind]
     seen: set[str] = set()
     refused: list[str] = []
 
     @seed(0)
-    @settings(max_examples=OBJECTS, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=objects, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(candidates() if kind == "rollout" else accepted_actions())
     def draw(body: Object) -> None:
         refused.extend(map(str, check(body)))
@@ -101,7 +101,7 @@ def test_what_is_generated_is_accepted_and_reaches_the_schema(kind: str) -> None
     draw()
     wanted = set(paths(SPECS[kind])) - {FORBIDDEN}
     assert refused == []
-    assert len(seen & wanted) >= REACHED * len(wanted), sorted(wanted - seen)
+    assert len(seen & wanted) >= reached * len(wanted), sorted(wanted - seen)
 
 
 def test_the_validator_of_statuses_objects() -> None:

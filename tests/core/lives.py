@@ -32,6 +32,7 @@ NUMBERS: Final = tuple(
     for text in ("0.001", "0", "-0", "1", "0.5", "1e300", "-1.7976931348623157e308", "4.9e-324", "0.30000000000000004", "12345678901234567890")
 )  # fmt: skip
 WANTED: Final = (Verdict.PASS, Verdict.FAIL)
+HALF_A_PAIR: Final = "\ud800"  # as a provider may write it in JSON
 PROBLEMS: Final = (Verdict.NO_DATA, Verdict.PROVIDER_ERROR, Verdict.INCONCLUSIVE)
 COUNTS: Final = tuple(
     (Counts(Decimal(good), Decimal(total))) for good, total in ((50, 50), (0, 0), (0, 100), (10**18, 10**18), (99, 100))
@@ -92,7 +93,7 @@ class Life(World):
         if self.result in WANTED:
             return self._wanted(name, Verdict(str(self.result)))
         if isinstance(self.result, Verdict):
-            return Measurement(self.now, problem=self.result, reason=CheckReason.EMPTY_RESULT, message=LONG_TEXT)
+            return Measurement(self.now, problem=self.result, reason=CheckReason.EMPTY_RESULT, message=HALF_A_PAIR + LONG_TEXT)
         on, off = self.pair or (None, None)
         return Measurement(self.now, value=self.result, on=on, off=off)
 

@@ -43,6 +43,7 @@ Time = Annotated[
     PlainSerializer(_rfc3339, return_type=str),
     Field(json_schema_extra={"format": "date-time"}),
 ]
+DISABLED_LENGTH = 80  # features of the spec, and as many that are published and no longer in it
 JobName = Annotated[str, Field(max_length=63)]
 Percentage = Annotated[str, Field(max_length=8)]
 AudienceText = Annotated[str, Field(max_length=600)]
@@ -86,7 +87,7 @@ class CheckRecord(Model):
     time: Annotated[Time | None, Field(description="Time when the verdict last changed.")] = None
     message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
     job: Annotated[JobName | None, Field(description="Name of the Job, for a gate that runs one.")] = None
-    attempt: Annotated[Index, Field(description="Number of retries of the gate's Job.")] = 0
+    attempt: Annotated[Revision, Field(description="Number of retries of the gate's Job.")] = 0
 
 
 class WorkloadRecord(Model):
@@ -130,7 +131,7 @@ class MigrationRecord(Model):
     ] = ()
     job: Annotated[JobName | None, Field(description="Name of the Job in the namespace of the rollout.")] = None
     source: Annotated[Sha | None, Field(description="Fingerprint of where the spec takes the migration from.")] = None
-    attempt: Annotated[Index, Field(description="Number of retries that were requested.")] = 0
+    attempt: Annotated[Revision, Field(description="Number of retries that were requested.")] = 0
     checksum: Annotated[Sha | None, Field(description="Checksum of what ran, as recorded in the ledger.")] = None
     start_time: Annotated[Time | None, Field(description="Time when the operator decided to start the Job.")] = None
     end_time: Annotated[Time | None, Field(description="Time when the result of the Job was observed.")] = None
@@ -178,7 +179,7 @@ class FlagsRecord(Model):
         tuple[DisabledFeature, ...],
         Field(
             description="Features that are off because of an emergency.",
-            max_length=40,
+            max_length=DISABLED_LENGTH,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["feature"]},
         ),
     ] = ()

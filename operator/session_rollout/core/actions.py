@@ -23,7 +23,7 @@ from session_rollout.api.enums import (
 )
 from session_rollout.api.phases import StepApproval
 from session_rollout.api.status import PROCESSED_LENGTH
-from session_rollout.api.status_records import AnsweredAction, CheckRecord, DisabledFeature, MigrationRecord
+from session_rollout.api.status_records import DISABLED_LENGTH, AnsweredAction, CheckRecord, DisabledFeature, MigrationRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.gates import retry_checks
@@ -31,6 +31,7 @@ from session_rollout.core.generation import restart
 from session_rollout.core.inputs import RUNNING, UNDONE, current_gates
 from session_rollout.core.observed import Answer
 from session_rollout.core.rollback import begin_rollback
+from session_rollout.core.status_budget import kept
 from session_rollout.errors import ActionRejected
 
 EMERGENCY: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
@@ -111,7 +112,10 @@ def _emergency_disable(context: DecisionContext, action: SessionRolloutAction) -
         for name in names
         if name not in already
     )
-    context.change(flags=flags.updated(disabled=(*flags.disabled, *fresh)))
+    known = {*names, *(feature for phase in context.status.phases for feature in phase.features)}
+    known |= {feature.name for feature in context.spec.features}
+    disabled = kept((*flags.disabled, *fresh), lambda record: record.feature in known, DISABLED_LENGTH)
+    context.change(flags=flags.updated(disabled=disabled))
     text = f"{_list(names)} disabled for all users"
     context.record_event(EventReason.FLAGS_DISABLED, f"{text}: {action.spec.reason}", by=action.name)
     return text

@@ -5,12 +5,14 @@ as much at most (measured: 48 KiB).
 """
 
 import json
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from session_rollout.api.base import Model, shortened
 from session_rollout.api.status import RolloutStatus
 
 T = TypeVar("T", bound=Model)
+R = TypeVar("R")
 LIMIT_BYTES: Final = 32 * 1024
 # Kept history entries and characters of a message; each row is tried until the status fits.
 _CUTS: Final = ((10, 200), (5, 100), (2, 60), (1, 24))
@@ -25,6 +27,21 @@ def fit(status: RolloutStatus) -> RolloutStatus:
             break
         status = _cut(status, entries, length)
     return status
+
+
+def kept(records: tuple[R, ...], is_needed: Callable[[R], object], most: int) -> tuple[R, ...]:
+    """The records within the length of their list: edits of the spec leave records behind, and the first unneeded ones go.
+
+    A list that is full must not end the decision, least of all an emergency.
+    """
+    surplus = len(records) - most
+    if surplus <= 0:
+        return records
+    needed = [record for record in records if is_needed(record)]
+    room = max(most - len(needed), 0)
+    others = [record for record in records if not is_needed(record)]
+    chosen = {id(record) for record in (*needed[-most:], *others[len(others) - room :])}
+    return tuple(record for record in records if id(record) in chosen)
 
 
 def _cut(status: RolloutStatus, entries: int, length: int) -> RolloutStatus:
