@@ -129,7 +129,22 @@ class Life(World):
     def happen(self, event: tuple[str, Any]) -> None:
         """One event, and the decisions about it."""
         kind, what = event
-        getattr(self, "_" + kind.replace(" ", "_"))(what)
+        ways: dict[str, Callable[[Any], None]] = {
+            "forward": self._forward,
+            "time": self._time,
+            "results": self._results,
+            "counts": self._counts,
+            "action": self._action,
+            "jobs": self._jobs,
+            "gates": self._gates,
+            "workload": self._workload,
+            "revisions": self._revisions,
+            "sinks": self._sinks,
+            "cluster": self._cluster,
+            "edit": self._edit,
+            "another spec": self._another_spec,
+        }
+        ways[kind](what)
         self.step()
 
     # --- events
