@@ -62,7 +62,7 @@ def _text(value: str, schema: Schema, path: str) -> Iterator[str]:
             datetime.fromisoformat(value)
         except (AssertionError, ValueError):
             yield f"{path}: {value!r} is no time"
-    if any(0xD800 <= ord(character) < 0xE000 for character in value):
+    if not value.isascii() and value.encode(errors="replace").decode() != value:
         yield f"{path}: {value!r} has no UTF-8"
 
 
