@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests:.
 
-.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast test-messages lint crds chart bench bench-migrations chaos-migrations faults fuzz-promql wheel krew clean
+.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast test-messages lint crds chart bench bench-migrations chaos-migrations faults fuzz-promql fuzz-yaml generated wheel krew clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole rollout on real parts, proved at its end"
@@ -17,6 +17,8 @@ help:
 	@echo "make transcripts what docs/recordings.md shows, recorded again"
 	@echo "make test        everything; make test-fast: what needs no lab; make test-group-NAME: $(GROUPS)"
 	@echo "make test-messages   tests and demo with every message replaced by its reason"
+	@echo "make generated [OBJECTS=50000] [ON_SERVER=500] [SEED=n]   generated objects for decide, the plugin and the operator"
+	@echo "make fuzz-yaml [SECONDS=600]   hostile YAML for the plugin"
 	@echo "make lint        ruff, mypy, squawk"
 	@echo "make bench       figures as JSON and a table"
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
@@ -97,6 +99,18 @@ test-messages: setup
 	@$(BIN)/python -m pytest -m "not lab"
 	@$(BIN)/python -m pytest --group=cli
 	@$(BIN)/python -m lab.reasons_only lab.demo
+
+# Objects made from the schema of the CRD; see tests/api/strategies.py. Prints what was done.
+generated: export GENERATED_OBJECTS := $(or $(OBJECTS),1000)
+generated: export GENERATED_ON_SERVER := $(or $(ON_SERVER),100)
+generated: export GENERATED_SEED := $(or $(SEED),0)
+generated: setup
+	@$(BIN)/python -m pytest -s -o timeout=0 tests/core/test_generated.py tests/cli/test_generated.py tests/integration/test_generated.py
+
+fuzz-yaml: export FUZZ_YAML_SECONDS := $(or $(SECONDS),60)
+fuzz-yaml: export GENERATED_SEED := $(or $(SEED),0)
+fuzz-yaml: setup
+	@$(BIN)/python -m pytest -s -o timeout=0 tests/cli/test_generated_yaml.py
 
 crds: setup
 	@$(BIN)/python -m tools.crds crds

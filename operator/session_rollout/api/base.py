@@ -47,9 +47,14 @@ def message_of(text: str, _: ValidationInfo) -> str:
     return text
 
 
+def encodable(text: str) -> str:
+    """The text without halves of surrogate pairs, which a provider's JSON may contain and no JSON of ours can."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def _shortens(length: int) -> BeforeValidator:
     def shorten(value: Any, info: ValidationInfo) -> Any:
-        return shortened(message_of(value, info), length) if isinstance(value, str) else value
+        return encodable(shortened(message_of(value, info), length)) if isinstance(value, str) else value
 
     return BeforeValidator(shorten)
 

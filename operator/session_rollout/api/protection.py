@@ -34,7 +34,7 @@ class Protection(Model):
     revision: Annotated[Revision, Field(description="Revision of the document that contains it first.")] = 0
     by: Annotated[Text, Field(description="Name of the action or of the guard.")] = ""
     reason: Sentence = ""
-    features: Annotated[tuple[Feature, ...], Field(max_length=80, json_schema_extra=SET)] = ()
+    features: Annotated[tuple[Feature, ...], Field(max_length=400, json_schema_extra=SET)] = ()
     phases: Annotated[tuple[Name, ...], Field(max_length=40, json_schema_extra=SET)] = ()  # that a rollback turned off
     outcome: Outcome | None = None
     guard: Name | None = None

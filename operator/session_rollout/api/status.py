@@ -44,6 +44,8 @@ HISTORY_LENGTH = 20
 PENDING_LENGTH = 32
 REFUSALS_LENGTH = 12
 PROCESSED_LENGTH = 32
+CHECKS_LENGTH = 80  # of one phase: guards, criteria, preflight, verification and rollback.verification
+MIGRATIONS_LENGTH = 32  # those of the spec, and as many of earlier specs
 
 
 class MetaCondition(Model):
@@ -197,13 +199,17 @@ class RolloutStatus(Model):
         tuple[CheckRecord, ...],
         Field(
             description="Last verdict of each check. An evaluation with the same verdict does not update its entry.",
-            max_length=64,
+            max_length=CHECKS_LENGTH,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["kind", "name"]},
         ),
     ] = ()
     migrations: Annotated[
         tuple[MigrationRecord, ...],
-        Field(description="State of each migration of the spec.", max_length=16, json_schema_extra=MAP_BY_NAME),
+        Field(
+            description="State of each migration of the spec, and of those that earlier specs had.",
+            max_length=MIGRATIONS_LENGTH,
+            json_schema_extra=MAP_BY_NAME,
+        ),
     ] = ()
     flags: Annotated[FlagsRecord, Field(description="State of the flag document and its ConfigMap.")] = FlagsRecord()
     refusals: Annotated[

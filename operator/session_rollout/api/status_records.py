@@ -35,6 +35,7 @@ Time = Annotated[
     PlainSerializer(_rfc3339, return_type=str),
     Field(json_schema_extra={"format": "date-time"}),
 ]
+DISABLED_LENGTH = 80  # features of the spec, and as many that are published and no longer in it
 JobName = Annotated[str, Field(max_length=63)]
 Percentage = Annotated[str, Field(max_length=8)]
 Seconds = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
@@ -42,7 +43,6 @@ Milliseconds = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format":
 AudienceText = Annotated[str, Field(max_length=600)]
 Uid = Annotated[str, Field(max_length=63)]
 SETTLED_LENGTH = 16
-DISABLED_LENGTH = 80
 
 
 class PhaseRecord(Model):
@@ -101,7 +101,7 @@ class CheckRecord(Model):
     time: Annotated[Time | None, Field(description="Time when the verdict last changed.")] = None
     message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
     job: Annotated[JobName | None, Field(description="Name of the Job, for a gate that runs one.")] = None
-    attempt: Annotated[Index, Field(description="Number of retries of the gate's Job.")] = 0
+    attempt: Annotated[Revision, Field(description="Number of retries of the gate's Job.")] = 0
     failing_time: Annotated[
         Time | None, Field(description="Time when the current failure of a criterion or guard began. A pass ends it.")
     ] = None
@@ -198,7 +198,7 @@ class MigrationRecord(Model):
     ] = ()
     job: Annotated[JobName | None, Field(description="Name of the Job in the namespace of the rollout.")] = None
     source: Annotated[Sha | None, Field(description="Fingerprint of where the spec takes the migration from.")] = None
-    attempt: Annotated[Index, Field(description="Number of retries that were requested.")] = 0
+    attempt: Annotated[Revision, Field(description="Number of retries that were requested.")] = 0
     checksum: Annotated[Sha | None, Field(description="Checksum of what ran, as recorded in the ledger.")] = None
     start_time: Annotated[Time | None, Field(description="Time when the operator decided to start the Job.")] = None
     end_time: Annotated[Time | None, Field(description="Time when the result of the Job was observed.")] = None

@@ -58,7 +58,7 @@ def scenario_of(spec: RolloutSpec, options: ScenarioOptions) -> Scenario:
 
 def _read(path: str) -> Mapping[str, Any]:
     document = read(path)[0]
-    if unknown := sorted(set(document.data) - set(_KEYS)):
+    if unknown := sorted(str(key) for key in document.data if key not in _KEYS):
         raise usage_error(f"{path}: unknown key `{unknown[0]}`; keys of a scenario: {listed(_KEYS)}")
     return document.data
 

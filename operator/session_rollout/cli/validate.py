@@ -9,7 +9,7 @@ import click
 
 from session_rollout.api import GROUP
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.cli.admission import KINDS, Problem, check
+from session_rollout.cli.admission import KINDS, Problem, check, completed
 from session_rollout.cli.command import emit, output, refusal
 from session_rollout.cli.common import ANY_FILE, counted
 from session_rollout.cli.warnings import warnings_of
@@ -85,7 +85,7 @@ def _findings(document: Document) -> list[Finding]:
         return [_finding(document, problem, Severity.ERROR) for problem in problems]
     if document.kind != ROLLOUT_KIND:
         return []
-    spec = RolloutSpec.model_validate(document.data["spec"])
+    spec = RolloutSpec.model_validate(completed(document.data)["spec"])
     return [_finding(document, problem, Severity.WARNING) for problem in warnings_of(spec)]
 
 
@@ -133,4 +133,4 @@ def read_rollout_file(file: str) -> RolloutFile:
     if problems := check(document.data):
         place = document.place(problems[0].path)
         raise refusal(f"{file}:{place.line}:{place.column}: {problems[0]} (run `validate` for all problems)")
-    return RolloutFile(document, RolloutSpec.model_validate(document.data["spec"]), documents)
+    return RolloutFile(document, RolloutSpec.model_validate(completed(document.data)["spec"]), documents)

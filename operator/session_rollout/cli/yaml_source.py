@@ -1,5 +1,6 @@
 """YAML files with objects, read with line and column of every field."""
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ import yaml
 from session_rollout.cli.admission import Path
 from session_rollout.cli.command import refusal, usage_error
 
+# What no field of a Kubernetes object can be. `kubectl` reads a time as the text that it is.
+_FOREIGN: Final = ("binary", "omap", "pairs", "set", "timestamp")
+_UNREADABLE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # of a scalar, by the YAML library
 LARGEST_BYTES: Final = 1_500_000  # about the default limit of etcd
 MOST_FIELDS: Final = 200_000  # a few aliases of aliases are more than any machine can hold
 
@@ -49,11 +53,46 @@ class Document:
         return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads only what JSON can hold; every error has a place."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the base class has it
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {  # noqa: RUF012 - the same
+        tag: constructor
+        for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rsplit(":", 1)[-1] not in _FOREIGN
+    }
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - as the base class has it
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError
+        except _UNREADABLE:
+            raise _problem(node, f"cannot be read as {node.tag.rsplit(':', 1)[-1]}") from None
+        return value
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        try:
+            # JSON writes a character beyond U+FFFF as two escapes, which belong together.
+            return value.encode("utf-16", "surrogatepass").decode("utf-16") if isinstance(value, str) else value
+        except UnicodeDecodeError:
+            raise _problem(node, "contains half of a surrogate pair, which is not a character") from None
+
+
+def _problem(node: yaml.Node, message: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=message, problem_mark=node.start_mark)
+
+
 def read(source: str) -> tuple[Document, ...]:
     """Every object of a file; `-` means standard input. Raises Failure with the place of the problem."""
     text = _text(source)
     try:
-        loader, documents = yaml.SafeLoader(text), []
+        loader, documents = _Loader(text), []
         while loader.check_node():
             node = loader.get_node()
             assert node is not None, "check_node() was true"
@@ -64,7 +103,7 @@ def read(source: str) -> tuple[Document, ...]:
         mark = error.problem_mark or error.context_mark
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise refusal(f"{source}{where}: invalid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ArithmeticError, ValueError, RecursionError) as error:
         raise refusal(f"{source}: invalid YAML: {' '.join(str(error).split())[:200]}") from error
     if not documents:
         raise refusal(f"{source}: the file does not contain an object")

@@ -5,10 +5,12 @@ is an error here, not a status that the API server rejects. Only `core` sees a D
 frozen `Decision`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from session_rollout.api.checks import Check, Gate
 from session_rollout.api.enums import (
     CheckKind,
     DecisionAction,
@@ -20,12 +22,13 @@ from session_rollout.api.enums import (
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
-from session_rollout.api.status import HISTORY_LENGTH, AwaitedApproval, Current, RolloutStatus
+from session_rollout.api.status import CHECKS_LENGTH, HISTORY_LENGTH, MIGRATIONS_LENGTH, AwaitedApproval, Current, RolloutStatus
 from session_rollout.api.status_records import CheckRecord, HistoryEntry, MigrationRecord
 from session_rollout.core.flags import disabled_features
-from session_rollout.core.inputs import needed_metrics
+from session_rollout.core.inputs import RUNNING, needed_metrics
 from session_rollout.core.notifications import notifications_of, queued
 from session_rollout.core.observed import Effect, Emit, Observed, Publish
+from session_rollout.core.status_budget import kept
 from session_rollout.core.steps import Increment, audience_text, increment_at, phase_named
 
 GAP_INTERVALS: Final = 2  # a reconciliation that is one interval late is jitter; beyond that nobody observed the rollout
@@ -160,7 +163,21 @@ class DecisionContext:
         if record in self.status.checks:
             return
         others = [known for known in self.status.checks if (known.kind, known.name) != (record.kind, record.name)]
-        self.change(checks=tuple(sorted([*others, record], key=lambda known: (known.kind, known.name))))
+        needed = self._names_of_checks()
+        checks = kept((*others, record), lambda known: known is record or (known.kind, known.name) in needed, CHECKS_LENGTH)
+        self.change(checks=tuple(sorted(checks, key=lambda known: (known.kind, known.name))))
+
+    def _names_of_checks(self) -> set[tuple[CheckKind, str]]:
+        """The checks that the spec has for the running phase."""
+        phase, spec = self.phase, self.spec
+        lists: dict[CheckKind, Iterable[Check | Gate]] = {
+            CheckKind.GUARD: spec.guards,
+            CheckKind.PREFLIGHT: spec.preflight,
+            CheckKind.CRITERION: phase.criteria if phase else (),
+            CheckKind.VERIFICATION: phase.verification if phase else (),
+            CheckKind.AFTER_ROLLBACK: spec.rollback.verification,
+        }
+        return {(kind, check.name) for kind, checks in lists.items() for check in checks}
 
     def migration(self, name: str) -> MigrationRecord:
         """The record of a migration; a new one when there is none."""
@@ -169,7 +186,10 @@ class DecisionContext:
     def put_migration(self, record: MigrationRecord) -> None:
         """Keep the record of a migration."""
         others = [known for known in self.status.migrations if known.name != record.name]
-        self.change(migrations=tuple(sorted([*others, record], key=lambda known: known.name)))
+        declared = {migration.name for migration in self.spec.migrations}
+        needed = lambda known: known is record or known.name in declared or known.state in RUNNING or known.backup_until  # noqa: E731
+        migrations = kept((*others, record), needed, MIGRATIONS_LENGTH)
+        self.change(migrations=tuple(sorted(migrations, key=lambda known: known.name)))
 
     # --- events
 

@@ -12,7 +12,7 @@ from session_rollout.api.protection import Protection
 from session_rollout.core.flags import EVERYBODY, NOBODY, PROBE, WEIGHTS, Audience
 
 GROUP_PREFIX: Final = "group-"
-FLAGS_READ: Final = 80
+FLAGS_READ: Final = 400  # ten times as many features as a spec may have
 REASON_LENGTH: Final = 256
 LARGEST_REVISION: Final = 2**53 - 2**20
 

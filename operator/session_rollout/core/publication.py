@@ -27,6 +27,7 @@ from session_rollout.core.flags import (
 )
 from session_rollout.core.observed import Publish
 from session_rollout.core.rollback import begin_rollback
+from session_rollout.core.status_budget import kept
 
 Given = Mapping[str, Audience]  # by feature
 UNKNOWN_RULES: Final = NOBODY  # what an emergency leaves of a flag whose rules this core did not write
@@ -94,14 +95,15 @@ def disable(context: DecisionContext, emergency: Protection) -> None:
     """Turn features off for all users, until an `EmergencyEnable` action."""
     flags = context.status.flags
     already = {record.feature for record in flags.disabled}
-    room = DISABLED_LENGTH - len(already)
     fresh = tuple(
         DisabledFeature(feature=name, reason=emergency.reason, by=emergency.by, time=emergency.time, uid=emergency.uid)
         for name in emergency.features
         if name not in already
-    )[:room]
+    )
     if fresh:
-        context.change(flags=flags.updated(disabled=(*flags.disabled, *fresh)))
+        known = set(audiences(context.spec, context.status.updated(flags=flags.updated(disabled=())))) | set(emergency.features)
+        disabled = kept((*flags.disabled, *fresh), lambda record: record.feature in known, DISABLED_LENGTH)
+        context.change(flags=flags.updated(disabled=disabled))
 
 
 def _adopt_edit(context: DecisionContext, document: PublishedDocument) -> None:
