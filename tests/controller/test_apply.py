@@ -110,7 +110,7 @@ def test_refusal_is_remembered_until_the_effect_succeeds_or_is_no_longer_request
             fixture.cluster.time += timedelta(seconds=10)
         [refusal] = fixture.state.shown_refusals(fixture.cluster.time)
         assert (refusal.effect, refusal.verb, refusal.resource, refusal.namespace) == ("StartJob", "create", "jobs", "default")
-        assert refusal.time == fixture.cluster.time - timedelta(seconds=20)
+        assert refusal.since == fixture.cluster.time - timedelta(seconds=20)
         await fixture.apply(JOB)
         assert fixture.state.refusals == {}
         fixture.cluster.failures["start"] = [error]

@@ -104,7 +104,7 @@ def request_is_refused() -> World:
     world.until(at("one", 1))
     words = "jobs.batch is forbidden"
     world.refusals = (
-        Refusal(effect="StartJob", verb="create", resource="jobs", namespace="default", message=words, time=START),
+        Refusal(effect="StartJob", verb="create", resource="jobs", namespace="default", message=words, since=START),
     )
     world.run(10)
     return world

@@ -282,7 +282,7 @@ def test_refused_request_pauses_the_hold() -> None:
     """R11: a stalled rollout is not promoted in the meantime."""
     world = World(spec())
     world.until(at("one", 1))
-    world.refusals = (Refusal(effect="ReadJob", verb="get", resource="jobs", message="forbidden", time=world.now),)
+    world.refusals = (Refusal(effect="ReadJob", verb="get", resource="jobs", message="forbidden", since=world.now),)
     world.run(600)
     assert world.where[:2] == ("one", 1)
     assert world.status.current.hold_paused_reason is DecisionReason.REQUEST_REFUSED

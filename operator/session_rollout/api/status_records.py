@@ -299,7 +299,7 @@ class Refusal(Model):
     resource: Annotated[str, Field(description="Resource of the request, such as `jobs`.", max_length=100)] = ""
     namespace: Annotated[str, Field(description="Namespace that the request is about.", max_length=63)] = ""
     message: Annotated[Sentence, Field(description="Words of the server that refuses it.")] = ""
-    time: Annotated[Time, Field(description="Time of the first of these refusals.")]
+    since: Annotated[Time, Field(description="Time of the first of these refusals.")]
     remedy: Annotated[Sentence, Field(description="Change that lets the request succeed, such as a right to grant.")] = ""
 
 

@@ -17,7 +17,7 @@ from session_rollout.errors import Forbidden, RolloutError, Unavailable
 from session_rollout.ports import Key, Ports, Stored
 
 log = logging.getLogger(__name__)
-RELEASE_SECONDS: Final = 60.0
+RELEASE_SECONDS: Final = 30.0
 ATTEMPT_SECONDS: Final = 0.01
 RETRY_SECONDS: Final = 0.2
 MOST_RETRY_SECONDS: Final = 5.0

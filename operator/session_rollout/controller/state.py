@@ -132,14 +132,14 @@ class RolloutState:
     def refused(self, effect: str, error: Exception, now: datetime) -> None:
         """The API server refuses an effect; the time of the first refusal stays."""
         request = getattr(error, "request", None) or Request("", "")
-        since = self.refusals[effect].time if effect in self.refusals else now
+        since = self.refusals[effect].since if effect in self.refusals else now
         self.refusals[effect] = Refusal(
             effect=effect,
             verb=request.verb,
             resource=request.resource,
             namespace=request.namespace,
             message=str(error) or type(error).__name__,
-            time=since,
+            since=since,
             remedy=_remedy(error, request),
         )
 
@@ -157,7 +157,7 @@ class RolloutState:
     def shown_refusals(self, now: datetime) -> tuple[Refusal, ...]:
         """What the status shows: an outage is shown only when it lasts."""
         return tuple(
-            refusal for _, refusal in sorted(self.refusals.items()) if refusal.remedy or now - refusal.time >= OUTAGE_SHOWN
+            refusal for _, refusal in sorted(self.refusals.items()) if refusal.remedy or now - refusal.since >= OUTAGE_SHOWN
         )
 
     def wake_soon(self) -> None:

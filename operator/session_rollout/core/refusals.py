@@ -40,4 +40,4 @@ def refusal_text(refusal: Refusal) -> str:
         return refusal.message
     where = f" in namespace {refusal.namespace}" if refusal.namespace else ""
     what = f"{refusal.verb} {refusal.resource}"
-    return f"the API server refuses to {what}{where} since {refusal.time:%H:%M:%S} UTC: {refusal.message}"
+    return f"the API server refuses to {what}{where} since {refusal.since:%H:%M:%S} UTC: {refusal.message}"
