@@ -66,6 +66,7 @@ UNREADABLE: Final = {
     "a number without digits": ("a:\n  b: !!int ''", ":2:6: invalid YAML: cannot be read as int"),
     "infinity": ("a: .inf", ":1:4: invalid YAML: cannot be read as float"),
     "5,000 digits": ("a: " + "9" * 5000, ":1:4: invalid YAML: cannot be read as int"),
+    "5,000 hexadecimal digits": ("a: 0x" + "f" * 5000, ":1:4: invalid YAML: cannot be read as int"),
     "half a surrogate pair": ('a: "\\ud800"', ":1:4: invalid YAML: contains half of a surrogate pair"),
     "an escape beyond Unicode": ('a: "\\UFFFFFFFF"', ": invalid YAML: "),
     "depth": ("[" * 5000 + "]" * 5000, ": invalid YAML: maximum recursion depth exceeded"),

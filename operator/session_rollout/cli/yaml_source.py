@@ -69,7 +69,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - as the base class has it
         try:
             value = super().construct_object(node, deep)
-            if isinstance(value, float) and not math.isfinite(value):
+            if isinstance(value, int | float) and not math.isfinite(value):  # an OverflowError for more than 308 digits
                 raise ValueError
         except _UNREADABLE:
             raise _problem(node, f"cannot be read as {node.tag.rsplit(':', 1)[-1]}") from None
