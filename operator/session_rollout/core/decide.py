@@ -158,6 +158,6 @@ def _next_reconcile(context: DecisionContext, result: StageResult) -> timedelta:
     waits = [min(context.interval, RESYNC)]
     if context.checks_of(CheckKind.GUARD) and (end := next_breach(context)):
         waits.append(end - context.now)
-    if result.next_time is not None:
+    if result.next_time is not None and result.next_time > context.now:  # what is over is awaited no longer
         waits.append(result.next_time - context.now)
     return max(min(waits), SOONEST)

@@ -206,16 +206,25 @@ def _wanted(context: DecisionContext, given: Given, disabled: Mapping[str, str],
 
 
 def _request(context: DecisionContext, wanted: FlagDocument, *, urgent: bool) -> None:
-    flags = context.status.flags
-    drifted = flags.published_sha256 == wanted.sha256
-    if drifted:
-        message = f"{wanted.config_map} was modified externally and is being corrected"
-        context.record_event(EventReason.FLAG_DRIFT, message, revision=flags.revision)
+    drifted = _notice_drift(context, wanted)
     effect = _effect(context, wanted, drifted=drifted)
     if urgent:
         context.urgent = effect
     else:
         context.effects.append(effect)
+
+
+def _notice_drift(context: DecisionContext, wanted: FlagDocument) -> bool:
+    """Whether somebody else has changed or deleted the document. It is recorded once, as what is published now."""
+    flags, document = context.status.flags, own_document(context)
+    in_cluster = document.sha256 if document is not None else None
+    edited = document is not None and document.editor is not None and in_cluster != flags.published_sha256
+    if flags.published_sha256 is None or not (edited or flags.published_sha256 == wanted.sha256):
+        return False
+    message = f"{wanted.config_map} was modified externally and is being corrected"
+    context.record_event(EventReason.FLAG_DRIFT, message, revision=flags.revision)
+    context.change(flags=flags.updated(published_sha256=in_cluster))
+    return True
 
 
 def _less_than_published(
