@@ -16,7 +16,6 @@ from session_rollout.api.enums import DecisionAction, DecisionReason, Outcome, V
 from session_rollout.api.rollout import RolloutSpec
 
 GOOD, BAD = Decimal("0.001"), Decimal("0.02")
-DEADLINE = timedelta(minutes=10)
 
 
 def limited(on_deadline: str = "Rollback", **changes: Any) -> RolloutSpec:
