@@ -74,6 +74,8 @@ def test_bad_actions_are_refused(lab: Lab, spec: dict[str, Any], words: tuple[st
 def test_flag_set_and_actions_are_immutable(lab: Lab) -> None:
     """Another salt would select other users, and another request is another action."""
     lab.kube.create(ROLLOUTS, rollout(GOOD, "immutable"))
+    lab.kube.merge(f"{ROLLOUTS}/immutable", {"spec": {"flagSet": "free-until-it-is-published"}})
+    lab.kube.merge(f"{ROLLOUTS}/immutable/status", {"status": {"flags": {"sha256": "sha256:0"}}})
     with pytest.raises(ApiError, match="flagSet"):
         lab.kube.merge(f"{ROLLOUTS}/immutable", {"spec": {"flagSet": "other"}})
     lab.kube.delete(f"{ROLLOUTS}/immutable")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
 from session_rollout.api.action import ActionSpec, ActionStatus
-from session_rollout.api.base import NAME_PATTERN, Model
+from session_rollout.api.base import NAME_PATTERN, Model, rules
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 
@@ -77,6 +77,7 @@ class Kind:
     spec: type[Model]
     status: type[Model]
     columns: tuple[Schema, ...]
+    rules: tuple[tuple[str, str], ...] = ()  # about the whole object
     object_name: Schema | None = None  # what the API server requires of the name of an object, beyond a subdomain
 
 
@@ -86,6 +87,7 @@ def definition(kind: Kind) -> Schema:
         "type": "object",
         "description": kind.description,
         "required": ["spec"],
+        **(rules(*kind.rules) if kind.rules else {}),
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
@@ -135,6 +137,13 @@ _ROLLOUT: Final = Kind(
     description="SessionRollout is a progressive rollout of feature flags with their database migrations.",
     spec=RolloutSpec,
     status=RolloutStatus,
+    rules=(
+        (
+            "self.spec.flagSet == oldSelf.spec.flagSet || !has(oldSelf.status) || !has(oldSelf.status.flags)"
+            " || !has(oldSelf.status.flags.sha256)",
+            "`spec.flagSet` is immutable once the rollout has published, because changing it would assign users to different buckets",
+        ),
+    ),
     object_name={"type": "string", "pattern": NAME_PATTERN, "maxLength": 63},  # it is a label value, and actions name it
     columns=(
         _column("Status", ".status.state"),

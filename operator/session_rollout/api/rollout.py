@@ -234,11 +234,8 @@ class RolloutSpec(Model):
             pattern=r"^[a-z0-9]([-a-z0-9]{0,55}[a-z0-9])?$",
             max_length=57,
             description="Name of the flag document and seed of the hash that selects users, such as `shop`. The document is"
-            " published in the ConfigMap with this name and the suffix `-flags`. Immutable, because changing it would assign"
+            " published in the ConfigMap with this name and the suffix `-flags`. Immutable once the rollout has published, because changing it would assign"
             " users to different buckets.",
-            json_schema_extra=rules(
-                ("self == oldSelf", "`flagSet` is immutable, because changing it would assign users to different buckets"),
-            ),
         ),
     ]
     suspend: Annotated[

@@ -218,8 +218,8 @@ def _differences(running: Mapping[str, Any], wanted: Mapping[str, Any], file: st
 def _consequence(rollout: SessionRollout, spec: RolloutSpec, lines: Sequence[str]) -> Comparison:
     from session_rollout.core.generation import conflict
 
-    if rollout.spec.flag_set != spec.flag_set:
-        message = "The API server will reject it: `flagSet` is immutable, because it determines which users are selected."
+    if rollout.spec.flag_set != spec.flag_set and rollout.status.flags.sha256 is not None:
+        message = "The API server will reject it: `flagSet` is immutable once the rollout has published, because it determines which users are selected."
         return Comparison(Effect.REFUSED, message, lines)
     if reason := conflict(spec, rollout.status):
         return Comparison(Effect.STALLS, f"The rollout will stall: {reason}.", lines)
