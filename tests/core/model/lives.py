@@ -170,6 +170,14 @@ class Life:
         self.cluster.request(action, name, **{**fitting, **fields})
         self.witness.reconcile()
 
+    def disable(self, *features: str) -> None:
+        """An emergency for these features."""
+        self.act("EmergencyDisable", features=list(features))
+
+    def enable(self, *features: str) -> None:
+        """The end of an emergency for these features alone."""
+        self.act("EmergencyEnable", features=list(features))
+
     def act_again(self, action: str) -> None:
         """An action of a name that was used before, whose object is gone."""
         path = next((path for path in self.cluster.server.objects if path.endswith("/again")), None)
@@ -269,6 +277,8 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "silence": Life.silence,
     "edit": Life.edit,
     "act": Life.act,
+    "disable": Life.disable,
+    "enable": Life.enable,
     "act again": Life.act_again,
     "act then edit": Life.act_then_edit,
     "by hand": Life.by_hand,

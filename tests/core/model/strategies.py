@@ -38,6 +38,8 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (1, (("silence",), (10, 90))),
     (3, (("edit",), tuple(EDITS))),
     (5, (("act",), ACTIONS)),
+    (1, (("disable",), ("alpha", "beta"))),
+    (1, (("enable",), ("alpha", "beta"))),
     (1, (("act again",), ACTIONS)),
     (1, (("act then edit",), ACTIONS, tuple(EDITS))),
     (1, (("by hand",), tuple(BY_HAND))),
