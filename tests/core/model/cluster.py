@@ -42,7 +42,7 @@ START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)  # a Monday
 NAMESPACE, NAME = "default", "shop"
 ROOT = f"/apis/{API_VERSION}/namespaces/{NAMESPACE}"
 AT_ONCE = 0.1  # seconds: an operator that wants to decide again sooner has not settled
-LOOK_BACK, SCRAPE, RULE = timedelta(seconds=20), timedelta(seconds=10), timedelta(seconds=10)
+LOOK_BACK = timedelta(seconds=20)  # of a query without a range
 
 
 class Broken(AssertionError):
@@ -344,8 +344,8 @@ class Cluster:
 
     def decided(self, _: Key, result: Reconciled) -> None:
         """A reconciliation has decided."""
-        for hear in self.heard:
-            hear(result)
+        for listener in self.heard:
+            listener(result)
 
     def _document_changed(self) -> None:
         stored, before = self.document_object, self._watched

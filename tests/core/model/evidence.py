@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from core.model.cluster import LOOK_BACK, Cluster, Reading
-from session_rollout.api.checks import Check, Guard
+from session_rollout.api.checks import Check, Guard, OnBreach
 from session_rollout.api.enums import Verdict
 from session_rollout.api.phases import OnDeadline, Phase
 from session_rollout.api.quantities import bound, duration
@@ -56,12 +56,11 @@ class Breach:
 
     warm: bool = False  # whether the last reading was of data that counts
 
-    def add(self, passing: bool | None, away: timedelta, counted: timedelta, *, warm: bool) -> None:
-        """The next reading, after a time of which this much counts as observed."""
+    def add(self, passing: bool | None, counted: timedelta, surely: timedelta, *, warm: bool) -> None:
+        """The next reading, after a time of which this much may count as observed, and this much must."""
         if self.last is False:
             self.lenient += counted
-            if passing is False and away == counted and self.warm:
-                self.strict += counted
+            self.strict += surely if passing is False and self.warm else NOTHING
         if passing:
             self.strict = self.lenient = NOTHING
         self.last, self.warm = passing, warm
@@ -78,6 +77,8 @@ class Evidence:
     stopped: bool = False  # paused, suspended, or in an emergency
     judged: list[tuple[timedelta, bool]] = field(default_factory=list)
     waited: timedelta = NOTHING  # not passing, with a provider that responds
+    surely_waited: timedelta = NOTHING  # ... without an absence that the operator may leave out
+    away: bool = False  # nobody watched since the last reconciliation, or nobody can know
     baked: timedelta = NOTHING  # every guard had a value since all phases were complete
     breaches: dict[str, Breach] = field(default_factory=dict)
     last: datetime | None = None
@@ -100,13 +101,18 @@ class Evidence:
         """Whether every criterion and every guard has a value now."""
         return all(self.reading(check) is not None for check in (*self.criteria(), *self.cluster.spec.guards))
 
+    def guards_judged(self) -> bool:
+        """Whether every guard has a value now."""
+        return all(self.reading(guard) is not None for guard in self.cluster.spec.guards)
+
     def all_passing(self) -> bool:
         """Whether every criterion passes now."""
         return all(self.reading(check) for check in self.criteria())
 
     def breached(self) -> tuple[Guard, ...]:
-        """Guards whose reading is out of bounds now."""
-        return tuple(guard for guard in self.cluster.spec.guards if self.reading(guard) is False)
+        """Guards whose reading is out of bounds now, but those that only warn."""
+        guards = (guard for guard in self.cluster.spec.guards if guard.on_breach is not OnBreach.WARN)
+        return tuple(guard for guard in guards if self.reading(guard) is False)
 
     def provider_fails(self) -> bool:
         """Whether a metric of the running phase cannot be queried."""
@@ -121,21 +127,24 @@ class Evidence:
         if cluster.raw is None or not cluster.answering:
             return
         away = max(now - self.last, NOTHING) if self.last else NOTHING
-        counted = min(away, INTERVALS_OF_A_GAP * interval(cluster.spec))
+        gap = INTERVALS_OF_A_GAP * interval(cluster.spec)
+        counted = min(away, gap) if self.away else away
+        surely = away if away <= gap and not self.away else NOTHING
         if self.counting:
             self.judged.append((counted, self.passing))
         self.waited += counted if self.waiting else NOTHING
+        self.surely_waited += surely if self.waiting else NOTHING
         self.baked += counted if self.guarded else NOTHING
-        self._account_guards(away, counted)
-        self.last = now
+        self._account_guards(counted, surely)
+        self.last, self.away = now, False
         self.look()
 
-    def _account_guards(self, away: timedelta, counted: timedelta) -> None:
+    def _account_guards(self, counted: timedelta, surely: timedelta) -> None:
         spec = self.cluster.spec
         for guard in spec.guards:
             start = (self.guards_from or self.cluster.time) + reach(spec, guard.metric)
             warm = self.cluster.time >= start
-            self.breaches.setdefault(guard.name, Breach()).add(self.reading(guard), away, counted, warm=warm)
+            self.breaches.setdefault(guard.name, Breach()).add(self.reading(guard), counted, surely, warm=warm)
 
     def look(self) -> None:
         """What counts from now on until the next reconciliation."""
@@ -143,7 +152,7 @@ class Evidence:
         self.counting = ready and self.all_judged()
         self.passing = self.all_passing()
         self.waiting = not self.stopped and not self.passing and not self.provider_fails()
-        self.guarded = not self.stopped and all(self.reading(guard) is not None for guard in self.cluster.spec.guards)
+        self.guarded = not self.stopped and self.guards_judged()
 
     # --- what starts again
 
@@ -159,7 +168,11 @@ class Evidence:
 
     def restart(self) -> None:
         """Nothing that was judged counts any more."""
-        self.judged, self.waited, self.baked, self.counting = [], NOTHING, NOTHING, False
+        self.judged, self.waited, self.surely_waited, self.baked, self.counting = [], NOTHING, NOTHING, NOTHING, False
+
+    def left_alone(self) -> None:
+        """The operator was away, or its clock was set, or it had no results."""
+        self.away, self.surely_waited = True, NOTHING
 
     def restart_guards(self) -> None:
         """Guards begin with data from now on."""
@@ -199,4 +212,6 @@ class Evidence:
             return False
         slack = hold + 4 * interval(self.cluster.spec) + max(reach(self.cluster.spec, check.metric) for check in phase.criteria)
         limit = duration(phase.deadline)
-        return self.waited >= limit + (slack if strict else NOTHING) and (strict or phase.on_deadline is OnDeadline.ROLLBACK)
+        if strict:
+            return self.surely_waited >= limit + slack
+        return self.waited >= limit and phase.on_deadline is OnDeadline.ROLLBACK

@@ -38,7 +38,7 @@ REFUSALS: dict[str, RolloutError] = {
     "503": Unavailable("API server: HTTP status 503"),
 }
 WRITES = ("status", "document", "answer")
-PATIENCE = 60  # ticks that a calm rollout has to end
+PATIENCE = 40  # ticks that a calm rollout has to end
 
 
 @dataclass
@@ -82,6 +82,7 @@ class Life:
         """The clock is set."""
         self.cluster.time += timedelta(seconds=seconds)
         evidence = self.witness.evidence
+        evidence.left_alone()
         if seconds < 0:
             evidence.restart_guards()  # what was seen before lies in the future now
             evidence.exposed = min(evidence.exposed, self.cluster.time) if evidence.exposed else None
@@ -145,6 +146,7 @@ class Life:
     def silence(self, seconds: int) -> None:
         """Results are on their way, for so long."""
         self.cluster.answering = False
+        self.witness.evidence.left_alone()
         self.cluster.time += timedelta(seconds=seconds)
         self.witness.reconcile()
         self.cluster.answering = True
@@ -261,6 +263,7 @@ class Life:
             self.witness.reconcile()
             return
         self.cluster.time += timedelta(seconds=90)
+        self.witness.evidence.left_alone()
         self.cluster.restart(since=None if kind == "unknown" else self.cluster.last_led)
         if self.cluster.server.refused:
             self.witness.evidence.restart_guards()  # what was decided was never stored

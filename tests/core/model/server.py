@@ -212,8 +212,8 @@ class Server(ApiServer):
 
     def _tell(self, path: str) -> None:
         if "/configmaps/" in path:
-            for hear in self.on_document:
-                hear()
+            for listener in self.on_document:
+                listener()
 
 
 def _patched(old: Object, body: Any, content: str) -> Object:

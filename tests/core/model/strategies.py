@@ -55,7 +55,7 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (1, (("jump",), (-3600, -60, 60, 3600))),
     (1, (("calm",),)),
 )
-LENGTHS: Final = (4, 14)
+LENGTHS: Final = (3, 11)
 ROWS: Final = [row for weight, row in EVENTS for _ in range(weight)]
 
 EVENT: Final = st.sampled_from(ROWS).flatmap(lambda row: st.tuples(*(st.sampled_from(choices) for choices in row)))

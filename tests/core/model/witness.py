@@ -201,7 +201,9 @@ class Witness(Landings):
             self.objects("explained", f"the decision is {status.decision}")
         if self.off and cluster.condition("EmergencyActive") != "True":
             self.objects("emergency-shown", f"{sorted(self.off)} are off")
-        if cluster.condition("EvidenceAvailable") == "True" and not self.evidence.all_judged() and self.evidence.exposed:
+        complete = all(phase.name in self.complete for phase in cluster.spec.phases)
+        judged = self.evidence.guards_judged() if complete else self.evidence.all_judged()
+        if cluster.condition("EvidenceAvailable") == "True" and self.evidence.exposed and not judged:
             self.objects("evidence", "a check has no value")
         self._look_at_deadline()
         self._look_at_promotes()
