@@ -39,6 +39,7 @@ class Landings:
     landed: bool = False  # the operator published since the last look
     orphaned: bool = False  # the object was created again; nothing in the cluster was published by it
     promoted: bool = False
+    broken: Broken | None = None
 
     def __post_init__(self) -> None:
         self.evidence = Evidence(self.cluster, guards_from=self.cluster.time)
@@ -47,7 +48,9 @@ class Landings:
     def objects(self, promise: str, sentence: str) -> None:
         """Raise, unless nobody asked about this promise."""
         if promise in self.heeds:
-            raise Broken(promise, f"{PROMISES[promise]}; {sentence}")
+            # Kept as well, because an operator that survives every exception would swallow it in the middle of a write.
+            self.broken = self.broken or Broken(promise, f"{PROMISES[promise]}; {sentence}")
+            raise self.broken
 
     # --- the document changed
 

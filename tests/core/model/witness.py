@@ -39,6 +39,8 @@ class Witness(Landings):
         except Exception as error:
             if "raises" in self.heeds:
                 raise Broken("raises", f"{type(error).__name__}: {error}") from error
+        if self.broken is not None:
+            raise self.broken
         self._stop()
         self.evidence.look()
         self.settled()
