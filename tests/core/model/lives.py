@@ -198,6 +198,17 @@ class Life:
             self.cluster.edit(changed)
         self.act(action)
 
+    def act_and_edit(self, action: str, change: str) -> None:
+        """An action, and an edit once it has its response."""
+        self.act(action)
+        self.edit(change)
+
+    def rest(self, seconds: int) -> None:
+        """Somebody pauses the rollout for a while."""
+        self.act("Pause")
+        self.wait(seconds)
+        self.act("Resume")
+
     def by_hand(self, change: str) -> None:
         """Somebody edits the flag document."""
         self.witness.by_hand = True
@@ -284,6 +295,8 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "enable": Life.enable,
     "act again": Life.act_again,
     "act then edit": Life.act_then_edit,
+    "act and edit": Life.act_and_edit,
+    "rest": Life.rest,
     "by hand": Life.by_hand,
     "recreate": Life.recreate,
     "restore": Life.restore,

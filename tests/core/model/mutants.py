@@ -159,32 +159,35 @@ def copy_with(mutant: Mutant | None, directory: Path) -> Path:
     return directory
 
 
-def lives(mutant: Mutant | None, count: int, well: list[int] | None = None) -> dict[str, str]:
+def lives(mutant: Mutant | None, options: argparse.Namespace, well: list[int] | None = None) -> dict[str, str]:
     """The lives that break a promise, with its name; with `well`, only those of these lives, up to the first."""
     with tempfile.TemporaryDirectory() as directory:
         source = copy_with(mutant, Path(directory))
         paths = os.pathsep.join(map(str, (source, ROOT / "tests", ROOT)))
-        command = [sys.executable, "-m", "core.model.mutants", "--lives", str(count), "--here", json.dumps(well)]
+        command = [sys.executable, "-m", "core.model.mutants", "--here", json.dumps(well), "--lives", str(options.lives)]
+        command += ["--without", *options.without]
         run = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
         if run.returncode:
             return {"-1": f"does not start: {run.stderr.strip().splitlines()[-1]}"}
         return dict(json.loads(run.stdout))
 
 
-def here(count: int, well: list[int] | None) -> dict[int, str]:
+def here(options: argparse.Namespace) -> dict[int, str]:
     """The same in this process."""
     from core.model.cluster import Broken
     from core.model.lives import Life
+    from core.model.promises import PROMISES
     from core.model.strategies import random_life
 
     logging.disable(logging.CRITICAL)
     source, broken = random.Random(SEED), dict[int, str]()
-    for number in range(count):
+    well, heeds = json.loads(options.here), frozenset(PROMISES) - set(options.without)
+    for number in range(options.lives):
         shape, events = random_life(source)
         if well is not None and number not in well:
             continue
         try:
-            Life(shape).live(events)
+            Life(shape, heeds).live(events)
         except Broken as objection:
             broken[number] = objection.promise
             if well is not None:
@@ -195,21 +198,22 @@ def here(count: int, well: list[int] | None) -> dict[int, str]:
 def main() -> int:
     """Print the table; 1 when a fault was not caught."""
     parser = argparse.ArgumentParser(prog="python -m core.model.mutants", description=__doc__)
-    parser.add_argument("--lives", type=int, default=400)
-    parser.add_argument("--here")
+    parser.add_argument("--lives", type=int, default=1000, help="how many lives each fault has at most")
+    parser.add_argument("--without", nargs="*", default=[], help="promises that nobody objects for")
+    parser.add_argument("--here", help=argparse.SUPPRESS)
     parser.add_argument("only", nargs="*")
     options = parser.parse_args()
     if options.here is not None:
-        print(json.dumps(here(options.lives, json.loads(options.here))))
+        print(json.dumps(here(options)))
         return 0
-    unhurt = lives(None, options.lives)
+    unhurt = lives(None, options)
     well = [number for number in range(options.lives) if str(number) not in unhurt]
     print(f"{len(well)} of {options.lives} lives keep every promise without a fault")
     missed = 0
     for mutant in MUTANTS:
         if options.only and mutant.name not in options.only:
             continue
-        caught = lives(mutant, options.lives, well)
+        caught = lives(mutant, options, well)
         missed += not caught
         [(number, promise)] = caught.items() or [("", "NOT CAUGHT")]
         print(f"{mutant.name:40} {promise:18} {number and f'life {number}'}", flush=True)

@@ -42,6 +42,8 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (1, (("enable",), ("alpha", "beta"))),
     (1, (("act again",), ACTIONS)),
     (1, (("act then edit",), ACTIONS, tuple(EDITS))),
+    (2, (("act and edit",), ("Approve", "Promote", "EmergencyDisable"), ("bake", "bake", "scope", "suspend"))),
+    (1, (("rest",), (20, 60))),
     (1, (("by hand",), tuple(BY_HAND))),
     (1, (("recreate",),)),
     (1, (("restore",),)),
