@@ -1,6 +1,6 @@
 """Faults that are put into a copy of the operator, one at a time: the random lives have to notice each of them.
 
-    make mutants [LIVES=n] [ONLY="name name"]
+    make mutants [LIVES=n] [ONLY='"no hold" "no criteria"']
 
 A fault is a real mistake, as a replacement of a text that must be in its file exactly once: when the code has moved on, the table
 says so and is corrected. A fault is caught by a life that ends well without it and breaks a promise with it.

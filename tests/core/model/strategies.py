@@ -9,7 +9,7 @@ from core.model.lives import REFUSALS, VALUES, WRITES, Event
 from core.model.shapes import BY_HAND, EDITS, SHAPES
 from session_rollout.api.enums import ActionType
 
-METRICS: Final = ("errors", "slow")
+METRICS: Final = ("errors", "errors", "slow")
 ACTIONS: Final = tuple(
     action
     for action in (
@@ -33,6 +33,7 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (1, (("wait",), (120,), (10, 20, 30))),
     (4, (("proceed",), ("step", "step", "stage", "phase", "end"))),
     (4, (("say",), METRICS, tuple(VALUES))),
+    (2, (("say",), METRICS, ("bad", "breach"))),
     (1, (("say",), METRICS, ("good",), (86400,))),
     (2, (("repeat",), METRICS, ("breach", "bad"), ("breach", "bad", "good"), ("breach", "good", "no data"), tuple(VALUES))),
     (1, (("silence",), (10, 90))),
