@@ -97,6 +97,9 @@ class Landings:
             return
         if self.cluster.spec.suspend:
             self.objects("stopped", f"{name} grew while suspended")
+        lasting = [guard for guard in self.evidence.lasting(strict=True) if guard.on_breach is OnBreach.ROLLBACK]
+        if lasting and not self.orphaned:
+            self.objects("breach-acts", f"{name} grew with guard {lasting[0].name} in breach")
         if self.promotes or self._waiting("Promote"):
             self.complete |= {before.name for before in self._before(phase)}
         elif phase.name not in self.grew:
