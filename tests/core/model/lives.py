@@ -203,6 +203,11 @@ class Life:
         self.act(action)
         self.edit(change)
 
+    def say_and_act(self, metric: str, value: str, action: str) -> None:
+        """A result and an action that the operator comes to at one moment."""
+        self.say(metric, value)
+        self.act(action)
+
     def rest(self, seconds: int) -> None:
         """Somebody pauses the rollout for a while."""
         self.act("Pause")
@@ -296,6 +301,7 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "act again": Life.act_again,
     "act then edit": Life.act_then_edit,
     "act and edit": Life.act_and_edit,
+    "say and act": Life.say_and_act,
     "rest": Life.rest,
     "by hand": Life.by_hand,
     "recreate": Life.recreate,

@@ -44,6 +44,7 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (1, (("act again",), ACTIONS)),
     (1, (("act then edit",), ACTIONS, tuple(EDITS))),
     (2, (("act and edit",), ("Approve", "Promote", "EmergencyDisable"), ("bake", "bake", "scope", "suspend"))),
+    (1, (("say and act",), METRICS, ("breach", "breach", "no data"), ("Promote", "Promote", "Approve", "Retry"))),
     (1, (("rest",), (20, 60))),
     (1, (("by hand",), tuple(BY_HAND))),
     (1, (("recreate",),)),
