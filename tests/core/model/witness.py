@@ -249,6 +249,8 @@ class Witness(Landings):
             self._look_at_promotion()
 
     def _look_at_promotion(self) -> None:
+        if lasting := [guard for guard in self.evidence.lasting(strict=True) if guard.on_breach is OnBreach.ROLLBACK]:
+            self.objects("breach-acts", f"promoted with guard {lasting[0].name} in breach")
         for phase in self.cluster.spec.phases:
             if phase.name not in self.complete:
                 self._object_unless_earned(phase, self.reached.get(phase.features[0], NOBODY), last=True)
