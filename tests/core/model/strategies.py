@@ -62,11 +62,20 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
 LENGTHS: Final = (3, 11)
 ROWS: Final = [row for weight, row in EVENTS for _ in range(weight)]
 
+# Most lives begin with some time: before the first data counts, little can go wrong.
+BEGINNINGS: Final[tuple[Event, ...]] = (("wait", 10), ("wait", 20), ("wait", 30), ("proceed", "step"), ("accept",))
+
 EVENT: Final = st.sampled_from(ROWS).flatmap(lambda row: st.tuples(*(st.sampled_from(choices) for choices in row)))
-LIVES: Final = st.tuples(st.sampled_from(list(SHAPES)), st.lists(EVENT, min_size=LENGTHS[0], max_size=LENGTHS[1]))
+LIVES: Final = st.tuples(
+    st.sampled_from(list(SHAPES)),
+    st.tuples(st.sampled_from(BEGINNINGS), st.lists(EVENT, min_size=LENGTHS[0], max_size=LENGTHS[1])).map(
+        lambda parts: [parts[0], *parts[1]]
+    ),
+)
 
 
 def random_life(source: random.Random) -> tuple[str, list[Event]]:
     """A shape and its events, drawn without Hypothesis: many times faster, and never made smaller."""
     rows = source.choices(ROWS, k=source.randint(*LENGTHS))
-    return source.choice(list(SHAPES)), [tuple(source.choice(choices) for choices in row) for row in rows]
+    events: list[Event] = [tuple(source.choice(choices) for choices in row) for row in rows]
+    return source.choice(list(SHAPES)), [source.choice(BEGINNINGS), *events]
