@@ -68,7 +68,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "patient guard": _one_phase(phase={"steps": _steps(50, hold="300s")}, guards=[_guard("errors", **{"for": "40s"})]),
     "deadline": _one_phase(phase={"criteria": _criteria(), "deadline": "60s", "onDeadline": "Rollback"}, guards=[]),
     "stalls": _one_phase(phase={"criteria": _criteria(), "deadline": "30s"}, guards=[_guard(onBreach="Pause")]),
-    "approvals": _one_phase(phase={"steps": _steps(10, 50, 100, approval="Required"), "criteria": _criteria()}),
+    "approvals": _one_phase(
+        phase={"steps": _steps(10, 50, 100, approval="Required"), "criteria": _criteria()},
+        guards=[_guard("errors", onBreach="Pause")],
+    ),
     "baseline": _shape(phases=_migrated()),
     "sixteen guards": _one_phase(guards=[{**_guard("errors"), "name": f"guard-{number}"} for number in range(16)]),
     "turned off": _one_phase(phase={"criteria": _criteria()}, deletionPolicy="Off"),
