@@ -7,17 +7,20 @@ up. Everything that later changes between core and controller is inside that; wh
 import asyncio
 import functools
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from controller import cluster as ports
 from core.model.server import Frozen, Object, Server
-from session_rollout.adapters.flags import LABEL, ConfigMapPublisher, fingerprint_of
+from session_rollout.adapters.flags import LABEL, ConfigMapPublisher, document_of
 from session_rollout.adapters.prometheus import PrometheusSource, read
+from session_rollout.adapters.provider_client import Response
 from session_rollout.adapters.rollouts import ApiRolloutStore, parse
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.base import Model
@@ -25,15 +28,18 @@ from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.parsing import action_of
 from session_rollout.api.rollout import Metric, RolloutSpec
 from session_rollout.api.status import RolloutStatus
+from session_rollout.controller import deletion
 from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.inbox import Inbox
+from session_rollout.controller.loops import Loops
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
 from session_rollout.controller.state import Downtime, Memory
 from session_rollout.core.flags import KEY as DOCUMENT
 from session_rollout.core.flags import PROBE
 from session_rollout.core.observed import Measurement
-from session_rollout.ports import Fingerprint, Key, Reconciled
+from session_rollout.ports import Key, Reconciled
 from session_rollout.settings import Provider
 
 T = TypeVar("T")
@@ -145,7 +151,7 @@ class Application(PrometheusSource):
     """The measured application behind the production reader of results: no thread and no HTTP."""
 
     def __init__(self, cluster: "Cluster") -> None:
-        super().__init__(PROVIDERS, cluster, 1)
+        super().__init__(PROVIDERS, SteadyClock(cluster), 1)
         self._cluster = cluster
 
     def measurements(
@@ -156,16 +162,40 @@ class Application(PrometheusSource):
         return {metric.name: self._measured(self._cluster.readings[metric.name]) for metric in metrics}
 
     def _measured(self, reading: Reading) -> Measurement:
-        now, value = self._cluster.time, reading.value
-        sample = [(now - reading.age).timestamp(), str(value)]
+        now, value = self._cluster.now(), reading.value
+        sample = {"metric": {}, "value": [(now - reading.age).timestamp(), str(value)]}
         match value:
             case Verdict.NO_DATA:
-                return read([], now)
+                result = []
             case Verdict.INCONCLUSIVE:
-                return read([{"metric": {}, "value": sample}] * 2, now)
+                result = [sample, sample]
             case Verdict():
                 return Measurement(now, problem=value, reason=CheckReason.CONNECTION_FAILED, message="cannot be reached")
-        return read([{"metric": {}, "value": sample}], now)
+            case _:
+                result = [sample]
+        return read(Response(result, 0.0, now, timedelta(0)), now, PROVIDERS["default"])
+
+
+class SteadyClock:
+    """The clock of one process: that of the API server when it started, carried on by elapsed time."""
+
+    def __init__(self, cluster: "Cluster") -> None:
+        self._cluster, self._offset = cluster, cluster.offset
+
+    def now(self) -> datetime:
+        """See `Clock.now`."""
+        return self._cluster.time + self._offset
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`."""
+        return (self._cluster.time - START).total_seconds()
+
+
+class NoLoops(Loops):
+    """A life reconciles by itself: the sweep starts nothing."""
+
+    def listed(self, objects: Mapping[Key, Mapping[str, Any]]) -> None:
+        """Nothing that is listed gets a task."""
 
 
 class Replica:
@@ -173,15 +203,16 @@ class Replica:
 
     def __init__(self, cluster: "Cluster", *, since: datetime | None) -> None:
         self.memory, self.downtime, server = Memory(), Downtime(), cluster.server
+        self.clock: SteadyClock = SteadyClock(cluster)
         store = ApiRolloutStore(server)
         around = replace(
-            cluster.around.ports(), store=store, flags=ConfigMapPublisher(server), metrics=cluster.application, clock=cluster
+            cluster.around.ports(), store=store, flags=ConfigMapPublisher(server), metrics=cluster.application, clock=self.clock
         )
         self.deletion = Deletion(around, self.memory, parse, lambda _: None)
-        self.reconciler = Reconciler(
-            around, self.memory, self.downtime, self.deletion, cluster.decided, lambda *_: nullcontext()
-        )
-        self.inbox = Inbox(self.memory, OnDemandChecks(around), store, cluster, action_of)
+        self.finalizers = Finalizers(around)
+        self.reconciler = Reconciler(around, self.memory, self.downtime, cluster.decided, lambda *_: nullcontext())
+        loops = NoLoops(self.reconciler, self.deletion, self.memory, around)
+        self.inbox = Inbox(self.memory, OnDemandChecks(around), loops, store, self.clock, action_of)
         self.downtime.begin(since, cluster.keys)
         run(self.inbox.sweep())
 
@@ -190,9 +221,15 @@ class Replica:
         self.memory.of(key).has_loop = True
         return run(self.reconciler.reconcile(key))
 
-    def document_changed(self, key: Key, stored: Object | None) -> None:
-        """The watch of flag documents."""
-        self.reconciler.document_changed(key, Fingerprint() if stored is None else fingerprint_of(stored))
+    def end(self, raw: Object) -> None:
+        """Release what belongs to a deleted rollout, as its loop does; attempts are repeated in the time of the event loop."""
+        with patch.object(deletion, "time", SimpleNamespace(monotonic=LOOP.time)):
+            run(self.deletion.finalize(raw))
+            run(self.finalizers.remove(parse(raw)))
+
+    def document_changed(self, key: Key, stored: Object, *, deleted: bool) -> None:
+        """The watch of flag documents; of one that was deleted it delivers the last version."""
+        self.reconciler.document_changed(key, document_of(stored), deleted=deleted)
 
     def action_changed(self, raw: Object, *, deleted: bool = False) -> None:
         """The watch of actions; what it schedules is run when the loop runs next."""
@@ -207,7 +244,8 @@ class Replica:
 class Cluster:
     """Everything around the operator, and the operator."""
 
-    time: datetime = START
+    time: datetime = START  # as it passes, whatever anybody sets
+    offset: timedelta = timedelta(0)  # how far the clock of the API server was set
     answering: bool = True  # False: every result is still on its way
     readings: dict[str, Reading] = field(default_factory=dict)  # by metric
     server: Server = field(default_factory=Server)
@@ -226,8 +264,8 @@ class Cluster:
         self._models: dict[str, tuple[Object, Model]] = {}
 
     def now(self) -> datetime:
-        """The clock of the operator."""
-        return self.time
+        """By the clock of the operator."""
+        return self.replica.clock.now()
 
     # --- what is stored
 
@@ -310,23 +348,27 @@ class Cluster:
         self.restart(since=self.last_led)
 
     def delete(self) -> None:
-        """The object is deleted: the operator finalizes it, then it is gone."""
-        assert self.raw is not None
-        deleting = {**self.raw, "metadata": {**self.raw["metadata"], "deletionTimestamp": self.time.isoformat()}}
-        self.server.objects[self.path] = deleting
+        """The object is deleted: at once, or when the operator has finalized it."""
+        raw = self.raw
+        assert raw is not None
+        if raw["metadata"].get("finalizers"):
+            raw = {**raw, "metadata": {**raw["metadata"], "deletionTimestamp": (self.time + self.offset).isoformat()}}
+            raw = self.server.put(self.path, raw)
+        else:
+            self.server.remove(self.path)
         try:
-            run(self.replica.deletion.finalize(deleting))
+            self.replica.end(raw)
         except Frozen:
-            self.restart(since=self.time)
-            run(self.replica.deletion.finalize(deleting))
-        self.server.remove(self.path)
+            self.restart(since=self.now())
+            if self.raw is not None:
+                self.replica.end(self.raw)
 
     def request(self, action: str, name: str = "", **fields: Any) -> str:
         """Create an action; its UID."""
         self.numbers += 1
         uid = f"{action}-{self.numbers}"
         path = f"{ROOT}/{ACTIONS}/{name or uid.lower()}"
-        metadata = {"namespace": NAMESPACE, "uid": uid, "creationTimestamp": self.time.isoformat()}
+        metadata = {"namespace": NAMESPACE, "uid": uid, "creationTimestamp": (self.time + self.offset).isoformat()}
         spec = {"rollout": NAME, "action": action, "reason": "for a test", **fields}
         self.replica.action_changed(self.server.put(path, {"metadata": metadata, "spec": spec}))
         return uid
@@ -352,7 +394,7 @@ class Cluster:
         owned = ((stored or before or {}).get("metadata", {}).get("labels") or {}).get(LABEL)
         self._watched = stored
         if owned is not None:
-            self.replica.document_changed(Key(NAMESPACE, owned), stored)
+            self.replica.document_changed(Key(NAMESPACE, owned), stored or before or {}, deleted=stored is None)
 
     def reconcile(self) -> None:
         """Reconcile every rollout until nothing is to be done at once."""
@@ -363,14 +405,14 @@ class Cluster:
                 try:
                     seconds = self.replica.reconcile(key)
                 except Frozen:
-                    self.restart(since=self.time)
+                    self.restart(since=self.now())
                     seconds, version = 0.0, -1
                 unchanged = unchanged + 1 if self.server.version == version else 0
                 if seconds > AT_ONCE or unchanged > 1:
                     break
             else:
                 raise Broken("settles", "the operator changes things for ever at one moment")
-        self.last_led = self.time
+        self.last_led = self.now()
 
     def restart(self, *, since: datetime | None) -> None:
         """Another process leads from now on; what the old one knew is lost."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from session_rollout.adapters.api_server import APPLY, FIELD_MANAGER, JSON, JSON_PATCH, ApiServer
+from session_rollout.adapters.api_server import APPLY, FIELD_MANAGER, JSON, JSON_PATCH, REQUEST_SECONDS, ApiServer
 from session_rollout.api.crds import rollout_definition
 from session_rollout.errors import Conflict, NotFound, RolloutError, SpecError, Unavailable
 
@@ -74,10 +74,12 @@ def _bounds(schema: Mapping[str, Any]) -> list[tuple[str, Callable[[Any], bool]]
 
 
 def kind_of(method: str, path: str) -> str:
-    """What a request is about: a read, or a write of the `status`, the `document`, an `answer` or anything else."""
+    """What a request is about: a read, or a write of the `status`, the `finalizer`, the `document`, an `answer` or anything else."""
     if method == "GET":
         return "read"
     plural = path.rpartition("/namespaces/")[2].split("/")[1]
+    if plural == "sessionrollouts" and not path.endswith("/status"):
+        return "finalizer"
     return {"configmaps": "document", "sessionrolloutactions": "answer", "sessionrollouts": "status"}.get(plural, plural)
 
 
@@ -101,7 +103,15 @@ class Server(ApiServer):
     on_document: list[Callable[[], None]] = field(default_factory=list)
 
     async def request(
-        self, method: str, path: str, body: Any = None, *, content: str = JSON, query: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content: str = JSON,
+        query: Mapping[str, Any] | None = None,
+        seconds: float = REQUEST_SECONDS,  # noqa: ARG002 - nothing takes time here
+        accept: str = JSON,  # noqa: ARG002 - whole objects are metadata, too
     ) -> Object:
         """As the API server does it."""
         kind = kind_of(method, path)
@@ -164,9 +174,17 @@ class Server(ApiServer):
         if old is None:
             raise NotFound(f"NotFound: {path}")
         if method == "PATCH":
-            return self.put(path, _patched(old, body, content))
+            if content != JSON_PATCH:
+                self._check_version(old, body)
+            return self._put_patched(path, _patched(old, body, content))
         self._check_version(old, body)
         return self._put_status(path, old, body) if status else self.put(path, body)
+
+    def _put_patched(self, path: str, patched: Object) -> Object:
+        """An object that is being deleted is gone with its last finalizer."""
+        metadata = patched["metadata"]
+        stored = self.put(path, patched)
+        return self.remove(path) if "deletionTimestamp" in metadata and not metadata.get("finalizers") else stored
 
     def _check_version(self, old: Object | None, body: Any) -> None:
         wanted = body["metadata"].get("resourceVersion")
