@@ -132,6 +132,19 @@ def test_edit_after_promotion_adds_phases() -> None:
     world.until(ended)
 
 
+def test_phase_that_is_added_after_the_promotion_waits_for_guards_of_now() -> None:
+    """D15: a verdict from before the promotion lets nobody have the features of a phase that is added long after it."""
+    world = World(spec())
+    world.until(ended)
+    world.values["errors"] = Decimal("0.08")
+    world.edit(edited(lambda data: (data["features"].append({"name": "delta"}), data["phases"].append(DELTA))))
+    world.run(60)
+    assert world.status.decision.reason is DecisionReason.GUARD_FAILING
+    assert world.where == ("delta", 0, 0, "0")
+    world.values["errors"] = Decimal("0.001")
+    world.until(at("delta", 1))
+
+
 def test_edit_before_the_first_publish_continues_with_the_new_spec() -> None:
     """Nothing was published: nothing can conflict."""
     world = World(spec(), values={"errors": Decimal("0.001"), "load": Verdict.NO_DATA})
