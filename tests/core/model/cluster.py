@@ -49,6 +49,7 @@ NAMESPACE, NAME = "default", "shop"
 ROOT = f"/apis/{API_VERSION}/namespaces/{NAMESPACE}"
 AT_ONCE = 0.1  # seconds: an operator that wants to decide again sooner has not settled
 LOOK_BACK = timedelta(seconds=20)  # of a query without a range
+SCRAPE = RULE = timedelta(seconds=10)  # how often the provider measures, and how often it evaluates its rules
 
 
 class Broken(AssertionError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from core.model.cluster import LOOK_BACK, Cluster, Reading
+from core.model.cluster import LOOK_BACK, RULE, SCRAPE, Cluster, Reading
 from session_rollout.api.checks import Check, Guard, OnBreach
 from session_rollout.api.enums import Verdict
 from session_rollout.api.phases import OnDeadline, Phase
@@ -34,11 +34,14 @@ def passes(check: Check, reading: Reading) -> bool | None:
 
 
 def reach(spec: RolloutSpec, name: str) -> timedelta:
-    """How old the data is that a metric speaks of: its range; the look-back of a query without one; or its own `window`."""
+    """How long after a change a metric speaks of the time before it: its range, or its own `window`, and what comes late.
+
+    The data of a range is one scrape old, that of a rule one scrape and one evaluation; a query without either has the look-back.
+    """
     metric = next(metric for metric in spec.metrics if metric.name == name)
-    ranges = [duration(text) for text in RANGE.findall(metric.query or "")]
-    window = getattr(metric, "window", None)
-    return max([*ranges, duration(window) if window else NOTHING] if ranges or window else [LOOK_BACK])
+    ranges = [duration(text) + SCRAPE for text in RANGE.findall(metric.query or "")]
+    windows = [duration(metric.window) + SCRAPE + RULE] if metric.window else []
+    return max([*ranges, *windows] or [LOOK_BACK])
 
 
 def interval(spec: RolloutSpec) -> timedelta:

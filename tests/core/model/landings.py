@@ -31,6 +31,10 @@ class Landings:
     heard: set[str] = field(default_factory=set)  # UIDs whose response was taken into account
     reasons: set[str] = field(default_factory=set)  # Abort, Retry, Reset: a fall that a person asked for
     promotes: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # accepted, by UID: where, and for how many calm looks
+    owed: set[str] = field(default_factory=set)  # Promotes that were accepted and whose audience is not published yet
+    spent: set[str] = field(default_factory=set)  # Promotes whose audience was published
+    begun: bool = False  # what was decided before the last edit or pause may still be on its way
+    fell: bool = False  # with the document that has just landed
     grew: list[str] = field(default_factory=list)  # phases, by the document that has just landed
     killed: set[str] = field(default_factory=set)  # by somebody who edited the document
     highest: int = 0
@@ -64,6 +68,7 @@ class Landings:
             for name in self._newest_first({**self.known, **now}):
                 self._changed(name, self.known.get(name, NOBODY), now.get(name, NOBODY), now)
             self._phases_grew()
+            self._phases_fell()
             self.landed = True
         self.known = now
 
@@ -83,7 +88,7 @@ class Landings:
                 self.reached[name] = new
         elif old.exceeds(new):
             if new.emergency:
-                if name not in self.off | self._disabling():
+                if name not in self.off | self.killed | self._disabling():
                     self.objects("no-fall", f"{name} is off in an emergency that nobody asked for")
             elif not old.exceeds(reached):
                 self._fell(name, old, new, now)
@@ -95,22 +100,30 @@ class Landings:
         if phase is None or self.cluster.raw is None:
             self.objects("stays-off", f"{name} is at {new.percent}%, and in no phase")
             return
-        if self.cluster.spec.suspend:
+        if self.cluster.spec.suspend and not self.begun:
             self.objects("stopped", f"{name} grew while suspended")
         lasting = [guard for guard in self.evidence.lasting(strict=True) if guard.on_breach is OnBreach.ROLLBACK]
         if lasting and not self.orphaned:
             self.objects("breach-acts", f"{name} grew with guard {lasting[0].name} in breach")
-        if self.promotes or self._waiting("Promote"):
+        if self.promotes or self.owed or self._waiting("Promote"):
             self.complete |= {before.name for before in self._before(phase)}
-        elif phase.name not in self.grew:
+        elif phase.name not in self.grew and not self.begun:
             self._must_be_earned(phase, reached)
         self.grew.append(phase.name)
 
     def _phases_grew(self) -> None:
         for name in self.grew:
             self.evidence.grown(name)
-            self.approved = set()
+            self.approved, self.begun = set(), False
+            self.spent |= self.owed | {raw["metadata"]["uid"] for raw in self._waiting("Promote")}
+            self.owed = set()
         self.grew = []
+
+    def _phases_fell(self) -> None:
+        if self.fell:
+            self.evidence.restart()
+            self.evidence.restart_guards()
+            self.owed, self.begun, self.fell = set(), False, False
 
     def _before(self, phase: Phase) -> tuple[Phase, ...]:
         phases = self.cluster.spec.phases
@@ -165,8 +178,7 @@ class Landings:
         self.paused = False
         if phase is not None:
             self.complete.discard(phase.name)
-        self.evidence.restart()
-        self.evidence.restart_guards()
+        self.fell = True
 
     def _may_fall(self, name: str) -> bool:
         if self.reasons & {"Abort", "Reset", "Delete"} or "Retry" in self.reasons or self._waiting("Abort", "Retry", "Reset"):
@@ -182,8 +194,11 @@ class Landings:
         return [raw for path, raw in self.cluster.server.objects.items() if f"/{ACTIONS}/" in path]
 
     def _waiting(self, *kinds: str) -> list[Object]:
-        """Actions without a response."""
-        return [raw for raw in self._actions() if raw["spec"]["action"] in kinds and "status" not in raw]
+        """Actions that are under way: without a response, or accepted since the last look."""
+        return [raw for raw in self._actions() if raw["spec"]["action"] in kinds and self._is_under_way(raw)]
+
+    def _is_under_way(self, raw: Object) -> bool:
+        return "status" not in raw or (raw["status"]["accepted"] and raw["metadata"]["uid"] not in self.heard)
 
     def _covers(self, spec: Object) -> set[str]:
         features = set(self.known) | {feature.name for feature in self.cluster.spec.features}

@@ -10,11 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from core.model.cluster import Cluster, Reading
+from core.model.evidence import reach
 from core.model.promises import PROMISES
 from core.model.shapes import BY_HAND, SHAPES, applicable
 from core.model.witness import Witness
 from session_rollout.api.enums import ActionType, Verdict
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.steps import increments
 from session_rollout.errors import Conflict, Forbidden, RolloutError, SpecError, Unavailable
 
 Event = tuple[Any, ...]
@@ -38,7 +40,7 @@ REFUSALS: dict[str, RolloutError] = {
     "503": Unavailable("API server: HTTP status 503"),
 }
 WRITES = ("status", "document", "answer")
-PATIENCE = 40  # ticks that a calm rollout has to end
+PATIENCE = 40  # ticks that a calm rollout has to end, besides those in which its audiences warm up
 
 
 @dataclass
@@ -117,14 +119,20 @@ class Life:
             self.edit("continue")
         for action in ("Resume", "EmergencyEnable"):
             self.act(action)
-        for _ in range(PATIENCE):
+        patience = PATIENCE + self._warming_up() // TICK
+        for _ in range(patience):
             if self.cluster.status.outcome or self.cluster.condition("Stalled") == "True":
                 return
             self._approve()
             if self.cluster.status.paused_by:
                 self.act("Resume")
             self.tick()
-        witness.objects("ends", f"after {PATIENCE} calm intervals: {self.cluster.status.decision.message}")
+        witness.objects("ends", f"after {patience} calm intervals: {self.cluster.status.decision.message}")
+
+    def _warming_up(self) -> timedelta:
+        """How long all audiences together speak of the time before them."""
+        spec = self.cluster.spec
+        return sum(len(increments(phase)) for phase in spec.phases) * max(reach(spec, metric.name) for metric in spec.metrics)
 
     # --- results
 

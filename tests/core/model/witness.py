@@ -41,9 +41,10 @@ class Witness(Landings):
                 raise Broken("raises", f"{type(error).__name__}: {error}") from error
         if self.broken is not None:
             raise self.broken
+        self.settled()
         self._stop()
         self.evidence.look()
-        self.settled()
+        self.begun = self.begun and self._is_stuck()
 
     def _stop(self) -> None:
         spec = self.cluster.spec
@@ -61,8 +62,14 @@ class Witness(Landings):
 
     # --- the world did something
 
+    def _is_stuck(self) -> bool:
+        """Whether something that was decided may not have reached the document."""
+        return bool(self.cluster.server.failed & {"document", "status"} or self.cluster.server.late)
+
     def edited(self) -> None:
         """Another generation: verdicts and approvals are void, and what was rolled back is tried again."""
+        self.begun |= self._is_stuck()
+        self.owed -= set(self.promotes)
         self.evidence.restart()
         self.evidence.restart_guards()
         self.approved, self.promotes = set(), {}
@@ -86,7 +93,7 @@ class Witness(Landings):
         for name, given in self.reached.items():
             now = audiences(self.cluster.document)
             if name in now and given.on and not now[name].on:
-                self.killed.add(name)
+                self.killed |= self._dependents({name})
 
     # --- after the decision
 
@@ -133,6 +140,7 @@ class Witness(Landings):
         match kind:
             case "Pause" | "Resume":
                 self.paused = kind == "Pause"
+                self.begun |= self._is_stuck()
             case "EmergencyDisable":
                 self.off |= self._covers(spec)
             case "EmergencyEnable":
@@ -150,6 +158,8 @@ class Witness(Landings):
         if phase is not None and spec["step"] == len(phase.steps):
             self.complete.add(phase.name)
         self.promotes[uid] = (spec["phase"], spec["step"], 0)
+        if uid not in self.spent:
+            self.owed.add(uid)
 
     def _moved(self, kind: str) -> None:
         self.orphaned = self.orphaned and kind not in {"Adopt", "Reset"}
