@@ -29,7 +29,7 @@ class Landings:
     approved: set[tuple[str, int]] = field(default_factory=set)
     answers: dict[str, Object] = field(default_factory=dict)  # by UID
     heard: set[str] = field(default_factory=set)  # UIDs whose response was taken into account
-    reasons: set[str] = field(default_factory=set)  # Abort, Retry, Reset: a fall that a person asked for
+    reasons: set[str] = field(default_factory=set)  # for a fall: Abort, Retry, Reset, Adopt, Delete, or an earlier Decision
     promotes: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # accepted, by UID: where, and for how many calm looks
     owed: set[str] = field(default_factory=set)  # Promotes that were accepted and whose audience is not published yet
     spent: set[str] = field(default_factory=set)  # Promotes whose audience was published
@@ -181,8 +181,13 @@ class Landings:
         self.fell = True
 
     def _may_fall(self, name: str) -> bool:
-        if self.reasons & {"Abort", "Reset", "Delete"} or "Retry" in self.reasons or self._waiting("Abort", "Retry", "Reset"):
+        asked = {"Abort", "Retry", "Reset", "Delete", "Decision"}
+        if self.reasons & asked or self._waiting("Abort", "Retry", "Reset"):
             return True
+        return self._must_fall(name)
+
+    def _must_fall(self, name: str) -> bool:
+        """Whether a guard or a deadline takes this feature away now."""
         if any(guard.on_breach is OnBreach.ROLLBACK for guard in self.evidence.lasting(strict=False)):
             return True
         phase = phase_named(self.cluster.spec, self.evidence.phase)

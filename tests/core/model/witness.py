@@ -41,6 +41,8 @@ class Witness(Landings):
                 raise Broken("raises", f"{type(error).__name__}: {error}") from error
         if self.broken is not None:
             raise self.broken
+        if "document" in self.cluster.server.failed and any(self._must_fall(name) for name in self.known):
+            self.reasons.add("Decision")
         self.settled()
         self._stop()
         self.evidence.look()
@@ -111,7 +113,7 @@ class Witness(Landings):
         if "status" not in server.refused and self.cluster.answering:
             self._look_at_effects(fresh)
             self._look_at_status()
-        if "document" not in server.refused:
+        if "document" not in server.failed:
             self.reasons &= {"Retry"} if not self.landed else set()
         self.landed = False
 
