@@ -155,11 +155,14 @@ def test_edit_before_the_first_publish_continues_with_the_new_spec() -> None:
     assert world.status.outcome is Outcome.PROMOTED
 
 
-@pytest.mark.parametrize("how", ["added", "replaced"])
+@pytest.mark.parametrize("how", ["added", "replaced", "lowered"])
 def test_edit_of_a_promoted_rollout_that_cannot_be_carried_out_stalls(how: str) -> None:
     """D12: and the right spec promotes it again."""
 
     def change(data: dict[str, Any]) -> None:
+        if how == "lowered":
+            data["phases"][1]["steps"] = [{"percent": 5, "hold": "60s"}]
+            return
         data["features"].append({"name": "delta"})
         features = data["phases"][1]["features"]
         data["phases"][1]["features"] = [*features, "delta"] if how == "added" else ["delta"]
