@@ -221,9 +221,15 @@ class Witness(Landings):
             self.objects("evidence", "a check has no value")
         self._look_at_deadline()
         self._look_at_promotes()
-        if cluster.condition("Ready") == "True":
+        if self._is_ready():
             self._look_at_ready()
-        self.promoted = cluster.condition("Ready") == "True"
+        self.promoted = self._is_ready()
+
+    def _is_ready(self) -> bool:
+        """Whether the status says so about the spec as it is."""
+        raw, status = self.cluster.raw, self.cluster.status
+        current = raw is not None and status.observed_generation == raw["metadata"]["generation"]
+        return current and self.cluster.condition("Ready") == "True"
 
     def _look_at_deadline(self) -> None:
         phase = phase_named(self.cluster.spec, self.evidence.phase)
