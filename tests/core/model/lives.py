@@ -119,7 +119,7 @@ class Life:
             self.edit("continue")
         for action in ("Resume", "EmergencyEnable"):
             self.act(action)
-        patience = PATIENCE + self._warming_up() // TICK
+        patience = PATIENCE + 2 * self._warming_up() // TICK  # an adopted audience warms up twice
         for _ in range(patience):
             if self.cluster.status.outcome or self.cluster.condition("Stalled") == "True":
                 return

@@ -11,7 +11,7 @@ from core.model.landings import Landings, same
 from core.model.server import Object
 from core.transitions import TRANSITIONS
 from session_rollout.api.checks import OnBreach
-from session_rollout.api.enums import DecisionReason, Outcome
+from session_rollout.api.enums import DecisionReason, Outcome, Stage
 from session_rollout.api.quantities import duration
 from session_rollout.core.steps import increments, phase_named
 from session_rollout.ports import Reconciled
@@ -61,6 +61,13 @@ class Witness(Landings):
         for before, after in result.decision.transitions:
             if after not in TRANSITIONS[before]:
                 self.objects("transition", f"{before} led to {after}")
+            if after is Stage.ROLLING_BACK and self._is_off(self.evidence.phase):
+                # Nobody has its features, so that no document shows this rollback; the phase before it follows if the breach lasts.
+                self.evidence.restart_guards()
+
+    def _is_off(self, name: str | None) -> bool:
+        phase = phase_named(self.cluster.spec, name)
+        return phase is not None and set(phase.features) <= self.off
 
     # --- the world did something
 
