@@ -36,19 +36,19 @@ class Mutant:
 
 MUTANTS: Final = (
     Mutant("no hold", "core/promotion.py", "    _awaits_hold,  # the hold is complete\n"),
-    Mutant("no criteria", "core/promotion.py", "    _awaits_criteria,  # every criterion passes\n"),
+    Mutant("no criteria", "core/promotion.py", "    _awaits_criteria,  # every criterion passes, and has for long enough\n"),
     Mutant("no approval", "core/promotion.py", "    _awaits_approval,  # the step is approved, where that is required\n"),
     Mutant(
         "no data is evidence",
         "core/hold.py",
-        "if not record.verdict.is_evidence]",
-        "if record.verdict is Verdict.PROVIDER_ERROR]",
+        "    if record.verdict.is_evidence and is_warm and not older:",
+        "    if record.verdict is not Verdict.PROVIDER_ERROR and is_warm and not older:",
     ),
     Mutant(
         "no data passes",
         "core/evaluation.py",
-        "    return Evaluation(measurement.problem, reason,",
-        "    return Evaluation(Verdict.PASS if measurement.problem is Verdict.NO_DATA else measurement.problem, reason,",
+        "    return Evaluation(problem, reason, f",
+        "    return Evaluation(Verdict.PASS if problem is Verdict.NO_DATA else problem, reason, f",
     ),
     Mutant("paused time counts", "core/hold.py", "    if context.status.paused_by:\n        return DecisionReason.PAUSED\n"),
     Mutant(
@@ -57,23 +57,27 @@ MUTANTS: Final = (
         "context.move(hold_until=current.hold_until + context.unobserved)",
         "context.move(hold_until=current.hold_until)",
     ),
-    Mutant("the hold outlives an edit", "core/generation.py", "published_time=None, hold_until=None,", "published_time=None,"),
+    Mutant(
+        "the hold outlives an edit",
+        "core/generation.py",
+        'timers = ("published_time", "hold_until", ',
+        'timers = ("published_time", ',
+    ),
     Mutant(
         "the approval outlives an edit",
         "core/generation.py",
-        "hold_paused_reason=None, approved_by=None)",
-        "hold_paused_reason=None)",
+        "**dict.fromkeys(timers), approved_by=None, ",
+        "**dict.fromkeys(timers), ",
     ),
     Mutant(
         "an edit lifts an emergency",
         "core/generation.py",
-        "    forget_verdicts(context, keep_baselines=True)\n",
-        "    forget_verdicts(context, keep_baselines=True)\n"
-        "    context.change(flags=context.status.flags.updated(disabled=()))\n",
+        "    void_verdicts(context)\n",
+        "    void_verdicts(context)\n    context.change(flags=context.status.flags.updated(disabled=()))\n",
     ),
     Mutant(
         "enabling one feature enables all",
-        "core/actions.py",
+        "core/emergencies.py",
         "left = tuple(record for record in flags.disabled if record.feature not in names)",
         "left = tuple(record for record in flags.disabled if record.feature not in names and len(names) > len(flags.disabled))",
     ),
@@ -92,9 +96,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a guard acts before its time",
-        "core/guards.py",
-        "if context.now - record.time < duration(guard.for_):",
-        "if duration(guard.for_) < context.now - context.now:",
+        "core/failures.py",
+        "failing_for(context, record) >= duration(check.for_)\n",
+        "failing_for(context, record) >= timedelta(0)\n",
     ),
     Mutant(
         "a breach does not pause",
@@ -105,11 +109,14 @@ MUTANTS: Final = (
     Mutant(
         "a rollback keeps the audience",
         "core/rollback.py",
-        "percent, groups = _audience_left(context)\n",
+        "percent, groups = _audience_left(context, record)\n",
         "percent, groups = record.percent, record.groups\n",
     ),
     Mutant(
-        "a deadline of nothing", "core/promotion.py", "deadline = until + duration(phase.deadline) if", "deadline = until if"
+        "a deadline of nothing",
+        "core/deadline.py",
+        "    limit, (evidence, both) = duration(phase.deadline), _waited(context, wait)\n",
+        "    limit, (evidence, both) = timedelta(0), _waited(context, wait)\n",
     ),
     Mutant(
         "suspend is not heard",
@@ -123,12 +130,17 @@ MUTANTS: Final = (
         "context.change(processed_actions=(*context.status.processed_actions, answer))",
         "context.change(processed_actions=context.status.processed_actions)",
     ),
-    Mutant("an Abort does nothing", "core/actions.py", "    begin_rollback(context, Outcome.ABORTED, (action.spec.reason,))\n"),
+    Mutant(
+        "an Abort does nothing",
+        "core/actions.py",
+        "        begin_rollback(context, Outcome.ABORTED, (action.spec.reason,), action.uid)\n",
+        "        pass\n",
+    ),
     Mutant(
         "a hold begins before it is published",
         "core/decide.py",
-        "if flags.sha256 is None or in_cluster != flags.sha256:",
-        "if flags.sha256 is None:",
+        "if flags.sha256 is None or document is None or document.sha256 != flags.sha256:",
+        "if flags.sha256 is None or document is None:",
     ),
     Mutant(
         "Ready in the bake",
@@ -140,9 +152,8 @@ MUTANTS: Final = (
     Mutant(
         "published before it is decided",
         "controller/reconciler.py",
-        "        wrote = await self._write_status(stored, stored.rollout, decision)\n",
-        "        await self._applier.apply(stored.rollout, state, decision)\n"
-        "        wrote = await self._write_status(stored, stored.rollout, decision)\n",
+        "        wrote, failure = await self._write_status(stored, stored.rollout, state, decision)\n",
+        "        await self._applier.apply(rollout, state, decision)\n        wrote, failure = await self._write_status(stored, stored.rollout, state, decision)\n",
     ),
 )
 
