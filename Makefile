@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests:.
 
-.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast test-messages lint crds chart bench bench-migrations chaos-migrations faults fuzz-promql fuzz-yaml generated wheel krew clean
+.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast test-model mutants test-messages lint crds chart bench bench-migrations chaos-migrations faults fuzz-promql fuzz-yaml generated wheel krew clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole rollout on real parts, proved at its end"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-messages   tests and demo with every message replaced by its reason"
 	@echo "make generated [OBJECTS=50000] [ON_SERVER=500] [SEED=n]   generated objects for decide, the plugin and the operator"
 	@echo "make fuzz-yaml [SECONDS=600]   hostile YAML for the plugin"
+	@echo "make test-model [RUNS=20000]   random lives; make mutants: whether they notice faults that are put in"
 	@echo "make lint        ruff, mypy, squawk"
 	@echo "make bench       figures as JSON and a table"
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
@@ -89,6 +90,14 @@ $(GROUPS:%=test-group-%): test-group-%: setup
 	@COVERAGE_FILE=$(CURDIR)/build/test/$*/.coverage HYPOTHESIS_STORAGE_DIRECTORY=.hypothesis/$* $(NICE_$*) \
 	$(BIN)/coverage run -m pytest --group=$* -o cache_dir=build/test/$*/cache > build/test/$*/log 2>&1 \
 	&& echo "$*: $$(tail -n 1 build/test/$*/log)" || { cat build/test/$*/log; echo "$*: FAILED"; exit 1; }
+
+# RUNS random lives; CI runs fewer.
+test-model: setup
+	@MODEL_RUNS=$(or $(RUNS),20000) $(BIN)/python -m pytest -q --group=model
+
+# Faults that are put into a copy of the operator: the model has to notice each of them.
+mutants: setup
+	@$(BIN)/python -m core.model.mutants $(if $(LIVES),--lives $(LIVES)) $(ONLY)
 
 test-fast: setup
 	@$(BIN)/python -m pytest -m "not lab"

@@ -61,6 +61,7 @@ def _worlds() -> Iterator[tuple[Transition, ...]]:
             yield _interrupted(stage, interruption)
     for cause in (_abort, _breach):
         yield _interrupted(Stage.STEP, cause, retried=True)
+    yield _breached_after_the_end()
 
 
 def _examples() -> Iterator[RolloutSpec]:
@@ -109,10 +110,24 @@ class InterruptedWorld(RehearsedWorld):
 
 
 def _interrupted(stage: Stage, interruption: Interruption, *, retried: bool = False) -> tuple[Transition, ...]:
+    return _world(stage, interruption, retried=retried).play().transitions
+
+
+def _world(stage: Stage, interruption: Interruption, *, retried: bool = False) -> InterruptedWorld:
     spec = RolloutSpec.model_validate(yaml.safe_load(EVERY_STAGE))
     scenario = Scenario(approve_after=timedelta(minutes=5))
-    world = InterruptedWorld(spec, scenario.start, scenario=scenario, at=stage, interruption=interruption, retried=retried)
-    return world.play().transitions
+    return InterruptedWorld(spec, scenario.start, scenario=scenario, at=stage, interruption=interruption, retried=retried)
+
+
+def _breached_after_the_end() -> tuple[Transition, ...]:
+    """The last phase is aborted; then a guard is breached, and the phase before it is still published."""
+    world = _world(Stage.BAKE, _abort)
+    world.play()
+    _breach(world)
+    for _ in range(3):
+        world.now += timedelta(minutes=10)
+        world.settle()
+    return tuple(world.transitions)
 
 
 def _abort(world: World) -> None:

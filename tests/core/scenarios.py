@@ -13,7 +13,14 @@ from typing import Any, Final
 
 from core import document_scenarios
 from core.collecting import EVERY_GATE, FIGURES, WEB, World, migrated
-from core.stage_scenarios import WAITING, aborted_in, edited_in, phases_are_added_and_removed, spec_cannot_be_carried_out
+from core.stage_scenarios import (
+    WAITING,
+    aborted_in,
+    edited_in,
+    older_phase_fails_after_the_end,
+    phases_are_added_and_removed,
+    spec_cannot_be_carried_out,
+)
 from core.world import at, edited, ended, spec
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.core.observed import Counts, JobObservation, JobState, Measurement, Revisions
@@ -329,6 +336,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     answers_are_not_read,
     data_by_actions,
     phases_are_added_and_removed,
+    older_phase_fails_after_the_end,
     spec_cannot_be_carried_out,
     job_is_foreign,
     *document_scenarios.STORIES,

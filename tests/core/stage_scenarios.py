@@ -6,7 +6,7 @@ from typing import Final
 
 from core.collecting import SIGNED, World, migrated, verified, with_delta
 from core.world import at, edited, ended, spec
-from session_rollout.api.enums import Stage, Verdict
+from session_rollout.api.enums import Outcome, Stage, Verdict
 
 
 def _failing_after() -> World:
@@ -67,6 +67,16 @@ def phases_are_added_and_removed() -> World:
     world.until(ended)
     world.edit(edited(with_delta))
     world.until(ended)
+    return world
+
+
+def older_phase_fails_after_the_end() -> World:
+    """The last phase was aborted, and a guard is breached by what the phase before it published."""
+    world = waiting_in(Stage.BAKE)
+    world.request("Abort")
+    world.until(ended)
+    world.values["errors"] = Decimal("0.08")
+    world.until(lambda world: world.status.outcome is Outcome.ROLLED_BACK)
     return world
 
 

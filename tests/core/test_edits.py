@@ -132,6 +132,19 @@ def test_edit_after_promotion_adds_phases() -> None:
     world.until(ended)
 
 
+def test_phase_that_is_added_after_the_promotion_waits_for_guards_of_now() -> None:
+    """D15: a verdict from before the promotion lets nobody have the features of a phase that is added long after it."""
+    world = World(spec())
+    world.until(ended)
+    world.values["errors"] = Decimal("0.08")
+    world.edit(edited(lambda data: (data["features"].append({"name": "delta"}), data["phases"].append(DELTA))))
+    world.run(60)
+    assert world.status.decision.reason is DecisionReason.GUARD_FAILING
+    assert world.where == ("delta", 0, 0, "0")
+    world.values["errors"] = Decimal("0.001")
+    world.until(at("delta", 1))
+
+
 def test_edit_before_the_first_publish_continues_with_the_new_spec() -> None:
     """Nothing was published: nothing can conflict."""
     world = World(spec(), values={"errors": Decimal("0.001"), "load": Verdict.NO_DATA})
@@ -142,11 +155,14 @@ def test_edit_before_the_first_publish_continues_with_the_new_spec() -> None:
     assert world.status.outcome is Outcome.PROMOTED
 
 
-@pytest.mark.parametrize("how", ["added", "replaced"])
+@pytest.mark.parametrize("how", ["added", "replaced", "lowered"])
 def test_edit_of_a_promoted_rollout_that_cannot_be_carried_out_stalls(how: str) -> None:
     """D12: and the right spec promotes it again."""
 
     def change(data: dict[str, Any]) -> None:
+        if how == "lowered":
+            data["phases"][1]["steps"] = [{"percent": 5, "hold": "60s"}]
+            return
         data["features"].append({"name": "delta"})
         features = data["phases"][1]["features"]
         data["phases"][1]["features"] = [*features, "delta"] if how == "added" else ["delta"]

@@ -19,6 +19,6 @@ TRANSITIONS: Final[dict[Stage, set[Stage]]] = {
     # Guards act until the end of the bake; an edit may add a phase, which begins with the preflight.
     Stage.BAKE: {Stage.BAKE, Stage.PREFLIGHT, Stage.ENDED, Stage.ROLLING_BACK},
     Stage.ROLLING_BACK: {Stage.ENDED},
-    # A Retry after a rollback, or an edit that adds a phase or follows a rollback.
-    Stage.ENDED: {Stage.PREFLIGHT},
+    # A Retry after a rollback, or an edit that adds a phase or follows a rollback; a breach while an older phase is published.
+    Stage.ENDED: {Stage.PREFLIGHT, Stage.ROLLING_BACK},
 }

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.checks import Check, Criterion, Gate
-from session_rollout.api.enums import CheckKind, Stage, Verdict
+from session_rollout.api.enums import CheckKind, Outcome, Stage, Verdict
 from session_rollout.api.quantities import format_duration
 from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import counted_time, range_of, warm_up_end
@@ -137,10 +137,13 @@ def forget_verdicts(context: DecisionContext) -> None:
 def void_verdicts(context: DecisionContext) -> None:
     """Another generation: criteria are evaluated again with the same baselines.
 
-    Guards continue: an edit must not end a breach, or whoever edits often enough would never be rolled back.
+    Guards continue: an edit must not end a breach, or whoever edits often enough would never be rolled back. After the promotion
+    they were not judged, so that they begin again.
     """
     known = {guard.name for guard in context.spec.guards}
     guards = tuple(record for record in context.checks_of(CheckKind.GUARD) if record.name in known)
+    if context.status.outcome is Outcome.PROMOTED:
+        guards = tuple(_not_evaluated(record) for record in guards)  # nobody has judged them since
     criteria = tuple(_not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
     context.change(checks=(*criteria, *guards))
 

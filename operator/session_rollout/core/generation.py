@@ -13,7 +13,7 @@ from session_rollout.api.status_records import PhaseRecord, RetiredFeature
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, void_verdicts
 from session_rollout.core.inputs import UNDONE
-from session_rollout.core.steps import increment_at, percent_text, phase_named
+from session_rollout.core.steps import audience_text, increment_at, increments, percent_text, phase_named
 
 
 def adopt_generation(context: DecisionContext) -> None:
@@ -116,7 +116,16 @@ def _published_conflict(spec: RolloutSpec, record: PhaseRecord) -> str | None:
     added = sorted(wanted - set(record.features))
     if added and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
         return f"feature {added[0]} was added to phase {record.name}, which is already published; add it to a later phase"
-    return None
+    return _completed_conflict(phase, record) if phase is not None and record.state is PhaseState.COMPLETED else None
+
+
+def _completed_conflict(phase: Phase, record: PhaseRecord) -> str | None:
+    """Nothing publishes another audience for a complete phase: the rollout would be Ready with an audience that is not in its spec."""
+    last = increments(phase)[-1]
+    if (percent_text(last.percent), set(last.groups)) == (record.percent, set(record.groups)):
+        return None
+    given, wanted = audience_text(record.percent, record.groups), audience_text(percent_text(last.percent), last.groups)
+    return f"phase {phase.name} is complete at {given}, and its last step is now {wanted}; a complete phase must keep its last audience"
 
 
 def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:

@@ -1,0 +1,319 @@
+"""What can happen in a life: the events, and how each of them changes the world.
+
+A life is a shape and a list of events; both are plain data, so that a life that went wrong can be written down as a story.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from core.model.cluster import Cluster, Reading
+from core.model.evidence import reach
+from core.model.promises import PROMISES
+from core.model.shapes import BY_HAND, SHAPES, applicable
+from core.model.witness import Witness
+from session_rollout.api.enums import ActionType, Verdict
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.steps import increments
+from session_rollout.errors import Conflict, Forbidden, RolloutError, SpecError, Unavailable
+
+Event = tuple[Any, ...]
+GOOD, BAD, BREACH = Decimal("0.001"), Decimal("0.02"), Decimal("0.2")
+NO_DATA, ERROR, UNCLEAR = Verdict.NO_DATA, Verdict.PROVIDER_ERROR, Verdict.INCONCLUSIVE
+VALUES: dict[str, Decimal | Verdict] = {
+    "good": GOOD,
+    "bad": BAD,
+    "breach": BREACH,
+    "no data": NO_DATA,
+    "error": ERROR,
+    "unclear": UNCLEAR,
+}
+TICK = timedelta(seconds=10)
+REFUSALS: dict[str, RolloutError] = {
+    "403": Forbidden("Forbidden: not allowed"),
+    "409": Conflict("Conflict: the object has been modified"),
+    "422": SpecError("Invalid: a policy refuses it"),
+    "429": Unavailable("API server: HTTP status 429"),
+    "500": Unavailable("API server: HTTP status 500"),
+    "503": Unavailable("API server: HTTP status 503"),
+}
+WRITES = ("status", "document", "answer")
+PATIENCE = 40  # ticks that a calm rollout has to end, besides those in which its audiences warm up
+
+
+@dataclass
+class Life:
+    """One rollout from its creation on."""
+
+    shape: str = "plain"
+    heeds: frozenset[str] = frozenset(PROMISES)
+    cluster: Cluster = field(default_factory=Cluster)
+    pattern: dict[str, list[str]] = field(default_factory=dict)  # values of the next ticks, by metric
+
+    def __post_init__(self) -> None:
+        self.spec = RolloutSpec.model_validate(SHAPES[self.shape])
+        self.cluster.readings = {name: Reading(GOOD) for name in ("errors", "slow")}
+        self.cluster.create(self.spec)
+        self.witness = Witness(self.cluster, self.heeds)
+        self.witness.reconcile()
+
+    def live(self, events: list[Event]) -> "Life":
+        """Everything that happens, in order."""
+        for kind, *arguments in events:
+            HAPPENINGS[kind](self, *arguments)
+        return self
+
+    # --- time
+
+    def tick(self, step: timedelta = TICK) -> None:
+        """Time passes, and the operator reconciles."""
+        for metric, values in self.pattern.items():
+            values.append(values.pop(0))
+            self.cluster.readings[metric] = Reading(VALUES[values[-1]])
+        self.cluster.time += step
+        self.witness.reconcile()
+
+    def wait(self, seconds: int, every: int = 10) -> None:
+        """Time passes in ticks; `every` is how long one reconciliation takes at most."""
+        for _ in range(seconds // every):
+            self.tick(timedelta(seconds=every))
+
+    def jump(self, seconds: int) -> None:
+        """The clock of the API server is set; the process that leads goes on by elapsed time, and the next one adopts it."""
+        self.cluster.offset += timedelta(seconds=seconds)
+        self.witness.reconcile()
+
+    def proceed(self, until: str) -> None:
+        """With good results and every approval, until the next audience, the next phase or the end."""
+        cluster = self.cluster
+        self.say("errors", "good")
+        self.say("slow", "good")
+        start = self._place(until)
+        for _ in range(PATIENCE):
+            if self._place(until) != start or cluster.status.outcome or cluster.condition("Stalled") == "True":
+                return
+            self._approve()
+            self.tick()
+
+    def _place(self, until: str) -> Any:
+        current = self.cluster.status.current
+        return {"step": self.cluster.document, "phase": current.phase, "stage": (current.stage, current.phase), "end": None}[
+            until
+        ]
+
+    def _approve(self) -> None:
+        for awaited in self.cluster.status.decision.approvals:
+            fields = {"phase": awaited.phase, "step": awaited.step} if awaited.phase else {"check": awaited.check}
+            self.cluster.request("Approve", generation=self.cluster.status.observed_generation, **fields)
+
+    def calm(self) -> None:
+        """Whatever hinders is taken away; then the rollout has to end, or to say what a person must do."""
+        server, witness = self.cluster.server, self.witness
+        server.refused, server.lost, server.held, self.pattern = {}, set(), {}, {}
+        self.say("errors", "good")
+        self.say("slow", "good")
+        self.cluster.answering = True
+        if self.cluster.spec.suspend:
+            self.edit("continue")
+        for action in ("Resume", "EmergencyEnable"):
+            self.act(action)
+        patience = PATIENCE + 2 * self._warming_up() // TICK  # an adopted audience warms up twice
+        for _ in range(patience):
+            if self.cluster.status.outcome or self.cluster.condition("Stalled") == "True":
+                return
+            self._approve()
+            if self.cluster.status.paused_by:
+                self.act("Resume")
+            self.tick()
+        witness.objects("ends", f"after {patience} calm intervals: {self.cluster.status.decision.message}")
+
+    def _warming_up(self) -> timedelta:
+        """How long all audiences together speak of the time before them."""
+        spec = self.cluster.spec
+        return sum(len(increments(phase)) for phase in spec.phases) * max(reach(spec, metric.name) for metric in spec.metrics)
+
+    # --- results
+
+    def say(self, metric: str, value: str, age: int = 0) -> None:
+        """What a metric says from now on."""
+        self.pattern.pop(metric, None)
+        self.cluster.readings[metric] = Reading(VALUES[value], timedelta(seconds=age))
+        self.witness.evidence.look()
+
+    def repeat(self, metric: str, *values: str) -> None:
+        """What a metric says at the next ticks, again and again."""
+        self.pattern[metric] = list(values)
+
+    def silence(self, seconds: int) -> None:
+        """Results are on their way, for so long."""
+        self.cluster.answering = False
+        self.witness.evidence.left_alone()
+        self.cluster.time += timedelta(seconds=seconds)
+        self.witness.reconcile()
+        self.cluster.answering = True
+
+    # --- people
+
+    def edit(self, change: str) -> None:
+        """Another spec."""
+        changed = applicable(self.cluster.spec, change)
+        if changed is not None:
+            if changed != self.cluster.spec:
+                self.witness.edited()
+            self.cluster.edit(changed)
+            self.witness.reconcile()
+
+    def act(self, action: str, name: str = "", **fields: Any) -> None:
+        """An action that fits where the rollout is."""
+        if action not in {known.value for known in ActionType}:
+            return
+        current, generation = self.cluster.status.current, self.cluster.status.observed_generation
+        place = {"generation": generation, "phase": current.phase or "one", "step": max(current.step, 1)}
+        fitting = place if action in {"Approve", "Promote"} else {"generation": generation} if action == "Retry" else {}
+        self.cluster.request(action, name, **{**fitting, **fields})
+        self.witness.reconcile()
+
+    def disable(self, *features: str) -> None:
+        """An emergency for these features."""
+        self.act("EmergencyDisable", features=list(features))
+
+    def enable(self, *features: str) -> None:
+        """The end of an emergency for these features alone."""
+        self.act("EmergencyEnable", features=list(features))
+
+    def act_again(self, action: str) -> None:
+        """An action of a name that was used before, whose object is gone."""
+        path = next((path for path in self.cluster.server.objects if path.endswith("/again")), None)
+        if path is not None:
+            if "status" not in self.cluster.server.objects[path]:
+                return
+            gone = self.cluster.server.remove(path)
+            self.cluster.replica.action_changed(gone, deleted=True)
+        self.act(action, "again")
+
+    def act_then_edit(self, action: str, change: str) -> None:
+        """An action and an edit before the operator comes to either."""
+        changed = applicable(self.cluster.spec, change)
+        if changed is not None:
+            self.witness.edited()
+            self.cluster.edit(changed)
+        self.act(action)
+
+    def act_and_edit(self, action: str, change: str) -> None:
+        """An action, and an edit once it has its response."""
+        self.act(action)
+        self.edit(change)
+
+    def say_and_act(self, metric: str, value: str, action: str) -> None:
+        """A result and an action that the operator comes to at one moment."""
+        self.say(metric, value)
+        self.act(action)
+
+    def rest(self, seconds: int) -> None:
+        """Somebody pauses the rollout for a while."""
+        self.act("Pause")
+        self.wait(seconds)
+        self.act("Resume")
+
+    def by_hand(self, change: str) -> None:
+        """Somebody edits the flag document."""
+        self.witness.by_hand = True
+        self.cluster.write_document(BY_HAND[change])
+        self.witness.wrote_by_hand()
+        self.witness.by_hand = False
+        self.witness.reconcile()
+
+    def recreate(self) -> None:
+        """The object is deleted and created again; the document stays, without an owner."""
+        if self.cluster.spec.deletion_policy == "Off":
+            self.witness.reasons.add("Delete")
+        self.cluster.delete()
+        if not {"document", "status"} & set(self.cluster.server.refused):
+            self.witness.deleted()
+        self.cluster.create(self.spec)
+        self.cluster.restart(since=self.cluster.last_led)
+        self.witness.recreated()
+        self.witness.reconcile()
+
+    def restore(self) -> None:
+        """The object is restored from a backup, without its status."""
+        self.cluster.forget_status()
+        self.witness.recreated()
+        self.witness.reconcile()
+
+    def delete(self, status: str) -> None:
+        """With `deletionPolicy: Off`, and one refused write; then it is created again."""
+        if self.cluster.spec.deletion_policy == "Off":
+            self.cluster.server.refused_once["document"] = [REFUSALS[status]]
+            self.recreate()
+            self.cluster.server.refused_once = {}
+
+    # --- faults
+
+    def refuse(self, kind: str, status: str) -> None:
+        """Writes of this kind are refused from now on."""
+        self.cluster.server.refused[kind] = REFUSALS[status]
+
+    def accept(self) -> None:
+        """Every write is accepted again."""
+        self.cluster.server.refused = {}
+        self.witness.reconcile()
+
+    def lose(self, kind: str) -> None:
+        """The next write of this kind is done, and its response is lost."""
+        self.cluster.server.lost.add(kind)
+
+    def delay(self, kind: str, *, frozen: bool) -> None:
+        """The next write of this kind is late; with `frozen` its process never comes back, and another one leads."""
+        self.cluster.server.held[kind] = frozen
+
+    def land(self) -> None:
+        """What was late arrives."""
+        self.cluster.server.held = {}
+        self.cluster.server.land()
+        self.witness.reconcile()
+
+    def crash(self, kind: str) -> None:
+        """The process ends before its next write of this kind; or it is away for a while, which is known or not."""
+        if kind in WRITES:
+            self.cluster.crash_before(kind)
+            self.witness.reconcile()
+            return
+        self.cluster.time += timedelta(seconds=90)
+        self.witness.evidence.left_alone()
+        self.cluster.restart(since=None if kind == "unknown" else self.cluster.last_led)
+        if self.cluster.server.refused:
+            self.witness.evidence.restart_guards()  # what was decided was never stored
+        self.witness.reconcile()
+
+
+HAPPENINGS: dict[str, Callable[..., None]] = {
+    "wait": Life.wait,
+    "jump": Life.jump,
+    "proceed": Life.proceed,
+    "calm": Life.calm,
+    "say": Life.say,
+    "repeat": Life.repeat,
+    "silence": Life.silence,
+    "edit": Life.edit,
+    "act": Life.act,
+    "disable": Life.disable,
+    "enable": Life.enable,
+    "act again": Life.act_again,
+    "act then edit": Life.act_then_edit,
+    "act and edit": Life.act_and_edit,
+    "say and act": Life.say_and_act,
+    "rest": Life.rest,
+    "by hand": Life.by_hand,
+    "recreate": Life.recreate,
+    "restore": Life.restore,
+    "delete": Life.delete,
+    "refuse": Life.refuse,
+    "accept": Life.accept,
+    "lose": Life.lose,
+    "delay": lambda life, kind, frozen: life.delay(kind, frozen=frozen),
+    "land": Life.land,
+    "crash": Life.crash,
+}

@@ -1,0 +1,235 @@
+"""Faults that are put into a copy of the operator, one at a time: the random lives have to notice each of them.
+
+    make mutants [LIVES=n] [ONLY='"no hold" "no criteria"']
+
+A fault is a real mistake, as a replacement of a text that must be in its file exactly once: when the code has moved on, the table
+says so and is corrected. A fault is caught by a life that ends well without it and breaks a promise with it.
+"""
+
+import argparse
+import json
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[3]
+PACKAGE: Final = "session_rollout"
+SEED: Final = 20
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: what it is, and where."""
+
+    name: str
+    path: str
+    before: str
+    after: str = ""
+
+
+MUTANTS: Final = (
+    Mutant("no hold", "core/promotion.py", "    _awaits_hold,  # the hold is complete\n"),
+    Mutant("no criteria", "core/promotion.py", "    _awaits_criteria,  # every criterion passes, and has for long enough\n"),
+    Mutant("no approval", "core/promotion.py", "    _awaits_approval,  # the step is approved, where that is required\n"),
+    Mutant(
+        "no data is evidence",
+        "core/hold.py",
+        "    if record.verdict.is_evidence and is_warm and not older:",
+        "    if record.verdict is not Verdict.PROVIDER_ERROR and is_warm and not older:",
+    ),
+    Mutant(
+        "no data passes",
+        "core/evaluation.py",
+        "    return Evaluation(problem, reason, f",
+        "    return Evaluation(Verdict.PASS if problem is Verdict.NO_DATA else problem, reason, f",
+    ),
+    Mutant("paused time counts", "core/hold.py", "    if context.status.paused_by:\n        return DecisionReason.PAUSED\n"),
+    Mutant(
+        "unobserved time counts",
+        "core/hold.py",
+        "context.move(hold_until=current.hold_until + context.unobserved)",
+        "context.move(hold_until=current.hold_until)",
+    ),
+    Mutant(
+        "the hold outlives an edit",
+        "core/generation.py",
+        'timers = ("published_time", "hold_until", ',
+        'timers = ("published_time", ',
+    ),
+    Mutant(
+        "the approval outlives an edit",
+        "core/generation.py",
+        "**dict.fromkeys(timers), approved_by=None, ",
+        "**dict.fromkeys(timers), ",
+    ),
+    Mutant(
+        "an edit lifts an emergency",
+        "core/generation.py",
+        "    void_verdicts(context)\n",
+        "    void_verdicts(context)\n    context.change(flags=context.status.flags.updated(disabled=()))\n",
+    ),
+    Mutant(
+        "enabling one feature enables all",
+        "core/emergencies.py",
+        "left = tuple(record for record in flags.disabled if record.feature not in names)",
+        "left = tuple(record for record in flags.disabled if record.feature not in names and len(names) > len(flags.disabled))",
+    ),
+    Mutant(
+        "dependents stay on",
+        "core/flags.py",
+        "    return with_dependents(spec, {record.feature: record.reason for record in status.flags.disabled})",
+        "    return {record.feature: record.reason for record in status.flags.disabled}",
+    ),
+    Mutant("guards sleep in the bake", "core/inputs.py", "Stage.AFTER, Stage.BAKE})", "Stage.AFTER})"),
+    Mutant(
+        "Promote skips a breach",
+        "core/decide.py",
+        "    act_on_breaches(context)\n",
+        "    if context.skip_step is None:\n        act_on_breaches(context)\n",
+    ),
+    Mutant(
+        "a guard acts before its time",
+        "core/failures.py",
+        "failing_for(context, record) >= duration(check.for_)\n",
+        "failing_for(context, record) >= timedelta(0)\n",
+    ),
+    Mutant(
+        "a breach does not pause",
+        "core/guards.py",
+        "breaches_of(context, OnBreach.PAUSE)) and not",
+        "breaches_of(context, OnBreach.PAUSE)) and False and not",
+    ),
+    Mutant(
+        "a rollback keeps the audience",
+        "core/rollback.py",
+        "percent, groups = _audience_left(context, record)\n",
+        "percent, groups = record.percent, record.groups\n",
+    ),
+    Mutant(
+        "a deadline of nothing",
+        "core/deadline.py",
+        "    limit, (evidence, both) = duration(phase.deadline), _waited(context, wait)\n",
+        "    limit, (evidence, both) = timedelta(0), _waited(context, wait)\n",
+    ),
+    Mutant(
+        "suspend is not heard",
+        "core/decide.py",
+        "    if not context.spec.suspend or context",
+        "    if not context.spec.flag_set or context",
+    ),
+    Mutant(
+        "responses are forgotten",
+        "core/actions.py",
+        "context.change(processed_actions=(*context.status.processed_actions, answer))",
+        "context.change(processed_actions=context.status.processed_actions)",
+    ),
+    Mutant(
+        "an Abort does nothing",
+        "core/actions.py",
+        "        begin_rollback(context, Outcome.ABORTED, (action.spec.reason,), action.uid)\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "a hold begins before it is published",
+        "core/decide.py",
+        "if flags.sha256 is None or document is None or document.sha256 != flags.sha256:",
+        "if flags.sha256 is None or document is None:",
+    ),
+    Mutant(
+        "Ready in the bake",
+        "core/conditions.py",
+        "done = context.status.outcome is Outcome.PROMOTED",
+        "done = context.current.stage in {Stage.BAKE, Stage.ENDED}",
+    ),
+    Mutant("a status without bounds", "api/base.py", "ATOMIC), _keeps_first(SENTENCES)]", "ATOMIC)]"),
+    Mutant(
+        "published before it is decided",
+        "controller/reconciler.py",
+        "        wrote, failure = await self._write_status(stored, stored.rollout, state, decision)\n",
+        "        await self._applier.apply(rollout, state, decision)\n        wrote, failure = await self._write_status(stored, stored.rollout, state, decision)\n",
+    ),
+)
+
+
+def copy_with(mutant: Mutant | None, directory: Path) -> Path:
+    """A copy of the operator with this fault; where to import it from. Raises ValueError when the text is not there once."""
+    shutil.copytree(ROOT / "operator" / PACKAGE, directory / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    if mutant is not None:
+        path = directory / PACKAGE / mutant.path
+        text = path.read_text()
+        if text.count(mutant.before) != 1:
+            raise ValueError(f"{mutant.path} has {text.count(mutant.before)} times: {mutant.before.strip()}")
+        path.write_text(text.replace(mutant.before, mutant.after))
+    return directory
+
+
+def lives(mutant: Mutant | None, options: argparse.Namespace, well: list[int] | None = None) -> dict[str, str]:
+    """The lives that break a promise, with its name; with `well`, only those of these lives, up to the first."""
+    with tempfile.TemporaryDirectory() as directory:
+        source = copy_with(mutant, Path(directory))
+        paths = os.pathsep.join(map(str, (source, ROOT / "tests", ROOT)))
+        command = [sys.executable, "-m", "core.model.mutants", "--here", json.dumps(well), "--lives", str(options.lives)]
+        command += ["--without", *options.without]
+        run = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+        if run.returncode:
+            return {"-1": f"does not start: {run.stderr.strip().splitlines()[-1]}"}
+        return dict(json.loads(run.stdout))
+
+
+def here(options: argparse.Namespace) -> dict[int, str]:
+    """The same in this process."""
+    from core.model.cluster import Broken
+    from core.model.lives import Life
+    from core.model.promises import PROMISES
+    from core.model.strategies import random_life
+
+    logging.disable(logging.CRITICAL)
+    source, broken = random.Random(SEED), dict[int, str]()
+    well, heeds = json.loads(options.here), frozenset(PROMISES) - set(options.without)
+    for number in range(options.lives):
+        shape, events = random_life(source)
+        if well is not None and number not in well:
+            continue
+        try:
+            Life(shape, heeds).live(events)
+        except Broken as objection:
+            broken[number] = objection.promise
+            if well is not None:
+                break
+    return broken
+
+
+def main() -> int:
+    """Print the table; 1 when a fault was not caught."""
+    parser = argparse.ArgumentParser(prog="python -m core.model.mutants", description=__doc__)
+    parser.add_argument("--lives", type=int, default=1500, help="how many lives each fault has at most")
+    parser.add_argument("--without", nargs="*", default=[], help="promises that nobody objects for")
+    parser.add_argument("--here", help=argparse.SUPPRESS)
+    parser.add_argument("only", nargs="*")
+    options = parser.parse_args()
+    if options.here is not None:
+        print(json.dumps(here(options)))
+        return 0
+    unhurt = lives(None, options)
+    well = [number for number in range(options.lives) if str(number) not in unhurt]
+    print(f"{len(well)} of {options.lives} lives keep every promise without a fault")
+    missed = 0
+    for mutant in MUTANTS:
+        if options.only and mutant.name not in options.only:
+            continue
+        caught = lives(mutant, options, well)
+        missed += not caught
+        [(number, promise)] = caught.items() or [("", "NOT CAUGHT")]
+        print(f"{mutant.name:40} {promise:18} {number and f'life {number}'}", flush=True)
+    return missed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

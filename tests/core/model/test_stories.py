@@ -1,0 +1,75 @@
+"""Each row of the cases as a life: the smallest one that broke a promise before it was fixed, and the rows that need more."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from core.model.cluster import NAMESPACE, Cluster, Reading, audiences, known
+from core.model.lives import GOOD, Life
+from core.model.shapes import SHAPES
+from core.model.stories import STORIES, Story
+from session_rollout.api.rollout import FeatureSpec, RolloutSpec
+from session_rollout.ports import Key
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """An operator whose writes are refused logs each of them."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: f"{story.row} {story.sentence}")
+def test_story(story: Story) -> None:
+    """Every promise holds in the life that a row tells."""
+    Life(story.shape).live(list(story.events))
+
+
+class Neighbours(Cluster):
+    """Two rollouts of one namespace under one operator."""
+
+    def look(self, name: str) -> tuple[str, dict[str, str]]:
+        """What a rollout says it has published, and its conditions."""
+        status = self.server.objects[self.path.replace("/shop", f"/{name}")]["status"]
+        return status["current"]["percent"], {condition["type"]: condition["status"] for condition in status["conditions"]}
+
+    def share(self, **changes: Any) -> "Neighbours":
+        """Both have the features of one shape; let a minute pass."""
+        self.readings = {name: Reading(GOOD) for name in ("errors", "slow")}
+        self.create(RolloutSpec.model_validate(SHAPES["plain"]))
+        self.reconcile()
+        self.keys = (*self.keys, Key(NAMESPACE, "second"))
+        self.create(RolloutSpec.model_validate({**SHAPES["plain"], **changes}), "second")
+        self.restart(since=self.time)
+        self.reconcile()
+        return self
+
+
+def test_two_rollouts_with_one_flag_set() -> None:
+    """D18: the second publishes nothing, and says so."""
+    cluster = Neighbours().share()
+    before = cluster.document
+    percent, conditions = cluster.look("second")
+    assert cluster.document == before
+    assert (percent, conditions["Stalled"]) == ("0", "True")
+
+
+def test_one_feature_in_two_rollouts() -> None:
+    """D19: two documents with one feature give it to different users; the one that came later says so."""
+    cluster = Neighbours().share(flagSet="other")
+    raw = cluster.server.objects[cluster.path.replace("/shop", "/second")]
+    assert "FeatureShared" in [entry["event"] for entry in raw["status"]["history"]]
+
+
+def test_a_shipped_feature_is_retired() -> None:
+    """D20: a retired feature leaves the plan, and users keep it."""
+    life = Life("plain").live([("proceed", "phase")])
+    data = life.spec.to_wire()
+    features = [{"name": "alpha", **known(FeatureSpec, retired=True)}, {"name": "beta"}]
+    life.cluster.edit(RolloutSpec.model_validate({**data, "features": features, "phases": data["phases"][1:]}))
+    life.cluster.reconcile()
+    assert life.cluster.condition("Stalled") == "False"
+    assert audiences(life.cluster.document)["alpha"].percent == 60

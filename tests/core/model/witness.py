@@ -1,0 +1,283 @@
+"""The witness: watches the cluster from outside, knows what the world was fed, and objects when a promise is broken.
+
+Nothing here reads the operator's timers, verdicts or records. Who has which feature comes from the document that
+applications read; what may happen comes from readings, actions with their responses, and edits.
+"""
+
+from datetime import timedelta
+
+from core.model.cluster import NOBODY, Broken, audiences
+from core.model.landings import Landings, same
+from core.model.server import Object
+from core.transitions import TRANSITIONS
+from session_rollout.api.checks import OnBreach
+from session_rollout.api.enums import DecisionReason, Outcome, Stage
+from session_rollout.api.quantities import duration
+from session_rollout.core.steps import increments, phase_named
+from session_rollout.ports import Reconciled
+
+
+class Witness(Landings):
+    """One life's witness."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.cluster.heard.append(self._decided)
+
+    # --- one reconciliation
+
+    def reconcile(self) -> None:
+        """The operator reconciles, and the witness looks before, during and after."""
+        self._stop()
+        self.evidence.account()
+        self.cluster.server.failed = set(self.cluster.server.refused)
+        try:
+            self.cluster.reconcile()
+        except Broken as broken:
+            if broken.promise in self.heeds:
+                raise
+        except Exception as error:
+            if "raises" in self.heeds:
+                raise Broken("raises", f"{type(error).__name__}: {error}") from error
+        if self.broken is not None:
+            raise self.broken
+        if "document" in self.cluster.server.failed and any(self._must_fall(name) for name in self.known):
+            self.reasons.add("Decision")
+        self.settled()
+        self._stop()
+        self.evidence.look()
+        self.begun = self.begun and self._is_stuck()
+
+    def _stop(self) -> None:
+        spec = self.cluster.spec
+        phase = phase_named(spec, self.evidence.phase)
+        emergency = bool(phase and set(phase.features) & self.off)
+        self.evidence.stopped = self.paused or spec.suspend or emergency
+        pausing = any(guard.on_breach is OnBreach.PAUSE for guard in self.evidence.lasting(strict=False))
+        if pausing and self.cluster.answering and not spec.suspend:
+            self.paused = True
+
+    def _decided(self, result: Reconciled) -> None:
+        for before, after in result.decision.transitions:
+            if after not in TRANSITIONS[before]:
+                self.objects("transition", f"{before} led to {after}")
+            if after is Stage.ROLLING_BACK and self._is_off(self.evidence.phase):
+                # Nobody has its features, so that no document shows this rollback; the phase before it follows if the breach lasts.
+                self.evidence.restart_guards()
+
+    def _is_off(self, name: str | None) -> bool:
+        phase = phase_named(self.cluster.spec, name)
+        return phase is not None and set(phase.features) <= self.off
+
+    # --- the world did something
+
+    def _is_stuck(self) -> bool:
+        """Whether something that was decided may not have reached the document."""
+        return bool(self.cluster.server.failed & {"document", "status"} or self.cluster.server.late)
+
+    def edited(self) -> None:
+        """Another generation: verdicts and approvals are void, and what was rolled back is tried again."""
+        self.begun |= self._is_stuck()
+        self.owed -= set(self.promotes)
+        self.evidence.restart()
+        self.evidence.restart_guards()
+        self.approved, self.promotes = set(), {}
+        if self.fallen:
+            self.reasons.add("Retry")
+            self.fallen = set()
+
+    def recreated(self) -> None:
+        """Another object of this name: users still have what they had."""
+        self.edited()
+        self.orphaned = any(given.on or given.emergency for given in self.known.values())
+        self.reasons, self.paused, self.promoted = set(), False, False
+
+    def deleted(self) -> None:
+        """The object is gone."""
+        if any(given.on for given in self.known.values()) and "Delete" in self.reasons:
+            self.objects("deletion", f"still on: {[name for name, given in self.known.items() if given.on]}")
+
+    def wrote_by_hand(self) -> None:
+        """Somebody edited the document: what is taken away whole is an emergency of theirs."""
+        for name, given in self.reached.items():
+            now = audiences(self.cluster.document)
+            if name in now and given.on and not now[name].on:
+                self.killed |= self._dependents({name})
+
+    # --- after the decision
+
+    def settled(self) -> None:
+        """What must be true whenever the operator has come to rest."""
+        server = self.cluster.server
+        if server.invalid:
+            self.objects("valid", server.invalid.pop())
+            server.invalid.clear()
+        fresh = self._hear_answers()
+        self._look_at_completion()
+        if not server.failed & {"document"} and self.cluster.answering:
+            self._look_at_emergencies()
+            self._look_at_breaches()
+        if "status" not in server.refused and self.cluster.answering:
+            self._look_at_effects(fresh)
+            self._look_at_status()
+        if "document" not in server.failed:
+            self.reasons &= {"Retry"} if not self.landed else set()
+        self.landed = False
+
+    def _hear_answers(self) -> set[str]:
+        """Responses, each once; the kinds of action that were accepted."""
+        fresh = set()
+        for raw in self._actions():
+            uid, status = raw["metadata"]["uid"], raw.get("status")
+            if status is None:
+                continue
+            first = self.answers.setdefault(uid, status)
+            if any(first[field] != status[field] for field in ("accepted", "reason", "message")):
+                self.objects("answer", f"{uid} has two answers: {first} and {status}")
+            if uid not in self.heard:
+                self.heard.add(uid)
+                self._hear(uid, raw["spec"], accepted=status["accepted"])
+                fresh |= {raw["spec"]["action"]} if status["accepted"] else set()
+        return fresh
+
+    def _hear(self, uid: str, spec: Object, *, accepted: bool) -> None:
+        kind = spec["action"]
+        if not accepted:
+            if kind == "EmergencyDisable" and any(self.known.get(name, NOBODY).on for name in spec.get("features", ())):
+                self.objects("emergency-acts", f"{uid} was refused for a feature that is published")
+            return
+        match kind:
+            case "Pause" | "Resume":
+                self.paused = kind == "Pause"
+                self.begun |= self._is_stuck()
+            case "EmergencyDisable":
+                self.off |= self._covers(spec)
+            case "EmergencyEnable":
+                self.off = self._dependents(self.off - self._covers(spec)) if spec.get("features") else set()
+                self.killed = set()
+            case "Approve":
+                self.approved.add((spec["phase"], spec["step"]))
+            case "Promote":
+                self._promoted(uid, spec)
+            case "Abort" | "Retry" | "Reset" | "Adopt":
+                self._moved(kind)
+
+    def _promoted(self, uid: str, spec: Object) -> None:
+        phase = phase_named(self.cluster.spec, spec["phase"])
+        if phase is not None and spec["step"] == len(phase.steps):
+            self.complete.add(phase.name)
+        self.promotes[uid] = (spec["phase"], spec["step"], 0)
+        if uid not in self.spent:
+            self.owed.add(uid)
+
+    def _moved(self, kind: str) -> None:
+        self.orphaned = self.orphaned and kind not in {"Adopt", "Reset"}
+        self.reasons.add(kind)
+        self.evidence.restart()
+        if kind in {"Retry", "Reset", "Adopt"}:
+            self.paused = False
+            self.fallen = set()
+            self.evidence.restart_guards()
+
+    def _look_at_completion(self) -> None:
+        """A phase is complete once its last step was earned; what happens afterwards does not take that away."""
+        for phase in self.cluster.spec.phases:
+            given = self.reached.get(phase.features[0], NOBODY)
+            if phase.name == self.evidence.phase and given.on and self._not_earned(phase, given, last=True) is None:
+                self.complete.add(phase.name)
+        if any(phase.name not in self.complete for phase in self.cluster.spec.phases):
+            self.evidence.baked = timedelta(0)
+
+    def _look_at_emergencies(self) -> None:
+        wanted = self.off if self._waiting("EmergencyEnable") else self.off | self._disabling()
+        for name in wanted:
+            if self.known.get(name, NOBODY).on and not self.orphaned:
+                self.objects("emergency-acts", f"{name} is still on")
+
+    def _look_at_breaches(self) -> None:
+        spec = self.cluster.spec
+        guards = [guard for guard in self.evidence.lasting(strict=True) if guard.on_breach is OnBreach.ROLLBACK]
+        done = self.promoted or self.cluster.status.outcome is Outcome.PROMOTED
+        if guards and not (done or spec.suspend or self.orphaned):
+            left = [name for name, given in self.known.items() if given.on and self._phase_of(name)]
+            if left:
+                self.objects("breach-acts", f"{left} on with guard {guards[0].name} in breach")
+
+    # --- what the status says
+
+    def _look_at_effects(self, accepted: set[str]) -> None:
+        """What was accepted for the first time has happened."""
+        status = self.cluster.status
+        if "Pause" in accepted and "Resume" not in accepted and self.cluster.condition("Paused") != "True":
+            self.objects("answer", "a Pause was accepted and had no effect")
+        ending = status.outcome is Outcome.ABORTED or status.current.rollback_outcome is Outcome.ABORTED
+        if "Abort" in accepted and not accepted & {"Retry", "Reset"} and not ending:
+            self.objects("answer", "an Abort was accepted and had no effect")
+
+    def _look_at_status(self) -> None:
+        cluster, status = self.cluster, self.cluster.status
+        if not status.observed_generation:
+            return  # its first status has not been written
+        if status.decision.reason is DecisionReason.NOT_DECIDED or not (status.outcome or status.decision.details):
+            self.objects("explained", f"the decision is {status.decision}")
+        if self.off and cluster.condition("EmergencyActive") != "True":
+            self.objects("emergency-shown", f"{sorted(self.off)} are off")
+        complete = all(phase.name in self.complete for phase in cluster.spec.phases)
+        judged = self.evidence.guards_judged() if complete else self.evidence.all_judged()
+        if cluster.condition("EvidenceAvailable") == "True" and self.evidence.exposed and not judged:
+            self.objects("evidence", "a check has no value")
+        self._look_at_deadline()
+        self._look_at_promotes()
+        if self._is_ready():
+            self._look_at_ready()
+        self.promoted = self._is_ready()
+
+    def _is_ready(self) -> bool:
+        """Whether the status says so about the spec as it is."""
+        raw, status = self.cluster.raw, self.cluster.status
+        current = raw is not None and status.observed_generation == raw["metadata"]["generation"]
+        return current and self.cluster.condition("Ready") == "True"
+
+    def _look_at_deadline(self) -> None:
+        phase = phase_named(self.cluster.spec, self.evidence.phase)
+        if phase is None or phase.name in self.complete or not self.known.get(phase.features[0], NOBODY).on:
+            return
+        late = self.evidence.deadline(phase, self._hold(phase, phase.features[0]), strict=True)
+        excused = self.evidence.all_passing() or self.evidence.provider_fails() or self.evidence.stopped
+        if late and not excused and self.cluster.condition("Stalled") != "True":
+            self.objects("deadline", f"phase {phase.name} has waited for {self.evidence.waited}")
+
+    def _look_at_promotes(self) -> None:
+        stalled = self.cluster.condition("Stalled") == "True"
+        calm = not (stalled or self.evidence.stopped or self.evidence.breached() or self.cluster.server.refused)
+        for uid, (phase, step, looks) in list(self.promotes.items()):
+            current = self.cluster.status.current
+            if (current.stage, current.phase, current.step) != ("Step", phase, step):
+                del self.promotes[uid]
+            elif calm:
+                self.promotes[uid] = (phase, step, looks + 1)
+                if looks:
+                    self.objects("answer", f"{uid} was accepted, and step {step} of phase {phase} is still running")
+
+    def _look_at_ready(self) -> None:
+        spec = self.cluster.spec
+        for phase in spec.phases:
+            last = increments(phase)[-1]
+            for name in phase.features:
+                given = self.reached.get(name, NOBODY)
+                if not same(last, given):
+                    self.objects("ready", f"{name} is at {given.percent}%, and the spec says {last.percent}%")
+        wanted = {feature.name for feature in spec.features}
+        if extra := [name for name, given in self.known.items() if given.on and name not in wanted]:
+            self.objects("ready", f"{extra[0]} is on, and not in the spec")
+        if not self.promoted:
+            self._look_at_promotion()
+
+    def _look_at_promotion(self) -> None:
+        if lasting := [guard for guard in self.evidence.lasting(strict=True) if guard.on_breach is OnBreach.ROLLBACK]:
+            self.objects("breach-acts", f"promoted with guard {lasting[0].name} in breach")
+        for phase in self.cluster.spec.phases:
+            if phase.name not in self.complete:
+                self._object_unless_earned(phase, self.reached.get(phase.features[0], NOBODY), last=True)
+        if self.evidence.baked < duration(self.cluster.spec.bake):
+            self.objects("bake", f"{self.evidence.baked} of {self.cluster.spec.bake} were judged")
