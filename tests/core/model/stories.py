@@ -224,5 +224,13 @@ STORIES: tuple[Story, ...] = (
         ("refuse", "document", "409"),
         ("by hand", "more"),
     ),
+    _story(
+        "D13",
+        "an emergency for everything while the document is kept, and a feature that it lacks",
+        "recorded",
+        "settles",
+        ("recreate",),
+        ("act then edit", "EmergencyDisable", "add phase"),
+    ),
     _story("by hand", "a feature that somebody takes away in the document", "plain", "kill-by-hand", ("by hand", "off")),
 )
