@@ -121,6 +121,7 @@ STORIES: tuple[Story, ...] = (
         ("crash", "unknown"),
         ("crash", "known"),
     ),
+    _story("D11", "an absence in the warm-up", "deadline", "no-fall", ("wait", 10), ("silence", 90), ("wait", 60)),
     _story("D12", "a feature is added after the end", "long hold", "ready", ("proceed", "end"), ("edit", "add feature")),
     _story("D12", "a feature is replaced after the end", "long hold", "ready", ("proceed", "end"), ("edit", "replace feature")),
     _story("D12", "the last audience is lowered after the end", "long hold", "ready", ("proceed", "end"), ("edit", "lower")),
