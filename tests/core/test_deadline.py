@@ -92,6 +92,22 @@ def test_an_operator_that_is_away_never_rolls_back(on_deadline: str, *, known: b
     assert world.status.outcome is (Outcome.ROLLED_BACK if on_deadline == "Rollback" else None)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["known absence", "unknown absence"])
+def test_an_operator_that_comes_back_waits_for_its_first_results(*, known: bool) -> None:
+    """D11: before a hold has started, the hours in which nobody asked Prometheus are no waiting for evidence."""
+    world = held(ranges={"errors": timedelta(seconds=60)})
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(300)
+    world.now += timedelta(hours=5)
+    world.last_reconcile = world.last_reconcile if known else None
+    world.answering = False
+    world.settle()
+    assert world.status.outcome is None
+    world.answering, world.values["errors"] = True, GOOD
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
 def test_time_away_adds_to_waiting_only_for_a_stall() -> None:
     """D11: six minutes of a failing criterion and six without the provider stall; four more of the former roll back."""
     world = held()

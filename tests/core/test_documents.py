@@ -143,6 +143,22 @@ def test_emergency_works_while_the_document_is_kept() -> None:
     assert fresh.answer(refused) == (False, ActionReason.ADOPTION_REQUIRED)
 
 
+def test_emergency_of_a_feature_that_the_kept_document_lacks() -> None:
+    """D6, D13: the document is written once, with the feature off, and the action gets its response."""
+    world = World(spec())
+    world.until(at("one", 1))
+    features = [*spec().to_wire()["features"], {"name": "delta"}]
+    fresh = recreated(world, features=features)
+    fresh.run(10)
+    before = len(fresh.documents)
+    name = fresh.request("EmergencyDisable")
+    fresh.run(60)
+    assert fresh.answer(name) == (True, ActionReason.ACCEPTED)
+    assert len(fresh.documents) == before + 1
+    assert "targeting" not in fresh.flag("delta")
+    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+
+
 @pytest.mark.parametrize("explained", [True, False])
 def test_older_status_never_gives_back_what_the_document_took(*, explained: bool) -> None:
     """D6: a status that was restored from a backup, while the rollout has been rolled back since."""

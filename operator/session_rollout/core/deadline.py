@@ -68,6 +68,8 @@ def deadline_passed(context: DecisionContext, phase: Phase) -> WaitKind | None:
     wait = context.current.deadline_wait
     if phase.deadline is None or wait is None or wait.since is None or context.now < wait.since:
         return None
+    if context.awaits_results and context.unobserved:
+        return None  # what the time without an evaluation counts for is known when the results are here
     limit, (evidence, both) = duration(phase.deadline), _waited(context, wait)
     if evidence >= limit:
         return WaitKind.EVIDENCE

@@ -253,6 +253,7 @@ def _publish_emergencies(context: DecisionContext) -> None:
     if document is None or set(disabled) <= set(document.disabled):
         return
     given = {name: audience or UNKNOWN_RULES for name, audience in document.audiences.items()}
+    given = {**dict.fromkeys(disabled, NOBODY), **given}  # also features that the document has not: else it never has them off
     changed = _compile(context, given, {**document.disabled, **disabled}, document.revision + 1)
     flags = context.status.flags.updated(sha256=changed.sha256, revision=document.revision + 1)
     context.change(flags=flags)

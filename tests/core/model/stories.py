@@ -121,6 +121,7 @@ STORIES: tuple[Story, ...] = (
         ("crash", "unknown"),
         ("crash", "known"),
     ),
+    _story("D11", "an absence in the warm-up", "deadline", "no-fall", ("wait", 10), ("silence", 90), ("wait", 60)),
     _story("D12", "a feature is added after the end", "long hold", "ready", ("proceed", "end"), ("edit", "add feature")),
     _story("D12", "a feature is replaced after the end", "long hold", "ready", ("proceed", "end"), ("edit", "replace feature")),
     _story("D12", "the last audience is lowered after the end", "long hold", "ready", ("proceed", "end"), ("edit", "lower")),
@@ -223,6 +224,14 @@ STORIES: tuple[Story, ...] = (
         "settles",
         ("refuse", "document", "409"),
         ("by hand", "more"),
+    ),
+    _story(
+        "D13",
+        "an emergency for everything while the document is kept, and a feature that it lacks",
+        "recorded",
+        "settles",
+        ("recreate",),
+        ("act then edit", "EmergencyDisable", "add phase"),
     ),
     _story("by hand", "a feature that somebody takes away in the document", "plain", "kill-by-hand", ("by hand", "off")),
 )

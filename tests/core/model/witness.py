@@ -277,7 +277,7 @@ class Witness(Landings):
         if lasting := [guard for guard in self.evidence.lasting(strict=True) if guard.on_breach is OnBreach.ROLLBACK]:
             self.objects("breach-acts", f"promoted with guard {lasting[0].name} in breach")
         for phase in self.cluster.spec.phases:
-            if phase.name not in self.complete:
+            if phase.name not in self.complete and not self._waiting("Promote"):
                 self._object_unless_earned(phase, self.reached.get(phase.features[0], NOBODY), last=True)
         if self.evidence.baked < duration(self.cluster.spec.bake):
             self.objects("bake", f"{self.evidence.baked} of {self.cluster.spec.bake} were judged")
