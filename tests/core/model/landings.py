@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from core.model.cluster import NOBODY, Broken, Cluster, Given, audiences, revision
+from core.model.cluster import Broken, Cluster
+from core.model.documents import NOBODY, Given, audiences, revision
 from core.model.evidence import Evidence, interval
 from core.model.promises import PROMISES
 from core.model.server import Object

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from core.model.cluster import NAMESPACE, Cluster, Reading, audiences, known
+from core.model.cluster import NAMESPACE, Cluster, Reading, known
+from core.model.documents import audiences
 from core.model.lives import GOOD, Life
 from core.model.shapes import SHAPES
 from core.model.stories import STORIES, Story

@@ -6,7 +6,8 @@ applications read; what may happen comes from readings, actions with their respo
 
 from datetime import timedelta
 
-from core.model.cluster import NOBODY, Broken, audiences
+from core.model.cluster import Broken
+from core.model.documents import NOBODY, audiences
 from core.model.landings import Landings, same
 from core.model.server import Object
 from core.transitions import TRANSITIONS

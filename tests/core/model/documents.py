@@ -1,0 +1,52 @@
+"""What a flag document gives, read by the witness itself: nothing of the operator reads it here."""
+
+import functools
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+
+from core.model.server import Object
+from session_rollout.core.flags import PROBE
+
+
+@dataclass(frozen=True)
+class Given:
+    """Who has a feature, as the document in the cluster says."""
+
+    percent: Decimal = Decimal(0)
+    groups: frozenset[str] = frozenset()
+    emergency: bool = False
+
+    @property
+    def on(self) -> bool:
+        """Whether anybody has it."""
+        return bool(self.percent or self.groups)
+
+    def exceeds(self, other: "Given") -> bool:
+        """Whether somebody has it here and not there."""
+        return self.percent > other.percent or bool(self.groups - other.groups)
+
+
+NOBODY = Given()
+
+
+@functools.lru_cache(maxsize=4096)
+def audiences(text: str | None) -> dict[str, Given]:
+    """The audience of each feature in a document."""
+    flags = json.loads(text)["flags"] if text else {}
+    return {name: _audience(flag) for name, flag in flags.items() if name != PROBE}
+
+
+def _audience(flag: Object) -> Given:
+    if "targeting" not in flag:
+        return Given(emergency="emergencyDisabled" in flag.get("metadata", {}))
+    rules = flag["targeting"]["if"]
+    groups = {rule["$ref"].removeprefix("group-") for rule in rules if isinstance(rule, dict) and "$ref" in rule}
+    shares = [rule["fractional"][1][1] for rule in rules if isinstance(rule, dict) and "fractional" in rule]
+    percent = Decimal(shares[0]) / 10 if shares else Decimal(100 if rules[-1] == "on" else 0)
+    return Given(percent, frozenset(groups - {"forcedOff", "forcedOn", "identified"}))
+
+
+def revision(text: str | None) -> int:
+    """The revision of a document; 0 when there is none."""
+    return int(json.loads(text)["metadata"].get("revision", 0)) if text else 0
