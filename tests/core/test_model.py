@@ -93,7 +93,7 @@ def test_witness_objects_to_a_fall_without_a_reason() -> None:
     before = life.cluster.document_object
     assert before is not None
     life.live([("proceed", "step")])
-    nothing = {**before, "data": {KEY: before["data"][KEY].replace('"on"', '"off"').replace('"revision": 1', '"revision": 9')}}
+    nothing = {**before, "data": {KEY: before["data"][KEY].replace('"on"', '"off"').replace('"revision": 2', '"revision": 9')}}
     with pytest.raises(Broken, match="no-fall"):
         life.cluster.server.put(life.cluster.document_path, nothing)
 
