@@ -8,13 +8,22 @@ from typing import Any
 
 import pytest
 
+<<<<<<< HEAD
 from core.world import World, at, spec
 from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Verdict
 from session_rollout.api.migration_enums import MigrationState
+=======
+from core.world import World, at, ended, spec
+from session_rollout.api.enums import CheckKind, CheckReason, MigrationState, Outcome, Verdict
+from session_rollout.api.progress import Progress
+>>>>>>> h14-fuzz
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import MigrationRecord
-from session_rollout.core.observed import Measurement
+from session_rollout.core.decide import decide
+from session_rollout.core.observed import JobObservation, JobState, Measurement
 from session_rollout.core.status_budget import kept
+from session_rollout.records.codec import BASE, pack
+from session_rollout.records.record import Record, line_of, records_in
 
 FEATURES, LISTED = 40, 16
 
@@ -112,9 +121,27 @@ def test_a_message_of_a_provider_is_always_text(monkeypatch: pytest.MonkeyPatch)
     world.reconcile()
     world.reconcile()
     assert world.check(CheckKind.CRITERION, "errors").message.encode() == b"errors: half ?"
+    record = Record.of(world.observed(), world.now, decide(world.observed(), world.now))
+    [read] = records_in({BASE: pack(line_of(record))})
+    assert (read.measurements["errors"].message, read.agrees()) == ("half ?", True)
 
 
 def test_retries_are_counted_without_end() -> None:
     """More than a thousand: somebody retries by a timer."""
     record = MigrationRecord(name="a", attempt=1000)
     assert record.updated(attempt=record.attempt + 1).attempt == 1001
+
+
+def test_a_copy_may_take_longer_than_there_are_dates() -> None:
+    """As many rows as can be counted, one in a second: the Job says so, and its status has a date."""
+    rows = 2**53
+    world = World(large("a", migrations=1))
+    world.settle()
+    world.run(0)
+    [name] = world.jobs or ["none"]
+    world.jobs[name] = JobObservation(JobState.ACTIVE, Progress(done=1, total=rows, rate=1, remaining_seconds=rows))
+    world.status = world.status.updated(migrations=(world.migration("a0").updated(state=MigrationState.RUNNING),))
+    world.reconcile()
+    end = world.migration("a0").estimated_end_time
+    assert end is not None
+    assert end.year == 2125

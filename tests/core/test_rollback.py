@@ -86,3 +86,16 @@ def test_checks_after_a_rollback_do_not_delay_it_and_are_recorded() -> None:
     writes = world.writes
     world.run(300)
     assert world.writes == writes
+
+
+def test_scope_step_leaves_no_audience_that_is_in_breach() -> None:
+    """The next audience was decided and not published: the one before it is what the guard measured."""
+    world = World(spec(rollback={"scope": "Step"}))
+    world.until(at("one", 1))
+    world.publishing = False
+    world.until(lambda world: world.status.current.step == 2)
+    world.values["errors"] = Decimal("0.5")
+    world.run(60)
+    world.publishing = True
+    world.run(10)
+    assert world.percents()["one"] == "0"

@@ -5,13 +5,16 @@ never the message.
 """
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from session_rollout.api.base import Model, Rows, Sentence
 from session_rollout.api.quantities import format_duration
+
+LONGEST_COPY: Final = 100 * 365 * 86_400  # seconds; much more after now is later than any date
+Seconds = Annotated[Rows, BeforeValidator(lambda value: min(value, LONGEST_COPY) if type(value) is int else value)]
 
 
 class Progress(Model):
@@ -32,7 +35,7 @@ class Progress(Model):
     done: Annotated[Rows | None, Field(description="Rows that are copied.")] = None
     total: Annotated[Rows | None, Field(description="Rows of the source; an estimate for tables above 20 million rows.")] = None
     rate: Annotated[Rows | None, Field(description="Rows per second, averaged over the last 10 seconds.")] = None
-    remaining_seconds: Annotated[Rows | None, Field(description="Seconds until all rows are copied, at this rate.")] = None
+    remaining_seconds: Annotated[Seconds | None, Field(description="Seconds until all rows are copied, at this rate.")] = None
     quarantined: Annotated[Rows, Field(description="Rows that could not be copied.")] = 0
     following: Annotated[bool, Field(description="Whether changes in the source are applied to the target.")] = False
     waiting: Annotated[

@@ -12,8 +12,9 @@ from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
 from session_rollout.api.status_records import MigrationRecord, PhaseRecord, settled
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.flags import Audience
 from session_rollout.core.observed import JobState
-from session_rollout.core.steps import increments, percent_text
+from session_rollout.core.steps import Increment, increments, percent_text
 
 EVENTS: Final = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: EventReason.ABORTED}
 
@@ -91,7 +92,16 @@ def _audience_left(context: DecisionContext, record: PhaseRecord) -> tuple[str, 
     if record.name != context.current.phase:
         return "0", ()
     earlier = [before for before in increments(context.phase) if (before.step, before.index) < (here.step, here.index)]
+    if not _is_published(context, here):
+        earlier = earlier[:-1]  # what is in breach is the audience before this one, which was decided and not published
     return (percent_text(earlier[-1].percent), earlier[-1].groups) if earlier else ("0", ())
+
+
+def _is_published(context: DecisionContext, increment: Increment) -> bool:
+    """Whether the document in the cluster gives a feature of the running phase to this audience."""
+    document, wanted = context.observed.document, Audience(increment.percent, increment.groups)
+    features = context.phase.features if context.phase is not None else ()
+    return document is not None and any(document.audiences.get(name) == wanted for name in features)
 
 
 def continue_rollback(context: DecisionContext) -> StageResult | None:

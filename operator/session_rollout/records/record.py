@@ -4,6 +4,7 @@ A record is complete in itself: the object with its status before, every measure
 the time. Written by `adapters.records`, read by `explain`. Deciding again takes the same core, and no cluster.
 """
 
+import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -109,8 +110,8 @@ def _observed(data: Mapping[str, Any]) -> Observed:
 
 
 def line_of(record: Record) -> bytes:
-    """A record as one line."""
-    return record.model_dump_json().encode()
+    """A record as one line; what is no character in it, such as half of a surrogate pair in an answer, becomes a question mark."""
+    return json.dumps(record.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def records_in(entries: Mapping[str, bytes]) -> tuple[Record, ...]:
