@@ -8,15 +8,10 @@ from typing import Any
 
 import pytest
 
-<<<<<<< HEAD
 from core.world import World, at, spec
 from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Verdict
 from session_rollout.api.migration_enums import MigrationState
-=======
-from core.world import World, at, ended, spec
-from session_rollout.api.enums import CheckKind, CheckReason, MigrationState, Outcome, Verdict
 from session_rollout.api.progress import Progress
->>>>>>> h14-fuzz
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.decide import decide
