@@ -46,7 +46,7 @@ def read_document(text: str, **known: Any) -> PublishedDocument:
     """The document of this text; `known` are the fields that its ConfigMap has besides the text.
 
     Whoever may edit the ConfigMap may write anything: a text that is no flag document gives nobody anything, and what the
-    API does not allow as a feature is not first.
+    API does not allow as a feature is not one.
     """
     sha256 = sha256_of(text)
     try:

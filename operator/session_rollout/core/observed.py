@@ -119,7 +119,6 @@ class Publish:
     sha256: str
     version: int | None = None  # of the document that is replaced; None when there is none
     protections: tuple[Protection, ...] = ()
-    drifted: bool = False
 
 
 @dataclass(frozen=True)

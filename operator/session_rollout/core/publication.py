@@ -1,9 +1,9 @@
 """One order for the flag document and the status: `revision`. What is learned from the document, and what is published.
 
-Every change of either takes the larger of both revisions plus record. The status is the intent and is written before the
-document, with record exception: what takes features away from users is written to the document first, and an annotation
+Every change of either takes the larger of both revisions plus one. The status is the intent and is written before the
+document, with one exception: what takes features away from users is written to the document first, and an annotation
 says what it was until the status has it (`api.protection`). So a document with a higher revision either explains itself by
-these protections, or this status is not the record that it was published for: then it is kept until a person decides.
+these protections, or this status is not the one that it was published for: then it is kept until a person decides.
 """
 
 from collections.abc import Mapping
@@ -77,9 +77,8 @@ def foreign_document(context: DecisionContext) -> str | None:
 
 
 def _is_news(context: DecisionContext, protection: Protection) -> bool:
-    flags = context.status.flags
-    known = {record.uid for record in flags.disabled} | set(flags.settled)
-    return protection.uid not in known and protection.revision >= flags.revision
+    status = context.status
+    return protection.uid not in protection_uids(status) and protection.revision >= status.flags.revision
 
 
 def _adopt(context: DecisionContext, protection: Protection) -> None:
@@ -206,25 +205,24 @@ def _wanted(context: DecisionContext, given: Given, disabled: Mapping[str, str],
 
 
 def _request(context: DecisionContext, wanted: FlagDocument, *, urgent: bool) -> None:
-    drifted = _notice_drift(context, wanted)
-    effect = _effect(context, wanted, drifted=drifted)
+    _notice_drift(context, wanted)
+    effect = _effect(context, wanted)
     if urgent:
         context.urgent = effect
     else:
         context.effects.append(effect)
 
 
-def _notice_drift(context: DecisionContext, wanted: FlagDocument) -> bool:
-    """Whether somebody else has changed or deleted the document. It is recorded once, as what is published now."""
+def _notice_drift(context: DecisionContext, wanted: FlagDocument) -> None:
+    """Record once that somebody else has changed or deleted the document, and what is published now."""
     flags, document = context.status.flags, own_document(context)
     in_cluster = document.sha256 if document is not None else None
     edited = document is not None and document.editor is not None and in_cluster != flags.published_sha256
     if flags.published_sha256 is None or not (edited or flags.published_sha256 == wanted.sha256):
-        return False
+        return
     message = f"{wanted.config_map} was modified externally and is being corrected"
     context.record_event(EventReason.FLAG_DRIFT, message, revision=flags.revision)
     context.change(flags=flags.updated(published_sha256=in_cluster))
-    return True
 
 
 def _less_than_published(
@@ -277,10 +275,10 @@ def _compile(context: DecisionContext, given: Given, disabled: Mapping[str, str]
     )
 
 
-def _effect(context: DecisionContext, document: FlagDocument, *, drifted: bool = False) -> Publish:
+def _effect(context: DecisionContext, document: FlagDocument) -> Publish:
     published = own_document(context)
     version = published.version if published is not None else None
-    return Publish(document.config_map, document.text, document.sha256, version, _protections(context), drifted=drifted)
+    return Publish(document.config_map, document.text, document.sha256, version, _protections(context))
 
 
 # --- what explains a document with a higher revision
