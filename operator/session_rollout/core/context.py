@@ -187,8 +187,11 @@ class DecisionContext:
         """Keep the record of a migration."""
         others = [known for known in self.status.migrations if known.name != record.name]
         declared = {migration.name for migration in self.spec.migrations}
-        needed = lambda known: known is record or known.name in declared or known.state in RUNNING or known.backup_until  # noqa: E731
-        migrations = kept((*others, record), needed, MIGRATIONS_LENGTH)
+        migrations = kept(
+            (*others, record),
+            lambda known: known is record or known.name in declared or known.state in RUNNING or known.backup_until,
+            MIGRATIONS_LENGTH,
+        )
         self.change(migrations=tuple(sorted(migrations, key=lambda known: known.name)))
 
     # --- events

@@ -10,7 +10,7 @@ from session_rollout.api.checks import Check, Criterion, Gate
 from session_rollout.api.enums import CheckKind, Outcome, Stage, Verdict
 from session_rollout.api.quantities import format_duration
 from session_rollout.api.status_records import CheckRecord
-from session_rollout.core.clocks import counted_time, range_of, warm_up_end
+from session_rollout.core.clocks import counted_time, warm_up_end
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation, evaluate, input_of
 from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
@@ -37,11 +37,6 @@ def _note_failure(context: DecisionContext, criterion: Check, before: CheckRecor
     noted = note_failure(context, criterion, before, record, counted)
     if noted is not record:
         context.put_check(forget_failures(noted, math.floor((counted - increment.hold) / MILLISECOND)))
-
-
-def after_range(context: DecisionContext, metric: str, start: datetime | None) -> datetime | None:
-    """When the range of a metric's query no longer covers data from before a time."""
-    return None if start is None else start + range_of(context, (metric,))
 
 
 def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKind, not_before: datetime | None) -> None:

@@ -9,8 +9,9 @@ from datetime import datetime
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Verdict
 from session_rollout.api.status_records import CheckRecord
+from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import after_range, evaluate_check, keep
+from session_rollout.core.criteria import evaluate_check, keep
 from session_rollout.core.evaluation import Evaluation
 from session_rollout.core.inputs import current_gates
 from session_rollout.core.naming import job_name
@@ -46,7 +47,9 @@ def _not_yet(context: DecisionContext, gate: Gate, kind: CheckKind, reason: Chec
 def _not_before(context: DecisionContext, metric: str, kind: CheckKind) -> datetime | None:
     """After a rollback the query must not cover data from before it. Other gates accept the data that exists."""
     start = context.current.stage_start_time
-    return after_range(context, metric, start) if kind is CheckKind.AFTER_ROLLBACK else start
+    if start is None or kind is not CheckKind.AFTER_ROLLBACK:
+        return start
+    return start + range_of(context, (metric,))
 
 
 def _take_result(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:

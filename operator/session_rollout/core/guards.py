@@ -11,8 +11,8 @@ from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import evaluate_check
 from session_rollout.core.failures import fails, failure_text, next_failure
-from session_rollout.core.inputs import guards_are_judged, is_published
-from session_rollout.core.rollback import begin_rollback, breach_uid, published_phases
+from session_rollout.core.inputs import guards_are_judged, published_phases
+from session_rollout.core.rollback import begin_rollback, breach_uid
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def _start(context: DecisionContext, guard: Guard) -> datetime | None:
     if start is None:
         return None
     judged = record.verdict is not Verdict.NOT_EVALUATED and record.time is not None and record.time >= start
-    return start if judged or not is_published(context.rollout) else start + range_of(context, guard.metrics)
+    return start if judged or not published_phases(context.status) else start + range_of(context, guard.metrics)
 
 
 def act_on_breaches(context: DecisionContext) -> None:
     """Let a breach that has lasted long enough take effect, whatever else the rollout does."""
-    if (breaches := breaches_of(context, OnBreach.ROLLBACK)) and published_phases(context):
+    if (breaches := breaches_of(context, OnBreach.ROLLBACK)) and published_phases(context.status):
         _record(context, breaches)
         sentences = tuple(breach.message for breach in breaches)
         guard = breaches[0].guard
@@ -54,7 +54,7 @@ def act_on_breaches(context: DecisionContext) -> None:
         return
     if context.current.stage in {Stage.ENDED, Stage.ROLLING_BACK}:
         return
-    if (breaches := breaches_of(context, OnBreach.PAUSE)) and not context.status.paused_by and published_phases(context):
+    if (breaches := breaches_of(context, OnBreach.PAUSE)) and not context.status.paused_by and published_phases(context.status):
         _record(context, breaches)
         context.pause(breaches[0].guard, breaches[0].message)
     for breach in breaches_of(context, OnBreach.WARN):
@@ -65,7 +65,7 @@ def act_on_breaches(context: DecisionContext) -> None:
 def settle_guards(context: DecisionContext) -> None:
     """After a rollback that leaves something published, guards are evaluated anew: on data from after it."""
     context.move(guards_start_time=context.now + duration(context.spec.propagation))
-    if not published_phases(context):
+    if not published_phases(context.status):
         return
     for record in context.checks_of(CheckKind.GUARD):
         context.put_check(CheckRecord(name=record.name, kind=record.kind, baseline=record.baseline, time=record.time))

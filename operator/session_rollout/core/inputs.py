@@ -6,6 +6,8 @@ from session_rollout.api.checks import Check, Gate
 from session_rollout.api.enums import CheckKind, Outcome, Stage, Verdict
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.rollout import Metric, SessionRollout
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.steps import phase_named
 
 _GUARDED_STAGES: Final = frozenset({Stage.BASELINE, Stage.BEFORE, Stage.STEP, Stage.VERIFICATION, Stage.AFTER, Stage.BAKE})
@@ -41,9 +43,9 @@ def external_gates(rollout: SessionRollout) -> tuple[Gate, ...]:
     return tuple(gate for gate in current_gates(rollout)[1] if gate.http or gate.builtin)
 
 
-def is_published(rollout: SessionRollout) -> bool:
-    """Whether anybody has a feature because of this rollout, apart from what it was promoted with."""
-    return any(record.is_published and record.promoted_time is None for record in rollout.status.phases)
+def published_phases(status: RolloutStatus) -> tuple[PhaseRecord, ...]:
+    """Phases whose features somebody has because of this rollout, apart from those that it was promoted with."""
+    return tuple(record for record in status.phases if record.is_published and record.promoted_time is None)
 
 
 def guards_are_judged(rollout: SessionRollout) -> bool:
@@ -53,7 +55,7 @@ def guards_are_judged(rollout: SessionRollout) -> bool:
     """
     if rollout.status.outcome is Outcome.PROMOTED:
         return False
-    return rollout.status.current.stage in _GUARDED_STAGES or is_published(rollout)
+    return rollout.status.current.stage in _GUARDED_STAGES or bool(published_phases(rollout.status))
 
 
 def needed_metrics(rollout: SessionRollout) -> tuple[Metric, ...]:

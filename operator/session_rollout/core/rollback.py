@@ -13,6 +13,7 @@ from session_rollout.api.status_records import MigrationRecord, PhaseRecord, set
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import Audience
+from session_rollout.core.inputs import published_phases
 from session_rollout.core.observed import JobState
 from session_rollout.core.steps import Increment, increments, percent_text
 
@@ -65,17 +66,13 @@ def _affected(context: DecisionContext, *, by_guard: bool) -> tuple[str, ...]:
     begun = [record for record in context.status.phases if record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}]
     if context.spec.rollback.scope is not RollbackScope.ALL:
         begun = [record for record in begun if record.name == context.current.phase]
-    published = published_phases(context)
+    planned = {phase.name for phase in context.spec.phases}
+    published = sorted(
+        published_phases(context.status), key=lambda record: record.name in planned
+    )  # else in the order of the spec
     if by_guard and published and not any(record.is_published for record in begun):
         begun = [published[-1], *begun]
     return tuple(record.name for record in begun)
-
-
-def published_phases(context: DecisionContext) -> tuple[PhaseRecord, ...]:
-    """Phases whose features some users have because of this generation, in the order of the spec; without promoted ones."""
-    published = [record for record in context.status.phases if record.is_published and record.promoted_time is None]
-    planned = {phase.name for phase in context.spec.phases}
-    return tuple(sorted(published, key=lambda record: record.name in planned))
 
 
 def breach_uid(context: DecisionContext, cause: str) -> str:
