@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import promql_parser
 
-from session_rollout.adapters.promql import parse
+from session_rollout.adapters.promql import children, parse
 
 DIVIDE, OR = "/", "or"
 ZERO: Final = "or vector(0)"
@@ -115,12 +115,7 @@ def _selects_less(selector: Selector, wider: Sequence[Selector]) -> bool:
 
 
 def _selectors(node: Any) -> Iterator[Selector]:
-    for inner in _nodes(node):
-        match inner:
-            case promql_parser.MatrixSelector():
-                yield _selector(inner.vector_selector)
-            case promql_parser.VectorSelector():
-                yield _selector(inner)
+    return (_selector(inner) for inner in _nodes(node) if isinstance(inner, promql_parser.VectorSelector))
 
 
 def _selector(node: Any) -> Selector:
@@ -137,16 +132,5 @@ def _bare(node: Any) -> Any:
 def _nodes(node: Any) -> Iterator[Any]:
     """The node and everything below it."""
     yield node
-    match node:
-        case promql_parser.BinaryExpr():
-            below: tuple[Any, ...] = (node.lhs, node.rhs)
-        case promql_parser.Call():
-            below = tuple(node.args)
-        case (
-            promql_parser.AggregateExpr() | promql_parser.ParenExpr() | promql_parser.UnaryExpr() | promql_parser.SubqueryExpr()
-        ):
-            below = (node.expr,)
-        case _:
-            below = ()
-    for inner in below:
+    for inner in children(node):
         yield from _nodes(inner)
