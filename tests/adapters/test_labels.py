@@ -36,7 +36,7 @@ class Api:
         self.objects.append(body)
         return await self.find(_path)
 
-    async def apply(self, _path: str, body: Any) -> Any:
+    async def apply(self, _path: str, body: Any, **_: Any) -> Any:
         return await self.request("PATCH", _path, body)
 
     async def find(self, _path: str) -> Any:

@@ -149,10 +149,12 @@ class ApiServer:
         except NotFound:
             return None
 
-    async def apply(self, path: str, body: Object, *, dry_run: bool = False) -> dict[str, Any]:
+    async def apply(
+        self, path: str, body: Object, *, dry_run: bool = False, seconds: float = REQUEST_SECONDS
+    ) -> dict[str, Any]:
         """Server-side apply with the operator's field manager; it takes back fields that other managers changed."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
-        return await self.request("PATCH", path, body, content=APPLY, query=query)
+        return await self.request("PATCH", path, body, content=APPLY, query=query, seconds=seconds)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -4,7 +4,6 @@ flagd's own evaluator checks a document before it is published. One malformed fl
 whole document, and with it an emergency.
 """
 
-import asyncio
 import json
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import OpenFeatureError
 
-from session_rollout.adapters.api_server import FIELD_MANAGER, ApiServer
+from session_rollout.adapters.api_server import FIELD_MANAGER, REQUEST_SECONDS, URGENT_SECONDS, ApiServer
 from session_rollout.adapters.labels import NAME, recommended
 from session_rollout.api import GROUP
 from session_rollout.api.protection import ANNOTATION, PROTECTIONS, Protection
@@ -21,11 +20,10 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import BUCKETING, KEY, PROBE
 from session_rollout.core.observed import Publish
-from session_rollout.errors import SpecError, Unavailable
+from session_rollout.errors import SpecError
 
 LABEL: Final = f"{GROUP}/rollout"
 COMPONENT: Final = "flags"
-URGENT_SECONDS: Final = 3.0
 
 
 def bucket(flag_set: str, user: str, total: int = 1000) -> int:
@@ -72,19 +70,16 @@ class ConfigMapPublisher:
         metadata: dict[str, Any] = {"labels": {LABEL: rollout.name, **recommended(COMPONENT)}}
         if document.protections:
             metadata["annotations"] = {ANNOTATION: PROTECTIONS.dump_json(document.protections, by_alias=True).decode()}
-        try:
-            async with asyncio.timeout(URGENT_SECONDS if urgent else None):
-                return document_of(await self._write(path, document, metadata))
-        except TimeoutError as error:
-            raise Unavailable(f"API server: no response within {URGENT_SECONDS:g} s on PATCH {path}") from error
+        return document_of(await self._write(path, document, metadata, URGENT_SECONDS if urgent else REQUEST_SECONDS))
 
-    async def _write(self, path: str, document: Publish, metadata: dict[str, Any]) -> dict[str, Any]:
+    async def _write(self, path: str, document: Publish, metadata: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Create the ConfigMap, or replace the version that the decision saw: a late write must not replace a newer document."""
         if document.version is None:
             body = _body(document.config_map, document.text, metadata)
-            return await self._api.request("POST", path.rpartition("/")[0], body, query={"fieldManager": FIELD_MANAGER})
+            query = {"fieldManager": FIELD_MANAGER}
+            return await self._api.request("POST", path.rpartition("/")[0], body, query=query, seconds=seconds)
         metadata["resourceVersion"] = str(document.version)
-        return await self._api.apply(path, _body(document.config_map, document.text, metadata))
+        return await self._api.apply(path, _body(document.config_map, document.text, metadata), seconds=seconds)
 
     async def read(self, namespace: str, config_map: str) -> PublishedDocument | None:
         """See `FlagPublisher.read`."""
