@@ -226,7 +226,7 @@ class Operator:
             late = self.memory.overdue()
             telemetry.OVERDUE.set(len(late))
             for key in late:
-                log.error("reconcile overdue", extra={"namespace": key.namespace, "rollout": key.name})
+                log.error("reconcile overdue", extra=key.fields)
             await asyncio.sleep(WATCHDOG_SECONDS)
 
     def _late(self) -> Iterator[str]:

@@ -36,6 +36,11 @@ class Key:
     namespace: str
     name: str
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """What a log line says about the rollout."""
+        return {"namespace": self.namespace, "rollout": self.name}
+
 
 @dataclass(frozen=True)
 class Stored:

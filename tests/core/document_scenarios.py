@@ -117,7 +117,7 @@ class FailingWorld(World):
     failing: bool = False
 
     def decide(self) -> Decision:
-        return stall_after(self.observed(), self.now, KeyError("spec")) if self.failing else super().decide()
+        return stall_after(self.observed(), self.now, "KeyError in decide.py:1 in decide") if self.failing else super().decide()
 
 
 def deciding_fails() -> World:

@@ -1,6 +1,7 @@
 """Deletion of a rollout: its flags are kept or turned off, as `deletionPolicy` says; then a running migration ends.
 
-Kopf removes the finalizer when `finalize` returns. Repeating it changes nothing, even after a crash.
+The loop of the rollout removes the finalizer when `finalize` returns (`controller.loops`). Repeating it changes nothing, even
+after a crash.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from session_rollout.api.enums import EventReason
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
+from session_rollout.controller.backoff import delay
 from session_rollout.controller.state import Memory
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
 from session_rollout.errors import Forbidden, RolloutError, Unavailable
@@ -19,8 +21,6 @@ from session_rollout.ports import Key, Ports, Stored
 log = logging.getLogger(__name__)
 RELEASE_SECONDS: Final = 30.0
 ATTEMPT_SECONDS: Final = 0.01
-RETRY_SECONDS: Final = 0.2
-MOST_RETRY_SECONDS: Final = 5.0
 POLL_SECONDS: Final = 2.0
 
 
@@ -62,11 +62,11 @@ class Deletion:
             if time.monotonic() >= end:
                 break
             failures += 1
-            await asyncio.sleep(min(RETRY_SECONDS * failures, MOST_RETRY_SECONDS))
+            await asyncio.sleep(min(delay(failures), max(end - time.monotonic(), 0)))
         # In a namespace that is being deleted the write may be refused for good. The deletion would never finish.
         cause = str(error) or "no response in time"
         message = f"the flag document {name} was left as it is, because it could not be written: {cause}"
-        log.warning("deletion continues: %s", message, extra=_labels(key))
+        log.warning("deletion continues: %s", message, extra=key.fields)
         await self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
 
     async def _wait_for_jobs(self, key: Key) -> None:
@@ -80,7 +80,7 @@ class Deletion:
                 running = await self._ports.jobs.running(key.namespace, key.name)
             except Forbidden as error:
                 # Without the permission to list Jobs the operator cannot have created one.
-                log.warning("deletion does not wait for migrations: %s", error, extra=_labels(key))
+                log.warning("deletion does not wait for migrations: %s", error, extra=key.fields)
                 return
             except Unavailable:
                 # While the API server does not respond, the object could not be deleted either.
@@ -90,7 +90,7 @@ class Deletion:
                     # Nothing runs, or all of it has ended: garbage collection may delete the Jobs.
                     return
             if running != logged:
-                log.info("deletion waits for %s", ", ".join(running), extra=_labels(key))
+                log.info("deletion waits for %s", ", ".join(running), extra=key.fields)
             logged = running
             await asyncio.sleep(POLL_SECONDS)
 
@@ -107,7 +107,3 @@ def _all_off(rollout: SessionRollout) -> str | None:
     revision = rollout.status.flags.revision + 1
     metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}
     return compile_document(FlagSource(rollout.spec.flag_set, rollout.namespace, nobody, disabled, metadata)).text
-
-
-def _labels(key: Key) -> dict[str, str]:
-    return {"namespace": key.namespace, "rollout": key.name}

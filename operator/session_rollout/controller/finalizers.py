@@ -46,7 +46,7 @@ class Finalizers:
             raise
         except RolloutError as error:
             if state.finalizer_problem != str(error):
-                log.warning("cannot change the finalizer: %s", error, extra=_labels(stored))
+                log.warning("cannot change the finalizer: %s", error, extra=stored.key.fields)
             state.finalizer_problem = str(error)
             return stored
 
@@ -58,7 +58,3 @@ class Finalizers:
             await self._ports.store.set_finalizer(stored, FINALIZER, present=False)
         except NotFound:
             return
-
-
-def _labels(stored: Stored) -> dict[str, str]:
-    return {"namespace": stored.key.namespace, "rollout": stored.key.name}

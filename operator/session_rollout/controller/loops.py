@@ -113,7 +113,7 @@ class Loops:
             except RolloutError as error:
                 failures += 1
                 if logged != str(error):
-                    log.warning("the deletion is repeated: %s", error, extra={"namespace": key.namespace, "rollout": key.name})
+                    log.warning("the deletion is repeated: %s", error, extra=key.fields)
                 logged = str(error)
                 await asyncio.sleep(delay(failures, getattr(error, "retry_after", None)))
 

@@ -90,7 +90,7 @@ class Reconciler:
         except Exception as error:
             state.failures += 1
             cause = {"class": type(error).__name__, "place": place_of(error)}
-            log.exception("a reconciliation failed", extra={**_labels(key), **cause})
+            log.exception("a reconciliation failed", extra={**key.fields, **cause})
             return delay(state.failures)
 
     async def reconcile(self, key: Key) -> float:
@@ -101,13 +101,13 @@ class Reconciler:
         except Conflict as conflict:
             # Another client wrote the rollout after it was read, such as `kubectl apply` with a new spec. The decision
             # rests on an object that no longer exists: read again and decide again, never send it a second time.
-            log.info("write conflict; reading again: %s", conflict, extra=_labels(key))
+            log.info("write conflict; reading again: %s", conflict, extra=key.fields)
             state.conflicts += 1
             return CONFLICT_SECONDS if state.conflicts <= CONFLICTS_AT_ONCE else delay(state.conflicts - CONFLICTS_AT_ONCE)
         except RolloutError as error:
             # An outage of the API server lasts for minutes and affects every rollout at the same time: back off.
             state.failures += 1
-            log.warning("%s", error, extra=_labels(key))
+            log.warning("%s", error, extra=key.fields)
             return _pause(state, error)
         state.failures = state.conflicts = 0
         return seconds
@@ -154,7 +154,7 @@ class Reconciler:
         except Exception as error:
             rollout = observed.rollout
             log.exception("deciding failed", extra={"namespace": rollout.namespace, "rollout": rollout.name})
-            return stall_after(observed, now, error)
+            return stall_after(observed, now, f"{type(error).__name__} in {place_of(error)}")
 
     async def _write_status(
         self, stored: Stored, rollout: SessionRollout, state: RolloutState, decision: Decision
@@ -232,10 +232,6 @@ async def _rest(state: RolloutState, stopped: asyncio.Event, seconds: float) -> 
         state.rested += time.monotonic() - begun
 
 
-def _labels(key: Key) -> dict[str, str]:
-    return {"namespace": key.namespace, "rollout": key.name}
-
-
 def _log_decision(key: Key, decision: Decision) -> None:
     status = decision.status
     log.info(
@@ -243,7 +239,7 @@ def _log_decision(key: Key, decision: Decision) -> None:
         status.decision.action,
         status.decision.message,
         extra={
-            **_labels(key),
+            **key.fields,
             "reason": status.decision.reason,
             "generation": status.observed_generation,
             "stage": status.current.stage,
