@@ -45,13 +45,18 @@ def _resources(names: list[str]) -> dict[str, Any]:
 
 
 class MisbehavingApi(ThreadingHTTPServer):
-    """`hangs`: no request is answered. `page`: requests whose path has this get a page of HTML. `watch`: what watches answer."""
+    """It behaves until a field says otherwise.
+
+    `hangs`: no request is answered; `hangs_at`: none whose path has this. `page`: requests whose path has this get a page of
+    HTML. `watch`: what watches answer.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.hangs = False
+        self.hangs_at: str | None = None
         self.page: str | None = None
         self.watch = b""
         self.pages = 0
@@ -110,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, body)
 
     def _misbehaves(self, path: str) -> bool:
-        if self.server.hangs:
+        if self.server.hangs or (self.server.hangs_at is not None and self.server.hangs_at in path):
             self._hang()
             return True
         if self.server.page is not None and self.server.page in path:

@@ -18,6 +18,7 @@ from lab.lab import ROOT, until
 from lab.processes import free_port
 from misbehaving_api import MisbehavingApi, misbehaving_api
 
+WATCHES = 4
 END_SECONDS = 5.0  # after a signal, as README and chart promise
 
 
@@ -117,7 +118,8 @@ def test_page_instead_of_the_lease_ends_nothing(api: MisbehavingApi, tmp_path: P
 def test_page_instead_of_the_lists_ends_nothing(api: MisbehavingApi, tmp_path: Path) -> None:
     """R2: the sweep says that it failed, and sweeps again."""
     with running(api, tmp_path) as operator:
-        until(lambda: api.renewals, 30, "the Lease")
+        operator.leads()
+        until(lambda: api.waiting == WATCHES, 15, "Kopf's watches: a list of its own that is a page ends the process")
         api.page = "sessionrolloutactions"
         until(lambda: any("sweep" in line["message"] for line in operator.lines), 40, "a failed sweep")
         api.page = None
@@ -147,10 +149,12 @@ def test_signal_ends_the_process_whatever_hangs(api: MisbehavingApi, tmp_path: P
     assert [line for line in operator.lines if line["level"] == "CRITICAL"] == []
 
 
-def test_signal_releases_the_lease(api: MisbehavingApi, tmp_path: Path) -> None:
-    """Nothing hangs: the end is an orderly one, and quick."""
+@pytest.mark.parametrize("hangs_at", [None, "/apis/batch", "/jobs"], ids=["leading", "discovering", "listing"])
+def test_signal_releases_the_lease(api: MisbehavingApi, tmp_path: Path, hangs_at: str | None) -> None:
+    """The end is an orderly one, and quick, also while Kopf still asks what the API server has."""
+    api.hangs_at = hangs_at
     with running(api, tmp_path) as operator:
-        operator.leads()
+        operator.leads() if hangs_at is None else until(lambda: api.waiting, 60, "a request that hangs")
         begun = time.monotonic()
         operator.popen.send_signal(signal.SIGTERM)
         assert operator.ends(END_SECONDS) == 0

@@ -47,9 +47,3 @@ async def document_changed(event: Any, namespace: str, labels: Any, memo: Any, *
     memo.reconciler.document_changed(
         Key(namespace, labels[LABEL]), document_of(event["object"]), deleted=event["type"] == "DELETED"
     )
-
-
-@kopf.on.cleanup()
-async def leave(memo: Any, **_: Any) -> None:
-    """Kopf stops."""
-    await memo.leave()

@@ -50,7 +50,8 @@ from session_rollout.tasks import watch, watched
 
 log = logging.getLogger("session_rollout")
 WATCHDOG_SECONDS: Final = 5.0
-STOP_SECONDS: Final = 4.5  # after a signal the process ends within this time, and within half of it what Kopf runs
+STOP_SECONDS: Final = 4.0  # after a signal the process ends within this time, whatever hangs; what follows ends before that
+KOPF_SECONDS: Final = 0.5
 RELEASE_SECONDS: Final = 1.0
 LEASE, SWEEP, WATCHDOG = "Lease", "sweep", "watchdog"
 LEASE_LIMIT: Final = RENEW_DEADLINE + 5.0  # before, the process ends because the Lease is lost
@@ -174,14 +175,13 @@ class Operator:
     async def _run_kopf(self, others: set[asyncio.Task[Any]]) -> None:
         """Run Kopf until the process is told to stop. One of its tasks that fails ends the process at once.
 
-        By itself, Kopf would first end its other tasks, for up to ten seconds and not in silence.
+        By itself, Kopf would first end its other tasks, for up to ten seconds and not in silence. It would also wait for the
+        requests of its discovery, which hang when they are cut off by the end, and the Lease would not be released.
         """
         tasks = await kopf.spawn_tasks(
             registry=kopf.get_default_registry(),
             settings=kopf_settings(),
-            memo=kopf.Memo(
-                reconciler=self.reconciler, loops=self.loops, inbox=self.inbox, hearts=self.hearts, leave=self._leave
-            ),
+            memo=kopf.Memo(reconciler=self.reconciler, loops=self.loops, inbox=self.inbox, hearts=self.hearts),
             clusterwide=not self.settings.namespaces,
             namespaces=self.settings.namespaces,
             standalone=True,
@@ -194,10 +194,14 @@ class Operator:
         for task in tasks:
             watch(task, may_end=True)
         self._take_signals()
-        await kopf.run_tasks(tasks, ignored=others)
+        running = asyncio.create_task(kopf.run_tasks(tasks, ignored=others))
+        running.add_done_callback(lambda _: self.stop.set())
+        await self.stop.wait()
+        await self._leave()
+        await asyncio.wait({running}, timeout=KOPF_SECONDS)
 
     async def _leave(self) -> None:
-        """End what Kopf would wait for: it gives five seconds to every task that was started after it."""
+        """End everything but the Lease: loops, threads, probes."""
         self.stop.set()
         await self.loops.close()
         self.on_demand.close()
