@@ -19,6 +19,7 @@ from core.stage_scenarios import (
     edited_in,
     older_phase_fails_after_the_end,
     phases_are_added_and_removed,
+    running_step_is_raised,
     spec_cannot_be_carried_out,
 )
 from core.world import at, edited, ended, spec
@@ -336,6 +337,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     answers_are_not_read,
     data_by_actions,
     phases_are_added_and_removed,
+    running_step_is_raised,
     older_phase_fails_after_the_end,
     spec_cannot_be_carried_out,
     job_is_foreign,

@@ -58,6 +58,14 @@ def edited_in(stage: Stage) -> Callable[[], World]:
     return play
 
 
+def running_step_is_raised() -> World:
+    """The user edits the step that is published: the guards are heard first, then more users have the feature."""
+    world = waiting_in(Stage.STEP)
+    world.edit(edited(lambda data: data["phases"][0]["steps"][0].update(groups=["staff", "beta"])))
+    world.until(lambda world: "beta" in world.status.current.audience)
+    return world
+
+
 def phases_are_added_and_removed() -> World:
     """In the bake, after the end, and while the new phase waits in its preflight."""
     world = waiting_in(Stage.BAKE)

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from core.world import World, at, edited, ended, spec
-from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, State, Verdict
+from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, Stage, State, Verdict
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core import generation
+from session_rollout.core.steps import audience_text, percent_text
 
 DELTA = {"name": "delta", "features": ["delta"], "steps": [{"percent": 100, "hold": "60s"}]}
 
@@ -102,6 +104,81 @@ def test_edit_after_a_rollback_starts_the_phase_again() -> None:
     world.values["errors"] = Decimal("0.001")
     world.edit(spec(bake="10s"))
     world.until(lambda world: world.status.outcome is Outcome.PROMOTED)
+
+
+def steps_of_phase_one(*steps: dict[str, Any], **phase: Any) -> RolloutSpec:
+    """The programme with these steps in phase one."""
+    return edited(lambda data: data["phases"][0].update(steps=list(steps), **phase))
+
+
+def document_audience(world: World, feature: str) -> str:
+    """Who has the feature by the document in the cluster."""
+    assert world.document is not None
+    audience = world.document.audiences[feature]
+    assert audience is not None
+    return audience_text(percent_text(audience.percent), audience.groups)
+
+
+TEN, FIFTY = {"percent": 10, "hold": "60s"}, {"percent": 50, "hold": "60s"}
+ALL = {"percent": 100, "hold": "60s"}
+
+
+@pytest.mark.parametrize(
+    ("raised", "audience"),
+    [({"percent": 30, "hold": "60s"}, "30%"), ({"percent": 10, "groups": ["beta"], "hold": "60s"}, "10%+beta")],
+)
+def test_running_step_that_is_raised_is_published_and_held(raised: dict[str, Any], audience: str) -> None:
+    """What is held and judged is what users have, and the guards are heard before they get more."""
+    world = World(steps_of_phase_one(TEN, ALL))
+    world.until(at("one", 1))
+    world.run(40)
+    world.edit(steps_of_phase_one(raised, ALL))
+    world.until(lambda world: world.status.current.audience == audience and world.status.current.published_time is not None)
+    assert document_audience(world, "alpha") == audience
+    start = world.now
+    world.until(at("one", 2))
+    assert (world.now - start).total_seconds() >= 60
+    passed = [entry.audience for entry in world.entries(EventReason.STEP_PASSED)]
+    assert passed == [audience]
+
+
+def test_running_step_is_not_raised_while_a_guard_fails() -> None:
+    """An edit gives nobody more while a guard is in breach."""
+    world = World(steps_of_phase_one(TEN, ALL))
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.edit(steps_of_phase_one(FIFTY, ALL))
+    world.run(5)
+    assert document_audience(world, "alpha") in {"10%", "0%"}
+    world.until(ended)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+
+
+def test_step_before_the_running_one_that_is_deleted_skips_nothing() -> None:
+    """The running step is the one with the published audience, whatever its number is, and its approval stays required."""
+    needs_approval = {**FIFTY, "approval": "Required"}
+    world = World(steps_of_phase_one(TEN, needs_approval, ALL))
+    world.until(at("one", 2))
+    world.edit(steps_of_phase_one(needs_approval, ALL))
+    world.run(200)
+    assert world.where == ("one", 1, 0, "50")
+    assert world.reason is DecisionReason.AWAITING_APPROVAL
+    assert document_audience(world, "alpha") == "50%"
+
+
+def test_last_step_that_is_raised_after_it_was_complete_stalls() -> None:
+    """A phase does not complete with less than its last step, and its baselines are gone: nothing could be judged."""
+    gate = {"name": "checked", "approval": {}}
+    world = World(steps_of_phase_one(TEN, verification=[gate]))
+    world.until(lambda world: world.status.current.stage is Stage.VERIFICATION)
+    for steps in ([ALL], [TEN, ALL]):
+        world.edit(steps_of_phase_one(*steps, verification=[gate]))
+        world.run(20)
+        assert (world.status.decision.action, world.reason) == (DecisionAction.STALL, DecisionReason.INVALID_SPEC)
+        assert document_audience(world, "alpha") == "10%"
+    world.edit(steps_of_phase_one(TEN, verification=[gate]))
+    world.run(20)
+    assert world.reason is DecisionReason.AWAITING_APPROVAL
 
 
 def test_edit_while_rolling_back_waits_for_the_rollback() -> None:

@@ -11,8 +11,9 @@ TRANSITIONS: Final[dict[Stage, set[Stage]]] = {
     # An edit starts the stage again.
     Stage.BEFORE: {Stage.BEFORE, Stage.BASELINE, Stage.ROLLING_BACK},
     Stage.BASELINE: {Stage.BASELINE, Stage.STEP, Stage.ROLLING_BACK},
-    # Every audience of a phase, and every increment of a ramp, is a stage of its own.
-    Stage.STEP: {Stage.STEP, Stage.VERIFICATION, Stage.ROLLING_BACK},
+    # Every audience of a phase, and every increment of a ramp, is a stage of its own. An edit that gives more users the feature
+    # than the published audience waits for guards, as the first audience does.
+    Stage.STEP: {Stage.STEP, Stage.BASELINE, Stage.VERIFICATION, Stage.ROLLING_BACK},
     Stage.VERIFICATION: {Stage.VERIFICATION, Stage.AFTER, Stage.ROLLING_BACK},
     # The next phase, or the bake after the last.
     Stage.AFTER: {Stage.AFTER, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK},

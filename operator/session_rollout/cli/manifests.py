@@ -226,7 +226,7 @@ def _consequence(rollout: SessionRollout, spec: RolloutSpec, lines: Sequence[str
     if outcome := rollout.status.outcome:
         message = f"The rollout has ended ({outcome}). The new generation starts with the phases that are not complete."
         return Comparison(Effect.STARTS_AGAIN, message, lines)
-    message = "The rollout continues at its current step: audiences are kept; verdicts, approvals and the hold start again."
+    message = "The rollout continues at the step that has the published audience; verdicts, approvals and the hold start again."
     return Comparison(Effect.CONTINUES, message, lines)
 
 

@@ -8,12 +8,20 @@ from decimal import Decimal
 from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import PhaseRecord, RetiredFeature
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, void_verdicts
 from session_rollout.core.inputs import UNDONE
-from session_rollout.core.steps import audience_text, increment_at, increments, percent_text, phase_named
+from session_rollout.core.steps import (
+    Increment,
+    audience_text,
+    increment_at,
+    increment_with,
+    increments,
+    percent_text,
+    phase_named,
+)
 
 
 def adopt_generation(context: DecisionContext) -> None:
@@ -70,10 +78,32 @@ def _resume(context: DecisionContext) -> None:
         context.change(outcome=None)
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
     elif status.current.stage is Stage.STEP:
-        timers = ("published_time", "hold_until", "hold_paused_time", "hold_paused_reason", "deadline_wait")
-        context.move(**dict.fromkeys(timers), approved_by=None, promoted_by=None)
+        _resume_step(context)
     elif status.current.stage is not Stage.ENDED:
         context.enter(status.current.stage)
+
+
+def _resume_step(context: DecisionContext) -> None:
+    """Continue at the step that has the published audience. When there is none, the phase goes on to the next higher one."""
+    timers = ("published_time", "hold_until", "hold_paused_time", "hold_paused_reason", "deadline_wait")
+    context.move(**dict.fromkeys(timers), approved_by=None, promoted_by=None)
+    current, phase = context.current, context.phase
+    record = context.status.phase(current.phase)
+    if phase is None or record is None or _step_conflict(context.spec, context.status) is not None:
+        return
+    place = _published_increment(phase, record, current)
+    if place is None:
+        context.enter(Stage.BASELINE)
+    else:
+        context.move(step=place.step, increment=place.index)
+
+
+def _published_increment(phase: Phase, record: PhaseRecord, current: Current) -> Increment | None:
+    """The increment that has the audience of the record: the running one, if it still has it."""
+    here, published = increment_at(phase, current), (Decimal(record.percent), set(record.groups))
+    if here is not None and (here.percent, set(here.groups)) == published:
+        return here
+    return increment_with(phase, *published)
 
 
 def _has_open_phases(status: RolloutStatus) -> bool:
@@ -120,7 +150,7 @@ def _published_conflict(spec: RolloutSpec, record: PhaseRecord) -> str | None:
 
 
 def _completed_conflict(phase: Phase, record: PhaseRecord) -> str | None:
-    """Nothing publishes another audience for a complete phase: the rollout would be Ready with an audience that is not in its spec."""
+    """After the last step nothing publishes another audience: the rollout would be Ready with one that is not in its spec."""
     last = increments(phase)[-1]
     if (percent_text(last.percent), set(last.groups)) == (record.percent, set(record.groups)):
         return None
@@ -142,23 +172,30 @@ def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
 
 
 def _step_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
-    current, phase = status.current, phase_named(spec, status.current.phase)
-    if current.stage is not Stage.STEP or phase is None:
+    phase, record = phase_named(spec, status.current.phase), status.phase(status.current.phase)
+    if phase is None or record is None:
         return None
-    record = next(record for record in status.phases if record.name == phase.name)
-    return _audience_conflict(phase, record, status)
+    match status.current.stage:
+        case Stage.BEFORE | Stage.BASELINE | Stage.STEP:
+            return _audience_conflict(phase, record, status.current)
+        case Stage.VERIFICATION | Stage.AFTER:
+            return _completed_conflict(phase, record)
+    return None
 
 
-def _audience_conflict(phase: Phase, record: PhaseRecord, status: RolloutStatus) -> str | None:
-    increment = increment_at(phase, status.current)
-    if increment is None:
-        return f"phase {phase.name} is at step {status.current.step}, so `steps` must contain at least as many steps"
-    if increment.percent < Decimal(record.percent):
-        percent = percent_text(increment.percent)
+def _audience_conflict(phase: Phase, record: PhaseRecord, current: Current) -> str | None:
+    """No step has the published audience, and to go on would take it from users, or skip the step that they are in."""
+    if _published_increment(phase, record, current) is not None:
+        return None
+    here = increment_at(phase, current) if current.stage is Stage.STEP else increments(phase)[-1]
+    if here is None:
+        return f"phase {phase.name} is at step {current.step}, so `steps` must contain at least as many steps"
+    if here.percent < Decimal(record.percent):
+        percent = percent_text(here.percent)
         return (
-            f"step {increment.step} of phase {phase.name} is now {percent}%, below the {record.percent}% that are published;"
+            f"step {here.step} of phase {phase.name} is now {percent}%, below the {record.percent}% that are published;"
             " raise it to at least that percentage"
         )
-    if lost := sorted(set(record.groups) - set(increment.groups)):
-        return f"step {increment.step} of phase {phase.name} must keep the group {lost[0]}, which is published"
+    if lost := sorted(set(record.groups) - set(here.groups)):
+        return f"step {here.step} of phase {phase.name} must keep the group {lost[0]}, which is published"
     return None

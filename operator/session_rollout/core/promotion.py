@@ -31,7 +31,7 @@ from session_rollout.core.deadline import deadline_passed, next_deadline
 from session_rollout.core.hold import await_features, await_guards, missing_evidence
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
-from session_rollout.core.steps import Increment, increment_after, increment_with, increments, percent_text
+from session_rollout.core.steps import Increment, increment_after, increment_from, increment_with, percent_text
 from session_rollout.core.windows import next_opening
 
 
@@ -43,10 +43,13 @@ def running_phase(context: DecisionContext) -> Phase:
 
 
 def first_increment(context: DecisionContext) -> Increment:
-    """The increment with which the running phase begins: the one that is published already, else its first."""
+    """The increment with which the running phase goes on: the one that is published already, else the first that takes nothing away."""
     phase, record = running_phase(context), context.status.phase(context.current.phase)
-    published = increment_with(phase, Decimal(record.percent), record.groups) if record is not None else None
-    return published or increments(phase)[0]
+    assert record is not None, "the phase has a record from the generation that it is part of"
+    published = Decimal(record.percent), record.groups
+    wanted = increment_with(phase, *published) or increment_from(phase, *published)
+    assert wanted is not None, "generation.conflict stalls a rollout whose steps are below its audience"
+    return wanted
 
 
 def raise_audience(context: DecisionContext, increment: Increment) -> StageResult | None:

@@ -82,6 +82,14 @@ def increment_with(phase: Phase, percent: Decimal, groups: Iterable[str]) -> Inc
     return next((candidate for candidate in increments(phase) if (candidate.percent, set(candidate.groups)) == wanted), None)
 
 
+def increment_from(phase: Phase, percent: Decimal, groups: Iterable[str]) -> Increment | None:
+    """The first increment of the phase that takes nothing away from this audience; None when there is none."""
+    users = set(groups)
+    return next(
+        (candidate for candidate in increments(phase) if candidate.percent >= percent and users <= set(candidate.groups)), None
+    )
+
+
 def increment_after(phase: Phase, increment: Increment, *, skip_step: bool = False) -> Increment | None:
     """The next increment of the phase, with `skip_step` the first of the next step; None after the last."""
     later = increments(phase)
