@@ -132,6 +132,9 @@ def test_running_step_that_is_raised_is_published_and_held(raised: dict[str, Any
     world = World(steps_of_phase_one(TEN, ALL))
     world.until(at("one", 1))
     world.run(40)
+    announced = generation.raised_by_edit(steps_of_phase_one(raised, ALL), world.status)
+    assert announced is not None
+    assert announced.audience == audience
     world.edit(steps_of_phase_one(raised, ALL))
     world.until(lambda world: world.status.current.audience == audience and world.status.current.published_time is not None)
     assert document_audience(world, "alpha") == audience

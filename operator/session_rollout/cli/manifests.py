@@ -216,7 +216,7 @@ def _differences(running: Mapping[str, Any], wanted: Mapping[str, Any], file: st
 
 
 def _consequence(rollout: SessionRollout, spec: RolloutSpec, lines: Sequence[str]) -> Comparison:
-    from session_rollout.core.generation import conflict
+    from session_rollout.core.generation import conflict, raised_by_edit
 
     if rollout.spec.flag_set != spec.flag_set and rollout.status.flags.sha256 is not None:
         message = "The API server will reject it: `flagSet` is immutable once the rollout has published, because it determines which users are selected."
@@ -226,6 +226,9 @@ def _consequence(rollout: SessionRollout, spec: RolloutSpec, lines: Sequence[str
     if outcome := rollout.status.outcome:
         message = f"The rollout has ended ({outcome}). The new generation starts with the phases that are not complete."
         return Comparison(Effect.STARTS_AGAIN, message, lines)
+    if raised := raised_by_edit(spec, rollout.status):
+        message = f"No step has the published audience: as soon as no guard fails, the rollout gives the features to {raised.audience}."
+        return Comparison(Effect.CONTINUES, message, lines)
     message = "The rollout continues at the step that has the published audience; verdicts, approvals and the hold start again."
     return Comparison(Effect.CONTINUES, message, lines)
 

@@ -17,6 +17,7 @@ from session_rollout.core.steps import (
     Increment,
     audience_text,
     increment_at,
+    increment_from,
     increment_with,
     increments,
     percent_text,
@@ -44,6 +45,15 @@ def adopt_generation(context: DecisionContext) -> None:
     context.record_event(EventReason.SUPERSEDED, message)
     void_verdicts(context)
     _resume(context)
+
+
+def raised_by_edit(spec: RolloutSpec, status: RolloutStatus) -> Increment | None:
+    """The increment that an edit of the running phase goes on to, because no step has the published audience."""
+    phase, record = phase_named(spec, status.current.phase), status.phase(status.current.phase)
+    if status.current.stage is not Stage.STEP or phase is None or record is None:
+        return None
+    published = Decimal(record.percent), record.groups
+    return None if increment_with(phase, *published) else increment_from(phase, *published)
 
 
 def _retire(context: DecisionContext) -> None:
