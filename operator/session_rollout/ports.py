@@ -172,8 +172,11 @@ class FlagPublisher(Protocol):
     async def read(self, namespace: str, config_map: str) -> PublishedDocument | None:
         """The document in the cluster; None when there is none."""
 
-    async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> None:
-        """Keep the document after its rollout is deleted, with `text` if given. Does not change a document of another rollout."""
+    async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> bool:
+        """Keep the document after its rollout is deleted, with `text` if given.
+
+        Does not change a document of another rollout. Returns False when nobody can say whose it is: it was not changed.
+        """
 
 
 class JobRunner(Protocol):

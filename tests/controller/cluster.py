@@ -237,9 +237,10 @@ class Cluster:
     async def read_document(self, _namespace: str, _config_map: str) -> PublishedDocument | None:
         return self.document
 
-    async def release(self, _rollout: SessionRollout, _config_map: str, text: str | None) -> None:
+    async def release(self, _rollout: SessionRollout, _config_map: str, text: str | None) -> bool:
         self.called("release")
         self.released.append(text)
+        return self.document is None or self.document.managed
 
     # --- metrics, events, clock, leadership
 

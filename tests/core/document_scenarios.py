@@ -53,6 +53,20 @@ def document_is_reset() -> World:
     return fresh
 
 
+def rolled_back_document_is_adopted() -> World:
+    """The rollback stays when the object is created again."""
+    world = World(spec())
+    world.until(at("two", 1))
+    world.values["errors"] = Decimal("0.5")
+    world.until(tests.ended)
+    fresh = recreated(world)
+    fresh.values["errors"] = Decimal("0.001")
+    fresh.run(10)
+    fresh.request("Adopt")
+    fresh.run(60)
+    return fresh
+
+
 def document_is_foreign() -> World:
     """Two rollouts with one flag set, and one feature in both."""
     world = World(spec())
@@ -135,6 +149,7 @@ def deciding_fails() -> World:
 STORIES: Final[tuple[Callable[[], World], ...]] = (
     document_is_adopted,
     document_is_reset,
+    rolled_back_document_is_adopted,
     document_is_foreign,
     promote_is_rejected_where_it_cannot_act,
     guard_fails_before_the_first_publish,

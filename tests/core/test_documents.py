@@ -15,55 +15,8 @@ from core.document_scenarios import recreated
 from core.world import World, at, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, Stage, State
 from session_rollout.api.status_records import Refusal
-from session_rollout.core.documents import PublishedDocument, gives_less, lesser, read_document
-from session_rollout.core.flags import NOBODY, Audience, FlagSource, compile_document
-
-AUDIENCES = [
-    NOBODY,
-    Audience(Decimal(0), ("beta",)),
-    Audience(Decimal("0.1")),
-    Audience(Decimal(50), ("beta", "staff")),
-    Audience(Decimal(100)),
-    Audience(Decimal(100), ("beta",)),
-]
-
-
-@pytest.mark.parametrize("audience", AUDIENCES, ids=str)
-def test_document_is_read_back_as_it_was_compiled(audience: Audience) -> None:
-    """For every kind of audience."""
-    document = read_document(compile_document(FlagSource("shop", "default", {"alpha": audience})).text)
-    assert document.audiences == {"alpha": audience}
-    assert document.gives_something is (audience != NOBODY)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{}",
-        "not json",
-        '{"flags": 3}',
-        '{"flags": {"alpha": 3}}',
-        '{"flags": {"alpha": {"variants": {}}}}',
-        "[" * 100_000,
-    ],
-    ids=range(8),
-)
-def test_text_that_is_no_document_gives_nobody_anything(text: str) -> None:
-    """Whoever may edit the ConfigMap may write anything."""
-    document = read_document(text)
-    assert not document.gives_something or document.audiences == {"alpha": None}
-
-
-@pytest.mark.parametrize("one", AUDIENCES, ids=str)
-@pytest.mark.parametrize("other", AUDIENCES, ids=str)
-def test_lesser_audience_gives_no_more_than_both(one: Audience, other: Audience) -> None:
-    """And an audience gives less than another exactly when the lesser one of both is not the other."""
-    least = lesser(one, other)
-    assert not gives_less(one, least)
-    assert not gives_less(other, least)
-    assert gives_less(one, one) is False
+from session_rollout.core.documents import PublishedDocument, read_document
+from session_rollout.core.flags import NOBODY, Audience
 
 
 def test_recreated_rollout_keeps_the_document_until_adopt() -> None:
@@ -107,6 +60,80 @@ def test_recreated_rollout_starts_again_after_reset() -> None:
     assert fresh.percents() == {"one": "0", "two": "0"} or fresh.where[:2] == ("one", 1)
     fresh.until(ended)
     assert fresh.status.outcome is Outcome.PROMOTED
+
+
+def rolled_back(by: str) -> World:
+    """Phase one is complete, and phase two was rolled back by a breach or an abort."""
+    world = World(spec())
+    world.until(at("two", 1))
+    if by == "breach":
+        world.values["errors"] = Decimal("0.5")
+    else:
+        world.request("Abort")
+    world.until(ended)
+    return world
+
+
+@pytest.mark.parametrize("by", ["breach", "abort"])
+def test_recreated_rollout_that_was_rolled_back_turns_nothing_on(by: str) -> None:
+    """R12: whoever replaces the object, or restores it without its status, did not judge what was rolled back."""
+    world = rolled_back(by)
+    fresh = recreated(world)
+    fresh.run(600)
+    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+    assert fresh.published_sha256 == world.published_sha256
+    fresh.request("Adopt")
+    fresh.run(600)
+    assert fresh.status.outcome is world.status.outcome
+    assert fresh.percents() == {"one": "100", "two": "0"}
+    assert fresh.status.current.rollback_reasons == world.status.current.rollback_reasons
+    fresh.edit(spec(bake="10s"))
+    fresh.until(lambda world: world.status.outcome is Outcome.PROMOTED)
+
+
+def test_recreated_rollout_whose_only_phase_was_rolled_back_starts_again_after_reset() -> None:
+    """The document gives nothing, and yet it is kept: only a person starts the rollout again."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("Abort")
+    world.until(ended)
+    fresh = recreated(world)
+    fresh.run(600)
+    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+    fresh.request("Reset")
+    fresh.until(ended)
+    assert fresh.status.outcome is Outcome.PROMOTED
+    assert fresh.document is not None
+    assert fresh.document.rolled_back is None
+
+
+def test_document_that_lost_its_labels_is_still_its_own() -> None:
+    """Somebody created it again from its data: a rollback reaches it, and it gets its labels back."""
+    world = World(spec())
+    world.until(at("one", 3))
+    assert world.document is not None
+    world.document = replace(world.document, owner=None, labelled=False, managed=False, editor="kubectl-create", version=50)
+    world.run(10)
+    assert world.document.labelled
+    assert world.entries(EventReason.FLAG_DRIFT) == []
+    world.document = replace(world.document, owner=None, labelled=False, managed=False, version=60)
+    world.request("Abort")
+    world.until(ended)
+    assert world.document.audiences["alpha"] == NOBODY
+
+
+def test_rollback_of_a_document_of_somebody_else_is_a_stall() -> None:
+    """It says that users keep what they have, and continues when the name is free again."""
+    world = World(spec())
+    world.until(at("one", 3))
+    assert world.document is not None
+    world.document = replace(world.document, owner=None, labelled=False, managed=False, author=None, version=50)
+    world.request("Abort")
+    world.run(60)
+    assert (world.status.state, world.reason) == (State.STALLED, DecisionReason.INVALID_SPEC)
+    world.document = None
+    world.until(ended)
+    assert world.status.outcome is Outcome.ABORTED
 
 
 def test_emergency_survives_re_creation_and_reset() -> None:

@@ -107,7 +107,7 @@ def test_edit_after_a_rollback_starts_the_phase_again() -> None:
 
 
 def steps_of_phase_one(*steps: dict[str, Any], **phase: Any) -> RolloutSpec:
-    """The programme with these steps in phase one."""
+    """The rollout with these steps in phase one."""
     return edited(lambda data: data["phases"][0].update(steps=list(steps), **phase))
 
 

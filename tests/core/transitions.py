@@ -7,7 +7,8 @@ from session_rollout.api.enums import Stage
 TRANSITIONS: Final[dict[Stage, set[Stage]]] = {
     # The first decision enters Preflight from itself; so does an edit that arrives there. Without a pending phase the bake
     # follows: a phase was added and, while it waited, removed again.
-    Stage.PREFLIGHT: {Stage.PREFLIGHT, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK},
+    # `Adopt` of a document that was rolled back ends there.
+    Stage.PREFLIGHT: {Stage.PREFLIGHT, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK, Stage.ENDED},
     # An edit starts the stage again.
     Stage.BEFORE: {Stage.BEFORE, Stage.BASELINE, Stage.ROLLING_BACK},
     Stage.BASELINE: {Stage.BASELINE, Stage.STEP, Stage.ROLLING_BACK},

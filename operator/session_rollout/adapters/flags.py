@@ -69,7 +69,7 @@ class ConfigMapPublisher:
         path = _path(rollout.namespace, document.config_map)
         metadata: dict[str, Any] = {"labels": {LABEL: rollout.name, **recommended(COMPONENT)}}
         if document.protections:
-            metadata["annotations"] = {ANNOTATION: PROTECTIONS.dump_json(document.protections, by_alias=True).decode()}
+            metadata["annotations"] = {ANNOTATION: _dumped(document.protections)}
         return document_of(await self._write(path, document, metadata, URGENT_SECONDS if urgent else REQUEST_SECONDS))
 
     async def _write(self, path: str, document: Publish, metadata: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -86,16 +86,23 @@ class ConfigMapPublisher:
         current = await self._api.find(_path(namespace, config_map))
         return None if current is None else document_of(current)
 
-    async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> None:
+    async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> bool:
         """See `FlagPublisher.release`."""
         path = _path(rollout.namespace, config_map)
         current = await self._api.find(path)
-        if current is None or current["metadata"].get("labels", {}).get(LABEL) != rollout.name:
-            # Never published, or the document of another rollout with the same `flagSet`, whose users keep it.
-            return
+        if current is None:
+            return True
+        document = document_of(current)
+        if not document.belongs_to(rollout.name) or (document.managed and document.owner is None):
+            # That of another rollout with the same `flagSet`, whose users keep it; or it was released before.
+            return document.managed
         kept = text if text is not None else current.get("data", {}).get(KEY, "")
         metadata = {"labels": recommended(COMPONENT), "resourceVersion": current["metadata"]["resourceVersion"]}
+        if document.protections:
+            # A rollout that is created again must not turn on what was rolled back.
+            metadata["annotations"] = {ANNOTATION: _dumped(document.protections)}
         await self._api.apply(path, _body(config_map, kept, metadata))
+        return True
 
 
 def document_of(config_map: Any) -> PublishedDocument:
@@ -106,10 +113,15 @@ def document_of(config_map: Any) -> PublishedDocument:
         str((config_map.get("data") or {}).get(KEY, "")),
         version=int(metadata["resourceVersion"]),
         owner=labels.get(LABEL),
+        labelled=LABEL in labels,
         managed=LABEL in labels or labels.get("app.kubernetes.io/managed-by") == NAME,
         protections=_protections(metadata),
         editor=_editor(metadata),
     )
+
+
+def _dumped(protections: tuple[Protection, ...]) -> str:
+    return PROTECTIONS.dump_json(protections, by_alias=True).decode()
 
 
 def _protections(metadata: Any) -> tuple[Protection, ...]:

@@ -15,7 +15,7 @@ from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.state import Memory
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
-from session_rollout.errors import Forbidden, RolloutError, Unavailable
+from session_rollout.errors import Forbidden, RolloutError, SpecError, Unavailable
 from session_rollout.ports import Key, Ports, Stored
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,16 @@ class Deletion:
         while True:
             error: Exception
             try:
-                await asyncio.wait_for(
+                released = await asyncio.wait_for(
                     self._ports.flags.release(rollout, name, text), max(end - time.monotonic(), ATTEMPT_SECONDS)
                 )
             except (RolloutError, TimeoutError) as failed:
                 error = failed
             else:
-                return
+                if released or rollout.status.flags.published_sha256 is None:
+                    return
+                error = SpecError("its labels and its text do not say that it belongs to the rollout")
+                break
             if time.monotonic() >= end:
                 break
             failures += 1

@@ -7,12 +7,14 @@ person decides.
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, DecisionAction, DecisionReason, EventReason, PhaseState, Stage
 from session_rollout.api.phases import Phase
+from session_rollout.api.protection import Protection
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_verdicts
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.flags import NOBODY
+from session_rollout.core.flags import NOBODY, Audience
 from session_rollout.core.publication import kept_text, own_document
+from session_rollout.core.rollback import end_rollback
 from session_rollout.core.steps import Increment, increment_with, percent_text
 from session_rollout.errors import ActionRejected
 
@@ -21,7 +23,9 @@ def await_adoption(context: DecisionContext) -> StageResult | None:
     """The stall while the document is kept; None when it is not."""
     if not context.status.flags.adoption_required:
         return None
-    message = "the flag document gives more than this status knows"
+    document = own_document(context)
+    rolled_back = document is not None and document.rolled_back is not None
+    message = f"the flag document {'was rolled back' if rolled_back else 'gives something'} and this status does not know of it"
     next_actions = (
         "create an `Adopt` action to resume from the document",
         "create a `Reset` action to start from the beginning: users lose the features until their phase",
@@ -30,8 +34,13 @@ def await_adoption(context: DecisionContext) -> StageResult | None:
 
 
 def adopt(context: DecisionContext, action: SessionRolloutAction) -> str:
-    """Resume with the audiences of the document. Raises ActionRejected when the phases have no such audiences."""
+    """Resume with the audiences of the document, or end as it was rolled back.
+
+    Raises ActionRejected when the phases have no such audiences.
+    """
     document = _kept_document(context)
+    if document.rolled_back is not None:
+        return _adopt_rollback(context, document, document.rolled_back, action)
     places = _places(context, document)
     for number, (phase, increment) in enumerate(places, start=1):
         state = PhaseState.PENDING if number == len(places) else PhaseState.COMPLETED
@@ -39,6 +48,22 @@ def adopt(context: DecisionContext, action: SessionRolloutAction) -> str:
     _begin(context)
     where = f"{places[-1][0].name} at {places[-1][1].audience}" if places else "nothing is published"
     text = f"resuming from the flag document: {where}"
+    context.record_event(EventReason.DOCUMENT_ADOPTED, f"{text}: {action.spec.reason}", by=action.name)
+    return text
+
+
+def _adopt_rollback(
+    context: DecisionContext, document: PublishedDocument, rollback: Protection, action: SessionRolloutAction
+) -> str:
+    for phase in context.spec.phases:
+        audiences = [document.audiences.get(name) or NOBODY for name in phase.features if name not in document.disabled]
+        audience = min(audiences, key=lambda audience: audience.percent, default=NOBODY)
+        if phase.name in rollback.phases or audience != NOBODY:
+            state = PhaseState.ROLLED_BACK if phase.name in rollback.phases else PhaseState.COMPLETED
+            _put_phase(context, phase, audience, state)
+    _begin(context)
+    end_rollback(context, rollback)
+    text = f"ended as it was rolled back: {'; '.join(rollback.causes)}"
     context.record_event(EventReason.DOCUMENT_ADOPTED, f"{text}: {action.spec.reason}", by=action.name)
     return text
 
@@ -84,7 +109,7 @@ def _no_place(cause: str) -> ActionRejected:
     return ActionRejected(ActionReason.NO_MATCHING_STEP, f"{cause}; change the spec, or create a `Reset` action")
 
 
-def _put_phase(context: DecisionContext, phase: Phase, increment: Increment, state: PhaseState) -> None:
+def _put_phase(context: DecisionContext, phase: Phase, increment: Increment | Audience, state: PhaseState) -> None:
     context.mark(
         phase.name,
         state=state,

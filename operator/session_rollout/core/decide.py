@@ -127,14 +127,15 @@ def _suspended(context: DecisionContext) -> StageResult | None:
 
 
 def _stalled_or_paused(context: DecisionContext) -> StageResult | None:
-    """Reasons not to advance; a rollback continues in spite of them."""
-    if context.current.stage in {Stage.ENDED, Stage.ROLLING_BACK}:
+    """Reasons not to advance. A rollback continues in spite of them, but not while the document belongs to another."""
+    if context.current.stage is Stage.ENDED:
         return None
-    if context.problems:
+    rolling_back = context.current.stage is Stage.ROLLING_BACK
+    if context.problems and (not rolling_back or foreign_document(context) is not None):
         next_actions = ("change the spec or the operator's configuration",)
         problems = context.problems
         return StageResult(DecisionAction.STALL, DecisionReason.INVALID_SPEC, problems[0], problems, next_actions)
-    if context.status.paused_by:
+    if context.status.paused_by and not rolling_back:
         message, next_actions = context.pause_text, ("create a `Resume` action",)
         return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message,), next_actions)
     return None

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from session_rollout.api.base import FEATURE_PATTERN, sha256_of, shortened
-from session_rollout.api.protection import Protection
-from session_rollout.core.flags import EVERYBODY, NOBODY, PROBE, WEIGHTS, Audience
+from session_rollout.api.protection import Protection, ProtectionKind
+from session_rollout.core.flags import EVERYBODY, FORCED_ON, NOBODY, NOBODY_TARGETING, PROBE, WEIGHTS, Audience
 
 GROUP_PREFIX: Final = "group-"
 FLAGS_READ: Final = 400  # ten times as many features as a spec may have
@@ -25,7 +25,9 @@ class PublishedDocument:
     version: int = 0  # resourceVersion of the ConfigMap
     revision: int = 0  # 0 when the text does not say
     owner: str | None = None  # name of the rollout that it is labelled with
-    managed: bool = True  # whether a rollout wrote it; False for a ConfigMap of somebody else
+    labelled: bool = True  # whether it has that label: without it, the watch does not deliver it
+    managed: bool = True  # whether its labels say that a rollout wrote it
+    author: str | None = None  # name of the rollout that its text says
     audiences: Mapping[str, Audience | None] = field(default_factory=dict)  # by feature; None for rules that are not ours
     disabled: Mapping[str, str] = field(default_factory=dict)  # features that an emergency turned off; the reason of each
     taken_away: frozenset[str] = frozenset()  # features that are off for everybody, and not by rules that we write
@@ -33,8 +35,16 @@ class PublishedDocument:
     editor: str | None = None  # the other field manager that wrote the text last
 
     def belongs_to(self, rollout: str) -> bool:
-        """Whether this rollout may write it: its own document, or one that a deleted rollout left behind."""
-        return self.owner == rollout or (self.owner is None and self.managed)
+        """Whether this rollout may write it: its own document, or one that a deleted rollout left behind.
+
+        Labels are lost when somebody copies a ConfigMap or creates it again from its data; then its text says whose it is.
+        """
+        return self.owner in {rollout, None} if self.managed else self.author == rollout
+
+    @property
+    def rolled_back(self) -> Protection | None:
+        """The rollback that it is the result of."""
+        return next((protection for protection in self.protections if protection.kind is ProtectionKind.ROLLBACK), None)
 
     @property
     def gives_something(self) -> bool:
@@ -61,7 +71,8 @@ def read_document(text: str, **known: Any) -> PublishedDocument:
             revision=_revision(document.get("metadata", {}).get("revision", 0)),
             audiences={name: NOBODY if name in disabled else audience_of(flag) for name, flag in flags.items()},
             disabled=disabled,
-            taken_away=frozenset(name for name, flag in flags.items() if name not in disabled and _is_off(flag)),
+            taken_away=frozenset(name for name, flag in flags.items() if name not in disabled and _is_taken_away(flag)),
+            author=str(author) if (author := document.get("metadata", {}).get("rollout")) else None,
             **known,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -80,11 +91,58 @@ def _is_emergency(flag: Mapping[str, Any]) -> bool:
     return _is_off(flag) and flag.get("metadata", {}).get("emergencyDisabled") is True
 
 
+def _is_taken_away(flag: Mapping[str, Any]) -> bool:
+    """Whether the flag is off in a way that the compiler never writes for an audience: a person has turned it off."""
+    return _is_off(flag) and flag.get("targeting") != NOBODY_TARGETING
+
+
 def _is_off(flag: Mapping[str, Any]) -> bool:
-    """Whether the flag is off for everybody in a way that the compiler never writes for an audience."""
-    if flag.get("state") == "DISABLED" or flag["variants"].get("on") is False:
+    """Whether no user gets the feature, other than those whom an application forces it on for."""
+    if flag.get("state") == "DISABLED":
         return True
-    return "targeting" not in flag and flag.get("defaultVariant") == "off"
+    try:
+        given = _variants(flag.get("targeting"), flag.get("defaultVariant"))
+    except (TypeError, ValueError, IndexError):
+        return False  # no evaluator can read it
+    return given is not None and not any(flag["variants"].get(name) is True for name in given)
+
+
+def _variants(rule: Any, default: Any) -> frozenset[str] | None:
+    """The variants that a rule can give; None when that cannot be told."""
+    if rule is None or rule == {}:
+        return frozenset({default}) if isinstance(default, str) else None
+    match rule:
+        case str():
+            return frozenset({rule})
+        case bool():
+            return frozenset({str(rule).lower()})
+        case {"if": [*branches]} if len(rule) == 1:
+            return _variants_of_branches(branches, default)
+        case {"fractional": [*shares]} if len(rule) == 1:
+            return _variants_of_shares(shares)
+    return None
+
+
+def _variants_of_branches(branches: list[Any], default: Any) -> frozenset[str] | None:
+    """Of `if`: conditions and rules in turn, and perhaps a rule for the rest."""
+    conditions, rules = [*branches[:-1:2], True], [*branches[1::2], branches[-1] if len(branches) % 2 else None]
+    given: frozenset[str] = frozenset()
+    for condition, rule in zip(conditions, rules, strict=True):
+        if condition is False or condition == FORCED_ON:
+            continue
+        possible = _variants(rule, default)
+        if possible is None:
+            return None
+        given |= possible
+        if condition is True:
+            break
+    return given
+
+
+def _variants_of_shares(shares: list[Any]) -> frozenset[str] | None:
+    """Of `fractional`: what is bucketed, and pairs of variant and weight."""
+    pairs = shares if isinstance(shares[0], list) else shares[1:]
+    return frozenset(str(name) for name, *weight in pairs if weight != [0]) if pairs else None
 
 
 def audience_of(flag: Mapping[str, Any]) -> Audience | None:

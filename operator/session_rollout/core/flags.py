@@ -121,7 +121,9 @@ def _flag(given: FlagSource, name: str, audience: Audience) -> dict[str, Any]:
     return {**flag, "targeting": {"if": [*_FORCED, *_groups(audience), *_share(given.flag_set, audience.percent)]}}
 
 
-_FORCED: Final = [{"$ref": "forcedOff"}, "off", {"$ref": "forcedOn"}, "on"]
+FORCED_ON: Final = {"$ref": "forcedOn"}
+_FORCED: Final = [{"$ref": "forcedOff"}, "off", FORCED_ON, "on"]
+NOBODY_TARGETING: Final = {"if": [*_FORCED, "off"]}
 _PROBE_FLAG: Final = {
     "state": "ENABLED",
     "variants": {"v1": "v1", "v2": "v2", "v3": "v3"},

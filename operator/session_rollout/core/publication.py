@@ -131,9 +131,10 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
     flags = context.status.flags
     disabled = disabled_features(context.spec, context.status)
     given = {name: NOBODY if name in disabled else audience for name, audience in _given(context).items()}
-    never_published = flags.sha256 is None
     same = dict(document.audiences) == given and set(document.disabled) == set(disabled)
-    if same or (never_published and not _holds_something(document)):
+    if flags.sha256 is None:  # nothing was published for this status
+        same = document.rolled_back is None and (same or not _holds_something(document))
+    if same:
         context.change(flags=flags.updated(revision=max(flags.revision, document.revision)))
         return
     _keep(context, document)
@@ -158,7 +159,10 @@ def _keep(context: DecisionContext, document: PublishedDocument) -> None:
 
 def kept_text(context: DecisionContext) -> str:
     """Why the document is kept."""
-    name = config_map_name(context.spec.flag_set)
+    name, document = config_map_name(context.spec.flag_set), own_document(context)
+    if document is not None and document.rolled_back is not None:
+        causes = "; ".join(document.rolled_back.causes)
+        return f"{name} in the cluster was rolled back, and this status does not know of it, so it is kept as it is: {causes}"
     return f"{name} in the cluster gives users something else than this status knows, so it is kept as it is"
 
 
@@ -190,6 +194,8 @@ def publish(context: DecisionContext) -> None:
     wanted = _wanted(context, given, disabled, floor)
     if document is None or document.sha256 != wanted.sha256:
         _request(context, wanted, urgent=less == (given, disabled))
+    elif not document.labelled:
+        context.effects.append(_effect(context, wanted))
 
 
 def _wanted(context: DecisionContext, given: Given, disabled: Mapping[str, str], floor: int) -> FlagDocument:
@@ -291,14 +297,17 @@ def protection_uids(status: RolloutStatus) -> frozenset[str]:
 
 
 def _protections(context: DecisionContext) -> tuple[Protection, ...]:
-    """The protections that the stored status does not have yet: those of the document and those of the next status."""
+    """Emergencies that the stored status does not have yet, and the rollback that the document is the result of.
+
+    The rollback stays until more is published: a rollout that is created again, or restored without its status, must learn of it.
+    """
     stored = context.observed.stored_uids
     if stored is None:
         stored = protection_uids(context.observed.rollout.status)
     document = own_document(context)
     published = {known.uid: known for known in (document.protections if document is not None else ())}
-    wanted = [published.get(own.uid, own) for own in (*_emergencies(context), *_rollbacks(context)) if own.uid not in stored]
-    return tuple(wanted[-PROTECTIONS_LENGTH:])
+    emergencies = [emergency for emergency in _emergencies(context) if emergency.uid not in stored]
+    return tuple(published.get(own.uid, own) for own in (*emergencies, *_rollbacks(context)))[-PROTECTIONS_LENGTH:]
 
 
 def _emergencies(context: DecisionContext) -> tuple[Protection, ...]:

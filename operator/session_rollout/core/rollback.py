@@ -8,6 +8,7 @@ from typing import Final
 from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.migration_enums import MigrationState, Operation
+from session_rollout.api.protection import Protection
 from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
 from session_rollout.api.status_records import MigrationRecord, PhaseRecord, settled
 from session_rollout.core import migration_jobs, workload
@@ -122,17 +123,29 @@ def continue_rollback(context: DecisionContext) -> StageResult | None:
         return result
     if options.workload is OnWorkload.UNDO and (result := workload.run_undo(context, current.stage_start_time)):
         return result
-    outcome = current.rollback_outcome or Outcome.ROLLED_BACK
+    _end(context, current.rollback_outcome, current.rollback_guard, current.rollback_reasons, current.rollback_uid)
+    return None
+
+
+def end_rollback(context: DecisionContext, rollback: Protection) -> None:
+    """End the generation as this rollback ended another one; what it undid is not undone again."""
+    context.change(flags=settled(context.status.flags, (rollback.uid,)))
+    _end(context, rollback.outcome, rollback.guard, rollback.causes, rollback.uid)
+
+
+def _end(
+    context: DecisionContext, outcome: Outcome | None, guard: str | None, causes: tuple[str, ...], uid: str | None
+) -> None:
+    outcome = outcome or Outcome.ROLLED_BACK
     context.end(
         outcome,
         EVENTS[outcome],
-        "; ".join(current.rollback_reasons),
+        "; ".join(causes),
         rollback_outcome=outcome,
-        rollback_guard=current.rollback_guard,
-        rollback_reasons=current.rollback_reasons,
-        rollback_uid=current.rollback_uid,
+        rollback_guard=guard,
+        rollback_reasons=causes,
+        rollback_uid=uid,
     )
-    return None
 
 
 def _migrations(context: DecisionContext) -> tuple[str, ...]:
