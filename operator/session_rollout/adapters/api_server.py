@@ -8,6 +8,8 @@ the object that was requested (`adapters.answers`) is `Unavailable`, as is no an
 """
 
 import asyncio
+import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -36,7 +38,7 @@ CHUNK_BYTES: Final = 2**16
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
-APPLY: Final = "application/apply-patch+yaml"
+APPLY: Final = "application/apply-patch+yaml; charset=utf-8"  # with a parameter, the client sends bytes as they are
 READ: Final = "GET"
 
 
@@ -129,7 +131,8 @@ class ApiServer:
         try:
             async with asyncio.timeout(seconds):
                 await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-                answer = await self._client.call_api(method, url, headers, body, _request_timeout=seconds)
+                data = _yaml(body) if headers["Content-Type"] == APPLY else body
+                answer = await self._client.call_api(method, url, headers, data, _request_timeout=seconds)
                 text = await _read(answer.response)
         except ApiException as error:
             API_REQUESTS.labels(method, str(error.status)).inc()
@@ -155,6 +158,12 @@ class ApiServer:
         """Server-side apply with the operator's field manager; it takes back fields that other managers changed."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
         return await self.request("PATCH", path, body, content=APPLY, query=query, seconds=seconds)
+
+
+def _yaml(body: Any) -> bytes:
+    """JSON that is YAML, too: YAML has no surrogates, so characters beyond 16 bits are not escaped, and all others are."""
+    text = json.dumps(body, ensure_ascii=False)
+    return re.sub(r"[\x7f-\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

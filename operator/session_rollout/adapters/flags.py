@@ -20,10 +20,11 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import BUCKETING, KEY, PROBE
 from session_rollout.core.observed import Publish
-from session_rollout.errors import SpecError
+from session_rollout.errors import Forbidden, SpecError
 
 LABEL: Final = f"{GROUP}/rollout"
 COMPONENT: Final = "flags"
+ANNOTATION_BYTES: Final = 200 * 2**10  # the API server allows 256 KiB for all annotations of an object
 
 
 def bucket(flag_set: str, user: str, total: int = 1000) -> int:
@@ -66,14 +67,22 @@ class ConfigMapPublisher:
     async def publish(self, rollout: SessionRollout, document: Publish, *, urgent: bool = False) -> PublishedDocument:
         """See `FlagPublisher.publish`."""
         validate(document.text)
-        path = _path(rollout.namespace, document.config_map)
-        metadata: dict[str, Any] = {"labels": {LABEL: rollout.name, **recommended(COMPONENT)}}
-        if document.protections:
-            metadata["annotations"] = {ANNOTATION: _dumped(document.protections)}
-        return document_of(await self._write(path, document, metadata, URGENT_SECONDS if urgent else REQUEST_SECONDS))
+        seconds = URGENT_SECONDS if urgent else REQUEST_SECONDS
+        annotations = {ANNOTATION: _dumped(document.protections)} if document.protections else {}
+        try:
+            return document_of(await self._write(rollout, document, annotations, seconds))
+        except (SpecError, Forbidden):
+            if not (urgent and annotations):
+                raise
+            # Whatever is wrong with the annotation: it explains, and the text protects.
+            return document_of(await self._write(rollout, document, {}, seconds))
 
-    async def _write(self, path: str, document: Publish, metadata: dict[str, Any], seconds: float) -> dict[str, Any]:
+    async def _write(
+        self, rollout: SessionRollout, document: Publish, annotations: dict[str, str], seconds: float
+    ) -> dict[str, Any]:
         """Create the ConfigMap, or replace the version that the decision saw: a late write must not replace a newer document."""
+        path = _path(rollout.namespace, document.config_map)
+        metadata: dict[str, Any] = {"labels": {LABEL: rollout.name, **recommended(COMPONENT)}, "annotations": annotations}
         if document.version is None:
             body = _body(document.config_map, document.text, metadata)
             query = {"fieldManager": FIELD_MANAGER}
@@ -121,7 +130,10 @@ def document_of(config_map: Any) -> PublishedDocument:
 
 
 def _dumped(protections: tuple[Protection, ...]) -> str:
-    return PROTECTIONS.dump_json(protections, by_alias=True).decode()
+    """The newest protections that an annotation can hold."""
+    while len(text := PROTECTIONS.dump_json(protections, by_alias=True)) > ANNOTATION_BYTES:
+        protections = protections[1:]
+    return text.decode()
 
 
 def _protections(metadata: Any) -> tuple[Protection, ...]:
