@@ -153,6 +153,42 @@ def test_emergency_survives_re_creation_and_reset() -> None:
     fresh.until(ended)
 
 
+@pytest.mark.parametrize("answer", ["Adopt", "Reset"])
+@pytest.mark.parametrize("killed", ["before the re-creation", "while the document is kept"])
+def test_kill_by_hand_survives_re_creation(killed: str, answer: str) -> None:
+    """D6: the status does not know what users have, but the document says that somebody has turned it off."""
+    world = World(spec())
+    world.until(at("one", 3))
+    fresh = recreated(world)
+    if killed != "before the re-creation":
+        fresh.run(30)
+    before = fresh.document
+    assert before is not None
+    audiences = {**before.audiences, "alpha": NOBODY}
+    fresh.tamper(audiences=audiences, taken_away=frozenset({"alpha"}), editor="kubectl-replace")
+    fresh.run(60)
+    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+    assert [record.feature for record in fresh.status.flags.disabled] == ["alpha"]
+    fresh.request(answer)
+    fresh.run(600)
+    assert [record.feature for record in fresh.status.flags.disabled] == ["alpha"]
+    assert "targeting" not in fresh.flag("alpha")
+    assert len(fresh.entries(EventReason.FLAGS_DISABLED)) == 1
+
+
+def test_kill_by_hand_of_the_only_feature_survives_re_creation() -> None:
+    """The document gives nobody anything, and yet it says something."""
+    world = World(spec())
+    world.until(at("one", 1))
+    fresh = recreated(world)
+    assert fresh.document is not None
+    nobody = dict.fromkeys(fresh.document.audiences, NOBODY)
+    fresh.tamper(audiences=nobody, taken_away=frozenset({"alpha"}), editor="kubectl-replace")
+    fresh.run(600)
+    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+    assert [record.feature for record in fresh.status.flags.disabled] == ["alpha"]
+
+
 def test_emergency_works_while_the_document_is_kept() -> None:
     """D6, D13: what protects users needs no decision about the rest."""
     world = World(spec())

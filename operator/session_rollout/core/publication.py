@@ -6,7 +6,7 @@ says what it was until the status has it (`api.protection`). So a document with 
 these protections, or this status is not the one that it was published for: then it is kept until a person decides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from session_rollout.api.enums import EventReason, Outcome, PhaseState
@@ -45,10 +45,12 @@ def learn(context: DecisionContext) -> None:
             _adopt(context, protection)
     flags = context.status.flags
     if flags.adoption_required:
-        return
-    if document.editor is not None and flags.sha256 is not None:
+        _adopt_edit(context, document, document.taken_away)
+    elif document.editor is not None and flags.sha256 is not None:
         if document.sha256 != flags.sha256:
-            _adopt_edit(context, document)
+            given = _given(context)
+            gone = {*document.taken_away, *document.disabled}
+            _adopt_edit(context, document, {name for name in gone if given.get(name, NOBODY) != NOBODY})
     elif flags.sha256 is None or document.revision > flags.revision:
         _compare_revisions(context, document)
 
@@ -105,12 +107,10 @@ def disable(context: DecisionContext, emergency: Protection) -> None:
         context.change(flags=flags.updated(disabled=disabled))
 
 
-def _adopt_edit(context: DecisionContext, document: PublishedDocument) -> None:
+def _adopt_edit(context: DecisionContext, document: PublishedDocument, gone: Iterable[str]) -> None:
     """A person has edited the document: what was taken away whole is an emergency, everything else is corrected."""
-    given = _given(context)
     disabled = disabled_features(context.spec, context.status)
-    gone = {*document.taken_away, *document.disabled}
-    names = tuple(sorted(name for name in gone if given.get(name, NOBODY) != NOBODY and name not in disabled))
+    names = tuple(sorted(name for name in gone if name not in disabled))
     if not names:
         return
     reason = f"an edit of ConfigMap {config_map_name(context.spec.flag_set)} turned it off"
@@ -133,15 +133,12 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
     given = {name: NOBODY if name in disabled else audience for name, audience in _given(context).items()}
     same = dict(document.audiences) == given and set(document.disabled) == set(disabled)
     if flags.sha256 is None:  # nothing was published for this status
-        same = document.rolled_back is None and (same or not _holds_something(document))
+        fresh = not (document.gives_something or document.disabled)
+        same = (same or fresh) and document.rolled_back is None and not document.taken_away
     if same:
         context.change(flags=flags.updated(revision=max(flags.revision, document.revision)))
         return
     _keep(context, document)
-
-
-def _holds_something(document: PublishedDocument) -> bool:
-    return document.gives_something or bool(document.disabled)
 
 
 def _keep(context: DecisionContext, document: PublishedDocument) -> None:
@@ -151,6 +148,7 @@ def _keep(context: DecisionContext, document: PublishedDocument) -> None:
         disable(
             context, Protection(kind=kind, uid=uid, by="the flag document", reason=reason, time=context.now, features=(name,))
         )
+    _adopt_edit(context, document, document.taken_away)
     name = config_map_name(context.spec.flag_set)
     kept = {"revision": document.revision, "sha256": document.sha256, "config_map": name, "adoption_required": True}
     context.change(flags=context.status.flags.updated(**kept))
