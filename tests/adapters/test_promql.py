@@ -1,24 +1,19 @@
 """PromQL without a server: errors, bounds, how far back a query looks, and what may be missing: D3, D4, D21, R5.
 
-Not here: queries that nobody would write (test_promql_fuzz.py).
+Not here: ratios (test_promql_ratios.py), and queries that nobody would write (test_promql_fuzz.py).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 import promql_parser
 import pytest
-import yaml
 
-from lab.lab import ROOT
 from session_rollout.adapters import promql
 from session_rollout.adapters.promql import (
     LONGEST_QUERY,
     Intervals,
-    can_be_empty,
     effective_range,
-    has_no_minimum_sample,
     largest_range,
     problem_of,
 )
@@ -88,8 +83,6 @@ def test_long_chain_is_no_nesting() -> None:
     query = "+".join(["a"] * (LONGEST_QUERY // 2))
     assert problem_of(query, PROMETHEUS) is None
     assert effective_range(Metric(name="m", query=query)) == timedelta(minutes=5)
-    assert can_be_empty(query) is None
-    assert not has_no_minimum_sample(query)
 
 
 def test_each_query_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,92 +235,3 @@ def test_intervals_are_those_of_the_provider() -> None:
     assert effective_range(Metric(name="m", query="up"), intervals) == timedelta(seconds=5)
     assert effective_range(Metric(name="m", query="rate(x[10s])"), intervals) == timedelta(seconds=11)
     assert effective_range(Metric(name="m", query="up", window="10s"), intervals) == timedelta(seconds=13)
-
-
-# --- D3: what may be missing
-
-RATIO = 'sum(rate(http_requests_total{code=~"5.."}[5m])) / sum(rate(http_requests_total[5m]))'
-ABSENT = [
-    (RATIO, 'http_requests_total{code=~"5.."}'),
-    (f"1 - {RATIO}", 'http_requests_total{code=~"5.."}'),
-    (f"({RATIO}) > 0", 'http_requests_total{code=~"5.."}'),
-    (f"min_over_time(({RATIO})[1h:5m])", 'http_requests_total{code=~"5.."}'),
-    ('sum(a{code="5"}) / sum(a{code!="5"})', 'a{code="5"}'),
-    ('sum(a{job="x",code="5"}) / sum(a{job="x"})', 'a{job="x",code="5"}'),
-    ('sum(a{c="5"} + b{c="6"}) / sum(a{c="5"})', 'b{c="6"}'),
-    ('(sum(a{c="5"}) or sum(a{c="6"})) / sum(a)', 'a{c="5"}'),
-    ('sum(errors_total{kind="x"}) / sum(requests_total)', 'errors_total{kind="x"}'),
-    ('(sum(a{c="5"}) / sum(a)) or (sum(b{c="5"}) / sum(b))', 'a{c="5"}'),
-]
-PRESENT = [
-    '(sum(rate(a{c="5"}[5m])) or vector(0)) / sum(rate(a[5m]))',
-    '(sum(a{c="5"}) or sum(a) * 0) / sum(a)',
-    '(sum by (job) (a{c="5"}) or sum by (job) (a) * 0) / sum by (job) (a)',
-    '(sum(a{c="5"}) / sum(a)) or vector(0)',
-    'sum(a{c="5"}) / fill_left(0) sum(a)',
-    'sum(rate(x_bucket{le="0.5"}[5m])) / sum(rate(x_count[5m]))',
-    "sum(rate(x_sum[5m])) / sum(rate(x_count[5m]))",
-    'sum(a{job="x"}) / sum(b{job="x"})',
-    'a{c="5"} / 100',
-    'sum(rate(a{c="5"}[5m]))',
-    "errors / requests",
-    "not promql (",
-]
-
-
-@pytest.mark.parametrize(("query", "selector"), ABSENT)
-def test_ratio_whose_numerator_can_be_absent(query: str, selector: str) -> None:
-    """D3: a service that never failed has no series of failures, and the ratio is empty."""
-    assert can_be_empty(query) == selector
-
-
-@pytest.mark.parametrize("query", PRESENT)
-def test_ratio_that_is_zero_or_no_ratio(query: str) -> None:
-    """D3: no false alarm."""
-    assert can_be_empty(query) is None
-
-
-def queries(node: object) -> Iterator[str]:
-    """Every `query` in a document."""
-    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ():
-        if key == "query" and isinstance(child, str):
-            yield child
-        yield from queries(child)
-
-
-EXAMPLES = sorted(
-    {
-        query
-        for path in (ROOT / "examples").rglob("*.yaml")
-        for document in yaml.safe_load_all(path.read_text())
-        for query in queries(document)
-    }
-)
-
-
-@pytest.mark.parametrize("query", EXAMPLES)
-def test_queries_of_the_examples(query: str) -> None:
-    """D3: each is judged, and what is found is in the query."""
-    assert problem_of(query, PROMETHEUS) is None
-    selector = can_be_empty(query)
-    assert (selector is not None) is ("{" in query and " / " in query and " or " not in query)
-    assert selector is None or selector in query
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        (RATIO, True),
-        ("sum(increase(a[5m])) / sum(increase(b[5m]))", True),
-        ("1 - sum by (job) (rate(a[5m])) / (sum by (job) (rate(b[5m])))", True),
-        ("(sum(rate(a[5m])) / sum(rate(b[5m]))) and sum(increase(b[5m])) > 500", False),
-        ("sum(rate(a[5m])) / (sum(rate(b[5m])) > 10)", False),
-        ("sum(rate(a[5m])) / clamp_min(sum(rate(b[5m])), 10)", False),
-        ("sum(rate(a[5m]))", False),
-        ("a / b", False),
-        ("not promql (", False),
-    ],
-)
-def test_ratio_without_a_minimum_sample(query: str, *, expected: bool) -> None:
-    """One failure of two requests is 50%."""
-    assert has_no_minimum_sample(query) is expected

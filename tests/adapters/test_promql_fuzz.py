@@ -3,6 +3,7 @@
 `make fuzz-promql SECONDS=600` runs it for that long, each time with other queries.
 """
 
+import contextlib
 import os
 import resource
 import time
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from session_rollout.adapters import promql
 from session_rollout.adapters.promql import LONGEST_QUERY, LONGEST_RANGE, Intervals
+from session_rollout.adapters.promql_ratios import is_zero_without_traffic, ratios
 from session_rollout.adapters.promql_scan import nesting, scanned
 from session_rollout.api.rollout import Metric
 from session_rollout.settings import Dialect
@@ -121,9 +123,9 @@ def check(query: str) -> None:
     problems = [promql.problem_of(query, dialect) for dialect in Dialect]
     assert all(problem is None or (problem and "\n" not in problem and len(problem) <= LONGEST_QUERY) for problem in problems)
     assert promql.effective_range(Metric.model_construct(name="m", query=query, cohorts=None, window="1m")) <= MOST_WAIT
-    selector = promql.can_be_empty(query)
-    assert selector is None or selector
-    assert promql.has_no_minimum_sample(query) in {True, False}
+    with contextlib.suppress(ValueError):
+        assert all(ratio.numerator and ratio.denominator for ratio in ratios(query))
+        assert is_zero_without_traffic(query) in {True, False}
     assert nesting(query) >= 0
     assert len(scanned(query)) <= len(query)
     assert time.process_time() - begun < SLOWEST

@@ -1,4 +1,4 @@
-"""Reads PromQL without a server: its errors, how far back it looks, the queries of a metric, and what may be missing in a ratio.
+"""Reads PromQL without a server: its errors, how far back it looks, and the queries of a metric. Ratios are in `promql_ratios`.
 
 Three rules. Bounds come first, so that no query costs more than a moment. A query that the parser refuses is refused only where
 no server could accept it, see `problem_of`. What cannot be parsed is scanned for ranges, see `scanned`.
@@ -29,10 +29,6 @@ METRICSQL_LATENCY: Final = timedelta(seconds=30)  # VictoriaMetrics' `-search.la
 NEWER_SYNTAX: Final = re.compile(r"\b(?:anchored|smoothed)\b|\boffset\s*(?:[-+]\s*)?(?:\(|[a-z_]+\s*\()|</|>/")
 IN_BRACKETS: Final = re.compile(r"\[([^\[\]]*)\]")
 ARITHMETIC: Final = re.compile(r"[-+*/%^(]")
-Matcher = tuple[str, str, str]  # operator, label, value
-ALWAYS_THERE: Final = frozenset({"vector", "absent", "absent_over_time", "time", "scalar", "pi"})
-RATES: Final = frozenset({"rate", "increase", "irate", "xrate", "xincrease"})
-COMPARISONS: Final = frozenset({">", ">=", "<", "<=", "==", "!="})
 UNKNOWN_FUNCTION: Final = "unknown function"  # the parser gives its errors as text alone
 
 
@@ -222,100 +218,3 @@ def children(node: Any) -> tuple[Any, ...]:
         case promql_parser.MatrixSelector():
             return (node.vector_selector,)
     return ()
-
-
-def can_be_empty(query: str) -> str | None:
-    """The selector that makes a ratio empty when it has no series, such as errors of a service that never failed; None without.
-
-    That is a selector above `/` with a label matcher that no selector below it has. An `or` with what is always there, such
-    as `or vector(0)`, makes up for it.
-    """
-    try:
-        return _empty_ratio(parse(query))
-    except (ValueError, RecursionError):
-        return None
-
-
-def has_no_minimum_sample(query: str) -> bool:
-    """Whether the query divides by a rate of events, however few they are, so that one failure of two events is 50%."""
-    try:
-        return _is_unbounded_ratio(parse(query))
-    except (ValueError, RecursionError):
-        return False
-
-
-def _empty_ratio(node: Any) -> str | None:
-    if _is_operator(node, "or"):
-        left, right = _empty_ratio(node.lhs), _empty_ratio(node.rhs)
-        return left if right is not None else None
-    if _is_operator(node, "/") and not _fills(node) and _selectors_of(node.rhs):
-        known = frozenset(matcher for selector in _selectors_of(node.rhs) for matcher in _matchers(selector))
-        if (text := _absent(node.lhs, known)) is not None:
-            return text
-    return next((text for child in children(node) if (text := _empty_ratio(child)) is not None), None)
-
-
-def _absent(node: Any, known: frozenset[Matcher]) -> str | None:
-    """The selector without which an operand has no series, although selectors with the known matchers have some."""
-    if isinstance(node, promql_parser.VectorSelector):
-        return str(node) if _matchers(node) - known else None
-    if _fills(node) or (isinstance(node, promql_parser.Call) and node.func.name in ALWAYS_THERE):
-        return None
-    operands = [_absent(child, known) for child in children(node)]
-    if _is_operator(node, "or") and None in operands:
-        return None
-    counted = operands[:1] if _is_operator(node, "unless") else operands
-    return next((text for text in counted if text is not None), None)
-
-
-def _selectors_of(tree: Any) -> list[Any]:
-    """Every selector below a node."""
-    pending, selectors = [tree], []
-    while pending:
-        node = pending.pop()
-        pending += children(node)
-        selectors += [node] if isinstance(node, promql_parser.VectorSelector) else []
-    return selectors
-
-
-def _matchers(selector: Any) -> frozenset[Matcher]:
-    """What narrows a selector. The bounds of buckets do not: each series of a histogram has all of them."""
-    return frozenset(
-        (str(matcher.op), matcher.name, matcher.value)
-        for matcher in selector.matchers.matchers
-        if matcher.name not in {"__name__", "le"}
-    )
-
-
-def _is_unbounded_ratio(node: Any) -> bool:
-    if _is_operator(node, "and") and _compares(node.rhs):
-        return False
-    if _is_operator(node, "/") and _counts_events(node.rhs):
-        return True
-    return any(_is_unbounded_ratio(child) for child in children(node))
-
-
-def _counts_events(node: Any) -> bool:
-    """Whether an operand is a sum of rates without a least value."""
-    match node:
-        case promql_parser.ParenExpr():
-            return _counts_events(node.expr)
-        case promql_parser.AggregateExpr() if str(node.op) == "sum":
-            return isinstance(node.expr, promql_parser.Call) and node.expr.func.name in RATES
-    return False
-
-
-def _compares(node: Any) -> bool:
-    if any(_is_operator(node, operator) for operator in COMPARISONS):
-        return True
-    return any(_compares(child) for child in children(node))
-
-
-def _is_operator(node: Any, operator: str) -> bool:
-    return isinstance(node, promql_parser.BinaryExpr) and str(node.op) == operator
-
-
-def _fills(node: Any) -> bool:
-    """Whether an operator has a value for what is missing on its left."""
-    modifier = node.modifier if isinstance(node, promql_parser.BinaryExpr) else None
-    return modifier is not None and modifier.fill_values.lhs is not None
