@@ -5,12 +5,15 @@ Not here: that applications get the same values (tests/integration, tests/docs).
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from session_rollout.cli.command import Failure
-from session_rollout.cli.flag_document import Evaluator, Published, RuleKind, User, published
+from session_rollout.cli.flag_document import Evaluator, RuleKind, User, published, text_of
 from session_rollout.core.flags import Audience, FlagSource, compile_document
+
+OTHER = "rules of somebody else"
 
 
 def rules(percent: int, user: str) -> list[tuple[bool, RuleKind]]:
@@ -26,40 +29,35 @@ def test_user_without_an_id_is_in_no_percentage_below_100() -> None:
     assert rules(50, "alice")[0][1] is RuleKind.BUCKET
 
 
-AUDIENCES = {
-    "nobody": Audience(),
-    "half a percent": Audience(percent=Decimal("0.5")),
-    "groups": Audience(percent=Decimal(5), groups=("beta", "staff")),
-    "groups only": Audience(groups=("beta",)),
-    "everybody": Audience(percent=Decimal(100)),
-    "everybody and groups": Audience(percent=Decimal(100), groups=("beta",)),
+BY_HAND: dict[str, Any] = {
+    "an emergency": ({}, (False, RuleKind.EMERGENCY), "off for all users"),
+    "disabled, with its rules": ({"state": "DISABLED"}, (False, RuleKind.FOREIGN), "0%"),
+    "off": ({"targeting": {}}, (False, RuleKind.FOREIGN), "0%"),
+    "on": ({"targeting": {}, "defaultVariant": "on"}, (True, RuleKind.FOREIGN), "100%"),
+    "other rules": (
+        {"targeting": {"if": [{"in": ["u", {"var": "targetingKey"}]}, "on", "off"]}},
+        (True, RuleKind.FOREIGN),
+        OTHER,
+    ),
+    "rules that fail": ({"targeting": {"==": [1, 1]}}, (False, RuleKind.FOREIGN), OTHER),
+    "no such variant": ({"targeting": {}, "defaultVariant": "maybe"}, (False, RuleKind.FOREIGN), OTHER),
+    "variants that are texts": ({"variants": {"on": "yes", "off": "no"}}, (False, RuleKind.FOREIGN), OTHER),
 }
 
 
-@pytest.mark.parametrize("audience", AUDIENCES.values(), ids=AUDIENCES)
-def test_audience_is_read_back_from_its_rules(audience: Audience) -> None:
-    """D13: what is published is in the document, whatever the spec says today."""
-    document = compile_document(FlagSource("shop", "default", {"alpha": audience}))
-    assert published(document.text) == {"alpha": Published(audience.percent, audience.groups)}
-
-
-def test_emergency_and_edits_by_hand_are_read() -> None:
-    """D13: an emergency has its reason; a flag without rules has its default; rules of somebody else are not taken for 0%."""
-    given = FlagSource(
-        "shop", "default", {name: Audience(percent=Decimal(50)) for name in "abcd"}, disabled={"a": "payments fail"}
-    )
+@pytest.mark.parametrize(("edit", "evaluated", "words"), BY_HAND.values(), ids=BY_HAND)
+def test_flag_that_was_edited_by_hand(edit: dict[str, Any], evaluated: tuple[bool, RuleKind], words: str) -> None:
+    """D13: `flags who` gives the value of the evaluator, and `flags status` what the flag gives; neither takes it for our rules."""
+    disabled = {"alpha": "payments fail"} if not edit else {}
+    given = FlagSource("shop", "default", {"alpha": Audience(Decimal(50))}, disabled)
     document = json.loads(compile_document(given).text)
-    del document["flags"]["b"]["targeting"]
-    del document["flags"]["d"]["targeting"]
-    document["flags"]["d"]["defaultVariant"] = "on"
-    document["flags"]["c"]["targeting"] = {"if": [{"var": "vip"}, "on", "off"]}
-    read = published(json.dumps(document))
-    assert {name: (feature.percent, feature.emergency) for name, feature in read.items()} == {
-        "a": (Decimal(0), "payments fail"),
-        "b": (Decimal(0), None),
-        "c": (None, None),
-        "d": (Decimal(100), None),
-    }
+    document["flags"]["alpha"] |= edit
+    text = json.dumps(document)
+    [shown] = Evaluator(text, "shop").evaluate(User("u"))
+    assert (shown.on, shown.rule.kind) == evaluated
+    assert shown.rule.on is shown.on
+    assert str(shown.rule)
+    assert text_of(published(text), "alpha") == words
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "null", "{", '{"flags": []}', '{"flags": {"alpha": {"state": 7}}}'])

@@ -14,7 +14,7 @@ from session_rollout.api.status_records import PhaseRecord
 from session_rollout.cli.action_client import ActionOptions, act, action_options, action_spec, confirm, send
 from session_rollout.cli.command import Command, Exit, Failure, emit, refusal, usage_error
 from session_rollout.cli.common import NAME, counted, listed, pass_kubectl, read_rollout
-from session_rollout.cli.flag_document import published, read_document
+from session_rollout.cli.flag_document import published, read_document, text_of
 from session_rollout.cli.running_step import (
     describe_next_step,
     require_approval,
@@ -269,8 +269,8 @@ def reset(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> None
 
 
 def _published_lines(kubectl: Kubectl, rollout: SessionRollout) -> list[str]:
-    features = published(read_document(kubectl, rollout))
-    return [f"  {feature}: {what}" for feature, what in features.items()] or ["  no features"]
+    document = published(read_document(kubectl, rollout))
+    return [f"  {feature}: {text_of(document, feature)}" for feature in document.audiences]
 
 
 @click.command("restart", cls=Command)

@@ -3,18 +3,19 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final
 
 from session_rollout.adapters.kubectl import FailureKind, Kubectl, KubectlFailed
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.cli.command import Failure, refusal
-from session_rollout.core.flags import KEY, PROBE, config_map_name
+from session_rollout.core import documents
+from session_rollout.core.documents import PublishedDocument, audience_of, is_emergency
+from session_rollout.core.flags import EVERYBODY, KEY, NOBODY, PROBE, Audience, config_map_name, weight_of
 from session_rollout.core.steps import audience_text, percent_text
 
-_PREAMBLE: Final = 4  # overrides come first in the targeting of every flag: two conditions with their variants
-_GROUP: Final = "group-"
+INVALID: Final = "the published flag document is invalid; the operator replaces it when it runs"
+FOREIGN_RULES: Final = "rules of somebody else"
 
 
 class RuleKind(StrEnum):
@@ -26,6 +27,7 @@ class RuleKind(StrEnum):
     BUCKET = "Bucket"
     ALL_USERS = "AllUsers"
     NO_USER_ID = "NoUserId"
+    FOREIGN = "Foreign"  # the flag was not written by an operator
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Rule:
                 return f"bucket {self.bucket} is {'below' if self.on else 'not below'} {self.weight} ({self.weight / 10:g}%)"
             case RuleKind.NO_USER_ID:
                 return "no user ID, so in no percentage below 100%"
+            case RuleKind.FOREIGN:
+                return FOREIGN_RULES
             case RuleKind.OVERRIDE:
                 return f"override {'on' if self.on else 'off'}"
         return "100%" if self.on else "0%"
@@ -96,31 +100,16 @@ def read_document(kubectl: Kubectl, rollout: SessionRollout) -> str:
     return str(text)
 
 
-@dataclass(frozen=True)
-class Published:
-    """What a document gives of one feature."""
-
-    percent: Decimal | None  # None: its rules are not those of an operator
-    groups: tuple[str, ...] = ()
-    emergency: str | None = None  # the reason of the emergency that keeps it off
-
-    def __str__(self) -> str:
-        if self.emergency is not None:
-            return "off for all users"
-        return "rules of somebody else" if self.percent is None else audience_text(percent_text(self.percent), self.groups)
+def published(text: str) -> PublishedDocument:
+    """What a document gives of every feature, whatever the spec says today. Raises Failure when it is no flag document."""
+    document = documents.read_document(text)
+    if not document.audiences:
+        raise refusal(INVALID)
+    return document
 
 
-def published(text: str) -> dict[str, Published]:
-    """Every feature of a document, whatever the spec says today. Raises Failure when it is no flag document."""
-    try:
-        flags = {name: flag for name, flag in json.loads(text)["flags"].items() if name != PROBE}
-        return {name: _published(flag) for name, flag in flags.items()}
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise refusal("the published flag document is invalid; the operator replaces it when it runs") from error
-
-
-def published_or_none(kubectl: Kubectl, rollout: SessionRollout) -> dict[str, Published] | None:
-    """Every feature of the document in the cluster; None when there is none that this user can read."""
+def published_or_none(kubectl: Kubectl, rollout: SessionRollout) -> PublishedDocument | None:
+    """The document in the cluster; None when there is none that this user can read."""
     try:
         return published(read_document(kubectl, rollout))
     except KubectlFailed as error:
@@ -131,18 +120,12 @@ def published_or_none(kubectl: Kubectl, rollout: SessionRollout) -> dict[str, Pu
     return None
 
 
-def _published(flag: Mapping[str, Any]) -> Published:
-    if "targeting" not in flag:
-        metadata, on = flag.get("metadata", {}), flag.get("variants", {}).get(flag.get("defaultVariant")) is True
-        emergency = str(metadata.get("reason", "")) if metadata.get("emergencyDisabled") else None
-        return Published(Decimal(100 if on and flag.get("state") == "ENABLED" else 0), emergency=emergency)
-    try:
-        rules = flag["targeting"]["if"][_PREAMBLE:]
-        weight = _weight(rules)
-        known = Decimal(weight) / 10 if weight is not None else {"on": Decimal(100), "off": Decimal(0)}[rules[-1]]
-        return Published(known, tuple(_groups(rules)))
-    except (TypeError, LookupError, ValueError):
-        return Published(None)
+def text_of(document: PublishedDocument, feature: str) -> str:
+    """Who has a feature by a document."""
+    if feature in document.disabled:
+        return "off for all users"
+    audience = document.audiences.get(feature, NOBODY)
+    return FOREIGN_RULES if audience is None else audience_text(percent_text(audience.percent), audience.groups)
 
 
 class Evaluator:
@@ -157,7 +140,7 @@ class Evaluator:
             self._flags = {name: flag for name, flag in json.loads(text)["flags"].items() if name != PROBE}
             self._core.set_flags(text)
         except (ValueError, TypeError, LookupError, AttributeError, OpenFeatureError) as error:
-            raise refusal("the published flag document is invalid; the operator replaces it when it runs") from error
+            raise refusal(INVALID) from error
 
     def evaluate(self, user: User) -> Iterator[Evaluation]:
         """Every flag for one user."""
@@ -168,36 +151,40 @@ class Evaluator:
         context = EvaluationContext(targeting_key=user.key, attributes=dict(user.attributes()))
         number = bucket(self._flag_set, user.key)
         for feature, flag in self._flags.items():
-            on = bool(self._core.resolve_boolean_value(feature, default_value=False, ctx=context).value)
-            yield Evaluation(feature, on, _rule(feature, flag, user, number))
+            on = self._value(feature, context)
+            yield Evaluation(feature, on, _rule(feature, flag, user, number) or Rule(RuleKind.FOREIGN, on))
+
+    def _value(self, feature: str, context: Any) -> bool:
+        """The value of a flag; that of an application whose default is off when the flag has none."""
+        from openfeature.exception import OpenFeatureError
+
+        try:
+            return bool(self._core.resolve_boolean_value(feature, default_value=False, ctx=context).value)
+        except OpenFeatureError:
+            return False
 
 
-def _rule(feature: str, flag: Mapping[str, Any], user: User, bucket: int) -> Rule:
-    """The first rule that applies, in the order of the document."""
-    if "targeting" not in flag:
-        return Rule(RuleKind.EMERGENCY, on=False, detail=flag.get("metadata", {}).get("reason", ""))
+def _rule(feature: str, flag: Mapping[str, Any], user: User, bucket: int) -> Rule | None:
+    """The first rule that applies, in the order of the document; None for a flag that no operator has written."""
+    if is_emergency(flag):
+        return Rule(RuleKind.EMERGENCY, on=False, detail=str(flag["metadata"].get("reason", "")))
+    audience = audience_of(flag)
+    if audience is None or not flag.get("targeting") or flag.get("state") == "DISABLED":
+        return None
     if feature in user.overrides_off:
         return Rule(RuleKind.OVERRIDE, on=False)
     if feature in user.overrides_on:
         return Rule(RuleKind.OVERRIDE, on=True)
-    rules = flag["targeting"]["if"][_PREAMBLE:]
-    if group := next((name for name in _groups(rules) if name in user.groups), None):
+    if group := next((name for name in audience.groups if name in user.groups), None):
         return Rule(RuleKind.GROUP, on=True, detail=group)
-    weight = _weight(rules)
-    if weight is None:
-        return Rule(RuleKind.ALL_USERS, on=rules[-1] == "on")
+    return _share(audience, user, bucket)
+
+
+def _share(audience: Audience, user: User, bucket: int) -> Rule:
+    """The rule of the percentage."""
+    if audience.percent in {NOBODY.percent, EVERYBODY.percent}:
+        return Rule(RuleKind.ALL_USERS, on=audience.percent == EVERYBODY.percent)
     if not user.key:
         return Rule(RuleKind.NO_USER_ID, on=False)
+    weight = weight_of(audience.percent)
     return Rule(RuleKind.BUCKET, on=bucket < weight, bucket=bucket, weight=weight)
-
-
-def _groups(rules: Sequence[Any]) -> Iterator[str]:
-    for rule in rules:
-        if isinstance(rule, dict) and str(rule.get("$ref", "")).startswith(_GROUP):
-            yield rule["$ref"].removeprefix(_GROUP)
-
-
-def _weight(rules: Sequence[Any]) -> int | None:
-    """Weight of `on` in the percentage rule; None when the document has none, at 0% and 100%."""
-    shares = (rule["fractional"] for rule in rules if isinstance(rule, dict) and "fractional" in rule)
-    return next((int(share[1][1]) for share in shares), None)

@@ -32,9 +32,9 @@ from session_rollout.cli.common import (
     rollout_of,
 )
 from session_rollout.cli.flag_document import (
+    FOREIGN_RULES,
     Evaluation,
     Evaluator,
-    Published,
     User,
     published,
     published_or_none,
@@ -42,7 +42,8 @@ from session_rollout.cli.flag_document import (
 )
 from session_rollout.cli.running_step import skipped_checks, target_of
 from session_rollout.cli.stale import StaleFeature, stale_features
-from session_rollout.core.flags import NOBODY, audiences, disabled_features, with_dependents
+from session_rollout.core.documents import PublishedDocument
+from session_rollout.core.flags import NOBODY, Audience, audiences, disabled_features, with_dependents
 from session_rollout.core.steps import Increment, audience_text, increments, percent_text
 
 WHOLE = 100
@@ -88,21 +89,22 @@ def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
     )
 
 
-def feature_rows(rollout: SessionRollout, document: Mapping[str, Published] | None) -> Iterator[dict[str, Any]]:
+def feature_rows(rollout: SessionRollout, document: PublishedDocument | None) -> Iterator[dict[str, Any]]:
     """One row for each feature that is published, in the spec or in the status."""
     disabled, known = disabled_features(rollout.spec, rollout.status), audiences(rollout.spec, rollout.status)
     phases = {feature: record.name for record in rollout.status.phases for feature in record.features}
     phases |= {feature: phase.name for phase in rollout.spec.phases for feature in phase.features}
     specified = {feature.name for feature in rollout.spec.features}
-    for name in dict.fromkeys([*(feature.name for feature in rollout.spec.features), *known, *disabled, *(document or {})]):
-        given = known.get(name, NOBODY)
-        shown = Published(given.percent, given.groups) if document is None else document.get(name, Published(Decimal(0)))
+    given: Mapping[str, Audience | None] = known if document is None else document.audiences
+    emergencies = {} if document is None else document.disabled
+    for name in dict.fromkeys([*(feature.name for feature in rollout.spec.features), *known, *disabled, *given]):
+        audience = given.get(name, NOBODY)
         yield {
             "feature": name,
-            "percent": percent_text(shown.percent) if shown.percent is not None else "",
-            "groups": list(shown.groups),
+            "percent": percent_text(audience.percent) if audience is not None else "",
+            "groups": list(audience.groups) if audience is not None else [],
             "phase": phases.get(name, ""),
-            "disabled": shown.emergency or disabled.get(name, ""),
+            "disabled": emergencies.get(name) or disabled.get(name, ""),
             "inSpec": name in specified,
         }
 
@@ -110,7 +112,7 @@ def feature_rows(rollout: SessionRollout, document: Mapping[str, Published] | No
 def _audience(row: Mapping[str, Any]) -> str:
     if row["disabled"]:
         return "off for all users"
-    return str(Published(Decimal(row["percent"]) if row["percent"] else None, tuple(row["groups"])))
+    return audience_text(row["percent"], row["groups"]) if row["percent"] else FOREIGN_RULES
 
 
 def _place(row: Mapping[str, Any]) -> str:
@@ -131,7 +133,7 @@ def who(kubectl: Kubectl, /, user: str, *, name: str | None, form: str | None, *
     text = read_document(kubectl, rollout)
     evaluator, known = Evaluator(text, rollout.spec.flag_set), published(text)
     for feature in (*context["overrides_on"], *context["overrides_off"]):
-        if feature not in known:
+        if feature not in known.audiences:
             _require_feature(rollout, feature)
     evaluations = list(evaluator.evaluate(User(user, **context)))
     if form:
@@ -382,8 +384,10 @@ def _with_features(kubectl: Kubectl, name: str | None, features: tuple[str, ...]
     rollout = read_rollout(kubectl, name)
     known = {row["feature"] for row in feature_rows(rollout, None)}
     unknown = [feature for feature in features if feature not in known]
-    document = published_or_none(kubectl, rollout) if unknown else {}
+    document = published_or_none(kubectl, rollout) if unknown else None
     for feature in unknown:
-        if document is not None and feature not in document:  # if nobody knows what is published, the operator decides
+        if (
+            document is not None and feature not in document.audiences
+        ):  # if nobody knows what is published, the operator decides
             _require_feature(rollout, feature)
     return rollout

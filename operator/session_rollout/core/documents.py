@@ -65,7 +65,7 @@ def read_document(text: str, **known: Any) -> PublishedDocument:
             name: flag for name, flag in document["flags"].items() if name != PROBE and re.fullmatch(FEATURE_PATTERN, name)
         }
         flags = dict(list(flags.items())[:FLAGS_READ])
-        disabled = {name: _reason(flag) for name, flag in flags.items() if _is_emergency(flag)}
+        disabled = {name: _reason(flag) for name, flag in flags.items() if is_emergency(flag)}
         return PublishedDocument(
             sha256,
             revision=_revision(document.get("metadata", {}).get("revision", 0)),
@@ -87,7 +87,8 @@ def _reason(flag: Mapping[str, Any]) -> str:
     return shortened(str(flag["metadata"].get("reason", "")), REASON_LENGTH)
 
 
-def _is_emergency(flag: Mapping[str, Any]) -> bool:
+def is_emergency(flag: Mapping[str, Any]) -> bool:
+    """Whether an emergency turned this flag off."""
     return _is_off(flag) and flag.get("metadata", {}).get("emergencyDisabled") is True
 
 
@@ -97,7 +98,10 @@ def _is_taken_away(flag: Mapping[str, Any]) -> bool:
 
 
 def _is_off(flag: Mapping[str, Any]) -> bool:
-    """Whether no user gets the feature, other than those whom an application forces it on for."""
+    """Whether no user gets the feature, other than those whom an application forces it on for.
+
+    A disabled flag counts: applications then use their own default, whatever its rules say.
+    """
     if flag.get("state") == "DISABLED":
         return True
     try:
@@ -146,11 +150,21 @@ def _variants_of_shares(shares: list[Any]) -> frozenset[str] | None:
 
 
 def audience_of(flag: Mapping[str, Any]) -> Audience | None:
-    """The audience that `core.flags` compiled into this flag; None for rules that it does not write."""
+    """The audience that `core.flags` compiled into this flag, or what its default gives; None for other rules.
+
+    Raises KeyError, TypeError or AttributeError when it is not a flag.
+    """
     if _is_off(flag):
         return NOBODY
+    variants = flag["variants"]
+    if not flag.get("targeting"):
+        return EVERYBODY if variants.get(flag.get("defaultVariant")) is True else None
+    return _audience_of(flag["targeting"]) if variants.get("on") is True and variants.get("off") is False else None
+
+
+def _audience_of(targeting: Mapping[str, Any]) -> Audience | None:
     try:
-        _, _, _, _, *rules = flag["targeting"]["if"]
+        _, _, _, _, *rules = targeting["if"]
         groups: list[str] = []
         while isinstance(rules[0], dict) and rules[0]["$ref"].startswith(GROUP_PREFIX):
             groups.append(rules[0]["$ref"].removeprefix(GROUP_PREFIX))

@@ -137,9 +137,14 @@ def _groups(audience: Audience) -> list[Any]:
     return [part for group in audience.groups for part in ({"$ref": f"group-{group}"}, "on")]
 
 
+def weight_of(percent: Decimal) -> int:
+    """The first bucket that a percentage does not reach."""
+    return int(percent * WEIGHTS / 100)
+
+
 def _share(flag_set: str, percent: Decimal) -> list[Any]:
     """The last rule, which compiles the percentage into a weight: users by the bucket of their targeting key, and `off` for users without one."""
-    weight = int(percent * WEIGHTS / 100)
+    weight = weight_of(percent)
     if weight in {0, WEIGHTS}:
         return ["on" if weight else "off"]
     bucket = {"cat": [f"{flag_set}:", {"var": "targetingKey"}]}
