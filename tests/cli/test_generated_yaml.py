@@ -68,6 +68,9 @@ UNREADABLE: Final = {
     "5,000 digits": ("a: " + "9" * 5000, ":1:4: invalid YAML: cannot be read as int"),
     "5,000 hexadecimal digits": ("a: 0x" + "f" * 5000, ":1:4: invalid YAML: cannot be read as int"),
     "half a surrogate pair": ('a: "\\ud800"', ":1:4: invalid YAML: contains half of a surrogate pair"),
+    "half a surrogate pair as a key": ('{"\\ud800": 1}', ":1:2: invalid YAML: contains half of a surrogate pair"),
+    "half a surrogate pair as a key, twice": ('{"\\ud800": 1, "\\ud800": 2}', ":1:2: invalid YAML: contains half"),
+    "a key twice, once escaped": ('{"\\ud835\\udd4f": 1, "\U0001d54f": 2}', ":1:21: duplicate key `\U0001d54f`"),
     "an escape beyond Unicode": ('a: "\\UFFFFFFFF"', ": invalid YAML: "),
     "depth": ("[" * 5000 + "]" * 5000, ": invalid YAML: maximum recursion depth exceeded"),
 }

@@ -1,5 +1,6 @@
 """What all commands share: the flags of kubectl, the exit codes, and one sentence for each error."""
 
+import io
 import json
 import re
 import sys
@@ -175,7 +176,14 @@ def emit(data: Any, form: str) -> None:
 
 
 def run(group: click.Group, argv: Sequence[str] | None = None) -> None:
-    """Run a command line and end the process. No error of a user or a server is shown as a traceback."""
+    """Run a command line and end the process. No error of a user or a server is shown as a traceback.
+
+    What the output cannot encode is written as an escape, which in JSON is the same text: half of a surrogate pair from a
+    flag document or a file name, or a check mark where the encoding of the locale has none.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(code_of(group, argv))
 
 

@@ -77,11 +77,15 @@ class _Loader(yaml.SafeLoader):
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
-        try:
-            # JSON writes a character beyond U+FFFF as two escapes, which belong together.
-            return value.encode("utf-16", "surrogatepass").decode("utf-16") if isinstance(value, str) else value
-        except UnicodeDecodeError:
-            raise _problem(node, "contains half of a surrogate pair, which is not a character") from None
+        return _characters(value, node) if isinstance(value, str) else value
+
+
+def _characters(text: str, node: yaml.Node) -> str:
+    """The characters of a text: JSON writes one beyond U+FFFF as two escapes, which belong together."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise _problem(node, "contains half of a surrogate pair, which is not a character") from None
 
 
 def _problem(node: yaml.Node, message: str) -> yaml.MarkedYAMLError:
@@ -151,7 +155,7 @@ def _walk(node: yaml.Node, path: Path, places: dict[Path, Place], source: str) -
     elif isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
-            name, mark = str(key.value), key.start_mark
+            name, mark = _characters(str(key.value), key), key.start_mark
             if name in seen:
                 raise refusal(f"{source}:{mark.line + 1}:{mark.column + 1}: duplicate key `{name}`")
             seen.add(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from session_rollout.api.base import FEATURE_PATTERN, sha256_of, shortened
+from session_rollout.api.base import FEATURE_PATTERN, encodable, sha256_of, shortened
 from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.core.flags import EVERYBODY, FORCED_ON, NOBODY, NOBODY_TARGETING, PROBE, WEIGHTS, Audience
 
@@ -84,7 +84,7 @@ def _revision(value: Any) -> int:
 
 
 def _reason(flag: Mapping[str, Any]) -> str:
-    return shortened(str(flag["metadata"].get("reason", "")), REASON_LENGTH)
+    return shortened(encodable(str(flag["metadata"].get("reason", ""))), REASON_LENGTH)
 
 
 def is_emergency(flag: Mapping[str, Any]) -> bool:
