@@ -1,4 +1,4 @@
-"""One metric that a test sets: a target that Prometheus scrapes, which also answers HTTP checks."""
+"""Metrics that a test sets: a target that Prometheus scrapes, which also answers HTTP checks."""
 
 import contextlib
 import threading
@@ -10,9 +10,13 @@ from lab.lab import Lab
 
 
 class Gauge(ThreadingHTTPServer):
-    """A target whose one metric, `lab_errors`, the test sets."""
+    """A target whose metrics the test sets: `lab_errors`, and `lab_errors_of` with a label for each rollout."""
 
     value = "0.001"
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.of: dict[str, str] = {}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -22,7 +26,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        body = f"lab_errors {self.server.value}\n".encode()
+        lines = [f"lab_errors {self.server.value}"]
+        lines += [f'lab_errors_of{{rollout="{name}"}} {value}' for name, value in self.server.of.items()]
+        body = "\n".join([*lines, ""]).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; version=0.0.4")
         self.end_headers()

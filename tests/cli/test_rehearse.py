@@ -6,7 +6,10 @@ the lab's servers add to.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +22,7 @@ from integration.test_records import records
 from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import ROOT, Lab
+from lab.servers import INTERVALS
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
@@ -28,18 +32,52 @@ from session_rollout.simulation.rehearsal import Fault, Scenario, rehearse
 EXAMPLE = str(ROOT / "examples" / "session-persistence.yaml")
 # Told by the way, or a matter of time: the lab's answers come when they come.
 PASSING = {"EvidenceLost", "EvidenceBack", "ActionAccepted"}
+Decisions = list[tuple[str, Any, Any, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A rehearsal, and how the same happens on the lab: from a place on, the metric has another value.
+
+    `ramp` and `deadline` leave as much time as the lab may need before the next audience or a deadline that is not meant.
+    """
+
+    scenario: Scenario = field(default_factory=Scenario)
+    bad: tuple[str, str, int] | None = None  # value, phase and step
+    ramp: str = "2s"
+    deadline: str = "5m"  # of the second phase
+
+
+CASES: dict[str, Case] = {
+    "good": Case(),
+    "guard": Case(Scenario(faults=(Fault("one", 2, "errors", Decimal("0.5")),)), ("0.5", "one", 2), ramp="20m"),
+    # The criterion fails from the start of the phase on, and counts from its first audience on.
+    "criterion": Case(Scenario(faults=(Fault("two", 1, "errors", Decimal("0.05")),)), ("0.05", "two", 0), deadline="3s"),
+    "migration": Case(Scenario(failing=frozenset({"second"}))),
+}
 
 
 @pytest.fixture(scope="module")
 def operator(lab: Lab) -> Iterator[Lab]:
-    """The operator, one metric, and a database."""
-    with scraped(lab):
+    """The operator, a metric for each case, and a database. A sample of the gauge is never older than a scrape."""
+    with scraped(lab) as gauge:
         assert lab.postgres is not None
-        lab.start_operator()
+        assert lab.prometheus is not None
+        gauge.of = {f"rehearsed-{case}": "0.001" for case in CASES}
+        lab.start_operator(prometheus={"default": {"url": lab.prometheus.url, **INTERVALS, "lookbackDelta": "1s"}})
         lab.database_secret("db", lab.postgres.url)
+        lab.until(lambda: all(seen(lab, name) for name in gauge.of), 20, "the metrics being scraped")
         yield lab
         assert lab.operator is not None
         lab.operator.stop()
+
+
+def seen(lab: Lab, name: str) -> bool:
+    """Whether Prometheus has the metric of a rollout."""
+    assert lab.prometheus is not None
+    query = urllib.parse.quote(f'lab_errors_of{{rollout="{name}"}}')
+    with urllib.request.urlopen(f"{lab.prometheus.url}/api/v1/query?query={query}", timeout=5) as answer:
+        return bool(json.load(answer)["data"]["result"])
 
 
 def sql(lab: Lab, name: str, statement: str) -> None:
@@ -48,15 +86,19 @@ def sql(lab: Lab, name: str, statement: str) -> None:
     lab.apply({**body, "data": {"0001_it.up.sql": statement, "0001_it.down.sql": "SELECT 1;"}})
 
 
-def two_phases(name: str) -> Object:
-    """Two phases, a ramp, an approval, groups, a migration before each, a verification, a bake."""
+def two_phases(name: str, case: Case) -> Object:
+    """Two phases, a ramp, an approval, groups, a migration before each, a verification, a bake.
+
+    Its features are its own: a rehearsal does not know which other rollouts there are.
+    """
+    alpha, beta = f"{name}-alpha", f"{name}-beta"
     spec = {
         "flagSet": name,
         "checkInterval": "1s",
         "propagation": "0s",
         "database": {"secretKeyRef": {"name": "db"}},
-        "features": [{"name": "alpha"}, {"name": "beta", "dependsOn": ["alpha"]}],
-        "metrics": [{"name": "errors", "query": "lab_errors"}],
+        "features": [{"name": alpha}, {"name": beta, "dependsOn": [alpha]}],
+        "metrics": [{"name": "errors", "query": f'lab_errors_of{{rollout="{name}"}}'}],
         "migrations": [
             {"name": "first", "configMapRef": {"name": f"{name}-first"}},
             {"name": "second", "configMapRef": {"name": f"{name}-second"}},
@@ -64,25 +106,25 @@ def two_phases(name: str) -> Object:
         "phases": [
             {
                 "name": "one",
-                "features": ["alpha"],
+                "features": [alpha],
                 "migrations": {"before": ["first"]},
                 "steps": [
-                    {"percent": 10, "groups": ["staff"], "hold": "2s"},
-                    {"ramp": {"to": 50, "over": "4s", "increments": 2}, "groups": ["staff"]},
-                    {"percent": 100, "groups": ["staff"], "hold": "2s", "approval": "Required"},
+                    {"percent": 10, "groups": ["staff"], "hold": "1s"},
+                    {"ramp": {"to": 50, "over": case.ramp, "increments": 2}, "groups": ["staff"]},
+                    {"percent": 100, "groups": ["staff"], "hold": "1s", "approval": "Required"},
                 ],
                 "criteria": [{"name": "errors", "metric": "errors", "below": "1%"}],
-                "deadline": "3s",
+                "deadline": "5m",
                 "onDeadline": "Rollback",
                 "verification": [{"name": "calm", "metric": "errors", "below": "1%"}],
             },
             {
                 "name": "two",
-                "features": ["beta"],
+                "features": [beta],
                 "migrations": {"before": ["second"]},
-                "steps": [{"percent": 50, "hold": "2s"}, {"percent": 100, "hold": "2s"}],
+                "steps": [{"percent": 50, "hold": "1s"}, {"percent": 100, "hold": "1s"}],
                 "criteria": [{"name": "errors", "metric": "errors", "below": "1%"}],
-                "deadline": "3s",
+                "deadline": case.deadline,
             },
         ],
         "guards": [{"name": "errors", "metric": "errors", "below": "20%", "for": "1s"}],
@@ -92,83 +134,70 @@ def two_phases(name: str) -> Object:
     return {"apiVersion": "sessionrollout.dev/v1alpha1", "kind": "SessionRollout", "metadata": metadata, "spec": spec}
 
 
-def decisions_of(moments: Any) -> list[tuple[str, Any, Any, Any]]:
+def decisions_of(moments: Any) -> Decisions:
     """What is compared."""
     return [moment for moment in moments if moment[0] not in PASSING]
 
 
-def real(lab: Lab, name: str, trouble: Callable[[Object], None]) -> list[tuple[str, Any, Any, Any]]:
-    """Run it: approve when asked, make trouble as told; the whole story from the records."""
-    lab.apply(two_phases(name))
+@pytest.fixture(scope="module")
+def ended(operator: Lab) -> Lab:
+    """The lab after all cases have run to their ends, side by side: approved when they ask, with trouble as they say."""
+    for case, about in CASES.items():
+        name = f"rehearsed-{case}"
+        sql(operator, f"{name}-first", f"CREATE TABLE first_{case} (id int);")
+        second = "SELECT 1/0;" if "second" in about.scenario.failing else f"CREATE TABLE second_{case} (id int);"
+        sql(operator, f"{name}-second", second)
+        operator.apply(two_phases(name, about))
+    running, approved = dict(CASES), set[tuple[str, str]]()
 
-    def ended() -> bool:
-        status = lab.rollout(name).get("status", {})
-        if status.get("outcome") or status.get("decision", {}).get("action") == "Stall":
-            return True
-        for awaited in status.get("decision", {}).get("approvals", []):
+    def all_ended() -> bool:
+        for case, about in list(running.items()):
+            if advance(operator, f"rehearsed-{case}", about, approved):
+                del running[case]
+        return not running
+
+    try:
+        operator.until(all_ended, 180, "the end of all cases")
+    except TimeoutError as error:
+        decisions = {case: operator.rollout(f"rehearsed-{case}").get("status", {}).get("decision") for case in running}
+        raise TimeoutError(f"{error}: {decisions}") from error
+    return operator
+
+
+def advance(lab: Lab, name: str, case: Case, approved: set[tuple[str, str]]) -> bool:
+    """Approve what is awaited and make trouble when it is due; whether the rollout has ended or stalled."""
+    status = lab.rollout(name).get("status", {})
+    decision, current = status.get("decision", {}), status.get("current", {})
+    for awaited in decision.get("approvals", []):
+        if (name, str(awaited)) not in approved:
             lab.act("Approve", name, generation=1, **awaited)
-            lab.until(lambda: not lab.rollout(name)["status"]["decision"].get("approvals"), 10, "the approval")
-        trouble(status)
-        return False
+            approved.add((name, str(awaited)))
+    if case.bad is not None:
+        value, phase, step = case.bad
+        if current.get("phase") == phase and current.get("step", 0) >= step:
+            lab.gauge.of[name] = value  # type: ignore[attr-defined]
+    return bool(status.get("outcome")) or decision.get("action") == "Stall"
 
-    lab.until(ended, 90, f"the end of {name}")
+
+def real(lab: Lab, name: str) -> Decisions:
+    """The whole story of a rollout, from the records."""
     last = lab.rollout(name)["status"]["history"][-1]["event"]
     lab.until(lambda: records(lab, name)[-1].decide_again().status.history[-1].event == last, 10, "the last record")
-    seen = {entry: None for record in records(lab, name) for entry in record.decide_again().status.history}
+    entries = {entry: None for record in records(lab, name) for entry in record.decide_again().status.history}
     return decisions_of(
-        (str(entry.event), entry.phase, entry.step, entry.percent) for entry in sorted(seen, key=lambda entry: entry.time)
+        (str(entry.event), entry.phase, entry.step, entry.percent) for entry in sorted(entries, key=lambda entry: entry.time)
     )
 
 
-def quiet(_: Object) -> None:
-    """No trouble."""
-
-
-def breaking(lab: Lab, value: str, phase: str, step: int) -> Callable[[Object], None]:
-    """The metric is bad from a step on."""
-
-    def trouble(status: Object) -> None:
-        here = status.get("current", {})
-        if (here.get("phase"), here.get("step")) == (phase, step):
-            lab.gauge.value = value  # type: ignore[attr-defined]
-
-    return trouble
-
-
-CASES: dict[str, tuple[Scenario, str, str, int]] = {
-    "good": (Scenario(), "", "", 0),
-    "guard": (Scenario(faults=(Fault("one", 2, "errors", Decimal("0.5")),)), "0.5", "one", 2),
-    "criterion": (Scenario(faults=(Fault("two", 1, "errors", Decimal("0.05")),)), "0.05", "two", 1),
-    "migration": (Scenario(failing=frozenset({"second"})), "", "", 0),
-}
-
-
 @pytest.mark.parametrize("case", CASES)
-def test_rehearsal_and_a_real_run_make_the_same_decisions(case: str, operator: Lab) -> None:
+def test_rehearsal_and_a_real_run_make_the_same_decisions(case: str, ended: Lab) -> None:
     """In the same order, to the same end."""
-    scenario, value, phase, step = CASES[case]
-    name = f"rehearsed-{case}"
-    operator.gauge.value = "0.001"  # type: ignore[attr-defined]
-    operator.until(lambda: calm(operator), 20, "a calm metric")
-    sql(operator, f"{name}-first", f"CREATE TABLE first_{case} (id int);")
-    sql(operator, f"{name}-second", "SELECT 1/0;" if case == "migration" else f"CREATE TABLE second_{case} (id int);")
-    trouble = breaking(operator, value, phase, step) if value else quiet
-    happened = real(operator, name, trouble)
-    rehearsed = rehearse(RolloutSpec.model_validate(two_phases(name)["spec"]), scenario, name)
+    name, about = f"rehearsed-{case}", CASES[case]
+    rehearsed = rehearse(RolloutSpec.model_validate(two_phases(name, about)["spec"]), about.scenario, name)
     expected = decisions_of([(str(entry.event), entry.phase, entry.step, entry.percent) for entry in rehearsed.history])
-    assert happened == expected
-    assert operator.rollout(name)["status"].get("outcome") == rehearsed.status.outcome
+    assert real(ended, name) == expected
+    assert ended.rollout(name)["status"].get("outcome") == rehearsed.status.outcome
     assert len(expected) > 8
-
-
-def calm(lab: Lab) -> bool:
-    """Whether Prometheus has seen the good value."""
-    import urllib.request
-
-    assert lab.prometheus is not None
-    with urllib.request.urlopen(f"{lab.prometheus.url}/api/v1/query?query=lab_errors", timeout=5) as answer:
-        result = json.load(answer)["data"]["result"]
-    return bool(result) and float(result[0]["value"][1]) < 0.01
 
 
 # --- without a lab
