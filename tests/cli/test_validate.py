@@ -226,6 +226,9 @@ WARNINGS = [
         Warn.RANGE_LONGER_THAN_HOLD,
         "spec.guards[0].metric",
     ),
+    # R13: both are accepted, and neither is what happens.
+    ({"checkInterval": "4s"}, Warn.INTERVAL_NOT_KEPT, "spec.checkInterval"),
+    ({"metrics": [METRICS[0], {**METRICS[1], "interval": "29s"}]}, Warn.INTERVAL_NOT_KEPT, "spec.metrics[1].interval"),
     ({"propagation": "2d"}, Warn.RANGE_LONGER_THAN_HOLD, "spec.phases[1].criteria[2].metric"),
     ({"features": [*GOOD["features"], {"name": "alone"}]}, Warn.UNUSED_FEATURE, "spec.features[3].name"),
     (

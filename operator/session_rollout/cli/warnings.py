@@ -16,6 +16,7 @@ from session_rollout.core.steps import increments
 
 Ranges = dict[str, timedelta]
 WHOLE: Final = 100
+LEAST_INTERVAL: Final = timedelta(seconds=5)  # a reconciliation may take a few seconds while the API server is slow
 
 
 class Warn(StrEnum):
@@ -32,6 +33,7 @@ class Warn(StrEnum):
     NO_GUARDS = "NoGuards"
     NO_DEADLINE = "NoDeadline"
     RANGE_LONGER_THAN_HOLD = "RangeLongerThanHold"
+    INTERVAL_NOT_KEPT = "IntervalNotKept"
     INEFFECTIVE_GUARD = "IneffectiveGuard"
     EMPTY_RATIO = "EmptyRatio"
     ZERO_WITHOUT_TRAFFIC = "ZeroWithoutTraffic"
@@ -256,6 +258,24 @@ def _whole_minutes(length: timedelta) -> str:
     return f"{-(-length // timedelta(minutes=1))}m"
 
 
+def _intervals(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
+    """Intervals that the operator does not keep, or not always."""
+    shortest = duration(spec.check_interval)
+    if shortest < LEAST_INTERVAL:
+        message = (
+            f"{format_duration(shortest)} is not kept while a reconciliation takes longer, as it does when the API server responds"
+            " slowly; the metric `sessionrollout_interval_overrun_seconds` shows by how much. Prometheus rarely has new samples"
+            f" that soon; write `checkInterval: {LEAST_INTERVAL.seconds}s` or more"
+        )
+        yield _warning(("checkInterval",), Warn.INTERVAL_NOT_KEPT, message)
+    for index, metric in enumerate(spec.metrics):
+        if metric.interval is not None and duration(metric.interval) < shortest:
+            message = (
+                f"{metric.name} is queried every {format_duration(shortest)}, because `checkInterval` is the shortest interval"
+            )
+            yield _warning(("metrics", index, "interval"), Warn.INTERVAL_NOT_KEPT, message)
+
+
 def _guards(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
     whole = sum((increment.hold for phase in spec.phases for increment in increments(phase)), duration(spec.bake))
     for index, guard in enumerate(spec.guards):
@@ -286,6 +306,7 @@ _RULES: Final[tuple[Callable[[RolloutSpec, Ranges], Iterator[Problem]], ...]] = 
     _last_steps,
     _criteria,
     _warm_ups,
+    _intervals,
     _deadlines,
     _guards,
     _empty_ratios,
