@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     AnyModel = TypeVar("AnyModel", bound=BaseModel)
 
 NAMES_SHOWN: Final = 8
+WIDEST: Final = 10**6  # columns of a table that is not for a terminal
 pass_kubectl = click.pass_obj
 
 
@@ -245,7 +246,7 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*row)
     if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=WIDEST)).maximum)
     console.print(table)
 
 
