@@ -4,6 +4,9 @@ Not here: that applications get the same values (tests/integration, tests/docs).
 """
 
 import json
+import os
+import subprocess
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +23,16 @@ def rules(percent: int, user: str) -> list[tuple[bool, RuleKind]]:
     """Value and rule of each flag for a user."""
     document = compile_document(FlagSource("shop", "default", {"alpha": Audience(percent=Decimal(percent))}))
     return [(found.on, found.rule.kind) for found in Evaluator(document.text, "shop").evaluate(User(user))]
+
+
+def test_evaluation_needs_no_client_of_kubernetes() -> None:
+    """Importing one takes longer than everything else that `flags who` does."""
+    program = "import sys; from cli.test_flag_document import rules; rules(50, 'u'); print('kubernetes' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(("operator", "tests", "."))}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "False\n"
 
 
 def test_user_without_an_id_is_in_no_percentage_below_100() -> None:

@@ -12,7 +12,7 @@ from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import OpenFeatureError
 
-from session_rollout.adapters.flags import bucket
+from session_rollout.adapters.flag_evaluator import bucket
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, FlagSource, compile_document
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from core.world import rollout_data, spec
-from session_rollout.adapters.flags import bucket, validate
+from session_rollout.adapters.flag_evaluator import bucket, validate
 from session_rollout.api.checks import Check, ComparedTo, Gate
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, duration, format_duration, show

@@ -18,7 +18,7 @@ from openfeature.evaluation_context import EvaluationContext
 
 from core.world import World, at, ended, spec
 from lab.lab import ROOT
-from session_rollout.adapters.flags import validate
+from session_rollout.adapters.flag_evaluator import validate
 from session_rollout.api.enums import DecisionReason
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import KEY, Audience, FlagSource, compile_document

@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 
 from session_rollout.adapters.api_server import ApiServer
-from session_rollout.adapters.flags import validate
+from session_rollout.adapters.flag_evaluator import validate
 from session_rollout.adapters.fresh_cache import FreshCache
 from session_rollout.api.action import Result
 from session_rollout.api.checks import Builtin, Gate, HttpCheck

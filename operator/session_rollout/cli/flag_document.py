@@ -146,7 +146,7 @@ class Evaluator:
         """Every flag for one user."""
         from openfeature.evaluation_context import EvaluationContext
 
-        from session_rollout.adapters.flags import bucket
+        from session_rollout.adapters.flag_evaluator import bucket
 
         context = EvaluationContext(targeting_key=user.key, attributes=dict(user.attributes()))
         number = bucket(self._flag_set, user.key)

@@ -172,7 +172,7 @@ def verify(kubectl: Kubectl, *, users: int, name: str | None, form: str | None) 
 
 def _require_published(rollout: SessionRollout, text: str) -> None:
     """Raises Failure unless the text is valid and is what the rollout published."""
-    from session_rollout.adapters.flags import validate
+    from session_rollout.adapters.flag_evaluator import validate
 
     published = rollout.status.flags
     if published.sha256 is None:
