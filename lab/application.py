@@ -28,7 +28,7 @@ import psycopg
 from openfeature import api
 from openfeature.contrib.provider.flagd import FlagdProvider
 from openfeature.contrib.provider.flagd.config import ResolverType
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from lab.population import User, users
 
@@ -40,6 +40,7 @@ ERRORS, LATENCY, NAN, SILENCE = "errors", "latency", "nan", "silence"
 EVERYBODY = "*"
 
 REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)  # its memory, which the guide's diagnostics ask for
 
 
 def _gauge(name: str, text: str) -> Gauge:

@@ -127,9 +127,16 @@ def jobs(world: World, profile: str) -> list[Object]:
 
 def diagnosed(*names: str) -> Callable[[World, str], None]:
     def effect(world: World, line: str) -> None:
-        argv = shlex.split(line)[2:]
-        done = run(world.lab, *argv, "-n", NAMESPACE)
-        assert [name for name in names if name not in done.out] == [], done
+        argv, last = shlex.split(line)[2:], ""
+
+        def measured() -> bool:
+            """A range of few seconds is empty for a moment when a scrape is late."""
+            nonlocal last
+            last = run(world.lab, *argv, "-n", NAMESPACE).out
+            return "NoData" not in last
+
+        world.lab.until(measured, 60, f"data for {' '.join(argv)}")
+        assert [name for name in names if name not in last] == [], last
 
     return effect
 
