@@ -93,8 +93,8 @@ def is_emergency(flag: Mapping[str, Any]) -> bool:
 
 
 def _is_taken_away(flag: Mapping[str, Any]) -> bool:
-    """Whether the flag is off in a way that the compiler never writes for an audience: a person has turned it off."""
-    return _is_off(flag) and flag.get("targeting") != NOBODY_TARGETING
+    """Whether the flag is on for nobody in a way that the compiler never writes for an audience: a person has turned it off."""
+    return flag.get("targeting") != NOBODY_TARGETING and not any(_values(flag))
 
 
 def _is_off(flag: Mapping[str, Any]) -> bool:
@@ -102,13 +102,18 @@ def _is_off(flag: Mapping[str, Any]) -> bool:
 
     A disabled flag counts: applications then use their own default, whatever its rules say.
     """
+    return all(value is not None and not value for value in _values(flag))
+
+
+def _values(flag: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values that the flag can have; `True` when that cannot be told, None for a variant that it does not have."""
     if flag.get("state") == "DISABLED":
-        return True
+        return (False,)
     try:
         given = _variants(flag.get("targeting"), flag.get("defaultVariant"))
     except (TypeError, ValueError, IndexError):
-        return False  # no evaluator can read it
-    return given is not None and not any(flag["variants"].get(name) is True for name in given)
+        return (True,)  # no evaluator can read it
+    return (True,) if given is None else tuple(flag["variants"].get(name) for name in given)
 
 
 def _variants(rule: Any, default: Any) -> frozenset[str] | None:
