@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from core.world import World, at, ended, spec
+from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, ActionType, DecisionReason, EventReason, Outcome, State
 from session_rollout.api.status import PROCESSED_LENGTH
 from session_rollout.core.actions import RESERVED_ANSWERS
@@ -84,6 +84,20 @@ def test_promote_skips_the_checks_of_exactly_this_step() -> None:
     world.run(10)
     assert world.answer(last) == ACCEPTED
     assert world.status.current.phase == "two"
+
+
+def test_promote_in_a_ramp_that_is_the_last_step_publishes_its_end() -> None:
+    """The phase is complete with the audience of the spec, not with that of the increment that was left."""
+    world = World(edited(lambda data: data["phases"][0]["steps"].pop()))
+    world.until(at("one", 2, 1))
+    assert world.percents()["one"] == "30"
+    name = world.request("Promote", generation=1, phase="one", step=2)
+    world.run(10)
+    assert world.answer(name) == ACCEPTED
+    assert world.percents()["one"] == "50"
+    assert world.status.current.phase == "two"
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
 
 
 def test_abort_and_retry() -> None:

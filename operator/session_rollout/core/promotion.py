@@ -76,6 +76,7 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
         percent=percent,
         groups=increment.groups,
         approved_by=current.approved_by if increment.step == current.step else None,
+        promoted_by=current.promoted_by if increment.step == current.step else None,
     )
     restart_criteria(context)
     return None

@@ -91,10 +91,12 @@ def increment_from(phase: Phase, percent: Decimal, groups: Iterable[str]) -> Inc
 
 
 def increment_after(phase: Phase, increment: Increment, *, skip_step: bool = False) -> Increment | None:
-    """The next increment of the phase, with `skip_step` the first of the next step; None after the last."""
+    """The next increment of the phase, None after the last; with `skip_step` the first of the next step, or the end of this ramp."""
     later = increments(phase)
     later = later[later.index(increment) + 1 :]
-    return next((candidate for candidate in later if not skip_step or candidate.step > increment.step), None)
+    if skip_step and later:
+        return next((candidate for candidate in later if candidate.step > increment.step), later[-1])
+    return next(iter(later), None)
 
 
 def phase_named(spec: RolloutSpec, name: str | None) -> Phase | None:
