@@ -1,10 +1,11 @@
 """Rollouts that wait in each stage, and leave it by an abort or an edit; edits that change the phases."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from core.collecting import SIGNED, World, migrated, verified, with_delta
+from core.collecting import DATABASE, SIGNED, World, migrated, verified, with_delta
 from core.world import at, edited, ended, spec
 from session_rollout.api.enums import Outcome, Stage, Verdict
 
@@ -85,6 +86,29 @@ def older_phase_fails_after_the_end() -> World:
     world.until(ended)
     world.values["errors"] = Decimal("0.08")
     world.until(lambda world: world.status.outcome is Outcome.ROLLED_BACK)
+    return world
+
+
+@dataclass
+class SlowWorld(World):
+    """Its Jobs run until somebody says otherwise."""
+
+    slow: bool = True
+
+    def advance_jobs(self) -> None:
+        if not self.slow:
+            super().advance_jobs()
+
+
+def older_phase_fails_while_the_newer_one_is_rolled_back() -> World:
+    """The rollback waits for a migration, and the breach lasts."""
+    after = {"migrations": [{"name": "rows", "bundle": "a/rows"}], **DATABASE}
+    world = SlowWorld(edited(lambda data: data["phases"][1].update(migrations={"after": ["rows"]}), **after))
+    world.until(lambda world: world.status.current.stage is Stage.AFTER and world.status.current.phase == "two")
+    world.values["errors"] = Decimal("0.08")
+    world.until(lambda world: world.percents() == {"one": "0", "two": "0"})
+    world.slow = False
+    world.until(ended)
     return world
 
 

@@ -20,7 +20,8 @@ TRANSITIONS: Final[dict[Stage, set[Stage]]] = {
     Stage.AFTER: {Stage.AFTER, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK},
     # Guards act until the end of the bake; an edit may add a phase, which begins with the preflight.
     Stage.BAKE: {Stage.BAKE, Stage.PREFLIGHT, Stage.ENDED, Stage.ROLLING_BACK},
-    Stage.ROLLING_BACK: {Stage.ENDED},
+    # The breach lasts while a part of the rollback is awaited: the next older phase follows.
+    Stage.ROLLING_BACK: {Stage.ROLLING_BACK, Stage.ENDED},
     # A Retry after a rollback, or an edit that adds a phase or follows a rollback; a breach while an older phase is published.
     Stage.ENDED: {Stage.PREFLIGHT, Stage.ROLLING_BACK},
 }
