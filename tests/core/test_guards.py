@@ -201,6 +201,55 @@ def test_older_phase_stays_when_the_breach_ends_with_the_newer_one() -> None:
     assert world.status.outcome is Outcome.ROLLED_BACK
 
 
+def test_phase_that_was_decided_and_not_published_delays_no_rollback() -> None:
+    """D5, R12: while a document or a status is refused, users have less than the status says: what they have is turned off."""
+    world = World(spec())
+    world.until(at("one", 3))
+    world.publishing = False
+    world.until(lambda world: world.status.current.phase == "two" and world.status.current.step == 1)
+    unhealthy(world)
+    world.until(lambda world: world.percents()["two"] == "0")
+    assert world.percents() == {"one": "0", "two": "0"}
+
+
+@pytest.mark.parametrize("lasts", [True, False], ids=["the breach lasts", "the breach ends"])
+def test_breach_just_after_an_emergency_rolls_back_what_it_turned_off(*, lasts: bool) -> None:
+    """D5: what the query still covers may be about the disabled features; the older phase follows only if the breach lasts."""
+    world = World(spec(), ranges={"errors": timedelta(seconds=60)})
+    world.until(at("two", 1))
+    unhealthy(world)
+    world.request("EmergencyDisable", features=["gamma"])
+    world.until(lambda world: world.percents()["two"] == "0", tick=1)
+    assert world.percents() == {"one": "100", "two": "0"}
+    if not lasts:
+        world.values["errors"] = Decimal("0.001")
+    world.run(300)
+    assert world.percents() == {"one": "0" if lasts else "100", "two": "0"}
+
+
+def test_breach_long_after_an_emergency_turns_off_what_users_have() -> None:
+    """D5: the disabled features of the running phase cannot cause it any more."""
+    world = World(spec(), ranges={"errors": timedelta(seconds=60)})
+    world.until(at("two", 1))
+    world.request("EmergencyDisable", features=["gamma"])
+    world.run(120)
+    unhealthy(world)
+    world.until(lambda world: world.percents()["two"] == "0", tick=1)
+    assert world.percents() == {"one": "0", "two": "0"}
+
+
+def test_breach_while_everything_is_disabled_ends_in_one_rollback_for_each_phase() -> None:
+    """D5: no rollback without a phase, again and again."""
+    world = World(spec())
+    world.until(at("two", 1))
+    world.request("EmergencyDisable")
+    world.run(120)
+    unhealthy(world)
+    world.run(600)
+    assert world.percents() == {"one": "0", "two": "0"}
+    assert len(world.entries(EventReason.ROLLBACK_STARTED)) <= 2
+
+
 @pytest.mark.parametrize("again", ["ended", "preflight"])
 def test_older_phase_is_guarded_after_an_abort_and_in_the_next_preflight(again: str) -> None:
     """D5: what earlier phases published is guarded as long as users have it."""

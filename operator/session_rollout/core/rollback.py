@@ -9,11 +9,13 @@ from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.api.protection import Protection
+from session_rollout.api.quantities import duration
 from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
 from session_rollout.api.status_records import MigrationRecord, PhaseRecord, settled
 from session_rollout.core import migration_jobs, workload
+from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.flags import Audience
+from session_rollout.core.flags import NOBODY, Audience
 from session_rollout.core.inputs import published_phases
 from session_rollout.core.observed import JobState
 from session_rollout.core.steps import Increment, increments, percent_text
@@ -39,12 +41,13 @@ def begin_rollback(
     scope = context.spec.rollback.scope
     message = f"rolling back the {scope.lower() if scope is not RollbackScope.ALL else 'whole rollout'}: {'; '.join(causes)}"
     context.record_event(EventReason.ROLLBACK_STARTED, message, check=guard)
-    affected = phases if phases is not None else _affected(context, by_guard=guard is not None)
+    affected = phases if phases is not None else _affected(context, guard)
     percent, groups = "0", tuple[str, ...]()
     for record in context.status.phases:
         if record.name in affected:
             percent, groups = _audience_left(context, record)
-            context.mark(record.name, state=PhaseState.ROLLED_BACK, percent=percent, groups=groups, end_time=context.now)
+            fields = {"percent": percent, "groups": groups, "end_time": context.now, "promoted_time": None}  # guarded again
+            context.mark(record.name, state=PhaseState.ROLLED_BACK, **fields)
     context.change(flags=settled(context.status.flags, (uid,)), outcome=None)
     context.enter(
         Stage.ROLLING_BACK,
@@ -58,22 +61,46 @@ def begin_rollback(
     )
 
 
-def _affected(context: DecisionContext, *, by_guard: bool) -> tuple[str, ...]:
+def _affected(context: DecisionContext, guard: str | None) -> tuple[str, ...]:
     """The phases that a rollback turns off: with scope All every one that has begun, else the running one.
 
-    What a guard measures may come from an earlier phase: where nothing of the running one is published, or it was rolled
-    back already, the newest one that is published follows.
+    What a guard measures may come from an earlier phase: where it cannot be about users of the running one, or that was rolled
+    back already, the newest one whose features users have follows.
     """
     begun = [record for record in context.status.phases if record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}]
     if context.spec.rollback.scope is not RollbackScope.ALL:
         begun = [record for record in begun if record.name == context.current.phase]
     planned = {phase.name for phase in context.spec.phases}
     published = sorted(
-        published_phases(context.status), key=lambda record: record.name in planned
-    )  # else in the order of the spec
-    if by_guard and published and not any(record.is_published for record in begun):
+        published_phases(context.status),
+        key=lambda record: (_has_users(context, record), record.name in planned),  # else in the order of the spec
+    )
+    if guard is not None and published and not any(_is_measured(context, record, guard) for record in begun):
         begun = [published[-1], *begun]
     return tuple(record.name for record in begun)
+
+
+def _has_users(context: DecisionContext, record: PhaseRecord) -> bool:
+    """Whether somebody has a feature of this phase, as the document in the cluster says: the status may be ahead of it."""
+    document = context.observed.document
+    if document is None:
+        return record.is_published
+    return any(document.audiences.get(name, NOBODY) != NOBODY for name in record.features)
+
+
+def _is_measured(context: DecisionContext, record: PhaseRecord, guard: str) -> bool:
+    """Whether what a guard measures may be about users of this phase: they have its features, or had them a moment ago.
+
+    An emergency turns a phase off as a rollback does. Until the query covers no older data, the breach may be its breach.
+    """
+    if _has_users(context, record):
+        return True
+    document, since = context.observed.document, context.status.flags.published_time
+    killed = document is not None and any(name in document.disabled for name in record.features)
+    if not (record.is_published and killed and since is not None):
+        return False
+    metrics = next((known.metrics for known in context.spec.guards if known.name == guard), ())
+    return context.now < since + duration(context.spec.propagation) + range_of(context, metrics)
 
 
 def breach_uid(context: DecisionContext, cause: str) -> str:

@@ -1,10 +1,10 @@
 """What the witness makes of each document that applications could read: whatever grows must be earned, and a fall has a reason."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from core.model.cluster import Broken, Cluster
+from core.model.cluster import START, Broken, Cluster
 from core.model.documents import NOBODY, Given, audiences, revision
 from core.model.evidence import Evidence, interval
 from core.model.promises import PROMISES
@@ -44,6 +44,8 @@ class Landings:
     landed: bool = False  # the operator published since the last look
     orphaned: bool = False  # the object was created again; nothing in the cluster was published by it
     promoted: bool = False
+    shipped: set[str] = field(default_factory=set)  # features that a promotion has released from their guards
+    changed: datetime = START  # when the document changed last
     broken: Broken | None = None
 
     def __post_init__(self) -> None:
@@ -60,7 +62,7 @@ class Landings:
     # --- the document changed
 
     def _landed(self) -> None:
-        text = self.cluster.document
+        text, self.changed = self.cluster.document, self.cluster.time
         now = audiences(text)
         if not self.by_hand:
             if revision(text) < self.highest:
@@ -176,6 +178,7 @@ class Landings:
                 self.objects("newest-first", f"{name} fell while a later phase is on")
         self.reached[name] = new
         self.fallen.add(name)
+        self.shipped.discard(name)
         self.paused = False
         if phase is not None:
             self.complete.discard(phase.name)

@@ -50,10 +50,7 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (1, (("recreate",),)),
     (1, (("restore",),)),
     (1, (("delete",), tuple(REFUSALS))),
-    (
-        2,
-        (("refuse",), tuple(kind for kind in WRITES if kind != "status"), tuple(REFUSALS)),
-    ),  # refused status writes: stories and tests/controller/test_protection.py
+    (2, (("refuse",), WRITES, tuple(REFUSALS))),
     (2, (("accept",),)),
     (1, (("lose",), WRITES)),
     (1, (("delay",), WRITES, (True, False))),

@@ -4,10 +4,9 @@ Nothing here reads the operator's timers, verdicts or records. Who has which fea
 applications read; what may happen comes from readings, actions with their responses, and edits.
 """
 
-from datetime import timedelta
-
 from core.model.cluster import Broken
 from core.model.documents import NOBODY, audiences
+from core.model.evidence import NOTHING, reach
 from core.model.landings import Landings, same
 from core.model.server import Object
 from core.transitions import TRANSITIONS
@@ -62,13 +61,20 @@ class Witness(Landings):
         for before, after in result.decision.transitions:
             if after not in TRANSITIONS[before]:
                 self.objects("transition", f"{before} led to {after}")
-            if after is Stage.ROLLING_BACK and self._is_off(self.evidence.phase):
-                # Nobody has its features, so that no document shows this rollback; the phase before it follows if the breach lasts.
+            if after is Stage.ROLLING_BACK and self._is_off(self.evidence.phase) and self._is_recent():
+                # An emergency has just turned its features off: no document shows this rollback, and what the guards measure may be
+                # about them. The phase before it follows if the breach lasts.
                 self.evidence.restart_guards()
 
     def _is_off(self, name: str | None) -> bool:
         phase = phase_named(self.cluster.spec, name)
         return phase is not None and set(phase.features) <= self.off
+
+    def _is_recent(self) -> bool:
+        """Whether guards may measure something from before the document that is published now."""
+        spec = self.cluster.spec
+        reaches = [reach(spec, guard.metric) for guard in spec.guards]
+        return self.cluster.time < self.changed + duration(spec.propagation) + max(reaches, default=NOTHING)
 
     # --- the world did something
 
@@ -91,7 +97,7 @@ class Witness(Landings):
         """Another object of this name: users still have what they had."""
         self.edited()
         self.orphaned = any(given.on or given.emergency for given in self.known.values())
-        self.reasons, self.paused, self.promoted = set(), False, False
+        self.reasons, self.paused, self.promoted, self.shipped = set(), False, False, set()
 
     def deleted(self) -> None:
         """The object is gone."""
@@ -187,7 +193,7 @@ class Witness(Landings):
             if phase.name == self.evidence.phase and given.on and self._not_earned(phase, given, last=True) is None:
                 self.complete.add(phase.name)
         if any(phase.name not in self.complete for phase in self.cluster.spec.phases):
-            self.evidence.baked = timedelta(0)
+            self.evidence.baked = NOTHING
 
     def _look_at_emergencies(self) -> None:
         wanted = self.off if self._waiting("EmergencyEnable") else self.off | self._disabling()
@@ -200,7 +206,9 @@ class Witness(Landings):
         guards = [guard for guard in self.evidence.lasting(strict=True) if guard.on_breach is OnBreach.ROLLBACK]
         done = self.promoted or self.cluster.status.outcome is Outcome.PROMOTED
         if guards and not (done or spec.suspend or self.orphaned):
-            left = [name for name, given in self.known.items() if given.on and self._phase_of(name)]
+            left = [
+                name for name, given in self.known.items() if given.on and self._phase_of(name) and name not in self.shipped
+            ]
             if left:
                 self.objects("breach-acts", f"{left} on with guard {guards[0].name} in breach")
 
@@ -273,6 +281,7 @@ class Witness(Landings):
             self.objects("ready", f"{extra[0]} is on, and not in the spec")
         if not self.promoted:
             self._look_at_promotion()
+        self.shipped |= {name for name, given in self.known.items() if given.on}
 
     def _look_at_promotion(self) -> None:
         if lasting := [guard for guard in self.evidence.lasting(strict=True) if guard.on_breach is OnBreach.ROLLBACK]:
