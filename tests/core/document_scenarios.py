@@ -102,6 +102,17 @@ def promote_is_rejected_where_it_cannot_act() -> World:
     return world
 
 
+def emergency_is_lifted_before_it_is_published() -> World:
+    """Two people, and a document that cannot be written."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing = False
+    for action in ("EmergencyDisable", "EmergencyEnable"):
+        world.request(action)
+        world.run(10)
+    return world
+
+
 def guard_fails_before_the_first_publish() -> World:
     """Nobody gets a feature while it does."""
     guard = {"name": "errors", "metric": "errors", "below": "5%"}
@@ -152,6 +163,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     rolled_back_document_is_adopted,
     document_is_foreign,
     promote_is_rejected_where_it_cannot_act,
+    emergency_is_lifted_before_it_is_published,
     guard_fails_before_the_first_publish,
     request_is_refused,
     deciding_fails,

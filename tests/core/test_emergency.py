@@ -146,3 +146,57 @@ def test_emergency_is_answered_when_it_is_in_force() -> None:
     world.publishing = True
     world.run(10)
     assert world.answer(name)[0]
+
+
+def test_emergency_that_is_lifted_before_it_is_in_force_is_rejected() -> None:
+    """D14: whoever waits for its response must not think that the feature is off."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing = False
+    off = world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    on = world.request("EmergencyEnable", features=["alpha"])
+    world.run(10)
+    assert world.answer(off) == (False, ActionReason.SUPERSEDED)
+    assert world.answer(on) == (True, ActionReason.ACCEPTED)
+    assert world.condition("EmergencyActive") == "False"
+
+
+def test_emergency_that_is_lifted_in_part_is_answered_with_the_rest() -> None:
+    """D14: once the rest is in force."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing = False
+    off = world.request("EmergencyDisable")
+    world.run(10)
+    world.request("EmergencyEnable", features=["alpha"])
+    world.run(10)
+    assert off not in world.answers
+    world.publishing = True
+    world.run(10)
+    assert world.answer(off) == (True, ActionReason.ACCEPTED)
+    assert "targeting" not in world.flag("gamma")
+
+
+def test_emergency_is_shown_until_the_document_enables_the_feature_again() -> None:
+    """D14: conditions say what users have; nothing counts and nobody is promised anything before that."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    world.publishing = False
+    on = world.request("EmergencyEnable", features=["alpha"])
+    promote = world.request("Promote", generation=1, phase="one", step=1)
+    world.run(600)
+    assert on not in world.answers
+    assert world.answer(promote) == (False, ActionReason.NOT_PUBLISHED)
+    assert world.condition("EmergencyActive") == "True"
+    assert world.reason is DecisionReason.PUBLISHING
+    assert world.status.current.hold_paused_reason is DecisionReason.FEATURE_DISABLED
+    assert world.where[:2] == ("one", 1)
+    world.publishing = True
+    world.run(10)
+    assert world.answer(on) == (True, ActionReason.ACCEPTED)
+    assert world.condition("EmergencyActive") == "False"
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED

@@ -197,6 +197,7 @@ class ActionReason(StrEnum):
     ADOPTION_REQUIRED = "AdoptionRequired"  # The flag document gives more than the status knows: first `Adopt` or `Reset`.
     NOTHING_TO_ADOPT = "NothingToAdopt"  # The status knows what the flag document gives.
     NO_MATCHING_STEP = "NoMatchingStep"  # The flag document has an audience that no step of the spec has.
+    SUPERSEDED = "Superseded"  # An EmergencyEnable lifted the emergency before the flag document could be written.
     INVALID = "Invalid"  # The action or the rollout cannot be parsed.
     TIMED_OUT = "TimedOut"  # The action did not finish in time.
     FAILED = "Failed"  # The action could not be carried out; the message contains the error.

@@ -16,12 +16,12 @@ from session_rollout.api.status_records import AnsweredAction, CheckRecord, Migr
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.adoption import adopt, reset
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.emergencies import emergency_disable, emergency_enable
+from session_rollout.core.emergencies import emergency_disable, emergency_enable, is_in_force
 from session_rollout.core.gates import retry_checks
 from session_rollout.core.generation import restart
 from session_rollout.core.inputs import RUNNING, UNDONE, current_gates
 from session_rollout.core.observed import Answer
-from session_rollout.core.publication import own_document
+from session_rollout.core.promotion import is_published
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.errors import ActionRejected
 
@@ -57,18 +57,8 @@ def _apply(context: DecisionContext, action: SessionRolloutAction) -> None:
         answer = _carry_out(context, action)
         if len(context.status.processed_actions) < PROCESSED_LENGTH and answer.reason is not ActionReason.TOO_MANY_ACTIONS:
             context.change(processed_actions=(*context.status.processed_actions, answer))
-    if _is_in_force(context, action):
+    if not answer.accepted or is_in_force(context, action):
         context.effects.append(Answer(answer.name, answer.uid, answer.accepted, answer.reason, answer.message))
-
-
-def _is_in_force(context: DecisionContext, action: SessionRolloutAction) -> bool:
-    """Whether the features that an EmergencyDisable names were read back as off: only then it is answered."""
-    if action.spec.action is not ActionType.EMERGENCY_DISABLE:
-        return True
-    wanted = set(action.spec.features)
-    names = {record.feature for record in context.status.flags.disabled if not wanted or record.feature in wanted}
-    document = own_document(context)
-    return not names or (document is not None and names <= set(document.disabled))
 
 
 def _carry_out(context: DecisionContext, action: SessionRolloutAction) -> AnsweredAction:
@@ -314,7 +304,7 @@ def _require_promotable(context: DecisionContext) -> None:
         raise ActionRejected(ActionReason.PAUSED, f"the rollout is {context.pause_text}; create a `Resume` action first")
     if context.problems:
         raise ActionRejected(ActionReason.STALLED, f"the rollout is stalled: {context.problems[0]}")
-    if context.current.published_time is None:
+    if not is_published(context):
         raise ActionRejected(ActionReason.NOT_PUBLISHED, "the audience of the step has not been read back yet; try again")
     if names := context.disabled_in(context.phase):
         message = f"{names[0]} is disabled in an emergency; create an `EmergencyEnable` action first"

@@ -60,7 +60,7 @@ def _ahead(context: DecisionContext, result: StageResult) -> datetime | None:
 
 def _message(context: DecisionContext, result: StageResult) -> str:
     """The message of the decision; an emergency is part of it, whatever the rollout does."""
-    names = sorted({record.feature for record in context.status.flags.disabled})
+    names = sorted({*(record.feature for record in context.status.flags.disabled), *context.still_off})
     if not names or result.reason is DecisionReason.FEATURE_DISABLED:
         return result.message
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -68,15 +68,18 @@ def _message(context: DecisionContext, result: StageResult) -> str:
 
 
 def emergency_texts(context: DecisionContext) -> tuple[str, ...]:
-    """A sentence for each emergency that is in force."""
+    """A sentence for each emergency that is in force, and one for those that were lifted in the status alone."""
     by_action: dict[str, list[DisabledFeature]] = {}
     for record in context.status.flags.disabled:
         by_action.setdefault(record.by, []).append(record)
-    return tuple(
+    still_off = ", ".join(context.still_off)
+    lifted = (f"{still_off} still off for all users: the flag document of the EmergencyEnable is not published",)
+    in_force = tuple(
         f"{', '.join(record.feature for record in records)} disabled for all users by {by} since {records[0].time:%Y-%m-%d %H:%M} UTC:"
         f" {records[0].reason}"
         for by, records in by_action.items()
     )
+    return in_force + (lifted if still_off else ())
 
 
 def _emergency_active(context: DecisionContext) -> _Status:

@@ -227,3 +227,17 @@ class DecisionContext:
         """Features of this phase that an emergency disabled, themselves or a prerequisite of theirs."""
         disabled = disabled_features(self.spec, self.status)
         return tuple(name for name in (phase.features if phase else ()) if name in disabled)
+
+    @property
+    def still_off(self) -> tuple[str, ...]:
+        """Features whose emergency was lifted, and that users do not have yet: the document in the cluster still has them off."""
+        document = self.observed.document
+        if document is None or not document.belongs_to(self.observed.rollout.name):
+            return ()
+        disabled = disabled_features(self.spec, self.status)
+        return tuple(sorted(name for name in document.disabled if name not in disabled))
+
+    def off_in(self, phase: Phase | None) -> tuple[str, ...]:
+        """Features of this phase that users do not have because of an emergency, also of one that was just lifted."""
+        off = {*self.disabled_in(phase), *self.still_off}
+        return tuple(name for name in (phase.features if phase else ()) if name in off)

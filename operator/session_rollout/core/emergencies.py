@@ -3,7 +3,7 @@
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.enums import ActionReason, EventReason
+from session_rollout.api.enums import ActionReason, ActionType, EventReason
 from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.api.status_records import settled
 from session_rollout.core.context import DecisionContext
@@ -57,12 +57,44 @@ def emergency_enable(context: DecisionContext, action: SessionRolloutAction) -> 
     names = _features(action, tuple(record.feature for record in flags.disabled), "disabled")
     if not names:
         raise ActionRejected(ActionReason.NOTHING_DISABLED, "no feature is disabled")
+    waiting = tuple(other for other in context.observed.actions if not is_in_force(context, other))
     left = tuple(record for record in flags.disabled if record.feature not in names)
     lifted = {record.uid for record in flags.disabled if record.uid} - {record.uid for record in left}
     context.change(flags=settled(flags.updated(disabled=left), tuple(sorted(lifted))))
+    _supersede(context, waiting, action)
     text = f"{_list(names)} restored to the rollout's current audience"
     context.record_event(EventReason.FLAGS_ENABLED, f"{text}: {action.spec.reason}", by=action.name)
     return text
+
+
+def is_in_force(context: DecisionContext, action: SessionRolloutAction) -> bool:
+    """Whether users have what an emergency action wants, as the document in the cluster says: only then it is answered."""
+    wanted, document = set(action.spec.features), own_document(context)
+    match action.spec.action:
+        case ActionType.EMERGENCY_DISABLE:
+            names = {record.feature for record in context.status.flags.disabled if not wanted or record.feature in wanted}
+            return not names or (document is not None and names <= set(document.disabled))
+        case ActionType.EMERGENCY_ENABLE:
+            return not [name for name in context.still_off if not wanted or name in wanted]
+    return True
+
+
+def _supersede(context: DecisionContext, waiting: tuple[SessionRolloutAction, ...], lift: SessionRolloutAction) -> None:
+    """Reject the EmergencyDisable actions that were lifted before the document had them: whoever waits must not think them in force."""
+    left = {record.feature for record in context.status.flags.disabled}
+    over = {
+        other.uid
+        for other in waiting
+        if other.spec.action is ActionType.EMERGENCY_DISABLE and left.isdisjoint(other.spec.features or left)
+    }
+    message = f"{lift.name} enabled the features again before the flag document could be written"
+    changes = {"accepted": False, "reason": ActionReason.SUPERSEDED, "message": message}
+    answers = context.status.processed_actions
+    context.change(
+        processed_actions=tuple(
+            answer.updated(**changes) if answer.uid in over and answer.accepted else answer for answer in answers
+        )
+    )
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -132,7 +132,7 @@ def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> Decisio
         return DecisionReason.PAUSED
     if needed_refusals(context):
         return DecisionReason.REQUEST_REFUSED
-    return DecisionReason.FEATURE_DISABLED if context.disabled_in(context.phase) else None
+    return DecisionReason.FEATURE_DISABLED if context.off_in(context.phase) else None
 
 
 def _wait_kind(context: DecisionContext, hold: timedelta) -> WaitKind | None:

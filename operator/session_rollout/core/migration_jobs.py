@@ -235,7 +235,7 @@ def partial_copies(context: DecisionContext) -> tuple[str, ...]:
 def _disabled_with(context: DecisionContext, name: str) -> tuple[str, ...]:
     """Disabled features of the phases that list this migration."""
     phases = [phase for phase in context.spec.phases if name in phase.migrations.names]
-    return tuple(feature for phase in phases for feature in context.disabled_in(phase))
+    return tuple(feature for phase in phases for feature in context.off_in(phase))
 
 
 def run_restore(context: DecisionContext, names: tuple[str, ...], since: datetime | None) -> StageResult | None:

@@ -82,11 +82,18 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
     return None
 
 
+def is_published(context: DecisionContext) -> bool:
+    """Whether the audience of the step was read back, and is not off any more after an emergency that was lifted."""
+    phase = context.phase
+    still_off = phase is not None and not set(phase.features).isdisjoint(context.still_off)
+    return context.current.published_time is not None and not still_off
+
+
 def run_step(context: DecisionContext) -> StageResult | None:
     """Keep the audience until every rule lets the step be promoted, or a `Promote` action skips the rules."""
     increment = context.increment
     assert increment is not None, "generation.conflict stalls a rollout whose step has vanished"
-    if context.current.published_time is None:
+    if not is_published(context):
         return StageResult(
             DecisionAction.PUBLISH,
             DecisionReason.PUBLISHING,

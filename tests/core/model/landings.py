@@ -44,6 +44,7 @@ class Landings:
     landed: bool = False  # the operator published since the last look
     orphaned: bool = False  # the object was created again; nothing in the cluster was published by it
     promoted: bool = False
+    met: set[str] = field(default_factory=set)  # UIDs of EmergencyDisable actions whose features were off in the document
     shipped: set[str] = field(default_factory=set)  # features that a promotion has released from their guards
     changed: datetime = START  # when the document changed last
     broken: Broken | None = None
@@ -74,6 +75,8 @@ class Landings:
             self._phases_fell()
             self.landed = True
         self.known = now
+        disabling = self._waiting("EmergencyDisable")
+        self.met |= {raw["metadata"]["uid"] for raw in disabling if not self._any_on(raw["spec"])}
 
     def _newest_first(self, names: Any) -> list[str]:
         order = [feature for phase in self.cluster.spec.phases for feature in phase.features] if self.cluster.raw else []
@@ -218,6 +221,10 @@ class Landings:
             if names & set(feature.depends_on):
                 names = names | {feature.name}
         return names
+
+    def _any_on(self, spec: Object) -> bool:
+        """Whether somebody has a feature that an emergency covers."""
+        return any(self.known.get(name, NOBODY).on for name in self._covers(spec))
 
     def _disabling(self) -> set[str]:
         return {name for raw in self._waiting("EmergencyDisable") for name in self._covers(raw["spec"])}

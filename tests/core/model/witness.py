@@ -150,7 +150,7 @@ class Witness(Landings):
     def _hear(self, uid: str, spec: Object, *, accepted: bool) -> None:
         kind = spec["action"]
         if not accepted:
-            if kind == "EmergencyDisable" and any(self.known.get(name, NOBODY).on for name in spec.get("features", ())):
+            if kind == "EmergencyDisable" and "features" in spec and self._any_on(spec) and not self._lifted_after(uid):
                 self.objects("emergency-acts", f"{uid} was refused for a feature that is published")
             return
         match kind:
@@ -158,16 +158,33 @@ class Witness(Landings):
                 self.paused = kind == "Pause"
                 self.begun |= self._is_stuck()
             case "EmergencyDisable":
-                self.off |= self._covers(spec)
+                self._disabled(uid, spec)
             case "EmergencyEnable":
-                self.off = self._dependents(self.off - self._covers(spec)) if spec.get("features") else set()
-                self.killed = set()
+                self._enabled(uid, spec)
             case "Approve":
                 self.approved.add((spec["phase"], spec["step"]))
             case "Promote":
                 self._promoted(uid, spec)
             case "Abort" | "Retry" | "Reset" | "Adopt":
                 self._moved(kind)
+
+    def _disabled(self, uid: str, spec: Object) -> None:
+        self.off |= self._covers(spec) - self._lifted_after(uid)
+        if uid not in self.met and self._any_on(spec):
+            self.objects("answer", f"{uid} was accepted, and its features were never off")
+
+    def _enabled(self, uid: str, spec: Object) -> None:
+        self.off = self._dependents(self.off - self._covers(spec)) if spec.get("features") else set()
+        self.killed = set()
+        if left := [name for name, given in self.known.items() if given.emergency and name not in self.off | self._disabling()]:
+            self.objects("answer", f"{uid} was accepted, and {left[0]} is still off")
+
+    def _lifted_after(self, uid: str) -> set[str]:
+        """Features that an EmergencyEnable covers that was requested after this action and has its response: responses may be late."""
+        actions = self._actions()
+        later = actions[[raw["metadata"]["uid"] for raw in actions].index(uid) + 1 :]
+        enabled = (raw for raw in later if raw["spec"]["action"] == "EmergencyEnable" and raw.get("status", {}).get("accepted"))
+        return {name for raw in enabled for name in self._covers(raw["spec"])}
 
     def _promoted(self, uid: str, spec: Object) -> None:
         phase = phase_named(self.cluster.spec, spec["phase"])
