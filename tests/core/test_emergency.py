@@ -5,12 +5,15 @@ without a status. Not here: how a disabled flag is compiled (test_rules).
 """
 
 import json
+from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
+from session_rollout.core.flags import Audience
 
 
 def test_emergency_disables_the_feature_and_its_dependents_and_pauses_the_hold() -> None:
@@ -200,3 +203,34 @@ def test_emergency_is_shown_until_the_document_enables_the_feature_again() -> No
     assert world.condition("EmergencyActive") == "False"
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize("criteria", [True, False], ids=["with criteria", "without"])
+def test_what_was_measured_while_a_feature_was_off_promotes_nothing(*, criteria: bool) -> None:
+    """The hold was over, and the metric recovered because the feature was off: its end gives nobody more than before."""
+
+    def change(data: dict[str, Any]) -> None:
+        data["phases"][0]["steps"] = [{"percent": 10, "hold": "60s", "approval": "Required"}, {"percent": 100, "hold": "60s"}]
+        if not criteria:
+            data["phases"][0]["criteria"], data["guards"] = [], []
+
+    world = World(edited(change), ranges={"errors": timedelta(seconds=60)})
+    world.until(lambda world: world.reason is DecisionReason.AWAITING_APPROVAL)
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(300)
+    world.request("Approve", generation=1, phase="one", step=1)
+    world.run(10)
+    world.request("EmergencyEnable", features=["alpha"])
+    start = world.now
+    world.values["errors"] = Decimal("0.03")  # the guard passes, the criterion does not
+    world.settle()
+    assert world.document is not None
+    assert world.document.audiences["alpha"] == Audience(Decimal(10))
+    world.run(40)
+    assert world.where[:2] == ("one", 1)
+    if criteria:
+        world.run(120)
+        assert world.where[:2] == ("one", 1)
+        world.values["errors"] = Decimal("0.001")
+    world.until(at("one", 2))
+    assert (world.now - start).total_seconds() >= 60

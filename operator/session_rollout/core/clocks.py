@@ -24,11 +24,9 @@ def audience_start(context: DecisionContext) -> datetime | None:
     The document also changes within a step, when an emergency ends: users have the features since then, not since the step.
     """
     current, document = context.current, context.status.flags.published_time
-    if current.stage is not Stage.STEP:
+    if current.stage is not Stage.STEP or document is None:
         return document
-    if current.published_time is None:
-        return None
-    return max(current.published_time, document or current.published_time)
+    return max(current.published_time, document) if current.published_time is not None else None
 
 
 def warm_up_end(context: DecisionContext, metrics: tuple[str, ...]) -> datetime | None:

@@ -78,7 +78,7 @@ def _confirm_published(context: DecisionContext) -> None:
     flags, document = context.status.flags, own_document(context)
     if flags.sha256 is None or document is None or document.sha256 != flags.sha256:
         return
-    if flags.published_sha256 != document.sha256:
+    if flags.published_sha256 != document.sha256 or flags.published_time is None:
         context.change(flags=flags.updated(published_sha256=document.sha256, published_time=context.now))
     current = context.current
     if current.stage not in {Stage.STEP, Stage.ROLLING_BACK} or current.published_time is not None:

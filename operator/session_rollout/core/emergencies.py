@@ -7,6 +7,7 @@ from session_rollout.api.enums import ActionReason, ActionType, EventReason
 from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.api.status_records import settled
 from session_rollout.core.context import DecisionContext
+from session_rollout.core.hold import judge_again
 from session_rollout.core.publication import disable, foreign_document, own_document
 from session_rollout.errors import ActionRejected
 
@@ -62,6 +63,7 @@ def emergency_enable(context: DecisionContext, action: SessionRolloutAction) -> 
     lifted = {record.uid for record in flags.disabled if record.uid} - {record.uid for record in left}
     context.change(flags=settled(flags.updated(disabled=left), tuple(sorted(lifted))))
     _supersede(context, waiting, action)
+    judge_again(context)
     text = f"{_list(names)} restored to the rollout's current audience"
     context.record_event(EventReason.FLAGS_ENABLED, f"{text}: {action.spec.reason}", by=action.name)
     return text

@@ -25,7 +25,7 @@ from session_rollout.core.clocks import counted_checks, is_guard, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import unmet_criteria
 from session_rollout.core.deadline import count_wait
-from session_rollout.core.failures import restart_failures
+from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
 from session_rollout.core.refusals import needed_refusals
 
 
@@ -120,6 +120,21 @@ def advance_hold(context: DecisionContext, problems: tuple[str, ...]) -> None:
         count_wait(context, None if stopped_by else _wait_kind(context, increment.hold), increment.hold)
     elif current.stage is Stage.BAKE:
         run_timer(context, duration(context.spec.bake), stopped_by=stopped_by)
+
+
+def judge_again(context: DecisionContext) -> None:
+    """Users have a feature again after an emergency: what was measured until it is read back is about an audience without it.
+
+    The hold continues, but ends only after as many evaluations as a criterion must pass at the end of one.
+    """
+    context.change(flags=context.status.flags.updated(published_time=None))
+    current, increment = context.current, context.increment
+    if current.stage is Stage.STEP:
+        context.move(published_time=None)
+    length = increment.hold if increment is not None else duration(context.spec.bake)
+    if current.hold_until is not None:
+        left = min(TRAILING_CHECKS * context.interval, length)
+        context.move(hold_until=max(current.hold_until, (current.hold_paused_time or context.now) + left))
 
 
 def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> DecisionReason | None:

@@ -134,6 +134,10 @@ def _migrations_after(context: DecisionContext) -> StageResult | None:
 
 def _bake(context: DecisionContext) -> StageResult | None:
     """After the last phase: evaluate guards, finish copies, then promote the rollout."""
+    if context.status.flags.published_time is None:
+        message = "bake: publishing the features that an emergency had turned off"
+        next_actions = ("wait until the ConfigMap contains the document",)
+        return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, message, (message,), next_actions)
     if context.current.hold_until is None:
         run_timer(context, duration(context.spec.bake))
     until, missing = context.current.hold_until, missing_evidence(context)
