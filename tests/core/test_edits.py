@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from core.collecting import migrated
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, Stage, State, Verdict
+from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core import generation
 from session_rollout.core.steps import audience_text, percent_text
@@ -182,6 +184,29 @@ def test_last_step_that_is_raised_after_it_was_complete_stalls() -> None:
     world.edit(steps_of_phase_one(TEN, verification=[gate]))
     world.run(20)
     assert world.reason is DecisionReason.AWAITING_APPROVAL
+
+
+@pytest.mark.parametrize("stage", [Stage.BASELINE, Stage.STEP, Stage.BAKE])
+def test_migration_that_is_added_where_its_place_is_over_stalls(stage: Stage) -> None:
+    """Before the first step it runs; later it never would, and the rollout would be promoted without it."""
+
+    def change(data: dict[str, Any]) -> None:
+        data.update(migrated())
+        data["migrations"].pop()
+        data["phases"][0]["migrations"] = {"before": ["rows"]}
+
+    values: dict[str, Any] = {"errors": Decimal("0.001"), "load": Verdict.NO_DATA if stage is Stage.BASELINE else Decimal(1)}
+    world = World(spec(bake="600s"), values=values)
+    world.until(lambda world: world.status.current.stage is stage)
+    world.edit(edited(change, bake="600s"))
+    world.run(30)
+    if stage is Stage.BASELINE:
+        world.values["load"] = Decimal(1)
+        world.until(at("one", 1))
+        assert [record.state for record in world.status.migrations] == [MigrationState.SUCCEEDED]
+        return
+    assert (world.status.decision.action, world.reason) == (DecisionAction.STALL, DecisionReason.INVALID_SPEC)
+    assert generation._migration_conflict(world.spec, world.status) is not None
 
 
 def test_edit_while_rolling_back_waits_for_the_rollback() -> None:

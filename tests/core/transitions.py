@@ -9,9 +9,9 @@ TRANSITIONS: Final[dict[Stage, set[Stage]]] = {
     # follows: a phase was added and, while it waited, removed again.
     # `Adopt` of a document that was rolled back ends there.
     Stage.PREFLIGHT: {Stage.PREFLIGHT, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK, Stage.ENDED},
-    # An edit starts the stage again.
+    # An edit starts the stage again, or may add a migration to it.
     Stage.BEFORE: {Stage.BEFORE, Stage.BASELINE, Stage.ROLLING_BACK},
-    Stage.BASELINE: {Stage.BASELINE, Stage.STEP, Stage.ROLLING_BACK},
+    Stage.BASELINE: {Stage.BEFORE, Stage.STEP, Stage.ROLLING_BACK},
     # Every audience of a phase, and every increment of a ramp, is a stage of its own. An edit that gives more users the feature
     # than the published audience waits for guards, as the first audience does.
     Stage.STEP: {Stage.STEP, Stage.BASELINE, Stage.VERIFICATION, Stage.ROLLING_BACK},

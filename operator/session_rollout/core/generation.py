@@ -4,8 +4,10 @@ Where resuming is impossible, `conflict` says why, and the rollout stalls until 
 """
 
 from decimal import Decimal
+from typing import Final
 
 from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import Current, RolloutStatus
@@ -23,6 +25,8 @@ from session_rollout.core.steps import (
     percent_text,
     phase_named,
 )
+
+STEPS_HAVE_BEGUN: Final = frozenset({Stage.STEP, Stage.VERIFICATION, Stage.AFTER})
 
 
 def adopt_generation(context: DecisionContext) -> None:
@@ -89,6 +93,8 @@ def _resume(context: DecisionContext) -> None:
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
     elif status.current.stage is Stage.STEP:
         _resume_step(context)
+    elif status.current.stage is Stage.BASELINE:
+        context.enter(Stage.BEFORE)  # a migration may have been added
     elif status.current.stage is not Stage.ENDED:
         context.enter(status.current.stage)
 
@@ -99,7 +105,7 @@ def _resume_step(context: DecisionContext) -> None:
     context.move(**dict.fromkeys(timers), approved_by=None, promoted_by=None)
     current, phase = context.current, context.phase
     record = context.status.phase(current.phase)
-    if phase is None or record is None or _step_conflict(context.spec, context.status) is not None:
+    if phase is None or record is None or conflict(context.spec, context.status) is not None:
         return
     place = _published_increment(phase, record, current)
     if place is None:
@@ -142,7 +148,7 @@ def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     for kept_feature in status.flags.retired:
         if kept_feature.feature not in retired:
             return f"feature {kept_feature.feature} was retired and is on for {kept_feature.percent}%; keep `retired: true`, or remove the feature"
-    return _order_conflict(spec, status) or _step_conflict(spec, status)
+    return _order_conflict(spec, status) or _migration_conflict(spec, status) or _step_conflict(spec, status)
 
 
 def _published_conflict(spec: RolloutSpec, record: PhaseRecord) -> str | None:
@@ -178,6 +184,19 @@ def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     expected = spec.phases[done.index(False)].name if False in done else None
     if running and status.current.stage not in {Stage.BAKE, Stage.ENDED, Stage.PREFLIGHT} and running != expected:
         return f"phase {running} is running, so `phases` must list it directly after the completed ones"
+    return None
+
+
+def _migration_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
+    """A migration whose place in the plan is over never runs: the rollout would be promoted without it."""
+    known = {record.name for record in status.migrations if record.state is not MigrationState.PENDING}
+    for phase in spec.phases:
+        record, running = status.phase(phase.name), phase.name == status.current.phase
+        completed = record is not None and record.state is PhaseState.COMPLETED
+        passed = phase.migrations.before if running and status.current.stage in STEPS_HAVE_BEGUN else ()
+        for name in phase.migrations.names if completed else passed:
+            if name not in known:
+                return f"migration {name} was added to phase {phase.name} at a place that is over; add it to a later phase, or to `migrations.after` of a phase that is not complete"
     return None
 
 
