@@ -123,6 +123,16 @@ def guard_fails_before_the_first_publish() -> World:
     return world
 
 
+def document_is_contested() -> World:
+    """Another controller applies a document of its own."""
+    world = World(spec())
+    world.until(at("one", 1))
+    for number in range(5):
+        world.tamper(f"sha256:{number}", editor="argocd-controller")
+        world.run(10)
+    return world
+
+
 def request_is_refused() -> World:
     """A right is missing."""
     world = World(spec())
@@ -165,6 +175,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     promote_is_rejected_where_it_cannot_act,
     emergency_is_lifted_before_it_is_published,
     guard_fails_before_the_first_publish,
+    document_is_contested,
     request_is_refused,
     deciding_fails,
 )

@@ -369,26 +369,6 @@ def test_refused_request_pauses_the_hold() -> None:
     world.until(at("one", 2, 1))
 
 
-@pytest.mark.parametrize("how", ["edited", "raised", "deleted"])
-def test_drift_is_recorded_once_while_it_cannot_be_corrected(how: str) -> None:
-    """However often the write is refused; and again for the next edit."""
-    world = World(spec())
-    world.until(at("one", 1))
-    for times in (1, 2):
-        assert world.document is not None
-        world.publishing = False
-        if how == "deleted":
-            world.document = None
-        else:
-            more = {**world.document.audiences, "alpha": Audience(Decimal(100))}
-            revision = world.document.revision + (how == "raised")
-            world.tamper(f"sha256:{times}", audiences=more, revision=revision, editor="kubectl-edit")
-        world.run(60)
-        world.publishing = True
-        world.run(10)
-        assert len(world.entries(EventReason.FLAG_DRIFT)) == times
-
-
 def test_hold_that_is_over_while_results_are_awaited_does_not_spin() -> None:
     """The results wake the loop."""
     world = World(spec())

@@ -266,6 +266,7 @@ class DecisionReason(StrEnum):
     PAUSED = "Paused"  # A `Pause` action or a guard with `onBreach: Pause` paused the rollout.
     INVALID_SPEC = "InvalidSpec"  # The spec, or the configuration that it refers to, has a problem.
     ADOPTION_REQUIRED = "AdoptionRequired"  # The flag document gives more than the status knows: `Adopt` it, or `Reset`.
+    DOCUMENT_CONTESTED = "DocumentContested"  # Somebody else keeps writing the flag document; see `status.flags.drift`.
     REQUEST_REFUSED = "RequestRefused"  # The API server refuses a request that the rollout needs; see `status.refusals`.
     INTERNAL_ERROR = "InternalError"  # The operator failed to decide, and carries out only emergencies.
     GUARD_FAILING = "GuardFailing"  # A guard is in breach, so the audience does not grow.

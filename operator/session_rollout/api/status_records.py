@@ -245,6 +245,14 @@ class RetiredFeature(Model):
     time: Annotated[Time, Field(description="Time when it was retired.")]
 
 
+class FlagDrift(Model):
+    """The last edit of the flag document by somebody else."""
+
+    time: Annotated[Time, Field(description="Time of the decision that corrected it.")]
+    by: Annotated[Text, Field(description="Field manager that wrote the document; empty when it was deleted.")] = ""
+    count: Annotated[int, Field(description="Number of edits, each within five minutes of the one before.", ge=1, le=3)] = 1
+
+
 class FlagsRecord(Model):
     """State of the flag document and its ConfigMap."""
 
@@ -282,6 +290,9 @@ class FlagsRecord(Model):
             json_schema_extra=SET,
         ),
     ] = ()
+    drift: Annotated[
+        FlagDrift | None, Field(description="The last edit of the document by somebody else, and how often it came back.")
+    ] = None
     adoption_required: Annotated[
         bool,
         Field(

@@ -19,6 +19,7 @@ from session_rollout.core.adoption import await_adoption
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
+from session_rollout.core.drift import await_document
 from session_rollout.core.generation import adopt_generation, conflict
 from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach, settle_guards
 from session_rollout.core.hold import advance_hold
@@ -55,7 +56,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     migration_jobs.drive(context)
     publish(context)
     note_refusals(context)
-    result = await_requests(context) or result
+    result = await_requests(context) or await_document(context) or result
     record_stall(context, result)
     write_decision(context, result, context.problems)
     return decision_of(context, _next_reconcile(context, result))

@@ -25,6 +25,7 @@ from session_rollout.core.clocks import counted_checks, is_guard, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import unmet_criteria
 from session_rollout.core.deadline import count_wait
+from session_rollout.core.drift import is_contested
 from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
 from session_rollout.core.refusals import needed_refusals
 
@@ -147,6 +148,8 @@ def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> Decisio
         return DecisionReason.PAUSED
     if needed_refusals(context):
         return DecisionReason.REQUEST_REFUSED
+    if is_contested(context):
+        return DecisionReason.DOCUMENT_CONTESTED
     return DecisionReason.FEATURE_DISABLED if context.off_in(context.phase) else None
 
 

@@ -28,6 +28,7 @@ from session_rollout.core.clocks import counted_checks, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
 from session_rollout.core.deadline import deadline_passed, next_deadline
+from session_rollout.core.drift import await_document
 from session_rollout.core.hold import await_features, await_guards, missing_evidence
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
@@ -122,7 +123,7 @@ def repeat_decision(context: DecisionContext) -> StageResult:
 
 
 def _awaits_requests(context: DecisionContext, _: Increment) -> StageResult | None:
-    return await_requests(context)
+    return await_requests(context) or await_document(context)
 
 
 def _awaits_features(context: DecisionContext, _: Increment) -> StageResult | None:
@@ -217,7 +218,7 @@ def _awaits_approval(context: DecisionContext, increment: Increment) -> StageRes
 
 
 _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | None], ...]] = (
-    _awaits_requests,  # the API server refuses nothing that the rollout needs
+    _awaits_requests,  # the API server refuses nothing that the rollout needs, and nobody else writes the document
     _awaits_results,  # every query has a result
     _awaits_features,  # no feature of the phase is disabled in an emergency
     _awaits_evidence,  # every criterion and guard has a verdict about this audience, and the timer runs

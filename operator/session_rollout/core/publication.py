@@ -15,6 +15,7 @@ from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import DISABLED_LENGTH, DisabledFeature
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.documents import PublishedDocument, gives_less, lesser
+from session_rollout.core.drift import notice_drift
 from session_rollout.core.flags import (
     NOBODY,
     Audience,
@@ -209,24 +210,12 @@ def _wanted(context: DecisionContext, given: Given, disabled: Mapping[str, str],
 
 
 def _request(context: DecisionContext, wanted: FlagDocument, *, urgent: bool) -> None:
-    _notice_drift(context, wanted)
+    notice_drift(context, own_document(context), wanted)
     effect = _effect(context, wanted)
     if urgent:
         context.urgent = effect
     else:
         context.effects.append(effect)
-
-
-def _notice_drift(context: DecisionContext, wanted: FlagDocument) -> None:
-    """Record once that somebody else has changed or deleted the document, and what is published now."""
-    flags, document = context.status.flags, own_document(context)
-    in_cluster = document.sha256 if document is not None else None
-    edited = document is not None and document.editor is not None and in_cluster != flags.published_sha256
-    if flags.published_sha256 is None or not (edited or flags.published_sha256 == wanted.sha256):
-        return
-    message = f"{wanted.config_map} was modified externally and is being corrected"
-    context.record_event(EventReason.FLAG_DRIFT, message, revision=flags.revision)
-    context.change(flags=flags.updated(published_sha256=in_cluster))
 
 
 def _less_than_published(
