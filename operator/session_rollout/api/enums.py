@@ -192,7 +192,7 @@ class ActionReason(StrEnum):
     PAUSED = "Paused"  # The rollout is paused.
     STALLED = "Stalled"  # The rollout is stalled because of its spec or its configuration.
     NOT_PUBLISHED = "NotPublished"  # The audience of the step has not been read back yet.
-    FEATURE_DISABLED = "FeatureDisabled"  # An emergency disables a feature of the phase.
+    FEATURE_DISABLED = "FeatureDisabled"  # An emergency disables a feature that the step or the gate is about.
     FOREIGN_DOCUMENT = "ForeignDocument"  # The flag document belongs to another rollout, or was not written by one.
     ADOPTION_REQUIRED = "AdoptionRequired"  # The flag document gives more than the status knows: first `Adopt` or `Reset`.
     NOTHING_TO_ADOPT = "NothingToAdopt"  # The status knows what the flag document gives.
@@ -278,7 +278,7 @@ class DecisionReason(StrEnum):
     MIGRATION_FAILED = "MigrationFailed"  # A migration failed.
     MEASURING_BASELINE = "MeasuringBaseline"  # The baseline of a metric has no value yet.
     PUBLISHING = "Publishing"  # The flag document has not been read back yet.
-    FEATURE_DISABLED = "FeatureDisabled"  # An emergency disabled a feature of the phase; the hold timer is paused.
+    FEATURE_DISABLED = "FeatureDisabled"  # An emergency disables a feature of the phase, or in the bake any feature of the rollout; nothing advances.
     AWAITING_EVIDENCE = "AwaitingEvidence"  # A criterion or a guard has no verdict of Pass or Fail about this audience; the hold timer does not run.
     HOLDING = "Holding"  # The hold of the step is not complete.
     CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold, or has passed for less than its `passShare` of it.

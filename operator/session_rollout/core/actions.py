@@ -161,11 +161,12 @@ def _approve_gate(context: DecisionContext, action: SessionRolloutAction) -> str
     kind, gates = current_gates(context.rollout)
     waiting = [gate.name for gate in gates if gate.approval]
     name = action.spec.check or ""
-    if kind not in {CheckKind.PREFLIGHT, CheckKind.VERIFICATION} or name not in waiting:
+    if kind is None or kind is CheckKind.AFTER_ROLLBACK or name not in waiting:
         allowed = ", ".join(waiting) or "none"
         message = f"`check` is {name}, which is not a gate that awaits approval now; allowed: {allowed}"
         raise ActionRejected(ActionReason.UNKNOWN_CHECK, message)
-    assert kind is not None
+    if kind is CheckKind.VERIFICATION:
+        _require_features(context)  # what nobody has cannot be verified
     context.put_check(
         CheckRecord(
             name=name,
@@ -306,8 +307,12 @@ def _require_promotable(context: DecisionContext) -> None:
         raise ActionRejected(ActionReason.STALLED, f"the rollout is stalled: {context.problems[0]}")
     if not is_published(context):
         raise ActionRejected(ActionReason.NOT_PUBLISHED, "the audience of the step has not been read back yet; try again")
-    if names := context.disabled_in(context.phase):
-        message = f"{names[0]} is disabled in an emergency; create an `EmergencyEnable` action first"
+    _require_features(context)
+
+
+def _require_features(context: DecisionContext) -> None:
+    if names := context.off_here:
+        message = f"{names[0]} is off by an emergency; create an `EmergencyEnable` action first, and wait until it is published"
         raise ActionRejected(ActionReason.FEATURE_DISABLED, message)
 
 

@@ -223,11 +223,6 @@ class DecisionContext:
         self.enter(Stage.ENDED, **fields)
         self.change(outcome=outcome)
 
-    def disabled_in(self, phase: Phase | None) -> tuple[str, ...]:
-        """Features of this phase that an emergency disabled, themselves or a prerequisite of theirs."""
-        disabled = disabled_features(self.spec, self.status)
-        return tuple(name for name in (phase.features if phase else ()) if name in disabled)
-
     @property
     def still_off(self) -> tuple[str, ...]:
         """Features whose emergency was lifted, and that users do not have yet: the document in the cluster still has them off."""
@@ -237,7 +232,17 @@ class DecisionContext:
         disabled = disabled_features(self.spec, self.status)
         return tuple(sorted(name for name in document.disabled if name not in disabled))
 
+    @property
+    def off_here(self) -> tuple[str, ...]:
+        """Features that are off by an emergency and keep this stage from ending: in the bake, any that the rollout published."""
+        if self.current.stage is not Stage.BAKE:
+            return self.off_in(self.phase)
+        return self._off(name for record in self.status.phases for name in record.features)
+
     def off_in(self, phase: Phase | None) -> tuple[str, ...]:
         """Features of this phase that users do not have because of an emergency, also of one that was just lifted."""
-        off = {*self.disabled_in(phase), *self.still_off}
-        return tuple(name for name in (phase.features if phase else ()) if name in off)
+        return self._off(phase.features if phase is not None else ())
+
+    def _off(self, names: Iterable[str]) -> tuple[str, ...]:
+        off = {*disabled_features(self.spec, self.status), *self.still_off}
+        return tuple(name for name in names if name in off)

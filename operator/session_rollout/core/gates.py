@@ -9,7 +9,7 @@ from datetime import datetime
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Verdict
 from session_rollout.api.status_records import CheckRecord
-from session_rollout.core.clocks import range_of
+from session_rollout.core.clocks import range_of, warm_up_end
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import evaluate_check, keep
 from session_rollout.core.evaluation import Evaluation
@@ -31,7 +31,7 @@ def evaluate_gates(context: DecisionContext, gates: tuple[Gate, ...], kind: Chec
 
 def _evaluate(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
     if gate.metric is not None:
-        evaluate_check(context, gate, kind, _not_before(context, gate.metric, kind))
+        evaluate_check(context, gate, kind, _not_before(context, (gate.metric,), kind))
     elif gate.job is not None:
         _evaluate_job(context, gate, kind)
     elif gate.approval is None:
@@ -44,16 +44,30 @@ def _not_yet(context: DecisionContext, gate: Gate, kind: CheckKind, reason: Chec
     keep(context, kind, gate.name, Evaluation(Verdict.NOT_EVALUATED, reason, f"{gate.name}: {message}"))
 
 
-def _not_before(context: DecisionContext, metric: str, kind: CheckKind) -> datetime | None:
-    """After a rollback the query must not cover data from before it. Other gates accept the data that exists."""
-    start = context.current.stage_start_time
-    if start is None or kind is not CheckKind.AFTER_ROLLBACK:
-        return start
-    return start + range_of(context, (metric,))
+def _not_before(context: DecisionContext, metrics: tuple[str, ...], kind: CheckKind) -> datetime | None:
+    """From when on a result counts. Gates accept the data that exists, with two exceptions.
+
+    After a rollback the query must not cover data from before it. And when the document has changed since the stage was entered,
+    because an emergency ended, results are about the present audience only after the warm-up.
+    """
+    start, published = context.current.stage_start_time, context.status.flags.published_time
+    if start is not None and kind is CheckKind.AFTER_ROLLBACK:
+        return start + range_of(context, metrics)
+    if start is not None and kind is CheckKind.VERIFICATION and published is not None and published > start:
+        return warm_up_end(context, metrics)
+    return start
+
+
+def void_gates(context: DecisionContext, kind: CheckKind) -> None:
+    """An emergency turned off what these gates verify: all but approvals are judged again, and Jobs run again."""
+    for record in context.checks_of(kind):
+        if record.reason not in {CheckReason.APPROVED, CheckReason.AWAITING_APPROVAL}:
+            attempt = record.attempt + 1 if record.job else record.attempt
+            context.put_check(CheckRecord(name=record.name, kind=kind, attempt=attempt))
 
 
 def _take_result(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
-    result, start = context.observed.gates.get(gate.name), context.current.stage_start_time
+    result, start = context.observed.gates.get(gate.name), _not_before(context, (), kind)
     if result is None or start is None or result.time < start:
         if context.check(kind, gate.name).verdict is Verdict.NOT_EVALUATED:
             _not_yet(context, gate, kind, CheckReason.AWAITING_RESULT, "waiting for its result")
@@ -68,6 +82,16 @@ def _take_result(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
 
 def _evaluate_job(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
     record = context.check(kind, gate.name)
+    start = _not_before(context, (), kind)
+    if record.job is None and start is not None and context.now < start:
+        _not_yet(
+            context,
+            gate,
+            kind,
+            CheckReason.WARMING_UP,
+            f"its Job starts at {start:%H:%M:%S} UTC, when users have the features again",
+        )
+        return
     if record.job is None:
         job, message = _job_name(context, record), f"{gate.name}: starting its Job"
         record = record.updated(job=job, reason=CheckReason.JOB_STARTED, message=message)

@@ -1,7 +1,7 @@
 """The hold timer, a clock that stops: how long an audience is kept. Only time with evidence for every criterion and guard counts.
 
 The timer starts with the first evidence. It pauses while evidence is missing (`missing_evidence` says why), while an
-emergency disables a feature of the phase, and while the rollout is paused, suspended or stalled. Each pause moves its end:
+emergency disables a feature of the phase (in the bake, any feature of the rollout), and while the rollout is paused, suspended or stalled. Each pause moves its end:
 outages extend the hold.
 """
 
@@ -105,7 +105,7 @@ def await_features(features: tuple[str, ...], subject: str) -> StageResult | Non
     """What to do while an emergency disables these features; None when there is none."""
     if not features:
         return None
-    causes = tuple(f"{name} is disabled in an emergency" for name in features)
+    causes = tuple(f"{name} is off by an emergency" for name in features)
     next_actions = (f"create an `EmergencyEnable` action for {', '.join(features)}, or an `Abort` action",)
     return StageResult(DecisionAction.WAIT, DecisionReason.FEATURE_DISABLED, f"{subject}: {causes[0]}", causes, next_actions)
 
@@ -150,7 +150,7 @@ def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> Decisio
         return DecisionReason.REQUEST_REFUSED
     if is_contested(context):
         return DecisionReason.DOCUMENT_CONTESTED
-    return DecisionReason.FEATURE_DISABLED if context.off_in(context.phase) else None
+    return DecisionReason.FEATURE_DISABLED if context.off_here else None
 
 
 def _wait_kind(context: DecisionContext, hold: timedelta) -> WaitKind | None:

@@ -16,7 +16,6 @@ from session_rollout.api.progress import Progress, progress_text
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import EVERYBODY
-from session_rollout.core.hold import await_features
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobObservation, JobState, StartJob, SuspendJob
@@ -210,12 +209,10 @@ def run_backups(context: DecisionContext, names: tuple[str, ...]) -> StageResult
 def run_finish(context: DecisionContext) -> StageResult | None:
     """End the copies that still follow their source; None when none does.
 
-    A copy does not finish while a feature of its phase is disabled: users without the feature write to the source.
+    The bake calls this only while no feature is disabled: users without the feature write to the source.
     """
     for record in context.status.migrations:
         started = record.operation is Operation.FINISH
-        if record.following and not started and (disabled := _disabled_with(context, record.name)):
-            return await_features(disabled, f"{record.name} is not finished")
         if record.following or (started and record.state is not MigrationState.SUCCEEDED):
             return _operate(context, record, Operation.FINISH)
     return None
@@ -230,12 +227,6 @@ def partial_copies(context: DecisionContext) -> tuple[str, ...]:
         for name in phase.migrations.names
         if name in following and (last := increments(phase)[-1].percent) < EVERYBODY.percent
     )
-
-
-def _disabled_with(context: DecisionContext, name: str) -> tuple[str, ...]:
-    """Disabled features of the phases that list this migration."""
-    phases = [phase for phase in context.spec.phases if name in phase.migrations.names]
-    return tuple(feature for phase in phases for feature in context.off_in(phase))
 
 
 def run_restore(context: DecisionContext, names: tuple[str, ...], since: datetime | None) -> StageResult | None:

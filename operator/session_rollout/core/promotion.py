@@ -102,12 +102,11 @@ def run_step(context: DecisionContext) -> StageResult | None:
             (f"the flag document with {increment.audience} has not been read back yet",),
             ("wait until the ConfigMap contains the document",),
         )
-    if context.current.promoted_by is None:
-        for rule in _STEP_RULES:
-            if result := rule(context, increment):
-                return result
-            if context.current.stage is not Stage.STEP:
-                return None  # a deadline started a rollback
+    for rule in _STEP_RULES if context.current.promoted_by is None else _PROMOTE_RULES:
+        if result := rule(context, increment):
+            return result
+        if context.current.stage is not Stage.STEP:
+            return None  # a deadline started a rollback
     return _promote_step(context, increment)
 
 
@@ -127,7 +126,7 @@ def _awaits_requests(context: DecisionContext, _: Increment) -> StageResult | No
 
 
 def _awaits_features(context: DecisionContext, _: Increment) -> StageResult | None:
-    return await_features(context.disabled_in(context.phase), "the hold timer is paused")
+    return await_features(context.off_here, "the hold timer is paused")
 
 
 def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageResult | None:
@@ -227,6 +226,7 @@ _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | No
     _awaits_criteria,  # every criterion passes, and has for long enough
     _awaits_approval,  # the step is approved, where that is required
 )
+_PROMOTE_RULES: Final = (_awaits_features,)  # a guard may have kept the action waiting until the emergency
 
 
 def _promote_step(context: DecisionContext, increment: Increment) -> StageResult | None:

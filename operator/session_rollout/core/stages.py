@@ -25,9 +25,10 @@ from session_rollout.core import migration_jobs
 from session_rollout.core.baselines import measure_baselines
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria
-from session_rollout.core.gates import evaluate_gates, verify_rollback
-from session_rollout.core.hold import await_guards, missing_evidence, run_timer, unjudged_guards
+from session_rollout.core.gates import evaluate_gates, verify_rollback, void_gates
+from session_rollout.core.hold import advance_hold, await_features, await_guards, missing_evidence, unjudged_guards
 from session_rollout.core.promotion import first_increment, raise_audience, repeat_decision, run_step, running_phase
+from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import continue_rollback
 
 Handler = Callable[[DecisionContext], StageResult | None]
@@ -112,6 +113,9 @@ def _baseline(context: DecisionContext) -> StageResult | None:
 
 def _verification(context: DecisionContext) -> StageResult | None:
     gates = running_phase(context).verification
+    if result := await_features(context.off_here, "verification waits"):
+        void_gates(context, CheckKind.VERIFICATION)
+        return result
     records = evaluate_gates(context, gates, CheckKind.VERIFICATION)
     if result := _await_gates(context, gates, records, "verification"):
         return result
@@ -121,6 +125,8 @@ def _verification(context: DecisionContext) -> StageResult | None:
 
 def _migrations_after(context: DecisionContext) -> StageResult | None:
     phase = running_phase(context)
+    if result := await_features(context.off_here, f"phase {phase.name} waits"):
+        return result  # a migration that ends the support of users without the feature must not start while nobody has it
     if result := migration_jobs.run_up(context, phase.migrations.after):
         return result
     context.mark(phase.name, state=PhaseState.COMPLETED, end_time=context.now)
@@ -139,10 +145,14 @@ def _bake(context: DecisionContext) -> StageResult | None:
         next_actions = ("wait until the ConfigMap contains the document",)
         return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, message, (message,), next_actions)
     if context.current.hold_until is None:
-        run_timer(context, duration(context.spec.bake))
+        advance_hold(context, context.problems)
     until, missing = context.current.hold_until, missing_evidence(context)
+    if result := await_requests(context):
+        return result
     if context.awaits_results and until is not None:
         return repeat_decision(context)
+    if result := await_features(context.off_here, "the bake is paused"):
+        return result
     if missing or until is None:
         message = f"bake: {missing[0] if missing else 'starting'}"
         reason, next_actions = DecisionReason.AWAITING_EVIDENCE, ("wait until evidence is available for every guard",)

@@ -1,0 +1,167 @@
+"""Emergencies and the end of things: a bake, a verification, a phase and a step end with features that users have.
+
+Covered: the bake, verification gates of each kind, migrations after a phase, a `Promote` that waits, a step that waits for its
+approval. Not here: the hold timer of a step, and what else an emergency does (test_emergency).
+"""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from core.collecting import migrated, verified
+from core.world import World, at, edited, ended, spec
+from session_rollout.api.enums import ActionReason, CheckKind, CheckReason, DecisionReason, Outcome, PhaseState, Stage, Verdict
+from session_rollout.api.quantities import duration
+from session_rollout.api.status_records import Refusal
+from session_rollout.core.observed import JobState
+
+CALM = {"name": "calm", "metric": "errors", "below": "0.5%"}
+SIGNED = {"name": "signed", "approval": {}}
+SMOKE = {"name": "smoke", "job": {"profile": "smoke-tests"}}
+HEALTH = {"name": "health", "http": {"service": "web", "path": "/health"}}
+
+
+def in_stage(stage: Stage, *gates: dict[str, Any], **changes: Any) -> World:
+    """A rollout that has just entered a stage; phase one has these gates."""
+    world = World(edited(verified(list(gates)), **changes), ranges={"errors": timedelta(seconds=60)})
+    world.gates["health"] = Verdict.PASS
+    world.until(lambda world: world.status.current.stage is stage)
+    return world
+
+
+def kill(world: World, feature: str, *, by_hand: bool) -> None:
+    """Turn a feature off for all users."""
+    if by_hand:
+        world.tamper(taken_away=frozenset({feature}), editor="kubectl-edit")
+    else:
+        world.request("EmergencyDisable", features=[feature])
+    world.settle()
+    assert "targeting" not in world.flag(feature)
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["action", "hand"])
+@pytest.mark.parametrize("feature", ["alpha", "gamma"], ids=["older phase", "last phase"])
+@pytest.mark.parametrize("guarded", [True, False], ids=["guards", "no guards"])
+def test_bake_does_not_end_while_a_feature_is_off(feature: str, *, by_hand: bool, guarded: bool) -> None:
+    """The timer pauses, whoever turned the feature off, and its rest runs when users have the feature again."""
+    world = in_stage(Stage.BAKE, bake="300s", **({} if guarded else {"guards": []}))
+    world.run(100)
+    kill(world, feature, by_hand=by_hand)
+    world.run(3600)
+    assert (world.status.current.stage, world.reason) == (Stage.BAKE, DecisionReason.FEATURE_DISABLED)
+    assert world.status.current.hold_paused_reason is DecisionReason.FEATURE_DISABLED
+    assert world.condition("Ready") != "True"
+    world.request("EmergencyEnable")
+    world.run(150)
+    assert not ended(world)
+    world.until(ended, 400)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_bake_does_not_end_while_a_request_is_refused() -> None:
+    """It has the rules of a step: the timer pauses, and its end is awaited."""
+    world = in_stage(Stage.BAKE, bake="300s")
+    world.run(100)
+    world.refusals = (Refusal(effect="Publish", verb="update", resource="configmaps", message="forbidden", since=world.now),)
+    world.run(600)
+    assert (world.status.current.stage, world.reason) == (Stage.BAKE, DecisionReason.REQUEST_REFUSED)
+    world.refusals = ()
+    world.run(100)
+    assert not ended(world)
+    world.until(ended, 200)
+
+
+def test_verification_is_not_judged_while_the_feature_is_off() -> None:
+    """Its metric is good because nobody has the feature; then only results from after the warm-up count."""
+    world = World(edited(verified([CALM])), ranges={"errors": timedelta(seconds=60)})
+    world.until(at("one", 3))
+    world.values["errors"] = Decimal("0.009")
+    world.until(lambda world: world.status.current.stage is Stage.VERIFICATION)
+    kill(world, "alpha", by_hand=False)
+    world.values["errors"] = Decimal("0.001")
+    world.run(600)
+    assert (world.status.current.stage, world.reason) == (Stage.VERIFICATION, DecisionReason.FEATURE_DISABLED)
+    world.request("EmergencyEnable")
+    world.run(50)
+    record = world.check(CheckKind.VERIFICATION, "calm")
+    assert (record.verdict, record.reason) == (Verdict.NOT_EVALUATED, CheckReason.WARMING_UP)
+    world.values["errors"] = Decimal("0.009")
+    world.run(60)
+    assert world.check(CheckKind.VERIFICATION, "calm").verdict is Verdict.FAIL
+    world.values["errors"] = Decimal("0.001")
+    world.until(at("two", 1))
+
+
+def test_gate_passed_before_an_emergency_is_judged_again() -> None:
+    """Results and Jobs, but not approvals: a Job that ran while users lost the feature runs again, after `propagation`."""
+    world = in_stage(Stage.VERIFICATION, SMOKE, HEALTH, SIGNED, propagation="120s")
+    world.run(10)
+    first = world.check(CheckKind.VERIFICATION, "smoke")
+    assert (first.verdict, world.reason) == (Verdict.PASS, DecisionReason.AWAITING_APPROVAL)
+    kill(world, "beta", by_hand=True)
+    world.run(60)
+    refused = world.request("Approve", generation=1, check="signed")
+    world.run(10)
+    assert world.answer(refused) == (False, ActionReason.FEATURE_DISABLED)
+    world.request("EmergencyEnable")
+    world.run(100)
+    assert world.check(CheckKind.VERIFICATION, "smoke").reason is CheckReason.WARMING_UP
+    assert world.check(CheckKind.VERIFICATION, "health").verdict is Verdict.NOT_EVALUATED
+    world.request("Approve", generation=1, check="signed")
+    world.run(10)
+    assert world.status.current.stage is Stage.VERIFICATION
+    world.until(lambda world: world.status.current.phase == "two", 60)
+    smoke = [name for name, job in world.jobs.items() if job.state is JobState.SUCCEEDED]
+    assert first.job in smoke
+    assert len(smoke) == 2
+
+
+def test_migration_after_a_phase_waits_for_its_features() -> None:
+    """It ends the support of users without the feature, and now these are all users."""
+    world = World(spec(**migrated()))
+    world.until(at("one", 3))
+    world.run(50)
+    kill(world, "alpha", by_hand=False)
+    world.status = world.status.updated(current=world.status.current.updated(stage=Stage.AFTER))
+    world.run(600)
+    assert world.reason is DecisionReason.FEATURE_DISABLED
+    assert [record.state for record in world.status.phases] == [PhaseState.RUNNING, PhaseState.PENDING]
+    assert not any(known.name == "cleanup" and known.job for known in world.status.migrations)
+    world.request("EmergencyEnable")
+    world.until(at("two", 1))
+
+
+def test_promote_that_waits_for_a_guard_does_not_act_in_an_emergency() -> None:
+    """The guard passes because the feature is off."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m"}
+    world = World(spec(guards=[guard]))
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.run(10)
+    world.request("Promote", generation=1, phase="one", step=1)
+    world.run(10)
+    kill(world, "alpha", by_hand=False)
+    world.values["errors"] = Decimal("0.001")
+    world.run(60)
+    assert (world.where[:2], world.reason) == (("one", 1), DecisionReason.FEATURE_DISABLED)
+    world.request("EmergencyEnable")
+    world.run(10)
+    assert world.where[:3] == ("one", 2, 1)
+
+
+def test_step_does_not_end_in_the_decision_that_lifts_an_emergency() -> None:
+    """Its hold was over before; the evidence is from the time in which nobody had the feature."""
+    world = World(
+        edited(lambda data: data["phases"][0]["steps"][0].update(approval="Required"), propagation="60s"),
+        ranges={"errors": timedelta(seconds=60)},
+    )
+    world.until(lambda world: world.reason is DecisionReason.AWAITING_APPROVAL)
+    kill(world, "alpha", by_hand=False)
+    world.request("Approve", generation=1, phase="one", step=1)
+    world.run(60)
+    world.request("EmergencyEnable")
+    lifted = world.now
+    world.until(at("one", 2, 1))
+    assert world.now - lifted >= duration("60s") * 2
