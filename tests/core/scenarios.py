@@ -246,6 +246,8 @@ def pauses_and_emergencies() -> World:
         world.run(10)
     world.request("EmergencyDisable", features=["nobody"])
     world.run(10)
+    world.request("EmergencyEnable", after=timedelta(seconds=-60))
+    world.run(10)
     world.request("EmergencyEnable")
     world.run(10)
     world.tamper()

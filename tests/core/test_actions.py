@@ -6,6 +6,7 @@ Covered: Pause, Resume, Promote, Abort, Retry, read-only actions, crashes, repea
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -173,7 +174,12 @@ def test_many_actions_of_one_decision_survive_a_crash() -> None:
     """
     world = World(spec())
     world.until(at("one", 1))
-    names = [world.request(action, f"{action.lower()}-{number}") for number in range(7) for action in ("Pause", "Resume")]
+    ages = iter(range(-14, 0))
+    names = [
+        world.request(action, f"{action.lower()}-{number}", after=timedelta(seconds=next(ages)))
+        for number in range(7)
+        for action in ("Pause", "Resume")
+    ]
     first = world.reconcile(crash_before_effects=True)
     assert {answer.action for answer in answers(first).values()} == set(names)
     assert {answer.reason for answer in answers(first).values()} == {ActionReason.ACCEPTED}
@@ -320,3 +326,35 @@ def test_emergency_under_a_used_name_takes_effect() -> None:
         world.request("EmergencyEnable", f"on-{number}")
         world.run(10)
     assert len(world.entries(EventReason.FLAGS_ENABLED)) == 2
+
+
+@pytest.mark.parametrize("names", [("aa", "zz"), ("zz", "aa")], ids=["as named", "reversed"])
+@pytest.mark.parametrize(
+    ("other", "protecting"),
+    [("Resume", "Pause"), ("Promote", "Abort"), ("Promote", "Pause"), ("Retry", "Abort"), ("Promote", "EmergencyDisable")],
+)
+def test_of_one_second_what_protects_wins(other: str, protecting: str, names: tuple[str, str]) -> None:
+    """Creation times have seconds: the names of two actions must not decide what users get."""
+    world = World(spec())
+    world.until(at("one", 1))
+    if other == "Retry":
+        world.request("Abort", "before")
+        world.until(ended)
+        world.run(10)
+    if other == "Resume":
+        world.request("Pause", "before")
+        world.run(10)
+    place: dict[str, dict[str, Any]] = {"Promote": {"phase": "one", "step": 1, "generation": 1}, "Retry": {"generation": 1}}
+    for name, kind in sorted(zip(names, (other, protecting), strict=True)):  # as the controller delivers them
+        world.request(kind, name, **place.get(kind, {}))
+    world.run(10)
+    assert world.answer(names[1])[0]
+    match protecting:
+        case "Pause":
+            assert world.status.state is State.PAUSED
+        case "Abort":
+            assert world.status.outcome is Outcome.ABORTED
+        case "EmergencyDisable":
+            assert "targeting" not in world.flag("alpha")
+    if other == "Promote":
+        assert not world.answer(names[0])[0]

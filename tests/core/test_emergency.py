@@ -234,3 +234,77 @@ def test_what_was_measured_while_a_feature_was_off_promotes_nothing(*, criteria:
         world.values["errors"] = Decimal("0.001")
     world.until(at("one", 2))
     assert (world.now - start).total_seconds() >= 60
+
+
+@pytest.mark.parametrize("names", [("aa", "zz"), ("zz", "aa")], ids=["disable first", "enable first"])
+@pytest.mark.parametrize("disabled", [(), ("alpha",)], ids=["all", "named"])
+@pytest.mark.parametrize("enabled", [(), ("alpha",)], ids=["enable all", "enable named"])
+def test_of_one_second_the_disable_wins(names: tuple[str, str], disabled: tuple[str, ...], enabled: tuple[str, ...]) -> None:
+    """Creation times have seconds, so names must not decide: an emergency is in force, and one action of each kind comes."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", "before")
+    world.run(60)
+    actions = {"EmergencyDisable": disabled, "EmergencyEnable": enabled}
+    requested = [world.request(kind, name, features=list(actions[kind])) for kind, name in zip(actions, names, strict=True)]
+    world.actions.sort(key=lambda action: action.name)  # as the controller delivers them
+    world.run(60)
+    assert "targeting" not in world.flag("alpha")
+    assert world.condition("EmergencyActive") == "True"
+    answers = dict(zip(actions, (world.answer(name) for name in requested), strict=True))
+    assert answers["EmergencyDisable"] == (True, ActionReason.ACCEPTED)
+    if enabled or not disabled:
+        assert answers["EmergencyEnable"] == (False, ActionReason.EMERGENCY_IS_NEWER)
+    else:
+        assert answers["EmergencyEnable"][0]
+        assert "targeting" in world.flag("gamma")
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first", "repeated"])
+@pytest.mark.parametrize("by_hand", [False, True], ids=["action", "hand"])
+def test_older_enable_that_comes_late_lifts_nothing(*, by_hand: bool, again: bool) -> None:
+    """The watch missed it, and the sweep delivers it after a newer emergency was carried out and got its response."""
+    world = World(spec())
+    world.until(at("one", 1))
+    if again:
+        world.request("EmergencyDisable", "before", features=["alpha"])
+        world.run(10)
+    created = world.now
+    world.run(60)
+    if by_hand and not again:
+        world.tamper(taken_away=frozenset({"alpha"}), editor="kubectl-edit")
+    else:
+        world.request("EmergencyDisable", "after", features=["alpha"])
+    world.run(10)
+    late = world.request("EmergencyEnable", "late", after=created - world.now)
+    world.run(10)
+    assert world.answer(late) == (False, ActionReason.EMERGENCY_IS_NEWER)
+    assert "targeting" not in world.flag("alpha")
+    fresh = world.request("EmergencyEnable", "fresh")
+    world.run(10)
+    assert world.answer(fresh)[0]
+    assert "targeting" in world.flag("alpha")
+
+
+def test_enable_in_the_second_of_an_emergency_that_was_answered() -> None:
+    """Whoever waited for the response of the first action has seen it: the order of the two is known."""
+    world = World(spec())
+    world.until(at("one", 1))
+    first = world.request("EmergencyDisable", features=["alpha"])
+    world.settle()
+    assert world.answer(first)[0]
+    second = world.request("EmergencyEnable", features=["alpha"])
+    world.settle()
+    assert world.answer(second) == (True, ActionReason.ACCEPTED)
+
+
+def test_enable_that_arrives_before_the_response_of_a_disable_of_the_same_second() -> None:
+    """After a start, the watch delivers actions one by one, by name: the decision about the first comes in between."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.reconcile()
+    late = world.request("EmergencyEnable", features=["alpha"])
+    world.run(10)
+    assert world.answer(late) == (False, ActionReason.EMERGENCY_IS_NEWER)
+    assert "targeting" not in world.flag("alpha")

@@ -173,6 +173,7 @@ class ActionReason(StrEnum):
     UNKNOWN_TOPIC = "UnknownTopic"  # The configuration has no diagnostics topic with this name.
     UNKNOWN_ROLLOUT = "UnknownRollout"  # The namespace has no SessionRollout with this name.
     NOTHING_DISABLED = "NothingDisabled"  # No feature is disabled in an emergency.
+    EMERGENCY_IS_NEWER = "EmergencyIsNewer"  # The emergency began after the action was created, or an EmergencyDisable action of the same second has no response yet.
     ALREADY_PAUSED = "AlreadyPaused"  # The rollout is already paused.
     NOT_PAUSED = "NotPaused"  # The rollout is not paused.
     NOT_RUNNING = "NotRunning"  # The generation has ended.

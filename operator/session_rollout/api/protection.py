@@ -31,6 +31,7 @@ class Protection(Model):
     kind: ProtectionKind
     uid: Annotated[Uid, Field(description="UID of the action; for a breach or a deadline, a name of its own.")]
     time: Time
+    requested_time: Time | None = None  # of the action
     revision: Annotated[Revision, Field(description="Revision of the document that contains it first.")] = 0
     by: Annotated[Text, Field(description="Name of the action or of the guard.")] = ""
     reason: Sentence = ""

@@ -231,6 +231,13 @@ class DisabledFeature(Model):
     uid: Annotated[
         Uid | None, Field(description="UID of the action that turned it off, or a name for an edit of the document.")
     ] = None
+    requested_time: Annotated[
+        Time | None,
+        Field(
+            description="Creation time of the newest action that turns it off. Unset for an edit of the document. An older"
+            " `EmergencyEnable` action does not end the emergency."
+        ),
+    ] = None
 
 
 class RetiredFeature(Model):

@@ -5,6 +5,7 @@ crash between the status write and the response repeats the response and not the
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
@@ -27,14 +28,27 @@ from session_rollout.errors import ActionRejected
 
 EMERGENCY: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
 WHILE_KEPT: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.ADOPT, ActionType.RESET})
+RELEASES: Final = frozenset(
+    {ActionType.EMERGENCY_ENABLE, ActionType.RESUME, ActionType.RETRY, ActionType.ADOPT, ActionType.RESET}
+)
 RESERVED_ANSWERS: Final = 8  # places in `status.processedActions` that only actions which protect users may take
 
 
 def apply_actions(context: DecisionContext) -> None:
     """Carry out or reject every action without a response, oldest first; emergencies before all others."""
     _forget_settled(context)
-    for action in sorted(context.observed.actions, key=lambda action: action.spec.action not in EMERGENCY):
+    for action in sorted(context.observed.actions, key=_turn):
         _apply(context, action)
+
+
+def _turn(action: SessionRolloutAction) -> tuple[bool, datetime, int]:
+    """Of several actions of one second, what protects users wins.
+
+    It comes after the actions that it undoes, such as a `Resume`, and before those that it makes impossible, such as a `Promote`.
+    """
+    kind = action.spec.action
+    rank = 0 if kind in RELEASES else 1 if kind.protects_users else 2
+    return kind not in EMERGENCY, action.creation_time, rank
 
 
 def apply_emergencies(context: DecisionContext) -> None:

@@ -35,6 +35,7 @@ def emergency_disable(context: DecisionContext, action: SessionRolloutAction) ->
         by=action.name,
         reason=action.spec.reason,
         time=context.now,
+        requested_time=action.creation_time,
         features=names,
     )
     disable(context, emergency)
@@ -53,18 +54,25 @@ def known_features(context: DecisionContext) -> tuple[str, ...]:
 
 
 def emergency_enable(context: DecisionContext, action: SessionRolloutAction) -> str:
-    """Let features follow the rollout again. Raises ActionRejected."""
+    """Let features follow the rollout again, unless their emergency is newer. Raises ActionRejected."""
     flags = context.status.flags
-    names = _features(action, tuple(record.feature for record in flags.disabled), "disabled")
-    if not names:
+    wanted = _features(action, tuple(record.feature for record in flags.disabled), "disabled")
+    if not wanted:
         raise ActionRejected(ActionReason.NOTHING_DISABLED, "no feature is disabled")
+    newer = _newer(context, action)
+    names = tuple(name for name in wanted if name not in newer)
+    if not names:
+        message = f"the emergency of {_list(wanted)} is not older than this action; create another one"
+        raise ActionRejected(ActionReason.EMERGENCY_IS_NEWER, message)
     waiting = tuple(other for other in context.observed.actions if not is_in_force(context, other))
     left = tuple(record for record in flags.disabled if record.feature not in names)
     lifted = {record.uid for record in flags.disabled if record.uid} - {record.uid for record in left}
     context.change(flags=settled(flags.updated(disabled=left), tuple(sorted(lifted))))
     _supersede(context, waiting, action)
     judge_again(context)
+    kept = tuple(name for name in wanted if name in newer)
     text = f"{_list(names)} restored to the rollout's current audience"
+    text += f"; {_list(kept)} stays off, because the emergency is not older than this action" if kept else ""
     context.record_event(EventReason.FLAGS_ENABLED, f"{text}: {action.spec.reason}", by=action.name)
     return text
 
@@ -97,6 +105,22 @@ def _supersede(context: DecisionContext, waiting: tuple[SessionRolloutAction, ..
             answer.updated(**changes) if answer.uid in over and answer.accepted else answer for answer in answers
         )
     )
+
+
+def _newer(context: DecisionContext, action: SessionRolloutAction) -> frozenset[str]:
+    """Features that the action must not turn on: their emergency is newer, or as old as far as anybody can tell.
+
+    A creation time has seconds. Of two actions of one second the order is known only if one had its response before the other was seen.
+    """
+    newer = {
+        record.feature
+        for record in context.status.flags.disabled
+        if (record.requested_time or record.time).replace(microsecond=0) > action.creation_time
+    }
+    for other in context.observed.actions:
+        if other.spec.action is ActionType.EMERGENCY_DISABLE and other.creation_time >= action.creation_time:
+            newer.update(other.spec.features or known_features(context))
+    return frozenset(newer)
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -96,16 +96,32 @@ def _adopt(context: DecisionContext, protection: Protection) -> None:
 def disable(context: DecisionContext, emergency: Protection) -> None:
     """Turn features off for all users, until an `EmergencyEnable` action."""
     flags = context.status.flags
-    already = {record.feature for record in flags.disabled}
+    already = tuple(_requested_again(record, emergency) for record in flags.disabled)
+    names = {record.feature for record in already}
     fresh = tuple(
-        DisabledFeature(feature=name, reason=emergency.reason, by=emergency.by, time=emergency.time, uid=emergency.uid)
+        DisabledFeature(
+            feature=name,
+            reason=emergency.reason,
+            by=emergency.by,
+            time=emergency.time,
+            uid=emergency.uid,
+            requested_time=emergency.requested_time,
+        )
         for name in emergency.features
-        if name not in already
+        if name not in names
     )
-    if fresh:
-        known = set(audiences(context.spec, context.status.updated(flags=flags.updated(disabled=())))) | set(emergency.features)
-        disabled = kept((*flags.disabled, *fresh), lambda record: record.feature in known, DISABLED_LENGTH)
+    known = set(audiences(context.spec, context.status.updated(flags=flags.updated(disabled=())))) | set(emergency.features)
+    disabled = kept((*already, *fresh), lambda record: record.feature in known, DISABLED_LENGTH) if fresh else already
+    if disabled != flags.disabled:
         context.change(flags=flags.updated(disabled=disabled))
+
+
+def _requested_again(record: DisabledFeature, emergency: Protection) -> DisabledFeature:
+    """A feature that is off already: what turned it off stays, and only an action that is newer than both turns it on."""
+    requested = emergency.requested_time or emergency.time
+    if record.feature not in emergency.features or requested <= (record.requested_time or record.time):
+        return record
+    return record.updated(requested_time=requested)
 
 
 def _adopt_edit(context: DecisionContext, document: PublishedDocument, gone: Iterable[str]) -> None:
@@ -307,6 +323,7 @@ def _emergencies(context: DecisionContext) -> tuple[Protection, ...]:
             by=record.by,
             reason=record.reason,
             time=record.time,
+            requested_time=record.requested_time,
             revision=context.status.flags.revision,
             features=tuple(record.feature for record in disabled if record.uid == uid),
         )
