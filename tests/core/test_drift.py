@@ -63,6 +63,6 @@ def test_contested_document_is_still_corrected() -> None:
         )
         world.run(10)
         assert world.document.audiences["alpha"] == Audience(Decimal(0))
-    assert world.reason is DecisionReason.DOCUMENT_CONTESTED
+    assert [world.reason] == [DecisionReason.DOCUMENT_CONTESTED]
     world.run(600)
     assert world.reason is DecisionReason.ABORTED

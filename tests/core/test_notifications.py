@@ -3,6 +3,7 @@
 Not here: who sends them (tests/adapters).
 """
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -35,10 +36,11 @@ def test_notifications_are_pending_until_a_sink_accepted_them() -> None:
 
 
 def test_events_of_one_decision_about_two_subjects_are_two_notifications() -> None:
-    """Two actions accepted at one moment: the id depends on who requested it."""
+    """Two actions accepted in one decision: the id depends on who requested it."""
     world = World(spec(notifications=[{"sink": "chat", "events": ["ActionAccepted"]}]))
     world.until(at("one", 1))
     world.request("Pause")
+    world.now += timedelta(seconds=1)
     world.request("Resume")
     world.reconcile()
     assert len({entry.id for entry in world.status.pending_notifications}) == 2

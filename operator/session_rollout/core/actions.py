@@ -22,7 +22,7 @@ from session_rollout.core.gates import retry_checks
 from session_rollout.core.generation import restart
 from session_rollout.core.inputs import RUNNING, UNDONE, current_gates
 from session_rollout.core.observed import Answer
-from session_rollout.core.promotion import is_published
+from session_rollout.core.publication import is_published
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.errors import ActionRejected
 

@@ -26,7 +26,8 @@ from session_rollout.core.hold import advance_hold
 from session_rollout.core.inputs import current_gates, guards_are_judged, needs_revisions
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.publication import foreign_document, learn, own_document, publish
+from session_rollout.core.promotion import holds_back
+from session_rollout.core.publication import foreign_document, has_audience, learn, own_document, publish
 from session_rollout.core.refusals import await_requests, note_refusals
 from session_rollout.core.stages import HANDLERS
 from session_rollout.core.status_budget import fit
@@ -54,7 +55,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     advance_hold(context, context.problems)
     result = _next_result(context)
     migration_jobs.drive(context)
-    publish(context)
+    publish(context, holds_back=holds_back(context))
     note_refusals(context)
     result = await_requests(context) or await_document(context) or result
     record_stall(context, result)
@@ -83,6 +84,8 @@ def _confirm_published(context: DecisionContext) -> None:
         context.change(flags=flags.updated(published_sha256=document.sha256, published_time=context.now))
     current = context.current
     if current.stage not in {Stage.STEP, Stage.ROLLING_BACK} or current.published_time is not None:
+        return
+    if current.stage is Stage.STEP and not has_audience(context, document):
         return
     context.move(published_time=context.now)
     if current.stage is Stage.ROLLING_BACK:

@@ -14,7 +14,9 @@ from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import PhaseRecord, RetiredFeature
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, void_verdicts
+from session_rollout.core.flags import NOBODY
 from session_rollout.core.inputs import UNDONE
+from session_rollout.core.publication import own_document, running_features
 from session_rollout.core.steps import (
     Increment,
     audience_text,
@@ -101,6 +103,8 @@ def _resume(context: DecisionContext) -> None:
 
 def _resume_step(context: DecisionContext) -> None:
     """Continue at the step that has the published audience. When there is none, the phase goes on to the next higher one."""
+    if context.current.published_time is None:
+        _forget_unpublished(context)
     timers = ("published_time", "hold_until", "hold_paused_time", "hold_paused_reason", "deadline_wait")
     context.move(**dict.fromkeys(timers), approved_by=None, promoted_by=None)
     current, phase = context.current, context.phase
@@ -112,6 +116,19 @@ def _resume_step(context: DecisionContext) -> None:
         context.enter(Stage.BASELINE)
     else:
         context.move(step=place.step, increment=place.index)
+
+
+def _forget_unpublished(context: DecisionContext) -> None:
+    """The audience of the step was decided and never published: what users have decides where the new generation continues."""
+    document = own_document(context)
+    names = [name for name in running_features(context) if document is None or name not in document.disabled]
+    audiences = [(document.audiences.get(name) if document is not None else None) or NOBODY for name in names]
+    if not audiences:
+        return
+    least = min(audiences, key=lambda audience: audience.percent)
+    percent = percent_text(least.percent)
+    context.mark(context.current.phase or "", percent=percent, groups=least.groups)
+    context.move(percent=percent, groups=least.groups)
 
 
 def _published_increment(phase: Phase, record: PhaseRecord, current: Current) -> Increment | None:

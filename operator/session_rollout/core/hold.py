@@ -27,6 +27,7 @@ from session_rollout.core.criteria import unmet_criteria
 from session_rollout.core.deadline import count_wait
 from session_rollout.core.drift import is_contested
 from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
+from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import needed_refusals
 
 
@@ -150,6 +151,8 @@ def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> Decisio
         return DecisionReason.REQUEST_REFUSED
     if is_contested(context):
         return DecisionReason.DOCUMENT_CONTESTED
+    if not is_published(context):
+        return DecisionReason.PUBLISHING
     return DecisionReason.FEATURE_DISABLED if context.off_here else None
 
 

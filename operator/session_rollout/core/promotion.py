@@ -30,6 +30,7 @@ from session_rollout.core.criteria import criteria_records, forget_criteria, res
 from session_rollout.core.deadline import deadline_passed, next_deadline
 from session_rollout.core.drift import await_document
 from session_rollout.core.hold import await_features, await_guards, missing_evidence
+from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
 from session_rollout.core.steps import Increment, increment_after, increment_from, increment_with, percent_text
@@ -53,20 +54,27 @@ def first_increment(context: DecisionContext) -> Increment:
     return wanted
 
 
-def raise_audience(context: DecisionContext, increment: Increment) -> StageResult | None:
-    """Enter a step with this audience; waits for a window unless an action skips the checks."""
+def _await_raise(context: DecisionContext) -> StageResult | None:
+    """What keeps users from getting more: a guard that fails, or a window unless an action skips the checks."""
     if result := await_guards(context):
         return result
     opening = next_opening(context.spec.windows, context.now)
-    if opening.time > context.now and context.current.promoted_by is None:
-        return StageResult(
-            DecisionAction.WAIT,
-            DecisionReason.AWAITING_WINDOW,
-            f"waiting for the window that opens {opening.text()}",
-            ("no window is open now",),
-            (f"wait until the window opens at {opening.text('%Y-%m-%d %H:%M')}",),
-            next_time=opening.time,
-        )
+    if opening.time <= context.now or context.current.promoted_by is not None:
+        return None
+    return StageResult(
+        DecisionAction.WAIT,
+        DecisionReason.AWAITING_WINDOW,
+        f"waiting for the window that opens {opening.text()}",
+        ("no window is open now",),
+        (f"wait until the window opens at {opening.text('%Y-%m-%d %H:%M')}",),
+        next_time=opening.time,
+    )
+
+
+def raise_audience(context: DecisionContext, increment: Increment) -> StageResult | None:
+    """Enter a step with this audience, as soon as nothing keeps users from getting more."""
+    if result := _await_raise(context):
+        return result
     phase, current = running_phase(context), context.current
     percent = percent_text(increment.percent)
     context.mark(phase.name, percent=percent, groups=increment.groups, features=phase.features)
@@ -83,17 +91,22 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
     return None
 
 
-def is_published(context: DecisionContext) -> bool:
-    """Whether the audience of the step was read back, and is not off any more after an emergency that was lifted."""
-    phase = context.phase
-    still_off = phase is not None and not set(phase.features).isdisjoint(context.still_off)
-    return context.current.published_time is not None and not still_off
+def holds_back(context: DecisionContext) -> bool:
+    """Whether the audience that an earlier decision raised must not be published now: its write was refused, and a rule fails since."""
+    before, current = context.observed.rollout.status.current, context.current
+    pending = current.stage is Stage.STEP and current.published_time is None
+    if not pending or (before.stage, before.stage_start_time) != (current.stage, current.stage_start_time):
+        return False
+    stopped = context.spec.suspend or context.status.paused_by or context.problems
+    return bool(stopped) or _await_raise(context) is not None
 
 
 def run_step(context: DecisionContext) -> StageResult | None:
     """Keep the audience until every rule lets the step be promoted, or a `Promote` action skips the rules."""
     increment = context.increment
     assert increment is not None, "generation.conflict stalls a rollout whose step has vanished"
+    if holds_back(context) and (result := _await_raise(context)):
+        return result
     if not is_published(context):
         return StageResult(
             DecisionAction.PUBLISH,

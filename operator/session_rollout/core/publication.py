@@ -9,7 +9,7 @@ these protections, or this status is not the one that it was published for: then
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from session_rollout.api.enums import EventReason, Outcome, PhaseState
+from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, ProtectionKind
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import DISABLED_LENGTH, DisabledFeature
@@ -188,11 +188,25 @@ def _given(context: DecisionContext) -> dict[str, Audience]:
 # --- what is published
 
 
-def publish(context: DecisionContext) -> None:
+def is_published(context: DecisionContext) -> bool:
+    """Whether the document that the status wants was read back, and nobody has changed it since."""
+    flags, document, current = context.status.flags, own_document(context), context.current
+    is_read_back = flags.published_time is not None and (current.stage is not Stage.STEP or current.published_time is not None)
+    return is_read_back and document is not None and document.sha256 == flags.sha256
+
+
+def has_audience(context: DecisionContext, document: PublishedDocument) -> bool:
+    """Whether the document gives the features of the running phase to the audience of its step, but for emergencies."""
+    given = _given(context)
+    names = [name for name in running_features(context) if name in given and name not in document.disabled]
+    return all(document.audiences.get(name) == given[name] for name in names)
+
+
+def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
     """Publish the document of the status as it is now, while the cluster has another one.
 
     What it takes away from users goes first: if the same document also gives something, a document that only takes away
-    comes before it.
+    comes before it. With `holds_back`, the features of the running phase stay as they are published.
     """
     if foreign_document(context) is not None:
         return
@@ -201,6 +215,8 @@ def publish(context: DecisionContext) -> None:
         return
     document = own_document(context)
     given, disabled = _given(context), disabled_features(context.spec, context.status)
+    if holds_back:
+        given.update({name: _lesser_of(given[name], document, name) for name in running_features(context) if name in given})
     less = _less_than_published(document, given, disabled) if document is not None else None
     floor = document.revision if document is not None else 0
     if document is not None and less is not None and less != (given, disabled):
@@ -211,6 +227,16 @@ def publish(context: DecisionContext) -> None:
         _request(context, wanted, urgent=less == (given, disabled))
     elif not document.labelled:
         context.effects.append(_effect(context, wanted))
+
+
+def running_features(context: DecisionContext) -> tuple[str, ...]:
+    """Features of the running phase."""
+    return context.phase.features if context.phase is not None else ()
+
+
+def _lesser_of(wanted: Audience, document: PublishedDocument | None, name: str) -> Audience:
+    published = document.audiences.get(name) if document is not None else None
+    return lesser(wanted, published) if published is not None else NOBODY
 
 
 def _wanted(context: DecisionContext, given: Given, disabled: Mapping[str, str], floor: int) -> FlagDocument:

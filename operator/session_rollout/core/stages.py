@@ -28,6 +28,7 @@ from session_rollout.core.criteria import forget_criteria
 from session_rollout.core.gates import evaluate_gates, verify_rollback, void_gates
 from session_rollout.core.hold import advance_hold, await_features, await_guards, missing_evidence, unjudged_guards
 from session_rollout.core.promotion import first_increment, raise_audience, repeat_decision, run_step, running_phase
+from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import continue_rollback
 
@@ -138,16 +139,21 @@ def _migrations_after(context: DecisionContext) -> StageResult | None:
 # --- the end
 
 
-def _bake(context: DecisionContext) -> StageResult | None:
-    """After the last phase: evaluate guards, finish copies, then promote the rollout."""
-    if context.status.flags.published_time is None:
-        message = "bake: publishing the features that an emergency had turned off"
-        next_actions = ("wait until the ConfigMap contains the document",)
-        return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, message, (message,), next_actions)
+def _await_document(context: DecisionContext) -> StageResult | None:
+    """Wait until the flag document was read back: after an emergency, users have the features again only then."""
+    if is_published(context):
+        return None
+    message = "bake: the flag document has not been read back"
+    next_actions = ("wait until the ConfigMap contains the document",)
+    return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, message, (message,), next_actions)
+
+
+def _await_bake(context: DecisionContext) -> StageResult | None:
+    """What the bake waits for; None when it is over."""
     if context.current.hold_until is None:
         advance_hold(context, context.problems)
     until, missing = context.current.hold_until, missing_evidence(context)
-    if result := await_requests(context):
+    if result := await_requests(context) or _await_document(context):
         return result
     if context.awaits_results and until is not None:
         return repeat_decision(context)
@@ -160,7 +166,12 @@ def _bake(context: DecisionContext) -> StageResult | None:
     if context.now < until:
         message = f"baking for {format_duration(duration(context.spec.bake))}; guards are evaluated"
         return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=until)
-    if result := await_guards(context) or migration_jobs.run_finish(context):
+    return await_guards(context)
+
+
+def _bake(context: DecisionContext) -> StageResult | None:
+    """After the last phase: evaluate guards, finish copies, then promote the rollout."""
+    if result := _await_bake(context) or migration_jobs.run_finish(context):
         return result
     for record in context.status.phases:
         if record.state is PhaseState.COMPLETED and record.promoted_time is None:
