@@ -73,6 +73,23 @@ def test_bake_does_not_end_while_a_request_is_refused() -> None:
     world.until(ended, 200)
 
 
+@pytest.mark.parametrize("stage", [Stage.VERIFICATION, Stage.BAKE])
+def test_nothing_ends_while_somebody_else_writes_the_document(stage: Stage) -> None:
+    """Users have a feature part of the time: the verdicts of that time are not about what is published."""
+    gates = (SIGNED,) if stage is Stage.VERIFICATION else ()
+    world = in_stage(stage, *gates, bake="300s", guards=[])
+    for number in range(40):
+        world.tamper(editor="argocd")
+        world.settle()
+        if gates and number == 5:
+            world.request("Approve", generation=1, check="signed")
+        world.now += timedelta(seconds=10)
+        world.settle()
+    assert (world.status.current.stage, world.reason) == (stage, DecisionReason.DOCUMENT_CONTESTED)
+    world.run(600)
+    assert world.status.current.stage is not stage
+
+
 def test_verification_is_not_judged_while_the_feature_is_off() -> None:
     """Its metric is good because nobody has the feature; then only results from after the warm-up count."""
     world = World(edited(verified([CALM])), ranges={"errors": timedelta(seconds=60)})

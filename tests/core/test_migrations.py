@@ -12,8 +12,8 @@ from core.world import World, at, ended, rollout_data, spec
 from session_rollout.api.enums import ActionReason, DecisionAction, DecisionReason, EventReason, Outcome, Stage, State
 from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 from session_rollout.api.progress import Progress
-from session_rollout.api.status_records import MigrationRecord
-from session_rollout.core.observed import JobObservation, JobState, StartJob
+from session_rollout.api.status_records import MigrationRecord, Refusal
+from session_rollout.core.observed import Decision, JobObservation, JobState, StartJob
 
 FIGURES = {"done": 1000, "total": 1000, "following": True}
 ACCEPTED = (True, ActionReason.ACCEPTED)
@@ -91,6 +91,24 @@ def test_a_copy_is_not_finished_while_a_feature_of_its_phase_is_disabled() -> No
     world.until(ended)
     assert operations(world) == ["up", "backup", "finish"]
     assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_finish_is_requested_while_it_is_refused() -> None:
+    """It is one stall, and not one that comes and goes with each decision."""
+    world = copying_world(bake="60s")
+    world.until(lambda world: world.status.current.stage is Stage.BAKE)
+    decisions: list[Decision] = []
+    while not (decisions and any(isinstance(effect, StartJob) for effect in decisions[-1].effects)):
+        world.now += timedelta(seconds=10)
+        decisions.append(world.reconcile(crash_before_effects=True))
+    world.refusals = (Refusal(effect="StartJob", verb="create", resource="jobs", message="forbidden", since=world.now),)
+    for _ in range(3):
+        decision = world.reconcile(crash_before_effects=True)
+        assert any(isinstance(effect, StartJob) for effect in decision.effects)
+        assert world.reason is DecisionReason.REQUEST_REFUSED
+    world.refusals = ()
+    world.until(ended)
+    assert operations(world) == ["up", "backup", "finish"]
 
 
 def test_a_phase_that_copies_rows_must_end_at_100_percent() -> None:

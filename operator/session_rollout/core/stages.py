@@ -18,6 +18,7 @@ from session_rollout.api.enums import (
     Stage,
     Verdict,
 )
+from session_rollout.api.migration_enums import Operation
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.api.status_records import CheckRecord
@@ -25,8 +26,10 @@ from session_rollout.core import migration_jobs
 from session_rollout.core.baselines import measure_baselines
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria
+from session_rollout.core.drift import await_document
 from session_rollout.core.gates import evaluate_gates, verify_rollback, void_gates
 from session_rollout.core.hold import advance_hold, await_features, await_guards, missing_evidence, unjudged_guards
+from session_rollout.core.inputs import RUNNING
 from session_rollout.core.promotion import first_increment, raise_audience, repeat_decision, run_step, running_phase
 from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import await_requests
@@ -112,9 +115,14 @@ def _baseline(context: DecisionContext) -> StageResult | None:
     return raise_audience(context, first_increment(context))
 
 
+def _await_users(context: DecisionContext, subject: str) -> StageResult | None:
+    """What to do while users do not have what the status says."""
+    return await_document(context) or await_features(context.off_here, subject)
+
+
 def _verification(context: DecisionContext) -> StageResult | None:
     gates = running_phase(context).verification
-    if result := await_features(context.off_here, "verification waits"):
+    if result := _await_users(context, "verification waits"):
         void_gates(context, CheckKind.VERIFICATION)
         return result
     records = evaluate_gates(context, gates, CheckKind.VERIFICATION)
@@ -126,7 +134,7 @@ def _verification(context: DecisionContext) -> StageResult | None:
 
 def _migrations_after(context: DecisionContext) -> StageResult | None:
     phase = running_phase(context)
-    if result := await_features(context.off_here, f"phase {phase.name} waits"):
+    if result := _await_users(context, f"phase {phase.name} waits"):
         return result  # a migration that ends the support of users without the feature must not start while nobody has it
     if result := migration_jobs.run_up(context, phase.migrations.after):
         return result
@@ -148,12 +156,20 @@ def _await_document(context: DecisionContext) -> StageResult | None:
     return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, message, (message,), next_actions)
 
 
+def _await_bake_requests(context: DecisionContext) -> StageResult | None:
+    """A Job that ends a copy and is refused must be requested again with each decision: it waits for itself."""
+    running = (record for record in context.status.migrations if record.state in RUNNING)
+    if any(record.operation is Operation.FINISH for record in running):
+        return None
+    return await_requests(context) or await_document(context)
+
+
 def _await_bake(context: DecisionContext) -> StageResult | None:
     """What the bake waits for; None when it is over."""
     if context.current.hold_until is None:
         advance_hold(context, context.problems)
     until, missing = context.current.hold_until, missing_evidence(context)
-    if result := await_requests(context) or _await_document(context):
+    if result := _await_bake_requests(context) or _await_document(context):
         return result
     if context.awaits_results and until is not None:
         return repeat_decision(context)
