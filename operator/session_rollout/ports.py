@@ -48,7 +48,7 @@ class Stored:
 
     key: Key
     raw: Mapping[str, Any]
-    rollout: SessionRollout | None  # None when the object cannot be parsed; `problem` says why
+    rollout: SessionRollout  # what can be read of it, when the object cannot be parsed; `problem` says why
     problem: str = ""
 
     @property

@@ -50,11 +50,38 @@ def read(store: ApiRolloutStore) -> Stored:
     return stored
 
 
-def test_object_that_cannot_be_parsed_has_a_problem_instead_of_a_rollout() -> None:
-    assert parse(rollout()).rollout is not None
+def test_object_that_cannot_be_parsed_has_a_problem_and_what_can_be_read() -> None:
+    assert parse(rollout()).problem == ""
     stored = parse(rollout(flagSet=1))
-    assert (stored.key, stored.rollout) == (KEY, None)
-    assert "flagSet" in stored.problem
+    assert (stored.key, [feature.name for feature in stored.rollout.spec.features]) == (KEY, ["alpha", "beta", "gamma"])
+    assert "spec.flagSet" in stored.problem
+
+
+def test_status_of_an_object_that_cannot_be_parsed_keeps_what_was_not_read(api: Api) -> None:
+    unknown = {
+        "type": "Novel",
+        "status": "True",
+        "reason": "X",
+        "message": "",
+        "observedGeneration": 1,
+        "lastTransitionTime": "2026-01-05T10:00:00Z",
+    }
+    known = {**unknown, "type": "Ready", "detail": "novel"}
+    api.put(
+        PATH,
+        {**rollout(), "status": {"novel": 1, "current": {"stage": "Novel", "phase": "one"}, "conditions": [unknown, known]}},
+    )
+    store = ApiRolloutStore(api)
+    stored = read(store)
+    assert "status." in stored.problem
+    ready = stored.rollout.status.conditions[-1].updated(status="False")
+    asyncio.run(store.write_status(stored, stored.rollout.status.updated(progress="some", conditions=(ready,))))
+    status = api.objects[PATH]["status"]
+    assert status["progress"] == "some"
+    assert (status["novel"], status["current"]["stage"]) == (1, "Novel")
+    assert [(each["type"], each["status"], each.get("detail")) for each in status["conditions"]] == [
+        ("Ready", "False", "novel")
+    ]
 
 
 def test_missing_rollout() -> None:

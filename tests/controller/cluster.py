@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from core.world import spec
-from session_rollout.adapters.rollouts import parse
+from session_rollout.adapters.rollouts import parse, status_to_write
 from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, EventReason, Verdict
@@ -131,7 +131,7 @@ class Cluster:
         raw = self.rollouts[stored.key]
         if raw["metadata"]["resourceVersion"] != stored.raw["metadata"]["resourceVersion"]:
             raise Conflict("another client wrote first")
-        raw["status"] = status.to_wire()
+        raw["status"] = status_to_write(stored, status)
         raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 1)
 
     async def set_finalizer(self, stored: Stored, finalizer: str, *, present: bool) -> Stored:

@@ -159,20 +159,6 @@ def test_failed_effect_keeps_neither_the_record_nor_the_notifications(cluster: C
     run(body)
 
 
-def test_object_that_cannot_be_parsed_stays_as_it_is(cluster: Cluster) -> None:
-    """Accepted by another CRD: backed off from, and it does not keep the downtime on the Lease."""
-    cluster.rollouts[KEY]["spec"] = {"flagSet": 1}
-
-    async def body() -> None:
-        process = Process(cluster)
-        process.downtime.begin(NOW, [KEY])
-        assert await process.reconcile() == RETRY_SECONDS[0]
-        assert cluster.calls == ["read"]
-        assert process.downtime.accounted.is_set()
-
-    run(body)
-
-
 @pytest.mark.parametrize("gone", [True, False])
 def test_deleted_rollout_is_not_decided(cluster: Cluster, *, gone: bool) -> None:
     """A document published now would undo what the deletion has released."""
@@ -283,6 +269,7 @@ def test_crash_before_the_answer_repeats_the_answer_and_not_the_action(cluster: 
     async def body() -> None:
         await Process(cluster).settle()
         for number, (kind, fields) in enumerate(kinds):
+            cluster.time += timedelta(seconds=1)
             cluster.add_action(f"u{number:02}", kind, **fields)
         first = Process(cluster)
         first.watch_actions()
@@ -321,6 +308,7 @@ def test_crash_after_some_answers(cluster: Cluster) -> None:
     async def body() -> None:
         await Process(cluster).settle()
         for number, kind in enumerate(["Pause", "Resume", "Pause", "Resume"]):
+            cluster.time += timedelta(seconds=1)
             cluster.add_action(f"u{number}", kind)
         first = Process(cluster)
         first.watch_actions()

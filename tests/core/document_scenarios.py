@@ -10,7 +10,7 @@ from core.collecting import World
 from core.world import START, at, spec
 from session_rollout.api.enums import DecisionReason
 from session_rollout.api.status_records import Refusal
-from session_rollout.core.fallback import stall_after
+from session_rollout.core.fallback import stall_after, stall_unparsed
 from session_rollout.core.flags import Audience
 from session_rollout.core.observed import Decision
 
@@ -150,8 +150,11 @@ class FailingWorld(World):
     """Deciding raises an exception that nobody foresaw."""
 
     failing: bool = False
+    problem: str = ""  # why the object cannot be parsed
 
     def decide(self) -> Decision:
+        if self.problem:
+            return stall_unparsed(self.observed(), self.now, self.problem)
         return stall_after(self.observed(), self.now, "KeyError in decide.py:1 in decide") if self.failing else super().decide()
 
 
@@ -167,6 +170,21 @@ def deciding_fails() -> World:
     return world
 
 
+def object_cannot_be_parsed() -> World:
+    """The CRD is newer than the operator; then the operator is upgraded."""
+    world = FailingWorld(spec())
+    world.until(at("one", 1))
+    world.problem = "`spec.novel` is 'x': Extra inputs are not permitted"
+    off, pause = world.request("EmergencyDisable", features=["alpha"]), world.request("Pause")
+    world.run(60)
+    assert (world.answer(off)[0], world.answer(pause)[0]) == (True, False)
+    assert world.reason is DecisionReason.UNPARSABLE
+    world.problem = ""
+    world.request("EmergencyEnable")
+    world.until(at("one", 2, 1))
+    return world
+
+
 STORIES: Final[tuple[Callable[[], World], ...]] = (
     document_is_adopted,
     document_is_reset,
@@ -178,4 +196,5 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     document_is_contested,
     request_is_refused,
     deciding_fails,
+    object_cannot_be_parsed,
 )

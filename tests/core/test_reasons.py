@@ -63,7 +63,6 @@ MADE_ELSEWHERE: list[tuple[StrEnum, str]] = [  # not a mapping: values of two en
     (EventReason.FLAGS_NOT_RELEASED, "controller/deletion.py"),
     (ActionReason.UNKNOWN_TOPIC, ON_DEMAND),
     (ActionReason.UNKNOWN_ROLLOUT, "controller/inbox.py"),
-    (ActionReason.INVALID, "controller/inbox.py"),
     (ActionReason.TIMED_OUT, ON_DEMAND),
     (ActionReason.FAILED, ON_DEMAND),
     (Operation.PLAN, "api/action.py"),  # of InspectMigration: these run beside the decisions

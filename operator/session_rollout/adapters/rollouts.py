@@ -11,7 +11,7 @@ from session_rollout.adapters.telemetry import STATUS_WRITES, answered
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.enums import EventReason
-from session_rollout.api.parsing import rollout_of, sentence
+from session_rollout.api.parsing import merged, readable_rollout_of, rollout_of, sentence
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.errors import Conflict, NotFound, RolloutError, SpecError
@@ -28,7 +28,13 @@ def parse(raw: Mapping[str, Any]) -> Stored:
     try:
         return Stored(key, raw, rollout_of(raw))
     except ValidationError as error:
-        return Stored(key, raw, None, sentence(error))
+        return Stored(key, raw, readable_rollout_of(raw), sentence(error))
+
+
+def status_to_write(stored: Stored, status: RolloutStatus) -> dict[str, Any]:
+    """A status as it is written: what could not be parsed in the stored one is not lost."""
+    after = status.to_wire()
+    return dict(merged(stored.raw.get("status", {}), stored.rollout.status.to_wire(), after)) if stored.problem else after
 
 
 def _path(namespace: str, plural: str, name: str = "") -> str:
@@ -56,7 +62,7 @@ class ApiRolloutStore:
     async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
         """See `RolloutStore.write_status`."""
         key = stored.key
-        body = {**stored.raw, "status": status.to_wire()}
+        body = {**stored.raw, "status": status_to_write(stored, status)}
         written = await self._api.request("PUT", _path(key.namespace, ROLLOUTS, key.name) + "/status", body)
         self._written[key] = int(written["metadata"]["resourceVersion"])
         STATUS_WRITES.inc()

@@ -228,7 +228,7 @@ class ConditionReason(StrEnum):
     APPLIED = "Applied"  # `MigrationsApplied`: every migration is applied, or there is none.
     PENDING = "Pending"  # `MigrationsApplied`: the message lists the migrations that are not applied yet.
     FAILED = "Failed"  # `MigrationsApplied`: the message lists the migrations that failed.
-    NOTHING_TO_EVALUATE = "NothingToEvaluate"  # `EvidenceAvailable`: the rollout is neither in a step nor in the bake.
+    NOTHING_TO_EVALUATE = "NothingToEvaluate"  # `EvidenceAvailable`: the rollout is neither in a step nor in the bake, or the operator cannot evaluate it.
     WARMING_UP = "WarmingUp"  # `EvidenceAvailable`: the first verdicts of criteria and guards about this audience are pending.
     MISSING = "Missing"  # `EvidenceAvailable`: the message lists the criteria and guards without a verdict of Pass or Fail.
     AVAILABLE = "Available"  # `EvidenceAvailable`: every criterion and guard has `Pass` or `Fail`.
@@ -270,6 +270,7 @@ class DecisionReason(StrEnum):
     DOCUMENT_CONTESTED = "DocumentContested"  # Somebody else keeps writing the flag document; see `status.flags.drift`.
     REQUEST_REFUSED = "RequestRefused"  # The API server refuses a request that the rollout needs; see `status.refusals`.
     INTERNAL_ERROR = "InternalError"  # The operator failed to decide, and carries out only emergencies.
+    UNPARSABLE = "Unparsable"  # The operator cannot parse the object, and carries out only emergencies; see the message.
     GUARD_FAILING = "GuardFailing"  # A guard is in breach, so the audience does not grow.
     WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"  # The workload is not available.
     AWAITING_GATES = "AwaitingGates"  # A preflight or verification gate has not passed yet.

@@ -14,6 +14,7 @@ from session_rollout.api.enums import EventReason
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.state import Memory
+from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
 from session_rollout.errors import Forbidden, RolloutError, SpecError, Unavailable
 from session_rollout.ports import Key, Ports, Stored
@@ -37,9 +38,6 @@ class Deletion:
         stored = self._parse(raw)
         self._memory.forget(stored.key)
         self._on_deleted(stored.key)
-        if stored.rollout is None:
-            # The spec cannot be parsed, so nothing was ever published for it. Its object must still be deletable.
-            return
         self._ports.recorder.forget(stored.rollout.uid)
         self._ports.notifier.forget(stored.rollout.uid)
         await self._release_flags(stored.key, stored.rollout)
@@ -47,14 +45,12 @@ class Deletion:
 
     async def _release_flags(self, key: Key, rollout: SessionRollout) -> None:
         """Release the document, again and again for RELEASE_SECONDS: one refused write must not leave features on."""
-        name, text = config_map_name(rollout.spec.flag_set), _all_off(rollout)
+        name = config_map_name(rollout.spec.flag_set)
         end, failures = time.monotonic() + RELEASE_SECONDS, 0
         while True:
             error: Exception
             try:
-                released = await asyncio.wait_for(
-                    self._ports.flags.release(rollout, name, text), max(end - time.monotonic(), ATTEMPT_SECONDS)
-                )
+                released = await asyncio.wait_for(self._release(rollout, name), max(end - time.monotonic(), ATTEMPT_SECONDS))
             except (RolloutError, TimeoutError) as failed:
                 error = failed
             else:
@@ -71,6 +67,12 @@ class Deletion:
         message = f"the flag document {name} was left as it is, because it could not be written: {cause}"
         log.warning("deletion continues: %s", message, extra=key.fields)
         await self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
+
+    async def _release(self, rollout: SessionRollout, name: str) -> bool:
+        if rollout.spec.deletion_policy is DeletionPolicy.RETAIN:
+            return await self._ports.flags.release(rollout, name, None)
+        document = await self._ports.flags.read(rollout.namespace, name)
+        return await self._ports.flags.release(rollout, name, _all_off(rollout, document))
 
     async def _wait_for_jobs(self, key: Key) -> None:
         """Wait for running Jobs, because garbage collection would terminate them.
@@ -98,15 +100,14 @@ class Deletion:
             await asyncio.sleep(POLL_SECONDS)
 
 
-def _all_off(rollout: SessionRollout) -> str | None:
-    """The document with every feature off; None when the deletion policy keeps the document as it is.
+def _all_off(rollout: SessionRollout, document: PublishedDocument | None) -> str:
+    """The document with every feature off, also those that only the published one has: the spec may be one that cannot be parsed.
 
     Emergencies stay in it: a rollout that is created again must not lift them.
     """
-    if rollout.spec.deletion_policy is DeletionPolicy.RETAIN:
-        return None
-    nobody = dict.fromkeys(audiences(rollout.spec, rollout.status), NOBODY)
-    disabled = disabled_features(rollout.spec, rollout.status)
-    revision = rollout.status.flags.revision + 1
+    given, off = (document.audiences, document.disabled) if document is not None else ({}, {})
+    nobody = dict.fromkeys((*audiences(rollout.spec, rollout.status), *given), NOBODY)
+    disabled = {**off, **disabled_features(rollout.spec, rollout.status)}
+    revision = max(rollout.status.flags.revision, document.revision if document is not None else 0) + 1
     metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}
     return compile_document(FlagSource(rollout.spec.flag_set, rollout.namespace, nobody, disabled, metadata)).text

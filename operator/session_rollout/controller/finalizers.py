@@ -37,7 +37,7 @@ class Finalizers:
 
     async def keep(self, stored: Stored, state: RolloutState) -> Stored:
         """The object with the finalizer that its spec needs. A refusal is logged once and tried again: no decision waits for it."""
-        wanted = has_finalizer(stored) if stored.rollout is None else needs_finalizer(stored.rollout)
+        wanted = needs_finalizer(stored.rollout) or (bool(stored.problem) and has_finalizer(stored))
         if has_finalizer(stored) is wanted:
             return stored
         try:

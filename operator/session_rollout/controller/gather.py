@@ -1,6 +1,7 @@
 """Gathers what a decision needs, and only that: `core.inputs` says which inputs the current stage has."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Final
@@ -34,25 +35,32 @@ class Gatherer:
         """
         now = self._ports.clock.now()
         max_age = duration(rollout.spec.check_interval) * REFRESH_AFTER
-        return Observed(
-            rollout=rollout,
+        return replace(
+            await self.gather_published(rollout, stored, state),
             measurements=self._measurements(rollout, state),
             ranges=self._ports.metrics.ranges(rollout.spec.prometheus, rollout.spec.metrics),
-            document=await self._document(rollout, state),
-            stored_uids=protection_uids(stored),
             other_rollouts=self._memory.others_with(Key(rollout.namespace, rollout.name), state.features),
             jobs=await self._jobs(rollout, state, now),
-            actions=state.actions.oldest_first(),
-            settled_actions=state.actions.settled(rollout.status.processed_actions, self._memory.actions),
             gates=self._gates(rollout, state, max_age),
             revisions=await self._revisions(rollout, state, now),
-            delivered=self._ports.notifier.delivered(rollout.uid) if rollout.status.pending_notifications else frozenset(),
-            sink_errors=self._ports.notifier.errors() if rollout.spec.notifications else {},
             workload_unavailable_reason=await self._workload_unavailable_reason(rollout),
             problems=self._ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
             refusals=state.shown_refusals(now),
-            last_reconcile=state.last_reconcile or self._downtime.since,
             busy=self._busy(state),
+        )
+
+    async def gather_published(self, rollout: SessionRollout, stored: RolloutStatus, state: RolloutState) -> Observed:
+        """What is published and requested, and nothing that the spec asks for: it cannot be parsed."""
+        return Observed(
+            rollout=rollout,
+            document=await self._document(rollout, state),
+            stored_uids=protection_uids(stored),
+            actions=state.actions.oldest_first(),
+            settled_actions=state.actions.settled(rollout.status.processed_actions, self._memory.actions),
+            delivered=self._ports.notifier.delivered(rollout.uid) if rollout.status.pending_notifications else frozenset(),
+            sink_errors=self._ports.notifier.errors() if rollout.spec.notifications else {},
+            refusals=state.shown_refusals(self._ports.clock.now()),
+            last_reconcile=state.last_reconcile or self._downtime.since,
         )
 
     def _busy(self, state: RolloutState) -> timedelta:

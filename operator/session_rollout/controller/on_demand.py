@@ -98,7 +98,7 @@ class OnDemandChecks:
         if stored is None:
             message = f"`rollout` is {key.name}, but there is no SessionRollout with this name in namespace {key.namespace}"
             raise ActionRejected(ActionReason.UNKNOWN_ROLLOUT, message)
-        if stored.rollout is None:
+        if stored.problem:
             raise ActionRejected(ActionReason.INVALID, f"the rollout cannot be parsed: {stored.problem}")
         return stored.rollout
 

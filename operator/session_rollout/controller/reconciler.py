@@ -22,9 +22,9 @@ from session_rollout.controller.gather import Gatherer
 from session_rollout.controller.state import DecidedStatus, Downtime, Memory, RolloutState
 from session_rollout.core.decide import RESYNC, decide
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.fallback import stall_after
+from session_rollout.core.fallback import stall_after, stall_unparsed
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.errors import Conflict, RolloutError, SpecError, Unavailable
+from session_rollout.errors import Conflict, RolloutError, Unavailable
 from session_rollout.ports import Key, Ports, Reconciled, Stored
 from session_rollout.tasks import place_of
 
@@ -121,19 +121,18 @@ class Reconciler:
             state.deleted = True
             return RESYNC.total_seconds()
         stored = await self._finalizers.keep(stored, state)
-        if stored.rollout is None:
-            # Accepted by an older CRD. It remains as it is, and so do its flags, until a user corrects the spec.
-            self._downtime.account(key)
-            raise SpecError(f"the object cannot be parsed: {stored.problem}")
         state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
         rollout = stored.rollout.updated(status=state.base(stored.rollout.status))
-        observed = await self._gatherer.gather(rollout, stored.rollout.status, state)
+        gather = self._gatherer.gather_published if stored.problem else self._gatherer.gather
+        observed = await gather(rollout, stored.rollout.status, state)
         now = self._ports.clock.now()
-        decision = self._decide(observed, now)
+        decision = self._decide(observed, now, stored.problem)
         state.next_decision = decision.next_reconcile.total_seconds()
         unprotected = await self._applier.protect(rollout, state, decision)
         wrote, failure = await self._write_status(stored, stored.rollout, state, decision)
-        if decision.complete:
+        if stored.problem:
+            self._downtime.account(key)  # nothing is evaluated, so that no downtime can count
+        elif decision.complete:
             # Only a reconciliation that had every measurement counts as time in which the evidence was observed.
             state.last_reconcile, state.rested = now, 0.0
             self._downtime.account(key)
@@ -142,13 +141,15 @@ class Reconciler:
         if failure is not None:
             await self._applier.answer_protections(rollout, state, decision)
             raise failure
-        seconds = await self._carry_out(observed, state, now, result)
+        seconds = await self._carry_out(observed, state, now, result, record=not stored.problem)
         if unprotected is not None:
             raise unprotected
         return seconds if decision.urgent is None else 0.0
 
-    def _decide(self, observed: Observed, now: datetime) -> Decision:
-        """The decision; after an exception that nobody foresaw, emergencies and a stall that says where it came from."""
+    def _decide(self, observed: Observed, now: datetime, problem: str) -> Decision:
+        """The decision; of an object that cannot be parsed, or after an exception that nobody foresaw, emergencies and a stall."""
+        if problem:
+            return stall_unparsed(observed, now, problem)
         try:
             return decide(observed, now)
         except Exception as error:
@@ -182,7 +183,9 @@ class Reconciler:
         _log_decision(stored.key, decision)
         return True, None
 
-    async def _carry_out(self, observed: Observed, state: RolloutState, now: datetime, result: Reconciled) -> float:
+    async def _carry_out(
+        self, observed: Observed, state: RolloutState, now: datetime, result: Reconciled, *, record: bool
+    ) -> float:
         """Everything after the status write; seconds until the next reconciliation."""
         decision, rollout = result.decision, observed.rollout
         again, failure = False, None
@@ -193,7 +196,8 @@ class Reconciler:
             # exactly what users want to be notified of.
             failure = error
         self._notify(rollout, state, decision)
-        await self._record(observed, state, now, result)
+        if record:  # what cannot be parsed cannot be decided again
+            await self._record(observed, state, now, result)
         if failure is not None:
             raise failure
         return 0.0 if again else decision.next_reconcile.total_seconds()

@@ -51,11 +51,12 @@ def _turn(action: SessionRolloutAction) -> tuple[bool, datetime, int]:
     return kind not in EMERGENCY, action.creation_time, rank
 
 
-def apply_emergencies(context: DecisionContext) -> None:
-    """Carry out only what turns features off."""
-    for action in context.observed.actions:
-        if action.spec.action is ActionType.EMERGENCY_DISABLE:
-            _apply(context, action)
+def apply_only(context: DecisionContext, kinds: frozenset[ActionType], refusal: ActionRejected | None = None) -> None:
+    """Carry out actions of these kinds; the others are rejected for this reason, or wait when there is none."""
+    _forget_settled(context)
+    for action in sorted(context.observed.actions, key=_turn):
+        if action.spec.action in kinds or refusal is not None:
+            _apply(context, action, None if action.spec.action in kinds else refusal)
 
 
 def _forget_settled(context: DecisionContext) -> None:
@@ -65,22 +66,24 @@ def _forget_settled(context: DecisionContext) -> None:
         context.change(processed_actions=left)
 
 
-def _apply(context: DecisionContext, action: SessionRolloutAction) -> None:
+def _apply(context: DecisionContext, action: SessionRolloutAction, refusal: ActionRejected | None = None) -> None:
     answer = next((known for known in context.status.processed_actions if known.uid == action.uid), None)
     if answer is None:
-        answer = _carry_out(context, action)
+        answer = _carry_out(context, action, refusal)
         if len(context.status.processed_actions) < PROCESSED_LENGTH and answer.reason is not ActionReason.TOO_MANY_ACTIONS:
             context.change(processed_actions=(*context.status.processed_actions, answer))
     if not answer.accepted or is_in_force(context, action):
         context.effects.append(Answer(answer.name, answer.uid, answer.accepted, answer.reason, answer.message))
 
 
-def _carry_out(context: DecisionContext, action: SessionRolloutAction) -> AnsweredAction:
+def _carry_out(context: DecisionContext, action: SessionRolloutAction, refusal: ActionRejected | None) -> AnsweredAction:
     """The response to an action after it was carried out or rejected, and its event."""
     try:
+        if refusal is not None:
+            raise refusal
         message, reason, event = _execute(context, action), ActionReason.ACCEPTED, EventReason.ACTION_ACCEPTED
-    except ActionRejected as refusal:
-        message, reason, event = str(refusal), refusal.reason, EventReason.ACTION_REJECTED
+    except ActionRejected as rejection:
+        message, reason, event = str(rejection), rejection.reason, EventReason.ACTION_REJECTED
     context.record_event(event, f"{action.spec.action}: {message}", by=action.name)
     return AnsweredAction(
         uid=action.uid,

@@ -26,6 +26,8 @@ from session_rollout.core.notifications import notified_condition
 TRUE, FALSE, UNKNOWN = "True", "False", "Unknown"
 _STATES: Final = {Outcome.PROMOTED: State.PROMOTED, Outcome.ROLLED_BACK: State.ROLLED_BACK, Outcome.ABORTED: State.ABORTED}
 
+NOT_EVALUATING: Final = frozenset({DecisionReason.INTERNAL_ERROR, DecisionReason.UNPARSABLE})
+
 _Status = tuple[str, str, str]  # status, reason, message
 
 
@@ -46,9 +48,13 @@ def write_decision(context: DecisionContext, result: StageResult, problems: tupl
         state=_state(context, result),
         progress="; ".join(summary(record) for record in running),
     )
+    # A spec that cannot be parsed is not adopted, so that the operator which can parse it does; conditions speak of it all the same.
+    unparsed = result.reason is DecisionReason.UNPARSABLE
+    generation = context.observed.rollout.generation if unparsed else context.status.observed_generation
     context.change(
         conditions=tuple(
-            _condition(context, condition, *standing) for condition, standing in _conditions(context, result, problems).items()
+            _condition(context, condition, generation, *standing)
+            for condition, standing in _conditions(context, result, problems).items()
         )
     )
 
@@ -122,7 +128,7 @@ def _conditions(context: DecisionContext, result: StageResult, problems: tuple[s
         Condition.STALLED: (TRUE, *cause) if stalled else (FALSE, *moving),
         Condition.SPEC_VALID: _spec_valid(problems),
         Condition.MIGRATIONS_APPLIED: _migrations_applied(context),
-        Condition.EVIDENCE_AVAILABLE: _evidence_available(context),
+        Condition.EVIDENCE_AVAILABLE: _evidence_available(context, result),
         Condition.PAUSED: _paused(context),
         Condition.ROLLED_BACK: _rolled_back(context),
         Condition.EMERGENCY_ACTIVE: _emergency_active(context),
@@ -150,7 +156,9 @@ def _migrations_applied(context: DecisionContext) -> _Status:
     return TRUE, ConditionReason.APPLIED, message
 
 
-def _evidence_available(context: DecisionContext) -> _Status:
+def _evidence_available(context: DecisionContext, result: StageResult) -> _Status:
+    if result.reason in NOT_EVALUATING:
+        return UNKNOWN, ConditionReason.NOTHING_TO_EVALUATE, "the operator evaluates neither criteria nor guards"
     missing, stage = missing_checks(context), context.current.stage
     if stage not in {Stage.STEP, Stage.BAKE}:
         return UNKNOWN, ConditionReason.NOTHING_TO_EVALUATE, f"evidence is not evaluated in stage {stage}"
@@ -180,14 +188,16 @@ def _rolled_back(context: DecisionContext) -> _Status:
     return FALSE, ConditionReason.NOT_ROLLED_BACK, "not rolled back"
 
 
-def _condition(context: DecisionContext, condition: Condition, status: str, reason: str, message: str) -> MetaCondition:
+def _condition(
+    context: DecisionContext, condition: Condition, generation: int, status: str, reason: str, message: str
+) -> MetaCondition:
     """The condition; its transition time moves only when its status changes."""
     before = next((known for known in context.status.conditions if known.type == condition), None)
     unchanged = before is not None and before.status == status
     return MetaCondition(
         type=condition,
         status=status,
-        observed_generation=context.status.observed_generation,
+        observed_generation=generation,
         last_transition_time=before.last_transition_time if before is not None and unchanged else context.now,
         reason=reason,
         message=message,

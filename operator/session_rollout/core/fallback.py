@@ -1,26 +1,56 @@
-"""What is done when deciding fails with an exception that nobody foresaw: emergencies, and a stall that says where it is."""
+"""What is done when the operator cannot decide: emergencies, and a stall that says why.
+
+Either the object cannot be parsed, because the CRD is newer than the operator, or deciding failed with an exception that nobody foresaw.
+In both cases the document keeps what users have, also what a person took away from them by hand.
+"""
 
 from datetime import datetime
 from typing import Final
 
-from session_rollout.api.enums import DecisionAction, DecisionReason
-from session_rollout.core.actions import apply_emergencies
+from session_rollout.api.enums import ActionReason, ActionType, DecisionAction, DecisionReason
+from session_rollout.core.actions import apply_only
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.decide import RESYNC, decision_of, record_stall
+from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.publication import publish
+from session_rollout.core.publication import learn, publish, publish_emergencies, publish_less
+from session_rollout.core.refusals import note_refusals
+from session_rollout.errors import ActionRejected
 
-NEXT_ACTIONS: Final = ("report the error with the decision record; an edit of the spec may avoid it",)
+EMERGENCIES: Final = frozenset({ActionType.EMERGENCY_DISABLE})
 
 
 def stall_after(observed: Observed, now: datetime, error: str) -> Decision:
     """The rollout stays where it is; features are still turned off by an `EmergencyDisable` action. `error` is its class and place."""
     context = DecisionContext(observed=observed, now=now, status=observed.rollout.status)
-    apply_emergencies(context)
-    publish(context)
+    apply_only(context, EMERGENCIES)
     message = f"error in the operator: {error}"
-    result = StageResult(DecisionAction.STALL, DecisionReason.INTERNAL_ERROR, message, (message,), NEXT_ACTIONS)
+    next_actions = ("report the error with the decision record; an edit of the spec may avoid it",)
+    result = StageResult(DecisionAction.STALL, DecisionReason.INTERNAL_ERROR, message, (message,), next_actions)
+    publish_less(context)
+    return _stalled(context, result, ())
+
+
+def stall_unparsed(observed: Observed, now: datetime, problem: str) -> Decision:
+    """The same for an object that cannot be parsed; the rollout in `observed` is what can be read of it. Other actions are rejected."""
+    status = without_delivered(observed.rollout.status, observed.delivered)
+    context = DecisionContext(observed=observed, now=now, status=status)
+    learn(context)
+    text = f"the operator cannot parse the rollout: {problem}"
+    apply_only(context, EMERGENCIES, ActionRejected(ActionReason.INVALID, f"{text}; only EmergencyDisable is carried out"))
+    details = (text, "guards are not evaluated: a breach has no effect")
+    next_actions = ("upgrade the operator to the version of the CRDs, or correct the field",)
+    result = StageResult(DecisionAction.STALL, DecisionReason.UNPARSABLE, f"cannot be parsed: {problem}", details, next_actions)
+    publish_emergencies(context)
+    return _stalled(context, result, (problem,))
+
+
+def _stalled(context: DecisionContext, result: StageResult, problems: tuple[str, ...]) -> Decision:
+    flags = context.status.flags
+    if context.observed.document is None and (flags.published_sha256 is not None or flags.disabled):
+        publish(context)  # it was deleted
+    note_refusals(context)
     record_stall(context, result)
-    write_decision(context, result, ())
+    write_decision(context, result, problems)
     return decision_of(context, RESYNC)

@@ -211,7 +211,7 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
     if foreign_document(context) is not None:
         return
     if context.status.flags.adoption_required:
-        _publish_emergencies(context)
+        publish_emergencies(context)
         return
     document = own_document(context)
     given, disabled = _given(context), disabled_features(context.spec, context.status)
@@ -279,8 +279,18 @@ def _takes_away(name: str, published: Audience | None, given: Given, disabled: M
     return published is None or gives_less(NOBODY if name in disabled else given[name], published)
 
 
-def _publish_emergencies(context: DecisionContext) -> None:
-    """While the document is kept, only emergencies change it."""
+def publish_less(context: DecisionContext) -> None:
+    """Publish only what takes features away from users: the operator cannot tell whether they may have more."""
+    if foreign_document(context) is not None or context.status.flags.adoption_required:
+        publish_emergencies(context)
+        return
+    document, given, disabled = own_document(context), _given(context), disabled_features(context.spec, context.status)
+    if document is not None and (less := _less_than_published(document, given, disabled)) is not None:
+        _request(context, _wanted(context, *less, document.revision), urgent=True)
+
+
+def publish_emergencies(context: DecisionContext) -> None:
+    """Change nothing in the document but emergencies: while it is kept, and while the operator does not know what to publish."""
     document = own_document(context)
     disabled = disabled_features(context.spec, context.status)
     if document is None or set(disabled) <= set(document.disabled):
