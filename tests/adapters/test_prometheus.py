@@ -4,6 +4,7 @@ Not here: how a provider is reached, and how late and old its answers are (test_
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,10 +36,25 @@ def answers() -> Iterator[Answers]:
         yield server
 
 
+def typed(kind: str, result: object) -> bytes:
+    """A success of Prometheus with this type of result."""
+    return success({"resultType": kind, "result": result})
+
+
 PARTIAL = (Verdict.INCONCLUSIVE, CheckReason.PARTIAL_RESULT)
+NOT_A_SAMPLE = (Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE)
+REJECTED = (Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED)
+INVALID = (Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE)
 CASES: list[tuple[str, int, bytes, Verdict | None, CheckReason | None]] = [
     ("one number", 200, vector("0.25"), None, None),
-    ("scalar", 200, success({"resultType": "scalar", "result": [time.time(), "0.25"]}), None, None),
+    ("scalar", 200, typed("scalar", [time.time(), "0.25"]), None, None),
+    ("string", 200, typed("string", [time.time(), "0.25"]), *NOT_A_SAMPLE),
+    ("range", 200, typed("matrix", [{"metric": {}, "values": [[time.time(), "0.25"]]}]), *NOT_A_SAMPLE),
+    ("empty range", 200, typed("matrix", []), *NOT_A_SAMPLE),
+    ("vector that is none", 200, typed("vector", {}), *INVALID),
+    ("no type", 200, success({"result": [time.time(), "0.25"]}), *INVALID),
+    ("number that is not text", 200, typed("scalar", [time.time(), 0.25]), *INVALID),
+    ("truth for a number", 200, typed("vector", [{"metric": {}, "value": [time.time(), True]}]), *INVALID),
     ("empty", 200, vector(), Verdict.NO_DATA, CheckReason.EMPTY_RESULT),
     ("NaN", 200, vector("NaN"), Verdict.NO_DATA, CheckReason.NOT_A_NUMBER),
     ("infinity", 200, vector("+Inf"), Verdict.INCONCLUSIVE, CheckReason.INFINITE_VALUE),
@@ -51,10 +67,14 @@ CASES: list[tuple[str, int, bytes, Verdict | None, CheckReason | None]] = [
     ("warning", 200, vector("0.25", warnings=["PromQL info: x", "PromQL warning: y"]), *PARTIAL),
     ("deep JSON", 200, b"[" * 4_000, Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
     ("tiny number", 200, vector("1e-999999999"), None, None),
-    ("histogram", 200, success({"result": [{"metric": {}, "histogram": []}]}), Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE),
+    ("histogram", 200, typed("vector", [{"metric": {}, "histogram": []}]), *NOT_A_SAMPLE),
     ("bad query", 400, bad("parse error: unexpected )"), Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
     ("forbidden", 403, b"no", Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
     ("unavailable", 503, b"busy", Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
+    ("error in a success", 200, vector("0.25", status="error", error="query timed out"), *REJECTED),
+    ("error in an empty success", 200, vector(status="error", errorType="timeout"), *REJECTED),
+    ("another status", 200, vector("0.25", status="pending"), *INVALID),
+    ("no status", 200, json.dumps({"data": {"resultType": "scalar", "result": [time.time(), "0"]}}).encode(), *INVALID),
     ("redirect", 302, b"", Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED),
     ("not JSON", 200, b"<html>login</html>", Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
     ("other JSON", 200, b"[1]", Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
@@ -80,10 +100,10 @@ KEYS = st.sampled_from(["value", "metric", "histogram", "x"])
 JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
 
 
-@given(JSON)
-def test_any_json_is_a_measurement_or_a_failure_of_the_provider(data: object) -> None:
+@given(JSON, st.sampled_from(["vector", "scalar", "matrix", "string", None]))
+def test_any_json_is_a_measurement_or_a_failure_of_the_provider(data: object, kind: str | None) -> None:
     """No exception of Python leaves the adapter."""
-    response = Response(data, 0.1, NOW, timedelta(0))
+    response = Response({"resultType": kind, "result": data} if kind else data, 0.1, NOW, timedelta(0))
     with suppress(ProviderFailed):
         measurement = read(response, NOW, Provider(url="http://x"))
         assert (measurement.value is None) is (measurement.problem is not None)

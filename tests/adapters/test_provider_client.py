@@ -356,7 +356,8 @@ def test_time_of_the_sample_counts(answers: Answers, name: str, *, scalar: bool)
     row = SAMPLES[name]
     answers.date = row.date
     answers.fields.update({"Age": row.age} if row.age is not None else {})
-    answers.body = success({"result": [time.time() + row.at, "1"]}) if scalar else vector("1", at=row.at)
+    number = success({"resultType": "scalar", "result": [time.time() + row.at, "1"]})
+    answers.body = number if scalar else vector("1", at=row.at)
     begun = datetime.now(UTC)
     measurement = measure(answers.server_port)
     assert measurement.reason is row.reason
@@ -367,5 +368,6 @@ def test_time_of_the_sample_counts(answers: Answers, name: str, *, scalar: bool)
 @pytest.mark.parametrize("sample", ["NaN", "Infinity", '"text"', "null", "1e400"])
 def test_sample_without_a_time(answers: Answers, sample: str) -> None:
     """Nothing raises, nothing passes."""
-    answers.body = f'{{"status": "success", "data": {{"result": [{sample}, "1"]}}}}'.encode()
+    data = f'{{"resultType": "scalar", "result": [{sample}, "1"]}}'
+    answers.body = f'{{"status": "success", "data": {data}}}'.encode()
     assert measure(answers.server_port).reason is CheckReason.INVALID_RESPONSE

@@ -26,7 +26,7 @@ from session_rollout.ports import Clock
 from session_rollout.settings import Dialect, Provider
 
 Query = tuple[str, str]  # provider, PromQL
-SCALAR_LENGTH: Final = 2  # time and value
+LONGEST_KIND: Final = 20
 UNKNOWN: Final = "not in `prometheus` of the operator's configuration"
 AGES: Final = timedelta(days=36_500)  # a time further away is said to be as far
 EMPTY: Final = "the query returns no series; write it so that it is 0 then, for example `... or vector(0)`"
@@ -138,28 +138,34 @@ def read(response: Response, start: datetime, provider: Provider) -> Measurement
 
 
 def _single(response: Response, start: datetime, provider: Provider) -> Measurement:
-    result = response.data
-    if isinstance(result, list) and len(result) == SCALAR_LENGTH and not isinstance(result[0], dict):
+    kind, result = response.data["resultType"], response.data["result"]
+    if kind == "scalar":
         return _sample(result, response, start, provider)
+    if kind != "vector":
+        message = f"the result is a {str(kind)[:LONGEST_KIND]}; a scalar or an instant vector is required"
+        return _no_value(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
+    if not isinstance(result, list):
+        raise TypeError("a vector is a list")
     if not result:
         return _no_value(start, Verdict.NO_DATA, CheckReason.EMPTY_RESULT, EMPTY)
     if len(result) > 1:
         message = f"the result has {len(result)} series; exactly one is required"
         return _no_value(start, Verdict.INCONCLUSIVE, CheckReason.MULTIPLE_SERIES, message)
     if "value" not in result[0]:
-        message = "the result is a histogram or a range; a single number is required"
+        message = "the result is a histogram; a single number is required"
         return _no_value(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
     return _sample(result[0]["value"], response, start, provider)
 
 
 def _sample(sample: list[Any], response: Response, start: datetime, provider: Provider) -> Measurement:
     """The measurement of a pair of time and value."""
-    age = _age(float(sample[0]), response, start)
+    moment, value = sample
+    age = _age(float(moment), response, start)
     if abs(age) > duration(provider.lookback_delta) + duration(provider.timeout):
         relation = "older" if age > timedelta(0) else "newer"
         message = f"the sample is {format_duration(abs(age))} {relation} than the response"
         return _no_value(start, Verdict.NO_DATA, CheckReason.STALE_SAMPLE, message)
-    measurement = _number(sample[1], start)
+    measurement = _number(value, start)
     if response.date is None:
         return measurement  # by two clocks, which may differ by as much
     return replace(measurement, time=min(start, start + timedelta(seconds=response.seconds) - age))
@@ -175,7 +181,9 @@ def _age(sample: float, response: Response, start: datetime) -> timedelta:
     return timedelta(seconds=min(max(seconds, -most), most))
 
 
-def _number(text: str, time: datetime) -> Measurement:
+def _number(text: Any, time: datetime) -> Measurement:
+    if not isinstance(text, str):
+        raise TypeError("the API has values as text")
     value = float(text)
     if math.isnan(value):
         return _no_value(time, Verdict.NO_DATA, CheckReason.NOT_A_NUMBER, NO_TRAFFIC)

@@ -31,7 +31,7 @@ INFO: Final = "PromQL info:"  # Prometheus 2.4x and 2.5x list these annotations 
 class Response:
     """A success of the Prometheus API, with what tells how old it is."""
 
-    data: Any  # the result of a query, or `data` of another response
+    data: Any  # the field `data`
     seconds: float  # from the request to the headers of the response, by the monotonic clock
     date: datetime | None  # the header `Date`: the provider's clock
     cached: timedelta  # the header `Age`: how long a cache on the way had the response
@@ -109,13 +109,13 @@ class Session(requests.Session):
 
     def query(self, query: str) -> Response:
         """The result of an instant query."""
-        result = self._api.custom_query(query, {"timeout": f"{self._seconds:g}s"})
-        return self._dated(result)
+        self._api.custom_query(query, {"timeout": f"{self._seconds:g}s"})
+        return self._dated()
 
     def alert_rules(self) -> Response:
         """All groups of alerting rules, for which the library has no call."""
-        response = self.get(f"{self._api.url}/api/v1/rules", params={"type": "alert"}, timeout=self._seconds)
-        return self._dated(response.json()["data"])
+        self.get(f"{self._api.url}/api/v1/rules", params={"type": "alert"}, timeout=self._seconds)
+        return self._dated()
 
     def request(self, *arguments: Any, **options: Any) -> requests.Response:
         """One request. Raises ProviderFailed for a response that is too large, an error or partial.
@@ -128,7 +128,8 @@ class Session(requests.Session):
         response._content = self._body(response)  # noqa: SLF001 - what requests itself does when it reads the content
         if response.status_code != requests.codes.ok:
             raise ProviderFailed(CheckReason.QUERY_REJECTED, _refusal(response))
-        if missing := _missing_data(response.json()):
+        self._answer = _succeeded(response)
+        if missing := _missing_data(self._answer):
             raise PartialResponse(f"partial response: {missing}")
         self._latest = response
         return response
@@ -136,9 +137,10 @@ class Session(requests.Session):
     def get_redirect_target(self, _: requests.Response) -> None:
         """None: to prepare a redirect that is not followed, requests would read all of the body at once."""
 
-    def _dated(self, data: Any) -> Response:
+    def _dated(self) -> Response:
+        """The latest answer: its data, of which the client library keeps only a part, and its time."""
         headers, seconds = self._latest.headers, self._latest.elapsed.total_seconds()
-        return Response(data, seconds, _date(headers.get("Date")), _cached(headers.get("Age")))
+        return Response(self._answer["data"], seconds, _date(headers.get("Date")), _cached(headers.get("Age")))
 
     def _body(self, response: requests.Response) -> bytes:
         body, most = bytearray(), self._provider.max_response_bytes
@@ -216,6 +218,16 @@ def _words(error: BaseException) -> str:
 def _unreadable(path: Path, error: OSError) -> str:
     reason = "it has no certificate in PEM format" if isinstance(error, ssl.SSLError) else error.strerror
     return f"{path} cannot be read: {reason}"
+
+
+def _succeeded(response: requests.Response) -> dict[str, Any]:
+    """The answer, if it says that it is a success. Proxies and query front ends also send errors with HTTP status 200."""
+    answer: dict[str, Any] = response.json()
+    if answer["status"] == "error":
+        raise ProviderFailed(CheckReason.QUERY_REJECTED, _refusal(response))
+    if answer["status"] != "success":
+        raise ProviderFailed(CheckReason.INVALID_RESPONSE, "returned an invalid response: its `status` is not `success`")
+    return answer
 
 
 def _refusal(response: requests.Response) -> str:

@@ -129,7 +129,8 @@ class Application(PrometheusSource):
                 return Measurement(now, problem=value, reason=CheckReason.CONNECTION_FAILED, message="cannot be reached")
             case _:
                 result = [sample]
-        return read(Response(result, 0.0, now, timedelta(0)), now, PROVIDERS["default"])
+        data = {"resultType": "vector", "result": result}
+        return read(Response(data, 0.0, now, timedelta(0)), now, PROVIDERS["default"])
 
 
 class SteadyClock:
