@@ -49,6 +49,7 @@ class Answers(ThreadingHTTPServer):
         self.fast = threading.Event()  # otherwise the body takes 20 ms a byte
         self.fast.set()
         self.asked: list[str] = []
+        self.bodies: dict[str, bytes] = {}  # by query; `body` for others
         self.sent: list[dict[str, str]] = []
         self.clients: list[tuple[str, int]] = []  # of each request
         self.fields: dict[str, str] = {}
@@ -63,7 +64,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
-        server.asked.append(parse_qs(urlsplit(self.path).query).get("query", [""])[0])
+        query = parse_qs(urlsplit(self.path).query).get("query", [""])[0]
+        body = server.bodies.get(query, server.body)
+        server.asked.append(query)
         server.sent.append(dict(self.headers))
         server.clients.append(self.client_address)
         server.released.wait(30)
@@ -73,9 +76,9 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in server.fields.items():
             self.send_header(name, value)
         self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-        self.send_header("Content-Length", str(len(server.body)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        parts = [server.body] if server.fast.is_set() else [bytes([byte]) for byte in server.body]
+        parts = [body] if server.fast.is_set() else [bytes([byte]) for byte in body]
         with suppress(OSError):  # nobody waits for it any more
             for part in parts:
                 self.wfile.write(part)

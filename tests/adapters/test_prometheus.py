@@ -204,6 +204,25 @@ def test_cohorts_become_counts(answers: Answers) -> None:
     assert measure(answers.server_port, cohorts).reason is CheckReason.EMPTY_RESULT
 
 
+WORSE = {
+    "stale": (vector("1", at=-86_400), CheckReason.STALE_SAMPLE),
+    "several series": (vector("1", "2"), CheckReason.MULTIPLE_SERIES),
+    "refused": (bad("no"), CheckReason.QUERY_REJECTED),
+}
+
+
+@pytest.mark.parametrize("name", WORSE)
+def test_absent_cohort_hides_no_other_problem(answers: Answers, name: str) -> None:
+    """D2: `onNoData` is about a cohort without series, and not about one that cannot be read."""
+    body, reason = WORSE[name]
+    answers.body, answers.bodies = vector(), {'t{v="off"}': body}
+    cohorts = Metric.model_validate({"name": "m", "cohorts": {"good": 'g{v="$cohort"}', "total": 't{v="$cohort"}'}})
+    measurement = measure(answers.server_port, cohorts)
+    assert (measurement.reason, measurement.is_absent) == (reason, False)
+    answers.bodies = {}
+    assert measure(answers.server_port, cohorts).is_absent
+
+
 def test_token_is_read_from_its_file_each_time(answers: Answers, tmp_path: Path) -> None:
     """Rotation works; no environment is trusted."""
     answers.body = vector("1")

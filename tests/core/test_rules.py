@@ -5,7 +5,7 @@ whole rollouts (the other files of this directory).
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from core.world import rollout_data, spec
 from session_rollout.adapters.flag_evaluator import bucket, validate
-from session_rollout.api.checks import Check, ComparedTo, Gate
+from session_rollout.api.checks import Check, ComparedTo, Gate, Minimum, OnNoData
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, duration, format_duration, show
 from session_rollout.core.evaluation import Direction, EvaluationInput, Tolerance, evaluate, tolerance_of
@@ -23,6 +23,7 @@ from session_rollout.core.observed import Counts, Measurement
 from session_rollout.errors import SpecError
 
 NOW = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
 
 # --- quantities
 
@@ -173,6 +174,44 @@ def test_evaluation(row: Row) -> None:
     result = evaluate(given(**row.fields))
     assert (result.verdict, result.reason, result.value, result.bound) == (row.verdict, row.reason, row.value, row.bound)
     assert result.message
+
+
+ABSENT = {CheckReason.EMPTY_RESULT, CheckReason.NOT_A_NUMBER}
+UNUSABLE = {
+    CheckReason.STALE_SAMPLE: Verdict.NO_DATA,
+    CheckReason.NO_EVENTS: Verdict.NO_DATA,
+    CheckReason.INFINITE_VALUE: Verdict.INCONCLUSIVE,
+    CheckReason.MULTIPLE_SERIES: Verdict.INCONCLUSIVE,
+    CheckReason.NOT_A_SAMPLE: Verdict.INCONCLUSIVE,
+    CheckReason.PARTIAL_RESULT: Verdict.INCONCLUSIVE,
+    CheckReason.TIMED_OUT: Verdict.PROVIDER_ERROR,
+    CheckReason.INVALID_RESPONSE: Verdict.PROVIDER_ERROR,
+}
+MEANINGS = {
+    OnNoData.PASS: (Verdict.PASS, CheckReason.NO_DATA_PASSES),
+    OnNoData.FAIL: (Verdict.FAIL, CheckReason.NO_DATA_FAILS),
+}
+
+
+@pytest.mark.parametrize("meaning", MEANINGS)
+@pytest.mark.parametrize("reason", [*ABSENT, *UNUSABLE])
+def test_only_what_is_absent_has_a_meaning(reason: CheckReason, meaning: OnNoData) -> None:
+    """D2: `onNoData` is about no series or NaN; what is there and cannot be used is no verdict, whatever it says."""
+    measurement = Measurement(NOW, problem=UNUSABLE.get(reason, Verdict.NO_DATA), reason=reason, message="x")
+    result = evaluate(given(below="5%", measurement=measurement, on_no_data=meaning))
+    expected = MEANINGS[meaning] if reason in ABSENT else (measurement.problem, reason)
+    assert (result.verdict, result.reason) == expected
+
+
+def test_result_that_is_too_old_has_no_meaning() -> None:
+    """D2: an absent result of long ago says nothing about now, and neither does an old count of events."""
+    old = Measurement(NOW - timedelta(minutes=2), problem=Verdict.NO_DATA, reason=CheckReason.EMPTY_RESULT)
+    hour = {"below": "5%", "not_before": NOW - timedelta(hours=1)}
+    assert evaluate(given(**hour, measurement=old, on_no_data=OnNoData.PASS)).reason is CheckReason.STALE_RESULT
+    events = replace(old, value=Decimal(1000), problem=None, reason=None)
+    enough = {"minimum": Minimum(metric="requests", above="500"), "counted": events}
+    assert evaluate(given(**hour, **enough)).verdict is Verdict.PASS
+    assert evaluate(given(**hour, **enough, counted_stale_after=MINUTE)).reason is CheckReason.STALE_RESULT
 
 
 def cohorts(good_on: int, on: int, good_off: int, off: int) -> Measurement:

@@ -192,12 +192,19 @@ def _number(text: Any, time: datetime) -> Measurement:
     return Measurement(time, value=Decimal(repr(value).removesuffix(".0")))  # bounded, whatever the text was
 
 
+_GRAVITY: Final = (Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PROVIDER_ERROR)
+
+
+def _gravity(part: Measurement) -> tuple[bool, int]:
+    """Which problem stands for both cohorts: the gravest. An absent result is the least, because `onNoData` gives it a meaning."""
+    return not part.is_absent, _GRAVITY.index(part.problem or Verdict.NO_DATA)
+
+
 def _compared(parts: list[Measurement]) -> Measurement:
     """Good and total events of both cohorts as one measurement: the good share of users who have the feature."""
     oldest = min(part.time for part in parts)
-    for part in parts:
-        if part.value is None:
-            return Measurement(oldest, problem=part.problem, reason=part.reason, message=part.message)
+    if problems := [part for part in parts if part.value is None]:
+        return replace(max(problems, key=_gravity), time=oldest)
     good_on, total_on, good_off, total_off = (part.value or Decimal(0) for part in parts)
     if total_on <= 0 or total_off <= 0:
         return _no_value(oldest, Verdict.NO_DATA, CheckReason.NO_EVENTS, "a cohort has no events")

@@ -109,7 +109,8 @@ class Check(Model):
         OnNoData,
         Field(
             description="Meaning of a query that returns no series or NaN. `Pause` (default) pauses the hold timer; `Pass` and"
-            " `Fail` make it a verdict. It does not apply when the provider fails or stops responding."
+            " `Fail` make it a verdict. It does not apply to a result that is out of date, partial or no single number, nor when"
+            " the provider fails or stops responding."
         ),
     ] = OnNoData.PAUSE
     for_: Annotated[

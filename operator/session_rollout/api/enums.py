@@ -84,6 +84,11 @@ class CheckReason(StrEnum):
     CHECK_FAILED = "CheckFailed"  # The HTTP request or the built-in gate failed.
     NOT_CONFIGURED = "NotConfigured"  # The configuration does not contain what the check needs.
 
+    @property
+    def is_absence(self) -> bool:
+        """Whether the query returned no series or NaN, which is what `onNoData` is about."""
+        return self in {CheckReason.EMPTY_RESULT, CheckReason.NOT_A_NUMBER}
+
 
 class Stage(StrEnum):
     """`status.current.stage` is the stage of a rollout."""

@@ -50,17 +50,24 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
         check,
         measurement=measurements.get(check.metric or ""),
         not_before=not_before,
-        stale_after=STALE_INTERVALS * context.spec.interval_of(check.metric or "") + STALE_SLACK,
+        stale_after=_stale_after(context, check.metric or ""),
         now=context.now,
         baseline=Decimal(before.baseline) if before.baseline is not None else None,
     )
-    counted = measurements.get(minimum.metric) if minimum is not None else None
-    evaluation = evaluate(replace(given, minimum=minimum, counted=counted))
+    if minimum is not None:
+        limit = _stale_after(context, minimum.metric)
+        given = replace(given, minimum=minimum, counted=measurements.get(minimum.metric), counted_stale_after=limit)
+    evaluation = evaluate(given)
     if isinstance(check, Check) and check.dry_run:
         evaluation = replace(evaluation, message=f"{evaluation.message} (dry run: not counted)")
     keep(context, kind, check.name, evaluation)
     if isinstance(check, Check):
         context.put_check(track(context, check, context.check(kind, check.name)))
+
+
+def _stale_after(context: DecisionContext, metric: str) -> timedelta:
+    """The age from which a result of a metric says that the provider has stopped responding."""
+    return STALE_INTERVALS * context.spec.interval_of(metric) + STALE_SLACK
 
 
 def keep(context: DecisionContext, kind: CheckKind, name: str, evaluation: Evaluation) -> None:

@@ -73,6 +73,7 @@ class EvaluationInput:
     baseline: Decimal | None = None
     minimum: Minimum | None = None
     counted: Measurement | None = None  # of the metric in `minimum`
+    counted_stale_after: timedelta = timedelta.max
     on_no_data: OnNoData = OnNoData.PAUSE
 
 
@@ -145,10 +146,10 @@ def _has_no_result(given: EvaluationInput) -> Evaluation | None:
 
 
 def _is_stale(given: EvaluationInput) -> Evaluation | None:
-    age = given.now - given.measurement.time if given.measurement else timedelta(0)
-    if age > given.stale_after:
-        message = f"{given.name}: the last result is older than {format_duration(given.stale_after)}"
-        return Evaluation(Verdict.NO_DATA, CheckReason.STALE_RESULT, message)
+    for part, limit in ((given.measurement, given.stale_after), (given.counted, given.counted_stale_after)):
+        if part is not None and given.now - part.time > limit:
+            message = f"{given.name}: the last result is older than {format_duration(limit)}"
+            return Evaluation(Verdict.NO_DATA, CheckReason.STALE_RESULT, message)
     return None
 
 
@@ -184,7 +185,7 @@ def _is_not_a_number(given: EvaluationInput) -> Evaluation | None:
     if measurement is None or measurement.problem is None:
         return None
     problem = _problem_of(given, measurement)
-    if problem.verdict is not Verdict.NO_DATA or given.on_no_data is OnNoData.PAUSE:
+    if not measurement.is_absent or given.on_no_data is OnNoData.PAUSE:
         return problem
     verdict, reason = _MEANING[given.on_no_data]
     return Evaluation(verdict, reason, f"{problem.message}; `onNoData` is {given.on_no_data}")

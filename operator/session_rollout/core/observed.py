@@ -37,6 +37,11 @@ class Measurement:
     on: Counts | None = None
     off: Counts | None = None
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether the query returned no series or NaN: what `onNoData` is about. Data that is there and unusable is not absent."""
+        return self.problem is Verdict.NO_DATA and self.reason is not None and self.reason.is_absence
+
 
 class JobState(StrEnum):
     """State of a migration Job as Kubernetes reports it."""
