@@ -42,6 +42,7 @@ class Answers(ThreadingHTTPServer):
 
     code, body = 200, b""
     date: float | None = 0.0  # how far the provider's clock is ahead of ours; None without the header
+    cached: str | None = None  # a `Date` that a cache keeps
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -51,6 +52,7 @@ class Answers(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.bodies: dict[str, bytes] = {}  # by query; `body` for others
         self.sent: list[dict[str, str]] = []
+        self.targets: list[str] = []  # path and parameters of each request
         self.clients: list[tuple[str, int]] = []  # of each request
         self.fields: dict[str, str] = {}
         super().__init__(("127.0.0.1", 0), Handler)
@@ -68,11 +70,12 @@ class Handler(BaseHTTPRequestHandler):
         body = server.bodies.get(query, server.body)
         server.asked.append(query)
         server.sent.append(dict(self.headers))
+        server.targets.append(self.path)
         server.clients.append(self.client_address)
         server.released.wait(30)
         self.send_response_only(server.code)
         if server.date is not None:
-            self.send_header("Date", formatdate(time.time() + server.date, usegmt=True))
+            self.send_header("Date", server.cached or formatdate(time.time() + server.date, usegmt=True))
         for name, value in server.fields.items():
             self.send_header(name, value)
         self.send_header("Location", "http://127.0.0.1:1/elsewhere")

@@ -1,6 +1,6 @@
-"""How a provider is reached, and how late and old its answers are: R6, R10, and TLS. Real sockets and real certificates.
+"""How a provider is reached, and how late its answers are: R6, and TLS. Real sockets and real certificates.
 
-Not here: what an answer contains (test_prometheus.py).
+Not here: what an answer contains (test_prometheus.py), and how old it is (test_provider_clock.py).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import trustme
 
-from adapters.providers import Answers, Handler, Trickle, answering, measure, run, source, success, trickling, vector
+from adapters.providers import Answers, Handler, Trickle, answering, measure, run, source, trickling, vector
 from lab.lab import ROOT
 from lab.processes import free_port
 from session_rollout.adapters.blocking import Call
@@ -30,7 +30,6 @@ from session_rollout.core.observed import Measurement
 from session_rollout.settings import Provider
 
 FOREVER = "60s"  # a time limit that no test reaches
-DAY = 86_400.0
 
 
 @pytest.fixture
@@ -320,49 +319,7 @@ def test_connection_that_is_closed_without_a_response(answers: Answers, monkeypa
     assert "RemoteDisconnected" in measurement.message
 
 
-# --- R10: old answers
-
-
-@dataclass(frozen=True)
-class Dated:
-    """The time of a sample, of the provider and of a cache, against our clock."""
-
-    at: float
-    date: float | None
-    reason: CheckReason | None
-    age: str | None = None
-    seconds: float = 0.0  # how much older than the request the measurement is
-
-
-SAMPLES = {
-    "now": Dated(0, 0, None),
-    "yesterday": Dated(-DAY, 0, CheckReason.STALE_SAMPLE),
-    "tomorrow": Dated(DAY, 0, CheckReason.STALE_SAMPLE),
-    "in the year 3e11": Dated(1e19, 0, CheckReason.STALE_SAMPLE),
-    "our clock is an hour behind": Dated(3600, 3600, None),
-    "our clock is an hour ahead": Dated(-3600, -3600, None),
-    "a minute old": Dated(-60, 0, None, seconds=60),
-    "from a cache": Dated(-DAY, -DAY, CheckReason.STALE_SAMPLE, age="86400"),
-    "from a cache, of a minute ago": Dated(-60, -60, None, age="60", seconds=60),
-    "without Date": Dated(-60, None, None),
-    "without Date, yesterday": Dated(-DAY, None, CheckReason.STALE_SAMPLE),
-}
-
-
-@pytest.mark.parametrize("scalar", [False, True], ids=["vector", "scalar"])
-@pytest.mark.parametrize("name", SAMPLES)
-def test_time_of_the_sample_counts(answers: Answers, name: str, *, scalar: bool) -> None:
-    """R10: a value from another time is no evidence; which clock is wrong does not matter."""
-    row = SAMPLES[name]
-    answers.date = row.date
-    answers.fields.update({"Age": row.age} if row.age is not None else {})
-    number = success({"resultType": "scalar", "result": [time.time() + row.at, "1"]})
-    answers.body = number if scalar else vector("1", at=row.at)
-    begun = datetime.now(UTC)
-    measurement = measure(answers.server_port)
-    assert measurement.reason is row.reason
-    assert measurement.problem is (None if row.reason is None else Verdict.NO_DATA)
-    assert abs((begun - measurement.time).total_seconds() - row.seconds) < 2
+# --- answers without a time
 
 
 @pytest.mark.parametrize("sample", ["NaN", "Infinity", '"text"', "null", "1e400"])

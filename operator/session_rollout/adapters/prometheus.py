@@ -15,6 +15,7 @@ from typing import Any, Final
 from session_rollout.adapters.fresh_cache import FreshCache
 from session_rollout.adapters.promql import Intervals, effective_range, problem_of, queries_of
 from session_rollout.adapters.provider_client import ProviderClient, Response, invalid
+from session_rollout.adapters.provider_clock import ProviderClock
 from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_REQUESTED
 from session_rollout.adapters.tracing import span
 from session_rollout.api.enums import CheckReason, Verdict
@@ -40,6 +41,7 @@ class PrometheusSource:
         self._providers = providers
         self._clock = clock
         self._clients = {name: ProviderClient(provider, workers) for name, provider in providers.items()}
+        self._clocks = {name: ProviderClock(clock) for name in providers}
         self._cache: FreshCache[Query, Measurement] = FreshCache(clock, _internal_error)
 
     def measurements(
@@ -94,8 +96,10 @@ class PrometheusSource:
         return measurement
 
     async def _measure(self, client: ProviderClient, name: str, query: str, start: datetime) -> Measurement:
+        sent = self._clock.monotonic()
         try:
-            return read(await client.query(query), start, client.provider)
+            response = self._clocks[name].aged(query, await client.query(query), sent)
+            return read(response, start, client.provider)
         except PartialResponse as failure:
             return _no_value(start, Verdict.INCONCLUSIVE, failure.reason, f"provider {name}: {failure}")
         except ProviderFailed as failure:
@@ -107,7 +111,10 @@ class PrometheusSource:
         if client is None:
             raise ProviderFailed(CheckReason.UNKNOWN_PROVIDER, UNKNOWN)
         async with client.slots:
-            response = await client.alert_rules()
+            sent = self._clock.monotonic()
+            response = self._clocks[provider].aged("", await client.alert_rules(), sent)
+        if response.cached > _oldest(client.provider):
+            raise ProviderFailed(CheckReason.STALE_SAMPLE, _old(response.cached))
         try:
             return frozenset(rule["name"] for group in response.data["groups"] for rule in group["rules"])
         except (LookupError, TypeError) as error:
@@ -132,12 +139,29 @@ def _internal_error(time: datetime) -> Measurement:
 def read(response: Response, start: datetime, provider: Provider) -> Measurement:
     """The single number of a response to a query that was sent at `start`, or why there is none. Raises ProviderFailed."""
     try:
-        return _single(response, start, provider)
+        measurement = _single(response, start, provider)
+        return replace(measurement, time=min(measurement.time, _came(response, start) - response.cached))
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise invalid(error) from error
 
 
+def _oldest(provider: Provider) -> timedelta:
+    """The age from which a sample is no evidence about now."""
+    return duration(provider.lookback_delta) + duration(provider.timeout)
+
+
+def _old(age: timedelta) -> str:
+    return f"the response is {format_duration(age)} old by its `Age` or `Date`, as from a cache"
+
+
+def _came(response: Response, start: datetime) -> datetime:
+    """When the response came, by our clock."""
+    return start + timedelta(seconds=response.seconds)
+
+
 def _single(response: Response, start: datetime, provider: Provider) -> Measurement:
+    if response.cached > _oldest(provider):
+        return _no_value(start, Verdict.NO_DATA, CheckReason.STALE_SAMPLE, _old(response.cached))
     kind, result = response.data["resultType"], response.data["result"]
     if kind == "scalar":
         return _sample(result, response, start, provider)
@@ -161,21 +185,18 @@ def _sample(sample: list[Any], response: Response, start: datetime, provider: Pr
     """The measurement of a pair of time and value."""
     moment, value = sample
     age = _age(float(moment), response, start)
-    if abs(age) > duration(provider.lookback_delta) + duration(provider.timeout):
+    if abs(age) > _oldest(provider):
         relation = "older" if age > timedelta(0) else "newer"
         message = f"the sample is {format_duration(abs(age))} {relation} than the response"
         return _no_value(start, Verdict.NO_DATA, CheckReason.STALE_SAMPLE, message)
-    measurement = _number(value, start)
-    if response.date is None:
-        return measurement  # by two clocks, which may differ by as much
-    return replace(measurement, time=min(start, start + timedelta(seconds=response.seconds) - age))
+    return _number(value, min(start, _came(response, start) - age))
 
 
 def _age(sample: float, response: Response, start: datetime) -> timedelta:
     """How old a sample was when its response came: by the provider's own clock if it says its time, else by ours."""
     if not math.isfinite(sample):
         raise ValueError("the time of the sample is not finite")
-    came = response.date or start + timedelta(seconds=response.seconds)
+    came = response.date or _came(response, start)
     seconds = came.timestamp() - sample + response.cached.total_seconds()
     most = AGES.total_seconds()
     return timedelta(seconds=min(max(seconds, -most), most))

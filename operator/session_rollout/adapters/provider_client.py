@@ -1,6 +1,7 @@
 """One metric provider over HTTP: a time limit for the whole answer, its own bound on queries, and a reason for each failure."""
 
 import asyncio
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ class Response:
     data: Any  # the field `data`
     seconds: float  # from the request to the headers of the response, by the monotonic clock
     date: datetime | None  # the header `Date`: the provider's clock
-    cached: timedelta  # the header `Age`: how long a cache on the way had the response
+    cached: timedelta  # how old the response is: by the header `Age`, and by its provider's clock (`ProviderClock`)
 
 
 class ProviderClient:
@@ -108,8 +109,9 @@ class Session(requests.Session):
             self.mount(prefix, adapter)
 
     def query(self, query: str) -> Response:
-        """The result of an instant query."""
-        self._api.custom_query(query, {"timeout": f"{self._seconds:g}s"})
+        """The result of an instant query. No two requests are equal, so that a cache that ignores `no-cache` has no response."""
+        unique = secrets.randbelow(10**9) / 10**9
+        self._api.custom_query(query, {"timeout": f"{self._seconds + unique:.9f}"})
         return self._dated()
 
     def alert_rules(self) -> Response:
