@@ -46,7 +46,7 @@ class CheckReason(StrEnum):
     # There is nothing to compare yet.
     WARMING_UP = "WarmingUp"  # The query range still contains data of the previous audience.
     AWAITING_RESULT = "AwaitingResult"  # There is no result of the query or the check yet.
-    BASELINE_MISSING = "BaselineMissing"  # The baseline has not been measured yet.
+    BASELINE_MISSING = "BaselineMissing"  # There is no baseline from the time before the phase was published.
     BASELINE_MEASURED = "BaselineMeasured"  # The baseline was measured; the first comparison follows.
     # The metric did not return one usable number.
     STALE_SAMPLE = "StaleSample"  # The sample is much older or newer than the time of the provider.

@@ -271,6 +271,16 @@ class FlagsRecord(Model):
     ] = None
     published_sha256: Annotated[Sha | None, Field(description="SHA-256 of the document that was read back last.")] = None
     published_time: Annotated[Time | None, Field(description="Time when the document was read back.")] = None
+    given_sha256: Annotated[
+        Sha | None, Field(description="SHA-256 of what the document that was read back last gives to users.")
+    ] = None
+    given_time: Annotated[
+        Time | None,
+        Field(
+            description="Time since which the document has given this to users. Baselines are measured on data from after it."
+            " Unset while nothing was ever given."
+        ),
+    ] = None
     revision: Annotated[Revision, Field(description="Revision of the document. It only increases.")] = 0
     disabled: Annotated[
         tuple[DisabledFeature, ...],

@@ -136,6 +136,13 @@ def forget_verdicts(context: DecisionContext) -> None:
     context.change(checks=())
 
 
+def keep_baselines(context: DecisionContext) -> None:
+    """Drop every verdict, but not the baselines of a phase that users keep a part of: they cannot be measured again."""
+    kept = (CheckKind.CRITERION, CheckKind.GUARD)
+    records = (record for kind in kept for record in context.checks_of(kind) if record.baseline)
+    context.change(checks=tuple(_not_evaluated(record) for record in records))
+
+
 def void_verdicts(context: DecisionContext) -> None:
     """Another generation: criteria are evaluated again with the same baselines.
 

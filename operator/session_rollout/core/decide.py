@@ -16,6 +16,7 @@ from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason,
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.actions import apply_actions
 from session_rollout.core.adoption import await_adoption
+from session_rollout.core.baselines import note_given
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
@@ -81,6 +82,7 @@ def _confirm_published(context: DecisionContext) -> None:
     if flags.sha256 is None or document is None or document.sha256 != flags.sha256:
         return
     if flags.published_sha256 != document.sha256 or flags.published_time is None:
+        flags = note_given(flags, document, context.now)
         context.change(flags=flags.updated(published_sha256=document.sha256, published_time=context.now))
     current = context.current
     if current.stage not in {Stage.STEP, Stage.ROLLING_BACK} or current.published_time is not None:

@@ -230,7 +230,7 @@ def _against_baseline(given: EvaluationInput) -> Evaluation | None:
     if given.compared_to is not ComparedTo.BASELINE:
         return None
     if given.baseline is None:
-        message = f"{given.name}: the baseline has not been measured yet"
+        message = f"{given.name}: the baseline was not measured before the phase was published"
         return Evaluation(Verdict.NOT_EVALUATED, CheckReason.BASELINE_MISSING, message)
     tolerance, value = _tolerance(given), _value(given)
     holds = tolerance.allows(value - given.baseline, tolerance.limit(given.baseline))

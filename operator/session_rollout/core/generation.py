@@ -13,7 +13,7 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import PhaseRecord, RetiredFeature
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import forget_verdicts, void_verdicts
+from session_rollout.core.criteria import forget_verdicts, keep_baselines, void_verdicts
 from session_rollout.core.flags import NOBODY
 from session_rollout.core.inputs import UNDONE
 from session_rollout.core.publication import own_document, running_features
@@ -152,7 +152,11 @@ def restart(context: DecisionContext) -> None:
             context.mark(record.name, state=PhaseState.PENDING, start_time=None, end_time=None)
     for migration in context.status.migrations:
         context.put_migration(migration.updated(backup_time=None))  # the data has changed: a new snapshot is needed
-    forget_verdicts(context)
+    running = context.status.phase(context.current.phase)
+    if running is not None and running.is_published:
+        keep_baselines(context)  # of a phase that users have a part of
+    else:
+        forget_verdicts(context)
     context.enter(Stage.PREFLIGHT, guards_start_time=context.now, phase=None, phase_index=0, percent="0", groups=())
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from session_rollout.api.enums import (
     CheckKind,
+    CheckReason,
     DecisionAction,
     DecisionReason,
     EventReason,
@@ -29,7 +30,7 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
 from session_rollout.core.deadline import deadline_passed, next_deadline
 from session_rollout.core.drift import await_document
-from session_rollout.core.hold import await_features, await_guards, missing_evidence
+from session_rollout.core.hold import await_features, await_guards, missing_checks, missing_evidence
 from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
@@ -146,6 +147,8 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
     missing = missing_evidence(context)
     if not missing and context.current.hold_until is not None:
         return None
+    no_baseline = any(check.reason is CheckReason.BASELINE_MISSING for check in missing_checks(context))
+    remedy = "give the check a bound, or roll the phase back and start it again: a baseline is measured before the first step"
     timer = "the hold timer is paused" if context.current.hold_until else "the hold has not started"
     message = missing[0] if missing else "evidence is not available yet"
     warm = (warm_up_end(context, check.metrics) for check in counted_checks(context))
@@ -154,7 +157,7 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
         DecisionReason.AWAITING_EVIDENCE,
         message,
         (*missing[:7], timer),
-        ("wait until evidence is available for every criterion and guard",),
+        (remedy if no_baseline else "wait until evidence is available for every criterion and guard",),
         next_time=min((time for time in warm if time is not None and time > context.now), default=None),
     )
     return _until_deadline(context, increment, waiting, missing)

@@ -77,7 +77,8 @@ def _await_gates(
 def _next_phase(context: DecisionContext) -> StageResult | None:
     state = {record.name: record.state for record in context.status.phases}
     pending = [phase for phase in context.spec.phases if state[phase.name] is not PhaseState.COMPLETED]
-    forget_criteria(context)
+    if not (pending and (record := context.status.phase(pending[0].name)) and record.is_published):
+        forget_criteria(context)  # else its own are kept, from before a rollback that left users a part of it
     if not pending:
         context.enter(Stage.BAKE)
         message = f"all phases are complete; guards are evaluated for {format_duration(duration(context.spec.bake))}"

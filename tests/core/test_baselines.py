@@ -1,0 +1,157 @@
+"""Baselines: measured on data about what users have before the phase, and never on data about the phase itself.
+
+Not here: that each phase has its own (test_promotion), and how a value is compared with one (test_rules).
+"""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from core.document_scenarios import recreated
+from core.world import World, at, edited, ended, spec
+from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage
+from session_rollout.api.rollout import RolloutSpec
+
+RANGE = timedelta(minutes=15)
+PROPAGATION = timedelta(minutes=2)
+
+
+def compared(**changes: Any) -> RolloutSpec:
+    """The usual rollout with a propagation."""
+    return spec(propagation="2m", **changes)
+
+
+def rolled_back(world: World, *, load: int = 50) -> World:
+    """In the first step the load rises, and another guard rolls back."""
+    world.ranges = {"load": RANGE}
+    world.until(at("one", 1))
+    world.values |= {"load": Decimal(load), "errors": Decimal("0.08")}
+    world.until(ended)
+    world.values["errors"] = Decimal("0.001")
+    return world
+
+
+def baseline(world: World) -> str | None:
+    """The baseline of the criterion."""
+    return world.check(CheckKind.CRITERION, "load").baseline
+
+
+def test_first_baseline_waits_for_nothing() -> None:
+    """Before anything was ever published, all data is about the time before the phase."""
+    world = World(compared(), ranges={"load": RANGE})
+    world.run(20)
+    assert (world.status.current.stage, baseline(world)) == (Stage.STEP, "1.0")
+
+
+@pytest.mark.parametrize("how", ["retry", "edit", "retry after abort"])
+def test_baseline_after_a_rollback_waits_for_data_without_the_feature(how: str) -> None:
+    """The query still covers the time in which users had it: the regression would be the norm of the next attempt."""
+    world = World(compared(), ranges={"load": RANGE})
+    if how == "retry after abort":
+        world.until(at("one", 1))
+        world.values["load"] = Decimal(50)
+        world.request("Abort")
+        world.until(ended)
+    else:
+        rolled_back(world)
+    back = world.entries(EventReason.ABORTED if "abort" in how else EventReason.ROLLED_BACK)[-1].time
+    world.run(30)
+    world.edit(compared(bake="10s")) if how == "edit" else world.request("Retry", generation=1)
+    world.run(600)
+    assert (world.status.current.stage, world.reason) == (Stage.BASELINE, DecisionReason.MEASURING_BASELINE)
+    world.values["load"] = Decimal(2)
+    world.until(at("one", 1))
+    assert world.now - back >= PROPAGATION + RANGE
+    assert baseline(world) == "2"
+
+
+def test_baseline_of_a_later_phase_waits_for_the_last_step_of_the_earlier_one() -> None:
+    """Its query may be longer than the hold: it must not mix the audiences of the other phase."""
+    world = World(edited(lambda data: data["phases"][0].pop("criteria")), ranges={"load": RANGE})
+    world.until(at("one", 3))
+    last = world.now
+    world.until(lambda world: world.where[0] == "two")
+    assert world.now - last < RANGE
+    world.until(at("two", 1))
+    assert world.now - last >= RANGE
+
+
+def test_baseline_waits_for_an_emergency_of_an_earlier_phase() -> None:
+    """What users have changes while it is measured: a value from before is of another time."""
+    windows = [{"days": ["Tue"], "from": "10:00", "to": "16:00"}]
+    world = World(spec())
+    world.until(at("two", 1))
+    world.request("Abort")
+    world.until(ended)
+    world.edit(spec(windows=windows))
+    world.until(lambda world: world.reason is DecisionReason.AWAITING_WINDOW)
+    assert baseline(world) == "1.0"
+    world.ranges = {"load": RANGE}
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(600)
+    assert world.reason is DecisionReason.MEASURING_BASELINE
+    world.values["load"] = Decimal(3)
+    world.run(600)
+    assert baseline(world) == "3"
+
+
+def test_new_phase_alone_does_not_delay_its_baseline() -> None:
+    """A document that names another phase or generation, and gives the same, changes nothing for users."""
+    gate = [{"name": "signed", "approval": {}}]
+    world = World(edited(lambda data: data["phases"][0].update(verification=gate)), ranges={"load": timedelta(minutes=1)})
+    world.until(lambda world: world.status.current.stage is Stage.VERIFICATION)
+    world.run(300)
+    world.request("Approve", generation=1, check="signed")
+    world.run(20)
+    assert world.where[0] == "two"
+    assert world.status.current.stage is Stage.STEP
+
+
+def test_no_baseline_is_measured_while_users_have_the_phase() -> None:
+    """After `Adopt` nobody knows the time before: the feature compared with itself passes whatever it does."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.values["load"] = Decimal(50)
+    fresh = recreated(world)
+    fresh.values = world.values
+    fresh.run(10)
+    fresh.request("Adopt")
+    fresh.run(600)
+    assert fresh.where[:2] == ("one", 1)
+    assert fresh.check(CheckKind.CRITERION, "load").reason is CheckReason.BASELINE_MISSING
+    assert fresh.reason is DecisionReason.AWAITING_EVIDENCE
+    fresh.request("Abort")
+    fresh.until(ended)
+    fresh.values["load"] = Decimal(1)
+    fresh.request("Retry", generation=1)
+    fresh.until(ended)
+    assert fresh.status.outcome is Outcome.PROMOTED
+
+
+def test_raised_step_keeps_the_baseline_from_before_the_phase() -> None:
+    """An edit that publishes more of a running phase measures nothing again: users have it already."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.values["load"] = Decimal(50)
+    world.edit(edited(lambda data: data["phases"][0]["steps"][0].update(percent=20)))
+    world.run(600)
+    assert world.where == ("one", 1, 0, "20")
+    record = world.check(CheckKind.CRITERION, "load")
+    assert (record.baseline, record.reason) == ("1.0", CheckReason.OUT_OF_TOLERANCE)
+
+
+def test_retry_of_a_step_keeps_the_baseline_from_before_the_phase() -> None:
+    """With `scope: Step` users keep the step before, so it cannot be measured again."""
+    world = World(spec(rollback={"scope": "Step"}))
+    world.until(at("one", 2, 1))
+    world.values |= {"load": Decimal("1.05"), "errors": Decimal("0.08")}
+    world.until(ended)
+    assert world.percents()["one"] == "10"
+    world.values["errors"] = Decimal("0.001")
+    world.request("Retry", generation=1)
+    world.until(at("one", 2, 1))
+    assert baseline(world) == "1.0"
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
