@@ -11,7 +11,7 @@ import pytest
 
 from core.document_scenarios import recreated
 from core.world import World, at, edited, ended, spec
-from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage
+from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
 
 RANGE = timedelta(minutes=15)
@@ -155,3 +155,80 @@ def test_retry_of_a_step_keeps_the_baseline_from_before_the_phase() -> None:
     assert baseline(world) == "1.0"
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
+
+
+# --- another query is another metric
+
+
+def changed_metric(change: str, **others: Any) -> RolloutSpec:
+    """The usual rollout with another definition of `load`."""
+    fields = {"query": {"query": "other_load"}, "window": {"window": "5m"}, "provider": {}}[change]
+
+    def edit(data: dict[str, Any]) -> None:
+        data["metrics"][1].update(fields)
+        if change == "provider":
+            data["prometheus"] = "elsewhere"
+
+    return edited(edit, **others)
+
+
+@pytest.mark.parametrize("change", ["query", "window", "provider"])
+def test_baseline_of_another_query_does_not_count(change: str) -> None:
+    """A replaced query was never measured before the phase, and waits as a criterion does that is added in a running step."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.edit(changed_metric(change))
+    world.values["load"] = Decimal("0.05")
+    world.run(600)
+    record = world.check(CheckKind.CRITERION, "load")
+    assert (world.where[:2], record.baseline, record.reason) == (("one", 1), None, CheckReason.BASELINE_MISSING)
+
+
+@pytest.mark.parametrize("field", ["name", "interval", "bake"])
+def test_baseline_of_the_same_query_counts(field: str) -> None:
+    """Any other edit keeps it, also one that gives the metric another name."""
+
+    def edit(data: dict[str, Any]) -> None:
+        if field == "name":
+            data["metrics"][1]["name"] = "burden"
+            for check in (data["phases"][0]["criteria"][1], data["phases"][1]["criteria"][0]):
+                check["metric"] = "burden"
+        if field == "interval":
+            data["metrics"][1]["interval"] = "20s"
+
+    world = World(spec())
+    world.values["burden"] = Decimal(1)
+    world.until(at("one", 1))
+    world.edit(edited(edit, bake="10s"))
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_query_that_is_edited_while_its_baseline_is_measured() -> None:
+    """Before the first publish it is simply measured again."""
+    windows = [{"days": ["Tue"], "from": "10:00", "to": "16:00"}]
+    world = World(spec(windows=windows))
+    world.until(lambda world: world.reason is DecisionReason.AWAITING_WINDOW)
+    world.values["load"] = Decimal(7)
+    world.edit(changed_metric("query", windows=windows))
+    world.run(20)
+    assert baseline(world) == "7"
+
+
+def test_verdict_of_another_query_does_not_count() -> None:
+    """A guard starts again with the new query: neither its pass nor its breach was measured there."""
+    guard = {"name": "load", "metric": "load", "below": "5", "for": "60s"}
+    world = World(spec(guards=[guard]))
+    world.until(at("one", 1))
+    world.values["load"] = Decimal(9)
+    world.run(50)
+    world.answering = False
+    world.edit(changed_metric("query", guards=[guard]))
+    world.run(20)
+    record = world.check(CheckKind.GUARD, "load")
+    assert (record.verdict, record.failing_time) == (Verdict.NOT_EVALUATED, None)
+    world.answering = True
+    world.run(50)
+    assert (world.check(CheckKind.GUARD, "load").verdict, world.status.outcome) == (Verdict.FAIL, None)
+    world.run(20)
+    assert world.status.outcome is Outcome.ROLLED_BACK

@@ -98,6 +98,14 @@ class CheckRecord(Model):
     baseline: Annotated[
         Figure | None, Field(description="Value of the metric before the phase, for a check with `comparedTo: Baseline`.")
     ] = None
+    source: Annotated[
+        str | None,
+        Field(
+            description="Fingerprint of what is measured: provider, query and `window` of the metric. When it changes, the verdict and"
+            " the baseline are dropped.",
+            max_length=16,
+        ),
+    ] = None
     time: Annotated[Time | None, Field(description="Time when the verdict last changed.")] = None
     message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
     job: Annotated[JobName | None, Field(description="Name of the Job, for a gate that runs one.")] = None

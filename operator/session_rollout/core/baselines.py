@@ -13,6 +13,7 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.status_records import CheckRecord, FlagsRecord
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
+from session_rollout.core.criteria import record_of
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY
 
@@ -54,7 +55,7 @@ def _ready(context: DecisionContext, check: Check) -> datetime | None:
 
 
 def _measure_baseline(context: DecisionContext, kind: CheckKind, check: Check) -> str | None:
-    record, measurement = context.check(kind, check.name), context.observed.measurements.get(check.metric)
+    record, measurement = record_of(context, check, kind), context.observed.measurements.get(check.metric)
     ready = _ready(context, check)
     if record.baseline is not None and record.time is not None and ready is not None and record.time >= ready:
         return None
@@ -70,6 +71,7 @@ def _measure_baseline(context: DecisionContext, kind: CheckKind, check: Check) -
             kind=kind,
             reason=CheckReason.BASELINE_MEASURED,
             baseline=str(measurement.value),
+            source=record.source,
             time=context.now,
             message=f"{check.name}: the baseline is {measurement.value:.6g}",
         )

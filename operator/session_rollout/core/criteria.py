@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Check, Criterion, Gate
 from session_rollout.api.enums import CheckKind, Outcome, Stage, Verdict
 from session_rollout.api.quantities import format_duration
@@ -15,6 +16,7 @@ from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation, evaluate, input_of
 from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
 
+SOURCE_LENGTH: Final = 16
 STALE_INTERVALS: Final = 3
 STALE_SLACK: Final = timedelta(seconds=10)
 
@@ -41,7 +43,7 @@ def _note_failure(context: DecisionContext, criterion: Check, before: CheckRecor
 
 def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKind, not_before: datetime | None) -> None:
     """Bring the record of a metric's check up to date; data from before `not_before` does not count."""
-    before, measurements = context.check(kind, check.name), context.observed.measurements
+    before, measurements = record_of(context, check, kind), context.observed.measurements
     needed = check.metrics if isinstance(check, Check) else (check.metric or "",)
     if any(name not in measurements for name in needed) and before.verdict is not Verdict.NOT_EVALUATED:
         return  # the result is on its way; until then the last verdict stands, and nothing is promoted on it
@@ -63,6 +65,22 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
     keep(context, kind, check.name, evaluation)
     if isinstance(check, Check):
         context.put_check(track(context, check, context.check(kind, check.name)))
+
+
+def record_of(context: DecisionContext, check: Check | Gate, kind: CheckKind) -> CheckRecord:
+    """The record of a metric's check, without a verdict or a baseline of another query, provider or window."""
+    record, source = context.check(kind, check.name), _source(context, check.metric or "")
+    if record.source == source:
+        return record
+    known = record if record.source is None else CheckRecord(name=record.name, kind=kind)
+    context.put_check(known.updated(source=source))
+    return context.check(kind, check.name)
+
+
+def _source(context: DecisionContext, name: str) -> str:
+    metric = context.spec.metric(name)
+    query = metric.model_dump_json(include={"query", "cohorts", "window"}) if metric is not None else ""
+    return sha256_of(f"{context.spec.prometheus} {query}").removeprefix("sha256:")[:SOURCE_LENGTH]
 
 
 def _stale_after(context: DecisionContext, metric: str) -> timedelta:
@@ -140,7 +158,7 @@ def keep_baselines(context: DecisionContext) -> None:
     """Drop every verdict, but not the baselines of a phase that users keep a part of: they cannot be measured again."""
     kept = (CheckKind.CRITERION, CheckKind.GUARD)
     records = (record for kind in kept for record in context.checks_of(kind) if record.baseline)
-    context.change(checks=tuple(_not_evaluated(record) for record in records))
+    context.change(checks=tuple(not_evaluated(record) for record in records))
 
 
 def void_verdicts(context: DecisionContext) -> None:
@@ -152,8 +170,8 @@ def void_verdicts(context: DecisionContext) -> None:
     known = {guard.name for guard in context.spec.guards}
     guards = tuple(record for record in context.checks_of(CheckKind.GUARD) if record.name in known)
     if context.status.outcome is Outcome.PROMOTED:
-        guards = tuple(_not_evaluated(record) for record in guards)  # nobody has judged them since
-    criteria = tuple(_not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
+        guards = tuple(not_evaluated(record) for record in guards)  # nobody has judged them since
+    criteria = tuple(not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
     context.change(checks=(*criteria, *guards))
 
 
@@ -164,9 +182,10 @@ def forget_criteria(context: DecisionContext) -> None:
 
 def restart_criteria(context: DecisionContext) -> None:
     """A new audience of the same phase: criteria are evaluated again with the same baselines; guards continue."""
-    criteria = tuple(_not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
+    criteria = tuple(not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
     context.change(checks=(*criteria, *context.checks_of(CheckKind.GUARD)))
 
 
-def _not_evaluated(record: CheckRecord) -> CheckRecord:
-    return CheckRecord(name=record.name, kind=record.kind, baseline=record.baseline, time=record.time)
+def not_evaluated(record: CheckRecord) -> CheckRecord:
+    """The record without its verdict, but with its baseline."""
+    return CheckRecord(name=record.name, kind=record.kind, baseline=record.baseline, source=record.source, time=record.time)

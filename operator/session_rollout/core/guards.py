@@ -6,10 +6,9 @@ from datetime import datetime
 from session_rollout.api.checks import Guard, OnBreach
 from session_rollout.api.enums import CheckKind, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.quantities import duration
-from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import evaluate_check
+from session_rollout.core.criteria import evaluate_check, not_evaluated
 from session_rollout.core.failures import fails, failure_text, next_failure
 from session_rollout.core.inputs import guards_are_judged, published_phases
 from session_rollout.core.rollback import begin_rollback, breach_uid
@@ -68,7 +67,7 @@ def settle_guards(context: DecisionContext) -> None:
     if not published_phases(context.status):
         return
     for record in context.checks_of(CheckKind.GUARD):
-        context.put_check(CheckRecord(name=record.name, kind=record.kind, baseline=record.baseline, time=record.time))
+        context.put_check(not_evaluated(record))
 
 
 def _record(context: DecisionContext, breaches: tuple[Breach, ...]) -> None:
