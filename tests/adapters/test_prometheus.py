@@ -204,6 +204,24 @@ def test_cohorts_become_counts(answers: Answers) -> None:
     assert measure(answers.server_port, cohorts).reason is CheckReason.EMPTY_RESULT
 
 
+IMPOSSIBLE = {
+    "more good than all": ("103", "100", "970", "1000"),
+    "a little more": ("97", "100", "1000.25", "1000"),
+    "fewer than none": ("-5", "100", "970", "1000"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_counts_that_cannot_be_are_inconclusive(answers: Answers, name: str) -> None:
+    """An estimate of `increase()` above the whole is no share: it must neither narrow an interval nor end the decision."""
+    queries = ('g{v="on"}', 't{v="on"}', 'g{v="off"}', 't{v="off"}')
+    answers.bodies = {query: vector(value) for query, value in zip(queries, IMPOSSIBLE[name], strict=True)}
+    cohorts = Metric.model_validate({"name": "m", "cohorts": {"good": 'g{v="$cohort"}', "total": 't{v="$cohort"}'}})
+    measurement = measure(answers.server_port, cohorts)
+    assert (measurement.problem, measurement.reason) == (Verdict.INCONCLUSIVE, CheckReason.IMPOSSIBLE_COUNTS)
+    assert (measurement.value, measurement.on) == (None, None)
+
+
 WORSE = {
     "stale": (vector("1", at=-86_400), CheckReason.STALE_SAMPLE),
     "several series": (vector("1", "2"), CheckReason.MULTIPLE_SERIES),

@@ -45,6 +45,7 @@ MADE_ELSEWHERE: list[tuple[StrEnum, str]] = [  # not a mapping: values of two en
     (CheckReason.NOT_A_SAMPLE, PROMETHEUS),
     (CheckReason.PARTIAL_RESULT, "errors.py"),
     (CheckReason.NO_EVENTS, PROMETHEUS),
+    (CheckReason.IMPOSSIBLE_COUNTS, PROMETHEUS),
     (CheckReason.UNKNOWN_PROVIDER, PROMETHEUS),
     (CheckReason.STALE_SAMPLE, PROMETHEUS),
     (CheckReason.NAME_NOT_RESOLVED, PROVIDER),

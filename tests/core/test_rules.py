@@ -118,6 +118,7 @@ def to_baseline(direction: Direction, text: str, baseline: str | None) -> dict[s
 MAX_INCREASE, MAX_DECREASE, MIN_INCREASE = Direction.MAX_INCREASE, Direction.MAX_DECREASE, Direction.MIN_INCREASE
 WITHIN, OUT = CheckReason.WITHIN_TOLERANCE, CheckReason.OUT_OF_TOLERANCE
 OLD = Measurement(NOW - timedelta(minutes=2), value=Decimal(0))
+ZERO = Measurement(NOW, value=Decimal(0))
 EMPTY = Measurement(NOW, problem=Verdict.NO_DATA, reason=CheckReason.EMPTY_RESULT, message="the result is empty")
 REFUSED = Measurement(NOW, problem=Verdict.PROVIDER_ERROR, reason=CheckReason.QUERY_REJECTED, message="status 422")
 ROWS = {
@@ -161,6 +162,15 @@ ROWS = {
     ),
     "must rise by a difference": Row(
         to_baseline(MIN_INCREASE, "4ms", "0.015"), Verdict.PASS, WITHIN, "0.02", "increase of at least 4ms"
+    ),
+    "must rise from zero and did not": Row(
+        {**to_baseline(MIN_INCREASE, "10%", "0"), "measurement": ZERO}, Verdict.FAIL, OUT, "0", "increase of at least 10%"
+    ),
+    "must rise from zero and did": Row(
+        to_baseline(MIN_INCREASE, "10%", "0"), Verdict.PASS, WITHIN, "0.02", "increase of at least 10%"
+    ),
+    "must not fall from zero": Row(
+        {**to_baseline(MIN_INCREASE, "0%", "0"), "measurement": ZERO}, Verdict.PASS, WITHIN, "0", "increase of at least 0%"
     ),
     "share of a negative baseline": Row(
         to_baseline(MIN_INCREASE, "50%", "-0.01"), Verdict.PASS, WITHIN, "0.02", "increase of at least 50%"

@@ -31,6 +31,7 @@ LONGEST_KIND: Final = 20
 UNKNOWN: Final = "not in `prometheus` of the operator's configuration"
 AGES: Final = timedelta(days=36_500)  # a time further away is said to be as far
 EMPTY: Final = "the query returns no series; write it so that it is 0 then, for example `... or vector(0)`"
+IMPOSSIBLE: Final = "a cohort has more good events than events; select the good ones from the series that `total` counts"
 NO_TRAFFIC: Final = "the result is NaN, such as 0/0: there is no traffic; wait for traffic, or set `onNoData`"
 
 
@@ -226,7 +227,10 @@ def _compared(parts: list[Measurement]) -> Measurement:
     oldest = min(part.time for part in parts)
     if problems := [part for part in parts if part.value is None]:
         return replace(max(problems, key=_gravity), time=oldest)
-    good_on, total_on, good_off, total_off = (part.value or Decimal(0) for part in parts)
-    if total_on <= 0 or total_off <= 0:
+    values = [part.value or Decimal(0) for part in parts]
+    on, off = Counts(*values[:2]), Counts(*values[2:])
+    if on.total <= 0 or off.total <= 0:
         return _no_value(oldest, Verdict.NO_DATA, CheckReason.NO_EVENTS, "a cohort has no events")
-    return Measurement(oldest, value=good_on / total_on, on=Counts(good_on, total_on), off=Counts(good_off, total_off))
+    if not (on.is_possible and off.is_possible):
+        return _no_value(oldest, Verdict.INCONCLUSIVE, CheckReason.IMPOSSIBLE_COUNTS, IMPOSSIBLE)
+    return Measurement(oldest, value=on.good / on.total, on=on, off=off)

@@ -59,6 +59,7 @@ class CheckReason(StrEnum):
     PARTIAL_RESULT = "PartialResult"  # Prometheus returned a warning that the result is incomplete.
     NO_COHORTS = "NoCohorts"  # `comparedTo: Control` requires a metric with `cohorts`.
     NO_EVENTS = "NoEvents"  # A cohort has no events.
+    IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cohort has more good events than events, or a negative number of them.
     TOO_FEW_EVENTS = "TooFewEvents"  # A cohort has fewer than 50 events.
     BELOW_MINIMUM = "BelowMinimum"  # The metric in `minimum` is not above its bound, so there are too few events for a verdict.
     # The provider failed.

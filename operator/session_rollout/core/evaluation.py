@@ -53,7 +53,7 @@ class Tolerance:
             case Direction.MAX_DECREASE:
                 return -change <= limit
             case Direction.MIN_INCREASE:
-                return change >= limit
+                return change >= limit and (change > 0 or bound(self.text) == 0)  # any share of a baseline of 0 is 0
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,11 @@ class Counts:
     good: Decimal
     total: Decimal
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether the good events can be a part of all events. Two queries need not agree: `increase()` estimates each on its own."""
+        return Decimal(0) <= self.good <= self.total
+
 
 @dataclass(frozen=True)
 class Measurement:
