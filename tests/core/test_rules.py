@@ -17,6 +17,7 @@ from session_rollout.adapters.flag_evaluator import bucket, validate
 from session_rollout.api.checks import Check, ComparedTo, Gate, Minimum, OnNoData
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, duration, format_duration, show
+from session_rollout.core import evaluation
 from session_rollout.core.evaluation import Direction, EvaluationInput, Tolerance, evaluate, tolerance_of
 from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, FlagSource, compile_document, with_dependents
 from session_rollout.core.observed import Counts, Measurement
@@ -224,10 +225,14 @@ def test_result_that_is_too_old_has_no_meaning() -> None:
     assert evaluate(given(**hour, **enough, counted_stale_after=MINUTE)).reason is CheckReason.STALE_RESULT
 
 
+def _counts(good_on: int, on: int, good_off: int, off: int) -> tuple[Counts, Counts]:
+    return Counts(Decimal(good_on), Decimal(on)), Counts(Decimal(good_off), Decimal(off))
+
+
 def cohorts(good_on: int, on: int, good_off: int, off: int) -> Measurement:
     """A measurement of both cohorts."""
-    counts = [Decimal(number) for number in (good_on, on, good_off, off)]
-    return Measurement(NOW, value=counts[0] / counts[1], on=Counts(*counts[:2]), off=Counts(*counts[2:]))
+    with_it, without = _counts(good_on, on, good_off, off)
+    return Measurement(NOW, value=with_it.good / with_it.total, on=with_it, off=without)
 
 
 @dataclass(frozen=True)
@@ -244,6 +249,8 @@ UNCLEAR = CheckReason.TOLERANCE_UNCLEAR
 COHORTS = {
     "equal": CohortRow(cohorts(9_900, 10_000, 9_900, 10_000), Verdict.PASS, WITHIN),
     "worse": CohortRow(cohorts(9_000, 10_000, 9_900, 10_000), Verdict.FAIL, OUT),
+    "D16: no failure in few events": CohortRow(cohorts(50, 50, 50, 50), Verdict.INCONCLUSIVE, UNCLEAR),
+    "D16: no failure in many events": CohortRow(cohorts(1_000, 1_000, 1_000, 1_000), Verdict.PASS, WITHIN),
     "too few to tell": CohortRow(cohorts(98, 100, 9_900, 10_000), Verdict.INCONCLUSIVE, UNCLEAR),
     "fewer than fifty events": CohortRow(cohorts(20, 20, 9_900, 10_000), Verdict.INCONCLUSIVE, CheckReason.TOO_FEW_EVENTS),
     "no cohorts": CohortRow(Measurement(NOW, value=Decimal(1)), Verdict.INCONCLUSIVE, CheckReason.NO_COHORTS),
@@ -261,6 +268,14 @@ def test_cohorts_are_compared_with_their_uncertainty(row: CohortRow) -> None:
     tolerance = Tolerance(row.direction, "1%")
     result = evaluate(given(compared_to=ComparedTo.CONTROL, tolerance=tolerance, measurement=row.measurement))
     assert (result.verdict, result.reason) == (row.verdict, row.reason)
+
+
+def test_interval_of_the_difference_is_that_of_the_literature() -> None:
+    """D16: rows of table II of Newcombe (1998), method 10, in percentage points."""
+    published = {(56, 70, 48, 80): "5.24 to 33.39", (9, 10, 3, 10): "17.05 to 80.90", (10, 10, 0, 20): "67.91 to 100.00"}
+    for counts, interval in published.items():
+        scaled = evaluation._difference(*_counts(*counts))
+        assert f"{100 * scaled[0]:.2f} to {100 * scaled[1]:.2f}" == interval
 
 
 @pytest.mark.parametrize(

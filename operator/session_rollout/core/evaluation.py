@@ -296,8 +296,20 @@ def _tolerance(given: EvaluationInput) -> Tolerance:
 
 
 def _difference(on: Counts, off: Counts) -> tuple[Decimal, Decimal]:
-    """95% interval of the change of the good share from off to on, where a rise is positive (Wald, unpooled)."""
-    rate_on, rate_off = float(on.good / on.total), float(off.good / off.total)
-    spread = CONFIDENCE_Z * math.sqrt(rate_on * (1 - rate_on) / float(on.total) + rate_off * (1 - rate_off) / float(off.total))
+    """95% interval of the change of the good share from off to on, where a rise is positive (Newcombe's hybrid score interval).
+
+    It has a width also where every event is good: a hundred successes do not prove that there are no failures.
+    """
+    (rate_on, low_on, high_on), (rate_off, low_off, high_off) = _share(on), _share(off)
     change = rate_on - rate_off
-    return Decimal(change - spread), Decimal(change + spread)
+    low, high = math.hypot(rate_on - low_on, high_off - rate_off), math.hypot(high_on - rate_on, rate_off - low_off)
+    return Decimal(change - low), Decimal(change + high)
+
+
+def _share(counts: Counts) -> tuple[float, float, float]:
+    """The good share, and its 95% interval (Wilson)."""
+    total = float(counts.total)
+    rate, weight = float(counts.good / counts.total), CONFIDENCE_Z**2 / total
+    middle = (rate + weight / 2) / (1 + weight)
+    spread = CONFIDENCE_Z * math.sqrt(rate * (1 - rate) / total + weight / (4 * total)) / (1 + weight)
+    return rate, middle - spread, middle + spread
