@@ -4,6 +4,7 @@ Covered: workload, metrics, HTTP and built-in checks, Jobs, approvals of gates, 
 sends an HTTP check or runs a Job (tests/integration), approvals of steps (test_approvals), checks after a rollback.
 """
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -147,3 +148,29 @@ def test_problem_of_the_configuration_stalls_without_moving() -> None:
     bad.run(10)
     assert bad.reason is DecisionReason.INVALID_SPEC
     assert len(bad.status.decision.details) == 1
+
+
+def test_verification_is_about_the_last_step() -> None:
+    """D4: a query over an hour says nothing about users who have the feature for two minutes."""
+    gate = {"name": "calm", "metric": "burden", "below": "1%"}
+
+    def change(data: dict[str, Any]) -> None:
+        data["metrics"].append({"name": "burden", "query": "burden"})
+        data["phases"][0].update(verification=[gate])
+
+    world = World(edited(change, propagation="2m"), ranges={"burden": timedelta(hours=1)})
+    world.values["burden"] = Decimal(0)
+    world.until(at("one", 3))
+    last = world.now
+    world.until(lambda world: world.status.current.stage is Stage.VERIFICATION)
+    assert world.check(CheckKind.VERIFICATION, "calm").reason is CheckReason.WARMING_UP
+    world.until(lambda world: world.where[0] == "two", 7200)
+    assert world.now - last >= timedelta(hours=1, minutes=2)
+
+
+def test_preflight_accepts_the_data_that_exists() -> None:
+    """Nothing is published, so that all of it is about what users have."""
+    gate = {"name": "calm", "metric": "errors", "below": "1%"}
+    world = World(spec(preflight=[gate], propagation="2m"), ranges={"errors": timedelta(hours=1)})
+    world.run(20)
+    assert world.status.current.stage is Stage.STEP

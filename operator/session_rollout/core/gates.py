@@ -8,8 +8,9 @@ from datetime import datetime
 
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Verdict
+from session_rollout.api.quantities import duration
 from session_rollout.api.status_records import CheckRecord
-from session_rollout.core.clocks import range_of, warm_up_end
+from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import evaluate_check, keep
 from session_rollout.core.evaluation import Evaluation
@@ -45,17 +46,18 @@ def _not_yet(context: DecisionContext, gate: Gate, kind: CheckKind, reason: Chec
 
 
 def _not_before(context: DecisionContext, metrics: tuple[str, ...], kind: CheckKind) -> datetime | None:
-    """From when on a result counts. Gates accept the data that exists, with two exceptions.
+    """From when on a result counts. After a phase or a rollback, the query must not cover the time before it, nor an emergency.
 
-    After a rollback the query must not cover data from before it. And when the document has changed since the stage was entered,
-    because an emergency ended, results are about the present audience only after the warm-up.
+    A preflight accepts the data that exists.
     """
-    start, published = context.current.stage_start_time, context.status.flags.published_time
-    if start is not None and kind is CheckKind.AFTER_ROLLBACK:
-        return start + range_of(context, metrics)
-    if start is not None and kind is CheckKind.VERIFICATION and published is not None and published > start:
-        return warm_up_end(context, metrics)
-    return start
+    start, flags = context.current.stage_start_time, context.status.flags
+    if start is None or kind is CheckKind.PREFLIGHT:
+        return start
+    if kind is CheckKind.VERIFICATION and flags.published_time is None:
+        return None  # an emergency has just ended
+    reach = range_of(context, metrics)
+    warm = flags.given_time + duration(context.spec.propagation) + reach if flags.given_time is not None else start
+    return max(warm, start + reach if kind is CheckKind.AFTER_ROLLBACK else start)
 
 
 def void_gates(context: DecisionContext, kind: CheckKind) -> None:
