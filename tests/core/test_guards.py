@@ -11,7 +11,7 @@ import pytest
 
 from core.collecting import with_delta
 from core.world import World, at, edited, ended, spec
-from session_rollout.api.enums import DecisionReason, EventReason, Outcome, PhaseState, Stage, State, Verdict
+from session_rollout.api.enums import CheckKind, DecisionReason, EventReason, Outcome, PhaseState, Stage, State, Verdict
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY
 
@@ -333,3 +333,29 @@ def test_edits_do_not_end_a_breach() -> None:
         world.edit(spec(guards=[guard], bake=f"{seconds + 1}s"))
         world.run(10)
     assert world.status.outcome is not None or world.percents()["one"] == "0"
+
+
+WINDOW = [{"days": ["Mon"], "from": "11:00", "to": "12:00"}]
+
+
+@pytest.mark.parametrize("how", ["restart", "query", "provider"])
+def test_first_publish_waits_for_a_result_of_now(how: str) -> None:
+    """D15: what an earlier process, or the query before an edit, has measured opens no window."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m"}
+    world = World(spec(guards=[guard], windows=WINDOW))
+    world.until(lambda world: world.reason is DecisionReason.AWAITING_WINDOW)
+    assert world.check(CheckKind.GUARD, "errors").verdict is Verdict.PASS
+    world.values["errors"] = Decimal("0.08")
+    world.answering, world.last_reconcile = False, None
+    if how == "query":
+        world.edit(edited(lambda data: data["metrics"][0].update(query="other"), guards=[guard]))
+    if how == "provider":
+        world.edit(spec(guards=[guard], prometheus="elsewhere"))
+    world.now += timedelta(hours=1, minutes=5)
+    world.run(60)
+    assert (world.status.current.stage, world.document and world.document.gives_something) == (Stage.BASELINE, False)
+    world.answering = True
+    world.run(60)
+    assert world.reason is DecisionReason.GUARD_FAILING
+    world.values["errors"] = Decimal("0.001")
+    world.until(at("one", 1))

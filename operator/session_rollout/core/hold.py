@@ -20,7 +20,7 @@ from session_rollout.api.enums import (
     Verdict,
 )
 from session_rollout.api.quantities import duration
-from session_rollout.api.status_records import CheckRecord, WaitKind
+from session_rollout.api.status_records import WaitKind
 from session_rollout.core.clocks import counted_checks, is_guard, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import unmet_criteria
@@ -88,14 +88,18 @@ def await_guards(context: DecisionContext) -> StageResult | None:
 
 
 def unjudged_guards(context: DecisionContext) -> tuple[str, ...]:
-    """Guards that nobody could query yet: users get nothing before each was. One without data may get some with them."""
-    records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards if _acts(guard))
-    return tuple(record.message for record in records if _is_unjudged(record))
+    """Guards without a result of now: users get nothing before each was judged. One without data may get some with them."""
+    results = (_unjudged(context, guard) for guard in context.spec.guards if _acts(guard))
+    return tuple(message for message in results if message is not None)
 
 
-def _is_unjudged(record: CheckRecord) -> bool:
+def _unjudged(context: DecisionContext, guard: Guard) -> str | None:
+    """Why a guard is not judged. The verdict of an earlier process or query is none: its result is on its way."""
+    record = context.check(CheckKind.GUARD, guard.name)
+    if any(name not in context.observed.measurements for name in guard.metrics):
+        return f"{guard.name}: waiting for a query result"
     unanswered = record.verdict in {Verdict.NOT_EVALUATED, Verdict.PROVIDER_ERROR}
-    return unanswered or record.reason is CheckReason.STALE_RESULT
+    return record.message if unanswered or record.reason is CheckReason.STALE_RESULT else None
 
 
 def _acts(guard: Guard) -> bool:
