@@ -79,6 +79,9 @@ CASES: list[tuple[str, int, bytes, Verdict | None, CheckReason | None]] = [
     ("not JSON", 200, b"<html>login</html>", Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
     ("other JSON", 200, b"[1]", Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
     ("no result", 200, b'{"status": "success"}', Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
+    ("number of Python", 200, vector("0_1"), *INVALID),
+    ("number in spaces", 200, vector(" 0 "), *INVALID),
+    ("number of another script", 200, vector("\u0660"), *INVALID),
     ("text for a number", 200, vector("lots"), Verdict.PROVIDER_ERROR, CheckReason.INVALID_RESPONSE),
     ("too large", 200, b" " * 5_000, Verdict.PROVIDER_ERROR, CheckReason.RESPONSE_TOO_LARGE),
 ]

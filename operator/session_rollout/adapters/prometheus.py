@@ -5,6 +5,7 @@ result is a `Measurement`, with a number or with the verdict and the reason why 
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,6 +28,7 @@ from session_rollout.ports import Clock
 from session_rollout.settings import Dialect, Provider
 
 Query = tuple[str, str]  # provider, PromQL
+NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|inf)|nan", re.IGNORECASE | re.ASCII)
 LONGEST_KIND: Final = 20
 UNKNOWN: Final = "not in `prometheus` of the operator's configuration"
 AGES: Final = timedelta(days=36_500)  # a time further away is said to be as far
@@ -204,8 +206,8 @@ def _age(sample: float, response: Response, start: datetime) -> timedelta:
 
 
 def _number(text: Any, time: datetime) -> Measurement:
-    if not isinstance(text, str):
-        raise TypeError("the API has values as text")
+    if not isinstance(text, str) or not NUMBER.fullmatch(text):
+        raise ValueError("not a number of the API")
     value = float(text)
     if math.isnan(value):
         return _no_value(time, Verdict.NO_DATA, CheckReason.NOT_A_NUMBER, NO_TRAFFIC)
