@@ -1,17 +1,22 @@
 """Running the plugin against the lab, and the rollout that most tests of commands use."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 from integration.receivers import PYTHON
 from integration.rollouts import holding
 from lab import reasons_only
 from lab.kube import Object
 from lab.lab import IMAGE, Lab
-from session_rollout.cli.command import Exit
+from session_rollout.cli.app import app
+from session_rollout.cli.command import Exit, code_of
 
 SHOP = "shop"
 DOCUMENTED = {int(code) for code in Exit}
@@ -54,6 +59,19 @@ def run(lab: Lab, *argv: str, **more: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+def inside(lab: Lab, *argv: str, **more: str) -> Done:
+    """The same in this process, for tables of many commands: to start Python takes longer than what most of them do."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment(lab, **more)),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = code_of(app, argv)
+    assert code in DOCUMENTED, (argv, code)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
 def fine(lab: Lab, *argv: str) -> Done:
     """A command that must succeed."""
     done = run(lab, *argv)
@@ -66,10 +84,10 @@ def data(lab: Lab, *argv: str) -> Any:
     return fine(lab, *argv, "-o", "json").data
 
 
-def refused(lab: Lab, *argv: str, code: Exit = Exit.REFUSED) -> Done:
+def refused(lab: Lab, *argv: str, code: Exit = Exit.REFUSED, command: Callable[..., Done] = run) -> Done:
     """A command that must end with this code, and create no action."""
     before = actions(lab)
-    done = run(lab, *argv)
+    done = command(lab, *argv)
     assert done.code == code, done
     assert actions(lab) == before
     return done

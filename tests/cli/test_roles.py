@@ -6,7 +6,7 @@ on objects that are created without the plugin (tests/charts).
 
 import pytest
 
-from cli.plugin import SHOP, run
+from cli.plugin import SHOP, inside
 from lab.lab import OPERATOR_NAMESPACE, Lab
 from session_rollout.cli.command import Exit
 
@@ -68,34 +68,34 @@ def users(operator: Lab) -> Lab:
 def test_every_role_may_read(users: Lab, argv: tuple[str, ...]) -> None:
     """A user without a role may not; the API server's sentence names the user."""
     for role in ROLES:
-        done = run(users, *argv, "-n", "default", "--as", role)
+        done = inside(users, *argv, "-n", "default", "--as", role)
         assert done.code == Exit.DONE, (role, done)
-    stranger = run(users, *argv, "-n", "default", "--as", "stranger")
+    stranger = inside(users, *argv, "-n", "default", "--as", "stranger")
     assert (stranger.code, '"stranger"' in stranger.err) == (Exit.NOT_ALLOWED, True), stranger
 
 
 @pytest.mark.parametrize("argv", CHECKS, ids=" ".join)
 def test_approvers_may_run_checks(users: Lab, argv: tuple[str, ...]) -> None:
     """Viewers may not, because a check is an action."""
-    assert run(users, *argv, "--as", "approver").code == Exit.DONE
-    assert run(users, *argv, "--as", "viewer").code == Exit.NOT_ALLOWED
+    assert inside(users, *argv, "--as", "approver").code == Exit.DONE
+    assert inside(users, *argv, "--as", "viewer").code == Exit.NOT_ALLOWED
 
 
 @pytest.mark.parametrize(("argv", "verb"), ACTIONS, ids=[" ".join(argv) for argv, _ in ACTIONS])
 def test_only_users_on_call_may_act(users: Lab, argv: tuple[str, ...], verb: str) -> None:
     """An approver lacks the verb of the action, which is named; a viewer cannot create actions at all."""
-    approver = run(users, *argv, "--as", "approver")
+    approver = inside(users, *argv, "--as", "approver")
     assert (approver.code, f" {verb} " in approver.err) == (Exit.NOT_ALLOWED, True), approver
-    viewer = run(users, *argv, "--as", "viewer")
+    viewer = inside(users, *argv, "--as", "viewer")
     assert (viewer.code, " create " in viewer.err) == (Exit.NOT_ALLOWED, True), viewer
     if argv[0] not in ENDING:
-        on_call = run(users, *argv, "--as", "operator-on-call")
+        on_call = inside(users, *argv, "--as", "operator-on-call")
         assert on_call.code in {Exit.DONE, Exit.REFUSED}, on_call
 
 
 def test_approver_may_approve(users: Lab) -> None:
     """Refused by the operator and not by the API server: no such gate waits."""
-    assert run(users, "approve", SHOP, "--check", "nosuch", "--as", "approver").code == Exit.REFUSED
+    assert inside(users, "approve", SHOP, "--check", "nosuch", "--as", "approver").code == Exit.REFUSED
 
 
 SUPPORT = [

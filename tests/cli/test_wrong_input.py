@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli.fake_kubectl import install
-from cli.plugin import SHOP, Done, refused, run
+from cli.plugin import SHOP, Done, inside, refused
 from lab.lab import Lab
 from session_rollout.cli.command import Exit
 
@@ -105,17 +105,17 @@ def filled(argv: tuple[str, ...], name: str) -> list[str]:
 @pytest.mark.parametrize("argv", COMMANDS, ids=lambda argv: " ".join(argv[:2]))
 def test_unknown_rollout_and_namespace(operator: Lab, argv: tuple[str, ...]) -> None:
     """Not found; the sentence names it."""
-    unknown = run(operator, *filled(argv, "nobody"))
+    unknown = inside(operator, *filled(argv, "nobody"))
     one_sentence(unknown, Exit.NOT_FOUND)
     assert "nobody" in unknown.err
-    one_sentence(run(operator, *filled(argv, SHOP), "-n", "nowhere"), Exit.NOT_FOUND)
+    one_sentence(inside(operator, *filled(argv, SHOP), "-n", "nowhere"), Exit.NOT_FOUND)
 
 
 @pytest.mark.parametrize("argv", [("get",), *COMMANDS], ids=lambda argv: " ".join(argv[:2]))
 def test_dead_api_server_and_expired_token(operator: Lab, argv: tuple[str, ...], expired: Path) -> None:
     """Unreachable, and not logged in."""
-    one_sentence(run(operator, *filled(argv, SHOP), "--server", "https://127.0.0.1:9"), Exit.UNREACHABLE)
-    one_sentence(run(operator, *filled(argv, SHOP), KUBECONFIG=str(expired)), Exit.NOT_ALLOWED)
+    one_sentence(inside(operator, *filled(argv, SHOP), "--server", "https://127.0.0.1:9"), Exit.UNREACHABLE)
+    one_sentence(inside(operator, *filled(argv, SHOP), KUBECONFIG=str(expired)), Exit.NOT_ALLOWED)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def expired(operator: Lab) -> Path:
 @pytest.mark.parametrize("argv", WRONG, ids=[" ".join(argv) for argv in WRONG])
 def test_wrong_arguments(operator: Lab, argv: tuple[str, ...]) -> None:
     """They have a code of their own, and create nothing."""
-    one_sentence(refused(operator, *argv, code=Exit.USAGE), Exit.USAGE)
+    one_sentence(refused(operator, *argv, code=Exit.USAGE, command=inside), Exit.USAGE)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -137,10 +137,24 @@ class Kubectl:
     """kubectl with the flags of the command line."""
 
     flags: tuple[str, ...] = ()
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list, repr=False, compare=False)  # by `ask`
+
+    def also(self, *flags: str) -> "Kubectl":
+        """The same with more flags."""
+        return replace(self, flags=(*self.flags, *flags))
+
+    def end(self) -> None:
+        """End what was started and never read, as after an error: it would outlive the command."""
+        for process in self.started:
+            if not _is_read(process):
+                process.kill()
+                process.communicate()
 
     def ask(self, *argv: str, stdin: str | None = None) -> Call:
         """Start kubectl; the output is read later."""
-        return Call(self._start(argv, stdin=stdin), stdin)
+        self.started[:] = [process for process in self.started if not _is_read(process)]
+        self.started.append(self._start(argv, stdin=stdin))
+        return Call(self.started[-1], stdin)
 
     def _start(self, argv: tuple[str, ...], *, stdin: str | None = None) -> "subprocess.Popen[str]":
         program = os.environ.get("KUBECTL", "kubectl")
@@ -173,3 +187,7 @@ class Kubectl:
     def watch(self, resource: str, name: str) -> "Watch":
         """The object now and after each change."""
         return Watch(self._start(("get", resource, name, "-o", "json", "--watch", "--output-watch-events")))
+
+
+def _is_read(process: "subprocess.Popen[str]") -> bool:
+    return process.stdout is None or process.stdout.closed

@@ -131,8 +131,11 @@ class Command(click.Command):
             flags += [f"{names[0]}={text}" for text in values]
         if ctx.params.pop(_parameter(INSECURE)):
             flags.append(INSECURE)
-        ctx.obj = Kubectl(tuple(flags))
-        return super().invoke(ctx)
+        ctx.obj = kubectl = Kubectl(tuple(flags))
+        try:
+            return super().invoke(ctx)
+        finally:
+            kubectl.end()
 
 
 class Group(click.Group):

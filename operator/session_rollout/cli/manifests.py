@@ -188,7 +188,7 @@ def diff(kubectl: Kubectl, file: str, form: str | None) -> None:
 
 def _running(kubectl: Kubectl, source: RolloutFile) -> dict[str, Any] | None:
     """The object in the cluster; None when there is none."""
-    cluster = Kubectl((*kubectl.flags, f"--namespace={source.namespace}")) if source.namespace else kubectl
+    cluster = kubectl.also(f"--namespace={source.namespace}") if source.namespace else kubectl
     try:
         return cluster.get(ROLLOUT_RESOURCE, source.name).json()
     except KubectlFailed as error:

@@ -78,7 +78,7 @@ class OperatorLease:
         call, self._call = self._call, None
         leases = _items(call) if call is not None else ()
         if leases is None:
-            here = Kubectl((*self._kubectl.flags, f"--namespace={DEFAULT_NAME}"))
+            here = self._kubectl.also(f"--namespace={DEFAULT_NAME}")
             leases = _items(here.get(RESOURCE, DEFAULT_NAME)) or ()
         return [lease for lease in leases if lease.get("spec", {}).get("renewTime")]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, Any]
 REFRESH_SECONDS: Final = 1.0
+STOP_SECONDS: Final = 5.0  # for kubectl to end
 STATES: Final = ("Progressing", "Paused", "Stalled", "Promoted", "RolledBack", "Aborted")
 
 
@@ -128,6 +129,7 @@ class Watcher(threading.Thread):
         self._stopped.set()
         if self._watch is not None:
             self._watch.stop()
+        self.join(STOP_SECONDS)
 
     def run(self) -> None:
         """Collect every change, and at last an error. API servers end a watch after 30 to 60 minutes: it is started again."""
