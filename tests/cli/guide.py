@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from cli.plugin import Done, run
+from cli.plugin import Done, inside
 from lab.kube import Object
 from lab.lab import IMAGE, ROOT, Lab
 from lab.session_persistence import NAME, NAMESPACE, DeployedApplication, example
@@ -66,7 +66,7 @@ class World:
         """A line of the table, as a user would type it in the namespace."""
         kubectl, plugin, *argv = shlex.split(counterpart)
         assert (kubectl, plugin) == ("kubectl", "sessionrollout")
-        done = run(self.lab, *argv, "-n", NAMESPACE)
+        done = inside(self.lab, *argv, "-n", NAMESPACE)
         assert done.code == 0, done
         return done
 
@@ -92,7 +92,7 @@ class World:
             if (here.get("phase"), here.get("step")) == (phase, step):
                 return bool(here.get("publishedTime"))
             if here.get("stage") == "Step":
-                run(self.lab, "promote", "-y", "-r", "the guide is walked", "-n", NAMESPACE)
+                inside(self.lab, "promote", "-y", "-r", "the guide is walked", "-n", NAMESPACE)
             return False
 
         try:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cli.guide import World, configuration, guide_rollout
-from cli.plugin import run
+from cli.plugin import inside
 from lab.kube import Object
 from lab.lab import ROOT, Lab
 from lab.population import users
@@ -132,7 +132,7 @@ def diagnosed(*names: str) -> Callable[[World, str], None]:
         def measured() -> bool:
             """A range of few seconds is empty for a moment when a scrape is late."""
             nonlocal last
-            last = run(world.lab, *argv, "-n", NAMESPACE).out
+            last = inside(world.lab, *argv, "-n", NAMESPACE).out
             return "NoData" not in last
 
         world.lab.until(measured, 60, f"data for {' '.join(argv)}")
@@ -170,7 +170,7 @@ def dashboard(world: World, line: str) -> None:
 
 
 def flags_enable(world: World, line: str) -> None:
-    assert run(world.lab, *shlex.split(line)[2:], "-n", NAMESPACE).code == Exit.REFUSED  # another phase is running
+    assert inside(world.lab, *shlex.split(line)[2:], "-n", NAMESPACE).code == Exit.REFUSED  # another phase is running
     world.promote("connection-management", 1)
     world.sro(line)
     beta = next(user.id for user in users() if "beta" in user.groups)
@@ -180,7 +180,7 @@ def flags_enable(world: World, line: str) -> None:
 def flags_rollout(world: World, line: str) -> None:
     execute(world.dsn, "INSERT INTO user_sessions (session_id, preferences) VALUES ('spoiled', '[]')")
     world.promote("state-persistence", 1)
-    other = run(world.lab, "flags", "rollout", "formAutoSave", "--percentage", "25", "-n", NAMESPACE)
+    other = inside(world.lab, "flags", "rollout", "formAutoSave", "--percentage", "25", "-n", NAMESPACE)
     assert other.code == Exit.REFUSED  # no step has 25 %
     world.sro(line)
     world.promote("state-persistence", 2)
