@@ -19,7 +19,7 @@ from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, duration, format_duration, show
 from session_rollout.core import evaluation
 from session_rollout.core.evaluation import Direction, EvaluationInput, Tolerance, evaluate, tolerance_of
-from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, FlagSource, compile_document, with_dependents
+from session_rollout.core.flags import EVERYBODY, NOBODY, PROBE, Audience, FlagSource, compile_document, with_dependents
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.errors import SpecError
 
@@ -334,6 +334,17 @@ def test_the_same_input_gives_the_same_bytes() -> None:
     ordered = FlagSource("shop", "default", {"alpha": EVERYBODY, "beta": NOBODY})
     reversed_ = FlagSource("shop", "default", {"beta": NOBODY, "alpha": EVERYBODY})
     assert compile_document(ordered) == compile_document(reversed_)
+
+
+@pytest.mark.parametrize("features", [0, 1, 40])
+def test_text_is_plain_indented_json(features: int) -> None:
+    """The parts are kept as text: put together, they are what the encoder writes, so that no new version changes the bytes."""
+    names = [f"f{number}" for number in range(features)]
+    audiences = {name: Audience(Decimal(number), ("staff", f"g{number}")) for number, name in enumerate(names)}
+    disabled = dict.fromkeys(names[::3], 'hot\n"\u2028é')
+    text = compile_document(FlagSource("shop", "default", audiences, disabled, {"revision": 7})).text
+    assert text == json.dumps(json.loads(text), indent=1)
+    assert list(json.loads(text)["flags"]) == [*sorted(names), PROBE]
 
 
 def test_dependents_are_disabled_with_their_prerequisite() -> None:

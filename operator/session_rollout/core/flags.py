@@ -5,6 +5,7 @@ salt, so every user of a feature also gets its prerequisites. Buckets are those 
 first, weights of a thousand. Emergency is ENABLED + default `off` + no targeting: DISABLED would give the caller's default.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,46 +91,69 @@ def disabled_features(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str
 
 def compile_document(given: FlagSource) -> FlagDocument:
     """The flag document; the same input gives the same bytes."""
-    groups = sorted({group for audience in given.audiences.values() for group in audience.groups})
-    document = {
-        "$schema": SCHEMA,
-        "metadata": {
-            "flagSetId": f"{given.namespace}/{given.flag_set}",
-            "bucketingGeneration": BUCKETING,
-            **given.metadata,
-        },
-        "$evaluators": {
-            "forcedOff": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOff", []]}]},
-            "forcedOn": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOn", []]}]},
-            "identified": {"!!": [{"var": "targetingKey"}]},
-            **{f"group-{group}": {"in": [group, {"var": ["groups", []]}]} for group in groups},
-        },
-        "flags": {
-            **{name: _flag(given, name, audience) for name, audience in sorted(given.audiences.items())},
-            PROBE: _PROBE_FLAG,
-        },
+    metadata = {"flagSetId": f"{given.namespace}/{given.flag_set}", "bucketingGeneration": BUCKETING, **given.metadata}
+    groups = frozenset(group for audience in given.audiences.values() for group in audience.groups)
+    flags = {
+        name: _flag(given.flag_set, audience, given.disabled.get(name)) for name, audience in sorted(given.audiences.items())
     }
-    text = json.dumps(document, indent=1, sort_keys=False, ensure_ascii=True)
+    text = _object(
+        {
+            "$schema": _json(SCHEMA),
+            "metadata": _json(metadata),
+            "$evaluators": _evaluators(groups),
+            "flags": _object({**flags, PROBE: _PROBE_FLAG}),
+        }
+    )
     return FlagDocument(config_map_name(given.flag_set), text, sha256_of(text))
 
 
-def _flag(given: FlagSource, name: str, audience: Audience) -> dict[str, Any]:
+# Every decision compiles the whole document, in which hardly a flag has changed, and indented JSON is slow to write: so the
+# texts of its parts are kept.
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=False, ensure_ascii=True)
+
+
+def _object(members: Mapping[str, str]) -> str:
+    """The object with these texts as values, as `_json` would write it."""
+    text = ",\n".join(f"{json.dumps(name)}: {value}" for name, value in members.items())
+    return "{\n " + text.replace("\n", "\n ") + "\n}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _evaluators(groups: frozenset[str]) -> str:
+    """The rules that flags refer to."""
+    return _json(
+        {
+            "forcedOff": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOff", []]}]},
+            "forcedOn": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOn", []]}]},
+            "identified": {"!!": [{"var": "targetingKey"}]},
+            **{f"group-{group}": {"in": [group, {"var": ["groups", []]}]} for group in sorted(groups)},
+        }
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _flag(flag_set: str, audience: Audience, emergency: str | None) -> str:
     """One flag: its targeting rules, or its default `off` while an emergency disables it."""
     flag: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": "off"}
-    if name in given.disabled:
-        return {**flag, "metadata": {"emergencyDisabled": True, "reason": given.disabled[name]}}
-    return {**flag, "targeting": {"if": [*_FORCED, *_groups(audience), *_share(given.flag_set, audience.percent)]}}
+    if emergency is not None:
+        return _json({**flag, "metadata": {"emergencyDisabled": True, "reason": emergency}})
+    return _json({**flag, "targeting": {"if": [*_FORCED, *_groups(audience), *_share(flag_set, audience.percent)]}})
 
 
 FORCED_ON: Final = {"$ref": "forcedOn"}
 _FORCED: Final = [{"$ref": "forcedOff"}, "off", FORCED_ON, "on"]
 NOBODY_TARGETING: Final = {"if": [*_FORCED, "off"]}
-_PROBE_FLAG: Final = {
-    "state": "ENABLED",
-    "variants": {"v1": "v1", "v2": "v2", "v3": "v3"},
-    "defaultVariant": "v2",
-    "targeting": {"fractional": [{"cat": ["probe-0"]}, ["v3", 1], ["v2", 1], ["v1", 1]]},
-}
+_PROBE_FLAG: Final = _json(
+    {
+        "state": "ENABLED",
+        "variants": {"v1": "v1", "v2": "v2", "v3": "v3"},
+        "defaultVariant": "v2",
+        "targeting": {"fractional": [{"cat": ["probe-0"]}, ["v3", 1], ["v2", 1], ["v1", 1]]},
+    }
+)
 
 
 def _groups(audience: Audience) -> list[Any]:
