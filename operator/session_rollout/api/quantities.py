@@ -4,6 +4,7 @@ The API holds no floats. Users write what they would write in PromQL or Go (`30s
 operator reads it with `Decimal`. The models use the types, the core uses the functions.
 """
 
+import functools
 import re
 from datetime import timedelta
 from decimal import Decimal
@@ -27,6 +28,7 @@ _UNITS_ALLOWED: Final = (
 DIGITS_SHOWN: Final = 4
 
 
+@functools.lru_cache(maxsize=4096)  # each decision reads those of the whole spec
 def duration(text: str) -> timedelta:
     """Length of a duration such as `30s`, `1h30m` or `2w`. Raises ValueError with what is allowed."""
     if not text or not re.fullmatch(DURATION_PATTERN, text):
