@@ -146,8 +146,13 @@ def _structure(document: Mapping[str, Any], schema: Schema) -> Iterator[Problem]
 
 def _pattern(_: Any, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
     """Unlike Python's, the `$` of the API server does not match before a newline at the end."""
-    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
+    if isinstance(value, str) and not _compiled(pattern).search(value):
         yield ValidationError("does not match")
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\$$", r"\\Z", pattern))
 
 
 _Validator: Final = validators.extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
@@ -277,11 +282,11 @@ def _message(validation: Mapping[str, str], node: Any) -> str:
 
 def _rules(node: Any, schema: Schema, path: Path) -> Iterator[Problem]:
     """Rules of this node and of those below; rules about a change do not apply to a new object."""
-    for validation in schema.get("x-kubernetes-validations", ()):
-        if "oldSelf" in validation["rule"]:
-            continue
+    validations = [known for known in schema.get("x-kubernetes-validations", ()) if "oldSelf" not in known["rule"]]
+    context = _context(node) if validations else None  # one for all of them, because CEL copies the node into it
+    for validation in validations:
         try:
-            holds = _program(validation["rule"]).execute(_context(node))
+            holds = _program(validation["rule"]).execute(context)
         except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError):  # the server also rejects the object
             yield Problem(path, "Invalid value: a rule cannot be evaluated on this object")
             continue
