@@ -30,13 +30,14 @@ def measurement_of(value: Decimal, time: datetime, *, cohorts: bool) -> Measurem
 
 def best_value(checks: list[KindAndCheck], baselines: Baselines, wanted: Verdict, *, cohorts: bool) -> Decimal:
     """The first value for which most checks have the wanted verdict."""
-    candidates = list(dict.fromkeys(_candidates(checks, baselines)))
-    scored = [
-        (sum(_verdict(kind, check, value, baselines, cohorts=cohorts) is wanted for kind, check in checks), value)
-        for value in candidates
-    ]
-    best = max(score for score, _ in scored)
-    return next(value for score, value in scored if score == best)
+    best, most = Decimal(0), -1
+    for value in dict.fromkeys(_candidates(checks, baselines)):
+        score = sum(_verdict(kind, check, value, baselines, cohorts=cohorts) is wanted for kind, check in checks)
+        if score > most:
+            best, most = value, score
+        if most == len(checks):
+            break
+    return best
 
 
 def _candidates(checks: list[KindAndCheck], baselines: Baselines) -> Iterator[Decimal]:

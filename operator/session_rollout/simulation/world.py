@@ -137,9 +137,10 @@ class World:
         self.history += [entry for entry in decision.status.history if entry not in known]
         if decision.urgent is not None:
             self.apply(decision.urgent)
-        stored = RolloutStatus.model_validate(decision.status.to_wire())
-        self.writes += stored != self.status
-        self.status = stored
+        if decision.status != self.status:
+            stored = RolloutStatus.model_validate(decision.status.to_wire())
+            self.writes += stored != self.status
+            self.status = stored
         self.transitions += decision.transitions
         self.last_reconcile = self.now if decision.complete else self.last_reconcile
         if not crash_before_effects:
