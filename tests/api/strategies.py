@@ -69,7 +69,9 @@ MEANINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "total": ('b{v="$cohort"}', "$cohort", "$cohort offset 9999y"),
     "at": ("2026-11-20T09:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "2024-02-29T00:00:00+14:00", "1970-01-01T00:00:00.1-12:00"),
 }  # fmt: skip
+PERCENTAGES: Final = (100, 0, 1, 50, 99, "100", "0.1", "99.9", "00", "5.0", "33.3")
 MORE_ENTRIES: Final = (0, 1, 1, 1, 2, 2, 3)
+BOOLEANS: Final = st.booleans()
 RARELY: Final = 150  # one in as many objects has all lists as long as they may be
 POOL: Final = 200  # strings for each pattern
 FLIPS: Final = 200  # of fields, until the rules of a node hold
@@ -106,6 +108,28 @@ def touched(value: Any, schema: Schema, path: str = "") -> Iterator[str]:
             yield from touched(entry, schema["items"], f"{path}[]")
     elif "enum" in schema:
         yield f"{path}={value}"
+
+
+# --- strategies, each made once: Hypothesis examines a new one whenever it is drawn from
+
+
+@functools.cache
+def one_of(values: tuple[Any, ...]) -> st.SearchStrategy[Any]:
+    """Any of these."""
+    return st.sampled_from(values)
+
+
+@functools.cache
+def number(least: int, most: int) -> st.SearchStrategy[int]:
+    """At an end of the range, or anywhere in it."""
+    near = sorted({least, min(least + 1, most), min(least + 2, most), max(most - 1, least), most})
+    return st.sampled_from(near) | st.integers(least, most)
+
+
+@functools.cache
+def mask(every: int) -> st.SearchStrategy[int]:
+    """No bit, all of them, or any."""
+    return st.sampled_from((0, every)) | st.integers(0, every)
 
 
 # --- rules of one node
@@ -191,12 +215,12 @@ class Maker:
     def value(self, schema: Schema, path: str = "") -> Any:
         """A value that satisfies the schema and the rules of each of its nodes, except those of the whole spec."""
         if "enum" in schema:
-            return self.draw(st.sampled_from(schema["enum"]))
+            return self.draw(one_of(tuple(schema["enum"])))
         if schema.get("x-kubernetes-int-or-string"):
-            return self.draw(st.sampled_from((100, 0, 1, 50, 99, "100", "0.1", "99.9", "00", "5.0", "33.3")))
+            return self.draw(one_of(PERCENTAGES))
         match schema["type"]:
             case "boolean":
-                return self.draw(st.booleans())
+                return self.draw(BOOLEANS)
             case "integer":
                 return self._number(schema)
             case "string":
@@ -206,9 +230,7 @@ class Maker:
         return self.object(schema, path)
 
     def _number(self, schema: Schema) -> int:
-        least, most = schema["minimum"], schema["maximum"]
-        near = sorted({least, min(least + 1, most), min(least + 2, most), max(most - 1, least), most})
-        return int(self.draw(st.sampled_from(near) | st.integers(least, most)))
+        return int(self.draw(number(schema["minimum"], schema["maximum"])))
 
     def _text(self, schema: Schema, path: str) -> str:
         for _ in range(20):
@@ -220,22 +242,22 @@ class Maker:
 
     def _candidate(self, schema: Schema, name: str) -> str:
         longest = schema.get("maxLength", 64)
-        if name in MEANINGS and (schema.get("format") or self.draw(st.integers(0, 7))):
-            return str(self.draw(st.sampled_from(MEANINGS[name])))
+        if name in MEANINGS and (schema.get("format") or self.draw(one_of(tuple(range(8))))):
+            return str(self.draw(one_of(MEANINGS[name])))
         if "ms)?$" in schema.get("pattern", "") and schema["pattern"].startswith("^("):
-            return str(self.draw(st.sampled_from(DURATIONS + EDGE_DURATIONS)))
+            return str(self.draw(one_of(DURATIONS + EDGE_DURATIONS)))
         if "pattern" in schema:
-            return str(self.draw(st.sampled_from(matching(schema["pattern"], longest))))
-        sign, length = self.draw(st.sampled_from(UNICODE)), self.draw(st.sampled_from((1, 0, 2, longest)))
+            return str(self.draw(one_of(matching(schema["pattern"], longest))))
+        sign, length = self.draw(one_of(UNICODE)), self.draw(one_of((1, 0, 2, longest)))
         return str(sign * length)[:longest]
 
     # --- lists
 
     def _list(self, schema: Schema, path: str) -> list[Any]:
         least, most, items = schema.get("minItems", 0), schema["maxItems"], schema["items"]
-        count = most if path in self.long else min(max(least, self.draw(st.sampled_from(MORE_ENTRIES))), most)
+        count = most if path in self.long else min(max(least, self.draw(one_of(MORE_ENTRIES))), most)
         if "enum" in items:
-            first = self.draw(st.integers(0, len(items["enum"]) - 1))
+            first = self.draw(one_of(tuple(range(len(items["enum"])))))
             return [*items["enum"][first:], *items["enum"][:first]][:count]
         drawn = [self.value(items, f"{path}[]") for _ in range(min(count, 3))]
         entries = [copy.deepcopy(drawn[index % 3]) for index in range(count)]
@@ -251,8 +273,8 @@ class Maker:
         required = [name for name in schema.get("properties", {}) if name in schema.get("required", ())]
         optional = [name for name in schema.get("properties", {}) if name not in required]
         every = (1 << len(optional)) - 1
-        mask = self.draw(st.sampled_from((0, every)) | st.integers(0, every)) if optional else 0
-        present = [name for bit, name in enumerate(optional) if mask >> bit & 1]
+        bits = self.draw(mask(every)) if optional else 0
+        present = [name for bit, name in enumerate(optional) if bits >> bit & 1]
         value: Object = {name: self.value(schema["properties"][name], f"{path}.{name}") for name in required}
         values = _Lazily(self, schema, path, value)
         for name in present:
@@ -329,9 +351,9 @@ LISTS: Final = tuple(lists(ROLLOUT["properties"]["spec"]))
 @st.composite
 def drafts(draw: Draw) -> tuple[Object, Maker]:
     """The spec of a rollout, valid but for the rules of the whole, and its maker."""
-    how_many = draw(st.sampled_from((0,) * 8 + (1,) * 8 + (2, 2, 4)))
+    how_many = draw(one_of((0,) * 8 + (1,) * 8 + (2, 2, 4)))
     every = draw(st.integers(0, RARELY)) == RARELY // 3  # not an end of the range, which Hypothesis prefers
-    maker = Maker(draw, frozenset(LISTS if every else (draw(st.sampled_from(LISTS)) for _ in range(how_many))))
+    maker = Maker(draw, frozenset(LISTS if every else (draw(one_of(LISTS)) for _ in range(how_many))))
     return maker.object(ROLLOUT["properties"]["spec"], "", rules=False), maker
 
 

@@ -17,6 +17,7 @@ from api.strategies import ROLLOUT, Schema, paths, touched
 from api.structural import problems
 from core.lives import LIVES, life
 from session_rollout.api.enums import DecisionReason
+from session_rollout.api.status import RolloutStatus
 from session_rollout.core.observed import Decision
 from session_rollout.core.status_budget import LIMIT_BYTES
 
@@ -45,16 +46,15 @@ class Counts:
         self.figures: Counter[str] = Counter()
         self.reasons: set[str] = set()
         self.largest = 0
-        self.last: dict[str, Any] = {}
+        self.last: RolloutStatus | None = None
         self.touched: set[str] = set()
 
     def judge(self, decision: Decision) -> None:
         """One decision: its status is valid and small."""
-        wire = decision.status.to_wire()
         self.figures["decisions"] += 1
-        if wire == self.last:
+        if decision.status == self.last:
             return
-        self.last = wire
+        self.last, wire = decision.status, decision.status.to_wire()
         assert list(problems(wire, STATUS)) == []
         size = len(json.dumps(wire, ensure_ascii=False, separators=(",", ":")).encode())
         assert size <= LIMIT_BYTES or (size <= LARGEST_STATUS and cut_short(wire))

@@ -3,6 +3,7 @@
 Not here: how the plugin prints it (tests/cli), when a hold ends (test_hold).
 """
 
+import functools
 from datetime import datetime
 from typing import Any
 
@@ -29,12 +30,17 @@ NOBODY_KNOWS = {
 KNOWN = {DecisionReason.HOLDING, DecisionReason.AWAITING_WINDOW, DecisionReason.BAKING, DecisionReason.CONFIRMING_CRITERIA}
 
 
-def until(status: RolloutStatus) -> str | None:
-    """What kubectl prints in the column, which is a JSONPath into the object; None when it is empty."""
+@functools.cache
+def _path() -> tuple[str, ...]:
     [version] = rollout_definition()["spec"]["versions"]
     [path] = [column["jsonPath"] for column in version["additionalPrinterColumns"] if column["name"] == "Until"]
+    return tuple(path.split(".")[1:])
+
+
+def until(status: RolloutStatus) -> str | None:
+    """What kubectl prints in the column, which is a JSONPath into the object; None when it is empty."""
     node: Any = {"status": status.to_wire()}
-    for key in path.split(".")[1:]:
+    for key in _path():
         node = node.get(key, {})
     return node or None
 
