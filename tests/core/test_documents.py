@@ -14,6 +14,7 @@ import pytest
 from core.document_scenarios import recreated
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, Stage, State
+from session_rollout.api.protection import Protection
 from session_rollout.api.status_records import Refusal
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import NOBODY, Audience
@@ -298,6 +299,42 @@ def test_rollback_is_in_the_document_before_the_status() -> None:
     assert world.status.outcome is Outcome.ROLLED_BACK
     assert world.status.current.rollback_guard == "errors"
     assert world.percents() == {"one": "100", "two": "0"}
+
+
+def annotated(world: World, **fields: Any) -> World:
+    """The document has an annotation that the status does not know."""
+    uid = {"uid": "by-hand", "time": world.now, "revision": world.status.flags.revision}
+    world.tamper(protections=(Protection.model_validate({**uid, **fields}),))
+    world.run(60)
+    return world
+
+
+def test_reason_in_the_annotation_is_shortened() -> None:
+    """R1: whoever may edit the annotation may write more than a status holds; the decision raised, again and again."""
+    world = World(spec())
+    world.until(at("one", 1))
+    annotated(world, kind="Emergency", features=["alpha"], reason="x" * 400)
+    assert [(record.feature, len(record.reason)) for record in world.status.flags.disabled] == [("alpha", 256)]
+
+
+def test_rollback_in_the_annotation_has_an_outcome_of_a_rollback() -> None:
+    """R1: `Promoted` is a value of the field; the decision raised when the rollback ended."""
+    world = World(spec())
+    world.until(at("one", 1))
+    annotated(world, kind="Rollback", phases=["one"], outcome="Promoted")
+    assert world.status.outcome is Outcome.ROLLED_BACK
+    assert world.percents()["one"] == "0"
+
+
+def test_annotation_with_many_features_lifts_no_emergency() -> None:
+    """The list of what is off is bounded: features of the rollout stay in it."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    annotated(world, kind="Emergency", features=[f"other{number}" for number in range(200)])
+    assert "alpha" in {record.feature for record in world.status.flags.disabled}
+    assert "targeting" not in world.flag("alpha")
 
 
 def test_lifted_emergency_is_never_adopted_again() -> None:

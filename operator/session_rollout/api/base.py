@@ -24,7 +24,8 @@ SENTENCES: Final = 8
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 Feature = Annotated[str, Field(pattern=FEATURE_PATTERN, max_length=44)]
-Text = Annotated[str, Field(max_length=256)]
+TEXT_LENGTH: Final = 256
+Text = Annotated[str, Field(max_length=TEXT_LENGTH)]
 Sha = Annotated[str, Field(max_length=71)]
 Index = Annotated[int, Field(ge=0, le=1000, json_schema_extra={"format": "int32"})]
 Revision = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
@@ -72,6 +73,7 @@ Note = Annotated[str, Field(max_length=NOTE_LENGTH), _shortens(NOTE_LENGTH)]
 Summary = Annotated[str, Field(max_length=SUMMARY_LENGTH), _shortens(SUMMARY_LENGTH)]
 # The bound comes before the function, or pydantic writes `maxLength` instead of `maxItems` into the schema.
 Sentences = Annotated[tuple[Sentence, ...], Field(max_length=SENTENCES, json_schema_extra=ATOMIC), _keeps_first(SENTENCES)]
+Quote = Annotated[str, Field(max_length=TEXT_LENGTH), _clips(TEXT_LENGTH)]  # what somebody else wrote, wherever it was found
 Figure = Annotated[str, Field(max_length=40), _clips(40)]
 Limit = Annotated[str, Field(max_length=80), _clips(80)]
 

@@ -16,6 +16,7 @@ from session_rollout.api.base import (
     Model,
     Name,
     Note,
+    Quote,
     Revision,
     Rows,
     Sentence,
@@ -234,7 +235,7 @@ class DisabledFeature(Model):
     """A feature that was turned off in an emergency."""
 
     feature: Annotated[Feature, Field(description="Name of the feature; it is off for every user.")]
-    reason: Annotated[Text, Field(description="Reason given in the action.")]
+    reason: Annotated[Quote, Field(description="Reason given in the action.")]
     by: Annotated[Text, Field(description="Name of the action that turned it off.")]
     time: Annotated[Time, Field(description="Time when it was turned off.")]
     uid: Annotated[

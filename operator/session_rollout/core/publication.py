@@ -89,7 +89,8 @@ def _adopt(context: DecisionContext, protection: Protection) -> None:
         disable(context, protection)
         return
     if any(record.features for record in context.status.phases):
-        outcome = protection.outcome or Outcome.ROLLED_BACK
+        # Whoever may edit the annotation may write any outcome; a rollback has only these two.
+        outcome = Outcome.ABORTED if protection.outcome is Outcome.ABORTED else Outcome.ROLLED_BACK
         begin_rollback(context, outcome, protection.causes, protection.uid, guard=protection.guard, phases=protection.phases)
 
 
@@ -110,7 +111,8 @@ def disable(context: DecisionContext, emergency: Protection) -> None:
         for name in emergency.features
         if name not in names
     )
-    known = set(audiences(context.spec, context.status.updated(flags=flags.updated(disabled=())))) | set(emergency.features)
+    # Features of this rollout stay in the list, whatever an edited annotation names.
+    known = audiences(context.spec, context.status.updated(flags=flags.updated(disabled=())))
     disabled = kept((*already, *fresh), lambda record: record.feature in known, DISABLED_LENGTH) if fresh else already
     if disabled != flags.disabled:
         context.change(flags=flags.updated(disabled=disabled))
