@@ -60,6 +60,7 @@ UNICODE: Final = (
     "</b>",
     "\x1b[31m",
     "[/]",
+    "a\U0001d54f\u0301\u202e\n\u2028\\'\"${{[/]</b>\x1b[0m\u0000é",
 )
 # Values that mean something to somebody: by the name of the field. What the schema refuses is not used.
 MEANINGS: Final[Mapping[str, tuple[str, ...]]] = {

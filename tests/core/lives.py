@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from api.consistency import accepted, accepted_actions
 from core.world import START, World
 from session_rollout.adapters.promql import largest_range, queries_of
-from session_rollout.api.enums import ActionType, CheckReason, Verdict
+from session_rollout.api.enums import ActionType, CheckReason, Outcome, Verdict
 from session_rollout.api.progress import Progress
+from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, ProtectionKind
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.api.status_records import Refusal
 from session_rollout.core.flags import EVERYBODY, NOBODY
 from session_rollout.core.observed import Counts, Decision, JobObservation, JobState, Measurement, Observed, Revisions
 from session_rollout.records.record import Record
@@ -49,6 +51,28 @@ PROGRESS: Final = tuple(
         (2**53, 0, 0, 1, "\x00", "OfAnotherImage"),
     )
 )
+EFFECTS: Final = (
+    "Publish",
+    "StartJob",
+    "SuspendJob",
+    "ReadJob",
+    "ReadWorkload",
+    "UndoWorkload",
+    "RestartWorkload",
+    "StartCheck",
+    "Answer",
+    "Emit",
+    "Status",
+)
+REFUSALS: Final = tuple(
+    tuple(
+        Refusal(effect=effect, verb=verb, resource="r" * 100, namespace="n" * 63, message=text, since=START, remedy=text)
+        for effect in effects
+    )
+    for effects, verb, text in (((), "", ""), (EFFECTS, "deletecollection", LONG_TEXT), (EFFECTS[-3:], "create", ""), (EFFECTS[:3], "", "x"))
+)  # fmt: skip
+PROTECTED: Final = ("ours", "all", "others")
+FOREIGN: Final = tuple(f"other.{number}".ljust(40, "o") for number in range(360))
 RECORDS: Final = 4
 TIMES: Final = ("interval", "interval", "interval", "hold", "hold", "1ms", "1d", "365d", "back")
 
@@ -67,7 +91,11 @@ EVENTS: Final = st.one_of(
     st.tuples(st.just("workload"), st.sampled_from(("", LONG_TEXT, "no Pods"))),
     st.tuples(st.just("revisions"), st.sampled_from((None, Revisions(2**53, 1), Revisions(1), Revisions(3, 2, START, LONG_TEXT)))),
     st.tuples(st.just("sinks"), st.sampled_from(("", "410 Gone", LONG_TEXT))),
-    st.tuples(st.just("cluster"), st.sampled_from(("refuses", "accepts", "lost", "unreadable", "killed", "more", "newer", "foreign"))),
+    st.tuples(st.just("cluster"), st.sampled_from(("refuses", "accepts", "lost", "unreadable", "killed", "more", "newer", "foreign", "ours", "restarted"))),
+    st.tuples(st.just("burst"), st.lists(st.tuples(accepted_actions(), st.booleans()), min_size=2, max_size=5)),
+    st.tuples(st.just("refusals"), st.sampled_from(REFUSALS)),
+    st.tuples(st.just("protected"), st.tuples(st.sampled_from(list(ProtectionKind)), st.sampled_from(PROTECTED), st.integers(-1, 1))),
+    st.tuples(st.just("others"), st.sampled_from((0, 1, 40))),
     st.tuples(st.just("edit"), st.sampled_from(("suspend", "continue", "fewer", "reversed", "narrower", "bare"))),
     st.tuples(st.just("another spec"), accepted()),
 )  # fmt: skip
@@ -136,6 +164,10 @@ class Life(World):
             "results": self._results,
             "counts": self._counts,
             "action": self._action,
+            "burst": self._burst,
+            "refusals": self._refusals,
+            "protected": self._protected,
+            "others": self._others,
             "jobs": self._jobs,
             "gates": self._gates,
             "workload": self._workload,
@@ -184,6 +216,42 @@ class Life(World):
             return  # these run beside the decisions
         wanted = {**body["spec"], **(dict(self._fitting(body["spec"])) if fitting else {})}
         self.request(name=f"a{self.made}", uid=f"uid-{self.made}", **{"reason": "", **wanted, "rollout": self.name})
+
+    def _burst(self, several: list[tuple[Object, bool]]) -> None:
+        """Actions that were all created before the operator heard the first."""
+        for drawn in several:
+            self._action(drawn)
+
+    def _refusals(self, refusals: tuple[Refusal, ...]) -> None:
+        self.refusals = refusals
+
+    def _protected(self, drawn: tuple[ProtectionKind, str, int]) -> None:
+        """An emergency or a rollback that only the annotation of the document knows."""
+        kind, which, newer = drawn
+        self.made += 1
+        names = tuple(feature.name for feature in self.spec.features)
+        self.tamper(
+            revision=max(self.status.flags.revision + newer, 0),
+            protections=tuple(
+                Protection(
+                    kind=kind,
+                    uid=f"{self.made}-{number}".ljust(63, "u"),
+                    time=self.now,
+                    revision=max(self.status.flags.revision + newer, 0),
+                    by="b" * 63,
+                    reason=LONG_TEXT,
+                    features={"ours": names, "all": (*names, *FOREIGN), "others": FOREIGN[:1]}[which],
+                    phases=tuple(phase.name for phase in self.spec.phases) if which == "ours" else ("z" * 40,),
+                    outcome=[None, *Outcome][self.made % 4],
+                    guard=self.spec.guards[0].name if self.spec.guards else None,
+                    causes=(LONG_TEXT,) * 20,
+                )
+                for number in range(PROTECTIONS_LENGTH if which == "all" else 1)
+            ),
+        )
+
+    def _others(self, count: int) -> None:
+        self.other_rollouts = dict.fromkeys([feature.name for feature in self.spec.features][:count], "r" * 63)
 
     def _fitting(self, wanted: Object) -> Iterator[tuple[str, Any]]:
         """What names something names what there is."""
@@ -240,6 +308,10 @@ class Life(World):
             case "foreign":
                 self.tamper()
                 self.document = replace(self.document, owner="other") if self.document else None
+            case "ours":
+                self.document = replace(self.document, owner=self.name) if self.document else None
+            case "restarted":
+                self.last_reconcile = None
 
     def _edit(self, how: str) -> None:
         data = self.spec.to_wire()
