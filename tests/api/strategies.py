@@ -247,6 +247,8 @@ class Maker:
             return str(self.draw(one_of(MEANINGS[name])))
         if "ms)?$" in schema.get("pattern", "") and schema["pattern"].startswith("^("):
             return str(self.draw(one_of(DURATIONS + EDGE_DURATIONS)))
+        if schema.get("format") == "date-time":
+            return str(self.draw(one_of(MEANINGS["at"])))
         if "pattern" in schema:
             return str(self.draw(one_of(matching(schema["pattern"], longest))))
         sign, length = self.draw(one_of(UNICODE)), self.draw(one_of((1, 0, 2, longest)))
@@ -262,7 +264,7 @@ class Maker:
             return [*items["enum"][first:], *items["enum"][:first]][:count]
         drawn = [self.value(items, f"{path}[]") for _ in range(min(count, 3))]
         entries = [copy.deepcopy(drawn[index % 3]) for index in range(count)]
-        keys = schema.get("x-kubernetes-list-map-keys")
+        keys = [key for key in schema.get("x-kubernetes-list-map-keys", ()) if "enum" not in items["properties"][key]]
         if keys or schema.get("x-kubernetes-list-type") == "set":
             distinct(entries, keys[0] if keys else None)
         return entries
@@ -362,3 +364,9 @@ def drafts(draw: Draw) -> tuple[Object, Maker]:
 def action_specs(draw: Draw) -> Object:
     """The spec of an action, valid by every rule."""
     return Maker(draw).object(ACTION["properties"]["spec"], "")
+
+
+@st.composite
+def statuses(draw: Draw) -> Object:
+    """A status that the API server accepts from whoever may write one: its fields need not fit together, or to the spec."""
+    return Maker(draw).object(ROLLOUT["properties"]["status"], ".status")

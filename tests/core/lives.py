@@ -337,10 +337,10 @@ class Life(World):
 LIVES: Final = st.tuples(accepted(), st.sampled_from(GENERATIONS), st.lists(EVENTS, min_size=6, max_size=12))
 
 
-def life(body: Object, generation: int, judge: Callable[[Decision], None]) -> Life:
+def life(body: Object, generation: int, judge: Callable[[Decision], None], kind: type[Life] = Life) -> Life:
     """A rollout before its first decision."""
     spec = RolloutSpec.model_validate(body["spec"])
-    born = Life(spec, name=body["metadata"]["name"], namespace="n" * 63, uid="u" * 36, generation=generation, judge=judge)
+    born = kind(spec, name=body["metadata"]["name"], namespace="n" * 63, uid="u" * 36, generation=generation, judge=judge)
     born.revisions = Revisions(1)
     born.adopt(spec)
     return born

@@ -1,16 +1,19 @@
 """The status as it is written: every change is validated, and its size is bounded.
 
-Covered: the setters of DecisionContext and Model.updated, strings that shorten themselves, the budget of 32 KiB. Not here:
-that the code uses the setters and no other way (test_house).
+Covered: the setters of DecisionContext and Model.updated, strings that shorten themselves, the budget of 32 KiB, statuses that
+somebody else has written. Not here: that the code uses the setters and no other way (test_house).
 """
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from api.strategies import ROLLOUT
+from api.structural import problems
 from core.world import START, World, at, ended, spec
 from session_rollout.api.base import SENTENCE_LENGTH, SENTENCES, SUMMARY_LENGTH
 from session_rollout.api.enums import EventReason, Outcome, Stage, Verdict
@@ -18,6 +21,31 @@ from session_rollout.api.status import DecisionRecord, RolloutStatus
 from session_rollout.api.status_records import CheckRecord, HistoryEntry
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.status_budget import LIMIT_BYTES, fit
+
+STATUS = ROLLOUT["properties"]["status"]
+NO_NUMBERS = {
+    "percent": {"phases": [{"name": "one", "state": "Running", "percent": "x"}]},
+    "percent of the current step": {"current": {"stage": "Step", "percent": "1e9"}},
+    "baseline": {"checks": [{"name": "load", "kind": "Guard", "verdict": "Pass", "baseline": "much"}]},
+}
+
+
+@pytest.mark.parametrize("status", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_numbers_are_bounded_at_the_door(status: dict[str, Any]) -> None:
+    """R5: whoever may write a status wrote one that every later decision raised on; the API server refuses it."""
+    assert any("does not match" in problem for problem in problems(status, STATUS))
+
+
+def test_emergency_is_heard_at_the_ends_of_numbers_and_times() -> None:
+    """R3: there is no revision after the largest, and no time after the year 9999; the emergency raised."""
+    world = World(spec())
+    world.until(at("one", 1))
+    ends = {"published_time": datetime.max.replace(tzinfo=UTC), "revision": 2**53}
+    world.status = world.status.updated(flags=world.status.flags.updated(**ends))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    assert "targeting" not in world.flag("alpha")
+    assert world.status.flags.revision == 2**53
 
 
 def context() -> DecisionContext:

@@ -2,9 +2,9 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field, PlainSerializer
+from pydantic import AfterValidator, Field, PlainSerializer
 
 from session_rollout.api.base import (
     ATOMIC,
@@ -25,6 +25,7 @@ from session_rollout.api.base import (
 )
 from session_rollout.api.enums import ActionReason, CheckKind, CheckReason, EventReason, PhaseState, Verdict
 from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
+from session_rollout.api.quantities import PERCENT_PATTERN
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -32,14 +33,24 @@ def _rfc3339(moment: datetime) -> str:
     return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _bounded(moment: datetime) -> datetime:
+    return min(max(moment, EARLIEST), LATEST) if moment.tzinfo is not None else moment
+
+
+# Whatever decisions add to a time or subtract from it is one, also when somebody has written another into a status.
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 Time = Annotated[
     datetime,
+    AfterValidator(_bounded),
     PlainSerializer(_rfc3339, return_type=str),
     Field(json_schema_extra={"format": "date-time"}),
 ]
 DISABLED_LENGTH = 80  # features of the spec, and as many that are published and no longer in it
 JobName = Annotated[str, Field(max_length=63)]
-Percentage = Annotated[str, Field(max_length=8)]
+# Numbers that decisions read again: whoever may write a status must not make every later decision raise.
+Percentage = Annotated[str, Field(max_length=8, pattern=PERCENT_PATTERN)]
+Number = Annotated[str, Field(max_length=40, pattern=r"^-?[0-9]+(\.[0-9]+)?(E[+-]?[0-9]{1,4})?$")]
 Seconds = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
 Milliseconds = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
 AudienceText = Annotated[str, Field(max_length=600)]
@@ -98,7 +109,7 @@ class CheckRecord(Model):
     value: Annotated[Figure | None, Field(description="Value when the verdict last changed, in the unit of `bound`.")] = None
     bound: Annotated[Limit | None, Field(description="Bound that the value is compared with, such as `below 1%`.")] = None
     baseline: Annotated[
-        Figure | None, Field(description="Value of the metric before the phase, for a check with `comparedTo: Baseline`.")
+        Number | None, Field(description="Value of the metric before the phase, for a check with `comparedTo: Baseline`.")
     ] = None
     source: Annotated[
         str | None,

@@ -31,6 +31,7 @@ from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.status_budget import kept
 
 Given = Mapping[str, Audience]  # by feature
+MOST_REVISIONS: Final = 2**53
 UNKNOWN_RULES: Final = NOBODY  # what an emergency leaves of a flag whose rules this core did not write
 
 
@@ -247,10 +248,15 @@ def _wanted(context: DecisionContext, given: Given, disabled: Mapping[str, str],
     wanted = _compile(context, given, disabled, flags.revision)
     if wanted.sha256 == flags.sha256 and flags.revision >= floor:
         return wanted
-    revision = max(flags.revision, floor) + 1
+    revision = _after(max(flags.revision, floor))
     wanted = _compile(context, given, disabled, revision)
     context.change(flags=flags.updated(config_map=wanted.config_map, sha256=wanted.sha256, revision=revision))
     return wanted
+
+
+def _after(revision: int) -> int:
+    """The next revision. There is none after the largest, which only a status written by hand has: an emergency must not fail then."""
+    return min(revision + 1, MOST_REVISIONS)
 
 
 def _request(context: DecisionContext, wanted: FlagDocument, *, urgent: bool) -> None:
@@ -299,8 +305,9 @@ def publish_emergencies(context: DecisionContext) -> None:
         return
     given = {name: audience or UNKNOWN_RULES for name, audience in document.audiences.items()}
     given = {**dict.fromkeys(disabled, NOBODY), **given}  # also features that the document has not: else it never has them off
-    changed = _compile(context, given, {**document.disabled, **disabled}, document.revision + 1)
-    flags = context.status.flags.updated(sha256=changed.sha256, revision=document.revision + 1)
+    revision = _after(document.revision)
+    changed = _compile(context, given, {**document.disabled, **disabled}, revision)
+    flags = context.status.flags.updated(sha256=changed.sha256, revision=revision)
     context.change(flags=flags)
     context.urgent = _effect(context, changed)
 
