@@ -94,7 +94,8 @@ def test_every_decision_about_an_accepted_object_has_a_valid_status() -> None:
         born.step()
         for event in events:
             born.happen(event)
-        counts.figures["objects"] += 1
+        counts.figures["lives"] += 1
+        counts.figures["accepted objects"] += 1 + sum(kind == "another spec" for kind, _ in events)
         counts.touched.update(touched(body["spec"], SPEC))
 
     lead()
