@@ -14,7 +14,7 @@ from session_rollout.api.enums import DecisionReason, EventReason, Outcome, Stat
 from session_rollout.controller import reconciler
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY
-from session_rollout.errors import Forbidden, Request, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, Request, SpecError, Unavailable
 
 
 @pytest.fixture
@@ -68,6 +68,41 @@ def test_breach_turns_flags_off_without_a_status_write(cluster: Cluster, error: 
         await process.settle()
         assert cluster.status.outcome is Outcome.ROLLED_BACK
         assert cluster.status.current.rollback_guard == "errors"
+
+    run(body)
+
+
+def test_repeated_conflicts_do_not_blind_a_guard() -> None:
+    """R12, R15: whatever else changes in the object, `for` goes on."""
+    cluster = Cluster()
+    cluster.add_rollout(guards=[{"name": "errors", "metric": "errors", "below": "5%", "for": "30s"}])
+
+    async def body() -> None:
+        process = await published(cluster)
+        refuse_status(cluster, Conflict("the object has been modified"))
+        cluster.values["errors"] = Decimal("0.5")
+        for _ in range(5):
+            await process.reconcile()
+            cluster.time += timedelta(seconds=10)
+        assert read_document(cluster.text).audiences["alpha"] == NOBODY
+
+    run(body)
+
+
+def test_conflict_with_an_edit_drops_what_was_decided_before_it() -> None:
+    """What was decided about another spec is not carried out."""
+    cluster = Cluster()
+    cluster.add_rollout()
+
+    async def body() -> None:
+        process = await published(cluster)
+        cluster.failures["write_status"] = [Conflict("the object has been modified")]
+        cluster.values["errors"] = Decimal("0.5")
+        await process.reconcile()
+        assert process.state.decided is not None
+        assert process.state.base(cluster.status, 1) == process.state.decided.decided
+        assert process.state.base(cluster.status, 2) == cluster.status
+        assert process.state.decided is None
 
     run(body)
 

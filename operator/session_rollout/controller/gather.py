@@ -60,14 +60,14 @@ class Gatherer:
             delivered=self._ports.notifier.delivered(rollout.uid) if rollout.status.pending_notifications else frozenset(),
             sink_errors=self._ports.notifier.errors() if rollout.spec.notifications else {},
             refusals=state.shown_refusals(self._ports.clock.now()),
-            last_reconcile=state.last_reconcile or self._downtime.since,
+            last_reconcile=state.last_observed or self._downtime.since,
         )
 
     def _busy(self, state: RolloutState) -> timedelta:
         """How long this rollout was being reconciled, or waited for its turn, since its evidence was last evaluated."""
-        if state.last_reconcile is None:
+        if state.last_observed is None:
             return timedelta(0)
-        return max(timedelta(0), self._ports.clock.now() - state.last_reconcile - timedelta(seconds=state.rested))
+        return max(timedelta(0), self._ports.clock.now() - state.last_observed - timedelta(seconds=state.rested))
 
     def _measurements(self, rollout: SessionRollout, state: RolloutState) -> dict[str, Measurement]:
         """Latest results of the metrics that this stage needs: none where nothing is evaluated, or it would query forever."""

@@ -122,14 +122,14 @@ class Reconciler:
             return RESYNC.total_seconds()
         stored = await self._finalizers.keep(stored, state)
         state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
-        rollout = stored.rollout.updated(status=state.base(stored.rollout.status))
+        rollout = stored.rollout.updated(status=state.base(stored.rollout.status, stored.rollout.generation))
         gather = self._gatherer.gather_published if stored.problem else self._gatherer.gather
         observed = await gather(rollout, stored.rollout.status, state)
         now = self._ports.clock.now()
         decision = self._decide(observed, now, stored.problem)
         state.next_decision = decision.next_reconcile.total_seconds()
         unprotected = await self._applier.protect(rollout, state, decision)
-        wrote, failure = await self._write_status(stored, stored.rollout, state, decision)
+        wrote, failure = await self._write_status(stored, stored.rollout, state, decision, now)
         if stored.problem:
             self._downtime.account(key)  # nothing is evaluated, so that no downtime can count
         elif decision.complete:
@@ -158,7 +158,7 @@ class Reconciler:
             return stall_after(observed, now, f"{type(error).__name__} in {place_of(error)}")
 
     async def _write_status(
-        self, stored: Stored, rollout: SessionRollout, state: RolloutState, decision: Decision
+        self, stored: Stored, rollout: SessionRollout, state: RolloutState, decision: Decision, now: datetime
     ) -> tuple[bool, RolloutError | None]:
         """Whether the status was written, and why it could not be. Raises Conflict.
 
@@ -173,6 +173,9 @@ class Reconciler:
             self._ports.leader.confirm()
             await self._ports.store.write_status(stored, decision.status)
         except Conflict:
+            # Repeated conflicts must not blind a guard with `for`: whatever else changed in the object, its time counts.
+            observed = now if decision.complete else state.last_observed
+            state.decided = DecidedStatus(rollout.status, decision.status, rollout.generation, observed)
             raise
         except RolloutError as error:
             state.refused("Status", error, self._ports.clock.now())

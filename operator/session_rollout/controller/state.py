@@ -78,11 +78,18 @@ class PendingActions:
 class DecidedStatus:
     """A status that was decided and could not be written: the next decision starts from it, so that its time counts.
 
-    It is valid as long as the stored status is the one that it was decided from.
+    It is valid as long as the stored status is the one that it was decided from. After a conflict, the spec must be the same, too:
+    what was decided about the one before must not be carried out.
     """
 
     stored: RolloutStatus
     decided: RolloutStatus
+    generation: int | None = None  # of the spec, after a conflict
+    observed: datetime | None = None  # until when evidence was evaluated for it, after a conflict
+
+    def follows(self, stored: RolloutStatus, generation: int) -> bool:
+        """Whether the next decision may start from it."""
+        return self.stored == stored and self.generation in {None, generation}
 
 
 @dataclass
@@ -117,9 +124,17 @@ class RolloutState:
             return Priority.URGENT
         return Priority.KNOWN if self.known or self.last_reconcile is not None else Priority.NEW
 
-    def base(self, stored: RolloutStatus) -> RolloutStatus:
+    def base(self, stored: RolloutStatus, generation: int) -> RolloutStatus:
         """The status that the next decision starts from."""
-        return self.decided.decided if self.decided is not None and self.decided.stored == stored else stored
+        if self.decided is not None and not self.decided.follows(stored, generation):
+            self.decided = None
+        return self.decided.decided if self.decided is not None else stored
+
+    @property
+    def last_observed(self) -> datetime | None:
+        """When the evidence was last evaluated for the status that the next decision starts from."""
+        kept = self.decided.observed if self.decided is not None else None
+        return kept or self.last_reconcile
 
     def know(self, document: PublishedDocument | None, version: int) -> None:
         """What is published now, as of this version."""

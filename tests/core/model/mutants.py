@@ -152,8 +152,8 @@ MUTANTS: Final = (
     Mutant(
         "published before it is decided",
         "controller/reconciler.py",
-        "        wrote, failure = await self._write_status(stored, stored.rollout, state, decision)\n",
-        "        await self._applier.apply(rollout, state, decision)\n        wrote, failure = await self._write_status(stored, stored.rollout, state, decision)\n",
+        "        wrote, failure = await self._write_status(",
+        "        await self._applier.apply(rollout, state, decision)\n        wrote, failure = await self._write_status(",
     ),
 )
 
