@@ -160,6 +160,9 @@ class Recorder(Protocol):
         """Drop what belongs to a rollout that was deleted."""
 
 
+Successor = Callable[[PublishedDocument], str]  # the text that replaces this document
+
+
 class FlagPublisher(Protocol):
     """Flag documents in the cluster."""
 
@@ -172,8 +175,8 @@ class FlagPublisher(Protocol):
     async def read(self, namespace: str, config_map: str) -> PublishedDocument | None:
         """The document in the cluster; None when there is none."""
 
-    async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> bool:
-        """Keep the document after its rollout is deleted, with `text` if given.
+    async def release(self, rollout: SessionRollout, config_map: str, text: Successor | None) -> bool:
+        """Keep the document after its rollout is deleted, or replace its text.
 
         Does not change a document of another rollout. Returns False when nobody can say whose it is: it was not changed.
         """

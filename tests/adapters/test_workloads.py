@@ -169,7 +169,7 @@ def test_document_of_another_rollout_is_not_released() -> None:
     published = asyncio.run(publisher.publish(OTHER, effect(document())))
     assert (published.owner, published.belongs_to("shop"), published.belongs_to("other")) == ("other", False, True)
     before = api.objects[FLAGS]
-    asyncio.run(publisher.release(ROLLOUT, "shop-flags", "{}"))
+    asyncio.run(publisher.release(ROLLOUT, "shop-flags", lambda _: "{}"))
     assert api.objects[FLAGS] == before
 
 
@@ -178,7 +178,7 @@ def test_released_document_stays_with_the_given_text(text: str | None) -> None:
     api = Api()
     publisher = ConfigMapPublisher(api)
     asyncio.run(publisher.publish(ROLLOUT, effect(document())))
-    asyncio.run(publisher.release(ROLLOUT, "shop-flags", text))
+    asyncio.run(publisher.release(ROLLOUT, "shop-flags", None if text is None else lambda _: text))
     assert api.objects[FLAGS]["data"][KEY] == (document() if text is None else text)
     released = asyncio.run(publisher.read("default", "shop-flags"))
     assert released is not None

@@ -38,7 +38,7 @@ from session_rollout.core.observed import (
     StartJob,
 )
 from session_rollout.errors import Conflict, Unavailable
-from session_rollout.ports import Key, Ports, Reconciled, Stored
+from session_rollout.ports import Key, Ports, Reconciled, Stored, Successor
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 KEY = Key("default", "shop")
@@ -237,9 +237,9 @@ class Cluster:
     async def read_document(self, _namespace: str, _config_map: str) -> PublishedDocument | None:
         return self.document
 
-    async def release(self, _rollout: SessionRollout, _config_map: str, text: str | None) -> bool:
+    async def release(self, _rollout: SessionRollout, _config_map: str, text: Successor | None) -> bool:
         self.called("release")
-        self.released.append(text)
+        self.released.append(text(self.document or PublishedDocument("")) if text is not None else None)
         return self.document is None or self.document.managed
 
     # --- metrics, events, clock, leadership

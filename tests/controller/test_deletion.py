@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from controller.cluster import KEY, Cluster, Process, run
+from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.controller import deletion
+from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.errors import Forbidden, Unavailable
 
 
@@ -52,6 +54,20 @@ def test_policy_off_turns_every_feature_off(cluster: Cluster) -> None:
     assert text is not None
     flags: dict[str, Any] = json.loads(text)["flags"]
     assert {flags[name]["targeting"]["if"][-1] for name in ("alpha", "beta", "gamma")} == {"off"}
+
+
+def test_policy_off_follows_a_document_that_the_status_does_not_know(cluster: Cluster) -> None:
+    """R12: status writes were refused, and an emergency is in the document alone: nobody may turn the feature on again."""
+    cluster.add_rollout(deletionPolicy="Off")
+    time = cluster.time
+    emergency = Protection(kind=ProtectionKind.EMERGENCY, uid="off", time=time, features=("alpha",), reason="payments fail")
+    cluster.document = PublishedDocument("sha256:other", version=7, revision=41, owner="shop", protections=(emergency,))
+    finalize(cluster)
+    [text] = cluster.released
+    assert text is not None
+    released = read_document(text)
+    assert released.revision == 42
+    assert released.disabled == {"alpha": "payments fail"}
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), Forbidden("the namespace is being terminated")])

@@ -12,6 +12,7 @@ from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import Publish
 from session_rollout.errors import Forbidden, SpecError
+from session_rollout.ports import Successor
 
 LABEL: Final = f"{GROUP}/rollout"
 COMPONENT: Final = "flags"
@@ -58,7 +59,7 @@ class ConfigMapPublisher:
         current = await self._api.find(_path(namespace, config_map))
         return None if current is None else document_of(current)
 
-    async def release(self, rollout: SessionRollout, config_map: str, text: str | None) -> bool:
+    async def release(self, rollout: SessionRollout, config_map: str, text: Successor | None) -> bool:
         """See `FlagPublisher.release`."""
         path = _path(rollout.namespace, config_map)
         current = await self._api.find(path)
@@ -68,7 +69,7 @@ class ConfigMapPublisher:
         if not document.belongs_to(rollout.name) or (document.managed and document.owner is None):
             # That of another rollout with the same `flagSet`, whose users keep it; or it was released before.
             return document.managed
-        kept = text if text is not None else current.get("data", {}).get(KEY, "")
+        kept = text(document) if text is not None else current.get("data", {}).get(KEY, "")
         metadata = {"labels": recommended(COMPONENT), "resourceVersion": current["metadata"]["resourceVersion"]}
         if document.protections:
             # A rollout that is created again must not turn on what was rolled back.

@@ -5,17 +5,20 @@ after a crash.
 """
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from session_rollout.api.enums import EventReason
+from session_rollout.api.protection import ProtectionKind
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.state import Memory
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
+from session_rollout.core.publication import protection_uids
 from session_rollout.errors import Forbidden, RolloutError, SpecError, Unavailable
 from session_rollout.ports import Key, Ports, Stored
 
@@ -45,12 +48,15 @@ class Deletion:
 
     async def _release_flags(self, key: Key, rollout: SessionRollout) -> None:
         """Release the document, again and again for RELEASE_SECONDS: one refused write must not leave features on."""
-        name = config_map_name(rollout.spec.flag_set)
+        name, off = config_map_name(rollout.spec.flag_set), rollout.spec.deletion_policy is DeletionPolicy.OFF
+        text = functools.partial(_all_off, rollout) if off else None
         end, failures = time.monotonic() + RELEASE_SECONDS, 0
         while True:
             error: Exception
             try:
-                released = await asyncio.wait_for(self._release(rollout, name), max(end - time.monotonic(), ATTEMPT_SECONDS))
+                released = await asyncio.wait_for(
+                    self._ports.flags.release(rollout, name, text), max(end - time.monotonic(), ATTEMPT_SECONDS)
+                )
             except (RolloutError, TimeoutError) as failed:
                 error = failed
             else:
@@ -67,12 +73,6 @@ class Deletion:
         message = f"the flag document {name} was left as it is, because it could not be written: {cause}"
         log.warning("deletion continues: %s", message, extra=key.fields)
         await self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
-
-    async def _release(self, rollout: SessionRollout, name: str) -> bool:
-        if rollout.spec.deletion_policy is DeletionPolicy.RETAIN:
-            return await self._ports.flags.release(rollout, name, None)
-        document = await self._ports.flags.read(rollout.namespace, name)
-        return await self._ports.flags.release(rollout, name, _all_off(rollout, document))
 
     async def _wait_for_jobs(self, key: Key) -> None:
         """Wait for running Jobs, because garbage collection would terminate them.
@@ -100,14 +100,16 @@ class Deletion:
             await asyncio.sleep(POLL_SECONDS)
 
 
-def _all_off(rollout: SessionRollout, document: PublishedDocument | None) -> str:
-    """The document with every feature off, also those that only the published one has: the spec may be one that cannot be parsed.
+def _all_off(rollout: SessionRollout, published: PublishedDocument) -> str:
+    """The document with every feature off, which follows the published one, also those that only that one has.
 
-    Emergencies stay in it: a rollout that is created again must not lift them.
+    Emergencies stay in it, also those that only the document knows because the status was refused: a rollout that is created again
+    must not lift them.
     """
-    given, off = (document.audiences, document.disabled) if document is not None else ({}, {})
-    nobody = dict.fromkeys((*audiences(rollout.spec, rollout.status), *given), NOBODY)
-    disabled = {**off, **disabled_features(rollout.spec, rollout.status)}
-    revision = max(rollout.status.flags.revision, document.revision if document is not None else 0) + 1
+    news = (known for known in published.protections if known.uid not in protection_uids(rollout.status))
+    unstored = {name: known.reason for known in news if known.kind is ProtectionKind.EMERGENCY for name in known.features}
+    disabled = {**published.disabled, **unstored, **disabled_features(rollout.spec, rollout.status)}
+    nobody = dict.fromkeys([*audiences(rollout.spec, rollout.status), *published.audiences, *disabled], NOBODY)
+    revision = max(rollout.status.flags.revision, published.revision) + 1
     metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}
     return compile_document(FlagSource(rollout.spec.flag_set, rollout.namespace, nobody, disabled, metadata)).text
