@@ -62,6 +62,7 @@ def _worlds() -> Iterator[tuple[Transition, ...]]:
     for cause in (_abort, _breach):
         yield _interrupted(Stage.STEP, cause, retried=True)
     yield _breached_after_the_end()
+    yield _breached_in_a_rollback()
 
 
 def _examples() -> Iterator[RolloutSpec]:
@@ -128,6 +129,17 @@ def _breached_after_the_end() -> tuple[Transition, ...]:
         world.now += timedelta(minutes=10)
         world.settle()
     return tuple(world.transitions)
+
+
+def _breached_in_a_rollback() -> tuple[Transition, ...]:
+    """The last phase is rolled back and waits for its migration, while the breach lasts: the phase before it follows."""
+    data = yaml.safe_load(EVERY_STAGE)
+    first, second = data["phases"]
+    moved = [{**first, "migrations": {}}, {**second, "migrations": {"after": ["rows"]}}]
+    scenario = Scenario(migrations={"rows": timedelta(hours=2)})
+    spec = RolloutSpec.model_validate({**data, "phases": moved})
+    world = InterruptedWorld(spec, scenario.start, scenario=scenario, at=Stage.AFTER, interruption=_breach)
+    return world.play().transitions
 
 
 def _abort(world: World) -> None:
