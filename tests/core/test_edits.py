@@ -18,6 +18,7 @@ from session_rollout.api.enums import DecisionAction, DecisionReason, EventReaso
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core import generation
+from session_rollout.core.documents import read_document
 from session_rollout.core.steps import audience_text, percent_text
 
 DELTA = {"name": "delta", "features": ["delta"], "steps": [{"percent": 100, "hold": "60s"}]}
@@ -284,6 +285,49 @@ def test_edit_of_a_promoted_rollout_that_cannot_be_carried_out_stalls(how: str) 
     world.edit(spec(bake="10s"))
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
+
+
+def extended(data: dict[str, Any]) -> None:
+    """Phase two ends at 80% instead of 50%."""
+    data["phases"][1]["steps"] = [{"percent": 50, "hold": "60s"}, {"percent": 80, "hold": "60s"}]
+
+
+def half(data: dict[str, Any]) -> None:
+    """Phase two ends at 50%."""
+    data["phases"][1]["steps"] = [{"percent": 50, "hold": "60s"}]
+
+
+@pytest.mark.parametrize("stage", [Stage.BAKE, Stage.ENDED])
+def test_complete_phase_continues_with_further_steps(stage: Stage) -> None:
+    """D12: users keep what they have, and what they get is held and guarded like every other audience."""
+    world = World(edited(half, bake="600s"))
+    world.until(lambda world: world.status.current.stage is stage, seconds=7200)
+    documents = len(world.documents)
+    world.edit(edited(extended, bake="600s"))
+    world.until(at("two", 1))
+    assert {read_document(text).audiences["gamma"].percent for text in world.documents[documents:]} <= {Decimal(50)}
+    world.until(at("two", 2))
+    assert world.percents() == {"one": "100", "two": "80"}
+    world.values["errors"] = Decimal("0.08")
+    world.until(ended)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+    assert world.percents() == {"one": "100", "two": "0"}
+
+
+def test_complete_phase_that_a_later_one_follows_keeps_its_last_audience() -> None:
+    """D12: it stalls, guards still act, and the earlier spec continues."""
+    world = World(edited(lambda data: data["phases"][0]["steps"].pop()))
+    world.until(at("two", 1))
+    world.edit(spec())
+    world.run(60)
+    assert (world.status.state, world.reason) == (State.STALLED, DecisionReason.INVALID_SPEC)
+    assert world.percents() == {"one": "50", "two": "50"}
+    world.edit(edited(lambda data: data["phases"][0]["steps"].pop()))
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+    world.edit(spec())
+    world.run(60)
+    assert world.reason is DecisionReason.INVALID_SPEC
 
 
 def without_gamma(data: dict[str, Any]) -> None:

@@ -42,6 +42,7 @@ def adopt_generation(context: DecisionContext) -> None:
         context.record_event(EventReason.FEATURE_SHARED, message)
     _retire(context)
     context.change(observed_generation=generation, phases=_merged(context.spec, context.status))
+    _reopen(context)
     if first:
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
         message = f"phases: {len(context.spec.phases)}, features: {len(context.spec.features)}"
@@ -82,6 +83,26 @@ def _merged(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseRecord, ...]
     wanted = [known.get(phase.name) or PhaseRecord(name=phase.name) for phase in spec.phases]
     names = {phase.name for phase in spec.phases}
     return (*wanted, *(record for record in status.phases if record.features and record.name not in names))
+
+
+def _reopen(context: DecisionContext) -> None:
+    """Continue a complete phase that has got further steps, from the audience that is published. Guards protect it again."""
+    for record in context.status.phases:
+        if _continues(context.spec, context.status, record):
+            context.mark(record.name, state=PhaseState.PENDING, start_time=None, end_time=None, promoted_time=None)
+
+
+def _continues(spec: RolloutSpec, status: RolloutStatus, record: PhaseRecord) -> bool:
+    """Whether a complete phase can go on: what is published is one of its audiences and not the last, and no later phase has begun."""
+    phase = phase_named(spec, record.name)
+    if phase is None or record.state is not PhaseState.COMPLETED or set(phase.features) != set(record.features):
+        return False
+    here = increment_with(phase, Decimal(record.percent), record.groups)
+    last = increments(phase)[-1]
+    names = [known.name for known in spec.phases]
+    later = names[names.index(record.name) + 1 :]
+    begun = any(known.name in later and known.state is not PhaseState.PENDING for known in status.phases)
+    return here is not None and (here.percent, set(here.groups)) != (last.percent, set(last.groups)) and not begun
 
 
 def _resume(context: DecisionContext) -> None:
@@ -163,7 +184,7 @@ def restart(context: DecisionContext) -> None:
 def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     """Why the published audiences and the spec do not fit together; None when they do."""
     for record in status.phases:
-        if record.features and (reason := _published_conflict(spec, record)):
+        if record.features and (reason := _published_conflict(spec, status, record)):
             return reason
     retired = {feature.name for feature in spec.features if feature.retired}
     for kept_feature in status.flags.retired:
@@ -172,7 +193,7 @@ def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     return _order_conflict(spec, status) or _migration_conflict(spec, status) or _step_conflict(spec, status)
 
 
-def _published_conflict(spec: RolloutSpec, record: PhaseRecord) -> str | None:
+def _published_conflict(spec: RolloutSpec, status: RolloutStatus, record: PhaseRecord) -> str | None:
     phase = phase_named(spec, record.name)
     wanted = set(phase.features) if phase is not None else set()
     if gone := sorted(set(record.features) - wanted):
@@ -183,16 +204,20 @@ def _published_conflict(spec: RolloutSpec, record: PhaseRecord) -> str | None:
     added = sorted(wanted - set(record.features))
     if added and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
         return f"feature {added[0]} was added to phase {record.name}, which is already published; add it to a later phase"
-    return _completed_conflict(phase, record) if phase is not None and record.state is PhaseState.COMPLETED else None
+    complete = phase is not None and record.state is PhaseState.COMPLETED and not _continues(spec, status, record)
+    return _completed_conflict(phase, record) if phase is not None and complete else None
 
 
 def _completed_conflict(phase: Phase, record: PhaseRecord) -> str | None:
-    """After the last step nothing publishes another audience: the rollout would be Ready with one that is not in its spec."""
+    """Nothing publishes another audience for this phase: the rollout would be Ready with an audience that is not in its spec."""
     last = increments(phase)[-1]
     if (percent_text(last.percent), set(last.groups)) == (record.percent, set(record.groups)):
         return None
     given, wanted = audience_text(record.percent, record.groups), audience_text(percent_text(last.percent), last.groups)
-    return f"phase {phase.name} is complete at {given}, and its last step is now {wanted}; a complete phase must keep its last audience"
+    return (
+        f"phase {phase.name} is complete at {given}, and its last step is now {wanted}; a complete phase must keep its last audience,"
+        " or, if no later phase has begun, keep it and continue with further steps"
+    )
 
 
 def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:

@@ -128,6 +128,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "add phase": _add_phase,
     "remove phase": _remove_phase,
     "lower": _lower_last,
+    "extend": lambda spec: spec["phases"][-1]["steps"].append(_steps(100)[0]),
 }
 
 

@@ -134,6 +134,17 @@ STORIES: tuple[Story, ...] = (
     _story("D11", "an absence in the warm-up", "deadline", "no-fall", ("wait", 10), ("silence", 90), ("wait", 60)),
     _story("D12", "a feature is added after the end", "long hold", "ready", ("proceed", "end"), ("edit", "add feature")),
     _story("D12", "a feature is replaced after the end", "long hold", "ready", ("proceed", "end"), ("edit", "replace feature")),
+    _story(
+        "D12",
+        "a complete phase is extended after the end",
+        "guard of its own",
+        "ready",
+        ("proceed", "end"),
+        ("edit", "lower"),
+        ("wait", 20),
+        ("edit", "extend"),
+        ("calm",),
+    ),
     _story("D12", "the last audience is lowered after the end", "long hold", "ready", ("proceed", "end"), ("edit", "lower")),
     _story(
         "D13",

@@ -204,9 +204,11 @@ class Witness(Landings):
             self.evidence.restart_guards()
 
     def _look_at_completion(self) -> None:
-        """A phase is complete once its last step was earned; what happens afterwards does not take that away."""
+        """A phase is complete once its last step was earned; only an edit that gives it another last step takes that away."""
         for phase in self.cluster.spec.phases:
             given = self.reached.get(phase.features[0], NOBODY)
+            if given.on and not same(increments(phase)[-1], given):
+                self.complete.discard(phase.name)
             if phase.name == self.evidence.phase and given.on and self._not_earned(phase, given, last=True) is None:
                 self.complete.add(phase.name)
         if any(phase.name not in self.complete for phase in self.cluster.spec.phases):
