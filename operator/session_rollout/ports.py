@@ -245,15 +245,6 @@ class Clock(Protocol):
         """Seconds of a clock that nobody sets, for waiting and for ages; only differences mean something."""
 
 
-@dataclass(frozen=True)
-class ClockJump:
-    """A clock was set: that of the operator's node, or that of the API server. Decisions continue by elapsed time."""
-
-    time: datetime
-    by: timedelta
-    source: str  # `operator` or `api-server`
-
-
 class Leadership(Protocol):
     """Whether this process may write."""
 

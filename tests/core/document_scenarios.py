@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from session_rollout.api.enums import DecisionReason
 from session_rollout.api.status_records import Refusal
 from session_rollout.core.fallback import stall_after, stall_unparsed
 from session_rollout.core.flags import Audience
-from session_rollout.core.observed import Decision
+from session_rollout.core.observed import ClockJump, Decision
 
 
 def recreated(world: tests.World, **changes: Any) -> World:
@@ -113,6 +114,15 @@ def emergency_is_lifted_before_it_is_published() -> World:
     return world
 
 
+def clock_is_set() -> World:
+    """That of the API server, by an hour."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.clock_jump = ClockJump(world.now, timedelta(hours=-1), "api-server")
+    world.run(10)
+    return world
+
+
 def guard_fails_before_the_first_publish() -> World:
     """Nobody gets a feature while it does."""
     guard = {"name": "errors", "metric": "errors", "below": "5%"}
@@ -192,6 +202,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     document_is_foreign,
     promote_is_rejected_where_it_cannot_act,
     emergency_is_lifted_before_it_is_published,
+    clock_is_set,
     guard_fails_before_the_first_publish,
     document_is_contested,
     request_is_refused,

@@ -19,6 +19,7 @@ from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core import generation
 from session_rollout.core.documents import read_document
+from session_rollout.core.flags import Audience
 from session_rollout.core.steps import audience_text, percent_text
 
 DELTA = {"name": "delta", "features": ["delta"], "steps": [{"percent": 100, "hold": "60s"}]}
@@ -305,7 +306,7 @@ def test_complete_phase_continues_with_further_steps(stage: Stage) -> None:
     documents = len(world.documents)
     world.edit(edited(extended, bake="600s"))
     world.until(at("two", 1))
-    assert {read_document(text).audiences["gamma"].percent for text in world.documents[documents:]} <= {Decimal(50)}
+    assert {read_document(text).audiences["gamma"] for text in world.documents[documents:]} <= {Audience(Decimal(50))}
     world.until(at("two", 2))
     assert world.percents() == {"one": "100", "two": "80"}
     world.values["errors"] = Decimal("0.08")

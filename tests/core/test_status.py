@@ -6,7 +6,7 @@ somebody else has written. Not here: that the code uses the setters and no other
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from session_rollout.api.enums import EventReason, Outcome, Stage, Verdict
 from session_rollout.api.status import DecisionRecord, RolloutStatus
 from session_rollout.api.status_records import CheckRecord, HistoryEntry
 from session_rollout.core.context import DecisionContext
+from session_rollout.core.observed import ClockJump
 from session_rollout.core.status_budget import LIMIT_BYTES, fit
 
 STATUS = ROLLOUT["properties"]["status"]
@@ -188,3 +189,34 @@ def test_budget_cuts_the_oldest_history_first_and_never_a_position() -> None:
     assert (cut.current, cut.flags, cut.phases) == (full.current, full.flags, full.phases)
     assert [(check.name, check.value) for check in cut.checks] == [(check.name, check.value) for check in full.checks]
     assert fit(cut) == cut
+
+
+@pytest.mark.parametrize("by", [timedelta(hours=-1), timedelta(seconds=90)], ids=["back", "forward"])
+def test_clock_that_was_set_is_shown_once(by: timedelta) -> None:
+    """R14: in status and as an event; no timer changes."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(30)
+    until = world.status.current.hold_until
+    world.clock_jump = ClockJump(world.now, by, "api-server")
+    world.run(20)
+    record = world.status.clock_jump
+    assert record is not None
+    assert (record.time, record.milliseconds, record.source) == (
+        world.clock_jump.time,
+        by / timedelta(milliseconds=1),
+        "api-server",
+    )
+    assert len(world.entries(EventReason.CLOCK_JUMPED)) == 1
+    assert world.status.current.hold_until == until
+    world.clock_jump = None  # another process leads
+    world.run(10)
+    assert world.status.clock_jump == record
+
+
+def test_clock_that_was_set_before_the_rollout_is_no_event_of_it() -> None:
+    """R14: the process remembers the last jump, and this rollout was created after it."""
+    world = World(spec(), clock_jump=ClockJump(START, timedelta(hours=1), "operator"))
+    world.until(at("one", 1))
+    assert world.status.clock_jump is not None
+    assert world.entries(EventReason.CLOCK_JUMPED) == []

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from session_rollout.adapters.telemetry import CLOCK_JUMPS, CLOCK_SKEW
-from session_rollout.ports import ClockJump
+from session_rollout.core.observed import ClockJump
 
 log = logging.getLogger(__name__)
 JUMP_SECONDS: Final = 2.0  # a smaller difference is adopted; a larger change is a jump

@@ -337,6 +337,7 @@ class EventReason(StrEnum):
     DOCUMENT_ADOPTED = "FlagDocumentAdopted"  # An `Adopt` action resumed from the flag document.
     DOCUMENT_RESET = "FlagDocumentReset"  # A `Reset` action started from the beginning in spite of the flag document.
     FLAG_DRIFT = "FlagDriftCorrected"  # The flag document was changed externally, and the operator restored it.
+    CLOCK_JUMPED = "ClockJumped"  # The clock of the API server or of the operator's node was set. Decisions use elapsed time, so no timer changes.
     CHECK_FAILED = "CheckFailed"  # A gate failed.
     ROLLBACK_VERIFIED = "RollbackVerified"  # All gates in `rollback.verification` passed.
     WORKLOAD_UNDONE = "WorkloadUndone"  # The Deployment was rolled back to its previous revision.
@@ -363,6 +364,7 @@ _WARNINGS = frozenset(
         EventReason.ABORTED,
         EventReason.FLAGS_DISABLED,
         EventReason.FLAG_DRIFT,
+        EventReason.CLOCK_JUMPED,
         EventReason.FLAGS_NOT_RELEASED,
         EventReason.FEATURE_SHARED,
         EventReason.DOCUMENT_KEPT,

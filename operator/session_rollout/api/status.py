@@ -27,6 +27,7 @@ from session_rollout.api.status_records import (
     AnsweredAction,
     AudienceText,
     CheckRecord,
+    ClockRecord,
     DeadlineWait,
     FlagsRecord,
     HistoryEntry,
@@ -222,6 +223,9 @@ class RolloutStatus(Model):
     ] = ()
     workload: Annotated[
         WorkloadRecord | None, Field(description="Undo and restart of the application's Deployment by the operator.")
+    ] = None
+    clock_jump: Annotated[
+        ClockRecord | None, Field(description="Last change of a clock that the operator noticed. Unset if there was none.")
     ] = None
     pending_notifications: Annotated[
         tuple[PendingNotification, ...],

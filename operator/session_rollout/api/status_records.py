@@ -178,6 +178,22 @@ class DeadlineWait(Model):
     ] = 0
 
 
+class ClockRecord(Model):
+    """The last change of a clock that the operator noticed. Times in the status are unaffected: they follow elapsed time."""
+
+    time: Annotated[Time, Field(description="Time when the operator noticed it, by the clock that it uses.")]
+    milliseconds: Annotated[
+        int,
+        Field(
+            ge=-(2**53),
+            le=2**53,
+            json_schema_extra={"format": "int64"},
+            description="By how many milliseconds the clock was set forward; negative if it was set back.",
+        ),
+    ]
+    source: Annotated[Text, Field(description="Clock that was set: `api-server`, or `operator` for that of its node.")]
+
+
 class WorkloadRecord(Model):
     """Changes of the operator to the Deployment. The intent is written first, the result afterwards."""
 

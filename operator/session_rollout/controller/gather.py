@@ -46,6 +46,7 @@ class Gatherer:
             workload_unavailable_reason=await self._workload_unavailable_reason(rollout),
             problems=self._ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
             refusals=state.shown_refusals(now),
+            clock_jump=self._memory.clock_jump,
             busy=self._busy(state),
         )
 

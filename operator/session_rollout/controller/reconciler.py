@@ -140,7 +140,10 @@ class Reconciler:
         self._on_reconciled(key, result)
         if failure is not None:
             await self._applier.answer_protections(rollout, state, decision)
-            raise failure
+            if decision.urgent is None or unprotected is not None:
+                raise failure
+            log.warning("%s", failure, extra=key.fields)
+            return 0.0  # users have another document: the next decision is about it, and guards start from there
         seconds = await self._carry_out(observed, state, now, result, record=not stored.problem)
         if unprotected is not None:
             raise unprotected

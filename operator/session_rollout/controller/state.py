@@ -16,8 +16,9 @@ from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
 from session_rollout.controller.turns import Priority, Turns
 from session_rollout.core.documents import PublishedDocument
+from session_rollout.core.observed import ClockJump
 from session_rollout.errors import Forbidden, Request, SpecError
-from session_rollout.ports import ClockJump, Key
+from session_rollout.ports import Key
 
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
 OVERDUE_FACTOR: Final = 2

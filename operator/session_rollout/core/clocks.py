@@ -7,10 +7,24 @@ no older data. Evidence from before that is about another audience.
 from datetime import datetime, timedelta
 
 from session_rollout.api.checks import Check, Guard
-from session_rollout.api.enums import Stage
+from session_rollout.api.enums import EventReason, Stage
 from session_rollout.api.phases import Phase
-from session_rollout.api.quantities import duration
+from session_rollout.api.quantities import duration, format_duration
+from session_rollout.api.status_records import ClockRecord
 from session_rollout.core.context import DecisionContext
+
+
+def note_clock_jump(context: DecisionContext) -> None:
+    """Show that a clock was set. No timer changes: all of them follow elapsed time. One from before the rollout needs no event."""
+    jump, known = context.observed.clock_jump, context.status.clock_jump
+    if jump is None or (known is not None and known.time == jump.time):
+        return
+    record = ClockRecord(time=jump.time, milliseconds=round(jump.by / timedelta(milliseconds=1)), source=jump.source)
+    context.change(clock_jump=record)
+    if context.observed.rollout.status.observed_generation:
+        change = f"{format_duration(abs(jump.by))} {'forward' if jump.by > timedelta(0) else 'back'}"
+        message = f"the clock of the {jump.source} was set {change}; timers follow elapsed time"
+        context.record_event(EventReason.CLOCK_JUMPED, message)
 
 
 def range_of(context: DecisionContext, metrics: tuple[str, ...]) -> timedelta:

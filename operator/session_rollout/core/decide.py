@@ -17,6 +17,7 @@ from session_rollout.core import migration_jobs, workload
 from session_rollout.core.actions import apply_actions
 from session_rollout.core.adoption import await_adoption
 from session_rollout.core.baselines import note_given
+from session_rollout.core.clocks import note_clock_jump
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
@@ -46,6 +47,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     learn(context)
     _confirm_published(context)
     adopt_generation(context)
+    note_clock_jump(context)
     context.problems = _problems(context)
     apply_actions(context)
     migration_jobs.track(context)

@@ -95,6 +95,15 @@ class Revisions:
 
 
 @dataclass(frozen=True)
+class ClockJump:
+    """A clock was set: that of the operator's node, or that of the API server. Decisions continue by elapsed time."""
+
+    time: datetime
+    by: timedelta
+    source: str  # `operator` or `api-server`
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything a decision may depend on, except the time."""
 
@@ -117,6 +126,7 @@ class Observed:
     workload_unavailable_reason: str | None = None  # None when it is available, or when none is named
     problems: tuple[str, ...] = ()  # why the spec cannot be carried out with the operator's configuration
     last_reconcile: datetime | None = None  # when evidence was last evaluated; None when unknown
+    clock_jump: ClockJump | None = None  # the last one that this process noticed
     busy: timedelta = timedelta(0)  # the time since then that the reconciliations themselves took
 
 

@@ -18,7 +18,7 @@ from session_rollout.api.status import Current
 from session_rollout.api.status_records import Refusal
 from session_rollout.core.decide import decide
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.observed import CheckResult, Decision, JobObservation, Measurement, Observed, Revisions
+from session_rollout.core.observed import CheckResult, ClockJump, Decision, JobObservation, Measurement, Observed, Revisions
 from session_rollout.records.codec import lines_in
 
 
@@ -92,6 +92,7 @@ _PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "workload_unavailable_reason": TypeAdapter(str | None),
     "problems": TypeAdapter(tuple[str, ...]),
     "last_reconcile": TypeAdapter(datetime | None),
+    "clock_jump": TypeAdapter(ClockJump | None),
     "busy": TypeAdapter(timedelta),
 }
 

@@ -22,6 +22,7 @@ from session_rollout.core.inputs import external_gates, needed_metrics, needs_re
 from session_rollout.core.observed import (
     Answer,
     CheckResult,
+    ClockJump,
     Decision,
     Effect,
     Emit,
@@ -62,6 +63,7 @@ class World:
     delivered: set[str] = field(default_factory=set)
     sink_errors: dict[str, str] = field(default_factory=dict)
     last_reconcile: datetime | None = None
+    clock_jump: ClockJump | None = None
     refusals: tuple[Refusal, ...] = ()
     other_rollouts: dict[str, str] = field(default_factory=dict)
     # What the operator has done.
@@ -110,6 +112,7 @@ class World:
             sink_errors=self.sink_errors,
             problems=self.problems,
             last_reconcile=self.last_reconcile,
+            clock_jump=self.clock_jump,
             refusals=self.refusals,
             other_rollouts=self.other_rollouts,
         )

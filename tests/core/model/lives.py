@@ -16,6 +16,7 @@ from core.model.shapes import BY_HAND, SHAPES, applicable
 from core.model.witness import Witness
 from session_rollout.api.enums import ActionType, Verdict
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.observed import ClockJump
 from session_rollout.core.steps import increments
 from session_rollout.errors import Conflict, Forbidden, RolloutError, SpecError, Unavailable
 
@@ -82,7 +83,9 @@ class Life:
 
     def jump(self, seconds: int) -> None:
         """The clock of the API server is set; the process that leads goes on by elapsed time, and the next one adopts it."""
-        self.cluster.offset += timedelta(seconds=seconds)
+        cluster, by = self.cluster, timedelta(seconds=seconds)
+        cluster.offset += by
+        cluster.replica.memory.clock_jump = ClockJump(cluster.now(), by, "api-server")
         self.witness.reconcile()
 
     def proceed(self, until: str) -> None:

@@ -65,6 +65,16 @@ def test_one_feature_in_two_rollouts() -> None:
     assert "FeatureShared" in [entry["event"] for entry in raw["status"]["history"]]
 
 
+def test_a_jump_of_the_clock_is_in_the_status() -> None:
+    """R14: and the next process, which has adopted the time, does not forget it."""
+    life = Life("plain").live([("wait", 10), ("jump", -3600), ("wait", 10)])
+    record = life.cluster.status.clock_jump
+    assert record is not None
+    assert record.milliseconds == -3_600_000
+    life.live([("crash", "known"), ("wait", 10)])
+    assert life.cluster.status.clock_jump == record
+
+
 def test_a_shipped_feature_is_retired() -> None:
     """D20: a retired feature leaves the plan, and users keep it."""
     life = Life("plain").live([("proceed", "phase")])
