@@ -62,7 +62,12 @@ def act_on_breaches(context: DecisionContext) -> None:
 
 
 def settle_guards(context: DecisionContext) -> None:
-    """After a rollback that leaves something published, guards are evaluated anew: on data from after it."""
+    """After a rollback that leaves something published, guards are evaluated anew: on data from after it.
+
+    They continue after one that took nothing away from users: what is in breach then is what they still have.
+    """
+    if context.current.guards_start_time is not None:
+        return
     context.move(guards_start_time=context.now + duration(context.spec.propagation))
     if not published_phases(context.status):
         return

@@ -41,19 +41,21 @@ def begin_rollback(
     scope = context.spec.rollback.scope
     message = f"rolling back the {scope.lower() if scope is not RollbackScope.ALL else 'whole rollout'}: {'; '.join(causes)}"
     context.record_event(EventReason.ROLLBACK_STARTED, message, check=guard)
-    affected = phases if phases is not None else _affected(context, guard)
+    affected = phases if phases is not None else _affected(context, by_guard=guard is not None)
+    records = [record for record in context.status.phases if record.name in affected]
+    takes_away = phases is not None or any(_is_measured(context, record) for record in records)
     percent, groups = "0", tuple[str, ...]()
-    for record in context.status.phases:
-        if record.name in affected:
-            percent, groups = _audience_left(context, record)
-            fields = {"percent": percent, "groups": groups, "end_time": context.now, "promoted_time": None}  # guarded again
-            context.mark(record.name, state=PhaseState.ROLLED_BACK, **fields)
+    for record in records:
+        percent, groups = _audience_left(context, record)
+        fields = {"percent": percent, "groups": groups, "end_time": context.now, "promoted_time": None}  # guarded again
+        context.mark(record.name, state=PhaseState.ROLLED_BACK, **fields)
     context.change(flags=settled(context.status.flags, (uid,)), outcome=None)
     context.enter(
         Stage.ROLLING_BACK,
         step=context.current.step,
         percent=percent,
         groups=groups,
+        guards_start_time=None if takes_away else context.current.guards_start_time,
         rollback_outcome=outcome,
         rollback_guard=guard,
         rollback_reasons=causes,
@@ -61,7 +63,7 @@ def begin_rollback(
     )
 
 
-def _affected(context: DecisionContext, guard: str | None) -> tuple[str, ...]:
+def _affected(context: DecisionContext, *, by_guard: bool) -> tuple[str, ...]:
     """The phases that a rollback turns off: with scope All every one that has begun, else the running one.
 
     What a guard measures may come from an earlier phase: where it cannot be about users of the running one, or that was rolled
@@ -75,7 +77,7 @@ def _affected(context: DecisionContext, guard: str | None) -> tuple[str, ...]:
         published_phases(context.status),
         key=lambda record: (_has_users(context, record), record.name in planned),  # else in the order of the spec
     )
-    if guard is not None and published and not any(_is_measured(context, record, guard) for record in begun):
+    if by_guard and published and not any(_is_measured(context, record) for record in begun):
         begun = [published[-1], *begun]
     return tuple(record.name for record in begun)
 
@@ -88,10 +90,10 @@ def _has_users(context: DecisionContext, record: PhaseRecord) -> bool:
     return any(document.audiences.get(name, NOBODY) != NOBODY for name in record.features)
 
 
-def _is_measured(context: DecisionContext, record: PhaseRecord, guard: str) -> bool:
-    """Whether what a guard measures may be about users of this phase: they have its features, or had them a moment ago.
+def _is_measured(context: DecisionContext, record: PhaseRecord) -> bool:
+    """Whether what guards measure may be about users of this phase: they have its features, or had them a moment ago.
 
-    An emergency turns a phase off as a rollback does. Until the query covers no older data, the breach may be its breach.
+    An emergency turns a phase off as a rollback does. Until the queries cover no older data, a breach may be its breach.
     """
     if _has_users(context, record):
         return True
@@ -99,7 +101,7 @@ def _is_measured(context: DecisionContext, record: PhaseRecord, guard: str) -> b
     killed = document is not None and any(name in document.disabled for name in record.features)
     if not (record.is_published and killed and since is not None):
         return False
-    metrics = next((known.metrics for known in context.spec.guards if known.name == guard), ())
+    metrics = tuple(name for guard in context.spec.guards for name in guard.metrics)
     return context.now < since + duration(context.spec.propagation) + range_of(context, metrics)
 
 

@@ -283,6 +283,16 @@ STORIES: tuple[Story, ...] = (
     ),
     _story(
         "D5",
+        "an Abort of a phase that nobody has yet, while the phase before it is in breach",
+        "plain",
+        "breach-acts",
+        ("wait", 40),
+        ("say and act", "errors", "breach", "Promote"),
+        ("act", "Abort"),
+        ("wait", 10),
+    ),
+    _story(
+        "D5",
         "a breach long after an emergency turned the running phase off",
         "plain",
         "breach-acts",
