@@ -3,7 +3,8 @@
     make mutants [LIVES=n] [ONLY='"no hold" "no criteria"']
 
 A fault is a real mistake, as a replacement of a text that must be in its file exactly once: when the code has moved on, the table
-says so and is corrected. A fault is caught by a life that ends well without it and breaks a promise with it.
+says so and is corrected. A fault is caught by a life that ends well without it and breaks a promise with it. Where none of the lives
+that are drawn does, the stories do.
 """
 
 import argparse
@@ -18,6 +19,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from core.model.stories import STORIES
 
 ROOT: Final = Path(__file__).parents[3]
 PACKAGE: Final = "session_rollout"
@@ -92,7 +95,7 @@ MUTANTS: Final = (
         "Promote skips a breach",
         "core/decide.py",
         "    act_on_breaches(context)\n",
-        "    if context.skip_step is None:\n        act_on_breaches(context)\n",
+        "    if context.current.promoted_by is None:\n        act_on_breaches(context)\n",
     ),
     Mutant(
         "a guard acts before its time",
@@ -193,8 +196,8 @@ def here(options: argparse.Namespace) -> dict[int, str]:
     logging.disable(logging.CRITICAL)
     source, broken = random.Random(SEED), dict[int, str]()
     well, heeds = json.loads(options.here), frozenset(PROMISES) - set(options.without)
-    for number in range(options.lives):
-        shape, events = random_life(source)
+    random_lives = [random_life(source) for _ in range(options.lives)]
+    for number, (shape, events) in enumerate([*random_lives, *((story.shape, list(story.events)) for story in STORIES)]):
         if well is not None and number not in well:
             continue
         try:
@@ -204,6 +207,14 @@ def here(options: argparse.Namespace) -> dict[int, str]:
             if well is not None:
                 break
     return broken
+
+
+def place(number: int, random_lives: int) -> str:
+    """Which life it was: those that are drawn come first, then the stories."""
+    if number < random_lives:
+        return f"life {number}"
+    story = STORIES[number - random_lives]
+    return f"story {story.row}: {story.sentence}"
 
 
 def main() -> int:
@@ -217,9 +228,9 @@ def main() -> int:
     if options.here is not None:
         print(json.dumps(here(options)))
         return 0
-    unhurt = lives(None, options)
-    well = [number for number in range(options.lives) if str(number) not in unhurt]
-    print(f"{len(well)} of {options.lives} lives keep every promise without a fault")
+    stories, unhurt = len(STORIES), lives(None, options)
+    well = [number for number in range(options.lives + stories) if str(number) not in unhurt]
+    print(f"{len(well)} of {options.lives} random lives and {stories} stories keep every promise without a fault")
     missed = 0
     for mutant in MUTANTS:
         if options.only and mutant.name not in options.only:
@@ -227,7 +238,7 @@ def main() -> int:
         caught = lives(mutant, options, well)
         missed += not caught
         [(number, promise)] = caught.items() or [("", "NOT CAUGHT")]
-        print(f"{mutant.name:40} {promise:18} {number and f'life {number}'}", flush=True)
+        print(f"{mutant.name:40} {promise:18} {number and place(int(number), options.lives)}", flush=True)
     return missed > 0
 
 
