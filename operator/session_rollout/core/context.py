@@ -149,10 +149,8 @@ class DecisionContext:
 
     def check(self, kind: CheckKind, name: str) -> CheckRecord:
         """The record of a check; a new one when there is none."""
-        return next(
-            (record for record in self.status.checks if (record.kind, record.name) == (kind, name)),
-            CheckRecord(name=name, kind=kind),
-        )
+        known = next((record for record in self.status.checks if (record.kind, record.name) == (kind, name)), None)
+        return known or CheckRecord(name=name, kind=kind)
 
     def checks_of(self, kind: CheckKind) -> tuple[CheckRecord, ...]:
         """All records of one kind."""
