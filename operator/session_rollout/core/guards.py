@@ -10,6 +10,7 @@ from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import evaluate_check, not_evaluated
 from session_rollout.core.failures import fails, failure_text, next_failure
+from session_rollout.core.hold import pause_timer
 from session_rollout.core.inputs import guards_are_judged, published_phases
 from session_rollout.core.rollback import begin_rollback, breach_uid
 
@@ -56,6 +57,7 @@ def act_on_breaches(context: DecisionContext) -> None:
     if (breaches := breaches_of(context, OnBreach.PAUSE)) and not context.status.paused_by and published_phases(context.status):
         _record(context, breaches)
         context.pause(breaches[0].guard, breaches[0].message)
+        pause_timer(context)
     for breach in breaches_of(context, OnBreach.WARN):
         if not _is_recorded(context, breach):
             _record(context, (breach,))

@@ -188,6 +188,12 @@ def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: Decision
         _change_pause(context, reason, missing)
 
 
+def pause_timer(context: DecisionContext) -> None:
+    """A guard has just paused the rollout: the time until the next decision does not count any more."""
+    if context.current.hold_until is not None and context.current.hold_paused_reason is not DecisionReason.PAUSED:
+        _change_pause(context, DecisionReason.PAUSED, ())
+
+
 def _change_pause(context: DecisionContext, reason: DecisionReason | None, missing: tuple[str, ...]) -> None:
     """Pause the timer, resume it, or pause it for another reason; events tell when evidence is lost and when it is back."""
     before, paused = context.current.hold_paused_reason, context.current.hold_paused_time
