@@ -204,8 +204,15 @@ def _published_conflict(spec: RolloutSpec, status: RolloutStatus, record: PhaseR
     added = sorted(wanted - set(record.features))
     if added and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
         return f"feature {added[0]} was added to phase {record.name}, which is already published; add it to a later phase"
-    complete = phase is not None and record.state is PhaseState.COMPLETED and not _continues(spec, status, record)
-    return _completed_conflict(phase, record) if phase is not None and complete else None
+    if phase is None or _continues(spec, status, record):
+        return None
+    if record.state is PhaseState.COMPLETED:
+        return _completed_conflict(phase, record)
+    in_step = status.current.stage is Stage.STEP and status.current.phase == record.name
+    if record.is_published and not in_step and increment_from(phase, Decimal(record.percent), record.groups) is None:
+        given = audience_text(record.percent, record.groups)
+        return f"phase {record.name} is published at {given}, and each of its steps would take it away from some users"
+    return None
 
 
 def _completed_conflict(phase: Phase, record: PhaseRecord) -> str | None:
