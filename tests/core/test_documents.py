@@ -254,6 +254,45 @@ def test_kill_by_hand_is_an_emergency() -> None:
     assert world.condition("EmergencyActive") == "True"
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["while the document is kept", "before it is seen"])
+def test_kill_by_hand_in_a_document_that_is_kept_is_an_emergency(*, kept: bool) -> None:
+    """D6: a rollout that was created again does not give back what somebody took away whole."""
+    world = World(spec())
+    world.until(at("one", 3))
+    fresh = recreated(world)
+    if kept:
+        fresh.run(10)
+    assert fresh.document is not None
+    edited = dict.fromkeys(fresh.document.audiences, NOBODY)
+    fresh.tamper(audiences=edited, taken_away=frozenset({"alpha"}), editor="kubectl-edit", revision=fresh.document.revision)
+    fresh.run(60)
+    assert [(record.feature, record.by) for record in fresh.status.flags.disabled] == [("alpha", "kubectl-edit")]
+    assert fresh.condition("EmergencyActive") == "True"
+    fresh.request("Reset")
+    fresh.run(600)
+    assert "targeting" not in fresh.flag("alpha")
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["the same spec", "a later spec"])
+def test_rollback_of_a_process_that_ended_is_not_tried_again_by_its_own_spec(*, later: bool) -> None:
+    """R12: the edit and the breach came at one moment; only an edit after it is a new try."""
+    world = World(spec())
+    world.until(at("two", 1))
+    before = world.status
+    world.edit(spec(bake="10s"))
+    world.values["errors"] = Decimal("0.5")
+    while world.status.current.stage is not Stage.ROLLING_BACK:
+        world.now += timedelta(seconds=10)
+        world.reconcile()
+    world.status = before  # no status could be written since before the edit
+    world.values["errors"] = Decimal("0.001")
+    if later:
+        world.edit(spec(bake="20s"))
+    world.run(60)
+    assert (world.status.outcome is Outcome.ROLLED_BACK) is not later
+    assert (world.percents()["two"] == "0") is not later
+
+
 def test_edit_that_gives_more_is_corrected_first() -> None:
     """Before the status is written."""
     world = World(spec())

@@ -315,6 +315,21 @@ def test_complete_phase_continues_with_further_steps(stage: Stage) -> None:
     assert world.percents() == {"one": "100", "two": "0"}
 
 
+@pytest.mark.parametrize(("percent", "stalls"), [(5, True), (40, False)])
+def test_phase_that_a_rollback_left_published_never_begins_with_less(percent: int, *, stalls: bool) -> None:
+    """D12: its first audience is the first one of the new spec that takes nothing away."""
+    world = World(spec(rollback={"scope": "Step"}))
+    world.until(at("one", 2, 1))
+    world.request("Abort")
+    world.until(ended)
+    assert world.percents()["one"] == "10"
+    steps = [{"percent": 5, "groups": ["staff"], "hold": "60s"}, {"percent": percent, "groups": ["staff"], "hold": "60s"}]
+    world.edit(edited(lambda data: data["phases"][0].update(steps=steps), rollback={"scope": "Step"}))
+    world.run(60)
+    assert (world.reason is DecisionReason.INVALID_SPEC) is stalls
+    assert world.percents()["one"] == ("10" if stalls else "40")
+
+
 def test_complete_phase_that_a_later_one_follows_keeps_its_last_audience() -> None:
     """D12: it stalls, guards still act, and the earlier spec continues."""
     world = World(edited(lambda data: data["phases"][0]["steps"].pop()))

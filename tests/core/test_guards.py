@@ -359,3 +359,32 @@ def test_first_publish_waits_for_a_result_of_now(how: str) -> None:
     assert world.reason is DecisionReason.GUARD_FAILING
     world.values["errors"] = Decimal("0.001")
     world.until(at("one", 1))
+
+
+def test_pause_by_a_guard_stops_the_timer_at_once() -> None:
+    """D8: the time until the next decision does not count for the hold."""
+    world = World(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%", "onBreach": "Pause"}]))
+    world.until(at("one", 1))
+    world.run(30)
+    until, moment = world.status.current.hold_until, world.now
+    world.values["errors"] = Decimal("0.08")
+    world.run(10)
+    assert (world.status.current.hold_paused_time, world.status.current.hold_until) == (moment, until)
+
+
+def test_guard_that_fails_keeps_back_an_audience_that_was_decided_and_not_published() -> None:
+    """R11: nothing grows while a guard fails, however long ago it was decided."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing = False
+    world.until(lambda world: world.status.current.step == 2)
+    world.values["errors"] = Decimal("0.08")
+    world.run(10)
+    world.publishing = True
+    world.settle()
+    assert world.document is not None
+    assert world.document.audiences["alpha"] is not None
+    assert world.document.audiences["alpha"].percent == Decimal(10)
+    assert world.reason is DecisionReason.GUARD_FAILING
+    world.values["errors"] = Decimal("0.001")
+    world.until(at("one", 2, 1))

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from pydantic import Field, TypeAdapter
 
 from session_rollout.api import GROUP
-from session_rollout.api.base import SET, Feature, Model, Name, Revision, Sentence, Sentences, Text
+from session_rollout.api.base import SET, Feature, Generation, Model, Name, Revision, Sentence, Sentences, Text
 from session_rollout.api.enums import Outcome
 from session_rollout.api.status_records import Time, Uid
 
@@ -33,6 +33,7 @@ class Protection(Model):
     time: Time
     requested_time: Time | None = None  # of the action
     revision: Annotated[Revision, Field(description="Revision of the document that contains it first.")] = 0
+    generation: Annotated[Generation, Field(description="Generation of the spec that a rollback is about.")] = 0
     by: Annotated[Text, Field(description="Name of the action or of the guard.")] = ""
     reason: Sentence = ""
     features: Annotated[tuple[Feature, ...], Field(max_length=400, json_schema_extra=SET)] = ()

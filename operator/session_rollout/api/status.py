@@ -110,7 +110,10 @@ class Current(Model):
         Text | None, Field(description="Name of the `Promote` action that skips the checks of this step.")
     ] = None
     guards_start_time: Annotated[
-        Time | None, Field(description="Guards use data from this time on. It is set at the start, by a retry, and when the flags of a rollback were read back.")
+        Time | None,
+        Field(
+            description="Guards use data from this time on. It is set at the start, by a retry, and when the flags of a rollback were read back."
+        ),
     ] = None
     rollback_outcome: Annotated[
         Outcome | None, Field(description="Outcome that a running rollback will end with: RolledBack or Aborted.")

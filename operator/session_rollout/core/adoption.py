@@ -13,7 +13,7 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_verdicts
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY, Audience
-from session_rollout.core.publication import kept_text, own_document
+from session_rollout.core.publication import kept_text
 from session_rollout.core.rollback import end_rollback
 from session_rollout.core.steps import Increment, increment_with, percent_text
 from session_rollout.errors import ActionRejected
@@ -23,7 +23,7 @@ def await_adoption(context: DecisionContext) -> StageResult | None:
     """The stall while the document is kept; None when it is not."""
     if not context.status.flags.adoption_required:
         return None
-    document = own_document(context)
+    document = context.document
     rolled_back = document is not None and document.rolled_back is not None
     message = f"the flag document {'was rolled back' if rolled_back else 'gives something'} and this status does not know of it"
     next_actions = (
@@ -79,7 +79,7 @@ def reset(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 
 def _kept_document(context: DecisionContext) -> PublishedDocument:
-    document = own_document(context)
+    document = context.document
     if document is None or not context.status.flags.adoption_required:
         raise ActionRejected(ActionReason.NOTHING_TO_ADOPT, "the status knows what the flag document gives")
     return document

@@ -24,6 +24,7 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import CHECKS_LENGTH, HISTORY_LENGTH, MIGRATIONS_LENGTH, AwaitedApproval, Current, RolloutStatus
 from session_rollout.api.status_records import CheckRecord, HistoryEntry, MigrationRecord
+from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import disabled_features
 from session_rollout.core.inputs import RUNNING, needed_metrics
 from session_rollout.core.notifications import notifications_of, queued
@@ -82,6 +83,17 @@ class DecisionContext:
     def phase(self) -> Phase | None:
         """The running phase, as the spec has it now."""
         return phase_named(self.spec, self.current.phase)
+
+    @property
+    def running_features(self) -> tuple[str, ...]:
+        """Features of the running phase."""
+        return self.phase.features if self.phase is not None else ()
+
+    @property
+    def document(self) -> PublishedDocument | None:
+        """The flag document in the cluster, if this rollout may write it."""
+        document = self.observed.document
+        return document if document is not None and document.belongs_to(self.observed.rollout.name) else None
 
     @property
     def increment(self) -> Increment | None:
@@ -224,11 +236,8 @@ class DecisionContext:
     @property
     def still_off(self) -> tuple[str, ...]:
         """Features whose emergency was lifted, and that users do not have yet: the document in the cluster still has them off."""
-        document = self.observed.document
-        if document is None or not document.belongs_to(self.observed.rollout.name):
-            return ()
         disabled = disabled_features(self.spec, self.status)
-        return tuple(sorted(name for name in document.disabled if name not in disabled))
+        return tuple(sorted(name for name in self.document.disabled if name not in disabled)) if self.document else ()
 
     @property
     def off_here(self) -> tuple[str, ...]:

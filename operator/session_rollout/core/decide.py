@@ -29,7 +29,7 @@ from session_rollout.core.inputs import current_gates, guards_are_judged, needs_
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.promotion import holds_back
-from session_rollout.core.publication import foreign_document, has_audience, learn, own_document, publish
+from session_rollout.core.publication import foreign_document, has_audience, learn, publish
 from session_rollout.core.refusals import await_requests, note_refusals
 from session_rollout.core.stages import HANDLERS
 from session_rollout.core.status_budget import fit
@@ -80,7 +80,7 @@ def decision_of(context: DecisionContext, next_reconcile: timedelta) -> Decision
 
 def _confirm_published(context: DecisionContext) -> None:
     """What was read back is published: a hold starts only then."""
-    flags, document = context.status.flags, own_document(context)
+    flags, document = context.status.flags, context.document
     if flags.sha256 is None or document is None or document.sha256 != flags.sha256:
         return
     if flags.published_sha256 != document.sha256 or flags.published_time is None:

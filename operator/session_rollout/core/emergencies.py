@@ -8,7 +8,7 @@ from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.api.status_records import settled
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.hold import judge_again
-from session_rollout.core.publication import disable, foreign_document, own_document
+from session_rollout.core.publication import disable, foreign_document
 from session_rollout.errors import ActionRejected
 
 NAMES_SHOWN: Final = 6
@@ -46,7 +46,7 @@ def emergency_disable(context: DecisionContext, action: SessionRolloutAction) ->
 
 def known_features(context: DecisionContext) -> tuple[str, ...]:
     """Features of the spec, and those that are published although they have left it."""
-    document = own_document(context)
+    document = context.document
     names = [feature.name for feature in context.spec.features]
     names += [name for record in context.status.phases for name in record.features]
     names += document.audiences if document is not None else ()
@@ -79,7 +79,7 @@ def emergency_enable(context: DecisionContext, action: SessionRolloutAction) -> 
 
 def is_in_force(context: DecisionContext, action: SessionRolloutAction) -> bool:
     """Whether users have what an emergency action wants, as the document in the cluster says: only then it is answered."""
-    wanted, document = set(action.spec.features), own_document(context)
+    wanted, document = set(action.spec.features), context.document
     match action.spec.action:
         case ActionType.EMERGENCY_DISABLE:
             names = {record.feature for record in context.status.flags.disabled if not wanted or record.feature in wanted}

@@ -16,7 +16,6 @@ from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, keep_baselines, void_verdicts
 from session_rollout.core.flags import NOBODY
 from session_rollout.core.inputs import UNDONE
-from session_rollout.core.publication import own_document, running_features
 from session_rollout.core.steps import (
     Increment,
     audience_text,
@@ -141,8 +140,8 @@ def _resume_step(context: DecisionContext) -> None:
 
 def _forget_unpublished(context: DecisionContext) -> None:
     """The audience of the step was decided and never published: what users have decides where the new generation continues."""
-    document = own_document(context)
-    names = [name for name in running_features(context) if document is None or name not in document.disabled]
+    document = context.document
+    names = [name for name in context.running_features if document is None or name not in document.disabled]
     audiences = [(document.audiences.get(name) if document is not None else None) or NOBODY for name in names]
     if not audiences:
         return

@@ -8,6 +8,7 @@ at the end of the bake, in `stages._bake`.
 
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.enums import (

@@ -26,6 +26,7 @@ from session_rollout.core.flags import (
     config_map_name,
     disabled_features,
 )
+from session_rollout.core.generation import adopt_generation
 from session_rollout.core.observed import Publish
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.status_budget import kept
@@ -37,7 +38,7 @@ UNKNOWN_RULES: Final = NOBODY  # what an emergency leaves of a flag whose rules 
 
 def learn(context: DecisionContext) -> None:
     """Bring what the document knows and the status does not into the status, before anything is decided."""
-    document = own_document(context)
+    document = context.document
     if document is None:
         if context.status.flags.adoption_required and context.observed.document is None:
             context.change(flags=context.status.flags.updated(adoption_required=False, sha256=None))
@@ -55,12 +56,6 @@ def learn(context: DecisionContext) -> None:
             _adopt_edit(context, document, {name for name in gone if given.get(name, NOBODY) != NOBODY})
     elif flags.sha256 is None or document.revision > flags.revision:
         _compare_revisions(context, document)
-
-
-def own_document(context: DecisionContext) -> PublishedDocument | None:
-    """The document in the cluster, if this rollout may write it."""
-    document = context.observed.document
-    return document if document is not None and document.belongs_to(context.observed.rollout.name) else None
 
 
 def foreign_document(context: DecisionContext) -> str | None:
@@ -89,6 +84,8 @@ def _adopt(context: DecisionContext, protection: Protection) -> None:
     if protection.kind is ProtectionKind.EMERGENCY:
         disable(context, protection)
         return
+    if protection.generation == context.observed.rollout.generation:
+        adopt_generation(context)  # it rests on this spec, so that this spec does not start again what it has rolled back
     if any(record.features for record in context.status.phases):
         # Whoever may edit the annotation may write any outcome; a rollback has only these two.
         outcome = Outcome.ABORTED if protection.outcome is Outcome.ABORTED else Outcome.ROLLED_BACK
@@ -137,7 +134,7 @@ def _adopt_edit(context: DecisionContext, document: PublishedDocument, gone: Ite
     emergency = Protection(
         kind=ProtectionKind.EMERGENCY,
         uid=f"edit-{document.version}",
-        by=document.editor or "",
+        by=document.editor or "the flag document",
         reason=reason,
         time=context.now,
         features=names,
@@ -177,7 +174,7 @@ def _keep(context: DecisionContext, document: PublishedDocument) -> None:
 
 def kept_text(context: DecisionContext) -> str:
     """Why the document is kept."""
-    name, document = config_map_name(context.spec.flag_set), own_document(context)
+    name, document = config_map_name(context.spec.flag_set), context.document
     if document is not None and document.rolled_back is not None:
         causes = "; ".join(document.rolled_back.causes)
         return f"{name} in the cluster was rolled back, and this status does not know of it, so it is kept as it is: {causes}"
@@ -193,7 +190,7 @@ def _given(context: DecisionContext) -> dict[str, Audience]:
 
 def is_published(context: DecisionContext) -> bool:
     """Whether the document that the status wants was read back, and nobody has changed it since."""
-    flags, document, current = context.status.flags, own_document(context), context.current
+    flags, document, current = context.status.flags, context.document, context.current
     is_read_back = flags.published_time is not None and (current.stage is not Stage.STEP or current.published_time is not None)
     return is_read_back and document is not None and document.sha256 == flags.sha256
 
@@ -201,7 +198,7 @@ def is_published(context: DecisionContext) -> bool:
 def has_audience(context: DecisionContext, document: PublishedDocument) -> bool:
     """Whether the document gives the features of the running phase to the audience of its step, but for emergencies."""
     given = _given(context)
-    names = [name for name in running_features(context) if name in given and name not in document.disabled]
+    names = [name for name in context.running_features if name in given and name not in document.disabled]
     return all(document.audiences.get(name) == given[name] for name in names)
 
 
@@ -216,10 +213,10 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
     if context.status.flags.adoption_required:
         publish_emergencies(context)
         return
-    document = own_document(context)
+    document = context.document
     given, disabled = _given(context), disabled_features(context.spec, context.status)
     if holds_back:
-        given.update({name: _lesser_of(given[name], document, name) for name in running_features(context) if name in given})
+        given.update({name: _lesser_of(given[name], document, name) for name in context.running_features if name in given})
     less = _less_than_published(document, given, disabled) if document is not None else None
     floor = document.revision if document is not None else 0
     if document is not None and less is not None and less != (given, disabled):
@@ -230,11 +227,6 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         _request(context, wanted, urgent=less == (given, disabled))
     elif not document.labelled:
         context.effects.append(_effect(context, wanted))
-
-
-def running_features(context: DecisionContext) -> tuple[str, ...]:
-    """Features of the running phase."""
-    return context.phase.features if context.phase is not None else ()
 
 
 def _lesser_of(wanted: Audience, document: PublishedDocument | None, name: str) -> Audience:
@@ -260,7 +252,7 @@ def _after(revision: int) -> int:
 
 
 def _request(context: DecisionContext, wanted: FlagDocument, *, urgent: bool) -> None:
-    notice_drift(context, own_document(context), wanted)
+    notice_drift(context, context.document, wanted)
     effect = _effect(context, wanted)
     if urgent:
         context.urgent = effect
@@ -292,14 +284,14 @@ def publish_less(context: DecisionContext) -> None:
     if foreign_document(context) is not None or context.status.flags.adoption_required:
         publish_emergencies(context)
         return
-    document, given, disabled = own_document(context), _given(context), disabled_features(context.spec, context.status)
+    document, given, disabled = context.document, _given(context), disabled_features(context.spec, context.status)
     if document is not None and (less := _less_than_published(document, given, disabled)) is not None:
         _request(context, _wanted(context, *less, document.revision), urgent=True)
 
 
 def publish_emergencies(context: DecisionContext) -> None:
     """Change nothing in the document but emergencies: while it is kept, and while the operator does not know what to publish."""
-    document = own_document(context)
+    document = context.document
     disabled = disabled_features(context.spec, context.status)
     if document is None or set(disabled) <= set(document.disabled):
         return
@@ -330,7 +322,7 @@ def _compile(context: DecisionContext, given: Given, disabled: Mapping[str, str]
 
 
 def _effect(context: DecisionContext, document: FlagDocument) -> Publish:
-    published = own_document(context)
+    published = context.document
     version = published.version if published is not None else None
     return Publish(document.config_map, document.text, document.sha256, version, _protections(context))
 
@@ -352,7 +344,7 @@ def _protections(context: DecisionContext) -> tuple[Protection, ...]:
     stored = context.observed.stored_uids
     if stored is None:
         stored = protection_uids(context.observed.rollout.status)
-    document = own_document(context)
+    document = context.document
     published = {known.uid: known for known in (document.protections if document is not None else ())}
     emergencies = [emergency for emergency in _emergencies(context) if emergency.uid not in stored]
     return tuple(published.get(own.uid, own) for own in (*emergencies, *_rollbacks(context)))[-PROTECTIONS_LENGTH:]
@@ -385,6 +377,7 @@ def _rollbacks(context: DecisionContext) -> tuple[Protection, ...]:
         uid=current.rollback_uid,
         time=current.stage_start_time,
         revision=context.status.flags.revision,
+        generation=context.status.observed_generation,
         phases=tuple(record.name for record in context.status.phases if record.state is PhaseState.ROLLED_BACK),
         outcome=current.rollback_outcome,
         guard=current.rollback_guard,

@@ -25,6 +25,7 @@ class Landings:
     reached: dict[str, Given] = field(default_factory=dict)  # by feature: what the operator published last
     known: dict[str, Given] = field(default_factory=dict)  # by feature: what users had at the last look
     off: set[str] = field(default_factory=set)  # in an emergency
+    disabled: set[str] = field(default_factory=set)  # of these, those that an action has named
     fallen: set[str] = field(default_factory=set)  # rolled back, and not tried again since
     complete: set[str] = field(default_factory=set)  # phases
     approved: set[tuple[str, int]] = field(default_factory=set)
@@ -34,9 +35,13 @@ class Landings:
     promotes: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # accepted, by UID: where, and for how many calm looks
     owed: set[str] = field(default_factory=set)  # Promotes that were accepted and whose audience is not published yet
     spent: set[str] = field(default_factory=set)  # Promotes whose audience was published
+    earned: set[str] = field(
+        default_factory=set
+    )  # phases that had earned their next audience when no document could be written
     begun: bool = False  # what was decided before the last edit or pause may still be on its way
     fell: bool = False  # with the document that has just landed
     grew: list[str] = field(default_factory=list)  # phases, by the document that has just landed
+    void: set[str] = field(default_factory=set)  # UIDs of Aborts whose effect an edit may have ended before their response
     killed: set[str] = field(default_factory=set)  # by somebody who edited the document
     highest: int = 0
     by_hand: bool = False
@@ -104,7 +109,8 @@ class Landings:
             self.objects("stays-off", f"{name} was rolled back, and is at {new.percent}% again")
         phase = self._phase_of(name)
         if phase is None or self.cluster.raw is None:
-            self.objects("stays-off", f"{name} is at {new.percent}%, and in no phase")
+            if not self.begun:
+                self.objects("stays-off", f"{name} is at {new.percent}%, and in no phase")
             return
         if self.cluster.spec.suspend and not self.begun:
             self.objects("stopped", f"{name} grew while suspended")
@@ -120,7 +126,7 @@ class Landings:
     def _phases_grew(self) -> None:
         for name in self.grew:
             self.evidence.grown(name)
-            self.approved, self.begun = set(), False
+            self.approved, self.begun, self.earned = set(), False, set()
             self.spent |= self.owed | {raw["metadata"]["uid"] for raw in self._waiting("Promote")}
             self.owed = set()
         self.grew = []
@@ -129,7 +135,7 @@ class Landings:
         if self.fell:
             self.evidence.restart()
             self.evidence.restart_guards()
-            self.owed, self.begun, self.fell = set(), False, False
+            self.owed, self.begun, self.fell, self.earned = set(), False, False, set()
 
     def _before(self, phase: Phase) -> tuple[Phase, ...]:
         phases = self.cluster.spec.phases
@@ -141,7 +147,8 @@ class Landings:
         if self.paused and not self._waiting("Resume", "Retry"):
             self.objects("stopped", f"phase {phase.name} grew while paused")
         if reached.on:
-            self._object_unless_earned(phase, reached)
+            if phase.name not in self.earned:
+                self._object_unless_earned(phase, reached)
             return
         for before in self._before(phase):
             if before.name not in self.complete:
@@ -213,11 +220,16 @@ class Landings:
         return "status" not in raw or (raw["status"]["accepted"] and raw["metadata"]["uid"] not in self.heard)
 
     def _covers(self, spec: Object) -> set[str]:
-        features = set(self.known) | {feature.name for feature in self.cluster.spec.features}
-        return self._dependents(set(spec.get("features") or features))
+        return self._dependents(self._named(spec))
+
+    def _named(self, spec: Object) -> set[str]:
+        features = {feature.name for feature in self.cluster.spec.features} if self.cluster.raw else set()
+        return set(spec.get("features") or features | set(self.known))
 
     def _dependents(self, names: set[str]) -> set[str]:
-        for feature in self.cluster.spec.features:  # in the order of the spec: a prerequisite comes first in these worlds
+        for feature in (
+            self.cluster.spec.features if self.cluster.raw else ()
+        ):  # in the order of the spec: a prerequisite comes first in these worlds
             if names & set(feature.depends_on):
                 names = names | {feature.name}
         return names

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from core.model.stories import STORIES
+from core.model.fault_stories import STORIES
 
 ROOT: Final = Path(__file__).parents[3]
 PACKAGE: Final = "session_rollout"

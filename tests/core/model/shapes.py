@@ -118,6 +118,12 @@ def _lower_last(spec: dict[str, Any]) -> None:
     spec["phases"][-1]["steps"] = _steps(5)
 
 
+def _extend_last(spec: dict[str, Any]) -> None:
+    steps = spec["phases"][-1]["steps"]
+    if steps[-1].get("percent") not in {None, "100"}:
+        steps.append(_steps(100)[0])
+
+
 EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "bake": lambda spec: spec.update(bake="20s" if spec.get("bake", "0s") == "0s" else "0s"),
     "suspend": lambda spec: spec.update(suspend=True),
@@ -128,7 +134,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "add phase": _add_phase,
     "remove phase": _remove_phase,
     "lower": _lower_last,
-    "extend": lambda spec: spec["phases"][-1]["steps"].append(_steps(100)[0]),
+    "extend": _extend_last,
 }
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.model.lives import REFUSALS, Event
+from core.model.lives import Event
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,17 @@ class Story:
     events: tuple[Event, ...]
 
 
-def _story(row: str, sentence: str, shape: str, promise: str, *events: Event) -> Story:
+def story(row: str, sentence: str, shape: str, promise: str, *events: Event) -> Story:
     return Story(row, sentence, shape, promise, events)
 
 
-STORIES: tuple[Story, ...] = (
-    _story("D1", "a guard over five minutes and steps of twenty seconds", "long range", "judged", ("wait", 60)),
-    _story("D1", "... and every reading is a breach", "long range", "breach-keeps", ("say", "slow", "breach"), ("wait", 120)),
-    _story("D2", "a guard without data, and no criteria", "guard alone", "judged", ("say", "slow", "no data"), ("wait", 120)),
-    _story("D2", "... is said", "guard alone", "evidence", ("say", "slow", "no data"), ("wait", 30)),
-    _story("D4", "a query without a range", "recorded", "judged", ("wait", 60)),
-    _story(
+DECISIONS: tuple[Story, ...] = (
+    story("D1", "a guard over five minutes and steps of twenty seconds", "long range", "judged", ("wait", 60)),
+    story("D1", "... and every reading is a breach", "long range", "breach-keeps", ("say", "slow", "breach"), ("wait", 120)),
+    story("D2", "a guard without data, and no criteria", "guard alone", "judged", ("say", "slow", "no data"), ("wait", 120)),
+    story("D2", "... is said", "guard alone", "evidence", ("say", "slow", "no data"), ("wait", 30)),
+    story("D4", "a query without a range", "recorded", "judged", ("wait", 60)),
+    story(
         "D5",
         "the first phase fails while the second measures its baseline",
         "baseline",
@@ -36,7 +36,7 @@ STORIES: tuple[Story, ...] = (
         ("say", "errors", "breach"),
         ("wait", 60),
     ),
-    _story(
+    story(
         "D5",
         "the first phase fails after the second was aborted",
         "plain",
@@ -46,11 +46,41 @@ STORIES: tuple[Story, ...] = (
         ("say", "errors", "breach"),
         ("wait", 60),
     ),
-    _story("D6", "the object is created again", "plain", "no-fall", ("proceed", "step"), ("recreate",)),
-    _story("D6", "the object is restored without its status", "plain", "no-fall", ("proceed", "step"), ("restore",)),
-    _story("D6", "... and its revisions begin again", "plain", "revision", ("proceed", "step"), ("restore",)),
-    _story("D6", "... in an emergency", "plain", "emergency-lifts", ("act", "EmergencyDisable"), ("restore",)),
-    _story(
+    story("D6", "the object is created again", "plain", "no-fall", ("proceed", "step"), ("recreate",)),
+    story("D6", "the object is restored without its status", "plain", "no-fall", ("proceed", "step"), ("restore",)),
+    story("D6", "... and its revisions begin again", "plain", "revision", ("proceed", "step"), ("restore",)),
+    story("D6", "... in an emergency", "plain", "emergency-lifts", ("act", "EmergencyDisable"), ("restore",)),
+    story(
+        "D6",
+        "a feature that somebody takes away in a document that is kept",
+        "plain",
+        "kill-by-hand",
+        ("restore",),
+        ("by hand", "off"),
+        ("recreate",),
+        ("wait", 30),
+    ),
+    story(
+        "D6",
+        "an edit to a lower audience before an adopted phase continues",
+        "stalls",
+        "no-fall",
+        ("restore",),
+        ("act", "Adopt"),
+        ("edit", "lower"),
+        ("calm",),
+    ),
+    story(
+        "D8",
+        "the time between a guard that pauses and the next decision",
+        "stalls",
+        "judged",
+        ("crash", "known"),
+        ("say", "slow", "breach"),
+        ("wait", 20),
+        ("calm",),
+    ),
+    story(
         "D7",
         "an action under a used name",
         "plain",
@@ -60,7 +90,7 @@ STORIES: tuple[Story, ...] = (
         ("act again", "Pause"),
         ("wait", 60),
     ),
-    _story(
+    story(
         "D7",
         "an emergency under a used name",
         "plain",
@@ -69,7 +99,7 @@ STORIES: tuple[Story, ...] = (
         ("act again", "EmergencyEnable"),
         ("act again", "EmergencyDisable"),
     ),
-    _story(
+    story(
         "D8",
         "a Promote while paused",
         "long hold",
@@ -80,7 +110,7 @@ STORIES: tuple[Story, ...] = (
         ("act", "Resume"),
         ("wait", 30),
     ),
-    _story(
+    story(
         "D8",
         "a Promote before the step is read back",
         "long hold",
@@ -92,7 +122,7 @@ STORIES: tuple[Story, ...] = (
         ("accept",),
         ("wait", 30),
     ),
-    _story(
+    story(
         "D12",
         "a Promote in a ramp that is the last step",
         "groups",
@@ -102,7 +132,7 @@ STORIES: tuple[Story, ...] = (
         ("act", "Promote"),
         ("calm",),
     ),
-    _story(
+    story(
         "D9",
         "an operator that is away for most of a hold",
         "long hold",
@@ -111,7 +141,7 @@ STORIES: tuple[Story, ...] = (
         ("crash", "known"),
         ("wait", 40),
     ),
-    _story(
+    story(
         "D9",
         "results that are on their way for most of a hold",
         "long hold",
@@ -120,7 +150,7 @@ STORIES: tuple[Story, ...] = (
         ("silence", 90),
         ("wait", 40),
     ),
-    _story(
+    story(
         "D9",
         "a metric that fails for four tenths of the hold",
         "long hold",
@@ -128,7 +158,7 @@ STORIES: tuple[Story, ...] = (
         ("repeat", "errors", "bad", "bad", "good", "good", "good"),
         ("wait", 150),
     ),
-    _story(
+    story(
         "D10",
         "every fourth reading has no data, the others are breaches",
         "patient guard",
@@ -136,10 +166,10 @@ STORIES: tuple[Story, ...] = (
         ("repeat", "errors", "breach", "breach", "breach", "no data"),
         ("wait", 250),
     ),
-    _story("D11", "a deadline without data", "deadline", "deadline", ("say", "errors", "no data"), ("wait", 180)),
-    _story("D11", "... that stalls", "stalls", "deadline", ("say", "errors", "unclear"), ("wait", 180)),
-    _story("D11", "a provider that is away", "deadline", "no-fall", ("say", "errors", "error"), ("wait", 600)),
-    _story(
+    story("D11", "a deadline without data", "deadline", "deadline", ("say", "errors", "no data"), ("wait", 180)),
+    story("D11", "... that stalls", "stalls", "deadline", ("say", "errors", "unclear"), ("wait", 180)),
+    story("D11", "a provider that is away", "deadline", "no-fall", ("say", "errors", "error"), ("wait", 600)),
+    story(
         "D11",
         "an operator that is away",
         "deadline",
@@ -149,10 +179,10 @@ STORIES: tuple[Story, ...] = (
         ("crash", "unknown"),
         ("crash", "known"),
     ),
-    _story("D11", "an absence in the warm-up", "deadline", "no-fall", ("wait", 10), ("silence", 90), ("wait", 60)),
-    _story("D12", "a feature is added after the end", "long hold", "ready", ("proceed", "end"), ("edit", "add feature")),
-    _story("D12", "a feature is replaced after the end", "long hold", "ready", ("proceed", "end"), ("edit", "replace feature")),
-    _story(
+    story("D11", "an absence in the warm-up", "deadline", "no-fall", ("wait", 10), ("silence", 90), ("wait", 60)),
+    story("D12", "a feature is added after the end", "long hold", "ready", ("proceed", "end"), ("edit", "add feature")),
+    story("D12", "a feature is replaced after the end", "long hold", "ready", ("proceed", "end"), ("edit", "replace feature")),
+    story(
         "D12",
         "a complete phase is extended after the end",
         "guard of its own",
@@ -163,8 +193,8 @@ STORIES: tuple[Story, ...] = (
         ("edit", "extend"),
         ("calm",),
     ),
-    _story("D12", "the last audience is lowered after the end", "long hold", "ready", ("proceed", "end"), ("edit", "lower")),
-    _story(
+    story("D12", "the last audience is lowered after the end", "long hold", "ready", ("proceed", "end"), ("edit", "lower")),
+    story(
         "D13",
         "an emergency for everything, and a feature that is not in the spec",
         "long hold",
@@ -173,7 +203,7 @@ STORIES: tuple[Story, ...] = (
         ("edit", "replace feature"),
         ("act", "EmergencyDisable"),
     ),
-    _story(
+    story(
         "D13",
         "an emergency for a feature that is not in the spec",
         "long hold",
@@ -182,10 +212,10 @@ STORIES: tuple[Story, ...] = (
         ("edit", "replace feature"),
         ("disable", "alpha"),
     ),
-    _story("D14", "an emergency in a step", "plain", "emergency-shown", ("act", "EmergencyDisable"), ("wait", 30)),
-    _story("D14", "an emergency after the end", "plain", "emergency-shown", ("proceed", "end"), ("act", "EmergencyDisable")),
-    _story("D14", "... while suspended", "plain", "emergency-shown", ("edit", "suspend"), ("act", "EmergencyDisable")),
-    _story(
+    story("D14", "an emergency in a step", "plain", "emergency-shown", ("act", "EmergencyDisable"), ("wait", 30)),
+    story("D14", "an emergency after the end", "plain", "emergency-shown", ("proceed", "end"), ("act", "EmergencyDisable")),
+    story("D14", "... while suspended", "plain", "emergency-shown", ("edit", "suspend"), ("act", "EmergencyDisable")),
+    story(
         "D14",
         "an emergency that is lifted before the document could be written",
         "plain",
@@ -195,7 +225,7 @@ STORIES: tuple[Story, ...] = (
         ("enable", "alpha"),
         ("wait", 30),
     ),
-    _story(
+    story(
         "D14",
         "an emergency that is lifted, and stays in the document",
         "plain",
@@ -208,7 +238,7 @@ STORIES: tuple[Story, ...] = (
         ("accept",),
         ("wait", 30),
     ),
-    _story(
+    story(
         "D15",
         "a Retry while a guard is in breach",
         "plain",
@@ -217,7 +247,7 @@ STORIES: tuple[Story, ...] = (
         ("wait", 30),
         ("act", "Retry"),
     ),
-    _story(
+    story(
         "D15",
         "the first audience of a phase while a guard is out of bounds",
         "all scope",
@@ -226,80 +256,7 @@ STORIES: tuple[Story, ...] = (
         ("say", "errors", "breach"),
         ("edit", "add phase"),
     ),
-    _story("R1", "sixteen guards in breach", "sixteen guards", "valid", ("say", "errors", "breach"), ("wait", 60)),
-    _story("R1", "... turn flags off", "sixteen guards", "breach-acts", ("say", "errors", "breach"), ("wait", 60)),
-    *(_story("R3", f"the release is refused with {code}", "turned off", "deletion", ("delete", code)) for code in REFUSALS),
-    _story(
-        "R8",
-        "a document that arrives after an emergency",
-        "plain",
-        "emergency-lifts",
-        ("delay", "document", False),
-        ("act", "Promote"),
-        ("act", "EmergencyDisable"),
-        ("land",),
-    ),
-    _story(
-        "R8",
-        "a frozen leader's document",
-        "plain",
-        "emergency-lifts",
-        ("delay", "document", True),
-        ("act", "Promote"),
-        ("act", "EmergencyDisable"),
-        ("land",),
-    ),
-    _story("R10", "samples of yesterday", "plain", "judged", ("say", "errors", "good", 86400), ("wait", 60)),
-    _story(
-        "R12",
-        "an emergency while no status can be written",
-        "plain",
-        "emergency-acts",
-        ("refuse", "status", "500"),
-        ("act", "EmergencyDisable"),
-    ),
-    _story(
-        "R12",
-        "a breach while no status can be written",
-        "plain",
-        "breach-acts",
-        ("wait", 10),
-        ("refuse", "status", "403"),
-        ("say", "errors", "breach"),
-        ("wait", 60),
-    ),
-    _story(
-        "R12",
-        "a breach that lasts after a rollback by one step that no status could record",
-        "step scope",
-        "breach-acts",
-        ("proceed", "step"),
-        ("refuse", "status", "403"),
-        ("say", "errors", "breach"),
-        ("wait", 90),
-    ),
-    _story(
-        "R15",
-        "a breach while each status write conflicts",
-        "plain",
-        "breach-acts",
-        ("wait", 20),
-        ("refuse", "status", "409"),
-        ("say", "errors", "breach"),
-        ("wait", 20),
-    ),
-    _story(
-        "R12",
-        "a breach after a phase was decided that no status could record",
-        "plain",
-        "breach-acts",
-        ("proceed", "step"),
-        ("refuse", "status", "403"),
-        ("wait", 40),
-        ("say", "errors", "breach"),
-        ("wait", 20),
-    ),
-    _story(
+    story(
         "D5",
         "an Abort of a phase that nobody has yet, while the phase before it is in breach",
         "plain",
@@ -309,7 +266,7 @@ STORIES: tuple[Story, ...] = (
         ("act", "Abort"),
         ("wait", 10),
     ),
-    _story(
+    story(
         "D5",
         "a breach long after an emergency turned the running phase off",
         "plain",
@@ -320,7 +277,7 @@ STORIES: tuple[Story, ...] = (
         ("say", "errors", "breach"),
         ("wait", 20),
     ),
-    _story(
+    story(
         "D5",
         "a breach after what was promoted was rolled back and tried again",
         "all scope",
@@ -336,26 +293,7 @@ STORIES: tuple[Story, ...] = (
         ("say", "errors", "breach"),
         ("wait", 60),
     ),
-    _story("R13", "reconciliations that take ten intervals", "fast", "ends", ("calm",)),
-    _story(
-        "R14",
-        "a breach after the clock was set back",
-        "plain",
-        "breach-acts",
-        ("wait", 10),
-        ("jump", -3600),
-        ("say", "errors", "breach"),
-        ("wait", 90),
-    ),
-    _story(
-        "R15",
-        "a document that is refused with 409 again and again",
-        "plain",
-        "settles",
-        ("refuse", "document", "409"),
-        ("by hand", "more"),
-    ),
-    _story(
+    story(
         "D13",
         "an emergency for everything while the document is kept, and a feature that it lacks",
         "recorded",
@@ -363,5 +301,5 @@ STORIES: tuple[Story, ...] = (
         ("recreate",),
         ("act then edit", "EmergencyDisable", "add phase"),
     ),
-    _story("by hand", "a feature that somebody takes away in the document", "plain", "kill-by-hand", ("by hand", "off")),
+    story("by hand", "a feature that somebody takes away in the document", "plain", "kill-by-hand", ("by hand", "off")),
 )

@@ -8,9 +8,10 @@ import pytest
 
 from core.model.cluster import NAMESPACE, Cluster, Reading, known
 from core.model.documents import audiences
+from core.model.fault_stories import STORIES
 from core.model.lives import GOOD, Life
 from core.model.shapes import SHAPES
-from core.model.stories import STORIES, Story
+from core.model.stories import Story
 from session_rollout.api.rollout import FeatureSpec, RolloutSpec
 from session_rollout.ports import Key
 

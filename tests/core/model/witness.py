@@ -43,10 +43,19 @@ class Witness(Landings):
             raise self.broken
         if "document" in self.cluster.server.failed and any(self._must_fall(name) for name in self.known):
             self.reasons.add("Decision")
+        if "document" in self.cluster.server.failed:
+            self._note_earned()
         self.settled()
         self._stop()
         self.evidence.look()
         self.begun = self.begun and self._is_stuck()
+
+    def _note_earned(self) -> None:
+        """What is decided now is published when the document can be written, whatever criteria say then."""
+        for phase in self.cluster.spec.phases:
+            given = self.reached.get(phase.features[0], NOBODY)
+            if given.on and self._not_earned(phase, given, last=False) is None:
+                self.earned.add(phase.name)
 
     def _stop(self) -> None:
         spec = self.cluster.spec
@@ -88,7 +97,8 @@ class Witness(Landings):
         self.owed -= set(self.promotes)
         self.evidence.restart()
         self.evidence.restart_guards()
-        self.approved, self.promotes = set(), {}
+        self.approved, self.promotes, self.earned = set(), {}, set()
+        self.void |= {raw["metadata"]["uid"] for raw in self._waiting("Abort")}
         if self.fallen:
             self.reasons.add("Retry")
             self.fallen = set()
@@ -124,7 +134,7 @@ class Witness(Landings):
         if not server.failed & {"document"} and self.cluster.answering:
             self._look_at_emergencies()
             self._look_at_breaches()
-        if "status" not in server.refused and self.cluster.answering:
+        if "status" not in server.failed and self.cluster.answering:
             self._look_at_effects(fresh)
             self._look_at_status()
         if "document" not in server.failed:
@@ -144,7 +154,7 @@ class Witness(Landings):
             if uid not in self.heard:
                 self.heard.add(uid)
                 self._hear(uid, raw["spec"], accepted=status["accepted"])
-                fresh |= {raw["spec"]["action"]} if status["accepted"] else set()
+                fresh |= {raw["spec"]["action"]} if status["accepted"] and uid not in self.void else set()
         return fresh
 
     def _hear(self, uid: str, spec: Object, *, accepted: bool) -> None:
@@ -169,12 +179,14 @@ class Witness(Landings):
                 self._moved(kind)
 
     def _disabled(self, uid: str, spec: Object) -> None:
-        self.off |= self._covers(spec) - self._lifted_after(uid)
+        self.disabled |= self._named(spec) - self._lifted_after(uid)
+        self.off |= self._dependents(self.disabled)
         if uid not in self.met and self._any_on(spec):
             self.objects("answer", f"{uid} was accepted, and its features were never off")
 
     def _enabled(self, uid: str, spec: Object) -> None:
-        self.off = self._dependents(self.off - self._covers(spec)) if spec.get("features") else set()
+        self.disabled -= self._named(spec)
+        self.off = self._dependents(self.disabled)
         self.killed = set()
         if left := [name for name, given in self.known.items() if given.emergency and name not in self.off | self._disabling()]:
             self.objects("answer", f"{uid} was accepted, and {left[0]} is still off")
@@ -184,7 +196,7 @@ class Witness(Landings):
         actions = self._actions()
         later = actions[[raw["metadata"]["uid"] for raw in actions].index(uid) + 1 :]
         enabled = (raw for raw in later if raw["spec"]["action"] == "EmergencyEnable" and raw.get("status", {}).get("accepted"))
-        return {name for raw in enabled for name in self._covers(raw["spec"])}
+        return {name for raw in enabled for name in self._named(raw["spec"])}
 
     def _promoted(self, uid: str, spec: Object) -> None:
         phase = phase_named(self.cluster.spec, spec["phase"])
@@ -271,7 +283,7 @@ class Witness(Landings):
         if phase is None or phase.name in self.complete or not self.known.get(phase.features[0], NOBODY).on:
             return
         late = self.evidence.deadline(phase, self._hold(phase, phase.features[0]), strict=True)
-        excused = self.evidence.all_passing() or self.evidence.provider_fails() or self.evidence.stopped
+        excused = self.evidence.all_passing() or self.evidence.provider_fails() or self.evidence.stopped or self.paused
         if late and not excused and self.cluster.condition("Stalled") != "True":
             self.objects("deadline", f"phase {phase.name} has waited for {self.evidence.waited}")
 
