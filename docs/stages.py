@@ -63,6 +63,8 @@ def _worlds() -> Iterator[tuple[Transition, ...]]:
         yield _interrupted(Stage.STEP, cause, retried=True)
     yield _breached_after_the_end()
     yield _breached_in_a_rollback()
+    yield _interrupted(Stage.STEP, _raise_step)
+    yield _adopted_after_a_rollback()
 
 
 def _examples() -> Iterator[RolloutSpec]:
@@ -142,6 +144,17 @@ def _breached_in_a_rollback() -> tuple[Transition, ...]:
     return world.play().transitions
 
 
+def _adopted_after_a_rollback() -> tuple[Transition, ...]:
+    """The object is created again, and the document says that it was rolled back."""
+    world = _world(Stage.STEP, _abort)
+    world.play()
+    fresh = replace(_world(Stage.ENDED, _abort), document=world.document, now=world.now)
+    fresh.settle()
+    fresh.request("Adopt")
+    fresh.settle()
+    return tuple(fresh.transitions)
+
+
 def _abort(world: World) -> None:
     world.request("Abort")
 
@@ -153,6 +166,12 @@ def _breach(world: World) -> None:
 
 def _edit(world: World) -> None:
     world.edit(RolloutSpec.model_validate({**world.spec.to_wire(), "bake": "20m"}))
+
+
+def _raise_step(world: World) -> None:
+    spec = world.spec.to_wire()
+    spec["phases"][0]["steps"][0]["percent"] = 20
+    world.edit(RolloutSpec.model_validate(spec))
 
 
 def _add_phase(world: World) -> None:

@@ -18,7 +18,7 @@ import yaml
 from conftest import GROUPS
 from lab.lab import ROOT
 from session_rollout import api
-from session_rollout.api import action, progress, rollout, status, status_records  # noqa: F401 - attributes of `api`
+from session_rollout.api import action, flag_records, progress, rollout, status, status_records  # noqa: F401 - attributes of `api`
 from session_rollout.api.base import Model
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import HistoryEntry, PhaseRecord
@@ -209,7 +209,7 @@ SETTERS: dict[str, tuple[type[Model], ...]] = {
     "record_event": (HistoryEntry,),
     "updated": tuple(
         model
-        for module in (api.action, api.progress, api.rollout, api.status, api.status_records)
+        for module in (api.action, api.progress, api.rollout, api.status, api.flag_records, api.status_records)
         for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, Model)
     ),

@@ -1,7 +1,7 @@
 """The order of document and status: what is kept, adopted, corrected, and what is never given back.
 
-Covered: re-creation and restore (D6), kills by hand, drift, protections of a process that ended, foreign documents (D18).
-Not here: writes that are refused or late (tests/controller, tests/integration).
+Covered: kills by hand, drift, protections of a process that ended, foreign documents (D18).
+Not here: re-creation and restore (test_adoption), writes that are refused or late (tests/controller, tests/integration).
 """
 
 from dataclasses import replace
@@ -11,216 +11,12 @@ from typing import Any
 
 import pytest
 
-from core.document_scenarios import recreated
-from core.world import World, at, edited, ended, spec
+from core.world import World, at, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, Stage, State
 from session_rollout.api.protection import Protection
 from session_rollout.api.status_records import Refusal
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import NOBODY, Audience
-
-
-def test_recreated_rollout_keeps_the_document_until_adopt() -> None:
-    """D6: users keep what they have; `Adopt` resumes at the step that is published."""
-    world = World(spec())
-    world.until(at("one", 3))
-    fresh = recreated(world)
-    fresh.run(600)
-    assert fresh.published_sha256 == world.published_sha256
-    assert (fresh.status.state, fresh.reason) == (State.STALLED, DecisionReason.ADOPTION_REQUIRED)
-    assert len(fresh.entries(EventReason.DOCUMENT_KEPT)) == 1
-    name = fresh.request("Adopt")
-    fresh.until(at("one", 3))
-    assert fresh.answer(name) == (True, ActionReason.ACCEPTED)
-    assert fresh.percents()["one"] == world.percents()["one"]
-    before = world.document.audiences if world.document else {}
-    assert all(document.audiences == before for document in map(read_document, fresh.documents))
-    fresh.edit(edited(lambda data: data["phases"][0].pop("criteria")))  # its baseline is lost
-    fresh.until(ended)
-
-
-def test_recreated_rollout_adopts_completed_phases() -> None:
-    """D6: the older phases are complete, the newest one resumes."""
-    world = World(spec())
-    world.until(at("two", 1))
-    fresh = recreated(world)
-    fresh.request("Adopt")
-    fresh.until(at("two", 1))
-    assert fresh.percents() == world.percents()
-
-
-def test_recreated_rollout_starts_again_after_reset() -> None:
-    """D6: only a person takes away what users have."""
-    world = World(spec())
-    world.until(at("two", 1))
-    fresh = recreated(world)
-    fresh.run(60)
-    fresh.request("Reset")
-    fresh.settle()
-    assert fresh.status.flags.revision > world.status.flags.revision
-    assert fresh.percents() == {"one": "0", "two": "0"} or fresh.where[:2] == ("one", 1)
-    fresh.until(ended)
-    assert fresh.status.outcome is Outcome.PROMOTED
-
-
-def rolled_back(by: str) -> World:
-    """Phase one is complete, and phase two was rolled back by a breach or an abort."""
-    world = World(spec())
-    world.until(at("two", 1))
-    if by == "breach":
-        world.values["errors"] = Decimal("0.5")
-    else:
-        world.request("Abort")
-    world.until(ended)
-    return world
-
-
-@pytest.mark.parametrize("by", ["breach", "abort"])
-def test_recreated_rollout_that_was_rolled_back_turns_nothing_on(by: str) -> None:
-    """R12: whoever replaces the object, or restores it without its status, did not judge what was rolled back."""
-    world = rolled_back(by)
-    fresh = recreated(world)
-    fresh.run(600)
-    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
-    assert fresh.published_sha256 == world.published_sha256
-    fresh.request("Adopt")
-    fresh.run(600)
-    assert fresh.status.outcome is world.status.outcome
-    assert fresh.percents() == {"one": "100", "two": "0"}
-    assert fresh.status.current.rollback_reasons == world.status.current.rollback_reasons
-    fresh.edit(spec(bake="10s"))
-    fresh.until(lambda world: world.status.outcome is Outcome.PROMOTED)
-
-
-def test_recreated_rollout_whose_only_phase_was_rolled_back_starts_again_after_reset() -> None:
-    """The document gives nothing, and yet it is kept: only a person starts the rollout again."""
-    world = World(spec())
-    world.until(at("one", 1))
-    world.request("Abort")
-    world.until(ended)
-    fresh = recreated(world)
-    fresh.run(600)
-    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
-    fresh.request("Reset")
-    fresh.until(ended)
-    assert fresh.status.outcome is Outcome.PROMOTED
-    assert fresh.document is not None
-    assert fresh.document.rolled_back is None
-
-
-def test_document_that_lost_its_labels_is_still_its_own() -> None:
-    """Somebody created it again from its data: a rollback reaches it, and it gets its labels back."""
-    world = World(spec())
-    world.until(at("one", 3))
-    assert world.document is not None
-    world.document = replace(world.document, owner=None, labelled=False, managed=False, editor="kubectl-create", version=50)
-    world.run(10)
-    assert world.document.labelled
-    assert world.entries(EventReason.FLAG_DRIFT) == []
-    world.document = replace(world.document, owner=None, labelled=False, managed=False, version=60)
-    world.request("Abort")
-    world.until(ended)
-    assert world.document.audiences["alpha"] == NOBODY
-
-
-def test_rollback_of_a_document_of_somebody_else_is_a_stall() -> None:
-    """It says that users keep what they have, and continues when the name is free again."""
-    world = World(spec())
-    world.until(at("one", 3))
-    assert world.document is not None
-    world.document = replace(world.document, owner=None, labelled=False, managed=False, author=None, version=50)
-    world.request("Abort")
-    world.run(60)
-    assert (world.status.state, world.reason) == (State.STALLED, DecisionReason.INVALID_SPEC)
-    world.document = None
-    world.until(ended)
-    assert world.status.outcome is Outcome.ABORTED
-
-
-def test_emergency_survives_re_creation_and_reset() -> None:
-    """D6: only `EmergencyEnable` lifts an emergency."""
-    world = World(spec())
-    world.until(at("one", 1))
-    world.request("EmergencyDisable", features=["alpha"])
-    world.settle()
-    fresh = recreated(world)
-    fresh.run(60)
-    assert fresh.condition("EmergencyActive") == "True"
-    fresh.request("Reset")
-    fresh.run(600)
-    assert "targeting" not in fresh.flag("alpha")
-    assert fresh.reason is DecisionReason.FEATURE_DISABLED
-    fresh.request("EmergencyEnable", features=["alpha"])
-    fresh.until(ended)
-
-
-@pytest.mark.parametrize("answer", ["Adopt", "Reset"])
-@pytest.mark.parametrize("killed", ["before the re-creation", "while the document is kept"])
-def test_kill_by_hand_survives_re_creation(killed: str, answer: str) -> None:
-    """D6: the status does not know what users have, but the document says that somebody has turned it off."""
-    world = World(spec())
-    world.until(at("one", 3))
-    fresh = recreated(world)
-    if killed != "before the re-creation":
-        fresh.run(30)
-    before = fresh.document
-    assert before is not None
-    audiences = {**before.audiences, "alpha": NOBODY}
-    fresh.tamper(audiences=audiences, taken_away=frozenset({"alpha"}), editor="kubectl-replace")
-    fresh.run(60)
-    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
-    assert [record.feature for record in fresh.status.flags.disabled] == ["alpha"]
-    fresh.request(answer)
-    fresh.run(600)
-    assert [record.feature for record in fresh.status.flags.disabled] == ["alpha"]
-    assert "targeting" not in fresh.flag("alpha")
-    assert len(fresh.entries(EventReason.FLAGS_DISABLED)) == 1
-
-
-def test_kill_by_hand_of_the_only_feature_survives_re_creation() -> None:
-    """The document gives nobody anything, and yet it says something."""
-    world = World(spec())
-    world.until(at("one", 1))
-    fresh = recreated(world)
-    assert fresh.document is not None
-    nobody = dict.fromkeys(fresh.document.audiences, NOBODY)
-    fresh.tamper(audiences=nobody, taken_away=frozenset({"alpha"}), editor="kubectl-replace")
-    fresh.run(600)
-    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
-    assert [record.feature for record in fresh.status.flags.disabled] == ["alpha"]
-
-
-def test_emergency_works_while_the_document_is_kept() -> None:
-    """D6, D13: what protects users needs no decision about the rest."""
-    world = World(spec())
-    world.until(at("two", 1))
-    fresh = recreated(world)
-    fresh.run(10)
-    name = fresh.request("EmergencyDisable", features=["gamma"])
-    fresh.run(60)
-    assert fresh.answer(name)[0]
-    assert "targeting" not in fresh.flag("gamma")
-    assert "targeting" in fresh.flag("alpha")
-    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
-    refused = fresh.request("EmergencyEnable")
-    fresh.run(10)
-    assert fresh.answer(refused) == (False, ActionReason.ADOPTION_REQUIRED)
-
-
-def test_emergency_of_a_feature_that_the_kept_document_lacks() -> None:
-    """D6, D13: the document is written once, with the feature off, and the action gets its response."""
-    world = World(spec())
-    world.until(at("one", 1))
-    features = [*spec().to_wire()["features"], {"name": "delta"}]
-    fresh = recreated(world, features=features)
-    fresh.run(10)
-    before = len(fresh.documents)
-    name = fresh.request("EmergencyDisable")
-    fresh.run(60)
-    assert fresh.answer(name) == (True, ActionReason.ACCEPTED)
-    assert len(fresh.documents) == before + 1
-    assert "targeting" not in fresh.flag("delta")
-    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
 
 
 @pytest.mark.parametrize("explained", [True, False])
@@ -252,25 +48,6 @@ def test_kill_by_hand_is_an_emergency() -> None:
     assert "targeting" not in world.flag("alpha")
     assert read_document(world.documents[-1]).audiences["gamma"] == NOBODY
     assert world.condition("EmergencyActive") == "True"
-
-
-@pytest.mark.parametrize("kept", [True, False], ids=["while the document is kept", "before it is seen"])
-def test_kill_by_hand_in_a_document_that_is_kept_is_an_emergency(*, kept: bool) -> None:
-    """D6: a rollout that was created again does not give back what somebody took away whole."""
-    world = World(spec())
-    world.until(at("one", 3))
-    fresh = recreated(world)
-    if kept:
-        fresh.run(10)
-    assert fresh.document is not None
-    edited = dict.fromkeys(fresh.document.audiences, NOBODY)
-    fresh.tamper(audiences=edited, taken_away=frozenset({"alpha"}), editor="kubectl-edit", revision=fresh.document.revision)
-    fresh.run(60)
-    assert [(record.feature, record.by) for record in fresh.status.flags.disabled] == [("alpha", "kubectl-edit")]
-    assert fresh.condition("EmergencyActive") == "True"
-    fresh.request("Reset")
-    fresh.run(600)
-    assert "targeting" not in fresh.flag("alpha")
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["the same spec", "a later spec"])

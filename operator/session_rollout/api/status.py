@@ -23,13 +23,13 @@ from session_rollout.api.base import (
     Text,
 )
 from session_rollout.api.enums import DecisionAction, DecisionReason, Outcome, Stage, State
+from session_rollout.api.flag_records import FlagsRecord
 from session_rollout.api.status_records import (
     AnsweredAction,
     AudienceText,
     CheckRecord,
     ClockRecord,
     DeadlineWait,
-    FlagsRecord,
     HistoryEntry,
     MigrationRecord,
     PendingNotification,

@@ -9,8 +9,9 @@ from datetime import datetime
 from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Check, ComparedTo
 from session_rollout.api.enums import CheckKind, CheckReason
+from session_rollout.api.flag_records import FlagsRecord
 from session_rollout.api.quantities import duration
-from session_rollout.api.status_records import CheckRecord, FlagsRecord
+from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import record_of

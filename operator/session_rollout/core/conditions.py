@@ -14,9 +14,9 @@ from session_rollout.api.enums import (
     Stage,
     State,
 )
+from session_rollout.api.flag_records import DisabledFeature
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.status import DecisionRecord, MetaCondition
-from session_rollout.api.status_records import DisabledFeature
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.hold import missing_checks
 from session_rollout.core.inputs import RUNNING, UNDONE

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason
-from session_rollout.api.status_records import FlagDrift
+from session_rollout.api.flag_records import FlagDrift
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import FlagDocument

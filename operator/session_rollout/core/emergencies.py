@@ -4,8 +4,8 @@ from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, ActionType, EventReason
+from session_rollout.api.flag_records import settled
 from session_rollout.api.protection import Protection, ProtectionKind
-from session_rollout.api.status_records import settled
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.hold import judge_again
 from session_rollout.core.publication import disable, foreign_document

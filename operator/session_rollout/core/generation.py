@@ -7,11 +7,12 @@ from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.flag_records import RetiredFeature
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import Current, RolloutStatus
-from session_rollout.api.status_records import PhaseRecord, RetiredFeature
+from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, keep_baselines, void_verdicts
 from session_rollout.core.flags import NOBODY

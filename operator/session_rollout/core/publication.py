@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature
 from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, ProtectionKind
 from session_rollout.api.status import RolloutStatus
-from session_rollout.api.status_records import DISABLED_LENGTH, DisabledFeature
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.documents import PublishedDocument, gives_less, lesser
 from session_rollout.core.drift import notice_drift

@@ -7,11 +7,12 @@ from typing import Final
 
 from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.flag_records import settled
 from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.api.protection import Protection
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
-from session_rollout.api.status_records import MigrationRecord, PhaseRecord, settled
+from session_rollout.api.status_records import MigrationRecord, PhaseRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext, StageResult
