@@ -209,6 +209,26 @@ def test_migration_that_is_added_where_its_place_is_over_stalls(stage: Stage) ->
     assert generation._migration_conflict(world.spec, world.status) is not None
 
 
+@pytest.mark.parametrize("lost", ["object", "generation"])
+def test_status_of_a_rollback_that_was_restored_starts_nothing(lost: str) -> None:
+    """D6: a new object has a lower generation, and a status may have lost it; neither is an edit."""
+    world = World(spec())
+    world.edit(spec(bake="10s"))
+    world.until(at("one", 1))
+    world.request("Abort")
+    world.until(ended)
+    if lost == "object":
+        world.generation = 1
+    else:
+        world.status = world.status.updated(observed_generation=0)
+    world.run(300)
+    assert document_audience(world, "alpha") == "0%"
+    if lost == "object":
+        assert world.status.outcome is Outcome.ABORTED
+        world.edit(spec(bake="20s"))
+        world.until(at("one", 1))
+
+
 def test_edit_while_rolling_back_waits_for_the_rollback() -> None:
     """First back, then the new generation."""
     world = World(spec())

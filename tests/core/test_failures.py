@@ -257,6 +257,36 @@ def test_only_counted_time_is_in_the_share() -> None:
     assert (world.now - resumed).total_seconds() >= 600 - 30
 
 
+def test_what_fails_while_another_check_has_no_data_has_failed() -> None:
+    """D9: metrics fail together, when a feature is bad; the pause of the timer for one hides no failure of the other."""
+    world = World(
+        edited(lambda data: data["phases"][0].update(steps=[{"percent": 10, "hold": "300s"}, {"percent": 100, "hold": "60s"}]))
+    )
+    world.until(at("one", 1))
+    start = world.now
+    for _ in range(5):
+        world.run(20)
+        world.values.update({"errors": Decimal("0.03"), "load": Verdict.NO_DATA})
+        world.run(60)
+        world.values.update({"errors": Decimal("0.001"), "load": Decimal(1)})
+    assert world.where[:2] == ("one", 1)
+    failed = sum(60 for _ in range(5))
+    world.until(at("one", 2))
+    assert (world.now - start).total_seconds() >= 300 + failed
+
+
+def test_no_time_of_an_earlier_process_is_in_the_future() -> None:
+    """R14: the clock was set back while no operator ran: guards are not blind until it has caught up."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.08")
+    world.run(10)
+    world.now -= timedelta(hours=1)
+    world.last_reconcile = None
+    world.until(ended, seconds=120)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+
+
 def test_a_share_of_its_own() -> None:
     """`passShare: 50%` lets half of the hold fail, but not its last ten evaluations."""
     world = World(judged(passShare="50%"))

@@ -11,11 +11,13 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import Publish
-from session_rollout.errors import Forbidden, SpecError
+from session_rollout.errors import Forbidden, SpecError, Unavailable
 from session_rollout.ports import Successor
 
 LABEL: Final = f"{GROUP}/rollout"
 COMPONENT: Final = "flags"
+LONGEST_SECONDS: Final = 35.0  # more than the 30 s that an admission webhook may take
+MOST_DOUBLINGS: Final = 4
 ANNOTATION_BYTES: Final = 200 * 2**10  # the API server allows 256 KiB for all annotations of an object
 
 
@@ -27,19 +29,39 @@ class ConfigMapPublisher:
 
     def __init__(self, api: ApiServer) -> None:
         self._api = api
+        self._late: dict[str, int] = {}  # attempts in vain, by path
 
     async def publish(self, rollout: SessionRollout, document: Publish, *, urgent: bool = False) -> PublishedDocument:
         """See `FlagPublisher.publish`."""
         validate(document.text)
-        seconds = URGENT_SECONDS if urgent else REQUEST_SECONDS
+        seconds = self._patience(rollout, document, URGENT_SECONDS if urgent else REQUEST_SECONDS)
         annotations = {ANNOTATION: _dumped(document.protections)} if document.protections else {}
         try:
-            return document_of(await self._write(rollout, document, annotations, seconds))
+            return document_of(await self._write_in_time(rollout, document, annotations, seconds))
         except (SpecError, Forbidden):
             if not (urgent and annotations):
                 raise
             # Whatever is wrong with the annotation: it explains, and the text protects.
-            return document_of(await self._write(rollout, document, {}, seconds))
+            return document_of(await self._write_in_time(rollout, document, {}, seconds))
+
+    def _patience(self, rollout: SessionRollout, document: Publish, seconds: float) -> float:
+        """Twice as long as the last attempt that was in vain: an admission webhook may take up to half a minute."""
+        late = self._late.get(_path(rollout.namespace, document.config_map), 0)
+        return min(seconds * float(2**late), LONGEST_SECONDS)
+
+    async def _write_in_time(
+        self, rollout: SessionRollout, document: Publish, annotations: dict[str, str], seconds: float
+    ) -> dict[str, Any]:
+        path = _path(rollout.namespace, document.config_map)
+        try:
+            written = await self._write(rollout, document, annotations, seconds)
+        except Forbidden:
+            raise
+        except Unavailable:
+            self._late[path] = min(self._late.get(path, 0) + 1, MOST_DOUBLINGS)
+            raise
+        self._late.pop(path, None)
+        return written
 
     async def _write(
         self, rollout: SessionRollout, document: Publish, annotations: dict[str, str], seconds: float

@@ -6,6 +6,7 @@ no older data. Evidence from before that is about another audience.
 
 from datetime import datetime, timedelta
 
+from session_rollout.api.base import Model
 from session_rollout.api.checks import Check, Guard
 from session_rollout.api.enums import EventReason, Stage
 from session_rollout.api.phases import Phase
@@ -25,6 +26,29 @@ def note_clock_jump(context: DecisionContext) -> None:
         change = f"{format_duration(abs(jump.by))} {'forward' if jump.by > timedelta(0) else 'back'}"
         message = f"the clock of the {jump.source} was set {change}; timers follow elapsed time"
         context.record_event(EventReason.CLOCK_JUMPED, message)
+
+
+def forget_future(context: DecisionContext) -> None:
+    """No past is later than now: after a clock was set back, a guard would be blind until it has caught up (R14).
+
+    Within a process the time is steady (`adapters.clock`); a status of an earlier one may be ahead of it.
+    """
+    latest, guards = context.now, context.now + duration(context.spec.propagation)
+    current, flags = context.current, context.status.flags
+    past = {"published_time", "stage_start_time", "hold_paused_time"}
+    moved = {**_late(current, past, latest), **_late(current, {"guards_start_time"}, guards)}
+    if moved:
+        context.change(current=current.updated(**moved))
+    if moved := _late(flags, {"published_time", "given_time"}, latest):
+        context.change(flags=flags.updated(**moved))
+    for record in context.status.checks:
+        if moved := _late(record, {"time", "failing_time", "gap_time", "result_time"}, latest):
+            context.put_check(record.updated(**moved))
+
+
+def _late(record: Model, names: set[str], latest: datetime) -> dict[str, datetime]:
+    """The fields whose times are later, with that time."""
+    return {name: latest for name in sorted(names) if (time := getattr(record, name)) is not None and time > latest}
 
 
 def range_of(context: DecisionContext, metrics: tuple[str, ...]) -> timedelta:

@@ -117,7 +117,9 @@ def note_failure(
     if failing:
         return record.updated(failures=_joined((*known, FailedTime(start=math.floor(counted / MILLISECOND)))))
     tolerated = check.quota is None and failing_for(context, before) < duration(check.for_)
-    ended = () if tolerated or at <= known[-1].start else (known[-1].updated(end=at),)
+    # What failed while the timer was paused, because another check had no evidence, failed: it takes the time before the pause.
+    start = max(min(known[-1].start, at - math.ceil(failing_for(context, before) / MILLISECOND)), 0)
+    ended = () if tolerated or at <= start else (known[-1].updated(start=start, end=at),)
     return record.updated(failures=(*known[:-1], *ended) or None)
 
 

@@ -36,7 +36,11 @@ def adopt_generation(context: DecisionContext) -> None:
     generation, status = context.observed.rollout.generation, context.status
     if generation == status.observed_generation or status.current.stage is Stage.ROLLING_BACK:
         return
-    first = status.observed_generation == 0
+    unknown = status.observed_generation == 0
+    first = unknown and status.flags.sha256 is None
+    if (unknown or generation < status.observed_generation) and status.outcome in UNDONE:
+        context.change(observed_generation=generation)  # restored into a new object, or in part: no edit that starts it again
+        return
     for feature, other in sorted(context.observed.other_rollouts.items()):
         message = f"feature {feature} is also a feature of rollout {other}: which one an application gets depends on the flag set it reads"
         context.record_event(EventReason.FEATURE_SHARED, message)
