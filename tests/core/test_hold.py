@@ -4,14 +4,19 @@ Covered: steps and the bake, missing evidence of every kind, warm-up, results on
 the timer by an action (test_actions) or an emergency (test_emergency), and what promotion needs besides (test_promotion).
 """
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.observed import Measurement
+
+SECOND = timedelta(seconds=1)
 
 
 def test_hold_is_never_shorter_than_declared() -> None:
@@ -197,3 +202,51 @@ def test_bake_pauses_while_guards_cannot_be_queried() -> None:
     world.values["errors"] = Decimal("0.001")
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
+
+
+SLOW = [{"name": "errors", "query": "errors", "interval": "90s"}, {"name": "load", "query": "load"}]
+
+
+class Sampled(World):
+    """The errors are measured every 90 seconds only."""
+
+    sampled: datetime | None = None
+
+    def measure(self, name: str) -> Measurement | None:
+        measurement = super().measure(name)
+        if name != "errors" or measurement is None:
+            return measurement
+        if self.sampled is None or self.now - self.sampled >= timedelta(seconds=90):
+            self.sampled = self.now
+        return replace(measurement, time=self.sampled)
+
+
+@pytest.mark.parametrize("check", ["criterion", "guard"])
+def test_no_single_result_ends_a_hold(check: str) -> None:
+    """A hold that is shorter than the interval of a metric: it began with this result, and so it says nothing about the hold."""
+
+    def change(data: dict[str, Any]) -> None:
+        data["phases"][0]["criteria"] = [{"name": "errors", "metric": "errors", "below": "1%"}] if check == "criterion" else []
+
+    guards = [] if check == "criterion" else [{"name": "errors", "metric": "errors", "below": "5%"}]
+    world = Sampled(edited(change, metrics=SLOW, guards=guards))
+    world.until(at("one", 1))
+    results = set()
+    while world.where[:2] == ("one", 1):
+        results.add(world.sampled)
+        world.run(10)
+    results.add(world.sampled)
+    assert len(results) >= 2
+    assert world.entries(EventReason.STEP_PASSED)[0].time - world.entries(EventReason.STEP_PUBLISHED)[0].time >= 90 * SECOND
+
+
+@pytest.mark.parametrize(("bake", "least"), [("0s", 0), ("10s", 90)])
+def test_no_single_result_ends_a_bake(bake: str, least: int) -> None:
+    """A bake of no length needs none: the last step was judged."""
+    guards = [{"name": "errors", "metric": "errors", "below": "5%"}]
+    world = Sampled(edited(lambda data: data["phases"][1].pop("criteria"), metrics=SLOW, guards=guards, bake=bake))
+    world.until(lambda world: world.status.current.stage is Stage.BAKE or ended(world))
+    start = world.entries(EventReason.BAKE_STARTED)[0].time
+    world.until(ended)
+    assert (world.now - start) >= least * SECOND
+    assert world.now - start <= (least + 100) * SECOND

@@ -158,7 +158,8 @@ class Criterion(Check):
         Field(
             description="Share of the hold, without its pauses, in which the criterion must pass, such as `90%`. The hold goes"
             " back from now: while the share is not reached, the step waits. Independently of it, the criterion must pass during the"
-            " last 10 evaluations. Defaults to `95%`."
+            " last 10 intervals of its metric, or the whole hold if that is shorter. A failure that `for` or `outOf` tolerates counts"
+            " for neither. Defaults to `95%`."
         ),
     ] = "95%"  # noqa: S105
 

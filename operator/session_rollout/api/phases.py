@@ -164,7 +164,7 @@ class Phase(Model):
     criteria: Annotated[
         tuple[Criterion, ...],
         Field(
-            description="Checks that must pass before a step ends: for `passShare` of the hold, and during the last 10 evaluations."
+            description="Checks that must pass before a step ends: for `passShare` of the hold, and during the last 10 intervals."
             " Without criteria, each step ends when its hold is complete.",
             max_length=16,
             json_schema_extra=MAP_BY_NAME,

@@ -80,6 +80,20 @@ def counted_checks(context: DecisionContext) -> tuple[Check, ...]:
     return tuple(check for check in checks if not check.dry_run)
 
 
+def second_results(context: DecisionContext, hold: timedelta) -> dict[str, datetime]:
+    """The metrics that were measured only once in the running hold, and from when on another result counts as the second.
+
+    It is one of at least an interval after the hold began, so that no single result ends a hold.
+    """
+    until, measurements = context.current.hold_until, context.observed.measurements
+    if until is None or not hold:
+        return {}
+    names = {name for check in counted_checks(context) for name in check.metrics}
+    due = {name: until - hold + context.spec.interval_of(name) for name in sorted(names)}
+    known = {name: measurement.time for name in names if (measurement := measurements.get(name)) is not None}
+    return {name: time for name, time in due.items() if name not in known or known[name] < time}
+
+
 def is_guard(check: Check) -> bool:
     """Whether a check is a guard; a criterion otherwise."""
     return isinstance(check, Guard)

@@ -25,7 +25,7 @@ from session_rollout.api.phases import OnDeadline, Phase
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.api.status_records import WaitKind
-from session_rollout.core.clocks import counted_checks, warm_up_end
+from session_rollout.core.clocks import counted_checks, second_results, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
 from session_rollout.core.deadline import deadline_passed, next_deadline
@@ -164,13 +164,16 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
 
 
 def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult | None:
-    until = context.current.hold_until
+    until, once = context.current.hold_until, second_results(context, increment.hold)
     assert until is not None
-    if context.now >= until:
+    if context.now >= until and not once:
         return None
     failing = tuple(record.message for _, record in criteria_records(context) if record.verdict is Verdict.FAIL)
     message = f"holding {increment.audience} for {format_duration(increment.hold)}" + (f"; {failing[0]}" if failing else "")
     details = failing or ("the hold is not complete",)
+    if context.now >= until:
+        until = max(once.values())
+        details = tuple(f"{name} was measured only once in this hold; waiting for the next result" for name in once)
     return StageResult(DecisionAction.HOLD, DecisionReason.HOLDING, message, details, next_time=until)
 
 

@@ -24,6 +24,7 @@ from session_rollout.api.status import AwaitedApproval
 from session_rollout.api.status_records import CheckRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.baselines import measure_baselines
+from session_rollout.core.clocks import second_results
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria
 from session_rollout.core.drift import await_document
@@ -180,9 +181,11 @@ def _await_bake(context: DecisionContext) -> StageResult | None:
         message = f"bake: {missing[0] if missing else 'starting'}"
         reason, next_actions = DecisionReason.AWAITING_EVIDENCE, ("wait until evidence is available for every guard",)
         return StageResult(DecisionAction.WAIT, reason, message, missing, next_actions)
-    if context.now < until:
-        message = f"baking for {format_duration(duration(context.spec.bake))}; guards are evaluated"
-        return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=until)
+    bake = duration(context.spec.bake)
+    if context.now < until or (once := second_results(context, bake)):
+        message = f"baking for {format_duration(bake)}; guards are evaluated"
+        due = until if context.now < until else max(once.values())
+        return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=due)
     return await_guards(context)
 
 
