@@ -28,6 +28,7 @@ from session_rollout.cli.admission import check
 from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
 from session_rollout.cli.warnings import Warn
+from session_rollout.cli.warnings_evidence import WarnEvidence
 
 API = "sessionrollout.dev/v1alpha1"
 LEAST_OBJECTS, LEAST_FIELDS = 300, 0.95
@@ -255,7 +256,15 @@ WARNINGS = [
         "spec.migrations[1].change",
     ),
 ]
+ERRORS = {"name": "errors", "metric": "errors", "below": "1%"}
 STEPS = [
+    # What `for` and `outOf` tolerate is counted nowhere.
+    (0, {"criteria": [ERRORS | {"for": "2m"}]}, WarnEvidence.TOLERATED_FAILURES, "spec.phases[0].criteria[0].for"),
+    (0, {"criteria": [ERRORS | {"outOf": "3/5"}]}, WarnEvidence.TOLERATED_FAILURES, "spec.phases[0].criteria[0].outOf"),
+    (0, {"criteria": [ERRORS | {"for": "52w"}]}, WarnEvidence.INEFFECTIVE_CRITERION, "spec.phases[0].criteria[0].for"),
+    (0, {"criteria": [ERRORS | {"dryRun": True}]}, WarnEvidence.INEFFECTIVE_CRITERION, "spec.phases[0].criteria"),
+    (0, {"criteria": [ERRORS | {"onNoData": "Pass"}]}, WarnEvidence.INEFFECTIVE_CRITERION, "spec.phases[0].criteria"),
+    (1, {"steps": [{"percent": 50, "hold": "4m"}]}, WarnEvidence.FEW_EVALUATIONS, "spec.phases[1].criteria[0].metric"),
     (0, {"criteria": []}, Warn.NO_CRITERIA, "spec.phases[0].steps"),
     (0, {}, Warn.NO_DEADLINE, "spec.phases[0]"),
     (1, {"steps": [{"percent": 100, "hold": "1d"}]}, Warn.NO_CANARY, "spec.phases[1].steps[0]"),
@@ -345,7 +354,22 @@ def test_findings_as_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_every_warning_is_produced() -> None:
     """By a row of the tables above."""
-    assert {row[-2] for row in (*WARNINGS, *STEPS)} == set(Warn)
+    assert {row[-2] for row in (*WARNINGS, *STEPS)} == {*Warn, *WarnEvidence}
+
+
+QUIET = [{"outOf": "3/5", "passShare": "60%"}, {"for": "30s"}, {"outOf": "1/5"}, {"for": "2m", "passShare": "20%"}]
+
+
+@pytest.mark.parametrize("fields", QUIET, ids=str)
+def test_no_warning_about_failures_that_the_share_allows(
+    fields: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`passShare` says what `for` or `outOf` tolerates, or these tolerate nothing."""
+    spec = copy.deepcopy(GOOD)
+    spec["phases"][0]["criteria"] = [ERRORS | fields]
+    file = tmp_path / "shop.yaml"
+    file.write_text(yaml.safe_dump(rollout(spec)))
+    assert WarnEvidence.TOLERATED_FAILURES not in {row["rule"] for row in findings(capsys, str(file))[1]}
 
 
 @pytest.mark.parametrize("program", [bench, chaos], ids=["bench", "chaos"])

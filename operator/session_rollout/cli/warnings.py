@@ -12,6 +12,7 @@ from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollback import OnWorkload, RollbackScope
 from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.cli.admission import Path, Problem
+from session_rollout.cli.warnings_evidence import evidence_warnings
 from session_rollout.core.steps import increments
 
 Ranges = dict[str, timedelta]
@@ -47,7 +48,7 @@ def warnings_of(spec: RolloutSpec) -> tuple[Problem, ...]:
     problems, ranges = _parse_queries(spec)
     for rule in _RULES:
         problems += rule(spec, ranges)
-    return tuple(problems)
+    return (*problems, *evidence_warnings(spec))
 
 
 def _warning(path: Path, about: Warn, message: str) -> Problem:
