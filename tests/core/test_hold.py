@@ -250,3 +250,45 @@ def test_no_single_result_ends_a_bake(bake: str, least: int) -> None:
     world.until(ended)
     assert (world.now - start) >= least * SECOND
     assert world.now - start <= (least + 100) * SECOND
+
+
+TWO = {
+    "errors": {"name": "errors", "metric": "errors", "below": "1%"},
+    "load": {"name": "load", "metric": "load", "below": "5"},
+}
+
+
+@pytest.mark.parametrize("rule", [{}, {"outOf": "2/3"}, {"for": "10s"}], ids=["plain", "outOf", "for"])
+@pytest.mark.parametrize("paused_by", ["another criterion", "a guard"])
+def test_no_pause_hides_a_failure(rule: dict[str, str], paused_by: str) -> None:
+    """A crash: the error rate is up and the latency has no data. The timer pauses, and what was measured meanwhile counts."""
+    checks = [TWO["errors"] | rule, *([TWO["load"]] if paused_by == "another criterion" else [])]
+
+    def change(data: dict[str, Any]) -> None:
+        data["phases"][0]["criteria"] = checks
+
+    world = World(edited(change, guards=[TWO["load"]] if paused_by == "a guard" else []))
+    world.until(at("one", 1))
+    world.run(20)
+    for _ in range(3):
+        world.values |= {"errors": Decimal("0.9"), "load": Verdict.NO_DATA}
+        world.run(60)
+        world.values |= {"errors": Decimal("0.001"), "load": Decimal(1)}
+        world.run(20)
+    end = world.now
+    assert world.where[:2] == ("one", 1)
+    world.until(at("one", 2, 1))
+    assert world.now - end >= timedelta(seconds=40)
+    assert world.status.outcome is None
+
+
+def test_pause_without_a_failure_costs_nothing() -> None:
+    """What passed while another check had no data ends no later for it."""
+    checks = [TWO["errors"], TWO["load"]]
+    world = World(edited(lambda data: data["phases"][0].update(criteria=checks), guards=[]))
+    world.until(at("one", 1))
+    world.run(30)
+    world.values["load"] = Verdict.NO_DATA
+    world.run(60)
+    world.values["load"] = Decimal(1)
+    assert world.until(at("one", 2, 1)) == 30

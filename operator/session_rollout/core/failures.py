@@ -106,7 +106,8 @@ def note_failure(
 ) -> CheckRecord:
     """Begin or end an entry of `failures` at this time of the hold.
 
-    A failure shorter than `for` is tolerated; until that is known, its entry is open.
+    A failure shorter than `for` is tolerated; until that is known, its entry is open. One that was measured while the timer was
+    paused, because another check had no data, counts for the time of the hold before the pause: no pause hides a failure.
     """
     known = record.failures or ()
     is_open = bool(known) and known[-1].end is None
@@ -117,10 +118,16 @@ def note_failure(
     if failing:
         return record.updated(failures=_joined((*known, FailedTime(start=math.floor(counted / MILLISECOND)))))
     tolerated = check.quota is None and failing_for(context, before) < duration(check.for_)
-    # What failed while the timer was paused, because another check had no evidence, failed: it takes the time before the pause.
-    start = max(min(known[-1].start, at - math.ceil(failing_for(context, before) / MILLISECOND)), 0)
+    start = max(min(known[-1].start, at - math.ceil(_measured(context, check, before) / MILLISECOND)), 0)
     ended = () if tolerated or at <= start else (known[-1].updated(start=start, end=at),)
     return record.updated(failures=(*known[:-1], *ended) or None)
+
+
+def _measured(context: DecisionContext, check: Check, before: CheckRecord) -> timedelta:
+    """How long a failure that ends now was measured, whether the timer ran or not: at least one evaluation of those in `outOf`."""
+    away = context.unobserved if before.gap_time is None else timedelta(0)
+    measured = max(failing_for(context, before) - away, timedelta(0)) if away != timedelta.max else timedelta(0)
+    return max(measured, context.spec.interval_of(check.metric)) if check.quota is not None else measured
 
 
 def _joined(failures: tuple[FailedTime, ...]) -> tuple[FailedTime, ...]:
