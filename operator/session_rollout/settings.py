@@ -53,7 +53,7 @@ class Provider(Section):
             description="Query language of the server: `Prometheus` (default), `Thanos`, or `MetricsQL` for VictoriaMetrics."
             " With `Prometheus` and `Thanos`, a query with a definite syntax error stalls the rollout. Syntax that a newer server may"
             " know, such as an unknown function, is left to the server, which rejects it with ProviderError. With `MetricsQL`, every query is left to the"
-            " server, the longest time in brackets such as `[5m]` counts as the range of a query that is not PromQL, and 30 seconds are added to each range, because"
+            " server, the longest time in brackets such as `[5m]` counts as the range of a query that is not PromQL, one that cannot be read such as `[w]` stalls the rollout, and 30 seconds are added to each range, because"
             " VictoriaMetrics hides newer data by default."
         ),
     ] = Dialect.PROMETHEUS

@@ -174,8 +174,23 @@ SCANNED = [
     ("new(rate(x[5m])[1h:5m] offset 1d)", 90_300),
     ("new(x[5m], sum by (job) (y[10m]))", 600),
     ("(rate(a[5m]) + rate(b[1h]))[1h:] default 0", 7_200),
-    ("new(x[5i])", 300),
-    ("new(x[$__interval])", 300),
+    ("rate(x[5m*12])", 3_600),
+    ("rate(x[(1h + 30m) / 2])", 2_700),
+    ("rate(x[1h - 5m])", 3_900),
+    ("rate(x[2 ^ 10])", 1_024),
+    ("rate(x[max(1m, 2h)])", 7_200),
+    ("rate(x[-(-5m)])", 300),
+    ("x offset -(5m * 2) default 0", 600),
+    ("rate(x[step() * 2])", 600),
+    ("new(x[5i])", 1_500),
+    ("rate(m[60i])", 18_000),
+]
+UNREADABLE = [
+    "new(x[$__interval])",
+    "WITH (w = 2h) rate(m[w])",
+    "rate(x[5m / 0])",
+    "rate(x[5m; 1])",
+    "rate(x[9^9^9^9] smoothed)",
 ]
 
 
@@ -183,6 +198,13 @@ SCANNED = [
 def test_ranges_of_queries_that_cannot_be_parsed(query: str, seconds: int) -> None:
     """D21: `[5m]` is found, in strings and comments it is not, and a subquery adds to what it contains."""
     assert max(reach for reach, _ in scanned(query)).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("query", UNREADABLE)
+def test_range_that_cannot_be_read_is_not_guessed(query: str) -> None:
+    """D21: a warm-up that is too short takes the time before for evidence; every dialect says what to write."""
+    for dialect in (PROMETHEUS, METRICS_QL):
+        assert problem_of(query, dialect) is not None
 
 
 # --- D4: how long after a change a metric is about the time before it
@@ -207,8 +229,8 @@ WARMUPS = {
     "a recording rule": Warmup("job:errors:ratio_rate5m", "5m", 7),
     "a recording rule over a day": Warmup("job:errors:ratio_rate1d", "1d", 1442),
     "a recording rule in a subquery": Warmup("max_over_time(job:errors:ratio_rate5m[1h:1m])", "5m", 67),
-    "a window that is shorter than the range": Warmup("rate(x[10m])", "5m", 11),
-    "a window that is longer than the range": Warmup("rate(x[10m])", "20m", 22),
+    "a window that is shorter than the range": Warmup("rate(x[10m])", "5m", 17),
+    "a window that is longer than the range": Warmup("rate(x[10m])", "20m", 32),
     "no window": Warmup("up", "0s", 5),
     "no selector": Warmup("vector(1)", None, 0),
 }
@@ -216,7 +238,7 @@ WARMUPS = {
 
 @pytest.mark.parametrize("name", WARMUPS)
 def test_effective_range(name: str) -> None:
-    """D4: scrape, rule and look-back count, and so does the window that a metric declares; it lowers nothing."""
+    """D4: scrape, rule and look-back count, and so does the window that a metric declares; it comes on top of a range."""
     row = WARMUPS[name]
     metric = Metric.model_construct(name="m", query=row.query, cohorts=None, window=row.window)
     assert effective_range(metric) == timedelta(minutes=row.minutes)

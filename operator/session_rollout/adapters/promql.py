@@ -100,7 +100,7 @@ def largest_range(query: str) -> timedelta:
     return reading.reach.largest
 
 
-def problem_of(query: str, dialect: Dialect) -> str | None:
+def problem_of(query: str, dialect: Dialect = Dialect.PROMETHEUS) -> str | None:
     """Why a server with this dialect can never evaluate the query; None when it can, or when only the server knows.
 
     MetricsQL is not judged. Of Prometheus and Thanos, a newer version may know a function or syntax that the parser does not
@@ -115,9 +115,9 @@ def problem_of(query: str, dialect: Dialect) -> str | None:
 def effective_range(metric: Metric, intervals: Intervals = Intervals()) -> timedelta:
     """How long after a change the metric is still about the time before it.
 
-    A selector with a range needs one scrape more. A selector without a range gives samples as old as the look-back; if the
-    metric declares the `window` that its value covers, that counts instead, one scrape and one evaluation of the rule
-    included. A window never lowers what the query itself has.
+    A selector with a range needs one scrape more. A selector without a range gives samples as old as the look-back. If the
+    metric declares the `window` that one sample of its series covers, that and one evaluation of the rule come in addition to a
+    range, and instead of the look-back.
     """
     declared = duration(metric.window or "0s")
     window = declared + intervals.scrape + intervals.rule if declared else None
@@ -125,7 +125,7 @@ def effective_range(metric: Metric, intervals: Intervals = Intervals()) -> timed
     lengths = [NOTHING if window is None else window]
     for query in queries_of(metric):
         reach = _read(query).reach
-        lengths += [] if reach.ranged is None else [reach.ranged + intervals.scrape]
+        lengths += [] if reach.ranged is None else [reach.ranged + (window or intervals.scrape)]
         lengths += [] if reach.instant is None else [reach.instant + instant]
     longest = max(lengths)
     return longest + intervals.latency if longest else longest
@@ -150,7 +150,10 @@ def _read(query: str) -> Reading:
         text = str(error).splitlines()[0][:LONGEST_QUERY]
         if len(query) > LONGEST_QUERY or nesting(query) > DEEPEST:
             return Reading(fault=text)
-        return _bounded(Reading(_reach(scanned(query)), refused=text, newer=_may_be_newer(query, text)))
+        try:
+            return _bounded(Reading(_reach(scanned(query)), refused=text, newer=_may_be_newer(query, text)))
+        except ValueError as unread:
+            return Reading(fault=str(unread))
     try:
         selectors = tuple(_selectors(tree))
     except (OverflowError, ValueError):  # a length that is no timedelta

@@ -1,12 +1,13 @@
 """Reads queries that no parser here knows, such as MetricsQL, by their brackets: how deep they are, and how far back they look.
 
 Assumed: `[5m]` after a selector is its range, and after anything else that of a subquery; `offset 5m` looks further back; a
-number without a unit is seconds; whatever else stands in brackets (`step()`, `5i`, a name) is as long as `unknown`. Sums and
-differences in brackets count as sums, so that a warm-up is never too short.
+number without a unit is seconds; `step()` and the unit `i` are the step of an instant query. Arithmetic in brackets counts as the
+largest value that it may have, so that a warm-up is never too short. A length that cannot be read is not guessed.
 """
 
+import ast
+import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -17,10 +18,17 @@ MOST: Final = timedelta(days=100_000)
 SECONDS: Final = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 
 TEXT: Final = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`|#[^\n]*', re.DOTALL)
-NUMBER: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?)([a-z]*)|([a-z_$]+)", re.IGNORECASE)
+PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ms|[smhdwyi]|)", re.IGNORECASE)
+LENGTH: Final = re.compile(
+    r"(?P<time>(?:[0-9]+(?:\.[0-9]*)?(?:ms|[smhdwyi]))+|[0-9]+(?:\.[0-9]*)?(?![\w.]))|(?P<step>\b(?:step|range)\s*\(\s*\))|(?P<power>\^)"
+    r"|\b(?:min|max)\b",
+    re.IGNORECASE,
+)
+LONGEST_SHOWN: Final = 40
+INFINITE: Final = float("inf")
 TOKEN: Final = re.compile(
     r"(?P<labels>\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^()]*\))|(?P<call>[a-z_:][\w:.]*\s*\()|(?P<open>\()|(?P<close>\))|\[(?P<range>[^\[\]]*)\]"
-    r"|\boffset\s*(?P<offset>(?:-\s*)?(?:\([^()]*\)|[\w.]+))"
+    r"|\boffset\s*(?P<offset>(?:-\s*)?(?:\([^()]*\)|(?:step|range)\s*\(\s*\)|[\w.]+))"
     r"|\b(?P<word>group_left|group_right|bool|and|or|unless|default|if|ifnot|keep_metric_names|limit|inf|nan)\b"
     r"|(?P<selector>[a-z_:][\w:.]*\s*(?:\{[^{}]*\})?|\{[^{}]*\})|(?P<number>[0-9][\w.]*)|@\s*[\w.]+|(?P<operator>\S)",
     re.IGNORECASE,
@@ -61,7 +69,7 @@ class _Level:
 
 
 def scanned(query: str, step: timedelta = UNKNOWN) -> list[tuple[timedelta, bool]]:
-    """Each selector of a query: how far back it looks, and whether it has a range."""
+    """Each selector of a query: how far back it looks, and whether it has a range. Raises ValueError."""
     levels = [_Level()]
     for token in TOKEN.finditer(without_text(query)):
         match token.lastgroup:
@@ -82,12 +90,46 @@ def scanned(query: str, step: timedelta = UNKNOWN) -> list[tuple[timedelta, bool
 
 
 def _length(text: str, step: timedelta) -> timedelta:
-    return min(sum(_lengths(text, step), NOTHING), MOST)
+    """A length in brackets or after `offset`. Raises ValueError when it cannot be read."""
+    if not text.strip():
+        return NOTHING
+    try:
+        tree = ast.parse(LENGTH.sub(lambda token: _translated(token, step), text.strip()), mode="eval")
+        return timedelta(seconds=min(max(_value(tree.body), 0.0), MOST.total_seconds()))
+    except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise ValueError(f"the length `{text.strip()[:LONGEST_SHOWN]}` cannot be read; write a time such as `5m`") from error
 
 
-def _lengths(text: str, step: timedelta) -> Iterator[timedelta]:
-    for number, unit, _ in NUMBER.findall(text):
-        if unit.lower() in SECONDS and number:
-            yield timedelta(seconds=min(float(number) * SECONDS[unit.lower()], MOST.total_seconds()))
-        else:
-            yield step
+def _translated(token: re.Match[str], step: timedelta) -> str:
+    """A token of a length as Python has it: times in seconds, and `^` for powers."""
+    match token.lastgroup:
+        case "time":
+            parts = ((float(number), unit.lower()) for number, unit in PART.findall(token["time"]))
+            return f"({sum(number * (step.total_seconds() if unit == 'i' else SECONDS[unit]) for number, unit in parts)!r})"
+        case "step":
+            return f"({step.total_seconds()!r})"
+        case "power":
+            return "**"
+    return token[0].lower()
+
+
+def _value(node: ast.expr) -> float:
+    """The largest value that a length may have. Differences count as sums, so that a warm-up is never too short."""
+    match node:
+        case ast.Constant(value=float() | int() as value) if value < INFINITE:
+            return float(value)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
+            return _value(operand)
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right):
+            return _value(left) + _value(right)
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return _value(left) * _value(right)
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return _value(left) / _value(right)
+        case ast.BinOp(left=left, op=ast.Mod()):
+            return _value(left)
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return math.pow(_value(left), _value(right))
+        case ast.Call(func=ast.Name(id="min" | "max"), args=[_, *_] as arguments, keywords=[]):
+            return max(_value(argument) for argument in arguments)
+    raise ValueError("not a length")

@@ -116,8 +116,9 @@ class Metric(Model):
     window: Annotated[
         Duration | None,
         Field(
-            description="Time that one value of the metric covers, such as `5m` for a recording rule over `[5m]`. The warm-up after"
-            " a publish waits for it. If unset, the ranges in the query and Prometheus' look-back of 5 minutes count."
+            description="Time that one sample of the series in the query covers, such as `5m` for a recording rule over `[5m]`. The"
+            " warm-up after a publish waits for it in addition to the ranges in the query. If unset, these and Prometheus' look-back of"
+            " 5 minutes count."
         ),
     ] = None
     interval: Annotated[

@@ -57,17 +57,17 @@ def _warning(path: Path, about: Warn, message: str) -> Problem:
 
 def _parse_queries(spec: RolloutSpec) -> tuple[list[Problem], Ranges]:
     """The largest range of each metric's queries; a warning for queries that do not parse."""
-    from session_rollout.adapters.promql import effective_range, largest_range, queries_of
+    from session_rollout.adapters.promql import effective_range, problem_of, queries_of
 
     problems: list[Problem] = []
     ranges: Ranges = {}
     for index, metric in enumerate(spec.metrics):
-        try:
-            _ = [largest_range(query) for query in queries_of(metric)]
-            ranges[metric.name] = effective_range(metric)
-        except ValueError as error:
-            message = f"the rollout will stall, because the PromQL cannot be parsed: {str(error).splitlines()[0]}"
+        faults = (problem_of(query) for query in queries_of(metric))
+        if fault := next((fault for fault in faults if fault is not None), None):
+            message = f"the rollout will stall, because the PromQL is invalid: {fault}"
             problems.append(_warning(("metrics", index, "query"), Warn.INVALID_QUERY, message))
+        else:
+            ranges[metric.name] = effective_range(metric)
     return problems, ranges
 
 
