@@ -11,6 +11,7 @@ from core.collecting import World
 from core.world import START, at, spec
 from session_rollout.api.enums import DecisionReason
 from session_rollout.api.status_records import Refusal
+from session_rollout.core.deleted import decide_deleted
 from session_rollout.core.fallback import stall_after, stall_unparsed
 from session_rollout.core.flags import Audience
 from session_rollout.core.observed import ClockJump, Decision
@@ -162,7 +163,11 @@ class FailingWorld(World):
     failing: bool = False
     problem: str = ""  # why the object cannot be parsed
 
+    jobs_left: tuple[str, ...] = ()  # what its deletion waits for
+
     def decide(self) -> Decision:
+        if self.jobs_left:
+            return decide_deleted(self.observed(), self.now, jobs=self.jobs_left, released=False)
         if self.problem:
             return stall_unparsed(self.observed(), self.now, self.problem)
         return stall_after(self.observed(), self.now, "KeyError in decide.py:1 in decide") if self.failing else super().decide()
@@ -195,6 +200,23 @@ def object_cannot_be_parsed() -> World:
     return world
 
 
+def deletion_waits_for_a_job() -> World:
+    """Guards and emergencies still work."""
+    world = FailingWorld(spec())
+    world.until(at("one", 1))
+    world.jobs_left = ("shop-rows-up-1",)
+    resume = world.request("Resume")
+    world.run(600)
+    assert world.where[:2] == ("one", 1)
+    assert not world.answer(resume)[0]
+    world.values["errors"] = Decimal("0.5")
+    world.run(60)
+    assert world.reason is DecisionReason.DELETING
+    assert world.document is not None
+    assert not world.document.gives_something
+    return world
+
+
 STORIES: Final[tuple[Callable[[], World], ...]] = (
     document_is_adopted,
     document_is_reset,
@@ -208,4 +230,5 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     request_is_refused,
     deciding_fails,
     object_cannot_be_parsed,
+    deletion_waits_for_a_job,
 )

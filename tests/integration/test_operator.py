@@ -273,7 +273,10 @@ def test_deletion_while_no_operator_runs_is_done_by_the_next_one(operator: Lab) 
     operator.start_operator()
     operator.kubectl("wait", "--for=delete", "sro/orphan", "--timeout=20s")
     assert flags(operator, "orphan")["alpha"]["targeting"]["if"][-1] == "off"
-    operator.until(lambda: "deletion waits for left-" in operator.operator.log.read_text(), 10, "waiting")
+    operator.until(lambda: operator.rollout("left")["status"]["decision"]["reason"] == "Deleting", 10, "waiting")
+    name = operator.act("EmergencyDisable", "left", reason="drill")
+    action = f"/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions/{name}"
+    assert operator.until(lambda: operator.kube.get(action).get("status"), 5, "an answer")["accepted"] is True
     operator.operator.stop()
     operator.start_operator()
     operator.until(lambda: jobs(operator, "left", "succeeded"), 30, "its end")

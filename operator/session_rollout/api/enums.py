@@ -205,6 +205,9 @@ class ActionReason(StrEnum):
     NOTHING_TO_ADOPT = "NothingToAdopt"  # The status knows what the flag document gives.
     NO_MATCHING_STEP = "NoMatchingStep"  # The flag document has an audience that no step of the spec has.
     SUPERSEDED = "Superseded"  # An EmergencyEnable lifted the emergency before the flag document could be written.
+    DELETING = (
+        "Deleting"  # The rollout is being deleted: it rejects all actions except EmergencyDisable, Abort and read-only ones.
+    )
     INVALID = "Invalid"  # The action or the rollout cannot be parsed.
     TIMED_OUT = "TimedOut"  # The action did not finish in time.
     FAILED = "Failed"  # The action could not be carried out; the message contains the error.
@@ -276,6 +279,7 @@ class DecisionReason(StrEnum):
     DOCUMENT_CONTESTED = "DocumentContested"  # Somebody else keeps writing the flag document; see `status.flags.drift`.
     REQUEST_REFUSED = "RequestRefused"  # The API server refuses a request that the rollout needs; see `status.refusals`.
     INTERNAL_ERROR = "InternalError"  # The operator failed to decide, and carries out only emergencies.
+    DELETING = "Deleting"  # The rollout is being deleted and waits for Jobs: only what protects users is carried out.
     UNPARSABLE = "Unparsable"  # The operator cannot parse the object, and carries out only emergencies; see the message.
     GUARD_FAILING = "GuardFailing"  # A guard is in breach, so the audience does not grow.
     WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"  # The workload is not available.

@@ -1,7 +1,7 @@
 """Deletion of a rollout: its flags are kept or turned off, as `deletionPolicy` says; then a running migration ends.
 
-The loop of the rollout removes the finalizer when `finalize` returns (`controller.loops`). Repeating it changes nothing, even
-after a crash.
+While Jobs run, the loop of the rollout goes on, and decides only what protects users (`core.deleted`). It then removes the finalizer
+when `finalize` returns (`controller.loops`). Repeating it changes nothing, even after a crash.
 """
 
 import asyncio
@@ -28,6 +28,28 @@ ATTEMPT_SECONDS: Final = 0.01
 POLL_SECONDS: Final = 2.0
 
 
+class Remains:
+    """What a rollout leaves behind: its flag document, and the Jobs that run."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def release(self, rollout: SessionRollout) -> bool:
+        """Let go of the document, or turn everything off in it, as the policy says; False when nobody can say whose it is."""
+        off = rollout.spec.deletion_policy is DeletionPolicy.OFF
+        text = functools.partial(_all_off, rollout) if off else None
+        return await self._ports.flags.release(rollout, config_map_name(rollout.spec.flag_set), text)
+
+    async def running(self, key: Key) -> tuple[str, ...]:
+        """Names of the Jobs that the deletion waits for."""
+        try:
+            return await self._ports.jobs.running(key.namespace, key.name)
+        except Forbidden as error:
+            # Without the permission to list Jobs the operator cannot have created one.
+            log.warning("deletion does not wait for migrations: %s", error, extra=key.fields)
+            return ()
+
+
 class Deletion:
     """Finalizes rollouts."""
 
@@ -35,6 +57,7 @@ class Deletion:
         self, ports: Ports, memory: Memory, parse: Callable[[Mapping[str, Any]], Stored], on_deleted: Callable[[Key], None]
     ) -> None:
         self._ports, self._memory, self._parse, self._on_deleted = ports, memory, parse, on_deleted
+        self._remains = Remains(ports)
 
     async def finalize(self, raw: Mapping[str, Any]) -> None:
         """Release what belongs to the rollout, bounded in time, and wait for its Jobs."""
@@ -48,15 +71,12 @@ class Deletion:
 
     async def _release_flags(self, key: Key, rollout: SessionRollout) -> None:
         """Release the document, again and again for RELEASE_SECONDS: one refused write must not leave features on."""
-        name, off = config_map_name(rollout.spec.flag_set), rollout.spec.deletion_policy is DeletionPolicy.OFF
-        text = functools.partial(_all_off, rollout) if off else None
+        name = config_map_name(rollout.spec.flag_set)
         end, failures = time.monotonic() + RELEASE_SECONDS, 0
         while True:
             error: Exception
             try:
-                released = await asyncio.wait_for(
-                    self._ports.flags.release(rollout, name, text), max(end - time.monotonic(), ATTEMPT_SECONDS)
-                )
+                released = await asyncio.wait_for(self._remains.release(rollout), max(end - time.monotonic(), ATTEMPT_SECONDS))
             except (RolloutError, TimeoutError) as failed:
                 error = failed
             else:
@@ -82,11 +102,7 @@ class Deletion:
         logged: tuple[str, ...] = ()
         while True:
             try:
-                running = await self._ports.jobs.running(key.namespace, key.name)
-            except Forbidden as error:
-                # Without the permission to list Jobs the operator cannot have created one.
-                log.warning("deletion does not wait for migrations: %s", error, extra=key.fields)
-                return
+                running = await self._remains.running(key)
             except Unavailable:
                 # While the API server does not respond, the object could not be deleted either.
                 running = logged

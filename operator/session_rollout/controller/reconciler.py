@@ -11,16 +11,19 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from session_rollout.api.quantities import duration
-from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.apply import Applier
 from session_rollout.controller.backoff import LONGEST_SECONDS, delay
-from session_rollout.controller.finalizers import Finalizers
+from session_rollout.controller.deletion import Remains
+from session_rollout.controller.finalizers import Finalizers, has_finalizer
 from session_rollout.controller.gather import Gatherer
 from session_rollout.controller.state import DecidedStatus, Downtime, Memory, RolloutState
 from session_rollout.core.decide import RESYNC, decide
+from session_rollout.core.deleted import decide_deleted
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.fallback import stall_after, stall_unparsed
 from session_rollout.core.observed import Decision, Observed
@@ -52,7 +55,7 @@ class Reconciler:
         self._ports, self._memory, self._downtime = ports, memory, downtime
         self._on_reconciled, self._span = on_reconciled, span
         self._gatherer, self._applier = Gatherer(ports, memory, downtime), Applier(ports)
-        self._finalizers = Finalizers(ports)
+        self._finalizers, self._remains = Finalizers(ports), Remains(ports)
 
     # --- what wakes the loop
 
@@ -115,23 +118,24 @@ class Reconciler:
     async def _reconcile(self, key: Key, state: RolloutState) -> float:
         start = time.monotonic()
         stored = await self._ports.store.read(key)
-        if stored is None or stored.deleting or state.uid not in {None, stored.uid}:
-            # Deleted: this loop ends. A decision made now could publish a document that the deletion is about to release.
-            self._downtime.account(key)
-            state.deleted = True
-            return RESYNC.total_seconds()
-        stored = await self._finalizers.keep(stored, state)
+        if stored is None or state.uid not in {None, stored.uid}:
+            return self._end(key, state)
+        jobs = await self._jobs_left(stored, state) if stored.deleting else ()
+        if stored.deleting and not jobs:
+            return self._end(key, state)
+        if not stored.deleting:
+            stored = await self._finalizers.keep(stored, state)
         state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
         rollout = stored.rollout.updated(status=state.base(stored.rollout.status, stored.rollout.generation))
         gather = self._gatherer.gather_published if stored.problem else self._gatherer.gather
         observed = await gather(rollout, stored.rollout.status, state)
         now = self._ports.clock.now()
-        decision = self._decide(observed, now, stored.problem)
+        decision = self._decide(observed, now, self._decider(stored, state, jobs))
         state.next_decision = decision.next_reconcile.total_seconds()
         unprotected = await self._applier.protect(rollout, state, decision)
         wrote, failure = await self._write_status(stored, stored.rollout, state, decision, now)
-        if stored.problem:
-            self._downtime.account(key)  # nothing is evaluated, so that no downtime can count
+        if stored.problem or jobs:
+            self._downtime.account(key)  # no hold is running, so that no downtime can count
         elif decision.complete:
             # Only a reconciliation that had every measurement counts as time in which the evidence was observed.
             state.last_reconcile, state.rested = now, 0.0
@@ -144,17 +148,39 @@ class Reconciler:
                 raise failure
             log.warning("%s", failure, extra=key.fields)
             return 0.0  # users have another document: the next decision is about it, and guards start from there
-        seconds = await self._carry_out(observed, state, now, result, record=not stored.problem)
+        seconds = await self._carry_out(observed, state, now, result, record=not (stored.problem or jobs))
         if unprotected is not None:
             raise unprotected
         return seconds if decision.urgent is None else 0.0
 
-    def _decide(self, observed: Observed, now: datetime, problem: str) -> Decision:
-        """The decision; of an object that cannot be parsed, or after an exception that nobody foresaw, emergencies and a stall."""
-        if problem:
-            return stall_unparsed(observed, now, problem)
+    def _end(self, key: Key, state: RolloutState) -> float:
+        """Deleted: this loop ends. A decision made now could publish a document that the deletion is about to release."""
+        self._downtime.account(key)
+        state.deleted = True
+        return RESYNC.total_seconds()
+
+    async def _jobs_left(self, stored: Stored, state: RolloutState) -> tuple[str, ...]:
+        """Jobs that a deletion waits for. Flags that it turns off do not wait for them."""
+        if not has_finalizer(stored):
+            return ()
+        jobs = await self._remains.running(stored.key)
+        if jobs and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF and not state.released:
+            try:
+                state.released = await self._remains.release(stored.rollout)
+            except RolloutError as error:
+                log.warning("the flag document is not released yet: %s", error, extra=stored.key.fields)
+        return jobs
+
+    def _decider(self, stored: Stored, state: RolloutState, jobs: tuple[str, ...]) -> Callable[[Observed, datetime], Decision]:
+        """What decides about the object as it is."""
+        if stored.problem:
+            return partial(stall_unparsed, problem=stored.problem)
+        return partial(decide_deleted, jobs=jobs, released=state.released) if jobs else decide
+
+    def _decide(self, observed: Observed, now: datetime, decider: Callable[[Observed, datetime], Decision]) -> Decision:
+        """The decision; after an exception that nobody foresaw, emergencies and a stall that says where it came from."""
         try:
-            return decide(observed, now)
+            return decider(observed, now)
         except Exception as error:
             rollout = observed.rollout
             log.exception("deciding failed", extra={"namespace": rollout.namespace, "rollout": rollout.name})
@@ -202,7 +228,7 @@ class Reconciler:
             # exactly what users want to be notified of.
             failure = error
         self._notify(rollout, state, decision)
-        if record:  # what cannot be parsed cannot be decided again
+        if record:  # `decide` itself made the decision, so that it can be decided again
             await self._record(observed, state, now, result)
         if failure is not None:
             raise failure

@@ -112,7 +112,8 @@ class RolloutState:
     has_loop: bool = False  # a loop runs for this rollout
     uid: str | None = None  # of the object that the loop is for
     known: bool = False  # it had a status when the loop started, so users may have its features
-    deleted: bool = False  # its deletion was requested or seen: the loop ends
+    deleted: bool = False  # its deletion waits for nothing that the loop does: the loop ends
+    released: bool = False  # its deletion has turned the flags off
     rested: float = 0.0  # seconds since `last_reconcile` in which the loop had nothing to do
     finalizer_problem: str = ""  # why its finalizer cannot be changed
     _deadline: float | None = None  # monotonic seconds

@@ -46,7 +46,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     context = DecisionContext(observed=observed, now=now, status=status)
     forget_future(context)
     learn(context)
-    _confirm_published(context)
+    confirm_published(context)
     adopt_generation(context)
     note_clock_jump(context)
     context.problems = _problems(context)
@@ -64,7 +64,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     result = await_requests(context) or await_document(context) or result
     record_stall(context, result)
     write_decision(context, result, context.problems)
-    return decision_of(context, _next_reconcile(context, result))
+    return decision_of(context, next_reconcile(context, result))
 
 
 def decision_of(context: DecisionContext, next_reconcile: timedelta) -> Decision:
@@ -79,7 +79,7 @@ def decision_of(context: DecisionContext, next_reconcile: timedelta) -> Decision
     )
 
 
-def _confirm_published(context: DecisionContext) -> None:
+def confirm_published(context: DecisionContext) -> None:
     """What was read back is published: a hold starts only then."""
     flags, document = context.status.flags, context.document
     if flags.sha256 is None or document is None or document.sha256 != flags.sha256:
@@ -160,7 +160,7 @@ def record_stall(context: DecisionContext, result: StageResult) -> None:
         context.record_event(EventReason.STALLED, result.message)
 
 
-def _next_reconcile(context: DecisionContext, result: StageResult) -> timedelta:
+def next_reconcile(context: DecisionContext, result: StageResult) -> timedelta:
     """When to decide again at the latest: a check is due, a hold ends, a breach has lasted long enough."""
     evaluates = current_gates(context.rollout)[1] or guards_are_judged(context.rollout)
     if context.current.stage is Stage.ENDED and not evaluates and not needs_revisions(context.rollout):

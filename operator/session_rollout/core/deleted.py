@@ -1,0 +1,53 @@
+"""A rollout that is being deleted while Jobs run: until these have ended, nothing is decided but what protects users.
+
+Garbage collection would terminate the Jobs, so the deletion waits for them, perhaps for hours, and users have the features meanwhile.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from session_rollout.api.enums import ActionReason, ActionType, DecisionAction, DecisionReason
+from session_rollout.core import migration_jobs
+from session_rollout.core.actions import apply_only
+from session_rollout.core.conditions import write_decision
+from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.decide import confirm_published, decision_of, next_reconcile
+from session_rollout.core.guards import act_on_breaches, evaluate_guards
+from session_rollout.core.notifications import without_delivered
+from session_rollout.core.observed import Decision, Observed
+from session_rollout.core.publication import learn, publish_less
+from session_rollout.core.refusals import note_refusals
+from session_rollout.errors import ActionRejected
+
+PROTECTING: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.ABORT})
+
+
+def decide_deleted(observed: Observed, now: datetime, *, jobs: tuple[str, ...], released: bool) -> Decision:
+    """Emergencies, `Abort` and guards work; of a rollback, only the flags. With `released`, every feature is off already."""
+    status = without_delivered(observed.rollout.status, observed.delivered)
+    context = DecisionContext(observed=observed, now=now, status=status)
+    text = f"the rollout is being deleted; waiting for {', '.join(jobs)}"
+    if released:
+        apply_only(context, frozenset(), ActionRejected(ActionReason.DELETING, f"{text}; every feature is off already"))
+    else:
+        _protect(context, text)
+    note_refusals(context)
+    details = (text, *context.current.rollback_reasons)
+    next_actions = ("wait for the Job to end, or delete it",)
+    result = StageResult(
+        DecisionAction.WAIT, DecisionReason.DELETING, f"being deleted: waiting for {jobs[0]}", details, next_actions
+    )
+    write_decision(context, result, context.problems)
+    return decision_of(context, next_reconcile(context, result))
+
+
+def _protect(context: DecisionContext, text: str) -> None:
+    learn(context)
+    confirm_published(context)
+    refusal = ActionRejected(ActionReason.DELETING, f"{text}; only EmergencyDisable and Abort are carried out")
+    apply_only(context, PROTECTING, refusal)
+    migration_jobs.track(context)
+    evaluate_guards(context)
+    if not (context.spec.suspend or context.status.flags.adoption_required):
+        act_on_breaches(context)
+    publish_less(context)
