@@ -161,9 +161,10 @@ class Operator:
     async def _existing(self) -> Iterable[Key]:
         """The rollouts that have yet to take the downtime into account."""
         try:
-            return await self.store.listed()
+            listed = await self.store.listed()
+            return [Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in listed.items]
         except Forbidden as error:
-            # The rights in one of the namespaces are gone. The rollouts of the others must not be left alone for that.
+            # The rights are gone. A rollout that is watched all the same must not be left alone for that.
             log.warning("cannot list the rollouts: %s", error)
             return ()
 

@@ -4,7 +4,7 @@ Every method may raise `errors.Unavailable`; those that write may raise `errors.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -73,6 +73,18 @@ class Reconciled:
     measurements: Mapping[str, Measurement]
 
 
+@dataclass(frozen=True)
+class Listed:
+    """Objects of all namespaces, but those that could not be listed: nothing is known about what these have."""
+
+    items: tuple[Mapping[str, Any], ...]
+    problems: Mapping[str, str] = field(default_factory=dict)  # by namespace: why it could not be listed
+
+    def lacks(self, namespace: str) -> bool:
+        """Whether the namespace could not be listed."""
+        return namespace in self.problems
+
+
 class RolloutStore(Protocol):
     """SessionRollouts and the actions on them."""
 
@@ -85,11 +97,11 @@ class RolloutStore(Protocol):
     async def set_finalizer(self, stored: Stored, finalizer: str, *, present: bool) -> Stored:
         """Add or remove a finalizer if nobody wrote since `stored` was read; the object as it is then. Raises Conflict otherwise."""
 
-    async def listed(self) -> Mapping[Key, Mapping[str, Any]]:
-        """Every rollout, with its metadata alone."""
+    async def listed(self) -> Listed:
+        """Every rollout, with its metadata alone. Raises RolloutError when no namespace could be listed."""
 
-    async def actions(self) -> tuple[Mapping[str, Any], ...]:
-        """Every action, including those with a response."""
+    async def actions(self) -> Listed:
+        """Every action, including those with a response. Raises RolloutError when no namespace could be listed."""
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """Write the response to an action, unless the action with this UID was deleted."""

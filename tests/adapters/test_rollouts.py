@@ -12,7 +12,7 @@ from session_rollout.adapters.rollouts import METADATA, ApiEventSink, ApiRollout
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason, EventReason
 from session_rollout.api.status import RolloutStatus
-from session_rollout.errors import Conflict, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, SpecError, Unavailable
 from session_rollout.ports import Key, Stored
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -135,11 +135,32 @@ def test_lists_follow_every_page(monkeypatch: pytest.MonkeyPatch, api: Api) -> N
         }
 
     monkeypatch.setattr(api, "request", request)
-    assert len(asyncio.run(ApiRolloutStore(api).actions())) == 3
+    assert len(asyncio.run(ApiRolloutStore(api).actions()).items) == 3
     assert set(paths) == {"/apis/sessionrollout.dev/v1alpha1/sessionrolloutactions"}
-    keys = asyncio.run(ApiRolloutStore(api, ("blue", "green")).listed())
+    listed = asyncio.run(ApiRolloutStore(api, ("blue", "green")).listed()).items
     assert accepted == {"application/json", METADATA}
-    assert [(key.namespace, key.name) for key in keys] == [(space, name) for space in ("blue", "green") for name in "abc"]
+    found = [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in listed]
+    assert found == [(space, name) for space in ("blue", "green") for name in "abc"]
+
+
+def test_namespace_that_cannot_be_listed_keeps_no_other_from_being_listed(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
+    """Its rights are gone, or it is; and what is left of a list that broke off is not taken for all of it."""
+    broken = {"blue"}
+
+    async def request(_: str, path: str, *, query: dict[str, Any], **_options: Any) -> dict[str, Any]:
+        space = path.split("/")[-2]
+        if space in broken and query.get("continue"):
+            raise Forbidden("forbidden")
+        return {"metadata": {"continue": "next"} if space in broken else {}, "items": [{"metadata": {"namespace": space}}]}
+
+    monkeypatch.setattr(api, "request", request)
+    store = ApiRolloutStore(api, ("blue", "green"))
+    for listed in (asyncio.run(store.listed()), asyncio.run(store.actions())):
+        assert [item["metadata"]["namespace"] for item in listed.items] == ["green"]
+        assert (listed.lacks("blue"), listed.lacks("green")) == (True, False)
+    broken.add("green")
+    with pytest.raises(Forbidden):
+        asyncio.run(store.listed())
 
 
 # --- actions

@@ -38,7 +38,7 @@ from session_rollout.core.observed import (
     StartJob,
 )
 from session_rollout.errors import Conflict, Unavailable
-from session_rollout.ports import Key, Ports, Reconciled, Stored, Successor
+from session_rollout.ports import Key, Listed, Ports, Reconciled, Stored, Successor
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 KEY = Key("default", "shop")
@@ -57,6 +57,7 @@ class Cluster:
         self.rollouts: dict[Key, Raw] = {}
         self.action_objects: dict[str, Raw] = {}  # by UID
         self.calls: list[str] = []
+        self.forbidden: set[str] = set()  # namespaces that cannot be listed
         self.failures: dict[str, list[BaseException]] = {}  # by call; each is raised once
         self.hooks: dict[str, Callable[[], None]] = {}  # by call; called before it
         self.leads = True
@@ -145,15 +146,19 @@ class Cluster:
             del self.rollouts[stored.key]
         return parse(copy.deepcopy(raw))
 
-    async def listed(self) -> Mapping[Key, Mapping[str, Any]]:
-        listed = {key: {"metadata": copy.deepcopy(raw["metadata"])} for key, raw in self.rollouts.items()}
+    async def listed(self) -> Listed:
+        listed = tuple({"metadata": copy.deepcopy(raw["metadata"])} for raw in self.rollouts.values())
         self.called("listed")
-        return listed
+        return self._readable(listed)
 
-    async def actions(self) -> tuple[Mapping[str, Any], ...]:
+    async def actions(self) -> Listed:
         listed = tuple(copy.deepcopy(raw) for raw in self.action_objects.values())
         self.called("actions")
-        return listed
+        return self._readable(listed)
+
+    def _readable(self, items: tuple[Mapping[str, Any], ...]) -> Listed:
+        known = tuple(item for item in items if item["metadata"]["namespace"] not in self.forbidden)
+        return Listed(known, dict.fromkeys(self.forbidden, "forbidden"))
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         self.called("answer")

@@ -10,6 +10,7 @@ from session_rollout.api.enums import ActionReason, Verdict
 from session_rollout.api.status_records import AnsweredAction
 from session_rollout.controller.state import ActionList
 from session_rollout.errors import Unavailable
+from session_rollout.ports import Listed
 
 HOUR = timedelta(hours=1)
 
@@ -86,7 +87,7 @@ def test_list_from_before_the_answer_does_not_carry_an_action_out_again(cluster:
         stale = await cluster.actions()
         await process.settle()
         assert cluster.status.processed_actions == ()
-        for raw in stale:
+        for raw in stale.items:
             process.inbox.action_changed(raw)
         await process.settle()
         assert len(cluster.answers) == 1
@@ -187,6 +188,56 @@ def test_sweep_survives_an_outage(cluster: Cluster) -> None:
         assert list(process.state.actions.waiting) == ["u1"]
 
     run(body)
+
+
+def test_namespace_that_cannot_be_listed_is_not_taken_for_an_empty_one(cluster: Cluster) -> None:
+    """The others are swept; here, no loop is woken, no answer is taken for one that nobody needs, and no state is dropped."""
+    for uid in ("u1", "u2"):
+        cluster.add_action(uid, "Pause")
+    answered(cluster, "u1")
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.inbox.sweep()
+        state = process.state
+        assert state.actions.finished == {"u1"}
+        loops_started = len(process.loops._loops)
+        state.wake.clear()
+        cluster.forbidden = {KEY.namespace}
+        cluster.time += HOUR
+        await process.inbox.sweep()
+        assert process.state is state
+        assert state.actions.finished == {"u1"}
+        assert state.actions.settled([entry("u3", HOUR)], process.memory.actions_in(KEY.namespace)) == frozenset()
+        assert process.memory.actions_in("another") is not None
+        assert len(process.loops._loops) == loops_started
+        await process.loops.close()
+
+    run(body)
+
+
+def test_actions_about_rollouts_that_could_not_be_listed_are_not_rejected(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The actions of the namespace can be listed, and its rollouts cannot."""
+    cluster.add_action("u1", "Pause")
+
+    async def listed() -> Listed:
+        return Listed((), {KEY.namespace: "forbidden"})
+
+    monkeypatch.setattr(cluster, "listed", listed)
+    run(Process(cluster).inbox.sweep)
+    assert cluster.answers == []
+
+
+def test_action_that_cannot_be_answered_keeps_no_other_from_it(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """A policy refuses the response to one of them."""
+    for uid in ("u1", "u2"):
+        cluster.add_action(uid, "Pause", rollout="nobody")
+    cluster.failures["answer"] = [Unavailable("refused")]
+    run(Process(cluster).inbox.sweep)
+    assert [name for name, _ in cluster.answers] == ["action-u2"]
+    assert "action-u1" in caplog.text
 
 
 def test_sweep_drops_what_is_left_of_deleted_rollouts(cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ from session_rollout.api.parsing import merged, readable_rollout_of, rollout_of,
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.errors import Conflict, NotFound, RolloutError, SpecError
-from session_rollout.ports import Clock, Key, Stored
+from session_rollout.ports import Clock, Key, Listed, Stored
 
 PAGE = 200
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -82,27 +82,38 @@ class ApiRolloutStore:
         self._written[key] = int(written["metadata"]["resourceVersion"])
         return parse(written)
 
-    async def listed(self) -> Mapping[Key, Mapping[str, Any]]:
+    async def listed(self) -> Listed:
         """See `RolloutStore.listed`."""
-        items = await self._list(ROLLOUTS, METADATA)
-        return {Key(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in items}
+        return await self._list(ROLLOUTS, METADATA)
 
-    async def actions(self) -> tuple[Mapping[str, Any], ...]:
+    async def actions(self) -> Listed:
         """See `RolloutStore.actions`."""
         return await self._list(ACTIONS)
 
-    async def _list(self, plural: str, accept: str = JSON) -> tuple[Mapping[str, Any], ...]:
-        roots = [_path(namespace, plural) for namespace in self._namespaces] or [f"/apis/{API_VERSION}/{plural}"]
+    async def _list(self, plural: str, accept: str = JSON) -> Listed:
+        """Each namespace by itself: one without rights, or one that is gone, must not keep the others from being listed."""
+        if not self._namespaces:
+            return Listed(await self._pages(f"/apis/{API_VERSION}/{plural}", accept))
+        items: tuple[Mapping[str, Any], ...] = ()
+        problems: dict[str, str] = {}
+        for namespace in self._namespaces:
+            try:
+                items += await self._pages(_path(namespace, plural), accept)
+            except RolloutError as error:
+                problems[namespace] = str(error)
+                if len(problems) == len(self._namespaces):
+                    raise
+        return Listed(items, problems)
+
+    async def _pages(self, path: str, accept: str) -> tuple[Mapping[str, Any], ...]:
         items: list[Mapping[str, Any]] = []
-        for root in roots:
-            query: dict[str, str | int] = {"limit": PAGE}
-            while True:
-                page = await self._api.request("GET", root, query=query, accept=accept)
-                items += page["items"]
-                if not (token := page["metadata"].get("continue")):
-                    break
-                query["continue"] = token
-        return tuple(items)
+        query: dict[str, str | int] = {"limit": PAGE}
+        while True:
+            page = await self._api.request("GET", path, query=query, accept=accept)
+            items += page["items"]
+            if not (token := page["metadata"].get("continue")):
+                return tuple(items)
+            query["continue"] = token
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """See `RolloutStore.answer`."""

@@ -57,7 +57,7 @@ class Gatherer:
             document=await self._document(rollout, state),
             stored_uids=protection_uids(stored),
             actions=state.actions.oldest_first(),
-            settled_actions=state.actions.settled(rollout.status.processed_actions, self._memory.actions),
+            settled_actions=state.actions.settled(rollout.status.processed_actions, self._memory.actions_in(rollout.namespace)),
             delivered=self._ports.notifier.delivered(rollout.uid) if rollout.status.pending_notifications else frozenset(),
             sink_errors=self._ports.notifier.errors() if rollout.spec.notifications else {},
             refusals=state.shown_refusals(self._ports.clock.now()),

@@ -34,6 +34,7 @@ class Inbox:
     ) -> None:
         self._memory, self._on_demand, self._loops = memory, on_demand, loops
         self._store, self._clock, self._parse = store, clock, parse
+        self._problems: Mapping[str, str] = {}  # of the last sweep, by namespace
 
     async def run(self, swept: Callable[[], None]) -> None:
         """Sweep until cancelled; `swept` is called after each sweep, also after one that failed."""
@@ -76,16 +77,33 @@ class Inbox:
         try:
             actions = await self._store.actions()
             objects = await self._store.listed()  # afterwards: the rollout of a new action must be in the list
-            rollouts = set(objects)
-            self._loops.listed(objects)
-            for raw in actions:
-                self.action_changed(raw)
-            uids = frozenset(raw["metadata"]["uid"] for raw in actions)
-            self._memory.actions_listed(ActionList(start, uids), rollouts)
-            for raw in actions:
-                await self._tidy(raw, rollouts)
         except RolloutError as error:
             log.warning("the sweep failed: %s", error)
+            return
+        rollouts = {Key(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in objects.items}
+        self._log_problems({**objects.problems, **actions.problems})
+        self._loops.listed(rollouts, objects.problems)
+        for raw in actions.items:
+            self.action_changed(raw)
+        uids, unlisted = frozenset(raw["metadata"]["uid"] for raw in actions.items), {*actions.problems, *objects.problems}
+        self._memory.actions_listed(ActionList(start, uids, frozenset(unlisted)), set(rollouts))
+        for raw in actions.items:
+            if not objects.lacks(raw["metadata"]["namespace"]):
+                await self._try_to_tidy(raw, set(rollouts))
+
+    def _log_problems(self, problems: Mapping[str, str]) -> None:
+        """Say once why a namespace cannot be listed: every sweep tries again."""
+        for namespace, problem in sorted(problems.items()):
+            if self._problems.get(namespace) != problem:
+                log.warning("namespace %s is not swept: %s", namespace, problem, extra={"namespace": namespace})
+        self._problems = problems
+
+    async def _try_to_tidy(self, raw: Mapping[str, Any], rollouts: set[Key]) -> None:
+        try:
+            await self._tidy(raw, rollouts)
+        except RolloutError as error:
+            # It concerns this action, or its namespace. The next sweep tries again.
+            log.warning("action %s: %s", raw["metadata"]["name"], error, extra={"namespace": raw["metadata"]["namespace"]})
 
     async def _tidy(self, raw: Mapping[str, Any], rollouts: set[Key]) -> None:
         try:

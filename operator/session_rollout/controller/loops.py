@@ -7,7 +7,7 @@ starts the loops that are missing, and the end of a rollout is repeated until it
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,12 +62,17 @@ class Loops:
             loop.successor = raw
         self._memory.of(key).wake.set()
 
-    def listed(self, objects: Mapping[Key, Object]) -> None:
-        """All rollouts as they were listed: start the loops that are missing, and wake those of rollouts that are gone."""
+    def listed(self, objects: Mapping[Key, Object], unlisted: Container[str] = ()) -> None:
+        """All rollouts as they were listed: start the loops that are missing, and wake those of rollouts that are gone.
+
+        Of namespaces that could not be listed, nobody knows what is gone.
+        """
         for key, raw in objects.items():
             if key not in self._loops:
                 self._start(key, raw)
         for key, loop in self._loops.items():
+            if key.namespace in unlisted:
+                continue
             uid = objects[key]["metadata"]["uid"] if key in objects else None
             if uid != loop.uid or "deletionTimestamp" in objects[key]["metadata"]:
                 self._memory.of(key).wake.set()

@@ -28,10 +28,11 @@ OUTAGE_SHOWN: Final = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class ActionList:
-    """UIDs of all actions that existed when a list was requested."""
+    """UIDs of all actions that existed when a list was requested, but for namespaces that could not be listed."""
 
     time: datetime
     uids: frozenset[str]
+    unlisted: frozenset[str] = frozenset()  # namespaces
 
 
 @dataclass
@@ -213,6 +214,10 @@ class Memory:
         self._states: dict[Key, RolloutState] = {}
         self.actions: ActionList | None = None
 
+    def actions_in(self, namespace: str) -> ActionList | None:
+        """The last list of actions; None when it says nothing about this namespace."""
+        return None if self.actions is None or namespace in self.actions.unlisted else self.actions
+
     def of(self, key: Key) -> RolloutState:
         """The state of a rollout; a fresh one when nothing is remembered."""
         return self._states.setdefault(key, RolloutState())
@@ -233,12 +238,14 @@ class Memory:
     def actions_listed(self, listed: ActionList, rollouts: set[Key]) -> None:
         """Keep a list of actions, after each of them was received, and drop what it shows to be no longer needed."""
         self.actions = listed
-        for state in self._states.values():
-            state.actions.finished &= listed.uids
+        for key, state in self._states.items():
+            if key.namespace not in listed.unlisted:
+                state.actions.finished &= listed.uids
         # Late events of a deleted rollout, such as that of its flag document, left a state behind.
         left = {key for key, state in self._states.items() if not (state.has_loop or state.actions.waiting)}
         for key in left - rollouts:
-            self.forget(key)
+            if key.namespace not in listed.unlisted:
+                self.forget(key)
 
 
 @dataclass

@@ -6,7 +6,7 @@ up. Everything that later changes between core and controller is inside that; wh
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Container, Coroutine, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -151,7 +151,7 @@ class SteadyClock:
 class NoLoops(Loops):
     """A life reconciles by itself: the sweep starts nothing."""
 
-    def listed(self, objects: Mapping[Key, Mapping[str, Any]]) -> None:
+    def listed(self, objects: Mapping[Key, Mapping[str, Any]], unlisted: Container[str] = ()) -> None:
         """Nothing that is listed gets a task."""
 
 
