@@ -118,6 +118,31 @@ def test_rollout_that_is_created_again_is_read(api: Api) -> None:
     assert read(store).rollout is not None
 
 
+def test_rollout_is_read_from_a_list_where_the_right_to_get_it_is_missing(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
+    """Guards and emergencies work without it, because the operator may list; without that right, too, the error is told."""
+    asked: list[dict[str, Any]] = []
+
+    async def find(_: str) -> None:
+        raise Forbidden("may not get")
+
+    async def request(_: str, _path: str, *, query: dict[str, Any]) -> dict[str, Any]:
+        asked.append(query)
+        return {"items": [api.objects[PATH]] if query["fieldSelector"] == "metadata.name=shop" else []}
+
+    monkeypatch.setattr(api, "find", find)
+    monkeypatch.setattr(api, "request", request)
+    assert read(ApiRolloutStore(api)).key == KEY
+    assert asyncio.run(ApiRolloutStore(api).read(Key("default", "other"))) is None
+    assert len(asked) == 2
+
+    async def refused(*_: Any, **_options: Any) -> None:
+        raise Forbidden("may not list")
+
+    monkeypatch.setattr(api, "request", refused)
+    with pytest.raises(Forbidden, match="list"):
+        read(ApiRolloutStore(api))
+
+
 def test_lists_follow_every_page(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:
     """In each namespace of the configuration, or in all of them."""
     pages: dict[str | None, tuple[str | None, list[str]]] = {None: ("next", ["a", "b"]), "next": (None, ["c"])}

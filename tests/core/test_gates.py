@@ -135,6 +135,30 @@ def test_verification_metric_is_evaluated_after_the_last_step() -> None:
     world.until(ended)
 
 
+def test_verification_is_about_the_audience_of_the_last_step() -> None:
+    """A `Promote` skips the hold, but what a gate verifies must be measured after the read-back, `propagation` and its range."""
+    gates = [{"name": "calm", "metric": "errors", "below": "1%"}, HEALTH, SMOKE]
+    phase = {"name": "one", "features": ["alpha"], "steps": [{"percent": 100, "hold": "1h"}], "verification": gates}
+    features = [{"name": "alpha"}]
+    world = World(
+        spec(phases=[phase], features=features, guards=[], propagation="60s"), ranges={"errors": timedelta(seconds=120)}
+    )
+    world.gates["health"] = Verdict.PASS
+    world.until(at("one", 1))
+    published = world.now
+    world.request("Promote", generation=1, phase="one", step=1)
+    world.run(10)
+    assert world.status.current.stage is Stage.VERIFICATION
+    assert world.jobs == {}
+    assert world.check(CheckKind.VERIFICATION, "calm").reason is CheckReason.WARMING_UP
+    world.run(60)
+    assert world.check(CheckKind.VERIFICATION, "health").verdict is Verdict.PASS
+    assert len(world.jobs) == 1
+    assert world.status.current.stage is Stage.VERIFICATION
+    world.until(ended)
+    assert world.now - published == timedelta(seconds=180)
+
+
 def test_problem_of_the_configuration_stalls_without_moving() -> None:
     """An unknown provider and an unknown time zone are the spec's problem, and nothing more is published."""
     world = World(spec(), problems=("`prometheus` is x, which is no provider",))

@@ -91,7 +91,7 @@ def _evaluate_job(context: DecisionContext, gate: Gate, kind: CheckKind) -> None
             gate,
             kind,
             CheckReason.WARMING_UP,
-            f"its Job starts at {start:%H:%M:%S} UTC, when users have the features again",
+            f"its Job starts at {start:%H:%M:%S} UTC, after `propagation`",
         )
         return
     if record.job is None:
