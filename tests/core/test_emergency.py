@@ -308,3 +308,39 @@ def test_enable_that_arrives_before_the_response_of_a_disable_of_the_same_second
     world.run(10)
     assert world.answer(late) == (False, ActionReason.EMERGENCY_IS_NEWER)
     assert "targeting" not in world.flag("alpha")
+
+
+def test_dependent_stays_off_when_the_spec_no_longer_says_that_it_depends() -> None:
+    """Git may hold an older manifest: only `EmergencyEnable` turns on what was turned off, and its dependents with it."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    world.edit(edited(lambda data: data["features"][1].pop("dependsOn")))
+    world.run(60)
+    world.edit(edited(lambda data: data["features"][2].update(dependsOn=["alpha"])))
+    world.run(60)
+    world.edit(edited(lambda data: data["features"][1].pop("dependsOn")))
+    world.run(60)
+    assert all("targeting" not in world.flag(name) for name in ("alpha", "beta", "gamma"))
+    assert world.reason is DecisionReason.FEATURE_DISABLED
+    assert [record.dependents for record in world.status.flags.disabled] == [("beta", "gamma")]
+    world.request("EmergencyEnable")
+    world.run(10)
+    assert all("targeting" in world.flag(name) for name in ("alpha", "beta", "gamma"))
+    assert world.condition("EmergencyActive") == "False"
+
+
+def test_dependent_that_leaves_the_spec_leaves_the_document() -> None:
+    """It belongs to a later phase that was never published."""
+    world = World(edited(lambda data: data["features"][2].update(dependsOn=["alpha"])))
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    world.edit(edited(lambda data: (data["features"].pop(), data["phases"].pop())))
+    decision = world.run(60)
+    assert decision.urgent is None
+    assert world.document is not None
+    assert set(world.document.audiences) == {"alpha", "beta"}
+    world.request("EmergencyEnable")
+    world.until(ended)

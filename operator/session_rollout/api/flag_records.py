@@ -28,6 +28,15 @@ class DisabledFeature(Model):
             " `EmergencyEnable` action does not end the emergency."
         ),
     ] = None
+    dependents: Annotated[
+        tuple[Feature, ...],
+        Field(
+            description="Features that depended on it since it was turned off, and that no other entry has. They are off with it, even if the"
+            " spec no longer says so.",
+            max_length=DISABLED_LENGTH,
+            json_schema_extra=SET,
+        ),
+    ] = ()
 
 
 class RetiredFeature(Model):

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from session_rollout.api.base import sha256_of
+from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature
 from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.api.status import RolloutStatus
 
@@ -85,8 +86,34 @@ def with_dependents(spec: RolloutSpec, features: Mapping[str, str]) -> dict[str,
 
 
 def disabled_features(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str]:
-    """Features that are off because of an emergency, with their dependents; each with its reason."""
+    """Features that are off because of an emergency, with their dependents; each with its reason.
+
+    A feature that no longer depends on a disabled one stays off with it: only an `EmergencyEnable` action turns it on.
+    """
+    declared, known = _disabled_by_spec(spec, status), audiences(spec, status)
+    recorded = {
+        name: f"depends on {record.feature}: {record.reason}"
+        for record in status.flags.disabled
+        for name in record.dependents
+        if name in known and name not in declared
+    }
+    return with_dependents(spec, {**declared, **recorded}) if recorded else declared
+
+
+def _disabled_by_spec(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str]:
     return with_dependents(spec, {record.feature: record.reason for record in status.flags.disabled})
+
+
+def with_recorded_dependents(spec: RolloutSpec, disabled: tuple[DisabledFeature, ...]) -> tuple[DisabledFeature, ...]:
+    """The records, with the features that depend on each of them now or did before."""
+    taken = {name for record in disabled for name in (record.feature, *record.dependents)}
+    records = []
+    for record in disabled:
+        fresh = tuple(name for name in with_dependents(spec, {record.feature: ""}) if name not in taken)
+        taken.update(fresh)
+        dependents = (*record.dependents, *fresh)[:DISABLED_LENGTH]
+        records.append(record.updated(dependents=dependents) if fresh else record)
+    return tuple(records)
 
 
 def compile_document(given: FlagSource) -> FlagDocument:

@@ -15,7 +15,7 @@ from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, keep_baselines, void_verdicts
-from session_rollout.core.flags import NOBODY
+from session_rollout.core.flags import NOBODY, with_recorded_dependents
 from session_rollout.core.inputs import UNDONE
 from session_rollout.core.steps import (
     Increment,
@@ -44,6 +44,8 @@ def adopt_generation(context: DecisionContext) -> None:
     for feature, other in sorted(context.observed.other_rollouts.items()):
         message = f"feature {feature} is also a feature of rollout {other}: which one an application gets depends on the flag set it reads"
         context.record_event(EventReason.FEATURE_SHARED, message)
+    flags = context.status.flags
+    context.change(flags=flags.updated(disabled=with_recorded_dependents(context.spec, flags.disabled)))
     _retire(context)
     context.change(observed_generation=generation, phases=_merged(context.spec, context.status))
     _reopen(context)

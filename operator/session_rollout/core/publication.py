@@ -25,6 +25,7 @@ from session_rollout.core.flags import (
     compile_document,
     config_map_name,
     disabled_features,
+    with_recorded_dependents,
 )
 from session_rollout.core.generation import adopt_generation
 from session_rollout.core.observed import Publish
@@ -113,7 +114,7 @@ def disable(context: DecisionContext, emergency: Protection) -> None:
     known = audiences(context.spec, context.status.updated(flags=flags.updated(disabled=())))
     disabled = kept((*already, *fresh), lambda record: record.feature in known, DISABLED_LENGTH) if fresh else already
     if disabled != flags.disabled:
-        context.change(flags=flags.updated(disabled=disabled))
+        context.change(flags=flags.updated(disabled=with_recorded_dependents(context.spec, disabled)))
 
 
 def _requested_again(record: DisabledFeature, emergency: Protection) -> DisabledFeature:
