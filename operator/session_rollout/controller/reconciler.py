@@ -204,11 +204,11 @@ class Reconciler:
         except Conflict:
             # Repeated conflicts must not blind a guard with `for`: whatever else changed in the object, its time counts.
             observed = now if decision.complete else state.last_observed
-            state.decided = DecidedStatus(rollout.status, decision.status, rollout.generation, observed)
+            state.keep_decided(DecidedStatus(rollout.status, decision.status, rollout.generation, observed))
             raise
         except RolloutError as error:
             state.refused("Status", error, self._ports.clock.now())
-            state.decided = DecidedStatus(rollout.status, decision.status)
+            state.keep_decided(DecidedStatus(rollout.status, decision.status))
             return False, error
         state.decided = None
         state.succeeded("Status")

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.enums import Outcome
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
 from session_rollout.controller.turns import Priority, Turns
@@ -132,6 +133,11 @@ class RolloutState:
         if self.decided is not None and not self.decided.follows(stored, generation):
             self.decided = None
         return self.decided.decided if self.decided is not None else stored
+
+    def keep_decided(self, decided: DecidedStatus) -> None:
+        """Let the next decision start from it. Guards protect until the promotion is written: it is decided again until then."""
+        if Outcome.PROMOTED not in {decided.decided.outcome} - {decided.stored.outcome}:
+            self.decided = decided
 
     @property
     def last_observed(self) -> datetime | None:

@@ -27,7 +27,7 @@ from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_g
 from session_rollout.core.hold import advance_hold
 from session_rollout.core.inputs import current_gates, guards_are_judged, needs_revisions
 from session_rollout.core.notifications import without_delivered
-from session_rollout.core.observed import Decision, Observed
+from session_rollout.core.observed import Decision, Observed, Publish
 from session_rollout.core.promotion import holds_back
 from session_rollout.core.publication import foreign_document, has_audience, learn, publish
 from session_rollout.core.refusals import await_requests, note_refusals
@@ -160,6 +160,10 @@ def record_stall(context: DecisionContext, result: StageResult) -> None:
         context.record_event(EventReason.STALLED, result.message)
 
 
+def _publishes(context: DecisionContext) -> bool:
+    return context.urgent is not None or any(isinstance(effect, Publish) for effect in context.effects)
+
+
 def next_reconcile(context: DecisionContext, result: StageResult) -> timedelta:
     """When to decide again at the latest: a check is due, a hold ends, a breach has lasted long enough."""
     evaluates = current_gates(context.rollout)[1] or guards_are_judged(context.rollout)
@@ -168,6 +172,8 @@ def next_reconcile(context: DecisionContext, result: StageResult) -> timedelta:
     waits = [min(context.interval, RESYNC)]
     if context.checks_of(CheckKind.GUARD) and (end := next_breach(context)):
         waits.append(end - context.now)
+    if context.current.stage is Stage.ROLLING_BACK and context.current.published_time is None and not _publishes(context):
+        waits.append(SOONEST)  # users have what it leaves them: nothing that is read back wakes the loop
     if result.next_time is not None and result.next_time > context.now:  # what is over is awaited no longer
         waits.append(result.next_time - context.now)
     return max(min(waits), SOONEST)

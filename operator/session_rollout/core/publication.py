@@ -273,6 +273,8 @@ def _less_than_published(
         name: given[name] if name in disabled or audience is None else lesser(given[name], audience)
         for name, audience in known.items()
     }
+    # Also features that the document has not: else it would never have them off, and be written again with each decision.
+    audiences_left = {**dict.fromkeys(disabled, NOBODY), **audiences_left}
     return audiences_left, {**{name: text for name, text in document.disabled.items() if name in given}, **disabled}
 
 

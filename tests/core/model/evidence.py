@@ -79,8 +79,8 @@ class Evidence:
     guards_from: datetime | None = None  # since when guards count
     stopped: bool = False  # paused, suspended, or in an emergency
     judged: list[tuple[timedelta, bool]] = field(default_factory=list)
-    waited: timedelta = NOTHING  # not passing, with a provider that responds
-    surely_waited: timedelta = NOTHING  # ... without an absence that the operator may leave out
+    waited: timedelta = NOTHING  # not passing, or not for long enough, with a provider that responds
+    surely_waited: timedelta = NOTHING  # not passing, without an absence that the operator may leave out
     away: bool = False  # nobody watched since the last reconciliation, or nobody can know
     baked: timedelta = NOTHING  # every guard had a value since all phases were complete
     breaches: dict[str, Breach] = field(default_factory=dict)
@@ -88,6 +88,7 @@ class Evidence:
     counting: bool = False
     passing: bool = False
     waiting: bool = False
+    delayed: bool = False
     guarded: bool = False
 
     # --- what is read now
@@ -135,7 +136,7 @@ class Evidence:
         surely = away if away <= gap and not self.away else NOTHING
         if self.counting:
             self.judged.append((counted, self.passing))
-        self.waited += counted if self.waiting else NOTHING
+        self.waited += counted if self.delayed else NOTHING
         self.surely_waited += surely if self.waiting else NOTHING
         self.baked += counted if self.guarded else NOTHING
         self._account_guards(counted, surely)
@@ -155,6 +156,8 @@ class Evidence:
         self.counting = ready and self.all_judged()
         self.passing = self.all_passing()
         self.waiting = not self.stopped and not self.passing and not self.provider_fails()
+        failed = any(not passing for _, passing in self.judged)  # a criterion that passes again must pass for long enough
+        self.delayed = self.waiting or (failed and not self.stopped and not self.provider_fails())
         self.guarded = not self.stopped and self.guards_judged()
 
     # --- what starts again

@@ -199,7 +199,7 @@ class Life:
     def act_then_edit(self, action: str, change: str) -> None:
         """An action and an edit before the operator comes to either."""
         changed = applicable(self.cluster.spec, change)
-        if changed is not None:
+        if changed is not None and changed != self.cluster.spec:
             self.witness.edited()
             self.cluster.edit(changed)
         self.act(action)
