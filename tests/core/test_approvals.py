@@ -3,9 +3,10 @@
 Not here: approvals of gates (test_gates).
 """
 
+from decimal import Decimal
 from typing import Any
 
-from core.world import World, at, edited, ended
+from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome
 from session_rollout.api.status import AwaitedApproval
 
@@ -64,3 +65,16 @@ def test_edit_voids_an_approval() -> None:
     assert world.where[:2] == ("two", 1)
     assert world.status.current.approved_by is None
     assert (world.reason, world.status.decision.approvals) == (DecisionReason.AWAITING_APPROVAL, (AWAITED,))
+
+
+def test_approval_of_a_step_that_the_spec_has_no_more_is_rejected() -> None:
+    """D8: and nothing else of the decision is lost, such as a breach."""
+    world = World(spec())
+    world.until(at("two", 2))
+    world.edit(edited(lambda data: data["phases"][1]["steps"].pop()))
+    name = world.request("Approve", generation=2, phase="two", step=2)
+    world.values["errors"] = Decimal("0.08")
+    world.run(10)
+    assert world.answer(name) == (False, ActionReason.STALLED)
+    world.until(ended)
+    assert world.status.outcome is Outcome.ROLLED_BACK

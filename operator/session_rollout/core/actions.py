@@ -11,7 +11,6 @@ from typing import Final
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, ActionType, CheckKind, CheckReason, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
-from session_rollout.api.phases import StepApproval
 from session_rollout.api.status import PROCESSED_LENGTH
 from session_rollout.api.status_records import AnsweredAction, CheckRecord, MigrationRecord
 from session_rollout.core import migration_jobs, workload
@@ -166,8 +165,10 @@ def _approve(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 def _approve_step(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_step(context, action)
-    phase, where = context.phase, f"step {action.spec.step} of phase {action.spec.phase}"
-    if phase is None or phase.steps[context.current.step - 1].approval is not StepApproval.REQUIRED:
+    increment, where = context.increment, f"step {action.spec.step} of phase {action.spec.phase}"
+    if increment is None:
+        raise ActionRejected(ActionReason.STALLED, f"{where} is not in the spec any more; change the spec first")
+    if not increment.approval:
         raise ActionRejected(ActionReason.NO_APPROVAL_NEEDED, f"{where} does not require approval")
     context.move(approved_by=action.name)
     return f"{where} is approved"

@@ -160,6 +160,12 @@ class Evidence:
         self.delayed = self.waiting or (failed and not self.stopped and not self.provider_fails())
         self.guarded = not self.stopped and self.guards_judged()
 
+    def said(self) -> None:
+        """A reading changed: nobody can know that before the next reconciliation, so the time until then may count as it began."""
+        counting, guarded = self.counting, self.guarded
+        self.look()
+        self.counting, self.guarded = self.counting or counting, self.guarded or guarded
+
     # --- what starts again
 
     def grown(self, phase: str) -> None:

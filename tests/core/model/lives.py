@@ -143,7 +143,7 @@ class Life:
         """What a metric says from now on."""
         self.pattern.pop(metric, None)
         self.cluster.readings[metric] = Reading(VALUES[value], timedelta(seconds=age))
-        self.witness.evidence.look()
+        self.witness.evidence.said()
 
     def repeat(self, metric: str, *values: str) -> None:
         """What a metric says at the next ticks, again and again."""

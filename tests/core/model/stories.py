@@ -72,6 +72,16 @@ DECISIONS: tuple[Story, ...] = (
     ),
     story(
         "D8",
+        "an Approve of a step that the spec has no more, and a breach",
+        "guard alone",
+        "breach-acts",
+        ("act", "Promote"),
+        ("edit", "lower"),
+        ("say and act", "slow", "breach", "Approve"),
+        ("wait", 60),
+    ),
+    story(
+        "D8",
         "the time between a guard that pauses and the next decision",
         "stalls",
         "judged",

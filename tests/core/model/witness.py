@@ -185,7 +185,7 @@ class Witness(Landings):
             self.objects("answer", f"{uid} was accepted, and its features were never off")
 
     def _enabled(self, uid: str, spec: Object) -> None:
-        self.disabled -= self._named(spec)
+        self.disabled = self.disabled - self._named(spec) if spec.get("features") else set()
         self.off = self._dependents(self.disabled)
         self.killed = set()
         if left := [name for name, given in self.known.items() if given.emergency and name not in self.off | self._disabling()]:
