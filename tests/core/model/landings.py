@@ -24,8 +24,7 @@ class Landings:
     heeds: frozenset[str] = frozenset(PROMISES)
     reached: dict[str, Given] = field(default_factory=dict)  # by feature: what the operator published last
     known: dict[str, Given] = field(default_factory=dict)  # by feature: what users had at the last look
-    off: set[str] = field(default_factory=set)  # in an emergency
-    disabled: set[str] = field(default_factory=set)  # of these, those that an action has named
+    disabled: set[str] = field(default_factory=set)  # features that an EmergencyDisable has named
     fallen: set[str] = field(default_factory=set)  # rolled back, and not tried again since
     complete: set[str] = field(default_factory=set)  # phases
     approved: set[tuple[str, int]] = field(default_factory=set)
@@ -92,14 +91,14 @@ class Landings:
         if new.exceeds(old):
             if name in self.off and not self._waiting("EmergencyEnable"):
                 self.objects("emergency-lifts", f"{name} is on at {new.percent}%")
-            if name in self.killed and not self._waiting("EmergencyEnable"):
+            if name in self._dependents(self.killed) and not self._waiting("EmergencyEnable"):
                 self.objects("kill-by-hand", f"{name} is on at {new.percent}%")
             if new.exceeds(reached):
                 self._grew(name, reached, new)
                 self.reached[name] = new
         elif old.exceeds(new):
             if new.emergency:
-                if name not in self.off | self.killed | self._disabling():
+                if name not in self._dependents(self.disabled | self.killed) | self._disabling():
                     self.objects("no-fall", f"{name} is off in an emergency that nobody asked for")
             elif not old.exceeds(reached):
                 self._fell(name, old, new, now)
@@ -187,7 +186,7 @@ class Landings:
             if any(now.get(feature, NOBODY).on for known in later for feature in known.features):
                 self.objects("newest-first", f"{name} fell while a later phase is on")
         self.reached[name] = new
-        self.fallen.add(name)
+        self.fallen |= {name} if not self.begun else set()  # an edit while a rollback is on its way is a new try after it
         self.shipped.discard(name)
         self.paused = False
         if phase is not None:
@@ -218,6 +217,11 @@ class Landings:
 
     def _is_under_way(self, raw: Object) -> bool:
         return "status" not in raw or (raw["status"]["accepted"] and raw["metadata"]["uid"] not in self.heard)
+
+    @property
+    def off(self) -> set[str]:
+        """Features in an emergency, with those that depend on them as the spec is now: an edit may end a dependency."""
+        return self._dependents(self.disabled)
 
     def _covers(self, spec: Object) -> set[str]:
         return self._dependents(self._named(spec))

@@ -119,7 +119,7 @@ class Witness(Landings):
         for name, given in self.reached.items():
             now = audiences(self.cluster.document)
             if name in now and given.on and not now[name].on:
-                self.killed |= self._dependents({name})
+                self.killed.add(name)
 
     # --- after the decision
 
@@ -180,13 +180,11 @@ class Witness(Landings):
 
     def _disabled(self, uid: str, spec: Object) -> None:
         self.disabled |= self._named(spec) - self._lifted_after(uid)
-        self.off |= self._dependents(self.disabled)
         if uid not in self.met and self._any_on(spec):
             self.objects("answer", f"{uid} was accepted, and its features were never off")
 
     def _enabled(self, uid: str, spec: Object) -> None:
         self.disabled = self.disabled - self._named(spec) if spec.get("features") else set()
-        self.off = self._dependents(self.disabled)
         self.killed = set()
         if left := [name for name, given in self.known.items() if given.emergency and name not in self.off | self._disabling()]:
             self.objects("answer", f"{uid} was accepted, and {left[0]} is still off")
