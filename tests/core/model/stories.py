@@ -249,6 +249,16 @@ DECISIONS: tuple[Story, ...] = (
         ("wait", 30),
     ),
     story(
+        "D14",
+        "an emergency in the bake",
+        "recorded",
+        "bake",
+        ("act", "Promote"),
+        ("act", "Promote"),
+        ("act and edit", "EmergencyDisable", "bake"),
+        ("proceed", "end"),
+    ),
+    story(
         "D15",
         "a Retry while a guard is in breach",
         "plain",

@@ -224,9 +224,12 @@ class Witness(Landings):
         if any(phase.name not in self.complete for phase in self.cluster.spec.phases):
             self.evidence.baked = NOTHING
 
+    def _surely_off(self) -> set[str]:
+        """Features in an emergency that nobody is about to lift: what an EmergencyEnable did may be seen before its response."""
+        return self.off - {name for raw in self._waiting("EmergencyEnable") for name in self._covers(raw["spec"])}
+
     def _look_at_emergencies(self) -> None:
-        wanted = self.off if self._waiting("EmergencyEnable") else self.off | self._disabling()
-        for name in wanted:
+        for name in self._surely_off() | (set() if self._waiting("EmergencyEnable") else self._disabling()):
             if self.known.get(name, NOBODY).on and not self.orphaned:
                 self.objects("emergency-acts", f"{name} is still on")
 
@@ -258,8 +261,8 @@ class Witness(Landings):
             return  # its first status has not been written
         if status.decision.reason is DecisionReason.NOT_DECIDED or not (status.outcome or status.decision.details):
             self.objects("explained", f"the decision is {status.decision}")
-        if self.off and cluster.condition("EmergencyActive") != "True":
-            self.objects("emergency-shown", f"{sorted(self.off)} are off")
+        if (off := self._surely_off()) and cluster.condition("EmergencyActive") != "True":
+            self.objects("emergency-shown", f"{sorted(off)} are off")
         complete = all(phase.name in self.complete for phase in cluster.spec.phases)
         judged = self.evidence.guards_judged() if complete else self.evidence.all_judged()
         if cluster.condition("EvidenceAvailable") == "True" and self.evidence.exposed and not judged:
