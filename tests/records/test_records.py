@@ -51,8 +51,8 @@ def whole_run() -> tuple[World, list[bytes]]:
         world.now += timedelta(seconds=5)
         if world.where[:2] == ("two", 1) and not requested:
             requested = True
-            for action in ("RestartWorkload", "Pause", "Resume"):
-                world.request(action)
+            for seconds, action in enumerate(("RestartWorkload", "Pause", "Resume")):
+                world.request(action, after=timedelta(seconds=5 * seconds))
     return world, lines
 
 
