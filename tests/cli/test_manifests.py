@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from cli.plugin import fine, run, shop
+from cli.plugin import fine, inside, run, shop
 from lab.kube import Object
 from lab.lab import Lab
 from session_rollout.cli.command import Exit
@@ -16,7 +16,7 @@ def test_diff_is_empty_for_what_is_in_the_cluster(operator: Lab, tmp_path: Path)
 
     def effect(body: Object) -> tuple[int, str, list[str]]:
         file.write_text(yaml.safe_dump(body))
-        done = run(operator, "diff", str(file), "-o", "json")
+        done = inside(operator, "diff", str(file), "-o", "json")
         return done.code, done.data["effect"], done.data["diff"]
 
     assert effect(shop()) == (Exit.DONE, "None", [])
@@ -38,6 +38,6 @@ def test_init_creates_what_validate_and_the_server_accept(operator: Lab, tmp_pat
     fine(operator, "validate", "--strict", str(file))
     operator.kubectl("apply", "--dry-run=server", "-f", str(file))
     text = file.read_text()
-    assert run(operator, "init", "fresh", "--feature", "a", "-f", str(file)).code == Exit.USAGE
+    assert inside(operator, "init", "fresh", "--feature", "a", "-f", str(file)).code == Exit.USAGE
     assert file.read_text() == text
-    assert run(operator, "init").code == Exit.USAGE
+    assert inside(operator, "init").code == Exit.USAGE
