@@ -275,18 +275,6 @@ def test_what_fails_while_another_check_has_no_data_has_failed() -> None:
     assert (world.now - start).total_seconds() >= 300 + failed
 
 
-def test_no_time_of_an_earlier_process_is_in_the_future() -> None:
-    """R14: the clock was set back while no operator ran: guards are not blind until it has caught up."""
-    world = World(spec())
-    world.until(at("one", 1))
-    world.values["errors"] = Decimal("0.08")
-    world.run(10)
-    world.now -= timedelta(hours=1)
-    world.last_reconcile = None
-    world.until(ended, seconds=120)
-    assert world.status.outcome is Outcome.ROLLED_BACK
-
-
 def test_a_share_of_its_own() -> None:
     """`passShare: 50%` lets half of the hold fail, but not its last ten evaluations."""
     world = World(judged(passShare="50%"))

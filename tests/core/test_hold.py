@@ -292,3 +292,19 @@ def test_pause_without_a_failure_costs_nothing() -> None:
     world.run(60)
     world.values["load"] = Decimal(1)
     assert world.until(at("one", 2, 1)) == 30
+
+
+@pytest.mark.parametrize("breach", [False, True], ids=["the hold ends", "a guard acts"])
+def test_clock_that_was_set_back_blinds_nobody(*, breach: bool) -> None:
+    """R14: a new process adopts it while a hold runs; what the status says is an hour ahead."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(30)
+    world.now -= timedelta(hours=1)
+    world.last_reconcile = None
+    if breach:
+        world.values["errors"] = Decimal("0.08")
+        assert world.until(ended, tick=10) <= 60
+        assert world.status.outcome is Outcome.ROLLED_BACK
+    else:
+        assert 60 <= world.until(at("one", 2, 1)) <= 120

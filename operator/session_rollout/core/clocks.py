@@ -5,14 +5,15 @@ no older data. Evidence from before that is about another audience.
 """
 
 from datetime import datetime, timedelta
+from typing import Final
 
-from session_rollout.api.base import Model
 from session_rollout.api.checks import Check, Guard
 from session_rollout.api.enums import EventReason, Stage
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status_records import ClockRecord
 from session_rollout.core.context import DecisionContext
+from session_rollout.core.failures import restart_failures
 
 
 def note_clock_jump(context: DecisionContext) -> None:
@@ -28,27 +29,35 @@ def note_clock_jump(context: DecisionContext) -> None:
         context.record_event(EventReason.CLOCK_JUMPED, message)
 
 
-def forget_future(context: DecisionContext) -> None:
-    """No past is later than now: after a clock was set back, a guard would be blind until it has caught up (R14).
+SKEW: Final = timedelta(seconds=2)  # two processes may differ by that much without a clock that was set
 
-    Within a process the time is steady (`adapters.clock`); a status of an earlier one may be ahead of it.
+
+def adopt_earlier_clock(context: DecisionContext) -> None:
+    """Times in the status lie ahead: the API server's clock was set back, and this process has adopted it.
+
+    Without this, guards and holds would wait until the clock has caught up. What has happened becomes now, so that nothing is shorter:
+    a hold starts again, and a breach and a warm-up begin now.
     """
-    latest, guards = context.now, context.now + duration(context.spec.propagation)
-    current, flags = context.current, context.status.flags
-    past = {"published_time", "stage_start_time", "hold_paused_time"}
-    moved = {**_late(current, past, latest), **_late(current, {"guards_start_time"}, guards)}
-    if moved:
-        context.change(current=current.updated(**moved))
-    if moved := _late(flags, {"published_time", "given_time"}, latest):
-        context.change(flags=flags.updated(**moved))
+    now, current, flags = context.now, context.current, context.status.flags
+    past = ("published_time", "stage_start_time", "hold_paused_time")
+    ahead = {name: now for name in past if _is_ahead(now, getattr(current, name))}
+    if not ahead and not _is_ahead(now, flags.published_time):
+        return
+    propagated = now + duration(context.spec.propagation)
+    timers = {"hold_until": None, "hold_paused_time": None, "hold_paused_reason": None}
+    guards_start = min(current.guards_start_time or propagated, propagated) if current.guards_start_time else None
+    wait = current.deadline_wait.updated(kind=None, since=None) if current.deadline_wait is not None else None
+    context.move(**{**ahead, **timers, "guards_start_time": guards_start, "deadline_wait": wait})
+    known = {name: now for name in ("published_time", "given_time") if _is_ahead(now, getattr(flags, name))}
+    context.change(flags=flags.updated(**known))
+    restart_failures(context)
     for record in context.status.checks:
-        if moved := _late(record, {"time", "failing_time", "gap_time", "result_time"}, latest):
-            context.put_check(record.updated(**moved))
+        times = ("time", "failing_time", "gap_time", "result_time")
+        context.put_check(record.updated(**{name: now for name in times if _is_ahead(now, getattr(record, name))}))
 
 
-def _late(record: Model, names: set[str], latest: datetime) -> dict[str, datetime]:
-    """The fields whose times are later, with that time."""
-    return {name: latest for name in sorted(names) if (time := getattr(record, name)) is not None and time > latest}
+def _is_ahead(now: datetime, time: datetime | None) -> bool:
+    return time is not None and time > now + SKEW
 
 
 def range_of(context: DecisionContext, metrics: tuple[str, ...]) -> timedelta:

@@ -17,7 +17,7 @@ from session_rollout.core import migration_jobs, workload
 from session_rollout.core.actions import apply_actions
 from session_rollout.core.adoption import await_adoption
 from session_rollout.core.baselines import note_given
-from session_rollout.core.clocks import forget_future, note_clock_jump
+from session_rollout.core.clocks import adopt_earlier_clock, note_clock_jump
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
@@ -44,7 +44,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     """The decision about one rollout at `now`."""
     status = without_delivered(observed.rollout.status, observed.delivered)
     context = DecisionContext(observed=observed, now=now, status=status)
-    forget_future(context)
+    adopt_earlier_clock(context)
     learn(context)
     confirm_published(context)
     adopt_generation(context)

@@ -116,9 +116,9 @@ class Landings:
         lasting = [guard for guard in self.evidence.lasting(strict=True) if guard.on_breach is OnBreach.ROLLBACK]
         if lasting and not self.orphaned:
             self.objects("breach-acts", f"{name} grew with guard {lasting[0].name} in breach")
-        if self.promotes or self.owed or self._waiting("Promote"):
+        if self.promotes or self.owed or self._waiting("Promote") or self.begun:
             self.complete |= {before.name for before in self._before(phase)}
-        elif phase.name not in self.grew and not self.begun:
+        elif phase.name not in self.grew:
             self._must_be_earned(phase, reached)
         self.grew.append(phase.name)
 

@@ -60,7 +60,7 @@ class Witness(Landings):
     def _stop(self) -> None:
         spec = self.cluster.spec
         phase = phase_named(spec, self.evidence.phase)
-        emergency = bool(phase and set(phase.features) & self.off)
+        emergency = bool(phase and set(phase.features) & self._surely_off())
         self.evidence.stopped = self.paused or spec.suspend or emergency
         pausing = any(guard.on_breach is OnBreach.PAUSE for guard in self.evidence.lasting(strict=False))
         if pausing and self.cluster.answering and not spec.suspend:
@@ -77,7 +77,7 @@ class Witness(Landings):
 
     def _is_off(self, name: str | None) -> bool:
         phase = phase_named(self.cluster.spec, name)
-        return phase is not None and set(phase.features) <= self.off
+        return phase is not None and set(phase.features) <= self._surely_off()
 
     def _is_recent(self) -> bool:
         """Whether guards may measure something from before the document that is published now."""
