@@ -186,6 +186,12 @@ class Evidence:
         """The operator was away, or its clock was set, or it had no results."""
         self.away, self.surely_waited = True, NOTHING
 
+    def doubt_guards(self) -> None:
+        """An edit: guards may begin with data from now on, and those that were evaluated before it do not."""
+        self.guards_from = self.cluster.time
+        for breach in self.breaches.values():
+            breach.strict, breach.warm = NOTHING, False
+
     def restart_guards(self) -> None:
         """Guards begin with data from now on."""
         self.guards_from, self.breaches = self.cluster.time, {}

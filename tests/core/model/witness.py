@@ -96,7 +96,7 @@ class Witness(Landings):
         self.begun |= self._is_stuck()
         self.owed -= set(self.promotes)
         self.evidence.restart()
-        self.evidence.restart_guards()
+        self.evidence.doubt_guards()
         self.approved, self.promotes, self.earned = set(), {}, set()
         self.void |= {raw["metadata"]["uid"] for raw in self._waiting("Abort")}
         if self.fallen:
