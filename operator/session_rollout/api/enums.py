@@ -205,9 +205,7 @@ class ActionReason(StrEnum):
     NOTHING_TO_ADOPT = "NothingToAdopt"  # The status knows what the flag document gives.
     NO_MATCHING_STEP = "NoMatchingStep"  # The flag document has an audience that no step of the spec has.
     SUPERSEDED = "Superseded"  # An EmergencyEnable lifted the emergency before the flag document could be written.
-    DELETING = (
-        "Deleting"  # The rollout is being deleted: it rejects all actions except EmergencyDisable, Abort and read-only ones.
-    )
+    DELETING = "Deleting"  # The rollout is being deleted: it accepts only what protects users.
     INVALID = "Invalid"  # The action or the rollout cannot be parsed.
     TIMED_OUT = "TimedOut"  # The action did not finish in time.
     FAILED = "Failed"  # The action could not be carried out; the message contains the error.

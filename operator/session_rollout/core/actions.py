@@ -167,7 +167,7 @@ def _approve_step(context: DecisionContext, action: SessionRolloutAction) -> str
     _require_step(context, action)
     increment, where = context.increment, f"step {action.spec.step} of phase {action.spec.phase}"
     if increment is None:
-        raise ActionRejected(ActionReason.STALLED, f"{where} is not in the spec any more; change the spec first")
+        raise ActionRejected(ActionReason.STALLED, f"{where} is no longer in the spec; change the spec first")
     if not increment.approval:
         raise ActionRejected(ActionReason.NO_APPROVAL_NEEDED, f"{where} does not require approval")
     context.move(approved_by=action.name)
