@@ -19,6 +19,7 @@ from session_rollout.adapters import telemetry
 from session_rollout.adapters.rollouts import ApiRolloutStore
 from session_rollout.api.action import ActionSpec, SessionRolloutAction, answer
 from session_rollout.api.enums import ActionReason, ActionType, Verdict
+from session_rollout.api.status_records import Refusal
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.core.observed import Decision
 from session_rollout.ports import Key, Reconciled
@@ -104,6 +105,22 @@ def test_disabled_features_are_counted(world: ObservedWorld) -> None:
     world.request("EmergencyEnable", features=["alpha"])
     world.settle()
     assert value("sessionrollout_disabled_features") == 0
+
+
+def test_refused_requests_are_series_until_they_succeed(world: ObservedWorld) -> None:
+    """By effect: what cannot be written may be what protects users."""
+    world.until(step(1))
+    refused = [
+        Refusal(effect=effect, verb="patch", resource="configmaps", message="denied", since=world.now)
+        for effect in ("Publish", "Status")
+    ]
+    world.refusals = tuple(refused)
+    world.run(10)
+    assert value("sessionrollout_refused_requests", effect="Publish") == 1
+    world.refusals = tuple(refused[1:])
+    world.run(10)
+    assert value("sessionrollout_refused_requests", effect="Publish") is None
+    assert value("sessionrollout_refused_requests", effect="Status") == 1
 
 
 def test_features_of_a_suspended_rollout_are_counted(world: ObservedWorld) -> None:

@@ -105,7 +105,7 @@ class PasswordAuthentication:
 def test_process_shows_no_secret_while_it_runs(dsn: str, tmp_path: Path) -> None:
     """Neither in its arguments nor in its environment."""
     (tmp_path / "dsn").write_text(dsn.replace("postgres@", f"postgres:{CANARY}@"))
-    (tmp_path / "0001_slow.up.sql").write_text("SELECT pg_sleep(3);")
+    (tmp_path / "0001_slow.up.sql").write_text("SELECT pg_sleep(600);")
     (tmp_path / "0001_slow.down.sql").write_text("")
     command = [
         sys.executable,
@@ -117,8 +117,8 @@ def test_process_shows_no_secret_while_it_runs(dsn: str, tmp_path: Path) -> None
     ]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     try:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid()"
-        until(lambda: value(dsn, query), 10, "the step running")
+        query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
+        until(lambda: value(dsn, query), 60, "the step running")
         shown = b"".join(Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
         assert CANARY.encode() not in shown
     finally:

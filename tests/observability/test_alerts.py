@@ -49,6 +49,7 @@ def rates(good: int, bad: int) -> dict[str, str]:
 LEADS = {"sessionrollout_leader": "1x2000"}
 DISABLED = "sessionrollout_disabled_features" + OF_ROLLOUT % ""
 SUSPENDED = "sessionrollout_suspended_features" + OF_ROLLOUT % ""
+REFUSED = "sessionrollout_refused_requests" + OF_ROLLOUT
 OVERRUN = "sessionrollout_interval_overrun_seconds" + OF_ROLLOUT % ""
 RECONCILED = "sessionrollout_last_reconcile_timestamp_seconds" + OF_ROLLOUT % ""
 
@@ -72,6 +73,11 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], int]] = {
         {DISABLED: "1x2000", **condition("Ready", "Unknown")},
         {DISABLED: "1x2000", **condition("Ready", "True")},
         241,
+    ),
+    "SessionRolloutRequestRefused": (
+        {REFUSED % ',effect="Status"': "1x2000"},
+        {REFUSED % ',effect="StartJob"': "1x2000"},
+        3,
     ),
     "SessionRolloutSuspended": ({SUSPENDED: "2x2000"}, {SUSPENDED: "2x30 0x2000"}, 61),
     "SessionRolloutOperatorDown": ({"sessionrollout_leader": "0x2000"}, LEADS, 6),

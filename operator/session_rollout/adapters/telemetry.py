@@ -90,6 +90,11 @@ DISABLED_FEATURES: Final = Gauge(
     "Features of a rollout that an emergency disabled; features that depend on them are not counted.",
     ROLLOUT,
 )
+REFUSED_REQUESTS: Final = Gauge(
+    "sessionrollout_refused_requests",
+    "1 for each effect, such as `Publish` or `Status`, whose requests the API server does not accept; see `status.refusals`.",
+    [*ROLLOUT, "effect"],
+)
 SUSPENDED_FEATURES: Final = Gauge(
     "sessionrollout_suspended_features",
     "Features that users have while the rollout is suspended, so that its guards are not heard; 0 while it is not suspended.",
@@ -226,6 +231,7 @@ def _observe_status(key: Key, status: RolloutStatus) -> None:
     for family, value in gauges.items():
         _replace(key, family, {(): value})
     _replace(key, INFO, {(current.phase or "", str(current.step), status.state or ""): 1})
+    _replace(key, REFUSED_REQUESTS, {(refusal.effect,): 1 for refusal in status.refusals})
     conditions: dict[Labels, float] = {
         (condition.type, text): float(condition.status == text)
         for condition in status.conditions
