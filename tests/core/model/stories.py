@@ -142,6 +142,7 @@ DECISIONS: tuple[Story, ...] = (
         ("act", "Promote"),
         ("calm",),
     ),
+    story("D9", "an edit late in a hold", "long hold", "judged", ("wait", 90), ("edit", "bake"), ("wait", 80)),
     story(
         "D9",
         "an operator that is away for most of a hold",
