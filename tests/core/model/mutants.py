@@ -94,8 +94,8 @@ MUTANTS: Final = (
     Mutant(
         "Promote skips a breach",
         "core/decide.py",
-        "    act_on_breaches(context)\n",
-        "    if context.current.promoted_by is None:\n        act_on_breaches(context)\n",
+        "    if not context.spec.suspend:\n        act_on_breaches(context)\n",
+        "    if not context.spec.suspend and context.current.promoted_by is None:\n        act_on_breaches(context)\n",
     ),
     Mutant(
         "a guard acts before its time",
@@ -210,7 +210,9 @@ def here(options: argparse.Namespace) -> dict[int, str]:
 
 
 def place(number: int, random_lives: int) -> str:
-    """Which life it was: those that are drawn come first, then the stories."""
+    """Which life it was: those that are drawn come first, then the stories; a copy that does not start has none."""
+    if number < 0:
+        return "this fault is a mistake of the table"
     if number < random_lives:
         return f"life {number}"
     story = STORIES[number - random_lives]
@@ -236,9 +238,9 @@ def main() -> int:
         if options.only and mutant.name not in options.only:
             continue
         caught = lives(mutant, options, well)
-        missed += not caught
+        missed += not caught or "-1" in caught
         [(number, promise)] = caught.items() or [("", "NOT CAUGHT")]
-        print(f"{mutant.name:40} {promise:18} {number and place(int(number), options.lives)}", flush=True)
+        print(f"{mutant.name:40} {promise:18} {place(int(number), options.lives) if caught else ''}", flush=True)
     return missed > 0
 
 

@@ -82,6 +82,15 @@ DECISIONS: tuple[Story, ...] = (
     ),
     story(
         "D8",
+        "a Promote while a guard is in breach",
+        "plain",
+        "breach-acts",
+        ("wait", 10),
+        ("say and act", "errors", "breach", "Promote"),
+        ("wait", 60),
+    ),
+    story(
+        "D8",
         "the time between a guard that pauses and the next decision",
         "stalls",
         "judged",
@@ -141,6 +150,16 @@ DECISIONS: tuple[Story, ...] = (
         ("wait", 60),
         ("act", "Promote"),
         ("calm",),
+    ),
+    story(
+        "D12",
+        "an edit after an early approval",
+        "approvals",
+        "approved",
+        ("wait", 10),
+        ("act", "Approve"),
+        ("edit", "bake"),
+        ("wait", 120),
     ),
     story("D9", "an edit late in a hold", "long hold", "judged", ("wait", 90), ("edit", "bake"), ("wait", 80)),
     story(
