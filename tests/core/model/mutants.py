@@ -222,7 +222,7 @@ def place(number: int, random_lives: int) -> str:
 def main() -> int:
     """Print the table; 1 when a fault was not caught."""
     parser = argparse.ArgumentParser(prog="python -m core.model.mutants", description=__doc__)
-    parser.add_argument("--lives", type=int, default=1500, help="how many lives each fault has at most")
+    parser.add_argument("--lives", type=int, default=400, help="how many lives each fault has at most")
     parser.add_argument("--without", nargs="*", default=[], help="promises that nobody objects for")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     parser.add_argument("only", nargs="*")
