@@ -102,7 +102,8 @@ def _breach(context: DecisionContext, guard: Guard) -> Breach | None:
     measured = all(name in context.observed.measurements for name in guard.metrics)
     if guard.dry_run or record.verdict is not Verdict.FAIL or record.failing_time is None or not measured:
         return None
-    if context.current.stage is Stage.ROLLING_BACK and context.current.published_time is None:
+    current = context.current
+    if current.stage is Stage.ROLLING_BACK and current.published_time is None and current.guards_start_time is None:
         return None  # it has had its effect; whether that was enough is known when the flags are published
     if not fails(context, guard, record):
         return None

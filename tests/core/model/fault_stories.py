@@ -151,6 +151,17 @@ FAULTS: tuple[Story, ...] = (
         ("wait", 90),
     ),
     story(
+        "R12",
+        "a breach while an abort that took nothing away cannot be written",
+        "plain",
+        "breach-acts",
+        ("proceed", "step"),
+        ("refuse", "status", "403"),
+        ("say and act", "errors", "breach", "Promote"),
+        ("act again", "Abort"),
+        ("wait", 10),
+    ),
+    story(
         "R15",
         "a document that is refused with 409 again and again",
         "plain",
