@@ -125,7 +125,8 @@ class Landings:
     def _phases_grew(self) -> None:
         for name in self.grew:
             self.evidence.grown(name)
-            self.approved, self.begun, self.earned = set(), False, set()
+            self.approved &= self._steps_now()  # an approval is about a step, also of a ramp
+            self.begun, self.earned = False, set()
             self.spent |= self.owed | {raw["metadata"]["uid"] for raw in self._waiting("Promote")}
             self.owed = set()
         self.grew = []
@@ -153,6 +154,15 @@ class Landings:
             if before.name not in self.complete:
                 self._object_unless_earned(before, self.reached.get(before.features[0], NOBODY), last=True)
                 self.complete.add(before.name)
+
+    def _steps_now(self) -> set[tuple[str, int]]:
+        """The steps that have the audiences of now."""
+        return {
+            (phase.name, increment.step)
+            for phase in self.cluster.spec.phases
+            for increment in increments(phase)
+            if same(increment, self.known.get(phase.features[0], NOBODY))
+        }
 
     def _object_unless_earned(self, phase: Phase, reached: Given, *, last: bool = False) -> None:
         if problem := self._not_earned(phase, reached, last=last):

@@ -150,10 +150,12 @@ class Life:
         self.pattern[metric] = list(values)
 
     def silence(self, seconds: int) -> None:
-        """Results are on their way, for so long."""
+        """Results are on their way, for so long: the operator waits for them and does no work."""
         self.cluster.answering = False
         self.witness.evidence.left_alone()
         self.cluster.time += timedelta(seconds=seconds)
+        for key in self.cluster.keys:
+            self.cluster.replica.memory.of(key).rested += seconds
         self.witness.reconcile()
         self.cluster.answering = True
 
