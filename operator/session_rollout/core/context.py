@@ -242,14 +242,7 @@ class DecisionContext:
     @property
     def off_here(self) -> tuple[str, ...]:
         """Features that are off by an emergency and keep this stage from ending: in the bake, any that the rollout published."""
-        if self.current.stage is not Stage.BAKE:
-            return self.off_in(self.phase)
-        return self._off(name for record in self.status.phases for name in record.features)
-
-    def off_in(self, phase: Phase | None) -> tuple[str, ...]:
-        """Features of this phase that users do not have because of an emergency, also of one that was just lifted."""
-        return self._off(phase.features if phase is not None else ())
-
-    def _off(self, names: Iterable[str]) -> tuple[str, ...]:
+        baking = self.current.stage is Stage.BAKE
+        names = (name for record in self.status.phases for name in record.features) if baking else self.running_features
         off = {*disabled_features(self.spec, self.status), *self.still_off}
         return tuple(name for name in names if name in off)

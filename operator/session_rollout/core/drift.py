@@ -10,19 +10,18 @@ from typing import Final
 from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason
 from session_rollout.api.flag_records import FlagDrift
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import FlagDocument
 
 RECENT: Final = timedelta(minutes=5)  # an edit that comes later is another one
 CONTESTED: Final = 3  # edits within that time
 
 
-def notice_drift(context: DecisionContext, document: PublishedDocument | None, wanted: FlagDocument) -> None:
+def notice_drift(context: DecisionContext, wanted: FlagDocument) -> None:
     """Record that somebody else has changed or deleted the document, and what is published now.
 
     The history has the first edit and the one from which the document is contested: more of them would push out what happened.
     """
-    flags = context.status.flags
+    flags, document = context.status.flags, context.document
     in_cluster = document.sha256 if document is not None else None
     edited = document is not None and document.editor is not None and in_cluster != flags.published_sha256
     if flags.published_sha256 is None or not (edited or flags.published_sha256 == wanted.sha256):

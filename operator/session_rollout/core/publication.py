@@ -253,7 +253,7 @@ def _after(revision: int) -> int:
 
 
 def _request(context: DecisionContext, wanted: FlagDocument, *, urgent: bool) -> None:
-    notice_drift(context, context.document, wanted)
+    notice_drift(context, wanted)
     effect = _effect(context, wanted)
     if urgent:
         context.urgent = effect

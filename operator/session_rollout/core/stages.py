@@ -149,7 +149,7 @@ def _migrations_after(context: DecisionContext) -> StageResult | None:
 # --- the end
 
 
-def _await_document(context: DecisionContext) -> StageResult | None:
+def _await_read_back(context: DecisionContext) -> StageResult | None:
     """Wait until the flag document was read back: after an emergency, users have the features again only then."""
     if is_published(context):
         return None
@@ -171,7 +171,7 @@ def _await_bake(context: DecisionContext) -> StageResult | None:
     if context.current.hold_until is None:
         advance_hold(context, context.problems)
     until, missing = context.current.hold_until, missing_evidence(context)
-    if result := _await_bake_requests(context) or _await_document(context):
+    if result := _await_bake_requests(context) or _await_read_back(context):
         return result
     if context.awaits_results and until is not None:
         return repeat_decision(context)
