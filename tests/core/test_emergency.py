@@ -236,6 +236,25 @@ def test_what_was_measured_while_a_feature_was_off_promotes_nothing(*, criteria:
     assert (world.now - start).total_seconds() >= 60
 
 
+@pytest.mark.parametrize("stopped", ["paused", "window"])
+def test_emergency_enable_gives_back_what_users_had_although_nothing_may_grow(stopped: str) -> None:
+    """The audience of the step was published before: a pause and a window keep it from growing, not from coming back."""
+    world = World(spec())
+    world.until(at("one", 1))
+    before = world.document.audiences["alpha"] if world.document is not None else None
+    world.request("EmergencyDisable", features=["alpha"])
+    if stopped == "paused":
+        world.request("Pause")
+    else:
+        world.edit(spec(windows=[{"timeZone": "UTC", "days": ["Sun"], "from": "03:00", "to": "03:01"}]))
+    world.run(30)
+    name = world.request("EmergencyEnable", features=["alpha"])
+    world.run(30)
+    assert world.answer(name) == (True, ActionReason.ACCEPTED)
+    assert world.document is not None
+    assert world.document.audiences["alpha"] == before != Audience()
+
+
 @pytest.mark.parametrize("names", [("aa", "zz"), ("zz", "aa")], ids=["disable first", "enable first"])
 @pytest.mark.parametrize("disabled", [(), ("alpha",)], ids=["all", "named"])
 @pytest.mark.parametrize("enabled", [(), ("alpha",)], ids=["enable all", "enable named"])

@@ -135,8 +135,6 @@ def judge_again(context: DecisionContext) -> None:
     """
     context.change(flags=context.status.flags.updated(published_time=None))
     current, increment = context.current, context.increment
-    if current.stage is Stage.STEP:
-        context.move(published_time=None)
     length = increment.hold if increment is not None else duration(context.spec.bake)
     if current.hold_until is not None:
         left = min(TRAILING_CHECKS * context.interval, length)
@@ -155,9 +153,9 @@ def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> Decisio
         return DecisionReason.REQUEST_REFUSED
     if is_contested(context):
         return DecisionReason.DOCUMENT_CONTESTED
-    if not is_published(context):
-        return DecisionReason.PUBLISHING
-    return DecisionReason.FEATURE_DISABLED if context.off_here else None
+    if context.off_here:
+        return DecisionReason.FEATURE_DISABLED
+    return None if is_published(context) else DecisionReason.PUBLISHING
 
 
 def _wait_kind(context: DecisionContext, hold: timedelta) -> WaitKind | None:
