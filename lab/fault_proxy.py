@@ -31,6 +31,7 @@ READS: Final = {"GET", "HEAD", "OPTIONS"}
 HOP: Final = {"host", "connection", "transfer-encoding", "content-length", "keep-alive"}
 HANG_SECONDS: Final = 30.0  # longer than any time limit of the operator
 LATE_SECONDS: Final = 3.0
+CLOSING_TURNS: Final = 10
 TURN_SECONDS: Final = 8.0  # an operator that does not write in this time has nothing to write
 REASONS: Final = {400: "BadRequest", 403: "Forbidden", 409: "Conflict", 422: "Invalid", 429: "TooManyRequests"}
 HTML: Final = "<html><body><h1>Please sign in</h1></body></html>"
@@ -160,11 +161,18 @@ class FaultProxy:
         return aiohttp.ClientSession(connector=connector, auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None))
 
     async def _close(self) -> None:
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for runner in self._runners:
+            for connection in runner.server.connections if runner.server is not None else ():
+                if connection.transport is not None:
+                    connection.transport.abort()  # an operator that was frozen reads nothing any more
             await runner.cleanup()
         await self._session.close()
+        for _ in range(CLOSING_TURNS):
+            await asyncio.sleep(0)  # a transport is closed in a later turn of the loop than it was told to
 
     # --- what a test plans
 
