@@ -318,7 +318,7 @@ class Settings(Section):
         Field(
             ge=1,
             le=64,
-            description="Largest number of queries that run at the same time on each Prometheus server, from 1 to 64. A server that is slow delays no other. Defaults to 8.",
+            description="Largest number of queries that run at the same time on each Prometheus server, from 1 to 64. One in four is kept for queries that were fast. Defaults to 8.",
         ),
     ] = 8
 

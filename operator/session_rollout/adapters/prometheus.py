@@ -30,6 +30,7 @@ from session_rollout.settings import Dialect, Provider
 Query = tuple[str, str]  # provider, PromQL
 NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|inf)|nan", re.IGNORECASE | re.ASCII)
 LONGEST_KIND: Final = 20
+RULES: Final = ""  # stands for the request for all rules, where others are known by their query
 UNKNOWN: Final = "not in `prometheus` of the operator's configuration"
 AGES: Final = timedelta(days=36_500)  # a time further away is said to be as far
 EMPTY: Final = "the query returns no series; write it so that it is 0 then, for example `... or vector(0)`"
@@ -89,7 +90,7 @@ class PrometheusSource:
         if client is None:
             message = f"provider {provider}: {UNKNOWN}"
             return _no_value(self._clock.now(), Verdict.PROVIDER_ERROR, CheckReason.UNKNOWN_PROVIDER, message)
-        async with client.slots:
+        async with client.slot(query):
             # The time is taken here: a result that waited for its turn would be stale when it arrives.
             start, begun = self._clock.now(), self._clock.monotonic()
             with span("query", {"sessionrollout.provider": provider}):
@@ -113,9 +114,9 @@ class PrometheusSource:
         client = self._clients.get(provider)
         if client is None:
             raise ProviderFailed(CheckReason.UNKNOWN_PROVIDER, UNKNOWN)
-        async with client.slots:
+        async with client.slot(RULES):
             sent = self._clock.monotonic()
-            response = self._clocks[provider].aged("", await client.alert_rules(), sent)
+            response = self._clocks[provider].aged(RULES, await client.alert_rules(), sent)
         if response.cached > _oldest(client.provider):
             raise ProviderFailed(CheckReason.STALE_SAMPLE, _old(response.cached))
         try:
