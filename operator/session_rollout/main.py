@@ -13,7 +13,8 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Collection, Coroutine, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Final
@@ -68,7 +69,8 @@ class Operator:
         self.settings, self.identity, self.clock = settings, identity, clock
         self.store = ApiRolloutStore(api, settings.namespaces)
         name = os.environ.get("LEASE_NAME", "session-rollout")
-        self.lease = Lease(lease_api, os.environ.get("POD_NAMESPACE", "default"), name, identity, clock)
+        namespace = os.environ.get("POD_NAMESPACE", "default")
+        self.lease = Lease(lease_api, namespace, name, identity, clock, settings.namespaces)
         api.confirm = self.lease.confirm
         self.metrics = PrometheusSource(settings.prometheus, clock, settings.metric_workers)
         workloads = ApiWorkloads(api)
@@ -144,19 +146,25 @@ class Operator:
 
     async def _lead(self) -> None:
         self.clock.hold_steady()
-        self.downtime.begin(self.lease.unled.since, await self._existing())
+        self.downtime.begin(
+            replace(self.lease.unled).since_in, await self._existing()
+        )  # the Lease's own is accounted for one day
         self._expect_beats()
         before = asyncio.all_tasks()
         tasks = (
             watched(self.lease.keep(self._lost), LEASE),
             watched(self._account(), "accounting of the downtime", may_end=True),
-            watched(self.inbox.run(lambda: self.hearts.beat(SWEEP)), SWEEP),
+            watched(self.inbox.run(self._swept), SWEEP),
         )
         try:
             await self._run_kopf(before | set(tasks))
         finally:
             for task in tasks:
                 task.cancel()
+
+    def _swept(self, unlisted: Collection[str]) -> None:
+        self.hearts.beat(SWEEP)
+        self.lease.unled.unlisted.update(unlisted)
 
     async def _existing(self) -> Iterable[Key]:
         """The rollouts that have yet to take the downtime into account."""

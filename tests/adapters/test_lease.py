@@ -218,3 +218,51 @@ def test_annotations_of_others_stay(api: Api, clock: Clock) -> None:
     api.put(PATH, {**api.objects[PATH], "metadata": {"annotations": {"team": "shop"}}})
     assert acquires(replica(api, clock))
     assert api.objects[PATH]["metadata"]["annotations"]["team"] == "shop"
+
+
+@pytest.mark.parametrize(
+    ("watched", "known", "unknown"),
+    [
+        ([(), ("a", "b")], "a", None),
+        ([(), ("a",), ()], "a", "b"),
+        ([("a", "b"), ("b", "c")], "b", "a"),
+        ([("b",), ("a",), ("b",)], None, "b"),
+    ],
+)
+def test_lease_proves_nothing_about_namespaces_that_were_not_watched(
+    api: Api, clock: Clock, watched: list[tuple[str, ...]], known: str | None, unknown: str | None
+) -> None:
+    """Each of these processes crashes before it has reconciled every rollout; the last one has to know."""
+    for namespaces in watched:
+        process = Lease(api, "ops", "session-rollout", "a", clock, namespaces)
+        assert acquires(process)
+        clock.seconds += 60
+    last = replica(api, clock)
+    assert acquires(last)
+    assert known is None or last.unled.since_in(known) is not None
+    assert unknown is None or last.unled.since_in(unknown) is None
+    asyncio.run(last.accounted())
+    clock.seconds += 60
+    after = replica(api, clock)
+    assert acquires(after)
+    assert after.unled.since_in("z") is not None
+
+
+def test_lease_of_an_earlier_version_is_about_every_namespace(api: Api, clock: Clock) -> None:
+    """An upgrade restarts no hold."""
+    assert acquires(replica(api, clock))
+    api.objects[PATH]["metadata"]["annotations"] = {}
+    upgraded = Lease(api, "ops", "session-rollout", "a", clock, ("a",))
+    assert acquires(upgraded)
+    assert upgraded.unled.since_in("a") is not None
+
+
+def test_namespace_that_could_not_be_listed_was_not_watched(api: Api, clock: Clock) -> None:
+    """Its rights were gone, although the process was to watch it."""
+    process = Lease(api, "ops", "session-rollout", "a", clock, ("a", "b"))
+    assert acquires(process)
+    process.unled.unlisted.add("b")
+    assert acquires(process)
+    after = Lease(api, "ops", "session-rollout", "a", clock, ("a", "b"))
+    assert acquires(after)
+    assert (after.unled.since_in("a") is None, after.unled.since_in("b") is None) == (False, True)

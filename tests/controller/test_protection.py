@@ -10,8 +10,9 @@ from decimal import Decimal
 import pytest
 
 from controller.cluster import KEY, Cluster, Process, run
-from session_rollout.api.enums import DecisionReason, EventReason, Outcome, State
+from session_rollout.api.enums import ActionType, DecisionReason, EventReason, Outcome, State
 from session_rollout.controller import reconciler
+from session_rollout.core import actions
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY
 from session_rollout.errors import Conflict, Forbidden, Request, SpecError, Unavailable
@@ -200,6 +201,25 @@ def test_unforeseen_exception_is_a_stall_and_emergencies_are_heard(cluster: Clus
         assert cluster.status.state is State.STALLED
         assert set(read_document(cluster.text).disabled) == {"alpha", "beta", "gamma"}
         assert [name for name, answer in cluster.answers if answer.accepted] == ["action-u1"]
+
+    run(body)
+
+
+def test_action_that_raises_an_exception_is_a_stall(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R5: even an emergency. Without this, every reconciliation would end with a traceback, and the status would not say so."""
+
+    async def body() -> None:
+        process = await published(cluster)
+
+        def fail(*_: object) -> str:
+            raise KeyError("features")
+
+        monkeypatch.setitem(actions._HANDLERS, ActionType.EMERGENCY_DISABLE, fail)
+        cluster.add_action("u1", "EmergencyDisable", reason="drill")
+        process.watch_actions()
+        await process.settle()
+        assert (cluster.status.decision.reason, cluster.status.state) == (DecisionReason.INTERNAL_ERROR, State.STALLED)
+        assert cluster.answers == []
 
     run(body)
 

@@ -179,7 +179,7 @@ def test_downtime_is_accounted_once_every_measurement_was_seen(cluster: Cluster)
         await Process(cluster).settle()
         values, cluster.values = cluster.values, {}
         process = Process(cluster)
-        process.downtime.begin(NOW, [KEY])
+        process.downtime.begin(lambda _: NOW, [KEY])
         await process.settle()
         assert not process.downtime.accounted.is_set()
         cluster.values = values
@@ -189,10 +189,30 @@ def test_downtime_is_accounted_once_every_measurement_was_seen(cluster: Cluster)
     run(body)
 
 
+def test_status_from_a_backup_restarts_the_hold(cluster: Cluster) -> None:
+    """Nobody knows what was evaluated since the backup, and the hold of then would be over."""
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        before = cluster.status.current.hold_until
+        assert before is not None
+        cluster.rollouts[KEY]["status"]["current"]["holdUntil"] = (before - timedelta(hours=1)).isoformat()
+        await process.settle()
+        assert cluster.status.current.hold_until == before  # a whole hold from now
+        process.state.last_reconcile = cluster.now() - timedelta(minutes=1)
+        await process.settle()
+        assert cluster.status.current.hold_until == before + timedelta(minutes=1), (
+            "a restored status is over once it was evaluated"
+        )
+
+    run(body)
+
+
 def test_no_rollout_has_downtime_to_account(cluster: Cluster) -> None:
     """Or the first start of all."""
     process = Process(cluster)
-    process.downtime.begin(None, [])
+    process.downtime.begin(lambda _: None, [])
     assert process.downtime.accounted.is_set()
 
 

@@ -4,10 +4,14 @@ Covered: an exception that nobody foresaw, an object that cannot be parsed. Not 
 (tests/api/test_parsing), and the controller around it (tests/controller/test_unparsed, test_protection).
 """
 
+from datetime import timedelta
+
 import pytest
 
 from core.document_scenarios import FailingWorld
+from core.test_deadline import limited
 from core.world import at, spec
+from session_rollout.api.enums import Outcome, Verdict
 
 
 @pytest.mark.parametrize("problem", ["", "`spec.novel` is 'x'"], ids=["exception", "cannot be parsed"])
@@ -26,6 +30,41 @@ def test_operator_that_cannot_decide_gives_users_nothing(problem: str) -> None:
     world.failing, world.problem = False, ""
     world.run(10)
     assert [record.feature for record in world.status.flags.disabled] == ["alpha"]
+
+
+@pytest.mark.parametrize("problem", ["", "`spec.novel` is 'x'"], ids=["exception", "cannot be parsed"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_time_in_which_nothing_can_be_decided_counts_for_no_hold(problem: str, *, restarted: bool) -> None:
+    """Another process does not see it in its own downtime, and its first decision must not complete the step."""
+    world = FailingWorld(spec())
+    world.until(at("one", 1))
+    world.run(20)
+    until = world.status.current.hold_until
+    world.failing, world.problem = not problem, problem
+    world.run(600)
+    assert until is not None
+    world.failing, world.problem = False, ""
+    world.last_reconcile = world.now if restarted else world.last_reconcile
+    world.settle()
+    assert world.where[:2] == ("one", 1)
+    assert world.status.current.hold_until == until + timedelta(seconds=600)
+    assert world.status.current.hold_paused_time is None
+
+
+@pytest.mark.parametrize("problem", ["", "`spec.novel` is 'x'"], ids=["exception", "cannot be parsed"])
+def test_time_in_which_nothing_can_be_decided_counts_for_no_deadline(problem: str) -> None:
+    """A step that had waited for half of its deadline is not rolled back for an error of the operator."""
+    world = FailingWorld(limited())
+    world.until(at("one", 1))
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(360)
+    world.failing, world.problem = not problem, problem
+    world.run(6000)
+    world.failing, world.problem = False, ""
+    world.run(60)
+    assert world.status.outcome is None
+    world.run(600)
+    assert world.status.outcome is Outcome.ROLLED_BACK
 
 
 def test_operator_that_cannot_decide_completes_a_rollback() -> None:

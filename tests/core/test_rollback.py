@@ -6,11 +6,13 @@ slower parts (test_schema_migrations, test_migrations, test_workload).
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from core.world import World, at, ended, spec
-from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, State, Verdict
+from session_rollout.core.documents import read_document
 
 HEALTH = {"name": "health", "http": {"service": "web", "path": "/health"}}
 CALM = {"name": "calm", "metric": "errors", "below": "5%"}
@@ -99,3 +101,39 @@ def test_scope_step_leaves_no_audience_that_is_in_breach() -> None:
     world.publishing = True
     world.run(10)
     assert world.percents()["one"] == "0"
+
+
+@pytest.mark.parametrize(
+    "place", [{"phase": None}, {"phase": "gone"}, {"step": 9}, {"increment": 7}, {"stage": Stage.AFTER, "phase": None}]
+)
+@pytest.mark.parametrize("cause", ["Abort", "breach"])
+def test_status_that_names_no_step_of_the_spec_is_rolled_back(place: dict[str, Any], cause: str) -> None:
+    """Another client has written it: the rollout is stalled, and users are still protected."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.status = world.status.updated(current=world.status.current.updated(**place))
+    world.run(30)
+    assert (world.status.state, world.reason) == (State.STALLED, DecisionReason.INVALID_SPEC)
+    if cause == "Abort":
+        world.request("Abort")
+    else:
+        world.values["errors"] = Decimal("0.5")
+    world.run(60)
+    assert world.status.outcome is (Outcome.ABORTED if cause == "Abort" else Outcome.ROLLED_BACK)
+    assert world.document is not None
+    assert not world.document.gives_something
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+def test_edit_during_a_rollback_starts_again_unless_it_suspends(*, suspend: bool) -> None:
+    """The rollback is published in any case."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing, world.values["errors"] = False, Decimal("0.5")
+    world.until(lambda world: world.status.current.stage is Stage.ROLLING_BACK)
+    world.edit(spec(bake="1m", suspend=suspend))
+    world.publishing, world.values["errors"], before = True, Decimal("0.001"), len(world.documents)
+    world.run(60)
+    assert not read_document(world.documents[before]).gives_something
+    assert world.document is not None
+    assert world.document.gives_something is not suspend

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -29,23 +29,35 @@ RETRY_SECONDS: Final = 2.0
 LABELS: Final = recommended("operator")  # the plugin finds the Lease by the first of them, whatever the release is called
 ATTEMPT_SECONDS: Final = RENEW_DEADLINE / 2  # for one request, as client-go has it: one that hangs leaves time for another
 UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
+WATCHED: Final = f"{GROUP}/watched-namespaces"
+ALL: Final = "*"
 
 
 @dataclass
 class UnledTime:
     """Time since which no replica has watched the rollouts, until every rollout has taken that time into account.
 
-    It is kept on the Lease: a process that crashes before it has reconciled every rollout must not lose it.
+    It is kept on the Lease: a process that crashes before it has reconciled every rollout must not lose it. So are the namespaces
+    that replicas have watched, because a Lease that is renewed proves nothing about the others.
     """
 
+    namespaces: frozenset[str] = frozenset()  # that this process is to watch; empty for all
+    unlisted: set[str] = field(default_factory=set)  # those of them that it could not list at some time
     since: datetime | None = None
+    watched: frozenset[str] | None = None  # namespaces that every replica since then has watched; None for all
+
+    def since_in(self, namespace: str) -> datetime | None:
+        """The unled time of a namespace; None when it is unknown."""
+        return self.since if self.watched is None or namespace in self.watched else None
 
     def read(self, lease: Mapping[str, Any]) -> None:
         """Set the time from the Lease of the previous leader.
 
         It is the last renewal of that leader or, if earlier, the unled time that it had recorded and not accounted for.
         """
-        recorded = lease["metadata"].get("annotations", {}).get(UNACCOUNTED)
+        annotations = lease["metadata"].get("annotations", {})
+        recorded, watched = annotations.get(UNACCOUNTED), annotations.get(WATCHED, ALL)
+        self.watched = None if watched == ALL else frozenset(watched.split(","))
         try:
             times = [datetime.fromisoformat(text) for text in (lease["spec"].get("renewTime"), recorded) if text]
             self.since = min(times, default=None)
@@ -54,14 +66,27 @@ class UnledTime:
 
     def annotations(self, lease: Mapping[str, Any]) -> dict[str, str]:
         """The annotations of the Lease with this time in them, or without it once it is accounted for."""
-        kept = {key: text for key, text in lease["metadata"].get("annotations", {}).items() if key != UNACCOUNTED}
-        return kept if self.since is None else {**kept, UNACCOUNTED: self.since.isoformat()}
+        kept = {
+            key: text for key, text in lease["metadata"].get("annotations", {}).items() if key not in {UNACCOUNTED, WATCHED}
+        }
+        since = {} if self.since is None else {UNACCOUNTED: self.since.isoformat()}
+        return {**kept, **since, WATCHED: self._watched_by_all()}
+
+    def _watched_by_all(self) -> str:
+        if not self.namespaces and self.watched is None:
+            return ALL
+        both = (
+            self.namespaces & self.watched if self.namespaces and self.watched is not None else self.namespaces or self.watched
+        )
+        return ",".join(sorted((both or frozenset()) - self.unlisted))
 
 
 class Lease:
     """This process's claim on the Lease. `leader` is the other replica that holds it; empty when none is known."""
 
-    def __init__(self, api: ApiServer, namespace: str, name: str, identity: str, clock: Clock) -> None:
+    def __init__(
+        self, api: ApiServer, namespace: str, name: str, identity: str, clock: Clock, namespaces: tuple[str, ...] = ()
+    ) -> None:
         self._api = api
         self._name = name
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
@@ -69,7 +94,7 @@ class Lease:
         self._clock = clock
         self._renewed = -math.inf  # monotonic seconds
         self._observed: tuple[str, float] = ("", 0.0)  # last renewTime of another holder, and when it changed
-        self.unled = UnledTime()
+        self.unled = UnledTime(frozenset(namespaces))
         self.leader = ""
 
     def confirm(self) -> None:
@@ -108,7 +133,7 @@ class Lease:
 
     async def accounted(self) -> None:
         """Every rollout has taken the unled time into account: remove it from the Lease."""
-        self.unled.since = None
+        self.unled.since = self.unled.watched = None
         await self._try()
 
     async def release(self) -> None:
@@ -151,9 +176,8 @@ class Lease:
 
     async def _create(self) -> None:
         kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
-        await self._api.request(
-            "POST", self._path, {**kind, "metadata": {"name": self._name, "labels": LABELS}, "spec": self._spec(0)}
-        )
+        metadata = {"name": self._name, "labels": LABELS, "annotations": self.unled.annotations({"metadata": {}})}
+        await self._api.request("POST", self._path, {**kind, "metadata": metadata, "spec": self._spec(0)})
 
     async def _take(self, lease: dict[str, Any]) -> bool:
         before = lease["spec"]

@@ -61,8 +61,11 @@ class Gatherer:
             delivered=self._ports.notifier.delivered(rollout.uid) if rollout.status.pending_notifications else frozenset(),
             sink_errors=self._ports.notifier.errors() if rollout.spec.notifications else {},
             refusals=state.shown_refusals(self._ports.clock.now()),
-            last_reconcile=state.last_observed or self._downtime.since,
+            last_reconcile=self._last_evaluation(rollout, state),
         )
+
+    def _last_evaluation(self, rollout: SessionRollout, state: RolloutState) -> datetime | None:
+        return None if state.restored else state.last_observed or self._downtime.since_in(rollout.namespace)
 
     def _busy(self, state: RolloutState) -> timedelta:
         """How long this rollout was being reconciled, or waited for its turn, since its evidence was last evaluated."""

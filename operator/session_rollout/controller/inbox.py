@@ -5,7 +5,7 @@ The sweep makes good what watches missed, and whatever got stuck: it starts the 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -36,11 +36,11 @@ class Inbox:
         self._store, self._clock, self._parse = store, clock, parse
         self._problems: Mapping[str, str] = {}  # of the last sweep, by namespace
 
-    async def run(self, swept: Callable[[], None]) -> None:
-        """Sweep until cancelled; `swept` is called after each sweep, also after one that failed."""
+    async def run(self, swept: Callable[[Collection[str]], None]) -> None:
+        """Sweep until cancelled; `swept` is called after each, also after one that failed, with the namespaces that cannot be listed."""
         while True:
             await self.sweep()
-            swept()
+            swept(self._problems)
             await asyncio.sleep(SWEEP_SECONDS)
 
     def action_changed(self, raw: Mapping[str, Any], *, deleted: bool = False) -> None:

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -126,6 +127,8 @@ class Reconciler:
         if not stored.deleting:
             stored = await self._finalizers.keep(stored, state)
         state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
+        if not stored.problem:
+            state.read(stored.rollout.status)
         rollout = stored.rollout.updated(status=state.base(stored.rollout.status, stored.rollout.generation))
         gather = self._gatherer.gather_published if stored.problem else self._gatherer.gather
         observed = await gather(rollout, stored.rollout.status, state)
@@ -137,8 +140,7 @@ class Reconciler:
         if stored.problem or jobs:
             self._downtime.account(key)  # no hold is running, so that no downtime can count
         elif decision.complete:
-            # Only a reconciliation that had every measurement counts as time in which the evidence was observed.
-            state.last_reconcile, state.rested = now, 0.0
+            state.reconciled(now)
             self._downtime.account(key)
         result = Reconciled(rollout, decision, wrote, time.monotonic() - start, observed.measurements)
         self._on_reconciled(key, result)
@@ -184,7 +186,11 @@ class Reconciler:
         except Exception as error:
             rollout = observed.rollout
             log.exception("deciding failed", extra={"namespace": rollout.namespace, "rollout": rollout.name})
-            return stall_after(observed, now, f"{type(error).__name__} in {place_of(error)}")
+            cause = f"{type(error).__name__} in {place_of(error)}"
+            try:
+                return stall_after(observed, now, cause)
+            except Exception:  # noqa: BLE001 - by one of the actions, and the others are not known to be harmless
+                return stall_after(replace(observed, actions=()), now, cause)
 
     async def _write_status(
         self, stored: Stored, rollout: SessionRollout, state: RolloutState, decision: Decision, now: datetime
@@ -198,10 +204,12 @@ class Reconciler:
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
             state.decided = None
             return False, None
+        known, state.current = state.current, None  # the response may be lost
         try:
             self._ports.leader.confirm()
             await self._ports.store.write_status(stored, decision.status)
         except Conflict:
+            state.current = known
             # Repeated conflicts must not blind a guard with `for`: whatever else changed in the object, its time counts.
             observed = now if decision.complete else state.last_observed
             state.keep_decided(DecidedStatus(rollout.status, decision.status, rollout.generation, observed))
@@ -211,6 +219,7 @@ class Reconciler:
             state.keep_decided(DecidedStatus(rollout.status, decision.status))
             return False, error
         state.decided = None
+        state.wrote(decision.status)
         state.succeeded("Status")
         _log_decision(stored.key, decision)
         return True, None

@@ -6,14 +6,14 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import Outcome
-from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
 from session_rollout.controller.turns import Priority, Turns
 from session_rollout.core.documents import PublishedDocument
@@ -116,6 +116,8 @@ class RolloutState:
     known: bool = False  # it had a status when the loop started, so users may have its features
     deleted: bool = False  # its deletion waits for nothing that the loop does: the loop ends
     released: bool = False  # its deletion has turned the flags off
+    current: Current | None = None  # of the status as this process knows it; None while it does not
+    restored: bool = False  # somebody else has written the status: until when its evidence was evaluated is unknown
     rested: float = 0.0  # seconds since `last_reconcile` in which the loop had nothing to do
     finalizer_problem: str = ""  # why its finalizer cannot be changed
     _deadline: float | None = None  # monotonic seconds
@@ -133,6 +135,20 @@ class RolloutState:
         if self.decided is not None and not self.decided.follows(stored, generation):
             self.decided = None
         return self.decided.decided if self.decided is not None else stored
+
+    def read(self, stored: RolloutStatus) -> None:
+        """The status was read. Nobody but this process writes it, unless a backup is restored."""
+        if self.current is not None and self.current != stored.current:
+            self.restored = True
+        self.current = stored.current
+
+    def wrote(self, status: RolloutStatus) -> None:
+        """The status was written, and is now read as it is on the wire."""
+        self.current = Current.model_validate(status.current.to_wire())
+
+    def reconciled(self, now: datetime) -> None:
+        """Every measurement was there: this time counts as time in which the evidence was evaluated."""
+        self.last_reconcile, self.rested, self.restored = now, 0.0, False
 
     def keep_decided(self, decided: DecidedStatus) -> None:
         """Let the next decision start from it. Guards protect until the promotion is written: it is decided again until then."""
@@ -258,13 +274,13 @@ class Memory:
 class Downtime:
     """The time before this process led, in which no replica watched any rollout; each rollout's hold timer leaves it out."""
 
-    since: datetime | None = None  # None: unknown
+    since_in: Callable[[str], datetime | None] = lambda _: None  # of a namespace; None: unknown
     accounted: asyncio.Event = field(default_factory=asyncio.Event)  # every rollout has it in its status
     _remaining: set[Key] = field(default_factory=set)
 
-    def begin(self, since: datetime | None, rollouts: Iterable[Key]) -> None:
+    def begin(self, since_in: Callable[[str], datetime | None], rollouts: Iterable[Key]) -> None:
         """Rollouts that exist at the start have yet to take the downtime into account."""
-        self.since = since
+        self.since_in = since_in
         self._remaining = set(rollouts)
         self._check()
 

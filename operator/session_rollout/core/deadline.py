@@ -31,6 +31,13 @@ def count_wait(context: DecisionContext, kind: WaitKind | None, hold: timedelta)
         context.move(deadline_wait=after)
 
 
+def stop_wait(context: DecisionContext) -> None:
+    """Count what was waited for until now, and nothing from now on."""
+    before = context.current.deadline_wait
+    if before is not None and before.since is not None:
+        context.move(deadline_wait=_counted(context, before, before.since).updated(kind=None, since=None))
+
+
 def _absence(context: DecisionContext) -> timedelta:
     """How long nobody observed the step before now, unless it was paused before, which counts for nothing."""
     reason = context.observed.rollout.status.current.hold_paused_reason

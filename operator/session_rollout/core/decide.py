@@ -38,6 +38,7 @@ from session_rollout.core.windows import unknown_zones
 
 RESYNC: Final = timedelta(seconds=30)
 SOONEST: Final = timedelta(milliseconds=20)
+IN_PHASE: Final = frozenset({Stage.BEFORE, Stage.BASELINE, Stage.STEP, Stage.AFTER, Stage.VERIFICATION})
 
 
 def decide(observed: Observed, now: datetime) -> Decision:
@@ -108,8 +109,20 @@ def _problems(context: DecisionContext) -> tuple[str, ...]:
         for zone in unknown_zones(context.spec.windows)
     )
     clash = conflict(context.spec, context.status) if context.current.stage is not Stage.ROLLING_BACK else None
+    clash = clash or _lost_place(context)
     first, last = ((foreign,) if foreign else ()), ((clash,) if clash else ())
     return (*first, *context.observed.problems, *zones, *migration_jobs.partial_copies(context), *last)
+
+
+def _lost_place(context: DecisionContext) -> str | None:
+    """A status that another client has written may name a step that does not exist. Guards and actions still protect users."""
+    current = context.current
+    if current.stage not in IN_PHASE or (
+        context.phase is not None and (current.stage is not Stage.STEP or context.increment is not None)
+    ):
+        return None
+    place = f"stage {current.stage}, phase {current.phase or 'unset'}, step {current.step}"
+    return f"`status.current` has {place}, which the spec does not have; restore the status, or create an `Abort` action"
 
 
 def _next_result(context: DecisionContext) -> StageResult:

@@ -12,6 +12,7 @@ from session_rollout.core.actions import apply_only
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.decide import RESYNC, decision_of, record_stall
+from session_rollout.core.hold import pause_timer
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.publication import learn, publish, publish_emergencies, publish_less
@@ -50,6 +51,7 @@ def _stalled(context: DecisionContext, result: StageResult, problems: tuple[str,
     flags = context.status.flags
     if context.observed.document is None and (flags.published_sha256 is not None or flags.disabled):
         publish(context)  # it was deleted
+    pause_timer(context, result.reason)
     note_refusals(context)
     record_stall(context, result)
     write_decision(context, result, problems)

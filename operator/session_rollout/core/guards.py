@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from session_rollout.api.checks import Guard, OnBreach
-from session_rollout.api.enums import CheckKind, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.enums import CheckKind, DecisionReason, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.quantities import duration
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
@@ -57,7 +57,7 @@ def act_on_breaches(context: DecisionContext) -> None:
     if (breaches := breaches_of(context, OnBreach.PAUSE)) and not context.status.paused_by and published_phases(context.status):
         _record(context, breaches)
         context.pause(breaches[0].guard, breaches[0].message)
-        pause_timer(context)
+        pause_timer(context, DecisionReason.PAUSED)
     for breach in breaches_of(context, OnBreach.WARN):
         if not _is_recorded(context, breach):
             _record(context, (breach,))

@@ -24,7 +24,7 @@ from session_rollout.api.status_records import WaitKind
 from session_rollout.core.clocks import counted_checks, is_guard, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import unmet_criteria
-from session_rollout.core.deadline import count_wait
+from session_rollout.core.deadline import count_wait, stop_wait
 from session_rollout.core.drift import is_contested
 from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
 from session_rollout.core.publication import is_published
@@ -186,10 +186,11 @@ def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: Decision
         _change_pause(context, reason, missing)
 
 
-def pause_timer(context: DecisionContext) -> None:
-    """A guard has just paused the rollout: the time until the next decision does not count any more."""
-    if context.current.hold_until is not None and context.current.hold_paused_reason is not DecisionReason.PAUSED:
-        _change_pause(context, DecisionReason.PAUSED, ())
+def pause_timer(context: DecisionContext, reason: DecisionReason) -> None:
+    """The time until the next decision counts neither for the hold nor for a deadline: a guard has just paused, or nothing can be decided."""
+    stop_wait(context)
+    if context.current.hold_until is not None and context.current.hold_paused_reason is not reason:
+        _change_pause(context, reason, ())
 
 
 def _change_pause(context: DecisionContext, reason: DecisionReason | None, missing: tuple[str, ...]) -> None:

@@ -72,7 +72,8 @@ def _affected(context: DecisionContext, *, by_guard: bool) -> tuple[str, ...]:
     """
     begun = [record for record in context.status.phases if record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}]
     if context.spec.rollback.scope is not RollbackScope.ALL:
-        begun = [record for record in begun if record.name == context.current.phase]
+        here = [record for record in begun if record.name == context.current.phase]
+        begun = here or [record for record in begun if record.state is PhaseState.RUNNING]  # the status was edited by hand
     planned = {phase.name for phase in context.spec.phases}
     published = sorted(
         published_phases(context.status),

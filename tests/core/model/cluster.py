@@ -170,7 +170,7 @@ class Replica:
         self.reconciler = Reconciler(around, self.memory, self.downtime, cluster.decided, lambda *_: nullcontext())
         loops = NoLoops(self.reconciler, self.deletion, self.memory, around)
         self.inbox = Inbox(self.memory, OnDemandChecks(around), loops, store, self.clock, action_of)
-        self.downtime.begin(since, cluster.keys)
+        self.downtime.begin(lambda _: since, cluster.keys)
         run(self.inbox.sweep())
 
     def reconcile(self, key: Key) -> float:

@@ -40,7 +40,7 @@ class Landings:
     begun: bool = False  # what was decided before the last edit or pause may still be on its way
     fell: bool = False  # with the document that has just landed
     grew: list[str] = field(default_factory=list)  # phases, by the document that has just landed
-    void: set[str] = field(default_factory=set)  # UIDs of Aborts whose effect an edit may have ended before their response
+    void: set[str] = field(default_factory=set)  # UIDs of actions whose effect an edit may have ended before their response
     killed: set[str] = field(default_factory=set)  # by somebody who edited the document
     highest: int = 0
     by_hand: bool = False

@@ -61,7 +61,8 @@ class Witness(Landings):
         spec = self.cluster.spec
         phase = phase_named(spec, self.evidence.phase)
         emergency = bool(phase and set(phase.features) & self._surely_off())
-        self.evidence.stopped = self.paused or spec.suspend or emergency
+        paused = self.paused and not self._waiting("Resume")  # its response may be late
+        self.evidence.stopped = paused or spec.suspend or emergency
         pausing = any(guard.on_breach is OnBreach.PAUSE for guard in self.evidence.lasting(strict=False))
         if pausing and self.cluster.answering and not spec.suspend:
             self.paused = True
@@ -98,7 +99,7 @@ class Witness(Landings):
         self.evidence.restart()
         self.evidence.doubt_guards()
         self.approved, self.promotes, self.earned = set(), {}, set()
-        self.void |= {raw["metadata"]["uid"] for raw in self._waiting("Abort")}
+        self.void |= {raw["metadata"]["uid"] for raw in self._waiting("Abort", "Promote")}
         if self.fallen:
             self.reasons.add("Retry")
             self.fallen = set()
@@ -173,7 +174,7 @@ class Witness(Landings):
                 self._enabled(uid, spec)
             case "Approve":
                 self.approved.add((spec["phase"], spec["step"]))
-            case "Promote":
+            case "Promote" if uid not in self.void:
                 self._promoted(uid, spec)
             case "Abort" | "Retry" | "Reset" | "Adopt":
                 self._moved(kind)
