@@ -3,7 +3,7 @@
 Every method may raise `errors.Unavailable`; those that write may raise `errors.Conflict`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -102,6 +102,12 @@ class RolloutStore(Protocol):
 
     async def actions(self) -> Listed:
         """Every action, including those with a response. Raises RolloutError when no namespace could be listed."""
+
+    async def documents(self) -> tuple[Mapping[Key, int], Collection[str]]:
+        """The version of each flag document, by its rollout, and the namespaces that could not be listed.
+
+        Raises RolloutError when no namespace could be.
+        """
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """Write the response to an action, unless the action with this UID was deleted."""

@@ -8,6 +8,7 @@ import pytest
 
 from adapters.api import Api
 from core.world import spec
+from session_rollout.adapters.flags import LABEL
 from session_rollout.adapters.rollouts import METADATA, ApiEventSink, ApiRolloutStore, parse
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason, EventReason
@@ -166,6 +167,23 @@ def test_lists_follow_every_page(monkeypatch: pytest.MonkeyPatch, api: Api) -> N
     assert accepted == {"application/json", METADATA}
     found = [(item["metadata"]["namespace"], item["metadata"]["name"]) for item in listed]
     assert found == [(space, name) for space in ("blue", "green") for name in "abc"]
+
+
+@pytest.mark.parametrize("namespaces", [(), ("blue",)])
+def test_documents_are_listed_by_their_label(monkeypatch: pytest.MonkeyPatch, api: Api, namespaces: tuple[str, ...]) -> None:
+    """With their metadata alone: hundreds of documents are large."""
+    asked = []
+
+    async def request(_: str, path: str, *, query: dict[str, Any], accept: str) -> dict[str, Any]:
+        asked.append((path, query["labelSelector"], accept))
+        metadata = {"namespace": "blue", "name": "any", "labels": {LABEL: "shop"}, "resourceVersion": "17"}
+        return {"metadata": {}, "items": [{"metadata": metadata}]}
+
+    monkeypatch.setattr(api, "request", request)
+    versions, unlisted = asyncio.run(ApiRolloutStore(api, namespaces).documents())
+    assert (versions, list(unlisted)) == ({Key("blue", "shop"): 17}, [])
+    place = "namespaces/blue/" if namespaces else ""
+    assert asked == [(f"/api/v1/{place}configmaps", LABEL, METADATA)]
 
 
 def test_namespace_that_cannot_be_listed_keeps_no_other_from_being_listed(monkeypatch: pytest.MonkeyPatch, api: Api) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -155,6 +155,11 @@ class Cluster:
         listed = tuple(copy.deepcopy(raw) for raw in self.action_objects.values())
         self.called("actions")
         return self._readable(listed)
+
+    async def documents(self) -> tuple[Mapping[Key, int], Collection[str]]:
+        self.called("documents")
+        document = self.document if self.document is not None and self.document.owner == KEY.name else None
+        return {} if document is None or self.forbidden else {KEY: document.version}, self.forbidden
 
     def _readable(self, items: tuple[Mapping[str, Any], ...]) -> Listed:
         known = tuple(item for item in items if item["metadata"]["namespace"] not in self.forbidden)

@@ -1,5 +1,6 @@
 """Actions on their way to their rollouts: the watch, the sweep, and what either may deliver late or twice."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -325,5 +326,34 @@ def test_read_only_action_goes_beside_the_loop(cluster: Cluster) -> None:
         assert [(result.name, result.verdict) for result in status.results] == [("health", Verdict.PASS)]
         process.inbox.action_changed(cluster.action_objects["u1"])
         assert process.on_demand._running == {}
+
+    run(body)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_sweep_has_a_document_read_again_that_the_watch_has_missed(cluster: Cluster, *, deleted: bool) -> None:
+    """R15: the watch of ConfigMaps stays open and delivers nothing. A namespace that cannot be listed says nothing."""
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        document, published = cluster.document, cluster.text
+        assert document is not None
+        cluster.document = (
+            None if deleted else replace(document, version=document.version + 1, sha256="other", editor="kubectl")
+        )
+        cluster.forbidden = {KEY.namespace}
+        await process.inbox.sweep()
+        assert process.state.document == document
+        cluster.forbidden = set()
+        await process.inbox.sweep()
+        await process.settle()
+        assert cluster.document is not None
+        assert (cluster.document.sha256, cluster.text) == (document.sha256, published)
+        assert process.state.document == cluster.document
+        process.state.wake.clear()
+        await process.inbox.sweep()
+        assert process.state.document is not None, "nothing has changed"
+        await process.loops.close()
 
     run(body)

@@ -1,12 +1,13 @@
 """SessionRollouts and SessionRolloutActions in the API server (port `RolloutStore`), and Events about them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from session_rollout.adapters.api_server import JSON, JSON_PATCH, MERGE, URGENT_SECONDS, ApiServer
+from session_rollout.adapters.flags import LABEL
 from session_rollout.adapters.telemetry import STATUS_WRITES, answered
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
@@ -20,6 +21,7 @@ from session_rollout.ports import Clock, Key, Listed, Stored
 PAGE = 200
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 EVENT_NOTE = 1024
+NO_QUERY: Mapping[str, str] = {}
 
 
 def parse(raw: Mapping[str, Any]) -> Stored:
@@ -38,7 +40,15 @@ def status_to_write(stored: Stored, status: RolloutStatus) -> dict[str, Any]:
 
 
 def _path(namespace: str, plural: str, name: str = "") -> str:
-    return f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+    """The path of an object or of a collection; in all namespaces if `namespace` is empty."""
+    place = f"namespaces/{namespace}/" if namespace else ""
+    return f"/apis/{API_VERSION}/{place}{plural}" + (f"/{name}" if name else "")
+
+
+def _in_namespace(path: str, namespace: str) -> str:
+    """The part of a collection that is in a namespace."""
+    version, _, plural = path.rpartition("/")
+    return f"{version}/namespaces/{namespace}/{plural}"
 
 
 class ApiRolloutStore:
@@ -93,36 +103,43 @@ class ApiRolloutStore:
 
     async def listed(self) -> Listed:
         """See `RolloutStore.listed`."""
-        return await self._list(ROLLOUTS, METADATA)
+        return await self._list(_path("", ROLLOUTS), METADATA)
 
     async def actions(self) -> Listed:
         """See `RolloutStore.actions`."""
-        return await self._list(ACTIONS)
+        return await self._list(_path("", ACTIONS))
 
-    async def _list(self, plural: str, accept: str = JSON) -> Listed:
+    async def documents(self) -> tuple[Mapping[Key, int], Collection[str]]:
+        """See `RolloutStore.documents`."""
+        listed = await self._list("/api/v1/configmaps", METADATA, {"labelSelector": LABEL})
+        found = [each["metadata"] for each in listed.items]
+        versions = {Key(each["namespace"], each["labels"][LABEL]): int(each["resourceVersion"]) for each in found}
+        return versions, listed.problems
+
+    async def _list(self, path: str, accept: str = JSON, query: Mapping[str, str] = NO_QUERY) -> Listed:
         """Each namespace by itself: one without rights, or one that is gone, must not keep the others from being listed."""
         if not self._namespaces:
-            return Listed(await self._pages(f"/apis/{API_VERSION}/{plural}", accept))
+            return Listed(await self._pages(path, accept, query))
         items: tuple[Mapping[str, Any], ...] = ()
         problems: dict[str, str] = {}
         for namespace in self._namespaces:
             try:
-                items += await self._pages(_path(namespace, plural), accept)
+                items += await self._pages(_in_namespace(path, namespace), accept, query)
             except RolloutError as error:
                 problems[namespace] = str(error)
                 if len(problems) == len(self._namespaces):
                     raise
         return Listed(items, problems)
 
-    async def _pages(self, path: str, accept: str) -> tuple[Mapping[str, Any], ...]:
+    async def _pages(self, path: str, accept: str, query: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
         items: list[Mapping[str, Any]] = []
-        query: dict[str, str | int] = {"limit": PAGE}
+        asked: dict[str, str | int] = {**query, "limit": PAGE}
         while True:
-            page = await self._api.request("GET", path, query=query, accept=accept)
+            page = await self._api.request("GET", path, query=asked, accept=accept)
             items += page["items"]
             if not (token := page["metadata"].get("continue")):
                 return tuple(items)
-            query["continue"] = token
+            asked["continue"] = token
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """See `RolloutStore.answer`."""

@@ -1,4 +1,4 @@
-"""Delivers actions to their rollouts, from the watch; and the sweep, a list of all actions and rollouts every 30 seconds.
+"""Delivers actions to their rollouts, from the watch; and the sweep, a list of all actions, rollouts and documents every 30 seconds.
 
 The sweep makes good what watches missed, and whatever got stuck: it starts the loops of rollouts that have none.
 """
@@ -72,7 +72,15 @@ class Inbox:
     # --- the sweep
 
     async def sweep(self) -> None:
-        """List all actions: deliver what the watch missed, reject those without a rollout, delete expired ones."""
+        """List all rollouts, actions and flag documents: make good what the watches have missed, and tidy up."""
+        await self._sweep_actions()
+        try:
+            self._memory.documents_listed(*await self._store.documents())
+        except RolloutError as error:
+            log.warning("the flag documents are not swept: %s", error)
+
+    async def _sweep_actions(self) -> None:
+        """Deliver what the watch missed, reject actions without a rollout, delete expired ones."""
         start = self._clock.now()
         try:
             actions = await self._store.actions()

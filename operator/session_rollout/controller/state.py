@@ -6,7 +6,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -252,6 +252,15 @@ class Memory:
         """By feature: another rollout of the namespace that has a feature of this name."""
         others = ((other, state) for other, state in self._states.items() if other.namespace == key.namespace and other != key)
         return {feature: other.name for other, state in others for feature in features & state.features}
+
+    def documents_listed(self, versions: Mapping[Key, int], unlisted: Container[str]) -> None:
+        """Have each document read again of which the watch has missed a change."""
+        for key, state in self._states.items():
+            if state.document is None or key.namespace in unlisted:
+                continue
+            if versions.get(key) is None or versions[key] > state.document_version:
+                state.forget_document()
+                state.wake.set()
 
     def overdue(self) -> tuple[Key, ...]:
         """Rollouts that were not reconciled in time."""
