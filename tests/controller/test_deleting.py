@@ -1,4 +1,6 @@
-"""A rollout that is being deleted while its Jobs run: what protects users works until they have ended, and nothing else does.
+"""A rollout that is being deleted and still exists: what protects users works until it is gone, and nothing else does.
+
+It waits for its Jobs, or for the finalizers of other controllers.
 
 Not here: what becomes of the flags at the end (test_deletion), the loop and the finalizer (test_loops).
 """
@@ -16,15 +18,16 @@ from session_rollout.core.flags import NOBODY
 from session_rollout.errors import Unavailable
 
 JOB = ("shop-rows-up-1",)
+OTHER = "example.org/x"
 
 
-@pytest.fixture
-def cluster() -> Cluster:
-    """A cluster whose rollout has published a step and is then deleted while a Job runs."""
+@pytest.fixture(params=[FINALIZER, OTHER], ids=["Job", "finalizer"])
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """A cluster whose rollout has published a step and is then deleted, which has to wait."""
     cluster = Cluster()
     cluster.add_rollout(guards=[{"name": "errors", "metric": "errors", "below": "5%"}])
     run(Process(cluster).settle)
-    cluster.rollouts[KEY]["metadata"] |= {"deletionTimestamp": NOW.isoformat(), "finalizers": [FINALIZER]}
+    cluster.rollouts[KEY]["metadata"] |= {"deletionTimestamp": NOW.isoformat(), "finalizers": [request.param]}
     cluster.running_jobs = [JOB] * 100
     cluster.calls.clear()
     return cluster
@@ -57,10 +60,12 @@ def test_wait_is_visible_and_nothing_advances(cluster: Cluster) -> None:
     run(body)
     assert cluster.text == before
     assert cluster.status.decision.reason is DecisionReason.DELETING
-    assert JOB[0] in cluster.status.decision.message
+    awaited = cluster.rollouts[KEY]["metadata"]["finalizers"][0]
+    assert (JOB[0] if awaited == FINALIZER else OTHER) in cluster.status.decision.message
     assert not {"start", "start_check", "finalizer True", "finalizer False", "release"} & set(cluster.calls)
 
 
+@pytest.mark.parametrize("cluster", [FINALIZER], indirect=True)
 def test_loop_ends_with_the_job(cluster: Cluster) -> None:
     cluster.running_jobs = [JOB, Unavailable("down"), JOB, ()]
 
@@ -69,6 +74,19 @@ def test_loop_ends_with_the_job(cluster: Cluster) -> None:
         for _ in range(3):
             await process.reconcile()
             assert not process.state.deleted
+        await process.reconcile()
+        assert process.state.deleted
+
+    run(body)
+
+
+@pytest.mark.parametrize("cluster", [OTHER], indirect=True)
+def test_loop_ends_when_the_object_is_gone(cluster: Cluster) -> None:
+    async def body() -> None:
+        process = Process(cluster)
+        await process.reconcile()
+        assert not process.state.deleted
+        cluster.rollouts.clear()
         await process.reconcile()
         assert process.state.deleted
 
@@ -94,7 +112,7 @@ def test_what_does_not_protect_users_is_rejected(cluster: Cluster) -> None:
     assert answers(cluster) == [(False, ActionReason.DELETING)] * 4
 
 
-def test_policy_off_does_not_wait_for_the_job(cluster: Cluster) -> None:
+def test_policy_off_does_not_wait(cluster: Cluster) -> None:
     """Everything is off first; then there is nothing left to protect, and actions are told so."""
     cluster.rollouts[KEY]["spec"]["deletionPolicy"] = "Off"
     cluster.failures["release"] = [Unavailable("down")]

@@ -70,6 +70,18 @@ def test_policy_off_follows_a_document_that_the_status_does_not_know(cluster: Cl
     assert released.disabled == {"alpha": "payments fail"}
 
 
+def test_policy_off_keeps_a_kill_by_hand_that_the_operator_has_not_seen(cluster: Cluster) -> None:
+    """It was away. Whoever creates the rollout again must not turn the feature on."""
+    cluster.add_rollout(deletionPolicy="Off")
+    cluster.document = PublishedDocument(
+        "sha256:other", version=7, owner="shop", taken_away=frozenset({"alpha"}), editor="kubectl"
+    )
+    finalize(cluster)
+    [text] = cluster.released
+    assert text is not None
+    assert set(read_document(text).disabled) == {"alpha"}
+
+
 @pytest.mark.parametrize("error", [Unavailable("down"), Forbidden("the namespace is being terminated")])
 def test_flags_that_cannot_be_written_do_not_hold_up_the_deletion(cluster: Cluster, error: Exception) -> None:
     cluster.failures["release"] = [error]

@@ -164,14 +164,17 @@ def test_refused_finalizer_holds_nothing_up(cluster: Cluster) -> None:
     run(body)
 
 
-def test_rollout_that_waits_for_the_finalizers_of_others_gets_no_loop(cluster: Cluster) -> None:
+@pytest.mark.parametrize("finalizers", [[], ["example.org/x"]])
+def test_rollout_that_waits_for_the_finalizers_of_others_keeps_its_loop(cluster: Cluster, finalizers: list[str]) -> None:
+    """An emergency must be heard for as long as it exists."""
+
     async def body() -> None:
         raw = delete(cluster)
-        raw["metadata"]["finalizers"] = ["example.org/x"]
+        raw["metadata"]["finalizers"] = finalizers
         process = Process(cluster)
         process.loops.rollout_changed(KEY, raw)
-        await process.inbox.sweep()
-        assert not process.loops._loops
+        assert bool(process.loops._loops) is bool(finalizers)
+        await process.loops.close()
 
     run(body)
 

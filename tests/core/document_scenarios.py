@@ -167,7 +167,7 @@ class FailingWorld(World):
 
     def decide(self) -> Decision:
         if self.jobs_left:
-            return decide_deleted(self.observed(), self.now, jobs=self.jobs_left, released=False)
+            return decide_deleted(self.observed(), self.now, jobs=self.jobs_left, finalizers=(), released=False)
         if self.problem:
             return stall_unparsed(self.observed(), self.now, self.problem)
         return stall_after(self.observed(), self.now, "KeyError in decide.py:1 in decide") if self.failing else super().decide()

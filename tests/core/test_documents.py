@@ -50,6 +50,16 @@ def test_kill_by_hand_is_an_emergency() -> None:
     assert world.condition("EmergencyActive") == "True"
 
 
+def test_kill_by_hand_of_a_feature_that_nobody_has_yet_is_an_emergency() -> None:
+    """The phase that gives it comes later, and must not."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.tamper(taken_away=frozenset({"gamma"}), editor="kubectl-edit")
+    world.run(600)
+    assert [record.feature for record in world.status.flags.disabled] == ["gamma"]
+    assert "targeting" not in world.flag("gamma")
+
+
 @pytest.mark.parametrize("later", [False, True], ids=["the same spec", "a later spec"])
 def test_rollback_of_a_process_that_ended_is_not_tried_again_by_its_own_spec(*, later: bool) -> None:
     """R12: the edit and the breach came at one moment; only an edit after it is a new try."""

@@ -67,6 +67,19 @@ def test_time_in_which_nothing_can_be_decided_counts_for_no_deadline(problem: st
     assert world.status.outcome is Outcome.ROLLED_BACK
 
 
+def test_operator_that_cannot_decide_forgets_no_kill_by_hand() -> None:
+    """An emergency for another feature writes the document, and with it goes what shows that it was edited."""
+    world = FailingWorld(spec())
+    world.until(at("one", 1))
+    world.failing = True
+    world.tamper(taken_away=frozenset({"alpha"}), editor="kubectl-edit")
+    world.request("EmergencyDisable", features=["gamma"])
+    world.run(60)
+    world.failing = False
+    world.run(10)
+    assert {record.feature for record in world.status.flags.disabled} == {"alpha", "gamma"}
+
+
 def test_operator_that_cannot_decide_completes_a_rollback() -> None:
     """The status had it, and the document was refused."""
     world = FailingWorld(spec())

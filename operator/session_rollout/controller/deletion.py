@@ -119,12 +119,13 @@ class Deletion:
 def _all_off(rollout: SessionRollout, published: PublishedDocument) -> str:
     """The document with every feature off, which follows the published one, also those that only that one has.
 
-    Emergencies stay in it, also those that only the document knows because the status was refused: a rollout that is created again
-    must not lift them.
+    Emergencies stay in it, also those that only the document knows because the status was refused or the operator was away: a rollout
+    that is created again must not lift them.
     """
     news = (known for known in published.protections if known.uid not in protection_uids(rollout.status))
     unstored = {name: known.reason for known in news if known.kind is ProtectionKind.EMERGENCY for name in known.features}
-    disabled = {**published.disabled, **unstored, **disabled_features(rollout.spec, rollout.status)}
+    by_hand = dict.fromkeys(published.taken_away, "an edit of the flag document turned it off")
+    disabled = {**by_hand, **published.disabled, **unstored, **disabled_features(rollout.spec, rollout.status)}
     nobody = dict.fromkeys([*audiences(rollout.spec, rollout.status), *published.audiences, *disabled], NOBODY)
     revision = max(rollout.status.flags.revision, published.revision) + 1
     metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}

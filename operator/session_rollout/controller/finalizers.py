@@ -29,6 +29,11 @@ def has_finalizer(stored: Stored) -> bool:
     return FINALIZER in stored.raw["metadata"].get("finalizers", [])
 
 
+def finalizers_of_others(stored: Stored) -> tuple[str, ...]:
+    """What keeps the object besides the operator."""
+    return tuple(name for name in stored.raw["metadata"].get("finalizers", []) if name != FINALIZER)
+
+
 class Finalizers:
     """Adds and removes the finalizer."""
 

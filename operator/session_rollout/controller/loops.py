@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.deletion import Deletion
-from session_rollout.controller.finalizers import FINALIZER, Finalizers
+from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.reconciler import Reconciler
 from session_rollout.controller.state import Memory
 from session_rollout.errors import RolloutError
@@ -90,8 +90,7 @@ class Loops:
 
     def _start(self, key: Key, raw: Object) -> None:
         metadata = raw["metadata"]
-        if self._stopped.is_set() or ("deletionTimestamp" in metadata and FINALIZER not in metadata.get("finalizers", [])):
-            # The second waits for the finalizers of others alone.
+        if self._stopped.is_set() or ("deletionTimestamp" in metadata and not metadata.get("finalizers")):
             return
         state = self._memory.of(key)
         state.has_loop, state.deleted, state.uid, state.known = True, False, metadata["uid"], "status" in raw

@@ -20,7 +20,7 @@ from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.apply import Applier
 from session_rollout.controller.backoff import LONGEST_SECONDS, delay
 from session_rollout.controller.deletion import Remains
-from session_rollout.controller.finalizers import Finalizers, has_finalizer
+from session_rollout.controller.finalizers import Finalizers, finalizers_of_others, has_finalizer
 from session_rollout.controller.gather import Gatherer
 from session_rollout.controller.state import DecidedStatus, Downtime, Memory, RolloutState
 from session_rollout.core.decide import RESYNC, decide
@@ -121,8 +121,8 @@ class Reconciler:
         stored = await self._ports.store.read(key)
         if stored is None or state.uid not in {None, stored.uid}:
             return self._end(key, state)
-        jobs = await self._jobs_left(stored, state) if stored.deleting else ()
-        if stored.deleting and not jobs:
+        awaited = await self._awaited(stored, state) if stored.deleting else ()
+        if stored.deleting and not awaited:
             return self._end(key, state)
         if not stored.deleting:
             stored = await self._finalizers.keep(stored, state)
@@ -133,11 +133,11 @@ class Reconciler:
         gather = self._gatherer.gather_published if stored.problem else self._gatherer.gather
         observed = await gather(rollout, stored.rollout.status, state)
         now = self._ports.clock.now()
-        decision = self._decide(observed, now, self._decider(stored, state, jobs))
+        decision = self._decide(observed, now, self._decider(stored, state, awaited))
         state.next_decision = decision.next_reconcile.total_seconds()
         unprotected = await self._applier.protect(rollout, state, decision)
         wrote, failure = await self._write_status(stored, stored.rollout, state, decision, now)
-        if stored.problem or jobs:
+        if stored.problem or awaited:
             self._downtime.account(key)  # no hold is running, so that no downtime can count
         elif decision.complete:
             state.reconciled(now)
@@ -150,7 +150,7 @@ class Reconciler:
                 raise failure
             log.warning("%s", failure, extra=key.fields)
             return 0.0  # users have another document: the next decision is about it, and guards start from there
-        seconds = await self._carry_out(observed, state, now, result, record=not (stored.problem or jobs))
+        seconds = await self._carry_out(observed, state, now, result, record=not (stored.problem or awaited))
         if unprotected is not None:
             raise unprotected
         return seconds if decision.urgent is None else 0.0
@@ -161,23 +161,27 @@ class Reconciler:
         state.deleted = True
         return RESYNC.total_seconds()
 
-    async def _jobs_left(self, stored: Stored, state: RolloutState) -> tuple[str, ...]:
-        """Jobs that a deletion waits for. Flags that it turns off do not wait for them."""
-        if not has_finalizer(stored):
-            return ()
-        jobs = await self._remains.running(stored.key)
-        if jobs and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF and not state.released:
+    async def _awaited(self, stored: Stored, state: RolloutState) -> tuple[str, ...]:
+        """What a deletion waits for: Jobs, then the finalizers of others. Flags that it turns off do not wait for it."""
+        own = has_finalizer(stored)
+        awaited = await self._remains.running(stored.key) if own else finalizers_of_others(stored)
+        if awaited and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF and not state.released:
             try:
                 state.released = await self._remains.release(stored.rollout)
             except RolloutError as error:
                 log.warning("the flag document is not released yet: %s", error, extra=stored.key.fields)
-        return jobs
+        return awaited
 
-    def _decider(self, stored: Stored, state: RolloutState, jobs: tuple[str, ...]) -> Callable[[Observed, datetime], Decision]:
+    def _decider(
+        self, stored: Stored, state: RolloutState, awaited: tuple[str, ...]
+    ) -> Callable[[Observed, datetime], Decision]:
         """What decides about the object as it is."""
         if stored.problem:
             return partial(stall_unparsed, problem=stored.problem)
-        return partial(decide_deleted, jobs=jobs, released=state.released) if jobs else decide
+        if not awaited:
+            return decide
+        jobs = awaited if has_finalizer(stored) else ()
+        return partial(decide_deleted, jobs=jobs, finalizers=finalizers_of_others(stored), released=state.released)
 
     def _decide(self, observed: Observed, now: datetime, decider: Callable[[Observed, datetime], Decision]) -> Decision:
         """The decision; after an exception that nobody foresaw, emergencies and a stall that says where it came from."""

@@ -1,6 +1,7 @@
-"""A rollout that is being deleted while Jobs run: until these have ended, nothing is decided but what protects users.
+"""A rollout that is being deleted and still exists: nothing is decided but what protects users.
 
-Garbage collection would terminate the Jobs, so the deletion waits for them, perhaps for hours, and users have the features meanwhile.
+Garbage collection would terminate running Jobs, so the deletion waits for them, perhaps for hours; so it does for the finalizers of
+other controllers. Users have the features meanwhile.
 """
 
 from datetime import datetime
@@ -22,20 +23,26 @@ from session_rollout.errors import ActionRejected
 PROTECTING: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.ABORT})
 
 
-def decide_deleted(observed: Observed, now: datetime, *, jobs: tuple[str, ...], released: bool) -> Decision:
-    """Emergencies, `Abort` and guards work; of a rollback, only the flags. With `released`, every feature is off already."""
+def decide_deleted(
+    observed: Observed, now: datetime, *, jobs: tuple[str, ...], finalizers: tuple[str, ...], released: bool
+) -> Decision:
+    """Emergencies, `Abort` and guards work; of a rollback, only the flags. With `released`, every feature is off already.
+
+    `jobs` are the names of the Jobs that the deletion waits for; if there are none, `finalizers` are those of other controllers.
+    """
     status = without_delivered(observed.rollout.status, observed.delivered)
     context = DecisionContext(observed=observed, now=now, status=status)
-    text = f"the rollout is being deleted; waiting for {', '.join(jobs)}"
+    names = jobs or tuple(f"finalizer {name}" for name in finalizers)
+    text = f"the rollout is being deleted; waiting for {', '.join(names)}"
     if released:
         apply_only(context, frozenset(), ActionRejected(ActionReason.DELETING, f"{text}; every feature is off already"))
     else:
         _protect(context, text)
     note_refusals(context)
     details = (text, *context.current.rollback_reasons)
-    next_actions = ("wait for the Job to end, or delete it",)
+    next_actions = (f"wait for the {'Job to end, or delete it' if jobs else 'controller of the finalizer, or remove it'}",)
     result = StageResult(
-        DecisionAction.WAIT, DecisionReason.DELETING, f"being deleted: waiting for {jobs[0]}", details, next_actions
+        DecisionAction.WAIT, DecisionReason.DELETING, f"being deleted: waiting for {names[0]}", details, next_actions
     )
     write_decision(context, result, context.problems)
     return decision_of(context, next_reconcile(context, result))

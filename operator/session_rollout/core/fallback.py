@@ -15,7 +15,7 @@ from session_rollout.core.decide import RESYNC, decision_of, record_stall
 from session_rollout.core.hold import pause_timer
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.publication import learn, publish, publish_emergencies, publish_less
+from session_rollout.core.publication import learn, learn_kills, publish, publish_emergencies, publish_less
 from session_rollout.core.refusals import note_refusals
 from session_rollout.errors import ActionRejected
 
@@ -26,6 +26,7 @@ def stall_after(observed: Observed, now: datetime, error: str) -> Decision:
     """The rollout stays where it is; features are still turned off by an `EmergencyDisable` action. `error` is its class and place."""
     context = DecisionContext(observed=observed, now=now, status=observed.rollout.status)
     apply_only(context, EMERGENCIES)
+    learn_kills(context)
     message = f"error in the operator: {error}"
     next_actions = ("report the error with the decision record; an edit of the spec may avoid it",)
     result = StageResult(DecisionAction.STALL, DecisionReason.INTERNAL_ERROR, message, (message,), next_actions)

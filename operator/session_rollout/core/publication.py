@@ -48,15 +48,23 @@ def learn(context: DecisionContext) -> None:
         if _is_news(context, protection):
             _adopt(context, protection)
     flags = context.status.flags
-    if flags.adoption_required:
-        _adopt_edit(context, document, document.taken_away)
-    elif document.editor is not None and flags.sha256 is not None:
-        if document.sha256 != flags.sha256:
-            given = _given(context)
-            gone = {*document.taken_away, *document.disabled}
-            _adopt_edit(context, document, {name for name in gone if given.get(name, NOBODY) != NOBODY})
+    by_hand = document.editor is not None and flags.sha256 is not None
+    if flags.adoption_required or by_hand:
+        learn_kills(context)
     elif flags.sha256 is None or document.revision > flags.revision:
         _compare_revisions(context, document)
+
+
+def learn_kills(context: DecisionContext) -> None:
+    """Features that somebody else has turned off in the document are off for good, also those that no user has yet."""
+    document, flags = context.document, context.status.flags
+    if (
+        document is None
+        or not (flags.adoption_required or document.editor is not None)
+        or flags.sha256 in {None, document.sha256}
+    ):
+        return
+    _adopt_edit(context, document, {*document.taken_away, *document.disabled})
 
 
 def foreign_document(context: DecisionContext) -> str | None:

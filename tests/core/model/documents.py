@@ -37,6 +37,12 @@ def audiences(text: str | None) -> dict[str, Given]:
     return {name: _audience(flag) for name, flag in flags.items() if name != PROBE}
 
 
+def off_for_all(text: str | None) -> frozenset[str]:
+    """Features whose flag has no rules."""
+    flags = json.loads(text)["flags"] if text else {}
+    return frozenset(name for name, flag in flags.items() if "targeting" not in flag)
+
+
 def _audience(flag: Object) -> Given:
     if "targeting" not in flag:
         return Given(emergency="emergencyDisabled" in flag.get("metadata", {}))

@@ -155,7 +155,9 @@ class Server(ApiServer):
         name = str(query.get("fieldSelector", "")).removeprefix("metadata.name=")
         plural = path.rpartition("/")[2]
         items = [item for key, item in self.objects.items() if key.split("/")[-2] == plural]
-        return {"metadata": {}, "items": [item for item in items if not name or item["metadata"]["name"] == name]}
+        label = query.get("labelSelector")
+        labelled = [item for item in items if label is None or label in (item["metadata"].get("labels") or {})]
+        return {"metadata": {}, "items": [item for item in labelled if not name or item["metadata"]["name"] == name]}
 
     # --- writes
 
@@ -210,6 +212,7 @@ class Server(ApiServer):
         self.version += 1
         metadata = {**value["metadata"], "name": path.rsplit("/", 1)[-1], "resourceVersion": str(self.version)}
         if "/configmaps/" in path:
+            metadata["namespace"] = path.split("/")[4]
             metadata["managedFields"] = [
                 {
                     "manager": manager,

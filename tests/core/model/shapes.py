@@ -149,7 +149,22 @@ def _off(document: dict[str, Any]) -> None:
     flag.pop("targeting", None)
 
 
-BY_HAND: dict[str, Callable[[dict[str, Any]], Any]] = {"more": _more, "off": _off, "nothing": lambda _: None}
+def _off_as_the_operator_does(document: dict[str, Any]) -> None:
+    _off(document)
+    document["flags"].get("alpha", {})["metadata"] = {"emergencyDisabled": True, "reason": "by hand"}
+
+
+def _last_off(document: dict[str, Any]) -> None:
+    document["flags"].get("beta", {}).pop("targeting", None)
+
+
+BY_HAND: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "more": _more,
+    "off": _off,
+    "off as the operator does": _off_as_the_operator_does,
+    "last off": _last_off,
+    "nothing": lambda _: None,
+}
 
 
 def applicable(spec: RolloutSpec, change: str) -> RolloutSpec | None:

@@ -342,4 +342,19 @@ DECISIONS: tuple[Story, ...] = (
         ("act then edit", "EmergencyDisable", "add phase"),
     ),
     story("by hand", "a feature that somebody takes away in the document", "plain", "kill-by-hand", ("by hand", "off")),
+    story("by hand", "a feature that nobody has yet", "plain", "kill-by-hand", ("by hand", "last off"), ("proceed", "end")),
+    *(
+        story(
+            "by hand",
+            f"an emergency in the operator's own format while the document is kept, then {answer}",
+            "plain",
+            "kill-by-hand",
+            ("proceed", "step"),
+            ("restore",),
+            ("by hand", "off as the operator does"),
+            ("act", answer),
+            ("wait", 120),
+        )
+        for answer in ("Adopt", "Reset")
+    ),
 )

@@ -5,7 +5,7 @@ applications read; what may happen comes from readings, actions with their respo
 """
 
 from core.model.cluster import Broken
-from core.model.documents import NOBODY, audiences
+from core.model.documents import NOBODY, off_for_all
 from core.model.evidence import NOTHING, reach
 from core.model.landings import Landings, same
 from core.model.server import Object
@@ -117,10 +117,7 @@ class Witness(Landings):
 
     def wrote_by_hand(self) -> None:
         """Somebody edited the document: what is taken away whole is an emergency of theirs."""
-        for name, given in self.reached.items():
-            now = audiences(self.cluster.document)
-            if name in now and given.on and not now[name].on:
-                self.killed.add(name)
+        self.killed |= {name for name in off_for_all(self.cluster.document) if not self.known.get(name, NOBODY).emergency}
 
     # --- after the decision
 
