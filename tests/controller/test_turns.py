@@ -3,7 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
-from controller.cluster import breathe, run
+import pytest
+
+from controller.cluster import breathe, run, until
+from session_rollout.controller import turns
 from session_rollout.controller.turns import Priority, Turns
 
 
@@ -87,5 +90,26 @@ def test_turn_of_one_that_is_cancelled_is_given_to_the_next() -> None:
         tasks["c"].cancel()
         await breathe()
         assert crowd.began == ["a", "d"]
+
+    run(body)
+
+
+def test_one_that_waits_for_a_request_gives_its_place_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes that take ten seconds in one namespace must not delay the guards of all others; at most so many hang at a time."""
+    monkeypatch.setattr(turns, "LONG_SECONDS", 0.02)
+    monkeypatch.setattr(turns, "MOST_LONG", 2)
+
+    async def body() -> None:
+        crowd = Crowd(Turns(at_once=1, reserved=0))
+        for name in "abcde":
+            crowd.come(name, always(Priority.KNOWN))
+        await until(lambda: crowd.began == ["a", "b", "c"])
+        crowd.ends["c"].set()
+        await until(lambda: crowd.began == ["a", "b", "c", "d"])
+        crowd.ends["a"].set()
+        await until(lambda: crowd.began == ["a", "b", "c", "d", "e"])
+        for name in "bde":
+            crowd.ends[name].set()
+        await until(lambda: not crowd.turns._running and not crowd.turns._long)
 
     run(body)

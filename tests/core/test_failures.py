@@ -108,6 +108,19 @@ def test_time_that_nobody_observed_is_a_gap(before: Decimal | Verdict) -> None:
     assert world.status.outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.parametrize("before", [BREACH, Verdict.NO_DATA], ids=["in breach", "in a gap"])
+def test_absence_is_no_longer_than_the_failure(before: Decimal | Verdict) -> None:
+    """D10: the Lease may still tell of an absence of a day that another rollout could not account for."""
+    world = World(guarded(**{"for": "2m"}))
+    world.until(at("one", 1))
+    feed(world, [BREACH] * 3)
+    world.values["errors"] = before
+    world.last_reconcile = world.now - timedelta(days=1)
+    world.settle()
+    feed(world, [BREACH] * 14)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+
+
 def test_unknown_absence_starts_a_breach_again() -> None:
     """D10: how much of it was observed is not known, and a rollback needs what was."""
     world = World(guarded(**{"for": "2m"}))

@@ -111,6 +111,16 @@ def test_time_without_reconciles_does_not_count() -> None:
     assert world.status.current.hold_until == until + timedelta(seconds=600)
 
 
+def test_absence_from_before_the_hold_restarts_it_and_no_more() -> None:
+    """The Lease may still tell of an absence of a day that another rollout could not account for."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.run(30)
+    world.last_reconcile = world.now - timedelta(days=1)
+    world.settle()
+    assert world.status.current.hold_until == world.now + timedelta(seconds=60)
+
+
 def test_results_on_their_way_change_nothing_and_promote_nothing() -> None:
     """After a start the last verdicts stand until the first results are here, and the wait for them does not count."""
     world = World(spec())

@@ -3,7 +3,8 @@
 Five hundred loops that wake at once would each take a step of the event loop in turn, and the renewal of the Lease would wait for
 all of them at each of its own steps. With few at a time, the others wait here instead. Those that people wait for come first, then
 those whose flags are published; new rollouts come last. An urgent one also has places of its own, so that ordinary ones whose
-requests hang cannot keep it waiting.
+requests hang cannot keep it waiting. And one that takes longer than a moment waits for the API server and not for the event loop: it
+gives its place to the next, up to a bound.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ from typing import Final
 
 AT_ONCE: Final = 16
 RESERVED: Final = 16  # for urgent ones, in addition
+LONG_SECONDS: Final = 0.5  # a reconciliation that nothing delays takes milliseconds
+MOST_LONG: Final = 128  # that have given their place to another
 
 
 class Priority(IntEnum):
@@ -31,6 +34,7 @@ class Waiting:
 
     priority: Callable[[], Priority]
     called: asyncio.Event = field(default_factory=asyncio.Event)
+    long: bool = False  # it has given its place to another, and goes on
 
 
 class Turns:
@@ -38,7 +42,7 @@ class Turns:
 
     def __init__(self, at_once: int = AT_ONCE, reserved: int = RESERVED) -> None:
         self._at_once, self._reserved = at_once, reserved
-        self._running = 0
+        self._running = self._long = 0
         self._queue: list[Waiting] = []  # in the order of arrival
 
     @asynccontextmanager
@@ -47,14 +51,26 @@ class Turns:
         waiting = Waiting(priority)
         self._queue.append(waiting)
         self.call()
+        timer: asyncio.TimerHandle | None = None
         try:
             await waiting.called.wait()
+            timer = asyncio.get_running_loop().call_later(LONG_SECONDS, self._give_up_place, waiting)
             yield
         finally:
+            if timer is not None:
+                timer.cancel()
             if waiting in self._queue:
                 self._queue.remove(waiting)
+            elif waiting.long:
+                self._long -= 1
             else:
                 self._running -= 1
+            self.call()
+
+    def _give_up_place(self, waiting: Waiting) -> None:
+        if self._long < MOST_LONG:
+            waiting.long = True
+            self._long, self._running = self._long + 1, self._running - 1
             self.call()
 
     def call(self) -> None:

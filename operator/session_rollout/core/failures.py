@@ -32,15 +32,17 @@ def track(context: DecisionContext, check: Check, record: CheckRecord) -> CheckR
         record = _failing(context, record)
     elif record.failing_time is not None and record.gap_time is None:
         known = context.unobserved != timedelta.max
-        record = record.updated(gap_time=context.now - context.unobserved if known else record.failing_time)
+        last = max(context.now - context.unobserved, record.failing_time) if known else record.failing_time
+        record = record.updated(gap_time=last)
     return _counted(context, check, record) if check.quota is not None else record
 
 
 def _failing(context: DecisionContext, record: CheckRecord) -> CheckRecord:
     if record.failing_time is None or context.unobserved == timedelta.max:
         return record.updated(failing_time=context.now, gap_time=None, gap_seconds=None)
-    gap = context.now - record.gap_time if record.gap_time is not None else _absence(context)
-    if not gap:
+    observed = context.now - record.failing_time - (record.gap_seconds or 0) * _SECOND  # if there was no absence since
+    gap = context.now - record.gap_time if record.gap_time is not None else min(_absence(context), observed)
+    if gap <= timedelta(0):
         return record
     return record.updated(gap_time=None, gap_seconds=(record.gap_seconds or 0) + math.ceil(gap / _SECOND))
 

@@ -15,7 +15,7 @@ from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, keep_baselines, void_verdicts
-from session_rollout.core.flags import NOBODY, with_recorded_dependents
+from session_rollout.core.flags import NOBODY, Audience, with_recorded_dependents
 from session_rollout.core.inputs import UNDONE
 from session_rollout.core.steps import (
     Increment,
@@ -132,7 +132,7 @@ def _resume_step(context: DecisionContext) -> None:
     """Continue at the step that has the published audience. When there is none, the phase goes on to the next higher one."""
     if context.current.published_time is None:
         _forget_unpublished(context)
-    timers = ("published_time", "hold_until", "hold_paused_time", "hold_paused_reason", "deadline_wait")
+    timers = ("hold_until", "hold_paused_time", "hold_paused_reason", "deadline_wait")
     context.move(**dict.fromkeys(timers), approved_by=None, promoted_by=None)
     current, phase = context.current, context.phase
     record = context.status.phase(current.phase)
@@ -148,14 +148,26 @@ def _resume_step(context: DecisionContext) -> None:
 def _forget_unpublished(context: DecisionContext) -> None:
     """The audience of the step was decided and never published: what users have decides where the new generation continues."""
     document = context.document
-    names = [name for name in context.running_features if document is None or name not in document.disabled]
-    audiences = [(document.audiences.get(name) if document is not None else None) or NOBODY for name in names]
-    if not audiences:
-        return
-    least = min(audiences, key=lambda audience: audience.percent)
+    audiences = [(document.audiences.get(name) if document is not None else None) or NOBODY for name in _visible(context)]
+    least = min(audiences or [_before(context)], key=lambda audience: audience.percent)
     percent = percent_text(least.percent)
     context.mark(context.current.phase or "", percent=percent, groups=least.groups)
     context.move(percent=percent, groups=least.groups)
+
+
+def _visible(context: DecisionContext) -> list[str]:
+    """Features of the running phase whose audience the document shows: an emergency hides it."""
+    document = context.document
+    return [name for name in context.running_features if document is None or name not in document.disabled]
+
+
+def _before(context: DecisionContext) -> Audience:
+    """The audience before the one that was decided and never published."""
+    increment, phase = context.increment, context.phase
+    if increment is None or phase is None:
+        return NOBODY
+    earlier = [known for known in increments(phase) if (known.step, known.index) < (increment.step, increment.index)]
+    return Audience(earlier[-1].percent, earlier[-1].groups) if earlier else NOBODY
 
 
 def _published_increment(phase: Phase, record: PhaseRecord, current: Current) -> Increment | None:

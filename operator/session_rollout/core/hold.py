@@ -179,8 +179,9 @@ def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: Decision
         if context.unobserved == timedelta.max:
             context.move(hold_until=context.now + hold)
             restart_failures(context)
-        elif context.unobserved:
-            context.move(hold_until=current.hold_until + context.unobserved)
+        elif context.unobserved:  # it may have begun before the hold, of which all is left then
+            longest = max(context.now + hold, current.hold_until)
+            context.move(hold_until=min(current.hold_until + context.unobserved, longest))
     paused = current.hold_paused_time is not None
     if reason is not current.hold_paused_reason or paused is (reason is None):
         _change_pause(context, reason, missing)

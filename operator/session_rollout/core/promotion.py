@@ -108,7 +108,7 @@ def run_step(context: DecisionContext) -> StageResult | None:
     assert increment is not None, "generation.conflict stalls a rollout whose step has vanished"
     if holds_back(context) and (result := _await_raise(context)):
         return result
-    if not is_published(context):
+    if not (is_published(context) or set(context.off_here) - set(context.still_off)):
         return StageResult(
             DecisionAction.PUBLISH,
             DecisionReason.PUBLISHING,

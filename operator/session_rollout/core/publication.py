@@ -205,10 +205,10 @@ def is_published(context: DecisionContext) -> bool:
 
 
 def has_audience(context: DecisionContext, document: PublishedDocument) -> bool:
-    """Whether the document gives the features of the running phase to the audience of its step, but for emergencies."""
+    """Whether the document gives the features of the running phase to the audience of its step, as far as no emergency hides it."""
     given = _given(context)
     names = [name for name in context.running_features if name in given and name not in document.disabled]
-    return all(document.audiences.get(name) == given[name] for name in names)
+    return bool(names) and all(document.audiences.get(name) == given[name] for name in names)
 
 
 def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
