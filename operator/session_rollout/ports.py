@@ -57,6 +57,11 @@ class Stored:
         return str(self.raw["metadata"]["uid"])
 
     @property
+    def created(self) -> datetime:
+        """When the object was created, in whole seconds."""
+        return datetime.fromisoformat(self.raw["metadata"]["creationTimestamp"])
+
+    @property
     def deleting(self) -> bool:
         """Whether its deletion was requested."""
         return "deletionTimestamp" in self.raw["metadata"]

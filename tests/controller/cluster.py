@@ -81,7 +81,14 @@ class Cluster:
 
     def add_rollout(self, **changes: Any) -> Raw:
         """The rollout of tests/core/world.py, with top-level fields of its spec replaced."""
-        metadata = {"namespace": KEY.namespace, "name": KEY.name, "uid": "uid-1", "generation": 1, "resourceVersion": "1"}
+        metadata = {
+            "namespace": KEY.namespace,
+            "name": KEY.name,
+            "uid": "uid-1",
+            "generation": 1,
+            "resourceVersion": "1",
+            "creationTimestamp": NOW.isoformat(),
+        }
         self.rollouts[KEY] = {"metadata": metadata, "spec": spec(**changes).to_wire()}
         return self.rollouts[KEY]
 

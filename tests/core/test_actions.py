@@ -87,16 +87,20 @@ def test_promote_skips_the_checks_of_exactly_this_step() -> None:
     assert world.status.current.phase == "two"
 
 
-def test_promote_in_a_ramp_that_is_the_last_step_publishes_its_end() -> None:
-    """The phase is complete with the audience of the spec, not with that of the increment that was left."""
+def test_promote_in_a_ramp_that_is_the_last_step_publishes_and_holds_its_end() -> None:
+    """The phase is complete with the audience of the spec, and after evidence about it."""
     world = World(edited(lambda data: data["phases"][0]["steps"].pop()))
     world.until(at("one", 2, 1))
     assert world.percents()["one"] == "30"
     name = world.request("Promote", generation=1, phase="one", step=2)
     world.run(10)
     assert world.answer(name) == ACCEPTED
-    assert world.percents()["one"] == "50"
-    assert world.status.current.phase == "two"
+    assert (world.percents()["one"], world.where[:2]) == ("50", ("one", 2))
+    assert world.reason in {DecisionReason.AWAITING_EVIDENCE, DecisionReason.HOLDING}
+    promote = world.request("Promote", generation=1, phase="one", step=2)
+    world.run(10)
+    assert world.answer(promote) == ACCEPTED
+    assert world.status.current.phase == "two", "what is held can be promoted, too"
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
 

@@ -133,6 +133,18 @@ def test_rollback_of_a_document_of_somebody_else_is_a_stall() -> None:
     assert world.status.outcome is Outcome.ABORTED
 
 
+def test_document_with_nothing_but_emergencies_is_kept() -> None:
+    """D6: the emergency hides what users had, and what they get after it is for a person to decide."""
+    world = World(spec())
+    world.until(at("one", 3))
+    world.request("EmergencyDisable")
+    world.settle()
+    fresh = recreated(world)
+    fresh.run(60)
+    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+    assert fresh.condition("EmergencyActive") == "True"
+
+
 def test_emergency_survives_re_creation_and_reset() -> None:
     """D6: only `EmergencyEnable` lifts an emergency."""
     world = World(spec())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from core.collecting import verified
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import (
     ActionReason,
@@ -198,3 +199,24 @@ def test_preflight_accepts_the_data_that_exists() -> None:
     world = World(spec(preflight=[gate], propagation="2m"), ranges={"errors": timedelta(hours=1)})
     world.run(20)
     assert world.status.current.stage is Stage.STEP
+
+
+@pytest.mark.parametrize("stage", ["preflight", "verification"])
+def test_gates_are_not_passed_on_verdicts_from_before_a_restart(stage: str) -> None:
+    """The metric has become bad while the operator was away, and the approval that was missing is there at its start."""
+    gates = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
+    world = World(spec(preflight=gates) if stage == "preflight" else edited(verified(gates)))
+    world.until(lambda world: world.status.current.stage is (Stage.PREFLIGHT if stage == "preflight" else Stage.VERIFICATION))
+    world.run(30)
+    before = world.status.current
+    world.now += timedelta(hours=3)
+    world.values["errors"], world.answering = Decimal("0.04"), False
+    world.request("Approve", generation=1, check="signed")
+    world.settle()
+    assert (world.status.current.stage, world.reason) == (before.stage, DecisionReason.AWAITING_GATES)
+    world.answering = True
+    world.run(30)
+    assert world.status.current.stage is before.stage
+    world.values["errors"] = Decimal("0.001")
+    world.run(30)
+    assert world.status.current.stage is not before.stage

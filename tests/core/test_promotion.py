@@ -22,6 +22,7 @@ from session_rollout.api.enums import (
     State,
     Verdict,
 )
+from session_rollout.core.documents import read_document
 
 AUDIENCES = [
     ("one", "10%+staff"),
@@ -167,3 +168,18 @@ def test_deadline(on_deadline: str, outcome: Outcome | None, reason: DecisionRea
         world.values["errors"] = Decimal("0.001")
         world.until(ended)
         assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_promote_waits_for_the_first_results_after_a_restart() -> None:
+    """A guard has failed while the operator was away."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.now += timedelta(hours=1)
+    world.values["errors"], world.answering = Decimal("0.9"), False
+    world.request("Promote", generation=1, phase="one", step=1)
+    world.settle()
+    assert world.percents()["one"] == "10"
+    world.answering = True
+    world.run(60)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+    assert max(read_document(text).audiences["alpha"].percent for text in world.documents) == 10

@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
-from core.world import World, at, ended, spec
+from core.collecting import DATABASE
+from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, State, Verdict
+from session_rollout.api.migration_enums import MigrationState, Operation
+from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.documents import read_document
+from session_rollout.core.observed import JobObservation, JobState
 
 HEALTH = {"name": "health", "http": {"service": "web", "path": "/health"}}
 CALM = {"name": "calm", "metric": "errors", "below": "5%"}
@@ -137,3 +141,29 @@ def test_edit_during_a_rollback_starts_again_unless_it_suspends(*, suspend: bool
     assert not read_document(world.documents[before]).gives_something
     assert world.document is not None
     assert world.document.gives_something is not suspend
+
+
+class WithoutEnd(World):
+    """Jobs run for ever."""
+
+    def advance_jobs(self) -> None:
+        pass
+
+
+def test_second_breach_of_a_rollback_by_one_step_turns_the_feature_off() -> None:
+    """Also while the first rollback has not ended, because it waits for a migration."""
+    migrations = {**DATABASE, "migrations": [{"name": "rows", "bundle": "a/rows"}]}
+    world = WithoutEnd(
+        edited(lambda data: data["phases"][1].update(migrations={"after": ["rows"]}), rollback={"scope": "Step"}, **migrations)
+    )
+    world.until(at("one", 3))
+    record = MigrationRecord(name="rows", state=MigrationState.RUNNING, operation=Operation.UP, job="rows-up")
+    world.status = world.status.updated(migrations=(record,))
+    world.jobs["rows-up"] = JobObservation(JobState.ACTIVE)
+    world.values["errors"] = Decimal("0.9")
+    world.until(lambda world: world.percents()["one"] == "50")
+    assert world.status.current.stage is Stage.ROLLING_BACK
+    world.run(600)
+    assert world.status.current.stage is Stage.ROLLING_BACK
+    assert world.percents()["one"] == "0"
+    assert len(world.entries(EventReason.ROLLBACK_STARTED)) == 2

@@ -55,7 +55,7 @@ class FeatureSpec(Model):
     retired: Annotated[
         bool,
         Field(
-            description="Takes a feature of a completed phase out of the plan: remove it from its phase at the same time. Users keep what"
+            description="Takes a feature of a promoted phase out of the plan: remove it from its phase at the same time. Users keep what"
             " they have. Remove the entry when no application reads the flag. Defaults to false."
         ),
     ] = False

@@ -128,7 +128,7 @@ class Reconciler:
             stored = await self._finalizers.keep(stored, state)
         state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
         if not stored.problem:
-            state.read(stored.rollout.status)
+            state.read(stored.rollout.status, stored.created)
         rollout = stored.rollout.updated(status=state.base(stored.rollout.status, stored.rollout.generation))
         gather = self._gatherer.gather_published if stored.problem else self._gatherer.gather
         observed = await gather(rollout, stored.rollout.status, state)

@@ -136,9 +136,11 @@ class RolloutState:
             self.decided = None
         return self.decided.decided if self.decided is not None else stored
 
-    def read(self, stored: RolloutStatus) -> None:
-        """The status was read. Nobody but this process writes it, unless a backup is restored."""
-        if self.current is not None and self.current != stored.current:
+    def read(self, stored: RolloutStatus, created: datetime) -> None:
+        """The status was read. Nobody but the operator writes it, unless a backup is restored, also into an object that was created then."""
+        began = stored.current.stage_start_time
+        older = self.last_reconcile is None and began is not None and began < created
+        if older or (self.current is not None and self.current != stored.current):
             self.restored = True
         self.current = stored.current
 

@@ -75,7 +75,7 @@ def _retire(context: DecisionContext) -> None:
     retired = {feature.name for feature in context.spec.features if feature.retired}
     kept = [kept_feature for kept_feature in context.status.flags.retired if kept_feature.feature in named]
     for record in context.status.phases:
-        moved = retired.intersection(record.features) if record.state is PhaseState.COMPLETED else ()
+        moved = retired.intersection(record.features) if record.promoted_time is not None else ()  # else guards protect it
         kept += (
             RetiredFeature(feature=name, percent=record.percent, groups=record.groups, time=context.now)
             for name in sorted(moved)
@@ -217,10 +217,10 @@ def _published_conflict(spec: RolloutSpec, status: RolloutStatus, record: PhaseR
     if gone := sorted(set(record.features) - wanted):
         return (
             f"feature {gone[0]} is published by phase {record.name}, so the phase must keep it;"
-            " to take it out of the plan after the phase has completed, set `retired: true` on the feature"
+            " to take it out of the plan after the rollout is promoted, set `retired: true` on the feature"
         )
     added = sorted(wanted - set(record.features))
-    if added and record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}:
+    if added and (record.is_published or record.state in {PhaseState.RUNNING, PhaseState.COMPLETED}):
         return f"feature {added[0]} was added to phase {record.name}, which is already published; add it to a later phase"
     if phase is None or _continues(spec, status, record):
         return None
@@ -288,8 +288,11 @@ def _audience_conflict(phase: Phase, record: PhaseRecord, current: Current) -> s
     if _published_increment(phase, record, current) is not None:
         return None
     here = increment_at(phase, current) if current.stage is Stage.STEP else increments(phase)[-1]
-    if here is None:
+    if current.step > len(phase.steps):
         return f"phase {phase.name} is at step {current.step}, so `steps` must contain at least as many steps"
+    if here is None or (here.index and current.stage is Stage.STEP):
+        given = audience_text(record.percent, record.groups)
+        return f"step {current.step} of phase {phase.name} is at {given}, which its `ramp` does not have; keep the ramp, or choose one with this audience"
     if here.percent < Decimal(record.percent):
         percent = percent_text(here.percent)
         return (

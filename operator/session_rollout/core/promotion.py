@@ -86,7 +86,6 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
         percent=percent,
         groups=increment.groups,
         approved_by=current.approved_by if increment.step == current.step else None,
-        promoted_by=current.promoted_by if increment.step == current.step else None,
     )
     restart_criteria(context)
     return None
@@ -127,6 +126,10 @@ def run_step(context: DecisionContext) -> StageResult | None:
 def _awaits_results(context: DecisionContext, _: Increment) -> StageResult | None:
     """While results are on their way, the last decision stands: nothing is decided on older verdicts."""
     return repeat_decision(context) if context.awaits_results and context.current.hold_until is not None else None
+
+
+def _awaits_first_results(context: DecisionContext, _: Increment) -> StageResult | None:
+    return repeat_decision(context) if context.awaits_results else None
 
 
 def repeat_decision(context: DecisionContext) -> StageResult:
@@ -245,7 +248,10 @@ _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | No
     _awaits_criteria,  # every criterion passes, and has for long enough
     _awaits_approval,  # the step is approved, where that is required
 )
-_PROMOTE_RULES: Final = (_awaits_features,)  # a guard may have kept the action waiting until the emergency
+_PROMOTE_RULES: Final = (
+    _awaits_first_results,  # a guard may have failed while the operator was away
+    _awaits_features,  # a guard may have kept the action waiting until the emergency
+)
 
 
 def _promote_step(context: DecisionContext, increment: Increment) -> StageResult | None:

@@ -159,8 +159,7 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
     given = {name: NOBODY if name in disabled else audience for name, audience in _given(context).items()}
     same = dict(document.audiences) == given and set(document.disabled) == set(disabled)
     if flags.sha256 is None:  # nothing was published for this status
-        fresh = not (document.gives_something or document.disabled)
-        same = (same or fresh) and document.rolled_back is None and not document.taken_away
+        same = not (document.gives_something or document.disabled or document.rolled_back or document.taken_away)
     if same:
         context.change(flags=flags.updated(revision=max(flags.revision, document.revision)))
         return
@@ -169,6 +168,8 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
 
 def _keep(context: DecisionContext, document: PublishedDocument) -> None:
     for name, reason in sorted(document.disabled.items()):
+        if name in disabled_features(context.spec, context.status):
+            continue  # known from its annotation, or as a dependent
         uid = f"document-{document.version}"
         kind = ProtectionKind.EMERGENCY
         disable(

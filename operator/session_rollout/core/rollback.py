@@ -114,8 +114,8 @@ def breach_uid(context: DecisionContext, cause: str) -> str:
 
 
 def _audience_left(context: DecisionContext, record: PhaseRecord) -> tuple[str, tuple[str, ...]]:
-    """What the phase keeps: nothing, or with scope Step the audience before this one."""
-    here = context.increment
+    """What the phase keeps: nothing, or with scope Step and in a step the audience before this one."""
+    here = context.increment if context.current.stage is Stage.STEP else None
     if context.spec.rollback.scope is not RollbackScope.STEP or context.phase is None or here is None:
         return "0", ()
     if record.name != context.current.phase:

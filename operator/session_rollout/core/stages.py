@@ -58,7 +58,7 @@ def _await_gates(
     """What the gates that do not pass wait for; None when all pass."""
     waiting = [record for record in records if record.verdict is not Verdict.PASS]
     if not waiting:
-        return None
+        return _await_results(context, gates, stage)
     generation = context.status.observed_generation
     needed = [gate.name for gate, record in zip(gates, records, strict=True) if gate.approval and record in waiting]
     hints = tuple(f"create an `Approve` action with generation {generation} and check {name}" for name in needed)
@@ -73,6 +73,20 @@ def _await_gates(
         hints,
         approvals=tuple(AwaitedApproval(check=name) for name in needed),
     )
+
+
+def _await_results(context: DecisionContext, gates: tuple[Gate, ...], stage: str) -> StageResult | None:
+    """After a restart, the verdicts are of another time until the results of now are here."""
+    measured, checked = context.observed.measurements, context.observed.gates
+    missing = tuple(
+        f"{gate.name}: waiting for its result"
+        for gate in gates
+        if (gate.metric is not None and gate.metric not in measured) or ((gate.http or gate.builtin) and gate.name not in checked)
+    )
+    if not missing:
+        return None
+    reason, next_actions = DecisionReason.AWAITING_GATES, ("wait for a result of the gate",)
+    return StageResult(DecisionAction.WAIT, reason, f"{stage}: {missing[0]}", missing, next_actions)
 
 
 def _next_phase(context: DecisionContext) -> StageResult | None:

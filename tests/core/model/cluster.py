@@ -286,7 +286,8 @@ class Cluster:
     def create(self, spec: RolloutSpec, name: str = NAME) -> None:
         """A new object: another UID, generation 1, no status."""
         self.numbers += 1
-        metadata = {"namespace": NAMESPACE, "uid": f"uid-{self.numbers}", "generation": 1}
+        created = (self.time + self.offset).isoformat()
+        metadata = {"namespace": NAMESPACE, "uid": f"uid-{self.numbers}", "generation": 1, "creationTimestamp": created}
         self.server.put(f"{ROOT}/{ROLLOUTS}/{name}", {"metadata": metadata, "spec": spec.to_wire()})
 
     def edit(self, spec: RolloutSpec) -> None:

@@ -78,7 +78,7 @@ def test_a_jump_of_the_clock_is_in_the_status() -> None:
 
 def test_a_shipped_feature_is_retired() -> None:
     """D20: a retired feature leaves the plan, and users keep it."""
-    life = Life("plain").live([("proceed", "phase")])
+    life = Life("plain").live([("proceed", "end")])
     data = life.spec.to_wire()
     features = [{"name": "alpha", **known(FeatureSpec, retired=True)}, {"name": "beta"}]
     life.cluster.edit(RolloutSpec.model_validate({**data, "features": features, "phases": data["phases"][1:]}))

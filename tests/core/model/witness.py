@@ -196,8 +196,9 @@ class Witness(Landings):
 
     def _promoted(self, uid: str, spec: Object) -> None:
         phase = phase_named(self.cluster.spec, spec["phase"])
-        if phase is not None and spec["step"] == len(phase.steps):
-            self.complete.add(phase.name)
+        last = phase is not None and same(increments(phase)[-1], self.reached.get(phase.features[0], NOBODY))
+        if phase is not None and spec["step"] == len(phase.steps) and (last or phase.steps[-1].ramp is None):
+            self.complete.add(phase.name)  # but the end of a ramp is held like any audience
         self.promotes[uid] = (spec["phase"], spec["step"], 0)
         if uid not in self.spent:
             self.owed.add(uid)
@@ -290,8 +291,10 @@ class Witness(Landings):
         stalled = self.cluster.condition("Stalled") == "True"
         calm = not (stalled or self.evidence.stopped or self.evidence.breached() or self.cluster.server.refused)
         for uid, (phase, step, looks) in list(self.promotes.items()):
-            current = self.cluster.status.current
-            if (current.stage, current.phase, current.step) != ("Step", phase, step):
+            current, spec = self.cluster.status.current, phase_named(self.cluster.spec, phase)
+            ramp = spec.steps[step - 1].ramp if spec is not None and step <= len(spec.steps) else None
+            at_end = ramp is not None and current.increment == ramp.increments
+            if (current.stage, current.phase, current.step) != ("Step", phase, step) or at_end:
                 del self.promotes[uid]
             elif calm:
                 self.promotes[uid] = (phase, step, looks + 1)
