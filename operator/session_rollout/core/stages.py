@@ -81,7 +81,8 @@ def _await_results(context: DecisionContext, gates: tuple[Gate, ...], stage: str
     missing = tuple(
         f"{gate.name}: waiting for its result"
         for gate in gates
-        if (gate.metric is not None and gate.metric not in measured) or ((gate.http or gate.builtin) and gate.name not in checked)
+        if (gate.metric is not None and gate.metric not in measured)
+        or ((gate.http or gate.builtin) and gate.name not in checked)
     )
     if not missing:
         return None
