@@ -6,7 +6,7 @@ Where resuming is impossible, `conflict` says why, and the rollout stalls until 
 from decimal import Decimal
 from typing import Final
 
-from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.enums import CheckKind, EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.flag_records import RetiredFeature
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.phases import Phase
@@ -16,7 +16,7 @@ from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, keep_baselines, void_verdicts
 from session_rollout.core.flags import NOBODY, Audience, with_recorded_dependents
-from session_rollout.core.inputs import UNDONE
+from session_rollout.core.inputs import UNDONE, published_phases
 from session_rollout.core.steps import (
     Increment,
     audience_text,
@@ -119,7 +119,9 @@ def _resume(context: DecisionContext) -> None:
         _has_open_phases(status) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}
     ):
         context.change(outcome=None)
-        context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
+        # After the promotion nobody judged the guards. In any other stage they continue: an edit does not end a breach.
+        start = context.now if status.outcome is Outcome.PROMOTED else status.current.guards_start_time
+        context.enter(Stage.PREFLIGHT, guards_start_time=start)
     elif status.current.stage is Stage.STEP:
         _resume_step(context)
     elif status.current.stage is Stage.BASELINE:
@@ -191,12 +193,16 @@ def restart(context: DecisionContext) -> None:
             context.mark(record.name, state=PhaseState.PENDING, start_time=None, end_time=None)
     for migration in context.status.migrations:
         context.put_migration(migration.updated(backup_time=None))  # the data has changed: a new snapshot is needed
-    running = context.status.phase(context.current.phase)
+    running, guards = context.status.phase(context.current.phase), context.checks_of(CheckKind.GUARD)
     if running is not None and running.is_published:
         keep_baselines(context)  # of a phase that users have a part of
     else:
         forget_verdicts(context)
-    context.enter(Stage.PREFLIGHT, guards_start_time=context.now, phase=None, phase_index=0, percent="0", groups=())
+    start = context.now
+    if published_phases(context.status):  # guards have judged these since the rollback, and continue
+        context.change(checks=(*context.checks_of(CheckKind.CRITERION), *guards))
+        start = context.current.guards_start_time or start
+    context.enter(Stage.PREFLIGHT, guards_start_time=start, phase=None, phase_index=0, percent="0", groups=())
 
 
 def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
