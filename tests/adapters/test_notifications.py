@@ -1,6 +1,10 @@
 """What a notification tells its reader to run, and queues against a sink that fails. Real receivers are in tests/integration."""
 
 import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,6 +74,35 @@ def test_signature_is_that_of_the_specification(tmp_path: Path) -> None:
         webhook, "msg_p5jXN8AQM9LWM0D4loKWxJek", datetime.fromtimestamp(1614265330, UTC), b'{"test": 2432232314}'
     )
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize(
+    "location",
+    [b"/login", "/anmelden-für-alle".encode("latin-1"), b"http://[bad/", b"http://a:99999999/", b"http://\xff/", b"//", b""],
+)
+def test_redirect_of_a_webhook_is_a_failed_delivery_wherever_it_points(location: bytes) -> None:
+    """The login page of a proxy: nobody got the notification, and its address is not even parsed."""
+    with redirecting(location) as port:
+        assert refused(Sink.model_validate({"webhook": {"url": f"http://127.0.0.1:{port}/"}})) == "HTTP status 302"
+
+
+@contextmanager
+def redirecting(location: bytes) -> Iterator[int]:
+    """The port of a proxy that answers one request."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def respond() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                request = b""
+                while b"\r\n\r\n{" not in request:
+                    request += connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=respond)
+        thread.start()
+        yield int(listening.getsockname()[1])
+        thread.join()
 
 
 # --- queues
@@ -154,6 +187,29 @@ def test_failing_sink_is_an_error_until_it_takes_something(receiver: Receiver) -
         fixture.notifier.close()
 
     asyncio.run(body())
+
+
+def test_exception_that_nobody_foresaw_fails_one_delivery_and_is_shown_with_its_class(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker delivers again, the process does not end, and the text, which may contain the address, is not logged."""
+    receiver.failures = [ValueError("https://chat.example.com/secret")] * 3
+    ended: list[object] = []
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: ended.append(context))
+        fixture, shown = Fixture(), set()
+        fixture.enqueue("1", "2")
+        while fixture.notifier.delivered(ROLLOUT.uid) != {"1", "2"}:
+            await fixture.wake()
+            shown |= set(fixture.notifier.errors().values())
+        assert shown == {"ValueError"}
+        fixture.notifier.close()
+
+    asyncio.run(body())
+    assert (receiver.taken, ended) == (["1", "2"], [])
+    assert {(record.levelname, vars(record)["class"]) for record in caplog.records} == {("ERROR", "ValueError")}
+    assert "secret" not in caplog.text
 
 
 def test_unknown_sink_holds_up_no_other(receiver: Receiver) -> None:

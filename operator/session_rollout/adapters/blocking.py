@@ -1,4 +1,4 @@
-"""Calls of a library that blocks, which end at their time limit whatever they wait for.
+"""HTTP requests with `requests`, which blocks: what a session must not do by itself, and calls that end at their time limit.
 
 `requests` limits each wait for a byte and not the whole answer, and nothing limits the wait for a name server. So a call runs in a
 thread of its own, and its socket is shut down from outside. Threads are daemons: the exit of the process joins those of an executor.
@@ -10,8 +10,10 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Generic, TypeVar
 
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -117,3 +119,22 @@ class EndableAdapter(HTTPAdapter):
         """See HTTPAdapter."""
         super().init_poolmanager(*arguments, **options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+
+class PlainSession(requests.Session):
+    """Follows no redirect, trusts no environment, keeps no cookie, and reads no body by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        adapter = EndableAdapter()
+        for prefix in ("http://", "https://"):
+            self.mount(prefix, adapter)
+
+    def request(self, *arguments: Any, **options: Any) -> requests.Response:
+        """One request, whose body is read by the caller."""
+        return super().request(*arguments, **{**options, "stream": True, "allow_redirects": False})
+
+    def get_redirect_target(self, _: requests.Response) -> None:
+        """None: even a redirect that is not followed would be prepared: its body is read, and its address may be anything."""

@@ -20,6 +20,7 @@ from typing import Any, Final
 import requests
 from apprise import Apprise, NotifyType
 
+from session_rollout.adapters.blocking import PlainSession
 from session_rollout.api.enums import EventReason
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import SessionRollout
@@ -27,11 +28,12 @@ from session_rollout.api.status_records import PendingNotification
 from session_rollout.errors import SpecError, Unavailable
 from session_rollout.ports import Clock
 from session_rollout.settings import Sink, Webhook, credential
-from session_rollout.tasks import watched
+from session_rollout.tasks import place_of, watched
 
 log = logging.getLogger(__name__)
 BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 WORKERS: Final = 4
+ACCEPTED: Final = range(200, 300)  # a redirect is the login page of a proxy, not a receiver
 COMMANDS: Final[Mapping[EventReason, str]] = {
     EventReason.APPROVAL_NEEDED: "approve",
     EventReason.PAUSED: "resume",
@@ -168,8 +170,8 @@ class SinkNotifier:
             delivery = next(iter(queue.deliveries.values()))
             try:
                 await self._deliver(sink, delivery)
-            except (Unavailable, SpecError) as error:
-                queue.set_error(str(error))
+            except Exception as error:  # noqa: BLE001 - of this delivery: it must not end the others, or the process
+                queue.set_error(_explained(sink, error))
                 await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
                 failures += 1
                 continue
@@ -193,6 +195,14 @@ class SinkNotifier:
             raise Unavailable(f"no response within {format_duration(duration(sink.timeout))}") from error
 
 
+def _explained(sink: str, error: Exception) -> str:
+    """Why a delivery failed. Of an exception that nobody foresaw, only the class: its text may contain the sink's address."""
+    if isinstance(error, Unavailable | SpecError):
+        return str(error)
+    log.error("delivery to sink %s failed", sink, extra={"class": type(error).__name__, "place": place_of(error)})
+    return type(error).__name__
+
+
 def send(sink: Sink, delivery: Delivery, seconds: float, now: datetime) -> None:
     """Deliver one notification; blocks. Raises Unavailable without anything from the sink's address or response."""
     try:
@@ -210,12 +220,10 @@ def send(sink: Sink, delivery: Delivery, seconds: float, now: datetime) -> None:
 def _post(webhook: Webhook, delivery: Delivery, seconds: float, now: datetime) -> None:
     body = json.dumps(delivery.to_json()).encode()
     headers = {"Content-Type": "application/json", **signature(webhook, delivery.notification.id, now, body)}
-    with requests.Session() as session:
-        session.trust_env = False
-        response = session.post(webhook.url, data=body, headers=headers, timeout=seconds, allow_redirects=False, stream=True)
-        response.close()
-    if not response.ok:
-        raise Unavailable(f"HTTP status {response.status_code}")
+    with PlainSession() as session, session.post(webhook.url, data=body, headers=headers, timeout=seconds) as response:
+        status = response.status_code
+    if status not in ACCEPTED:
+        raise Unavailable(f"HTTP status {status}")
 
 
 def signature(webhook: Webhook, identity: str, now: datetime, body: bytes) -> dict[str, str]:

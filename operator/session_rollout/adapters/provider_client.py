@@ -13,14 +13,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from http.client import HTTPException
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final
 
 import requests
 from prometheus_api_client import PrometheusConnect
 
-from session_rollout.adapters.blocking import Call, EndableAdapter
+from session_rollout.adapters.blocking import Call, PlainSession
 from session_rollout.api.enums import CheckReason
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.errors import PartialResponse, ProviderFailed, Unavailable
@@ -120,22 +119,18 @@ class ProviderClient:
             self._idle.pop().close()
 
 
-class Session(requests.Session):
-    """Follows no redirect, trusts no environment, keeps no cookie, reads no more than its limit, and returns only full successes."""
+class Session(PlainSession):
+    """Reads no more than its limit, and returns only full successes."""
 
     def __init__(self, provider: Provider) -> None:
         super().__init__()
-        self.trust_env = False
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self.headers["Cache-Control"] = "no-cache"  # an answer of an earlier time is no evidence
         self.verify = str(provider.ca_file or "") or True
         self._provider = provider
         self._trusted: tuple[int, int] | None = None
         self._seconds = duration(provider.timeout).total_seconds()
         self._api = PrometheusConnect(provider.url.rstrip("/"), session=self, timeout=self._seconds)
-        adapter = EndableAdapter()
-        for prefix in ("http://", "https://", self._api.url):  # instead of the one that the library mounts
-            self.mount(prefix, adapter)
+        self.mount(self._api.url, self.get_adapter("http://"))  # instead of the one that the library mounts
 
     def query(self, query: str) -> Response:
         """The result of an instant query. No two requests are equal, so that a cache that ignores `no-cache` has no response."""
@@ -155,7 +150,7 @@ class Session(requests.Session):
         """
         self._read_token()
         self._read_authorities()
-        response = super().request(*arguments, **{**options, "stream": True, "allow_redirects": False})
+        response = super().request(*arguments, **options)
         response._content = self._body(response)  # noqa: SLF001 - what requests itself does when it reads the content
         if response.status_code != requests.codes.ok:
             raise ProviderFailed(CheckReason.QUERY_REJECTED, _refusal(response))
@@ -164,9 +159,6 @@ class Session(requests.Session):
             raise PartialResponse(f"partial response: {missing}")
         self._latest = response
         return response
-
-    def get_redirect_target(self, _: requests.Response) -> None:
-        """None: to prepare a redirect that is not followed, requests would read all of the body at once."""
 
     def _dated(self) -> Response:
         """The latest answer: its data, of which the client library keeps only a part, and its time."""
