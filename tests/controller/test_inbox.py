@@ -231,13 +231,30 @@ def test_actions_about_rollouts_that_could_not_be_listed_are_not_rejected(
     assert cluster.answers == []
 
 
-def test_action_that_cannot_be_answered_keeps_no_other_from_it(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
-    """A policy refuses the response to one of them."""
+@pytest.mark.parametrize("error", [Unavailable("refused"), KeyError("metadata")])
+def test_action_that_cannot_be_answered_keeps_no_other_from_it(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """A policy refuses the response to one of them, or nobody foresaw what happens."""
     for uid in ("u1", "u2"):
         cluster.add_action(uid, "Pause", rollout="nobody")
-    cluster.failures["answer"] = [Unavailable("refused")]
+    cluster.failures["answer"] = [error]
     run(Process(cluster).inbox.sweep)
     assert [name for name, _ in cluster.answers] == ["action-u2"]
+    assert "action-u1" in caplog.text
+
+
+def test_action_that_cannot_be_delivered_keeps_no_other_from_it(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """An exception that nobody foresaw concerns one action: the sweep does not end."""
+    del cluster.add_action("u1", "Pause")["metadata"]["creationTimestamp"]
+    cluster.add_action("u2", "Pause")
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.inbox.sweep()
+        assert list(process.state.actions.waiting) == ["u2"]
+
+    run(body)
     assert "action-u1" in caplog.text
 
 

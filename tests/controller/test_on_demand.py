@@ -157,8 +157,10 @@ def test_inspection_tells_whether_its_job_succeeded_by_the_reason(
     assert status.output == job.message or status.output.startswith("output of shop-extra-status")
 
 
-def test_answer_that_cannot_be_written_is_found_by_the_next_sweep(cluster: Cluster) -> None:
-    cluster.failures["answer"] = [Unavailable("down")]
+@pytest.mark.parametrize("error", [Unavailable("down"), KeyError("metadata")])
+def test_answer_that_cannot_be_written_is_found_by_the_next_sweep(cluster: Cluster, error: Exception) -> None:
+    """Whatever it is: the process does not end."""
+    cluster.failures["answer"] = [error]
 
     async def body() -> None:
         process = Process(cluster)

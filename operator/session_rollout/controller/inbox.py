@@ -20,6 +20,7 @@ from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.state import ActionList, Memory
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Clock, Key, RolloutStore
+from session_rollout.tasks import place_of
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS: Final = 30.0
@@ -92,12 +93,18 @@ class Inbox:
         self._log_problems({**objects.problems, **actions.problems})
         self._loops.listed(rollouts, objects.problems)
         for raw in actions.items:
-            self.action_changed(raw)
+            self._action_listed(raw)
         uids, unlisted = frozenset(raw["metadata"]["uid"] for raw in actions.items), {*actions.problems, *objects.problems}
         self._memory.actions_listed(ActionList(start, uids, frozenset(unlisted)), set(rollouts))
         for raw in actions.items:
             if not objects.lacks(raw["metadata"]["namespace"]):
                 await self._try_to_tidy(raw, set(rollouts))
+
+    def _action_listed(self, raw: Mapping[str, Any]) -> None:
+        try:
+            self.action_changed(raw)
+        except Exception as error:  # noqa: BLE001 - of this action: it must not keep the others from being delivered
+            _log_unforeseen(raw, error)
 
     def _log_problems(self, problems: Mapping[str, str]) -> None:
         """Say once why a namespace cannot be listed: every sweep tries again."""
@@ -112,6 +119,8 @@ class Inbox:
         except RolloutError as error:
             # It concerns this action, or its namespace. The next sweep tries again.
             log.warning("action %s: %s", raw["metadata"]["name"], error, extra={"namespace": raw["metadata"]["namespace"]})
+        except Exception as error:  # noqa: BLE001 - likewise
+            _log_unforeseen(raw, error)
 
     async def _tidy(self, raw: Mapping[str, Any], rollouts: set[Key]) -> None:
         try:
@@ -135,6 +144,11 @@ class Inbox:
 
 def _answered(raw: Mapping[str, Any]) -> bool:
     return "accepted" in raw.get("status", {})
+
+
+def _log_unforeseen(raw: Mapping[str, Any], error: Exception) -> None:
+    cause = {"class": type(error).__name__, "place": place_of(error), "namespace": raw["metadata"]["namespace"]}
+    log.error("action %s failed", raw["metadata"]["name"], exc_info=error, extra=cause)
 
 
 def _expired(action: SessionRolloutAction, now: datetime) -> bool:

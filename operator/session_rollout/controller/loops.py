@@ -18,7 +18,7 @@ from session_rollout.controller.reconciler import Reconciler
 from session_rollout.controller.state import Memory
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Key, Ports
-from session_rollout.tasks import watched
+from session_rollout.tasks import place_of, watched
 
 log = logging.getLogger(__name__)
 GRACE_SECONDS: Final = 1.5  # for reconciliations that are under way when the process ends
@@ -114,10 +114,10 @@ class Loops:
             try:
                 await self._try_to_end(key, loop)
                 break
-            except RolloutError as error:
+            except Exception as error:  # noqa: BLE001 - of this rollout: it must not end the loops of the others
                 failures += 1
                 if logged != str(error):
-                    log.warning("the deletion is repeated: %s", error, extra=key.fields)
+                    _log_failed_end(key, error)
                 logged = str(error)
                 await asyncio.sleep(delay(failures, getattr(error, "retry_after", None)))
 
@@ -130,3 +130,11 @@ class Loops:
             await self._deletion.finalize(stored.raw)
             await self._finalizers.remove(stored)
         # Otherwise what told of its deletion was wrong: the next sweep starts its loop again.
+
+
+def _log_failed_end(key: Key, error: Exception) -> None:
+    if isinstance(error, RolloutError):
+        log.warning("the deletion is repeated: %s", error, extra=key.fields)
+    else:
+        cause = {"class": type(error).__name__, "place": place_of(error)}
+        log.error("a deletion failed, and is repeated", exc_info=error, extra={**key.fields, **cause})

@@ -62,6 +62,8 @@ class OnDemandChecks:
         except RolloutError as error:
             # The action remains without a response, so the next sweep starts it again.
             log.warning("action %s: %s", action.name, error)
+        except Exception as error:
+            log.exception("action %s failed", action.name, extra={"class": type(error).__name__, "place": place_of(error)})
 
     def _refusal(self, reason: ActionReason, message: str) -> ActionStatus:
         return answer(accepted=False, reason=reason, message=message, now=self._ports.clock.now())
