@@ -44,6 +44,11 @@ def _resources(names: list[str]) -> dict[str, Any]:
     }
 
 
+def _not_found(path: str) -> dict[str, Any]:
+    *_, plural, name = path.split("/")
+    return {"kind": "Status", "metadata": {}, "reason": "NotFound", "details": {"kind": plural, "name": name}}
+
+
 class MisbehavingApi(ThreadingHTTPServer):
     """It behaves until a field says otherwise.
 
@@ -96,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
             found = DISCOVERY[path]
             self._answer(200, found if isinstance(found, dict) else _resources(list(found)))
         elif path.startswith(LEASES):
-            self._answer(200 if self.server.lease else 404, self.server.lease or {"metadata": {}, "reason": "NotFound"})
+            self._answer(200 if self.server.lease else 404, self.server.lease or _not_found(path))
         else:
             self._answer(200, {"kind": "List", "metadata": {"resourceVersion": "1"}, "items": []})
 

@@ -77,7 +77,7 @@ class Forbidden(Unavailable):
 
 
 class NotFound(Unavailable):
-    """There is no such object (HTTP 404)."""
+    """The API server says that there is no such object (HTTP 404)."""
 
 
 class ProviderFailed(Unavailable):

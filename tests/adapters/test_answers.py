@@ -66,22 +66,74 @@ def test_what_was_requested_is_returned() -> None:
     assert answers.checked(b'{"metadata": {}}', "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
 
 
+SHOP = {"name": "shop", "group": "sessionrollout.dev", "kind": "sessionrollouts"}
+
+
+def status(reason: str, **fields: object) -> str:
+    """A failure as the API server tells it."""
+    return json.dumps({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, **fields})
+
+
 @pytest.mark.parametrize(
     ("code", "body", "kind"),
     [
-        (400, {"reason": "BadRequest"}, SpecError),
-        (403, {"reason": "Forbidden"}, Forbidden),
-        (404, {"reason": "NotFound"}, NotFound),
-        (409, {"reason": "Conflict"}, Conflict),
-        (409, {"reason": "AlreadyExists"}, AlreadyExists),
-        (409, [], Conflict),
-        (422, {"reason": "Invalid"}, SpecError),
-        (429, {"reason": "TooManyRequests"}, Unavailable),
-        (500, "an error", Unavailable),
+        (400, status("BadRequest"), SpecError),
+        (403, status("Forbidden"), Forbidden),
+        (403, status(""), Forbidden),  # of an admission webhook that gives no reason
+        (404, status("NotFound", details=SHOP), NotFound),
+        (409, status("Conflict"), Conflict),
+        (409, status("AlreadyExists"), AlreadyExists),
+        (410, status("Gone", details=SHOP), Unavailable),
+        (422, status("Invalid"), SpecError),
+        (429, status("TooManyRequests"), Unavailable),
+        (500, status("InternalError"), Unavailable),
     ],
 )
-def test_each_status_code_has_its_error(code: int, body: object, kind: type[RolloutError]) -> None:
-    assert type(answers.error_of(code, json.dumps(body), None)) is kind
+def test_each_status_code_has_its_error(code: int, body: str, kind: type[RolloutError]) -> None:
+    assert type(answers.error_of(code, body, None, ONE)) is kind
+    assert type(answers.error_of(code, body, None, f"{ONE}/status")) is kind
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 409, 410, 422, 429, 500, 502])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>Please log in</html>",
+        "404 page not found",
+        "",
+        None,
+        b"\xff\xfe",
+        "null",
+        "[]",
+        '"NotFound"',
+        '{"reason": "NotFound", "details": {"name": "shop", "kind": "sessionrollouts"}}',
+        '{"kind": "Error", "reason": "NotFound"}',
+        DEEP,
+    ],
+    ids=lambda body: repr(body[:24]) if body else repr(body),
+)
+def test_page_of_a_proxy_says_nothing_about_objects_or_rights(code: int, body: object) -> None:
+    """Whatever its code is: no rollout or action is taken for gone, no right for missing and no spec for wrong."""
+    assert type(answers.error_of(code, body, None, ONE)) is Unavailable
+
+
+@pytest.mark.parametrize(
+    ("reason", "details"),
+    [
+        ("NotFound", {"details": {**SHOP, "name": "another"}}),
+        ("NotFound", {"details": {"name": "shop", "kind": "namespaces"}}),
+        ("NotFound", {"details": {}}),  # "the server could not find the requested resource": the CRD is missing
+        ("NotFound", {"details": None}),
+        ("NotFound", {"details": ["shop"]}),
+        ("NotFound", {}),
+        ("", {"details": SHOP}),
+        ("Expired", {"details": SHOP}),
+    ],
+)
+def test_object_is_gone_only_when_the_status_names_it(reason: str, details: dict[str, object]) -> None:
+    """A CRD that is created again, an aggregated API that is absent or a webhook that found nothing ends no rollout."""
+    assert type(answers.error_of(404, status(reason, **details), None, ONE)) is Unavailable
+    assert type(answers.error_of(404, status(reason, **details), None, LIST)) is Unavailable
 
 
 @pytest.mark.parametrize(
@@ -102,7 +154,7 @@ def test_each_status_code_has_its_error(code: int, body: object, kind: type[Roll
 )
 @pytest.mark.parametrize("code", [429, 503])
 def test_retry_after_is_carried_in_the_error(code: int, headers: dict[str, str], wait: timedelta | None) -> None:
-    error = answers.error_of(code, "", headers)
+    error = answers.error_of(code, "", headers, ONE)
     assert isinstance(error, Unavailable)
     assert error.retry_after == wait
 
@@ -161,6 +213,18 @@ def test_answer_that_does_not_come_is_given_up_in_time() -> None:
     """The time is for all of it: a body that trickles does not extend it."""
     with pytest.raises(Unavailable, match="TimeoutError"):
         asyncio.run(Server("trickle").ask(seconds=0.2))
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_page_with_status_404_is_no_proof_that_an_object_is_gone(method: str) -> None:
+    """Over a connection: an action whose response got it is not taken for deleted, nor is a rollout."""
+    page = Server(web.Response(status=404, text="<html>", content_type="text/html"))
+    with pytest.raises(Unavailable) as error:
+        asyncio.run(page.ask(method))
+    assert not isinstance(error.value, NotFound)
+    gone = Server(web.Response(status=404, text=status("NotFound", details=SHOP), content_type="application/json"))
+    with pytest.raises(NotFound):
+        asyncio.run(gone.ask(method))
 
 
 def test_each_answer_tells_the_time_of_the_server() -> None:

@@ -14,7 +14,9 @@ Headers = Mapping[str, str]
 MESSAGE_LENGTH: Final = 300
 LONGEST_WAIT: Final = timedelta(minutes=5)  # a longer `Retry-After` is taken as this
 # After the group and version: namespaces/NAMESPACE, the plural, and for one object its name and perhaps a subresource.
-_PATH: Final = re.compile(r"^/(?:api/v1|apis/[^/]+/[^/]+)(?:/namespaces/[^/]+)?/[^/]+(?:/(?P<name>[^/]+)(?:/[^/]+)?)?$")
+_PATH: Final = re.compile(
+    r"^/(?:api/v1|apis/[^/]+/[^/]+)(?:/namespaces/[^/]+)?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/[^/]+)?)?$"
+)
 
 
 def checked(text: bytes, method: str, path: str) -> dict[str, Any]:
@@ -56,11 +58,19 @@ def date_of(headers: Headers) -> datetime | None:
         return None
 
 
-def error_of(code: int | None, body: Any, headers: Headers | None) -> RolloutError:
-    """The error that stands for a status code of 400 and above."""
-    reason, text = _reason(body)
+def error_of(code: int | None, body: Any, headers: Headers | None, path: str) -> RolloutError:
+    """The error that stands for a status code of 400 and above.
+
+    Only a Status object is from the API server. Whatever else it is, such as the page of a proxy, says nothing about objects or rights.
+    """
+    status = _status(body)
+    if status is None:
+        text = "the response is not a Status object"
+        return Unavailable(f"API server: HTTP status {code}: {text}", _retry_after(headers or {}))
+    reason = str(status.get("reason", ""))
+    text = f"{reason}: {status.get('message', '')}"[:MESSAGE_LENGTH]
     match code:
-        case 404:
+        case 404 if reason == "NotFound" and _is_about(status.get("details"), path):
             return NotFound(text)
         case 403:
             return Forbidden(text)
@@ -71,14 +81,23 @@ def error_of(code: int | None, body: Any, headers: Headers | None) -> RolloutErr
     return Unavailable(f"API server: HTTP status {code}: {text}", _retry_after(headers or {}))
 
 
-def _reason(body: Any) -> tuple[str, str]:
-    """Reason of a Status object, and what it says."""
+def _status(body: Any) -> dict[str, Any] | None:
+    """The Status object in the body; None when there is none."""
     try:
-        status = json.loads(body)
-        reason = str(status.get("reason", ""))
-        return reason, f"{reason}: {status.get('message', '')}"[:MESSAGE_LENGTH]
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return "", "the response is not a Status object"
+        parsed = json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) and parsed.get("kind") == "Status" else None
+
+
+def _is_about(details: Any, path: str) -> bool:
+    """Whether the details of a Status name the requested object. Those of a CRD or an API group that is missing name no object."""
+    match = _PATH.match(path)
+    return (
+        match is not None
+        and isinstance(details, dict)
+        and (details.get("kind"), details.get("name")) == match.group("plural", "name")
+    )
 
 
 def _retry_after(headers: Headers) -> timedelta | None:

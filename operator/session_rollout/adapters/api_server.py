@@ -3,8 +3,8 @@
 The client's generated models are not used: they cost memory and drop unknown fields. Errors become those of
 `session_rollout.errors`. Of an error's body only reason and message are kept, because it may echo what was sent.
 
-An answer is not trusted: a proxy between may answer 200 with a page of its own. What is no JSON, too large, nested too deep or not
-the object that was requested (`adapters.answers`) is `Unavailable`, as is no answer.
+An answer is not trusted: a proxy between may answer 200 or 404 with a page of its own. What is no JSON, too large, nested too deep,
+not the object that was requested or not a Status (`adapters.answers`) is `Unavailable`, as is no answer.
 """
 
 import asyncio
@@ -88,7 +88,8 @@ class ApiServer:
     ) -> dict[str, Any]:
         """One request for JSON, all of it within `seconds`.
 
-        Raises Conflict on 409, SpecError on 400 and 422, NotFound on 404, Forbidden on 403, and Unavailable on all other failures.
+        Raises what a Status object of the API server says: Conflict (409), SpecError (400, 422), NotFound (404, if it names the
+        requested object), Forbidden (403). Raises Unavailable on all other failures.
         """
         sent = time.monotonic()
         text, date = await self._answer(method, path, body, content, query, seconds, accept)
@@ -136,17 +137,17 @@ class ApiServer:
                 text = await _read(answer.response)
         except ApiException as error:
             API_REQUESTS.labels(method, str(error.status)).inc()
-            raise answers.error_of(error.status, error.body, error.headers) from error
+            raise answers.error_of(error.status, error.body, error.headers, path) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             API_REQUESTS.labels(method, "error").inc()
             raise Unavailable(f"API server: {type(error).__name__} on {method} {path}") from error
         API_REQUESTS.labels(method, str(answer.status)).inc()
         if answer.status >= 400:  # noqa: PLR2004 - HTTP
-            raise answers.error_of(answer.status, text, answer.headers)
+            raise answers.error_of(answer.status, text, answer.headers, path)
         return text, answers.date_of(answer.headers)
 
     async def find(self, path: str, *, seconds: float = REQUEST_SECONDS) -> dict[str, Any] | None:
-        """GET; None on 404."""
+        """GET; None when the API server says that there is no such object."""
         try:
             return await self.request(READ, path, seconds=seconds)
         except NotFound:
