@@ -25,6 +25,7 @@ from session_rollout import handlers
 from session_rollout.adapters import logs, telemetry, tracing
 from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.clock import ServerClock
+from session_rollout.adapters.events import ApiEventSink
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
 from session_rollout.adapters.gate_checks import GateChecks
 from session_rollout.adapters.heartbeats import SILENT_SECONDS, WATCH_LIMIT, WATCH_SECONDS, Heartbeats, watch_name
@@ -34,7 +35,7 @@ from session_rollout.adapters.lease import RENEW_DEADLINE, Lease
 from session_rollout.adapters.notifications import SinkNotifier
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.records import ConfigMapRecorder
-from session_rollout.adapters.rollouts import ApiEventSink, ApiRolloutStore, parse
+from session_rollout.adapters.rollouts import ApiRolloutStore, parse
 from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import ACTIONS, API_VERSION, GROUP, ROLLOUTS
 from session_rollout.api.parsing import action_of
@@ -76,6 +77,7 @@ class Operator:
         workloads = ApiWorkloads(api)
         self.gates = GateChecks(api, settings, self.metrics, workloads, clock)
         self.notifier = SinkNotifier(settings.sinks, clock)
+        self.events = ApiEventSink(api, clock, identity)
         ports = Ports(
             store=self.store,
             flags=ConfigMapPublisher(api),
@@ -85,7 +87,7 @@ class Operator:
             notifier=self.notifier,
             recorder=ConfigMapRecorder(api),
             metrics=self.metrics,
-            events=ApiEventSink(api, clock, identity),
+            events=self.events,
             clock=clock,
             leader=self.lease,
         )
@@ -213,6 +215,7 @@ class Operator:
         """End everything but the Lease: loops, threads, probes."""
         self.stop.set()
         await self.loops.close()
+        await self.events.close()
         self.on_demand.close()
         self.gates.close()  # before the metrics, which it queries
         self.metrics.close()

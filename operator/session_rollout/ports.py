@@ -254,8 +254,8 @@ class MetricSource(Protocol):
 class EventSink(Protocol):
     """Kubernetes Events."""
 
-    async def emit(self, rollout: SessionRollout, reason: EventReason, message: str) -> None:
-        """Send an Event; never fails the caller."""
+    def emit(self, rollout: SessionRollout, reason: EventReason, message: str) -> None:
+        """Send an Event in the background; never delays or fails the caller."""
 
 
 class Clock(Protocol):

@@ -6,12 +6,14 @@ So each is started by `watched`, which reports an end to the exception handler o
 """
 
 import asyncio
+import logging
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+log = logging.getLogger(__name__)
 WATCHED: Final = "watched"  # key in the context of the exception handler: the process cannot do without this task
 PACKAGE: Final = "session_rollout"
 
@@ -40,6 +42,46 @@ def _report(task: asyncio.Task[Any], *, may_end: bool) -> None:
         return
     context = {"message": "a background task ended", "task": task, "exception": error or EndedUnexpectedly(), WATCHED: True}
     task.get_loop().call_exception_handler(context)
+
+
+class Background:
+    """Work that must delay nobody: one at a time for each key. What fails in it concerns its key alone, and is logged.
+
+    Each request of the work takes a `slot`: keys whose requests hang must not use all connections.
+    """
+
+    def __init__(self, name: str, at_once: int) -> None:
+        self._name, self.slot = name, asyncio.Semaphore(at_once)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, key: str, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+        """Start it, unless work of this key is running; returns what is running then."""
+        if key not in self._tasks:
+            self._tasks[key] = watched(self._guarded(key, work), f"{self._name} of {key}", may_end=True)
+        return self._tasks[key]
+
+    async def give(self, key: str, work: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> asyncio.Task[None]:
+        """Start it as `begin` does, and wait so long at most: then it continues in the background."""
+        done, _ = await asyncio.wait({task := self.begin(key, work)}, timeout=seconds)
+        for ended in done:
+            ended.result()
+        return task
+
+    async def close(self, seconds: float) -> None:
+        """Wait so long at most for what is running, and end the rest."""
+        if tasks := set(self._tasks.values()):
+            _, pending = await asyncio.wait(tasks, timeout=seconds)
+            for task in pending:
+                task.cancel()
+
+    async def _guarded(self, key: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            cause = {"class": type(error).__name__, "place": place_of(error)}
+            log.exception("%s of %s failed", self._name, key, extra=cause)
+        finally:
+            del self._tasks[key]
 
 
 def root_cause(error: BaseException) -> BaseException:

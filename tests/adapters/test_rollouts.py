@@ -9,11 +9,11 @@ import pytest
 from adapters.api import Api
 from core.world import spec
 from session_rollout.adapters.flags import LABEL
-from session_rollout.adapters.rollouts import METADATA, ApiEventSink, ApiRolloutStore, parse
+from session_rollout.adapters.rollouts import METADATA, ApiRolloutStore, parse
 from session_rollout.api.action import answer
-from session_rollout.api.enums import ActionReason, EventReason
+from session_rollout.api.enums import ActionReason
 from session_rollout.api.status import RolloutStatus
-from session_rollout.errors import Conflict, Forbidden, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, SpecError
 from session_rollout.ports import Key, Stored
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -243,24 +243,3 @@ def test_action_is_deleted_at_most_once(api: Api) -> None:
     for _ in range(2):
         asyncio.run(ApiRolloutStore(api).delete_action("default", "pause"))
     assert ACTION not in api.objects
-
-
-# --- Events
-
-
-@pytest.mark.parametrize(("reason", "kind"), [(EventReason.STARTED, "Normal"), (EventReason.STALLED, "Warning")])
-def test_event(api: Api, reason: EventReason, kind: str) -> None:
-    stored = parse(rollout())
-    assert stored.rollout is not None
-    asyncio.run(ApiEventSink(api, Clock(), "operator-0").emit(stored.rollout, reason, "x" * 2000))
-    [event] = [item for path, item in api.objects.items() if "/events/" in path]
-    assert (event["type"], event["reason"], event["involvedObject"]["uid"]) == (kind, reason, "uid-1")
-    assert len(event["message"]) == 1024
-
-
-def test_event_that_cannot_be_sent_fails_nothing(api: Api) -> None:
-    stored = parse(rollout())
-    assert stored.rollout is not None
-    api.failures["POST"] = [Unavailable("down")]
-    asyncio.run(ApiEventSink(api, Clock(), "operator-0").emit(stored.rollout, EventReason.STARTED, "started"))
-    assert api.failures == {"POST": []}

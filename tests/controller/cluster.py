@@ -283,7 +283,7 @@ class Cluster:
     def ranges(self, _provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
         return {metric.name: timedelta(0) for metric in metrics}
 
-    async def emit(self, _rollout: SessionRollout, reason: EventReason, _message: str) -> None:
+    def emit(self, _rollout: SessionRollout, reason: EventReason, _message: str) -> None:
         self.called("emit")
         self.events.append(reason)
 

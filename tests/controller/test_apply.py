@@ -1,15 +1,18 @@
 """Effects of a decision: flags first, one failure holds up no other, and what only the user can correct is tried again."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
-from controller.cluster import Cluster, Process, run
+from controller.cluster import KEY, Cluster, Process, run, until
 from session_rollout.adapters.rollouts import parse
+from session_rollout.api.action import ActionStatus
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Stage
 from session_rollout.api.migration_enums import Operation
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import Current, RolloutStatus
+from session_rollout.controller import apply
 from session_rollout.controller.apply import Applier
 from session_rollout.controller.state import OUTAGE_SHOWN, RolloutState
 from session_rollout.core.observed import (
@@ -56,7 +59,7 @@ def test_flags_come_first() -> None:
     async def body() -> None:
         fixture = Fixture()
         assert await fixture.apply(JOB, CHECK, SuspendJob("shop-m-1", suspend=True), ANSWER, EMIT, PUBLISH)
-        assert fixture.cluster.calls == ["publish", "start", "start_check", "suspend True", "answer", "emit"]
+        assert fixture.cluster.calls == ["publish", "start", "start_check", "suspend True", "emit", "answer"]
         assert fixture.state.document_version == 1
 
     run(body)
@@ -78,7 +81,62 @@ def test_failed_effect_holds_up_no_other(error: Exception) -> None:
         fixture.cluster.failures["start"] = [error]
         with pytest.raises(type(error)):
             await fixture.apply(JOB, CHECK, ANSWER, EMIT)
-        assert fixture.cluster.calls == ["start", "start_check", "answer", "emit"]
+        assert fixture.cluster.calls == ["start", "start_check", "emit", "answer"]
+
+    run(body)
+
+
+def delay_answers(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Each answer waits for this event."""
+    released, answer = asyncio.Event(), cluster.answer
+
+    async def wait(namespace: str, name: str, status: ActionStatus, *, uid: str) -> None:
+        await released.wait()
+        await answer(namespace, name, status, uid=uid)
+
+    monkeypatch.setattr(cluster, "answer", wait)
+    return released
+
+
+def test_answer_that_hangs_delays_no_emergency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The webhook of a namespace times out, and a pipeline has created actions that are rejected."""
+
+    async def body() -> None:
+        cluster = Cluster()
+        cluster.add_rollout()
+        released, process = delay_answers(cluster, monkeypatch), Process(cluster)
+        process.loops.rollout_changed(KEY, cluster.rollouts[KEY])
+        await until(lambda: cluster.document)
+        for number in range(12):
+            process.inbox.action_changed(cluster.add_action(f"u{number}", "Resume"))
+        await until(lambda: len(cluster.status.processed_actions) == 12)
+        process.inbox.action_changed(cluster.add_action("emergency", "EmergencyDisable", reason="drill"))
+        async with asyncio.timeout(2):
+            await until(lambda: cluster.document is not None and cluster.document.disabled)
+        assert cluster.answers == []
+        released.set()
+        await until(lambda: not process.state.actions.waiting)
+        assert len(cluster.answers) == 13, "each once"
+        await process.loops.close()
+
+    run(body)
+
+
+def test_answer_that_fails_late_is_a_refusal_and_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop is woken, and the next decision has the same answer."""
+    monkeypatch.setattr(apply, "ANSWER_SECONDS", 0)
+
+    async def body() -> None:
+        fixture = Fixture()
+        fixture.cluster.failures["answer"] = [Unavailable("down")]
+        released = delay_answers(fixture.cluster, monkeypatch)
+        assert not await fixture.apply(ANSWER)
+        released.set()
+        await until(fixture.state.wake.is_set)
+        assert list(fixture.state.refusals) == ["Answer"]
+        assert await fixture.apply(ANSWER)
+        assert [name for name, _ in fixture.cluster.answers] == [ANSWER.action]
+        assert fixture.state.refusals == {}
 
     run(body)
 
@@ -144,7 +202,7 @@ def test_unforeseen_exception_of_an_effect_holds_up_no_other() -> None:
         fixture.cluster.failures["start"] = [KeyError("spec")]
         with pytest.raises(RolloutError):
             await fixture.apply(JOB, ANSWER, EMIT)
-        assert fixture.cluster.calls == ["start", "answer", "emit"]
+        assert fixture.cluster.calls == ["start", "emit", "answer"]
         assert list(fixture.state.refusals) == ["StartJob"]
 
     run(body)

@@ -1,6 +1,5 @@
-"""SessionRollouts and SessionRolloutActions in the API server (port `RolloutStore`), and Events about them."""
+"""SessionRollouts and SessionRolloutActions in the API server (port `RolloutStore`)."""
 
-import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,16 +10,13 @@ from session_rollout.adapters.flags import LABEL
 from session_rollout.adapters.telemetry import STATUS_WRITES, answered
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
-from session_rollout.api.enums import EventReason
 from session_rollout.api.parsing import merged, readable_rollout_of, rollout_of, sentence
-from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.errors import Conflict, Forbidden, NotFound, RolloutError, SpecError
-from session_rollout.ports import Clock, Key, Listed, Stored
+from session_rollout.ports import Key, Listed, Stored
 
 PAGE = 200
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-EVENT_NOTE = 1024
 NO_QUERY: Mapping[str, str] = {}
 
 
@@ -171,44 +167,3 @@ class ApiRolloutStore:
             await self._api.request("DELETE", _path(namespace, ACTIONS, name))
         except NotFound:
             return
-
-
-class ApiEventSink:
-    """Events under the operator's own component."""
-
-    def __init__(self, api: ApiServer, clock: Clock, instance: str) -> None:
-        self._api = api
-        self._clock = clock
-        self._instance = instance
-
-    async def emit(self, rollout: SessionRollout, reason: EventReason, message: str) -> None:
-        """See `EventSink.emit`."""
-        moment = self._clock.now()
-        stamp = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-        identity = f"{rollout.uid}/{reason}/{message}/{moment.timestamp()}"
-        body = {
-            "metadata": {
-                "name": f"{rollout.name[:200]}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}",
-                "namespace": rollout.namespace,
-            },
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": "SessionRollout",
-                "namespace": rollout.namespace,
-                "name": rollout.name,
-                "uid": rollout.uid,
-            },
-            "reason": reason,
-            "message": message[:EVENT_NOTE],
-            "type": "Warning" if reason.is_warning else "Normal",
-            "firstTimestamp": stamp,
-            "lastTimestamp": stamp,
-            "count": 1,
-            "source": {"component": "session-rollout"},
-            "reportingComponent": "session-rollout",
-            "reportingInstance": self._instance,
-        }
-        try:
-            await self._api.request("POST", f"/api/v1/namespaces/{rollout.namespace}/events", body)
-        except RolloutError:
-            return  # an Event is best effort; the history in status has the same entry

@@ -1,7 +1,8 @@
-"""Carries out the effects of a decision: what protects users, flags, Jobs and the workload, then answers and Events.
+"""Carries out the effects of a decision: what protects users, flags, Jobs and the workload, then Events and answers.
 
 One effect that fails does not keep the others from being carried out, with one exception: while the flags are not what the
-status says, no Job begins. What was refused is remembered (`state.refusals`) and decided again.
+status says, no Job begins. What was refused is remembered (`state.refusals`) and decided again. Nothing waits long for an answer:
+the next decision may be an emergency.
 """
 
 import logging
@@ -25,11 +26,14 @@ from session_rollout.core.observed import (
 )
 from session_rollout.errors import Conflict, RolloutError
 from session_rollout.ports import Ports
+from session_rollout.tasks import Background
 
 log = logging.getLogger(__name__)
-ORDER: Final[dict[type, int]] = {Publish: 0, Answer: 2, Emit: 3}
+ORDER: Final[dict[type, int]] = {Publish: 0, Emit: 2}
 EFFECTS: Final = frozenset(kind.__name__ for kind in get_args(Effect))
 JOBS: Final = 1  # the place in this order of all other effects
+ANSWER_SECONDS: Final = 1.0  # that a decision waits for its answers; then they continue in the background
+ANSWERS_AT_ONCE: Final = 16
 
 
 class Applier:
@@ -37,6 +41,7 @@ class Applier:
 
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
+        self._answers = Background("answers", ANSWERS_AT_ONCE)
 
     async def protect(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> RolloutError | None:
         """Take away from users what the decision takes away; the error that prevented it."""
@@ -55,7 +60,8 @@ class Applier:
         Raises the first error that may pass by itself, after the other effects were tried.
         """
         again, failure, flags_failed = False, None, False
-        for effect in sorted(decision.effects, key=_place):
+        answers = [effect for effect in decision.effects if isinstance(effect, Answer)]
+        for effect in sorted((effect for effect in decision.effects if not isinstance(effect, Answer)), key=_place):
             if flags_failed and _place(effect) == JOBS:
                 # A migration that is undone before the features are off breaks every user who still has them.
                 continue
@@ -63,17 +69,34 @@ class Applier:
             again |= error is None and not isinstance(effect, Emit)
             flags_failed |= error is not None and isinstance(effect, Publish)
             failure = failure or error
-        if failure is not None:
+        answered, error = await self._answer_all(rollout, state, answers)
+        if failure := failure or error:
             raise failure
-        return again
+        return again or answered
 
     async def answer_protections(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> None:
         """The status could not be written: answer what the flag document has, and nothing else."""
         document = state.document
         known = {protection.uid for protection in document.protections} if document is not None else set()
-        for effect in decision.effects:
-            if isinstance(effect, Answer) and effect.uid in known and effect.reason is ActionReason.ACCEPTED:
-                await self._attempt(rollout, state, effect)
+        answers = [effect for effect in decision.effects if isinstance(effect, Answer) and effect.uid in known]
+        await self._answer_all(rollout, state, [effect for effect in answers if effect.reason is ActionReason.ACCEPTED])
+
+    async def _answer_all(
+        self, rollout: SessionRollout, state: RolloutState, answers: list[Answer]
+    ) -> tuple[bool, RolloutError | None]:
+        """Whether actions got their answers, and the first error. What takes long is complete before a later decision."""
+        errors: list[RolloutError | None] = []
+
+        async def attempt_all() -> None:
+            for effect in answers:
+                async with self._answers.slot:
+                    errors.append(await self._attempt(rollout, state, effect))
+
+        if answers:
+            task = await self._answers.give(rollout.uid, attempt_all, ANSWER_SECONDS)
+            if len(errors) < len(answers):  # these, or those of an earlier decision, continue
+                task.add_done_callback(lambda _: state.wake_soon())
+        return None in errors, next((error for error in errors if error is not None), None)
 
     async def _attempt(
         self, rollout: SessionRollout, state: RolloutState, effect: Effect, *, urgent: bool = False
@@ -110,7 +133,7 @@ class Applier:
             case Answer():
                 await self._answer(rollout, state, effect)
             case Emit(reason=reason, message=message):
-                await self._ports.events.emit(rollout, reason, message)
+                self._ports.events.emit(rollout, reason, message)
 
     async def _change_job(self, rollout: SessionRollout, effect: StartJob | StartCheck | SuspendJob) -> None:
         match effect:

@@ -92,7 +92,7 @@ class Deletion:
         cause = str(error) or "no response in time"
         message = f"the flag document {name} was left as it is, because it could not be written: {cause}"
         log.warning("deletion continues: %s", message, extra=key.fields)
-        await self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
+        self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
 
     async def _wait_for_jobs(self, key: Key) -> None:
         """Wait for running Jobs, because garbage collection would terminate them.
