@@ -177,7 +177,7 @@ class Recorder(Protocol):
     """Records the inputs of each decision, so that it can be explained later."""
 
     async def keep(self, observed: Observed, now: datetime, decision: Decision) -> None:
-        """Keep one decision; never fails the caller."""
+        """Keep one decision; never fails the caller, or delays it for long."""
 
     def forget(self, uid: str) -> None:
         """Drop what belongs to a rollout that was deleted."""

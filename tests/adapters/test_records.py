@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from adapters.api import Api
+from controller.cluster import until
 from core.world import World, spec
 from session_rollout.adapters import records
 from session_rollout.adapters.records import ConfigMapRecorder
@@ -92,6 +93,35 @@ def test_outage_delays_a_record_and_loses_none(method: str) -> None:
     api.failures[method] = [Unavailable("down")]
     keep(recorder, world, 2)
     assert len(kept(api)) == (3 if method == "PATCH" else 2)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_write_that_hangs_delays_no_decision_and_loses_no_record(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """An admission webhook times out. What waits is written in order when it responds."""
+    monkeypatch.setattr(records, "WRITE_SECONDS", 0)
+    api, world, request = Api(), World(spec()), Api.request
+
+    async def body() -> None:
+        recorder, released = ConfigMapRecorder(api), asyncio.Event()
+
+        async def hang(api: Api, kind: str, *arguments: Any, **options: Any) -> Any:
+            if kind == method:
+                await released.wait()
+            return await request(api, kind, *arguments, **options)
+
+        monkeypatch.setattr(Api, "request", hang)
+        for _ in range(3):
+            observed, now = world.observed(), world.now
+            await asyncio.wait_for(recorder.keep(observed, now, decide(observed, now)), 5)
+            world.reconcile()
+            world.run(10)
+        assert kept(api) == []
+        released.set()
+        await until(lambda: len(kept(api)) == 3)
+
+    asyncio.run(body())
+    times = [record.time for record in kept(api)]
+    assert times == sorted(times)
 
 
 def test_deleted_rollout_is_forgotten() -> None:

@@ -2,7 +2,8 @@
 
 A ring of ConfigMaps holds the last decisions, one compressed entry each. `records.record` reads them, and the same `decide`
 makes the same decision. An entry is added by a small merge patch. A slot of the ring starts with an entry that stands alone
-and is the dictionary of the others. Writing is not part of deciding: what fails is written with the next decision.
+and is the dictionary of the others. Writing is not part of deciding: what fails is written with the next decision, and what takes long
+continues in the background.
 """
 
 import base64
@@ -10,6 +11,7 @@ import logging
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, owner_of
@@ -19,10 +21,13 @@ from session_rollout.core.observed import Decision, Observed
 from session_rollout.errors import Conflict, NotFound, RolloutError
 from session_rollout.records.codec import BASE, RECORD_LABEL, SEQUENCE, SLOTS, config_map_name, entry_name, pack, unpack
 from session_rollout.records.record import Record, line_of
+from session_rollout.tasks import Background
 
 log = logging.getLogger(__name__)
 SLOT_BYTES: Final = 48 * 1024
 WAITING_LENGTH: Final = 64  # decisions that wait to be written
+WRITE_SECONDS: Final = 1.0  # that a decision waits for its record
+AT_ONCE: Final = 16
 
 
 @dataclass
@@ -43,20 +48,30 @@ class ConfigMapRecorder:
     def __init__(self, api: ApiServer) -> None:
         self._api = api
         self._rings: dict[str, Ring] = {}
+        self._background = Background("records", AT_ONCE)
 
     async def keep(self, observed: Observed, now: datetime, decision: Decision) -> None:
         """See `Recorder.keep`."""
         rollout = observed.rollout
         ring = self._rings.setdefault(rollout.uid, Ring())
         ring.waiting.append(Record.of(observed, now, decision))
+        await self._background.give(rollout.uid, partial(self._write_all, rollout, ring), WRITE_SECONDS)
+
+    async def _write_all(self, rollout: SessionRollout, ring: Ring) -> None:
         try:
-            if not ring.read:
-                await self._read(rollout, ring)
             while ring.waiting:
-                await self._write(rollout, ring, line_of(ring.waiting[0]))
-                ring.waiting.popleft()
+                async with self._background.slot:
+                    await self._write_first(rollout, ring)
         except RolloutError as error:
             log.warning("decision not recorded yet: %s", error, extra={"namespace": rollout.namespace, "rollout": rollout.name})
+
+    async def _write_first(self, rollout: SessionRollout, ring: Ring) -> None:
+        if not ring.read:
+            await self._read(rollout, ring)
+        record = ring.waiting[0]
+        await self._write(rollout, ring, line_of(record))
+        if ring.waiting[0] is record:  # otherwise it was dropped while it was written
+            ring.waiting.popleft()
 
     def forget(self, uid: str) -> None:
         """See `Recorder.forget`."""
