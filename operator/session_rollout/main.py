@@ -40,7 +40,7 @@ from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import ACTIONS, API_VERSION, GROUP, ROLLOUTS
 from session_rollout.api.parsing import action_of
 from session_rollout.controller.deletion import Deletion
-from session_rollout.controller.inbox import SWEEP_SECONDS, Inbox
+from session_rollout.controller.inbox import LONGEST_SECONDS, SWEEP_SECONDS, Inbox
 from session_rollout.controller.loops import Loops
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
@@ -57,7 +57,7 @@ KOPF_SECONDS: Final = 0.5
 RELEASE_SECONDS: Final = 1.0
 LEASE, SWEEP, WATCHDOG = "Lease", "sweep", "watchdog"
 LEASE_LIMIT: Final = RENEW_DEADLINE + 5.0  # before, the process ends because the Lease is lost
-SWEEP_LIMIT: Final = SWEEP_SECONDS + 60.0
+SWEEP_LIMIT: Final = SWEEP_SECONDS + LONGEST_SECONDS + 10.0
 WATCHDOG_LIMIT: Final = 30.0
 NAMED: Final = 3  # rollouts that the liveness probe names
 

@@ -117,8 +117,8 @@ class RolloutStore(Protocol):
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """Write the response to an action, unless the action with this UID was deleted."""
 
-    async def delete_action(self, namespace: str, name: str) -> None:
-        """Delete an action whose `ttl` has expired."""
+    async def delete_action(self, namespace: str, name: str, *, uid: str) -> None:
+        """Delete the action with this UID, whose `ttl` has expired."""
 
 
 class Workloads(Protocol):

@@ -87,9 +87,11 @@ class Api(ApiServer):
         applied = merged(before, body)
         return self.put(path, {**applied, "metadata": {**applied["metadata"], **owned}})
 
-    def _delete(self, path: str, _body: Any, _content: str, _query: Mapping[str, Any]) -> Object:
+    def _delete(self, path: str, body: Any, _content: str, _query: Mapping[str, Any]) -> Object:
         if path not in self.objects:
             raise NotFound(path)
+        if body["preconditions"]["uid"] != self.objects[path]["metadata"]["uid"]:
+            raise Conflict(path)
         return self.objects.pop(path)
 
 

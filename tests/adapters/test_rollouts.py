@@ -13,7 +13,7 @@ from session_rollout.adapters.rollouts import METADATA, ApiRolloutStore, parse
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason
 from session_rollout.api.status import RolloutStatus
-from session_rollout.errors import Conflict, Forbidden, SpecError
+from session_rollout.errors import Conflict, Forbidden, SpecError, Unavailable
 from session_rollout.ports import Key, Stored
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -241,5 +241,31 @@ def test_answer_to_an_action_that_is_gone_is_dropped(api: Api) -> None:
 
 def test_action_is_deleted_at_most_once(api: Api) -> None:
     for _ in range(2):
-        asyncio.run(ApiRolloutStore(api).delete_action("default", "pause"))
+        asyncio.run(ApiRolloutStore(api).delete_action("default", "pause", uid="u1"))
     assert ACTION not in api.objects
+
+
+def test_action_that_was_created_again_under_the_name_is_not_deleted(api: Api) -> None:
+    """The deletion may come late: it is about the one that expired, and this one may be an emergency."""
+    asyncio.run(ApiRolloutStore(api).delete_action("default", "pause", uid="u0"))
+    assert ACTION in api.objects
+
+
+def test_namespace_that_does_not_respond_delays_the_lists_of_no_other(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are listed at the same time: the slowest one takes its own time limit and not the sum of all."""
+    asked: set[str] = set()
+    everybody, request = asyncio.Event(), api.request
+
+    async def wait(method: str, path: str, *arguments: Any, **options: Any) -> Any:
+        asked.add(path)
+        if len(asked) == 3:
+            everybody.set()
+        await everybody.wait()
+        if "/a/" in path:
+            raise Unavailable("no response in time")
+        return await request(method, path, *arguments, **options)
+
+    monkeypatch.setattr(api, "request", wait)
+    listed = asyncio.run(asyncio.wait_for(ApiRolloutStore(api, ("a", "default", "b")).actions(), 5))
+    assert [item["metadata"]["uid"] for item in listed.items] == ["u1"]
+    assert list(listed.problems) == ["a"]

@@ -179,10 +179,10 @@ class Cluster:
         assert namespace == KEY.namespace
         self.answers.append((name, answer))
 
-    async def delete_action(self, namespace: str, name: str) -> None:
+    async def delete_action(self, namespace: str, name: str, *, uid: str) -> None:
         self.called("delete_action")
-        uid = next(uid for uid, raw in self.action_objects.items() if raw["metadata"]["name"] == name)
-        assert self.action_objects.pop(uid)["metadata"]["namespace"] == namespace
+        metadata = self.action_objects.pop(uid)["metadata"]
+        assert (metadata["namespace"], metadata["name"]) == (namespace, name)
 
     # --- workloads
 

@@ -177,7 +177,8 @@ class Lease:
     async def _create(self) -> None:
         kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
         metadata = {"name": self._name, "labels": LABELS, "annotations": self.unled.annotations({"metadata": {}})}
-        await self._api.request("POST", self._path, {**kind, "metadata": metadata, "spec": self._spec(0)})
+        body = {**kind, "metadata": metadata, "spec": self._spec(0)}
+        await self._api.request("POST", self._path, body, seconds=ATTEMPT_SECONDS)
 
     async def _take(self, lease: dict[str, Any]) -> bool:
         before = lease["spec"]

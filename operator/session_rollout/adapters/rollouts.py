@@ -1,5 +1,6 @@
 """SessionRollouts and SessionRolloutActions in the API server (port `RolloutStore`)."""
 
+import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -108,24 +109,30 @@ class ApiRolloutStore:
     async def documents(self) -> tuple[Mapping[Key, int], Collection[str]]:
         """See `RolloutStore.documents`."""
         listed = await self._list("/api/v1/configmaps", METADATA, {"labelSelector": LABEL})
-        found = [each["metadata"] for each in listed.items]
-        versions = {Key(each["namespace"], each["labels"][LABEL]): int(each["resourceVersion"]) for each in found}
+        labelled = [item["metadata"] for item in listed.items if LABEL in item["metadata"].get("labels", {})]
+        versions = {Key(each["namespace"], each["labels"][LABEL]): int(each["resourceVersion"]) for each in labelled}
         return versions, listed.problems
 
     async def _list(self, path: str, accept: str = JSON, query: Mapping[str, str] = NO_QUERY) -> Listed:
-        """Each namespace by itself: one without rights, or one that is gone, must not keep the others from being listed."""
+        """Each namespace by itself: one without rights, gone or slow must not keep the others from being listed."""
         if not self._namespaces:
             return Listed(await self._pages(path, accept, query))
-        items: tuple[Mapping[str, Any], ...] = ()
-        problems: dict[str, str] = {}
-        for namespace in self._namespaces:
-            try:
-                items += await self._pages(_in_namespace(path, namespace), accept, query)
-            except RolloutError as error:
-                problems[namespace] = str(error)
-                if len(problems) == len(self._namespaces):
-                    raise
-        return Listed(items, problems)
+        results = await asyncio.gather(*(self._pages_or_problem(path, name, accept, query) for name in self._namespaces))
+        problems = {
+            name: result for name, result in zip(self._namespaces, results, strict=True) if isinstance(result, RolloutError)
+        }
+        if len(problems) == len(self._namespaces):
+            raise problems[self._namespaces[-1]]
+        items = tuple(item for result in results if not isinstance(result, RolloutError) for item in result)
+        return Listed(items, {name: str(problem) for name, problem in problems.items()})
+
+    async def _pages_or_problem(
+        self, path: str, namespace: str, accept: str, query: Mapping[str, str]
+    ) -> tuple[Mapping[str, Any], ...] | RolloutError:
+        try:
+            return await self._pages(_in_namespace(path, namespace), accept, query)
+        except RolloutError as error:
+            return error
 
     async def _pages(self, path: str, accept: str, query: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
         items: list[Mapping[str, Any]] = []
@@ -161,9 +168,9 @@ class ApiRolloutStore:
         listed = await self._api.request("GET", _path(namespace, ACTIONS), query=query)
         return any(item["metadata"]["uid"] == uid for item in listed["items"])
 
-    async def delete_action(self, namespace: str, name: str) -> None:
+    async def delete_action(self, namespace: str, name: str, *, uid: str) -> None:
         """See `RolloutStore.delete_action`."""
         try:
-            await self._api.request("DELETE", _path(namespace, ACTIONS, name))
-        except NotFound:
+            await self._api.request("DELETE", _path(namespace, ACTIONS, name), {"preconditions": {"uid": uid}})
+        except (NotFound, Conflict):  # deleted, and perhaps created again
             return

@@ -5,8 +5,9 @@ The sweep makes good what watches missed, and whatever got stuck: it starts the 
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -20,11 +21,16 @@ from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.state import ActionList, Memory
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Clock, Key, RolloutStore
-from session_rollout.tasks import place_of
+from session_rollout.tasks import Background, place_of
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS: Final = 30.0
+LONGEST_SECONDS: Final = 50.0  # of one sweep
+TIDY_SECONDS: Final = 1.0  # that a sweep waits for responses and deletions; then they continue in the background
+TIDY_AT_ONCE: Final = 8
 Parser = Callable[[Mapping[str, Any]], SessionRolloutAction]
+Work = Callable[[], Coroutine[Any, Any, None]]
+Duty = tuple[Mapping[str, Any], Work]
 
 
 class Inbox:
@@ -36,11 +42,16 @@ class Inbox:
         self._memory, self._on_demand, self._loops = memory, on_demand, loops
         self._store, self._clock, self._parse = store, clock, parse
         self._problems: Mapping[str, str] = {}  # of the last sweep, by namespace
+        self._tidying = Background("tidying", TIDY_AT_ONCE)  # by namespace
 
     async def run(self, swept: Callable[[Collection[str]], None]) -> None:
         """Sweep until cancelled; `swept` is called after each, also after one that failed, with the namespaces that cannot be listed."""
         while True:
-            await self.sweep()
+            try:
+                async with asyncio.timeout(LONGEST_SECONDS):
+                    await self.sweep()
+            except TimeoutError:
+                log.warning("the sweep was not complete within %.0f s", LONGEST_SECONDS)
             swept(self._problems)
             await asyncio.sleep(SWEEP_SECONDS)
 
@@ -96,15 +107,30 @@ class Inbox:
             self._action_listed(raw)
         uids, unlisted = frozenset(raw["metadata"]["uid"] for raw in actions.items), {*actions.problems, *objects.problems}
         self._memory.actions_listed(ActionList(start, uids, frozenset(unlisted)), set(rollouts))
-        for raw in actions.items:
-            if not objects.lacks(raw["metadata"]["namespace"]):
-                await self._try_to_tidy(raw, set(rollouts))
+        await self._tidy_all([raw for raw in actions.items if not objects.lacks(raw["metadata"]["namespace"])], set(rollouts))
+
+    async def _tidy_all(self, actions: list[Mapping[str, Any]], rollouts: set[Key]) -> None:
+        """Each namespace by itself: requests that hang in one delay neither the others nor the next sweep."""
+        namespaces: dict[str, list[Duty]] = {}
+        for raw in actions:
+            if (work := self._work(raw, rollouts)) is not None:
+                namespaces.setdefault(raw["metadata"]["namespace"], []).append((raw, work))
+        if tasks := {self._tidying.begin(namespace, partial(self._tidy, duties)) for namespace, duties in namespaces.items()}:
+            await asyncio.wait(tasks, timeout=TIDY_SECONDS)
+
+    async def _tidy(self, duties: list[Duty]) -> None:
+        for raw, work in duties:
+            async with self._tidying.slot:
+                try:
+                    await work()
+                except Exception as error:  # noqa: BLE001 - of this action, or its namespace: the next sweep tries again
+                    _log_failure(raw, error)
 
     def _action_listed(self, raw: Mapping[str, Any]) -> None:
         try:
             self.action_changed(raw)
         except Exception as error:  # noqa: BLE001 - of this action: it must not keep the others from being delivered
-            _log_unforeseen(raw, error)
+            _log_failure(raw, error)
 
     def _log_problems(self, problems: Mapping[str, str]) -> None:
         """Say once why a namespace cannot be listed: every sweep tries again."""
@@ -113,28 +139,26 @@ class Inbox:
                 log.warning("namespace %s is not swept: %s", namespace, problem, extra={"namespace": namespace})
         self._problems = problems
 
-    async def _try_to_tidy(self, raw: Mapping[str, Any], rollouts: set[Key]) -> None:
-        try:
-            await self._tidy(raw, rollouts)
-        except RolloutError as error:
-            # It concerns this action, or its namespace. The next sweep tries again.
-            log.warning("action %s: %s", raw["metadata"]["name"], error, extra={"namespace": raw["metadata"]["namespace"]})
-        except Exception as error:  # noqa: BLE001 - likewise
-            _log_unforeseen(raw, error)
-
-    async def _tidy(self, raw: Mapping[str, Any], rollouts: set[Key]) -> None:
+    def _work(self, raw: Mapping[str, Any], rollouts: set[Key]) -> Work | None:
+        """What is to be done about an action that was listed."""
         try:
             action = self._parse(raw)
         except ValidationError as error:
-            if not _answered(raw):
-                await self._refuse(raw, ActionReason.INVALID, sentence(error))
-            return
-        name, namespace = action.spec.rollout, action.namespace
-        if _answered(raw) and _expired(action, self._clock.now()):
-            await self._store.delete_action(namespace, action.name)
-        elif not (_answered(raw) or action.spec.action.is_read_only or Key(namespace, name) in rollouts):
-            message = f"`rollout` is {name}, but there is no SessionRollout with this name in namespace {namespace}"
-            await self._refuse(raw, ActionReason.UNKNOWN_ROLLOUT, message)
+            return None if _answered(raw) else partial(self._refuse, raw, ActionReason.INVALID, sentence(error))
+        except Exception:  # noqa: BLE001 - logged when it was delivered
+            return None
+        rollout = Key(action.namespace, action.spec.rollout)
+        if _answered(raw):
+            delete = partial(self._store.delete_action, action.namespace, action.name, uid=action.uid)
+            return delete if _expired(action, self._clock.now()) else None
+        known = action.spec.action.is_read_only or rollout in rollouts
+        return None if known else partial(self._refuse_unknown, raw, rollout)
+
+    async def _refuse_unknown(self, raw: Mapping[str, Any], rollout: Key) -> None:
+        if self._memory.of(rollout).has_loop:
+            return  # created since the list
+        message = f"`rollout` is {rollout.name}, but there is no SessionRollout with this name in namespace {rollout.namespace}"
+        await self._refuse(raw, ActionReason.UNKNOWN_ROLLOUT, message)
 
     async def _refuse(self, raw: Mapping[str, Any], reason: ActionReason, message: str) -> None:
         metadata, now = raw["metadata"], self._clock.now()
@@ -146,9 +170,13 @@ def _answered(raw: Mapping[str, Any]) -> bool:
     return "accepted" in raw.get("status", {})
 
 
-def _log_unforeseen(raw: Mapping[str, Any], error: Exception) -> None:
-    cause = {"class": type(error).__name__, "place": place_of(error), "namespace": raw["metadata"]["namespace"]}
-    log.error("action %s failed", raw["metadata"]["name"], exc_info=error, extra=cause)
+def _log_failure(raw: Mapping[str, Any], error: Exception) -> None:
+    name, place = raw["metadata"]["name"], {"namespace": raw["metadata"]["namespace"]}
+    if isinstance(error, RolloutError):
+        log.warning("action %s: %s", name, error, extra=place)
+    else:
+        cause = {"class": type(error).__name__, "place": place_of(error), **place}
+        log.error("action %s failed", name, exc_info=error, extra=cause)
 
 
 def _expired(action: SessionRolloutAction, now: datetime) -> bool:

@@ -210,7 +210,8 @@ class Server(ApiServer):
     def put(self, path: str, value: Object, *, manager: str = FIELD_MANAGER) -> Object:
         """Store an object; the watch of documents hears of it."""
         self.version += 1
-        metadata = {**value["metadata"], "name": path.rsplit("/", 1)[-1], "resourceVersion": str(self.version)}
+        *_, namespace, _plural, name = path.split("/")
+        metadata = {**value["metadata"], "namespace": namespace, "name": name, "resourceVersion": str(self.version)}
         if "/configmaps/" in path:
             metadata["namespace"] = path.split("/")[4]
             metadata["managedFields"] = [
