@@ -96,7 +96,7 @@ def test_verification_of_a_phase_takes_every_kind() -> None:
 
 def test_preflight_waits_for_workload_metric_and_approval() -> None:
     """All must pass before anything is published."""
-    gates = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
+    gates: list[dict[str, Any]] = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
     world = World(spec(preflight=gates, workload={"name": "web"}), workload_unavailable_reason="Deployment web has no Pods")
     world.run(20)
     assert (world.reason, len(world.status.decision.details)) == (DecisionReason.WORKLOAD_UNAVAILABLE, 1)
@@ -204,7 +204,7 @@ def test_preflight_accepts_the_data_that_exists() -> None:
 @pytest.mark.parametrize("stage", ["preflight", "verification"])
 def test_gates_are_not_passed_on_verdicts_from_before_a_restart(stage: str) -> None:
     """The metric has become bad while the operator was away, and the approval that was missing is there at its start."""
-    gates = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
+    gates: list[dict[str, Any]] = [{"name": "calm", "metric": "errors", "below": "1%"}, {"name": "signed", "approval": {}}]
     world = World(spec(preflight=gates) if stage == "preflight" else edited(verified(gates)))
     world.until(lambda world: world.status.current.stage is (Stage.PREFLIGHT if stage == "preflight" else Stage.VERIFICATION))
     world.run(30)

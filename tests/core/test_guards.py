@@ -6,6 +6,7 @@ Covered: Rollback, Pause and Warn, `for`, absences, several guards at once. Not 
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -339,7 +340,7 @@ def test_edits_do_not_end_a_breach() -> None:
 def test_neither_edit_nor_retry_blinds_the_guards_of_what_is_published(where: str) -> None:
     """D5: the range of the query is ten minutes; the breach is acted on after the 30 s of `for`, as without the edit."""
     guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "30s"}
-    common = {
+    common: dict[str, Any] = {
         "guards": [guard],
         "bake": "10h",
         "preflight": [{"name": "signed", "approval": {}}] if where == "preflight" else [],

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -43,7 +44,7 @@ class Gatherer:
             jobs=await self._jobs(rollout, state, now),
             gates=self._gates(rollout, state, max_age),
             revisions=await self._revisions(rollout, state, now),
-            workload_unavailable_reason=await self._workload_unavailable_reason(rollout),
+            workload_unavailable_reason=await self._workload_unavailable_reason(rollout, state),
             problems=self._ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
             refusals=state.shown_refusals(now),
             clock_jump=self._memory.clock_jump,
@@ -88,9 +89,11 @@ class Gatherer:
 
     async def _jobs(self, rollout: SessionRollout, state: RolloutState, now: datetime) -> dict[str, JobObservation]:
         observations, failure = {}, None
+        state.reads.forget({*(f"Job {name}" for name in running_jobs(rollout)), "the workload", "the revisions"})
         for name in running_jobs(rollout):
             try:
-                observations[name] = await self._ports.jobs.observe(rollout, name)
+                observe = partial(self._ports.jobs.observe, rollout, name)
+                observations[name] = await state.reads.take(f"Job {name}", observe, state.wake_soon)
             except RolloutError as error:
                 failure = error
         state.note("ReadJob", failure, now)
@@ -103,12 +106,13 @@ class Gatherer:
             state.know(document, document.version if document is not None else -1)
         return state.document
 
-    async def _workload_unavailable_reason(self, rollout: SessionRollout) -> str | None:
+    async def _workload_unavailable_reason(self, rollout: SessionRollout, state: RolloutState) -> str | None:
         if rollout.spec.workload is None or not needs_workload(rollout):
             # Only the preflight waits for it: later, guards measure whether the application works.
             return None
         try:
-            return await self._ports.workloads.unavailable_reason(rollout.namespace, rollout.spec.workload)
+            read = partial(self._ports.workloads.unavailable_reason, rollout.namespace, rollout.spec.workload)
+            return await state.reads.take("the workload", read, state.wake_soon)
         except RolloutError as error:
             return str(error)
 
@@ -117,7 +121,8 @@ class Gatherer:
         if rollout.spec.workload is not None and needs_revisions(rollout):
             # Otherwise the operator may lack the permission to list ReplicaSets.
             try:
-                revisions = await self._ports.workloads.revisions(rollout.namespace, rollout.spec.workload)
+                read = partial(self._ports.workloads.revisions, rollout.namespace, rollout.spec.workload)
+                revisions = await state.reads.take("the revisions", read, state.wake_soon)
             except RolloutError as error:
                 failure = error
         state.note("ReadWorkload", failure, now)

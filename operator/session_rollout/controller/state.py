@@ -15,6 +15,7 @@ from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import Outcome
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
+from session_rollout.controller.reads import Reads
 from session_rollout.controller.turns import Priority, Turns
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import ClockJump
@@ -110,6 +111,7 @@ class RolloutState:
     next_decision: float = math.inf  # seconds that the last decision allowed until the next one
     decided: DecidedStatus | None = None
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by effect
+    reads: Reads = field(default_factory=Reads)
     features: frozenset[str] = frozenset()
     has_loop: bool = False  # a loop runs for this rollout
     uid: str | None = None  # of the object that the loop is for
