@@ -50,6 +50,17 @@ def test_kill_by_hand_is_an_emergency() -> None:
     assert world.condition("EmergencyActive") == "True"
 
 
+def test_kill_by_hand_in_the_form_of_a_feature_that_is_off_is_an_emergency() -> None:
+    """Somebody has copied the rules of another feature; a lower share is still corrected."""
+    world = World(spec())
+    world.until(at("one", 3))
+    assert world.document is not None
+    world.tamper(audiences={**world.document.audiences, "alpha": NOBODY, "beta": Audience(Decimal(10))}, editor="kubectl-edit")
+    world.run(60)
+    assert [record.feature for record in world.status.flags.disabled] == ["alpha"]
+    assert read_document(world.documents[-1]).audiences["beta"] != Audience(Decimal(10))
+
+
 def test_kill_by_hand_of_a_feature_that_nobody_has_yet_is_an_emergency() -> None:
     """The phase that gives it comes later, and must not."""
     world = World(spec())

@@ -122,13 +122,14 @@ def test_absence_from_before_the_hold_restarts_it_and_no_more() -> None:
 
 
 def test_results_on_their_way_change_nothing_and_promote_nothing() -> None:
-    """After a start the last verdicts stand until the first results are here, and the wait for them does not count."""
+    """The last verdicts stand until the results are here, and the wait for them does not count: another process must know that, too."""
     world = World(spec())
     world.until(at("one", 1))
     world.run(40)
     writes, world.answering = world.writes, False
     world.run(300)
-    assert world.writes == writes + 1, "the time by which the hold would have ended is over, so it is shown no longer"
+    assert world.writes == writes + 2, "the pause, and that the time by which the hold would have ended is over"
+    assert world.status.current.hold_paused_reason is DecisionReason.AWAITING_EVIDENCE
     assert world.where[:2] == ("one", 1)
     world.answering = True
     world.run(10)

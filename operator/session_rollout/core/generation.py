@@ -158,9 +158,10 @@ def _forget_unpublished(context: DecisionContext) -> None:
 
 
 def _visible(context: DecisionContext) -> list[str]:
-    """Features of the running phase whose audience the document shows: an emergency hides it."""
-    document = context.document
-    return [name for name in context.running_features if document is None or name not in document.disabled]
+    """Features that the running phase has published and whose audience the document shows: an emergency hides it."""
+    document, record = context.document, context.status.phase(context.current.phase)
+    features = record.features if record is not None else ()  # those of the spec may be new
+    return [name for name in features if document is None or name not in document.disabled]
 
 
 def _before(context: DecisionContext) -> Audience:

@@ -119,13 +119,22 @@ def advance_hold(context: DecisionContext, problems: tuple[str, ...]) -> None:
     """Start, pause, resume and move the timer of the running step or of the bake; `problems` stall the rollout."""
     stopped_by = _stop_reason(context, problems)
     if context.awaits_results and stopped_by is None:
-        return  # whether this time counts is known when the results are here
+        _pause_since_last_results(context)
+        return
     current, increment = context.current, context.increment
     if current.stage is Stage.STEP and current.published_time is not None and increment is not None:
         run_timer(context, increment.hold, stopped_by=stopped_by)
         count_wait(context, None if stopped_by else _wait_kind(context, increment.hold), increment.hold)
     elif current.stage is Stage.BAKE:
         run_timer(context, duration(context.spec.bake), stopped_by=stopped_by)
+
+
+def _pause_since_last_results(context: DecisionContext) -> None:
+    """Results are on their way for longer than they should. Another process would not know since when."""
+    current, away = context.current, context.unobserved
+    if current.hold_until is not None and current.hold_paused_time is None and timedelta(0) < away < timedelta.max:
+        _change_pause(context, DecisionReason.AWAITING_EVIDENCE, missing_evidence(context) or ("results are on their way",))
+        context.move(hold_paused_time=context.now - away)
 
 
 def judge_again(context: DecisionContext) -> None:

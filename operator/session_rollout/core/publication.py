@@ -64,7 +64,19 @@ def learn_kills(context: DecisionContext) -> None:
         or flags.sha256 in {None, document.sha256}
     ):
         return
-    _adopt_edit(context, document, {*document.taken_away, *document.disabled})
+    gone = set() if flags.adoption_required else _taken_from_users(context, document)
+    _adopt_edit(context, document, {*document.taken_away, *document.disabled, *gone})
+
+
+def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> set[str]:
+    """Features that nobody has in an edited document, and that users had: in whatever form, also that of one that is off."""
+    given, running = _given(context), context.running_features if context.current.stage is Stage.STEP else ()
+    unpublished = running if context.current.published_time is None else ()  # the document never gave what was decided
+    return {
+        name
+        for name, audience in document.audiences.items()
+        if audience == NOBODY != given.get(name, NOBODY) and name not in unpublished
+    }
 
 
 def foreign_document(context: DecisionContext) -> str | None:

@@ -225,8 +225,9 @@ class Life:
     def by_hand(self, change: str) -> None:
         """Somebody edits the flag document."""
         self.witness.by_hand = True
+        before = dict(self.witness.known)
         self.cluster.write_document(BY_HAND[change])
-        self.witness.wrote_by_hand()
+        self.witness.wrote_by_hand(before)
         self.witness.by_hand = False
         self.witness.reconcile()
 

@@ -5,7 +5,7 @@ applications read; what may happen comes from readings, actions with their respo
 """
 
 from core.model.cluster import Broken
-from core.model.documents import NOBODY, off_for_all
+from core.model.documents import NOBODY, Given, off_for_all
 from core.model.evidence import NOTHING, reach
 from core.model.landings import Landings, same
 from core.model.server import Object
@@ -64,7 +64,7 @@ class Witness(Landings):
         paused = self.paused and not self._waiting("Resume")  # its response may be late
         self.evidence.stopped = paused or spec.suspend or emergency
         pausing = any(guard.on_breach is OnBreach.PAUSE for guard in self.evidence.lasting(strict=False))
-        if pausing and self.cluster.answering and not spec.suspend:
+        if pausing and self.cluster.answering and not spec.suspend and any(given.on for given in self.known.values()):
             self.paused = True
 
     def _decided(self, result: Reconciled) -> None:
@@ -115,9 +115,9 @@ class Witness(Landings):
         if any(given.on for given in self.known.values()) and "Delete" in self.reasons:
             self.objects("deletion", f"still on: {[name for name, given in self.known.items() if given.on]}")
 
-    def wrote_by_hand(self) -> None:
+    def wrote_by_hand(self, before: dict[str, Given]) -> None:
         """Somebody edited the document: what is taken away whole is an emergency of theirs."""
-        self.killed |= {name for name in off_for_all(self.cluster.document) if not self.known.get(name, NOBODY).emergency}
+        self.killed |= {name for name in off_for_all(self.cluster.document) if not before.get(name, NOBODY).emergency}
 
     # --- after the decision
 
