@@ -20,7 +20,7 @@ from session_rollout.api.enums import (
     Verdict,
 )
 from session_rollout.api.quantities import duration
-from session_rollout.api.status_records import WaitKind
+from session_rollout.api.status_records import CheckRecord, WaitKind
 from session_rollout.core.clocks import counted_checks, is_guard, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import unmet_criteria
@@ -80,26 +80,37 @@ _AT_FIRST: Final = {None, CheckReason.WARMING_UP, CheckReason.AWAITING_RESULT, C
 def await_guards(context: DecisionContext) -> StageResult | None:
     """What to do while a guard fails but does not act yet: it passes again, or acts, before anything is promoted."""
     records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards if _acts(guard))
-    failing = tuple(record.message for record in records if record.verdict is Verdict.FAIL)
+    failing = tuple(message for record in records if (message := _open_failure(record)) is not None)
     if not failing:
         return None
     next_actions = ("wait until the guard passes, or acts on the breach",)
     return StageResult(DecisionAction.WAIT, DecisionReason.GUARD_FAILING, failing[0], failing, next_actions)
 
 
+def _open_failure(record: CheckRecord) -> str | None:
+    """What a guard fails with; a gap does not end a failure, so that it keeps users from getting more, too."""
+    if record.verdict is Verdict.FAIL:
+        return record.message
+    return f"{record.message}; it failed before that, and has not passed since" if record.failing_time is not None else None
+
+
 def unjudged_guards(context: DecisionContext) -> tuple[str, ...]:
-    """Guards without a result of now: users get nothing before each was judged. One without data may get some with them."""
+    """Guards without a result of now: users get nothing before each was judged. One without events may get some with them."""
     results = (_unjudged(context, guard) for guard in context.spec.guards if _acts(guard))
     return tuple(message for message in results if message is not None)
 
 
 def _unjudged(context: DecisionContext, guard: Guard) -> str | None:
-    """Why a guard is not judged. The verdict of an earlier process or query is none: its result is on its way."""
+    """Why a guard is not judged: it could not be measured, or only in part, which no first user changes.
+
+    The verdict of an earlier process or query is none: its result is on its way.
+    """
     record = context.check(CheckKind.GUARD, guard.name)
     if any(name not in context.observed.measurements for name in guard.metrics):
         return f"{guard.name}: waiting for a query result"
-    unanswered = record.verdict in {Verdict.NOT_EVALUATED, Verdict.PROVIDER_ERROR}
-    return record.message if unanswered or record.reason is CheckReason.STALE_RESULT else None
+    few = record.reason is CheckReason.BELOW_MINIMUM
+    absent = record.verdict is Verdict.NO_DATA and record.reason is not None and record.reason.is_absence
+    return None if record.verdict.is_evidence or few or absent else record.message
 
 
 def _acts(guard: Guard) -> bool:

@@ -123,6 +123,8 @@ def _migrations_before(context: DecisionContext) -> StageResult | None:
 
 
 def _baseline(context: DecisionContext) -> StageResult | None:
+    if result := await_guards(context):
+        return result
     if missing := measure_baselines(context):
         reason, next_actions = DecisionReason.MEASURING_BASELINE, ("wait for a result of the metric",)
         return StageResult(DecisionAction.WAIT, reason, missing[0], missing, next_actions)
