@@ -102,3 +102,137 @@ def test_first_publish_does_not_wait_for_events() -> None:
     world.values["requests"] = Decimal(0)
     world.until(at("one", 1), seconds=60)
     assert world.check(CheckKind.GUARD, "errors").reason is CheckReason.BELOW_MINIMUM
+
+
+# --- baselines
+
+LATENCY = {"name": "latency", "metric": "load", "comparedTo": "Baseline", "maxIncrease": "20%", "for": "10m"}
+INCIDENT = {"name": "errors", "metric": "errors", "below": "5%", "for": "2h"}
+
+
+def compared(**changes: Any) -> RolloutSpec:
+    """One phase with a criterion that is compared with its baseline."""
+    data = rollout_data(**changes)
+    data["features"], data["phases"] = data["features"][:2], data["phases"][:1]
+    data["metrics"].append({"name": "requests", "query": "requests"})
+    return RolloutSpec.model_validate(data)
+
+
+def baseline(world: World, kind: CheckKind = CheckKind.CRITERION, name: str = "load") -> str | None:
+    """What a check is compared with."""
+    return world.check(kind, name).baseline
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+def test_breach_of_users_of_an_earlier_phase_is_never_the_next_baseline(*, lasts: bool) -> None:
+    """A guard keeps its failure and its baseline until the next phase is published, which it keeps back."""
+    world = before_two(signed(LATENCY))
+    world.values["load"] = Decimal(3)
+    world.run(300)
+    begin_two(world, 120)
+    record = world.check(CheckKind.GUARD, "latency")
+    assert (world.reason, record.baseline, record.verdict) == (DecisionReason.GUARD_FAILING, "1.0", Verdict.FAIL)
+    if not lasts:
+        world.values["load"] = Decimal("1.1")
+        world.until(at("two", 1), seconds=60)
+        assert baseline(world, CheckKind.GUARD, "latency") == "1.1"
+        return
+    world.until(ended, seconds=240)
+    assert (world.status.outcome, world.percents()) == (Outcome.ROLLED_BACK, {"one": "0", "two": "0"})
+
+
+def test_earlier_failures_of_a_guard_count_in_the_next_phase() -> None:
+    """`outOf` counts results, whatever they were compared with."""
+    world = before_two(signed({**LATENCY, "for": "0s", "outOf": "3/5"}))
+    for value in (3, 1):
+        world.values["load"] = Decimal(value)
+        world.run(10)
+    begin_two(world, 10)
+    world.until(at("two", 1), seconds=60)
+    assert "FF" in (world.check(CheckKind.GUARD, "latency").results or "")
+
+
+def test_guard_that_only_warns_keeps_the_baseline_that_it_warns_of() -> None:
+    """It keeps no phase back, and must not fall silent because one begins."""
+    world = before_two(signed({**LATENCY, "for": "0s", "onBreach": "Warn"}))
+    world.values["load"] = Decimal(3)
+    begin_two(world)
+    assert world.percents()["two"] != "0"
+    record = world.check(CheckKind.GUARD, "latency")
+    assert (record.baseline, record.verdict) == ("1.0", Verdict.FAIL)
+
+
+def test_breach_of_users_of_an_earlier_phase_is_no_baseline_after_a_retry() -> None:
+    """The phase that was rolled back is not the one that its users still have."""
+    world = before_two(signed(LATENCY))
+    begin_two(world)
+    world.request("Abort")
+    world.until(ended)
+    world.values["load"] = Decimal(3)
+    world.run(60)
+    world.request("Retry", generation=1)
+    world.run(300)
+    assert (baseline(world, CheckKind.GUARD, "latency"), world.percents()["two"]) == ("1.0", "0")
+    world.until(ended)
+    assert (world.status.outcome, world.percents()["one"]) == (Outcome.ROLLED_BACK, "0")
+
+
+def test_baseline_of_an_incident_does_not_count() -> None:
+    """While a guard fails, nothing is published, and what is measured is not the norm."""
+    world = World(compared(guards=[INCIDENT]))
+    world.values |= {"load": Decimal(9), "errors": Decimal("0.5")}
+    world.run(3600)
+    assert world.reason is DecisionReason.GUARD_FAILING
+    world.values |= {"load": Decimal(1), "errors": Decimal("0.001")}
+    world.until(at("one", 1))
+    assert baseline(world) == "1"
+    world.values["load"] = Decimal(8)
+    world.run(600)
+    assert world.where[:2] == ("one", 1)
+
+
+def test_baseline_is_that_of_the_publish_and_not_of_another_day() -> None:
+    """A window may open a weekend after the value was measured first."""
+    world = World(compared(windows=[{"days": ["Tue"], "from": "10:00", "to": "16:00"}]))
+    world.values["load"] = Decimal(9)
+    world.run(60)
+    assert (world.reason, baseline(world)) == (DecisionReason.AWAITING_WINDOW, "9")
+    world.values["load"] = Decimal(1)
+    world.until(at("one", 1), seconds=90_000, tick=60)
+    assert baseline(world) == "1"
+
+
+def test_wait_for_a_window_writes_no_status() -> None:
+    """The value changes with every result; only the last one is kept."""
+    world = World(compared(windows=[{"days": ["Tue"], "from": "10:00", "to": "16:00"}]))
+    world.run(60)
+    writes = world.writes
+    for value in range(60):
+        world.values["load"] = Decimal(1 + value)
+        world.run(10)
+    assert world.writes == writes
+
+
+def test_guard_fails_against_no_time_that_has_passed_while_nobody_has_anything() -> None:
+    """The norm of the night is no bound for the day; a first phase that waits for its window is compared with that moment."""
+    world = World(compared(guards=[LATENCY], windows=[{"days": ["Tue"], "from": "10:00", "to": "16:00"}]))
+    world.run(60)
+    world.values["load"] = Decimal(3)
+    world.until(at("one", 1), seconds=90_000, tick=60)
+    assert (baseline(world), baseline(world, CheckKind.GUARD, "latency")) == ("3", "3")
+
+
+@pytest.mark.parametrize("kind", ["criterion", "guard"])
+def test_baseline_needs_as_many_events_as_a_verdict(kind: str) -> None:
+    """What three requests took is no norm: a regression would pass against it."""
+    data = rollout_data(guards=[LATENCY] if kind == "guard" else [])
+    data["metrics"].append({"name": "requests", "query": "requests"})
+    checks = data["guards"] if kind == "guard" else [data["phases"][0]["criteria"][1]]
+    checks[0]["minimum"] = {"metric": "requests", "above": "500"}
+    world = World(RolloutSpec.model_validate(data))
+    world.values |= {"load": Decimal("9.5"), "requests": Decimal(3)}
+    world.run(600)
+    assert (world.reason, world.percents()["one"]) == (DecisionReason.MEASURING_BASELINE, "0")
+    world.values |= {"load": Decimal(1), "requests": Decimal(5000)}
+    world.until(at("one", 1))
+    assert baseline(world) == "1"

@@ -2,9 +2,15 @@
 
 The query must cover no time in which users had something else: after a rollback, an emergency or the last step of an earlier
 phase, its baseline waits as the first verdict about a new audience does. When users have a feature of the phase, it is too late.
+
+What counts is the value in the decision that publishes: a window or a guard may keep the phase back for days. Until then, a guard
+that protects an earlier phase is compared with the time before that one, and in that decision it does not fail.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 
 from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Check, ComparedTo
@@ -14,9 +20,10 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import record_of
+from session_rollout.core.criteria import not_evaluated, record_of, unmeasured
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY
+from session_rollout.core.inputs import published_phases
 
 
 def note_given(flags: FlagsRecord, document: PublishedDocument, now: datetime) -> FlagsRecord:
@@ -29,19 +36,39 @@ def note_given(flags: FlagsRecord, document: PublishedDocument, now: datetime) -
     return flags.updated(given_sha256=given_sha256, given_time=None if is_first else now)
 
 
-def measure_baselines(context: DecisionContext) -> tuple[str, ...]:
-    """Take the baseline of every check of this phase that needs one; a sentence for each that is still missing."""
-    record = context.status.phase(context.current.phase)
-    if record is not None and record.is_published:
-        return ()  # what is measured now is not the time before it
+@dataclass(frozen=True)
+class Baselines:
+    """The baselines of this moment, and a sentence for each that is missing."""
+
+    records: tuple[CheckRecord, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def forget_past(context: DecisionContext) -> None:
+    """A guard that fails against a time that has passed, while nobody has any phase, protects nobody: it is measured again."""
+    if published_phases(context.status):
+        return
+    for kind, check in _compared(context):
+        record = record_of(context, check, kind)
+        if kind is CheckKind.GUARD and record.failing_time is not None:
+            context.put_check(not_evaluated(record).updated(baseline=None))
+
+
+def measure_baselines(context: DecisionContext) -> Baselines:
+    """The baselines of this phase as they are now. Only those that are needed to judge before the publish are kept yet."""
+    phase = context.status.phase(context.current.phase)
+    if phase is not None and phase.is_published:
+        return Baselines()  # what is measured now is not the time before it
+    results = [_measured(context, kind, check) for kind, check in _compared(context)]
+    records = tuple(result for result in results if isinstance(result, CheckRecord))
+    return Baselines(records, tuple(result for result in results if isinstance(result, str)))
+
+
+def _compared(context: DecisionContext) -> Iterator[tuple[CheckKind, Check]]:
+    """The checks of the running phase that have a baseline."""
     criteria = context.phase.criteria if context.phase is not None else ()
-    missing = (
-        _measure_baseline(context, kind, check)
-        for kind, checks in ((CheckKind.CRITERION, criteria), (CheckKind.GUARD, context.spec.guards))
-        for check in checks
-        if check.compared_to is ComparedTo.BASELINE
-    )
-    return tuple(sentence for sentence in missing if sentence is not None)
+    for kind, checks in ((CheckKind.CRITERION, criteria), (CheckKind.GUARD, context.spec.guards)):
+        yield from ((kind, check) for check in checks if check.compared_to is ComparedTo.BASELINE)
 
 
 def _ready(context: DecisionContext, check: Check) -> datetime | None:
@@ -52,29 +79,42 @@ def _ready(context: DecisionContext, check: Check) -> datetime | None:
         return None
     if flags.given_time is None:
         return start
-    return max(start, flags.given_time + duration(context.spec.propagation) + range_of(context, (check.metric,)))
+    return max(start, flags.given_time + duration(context.spec.propagation) + range_of(context, check.metrics))
 
 
-def _measure_baseline(context: DecisionContext, kind: CheckKind, check: Check) -> str | None:
-    record, measurement = record_of(context, check, kind), context.observed.measurements.get(check.metric)
-    ready = _ready(context, check)
-    if record.baseline is not None and record.time is not None and ready is not None and record.time >= ready:
-        return None
-    if ready is not None and context.now < ready:
-        return f"{check.name}: measuring the baseline at {ready:%H:%M:%S} UTC; its query still covers older data"
-    if measurement is None or ready is None or measurement.time < ready:
+def _measured(context: DecisionContext, kind: CheckKind, check: Check) -> CheckRecord | str | None:
+    """The record with the baseline of now, or why there is none; None for a dry run without one, and a guard that fails.
+
+    The latter can only be one that warns: it does not keep the phase back, and must not get what it warns of as its baseline.
+    """
+    record, ready = record_of(context, check, kind), _ready(context, check)
+    cause = unmeasured(context, check, ready) if ready is not None else None
+    if ready is None or (cause is not None and cause.reason is CheckReason.AWAITING_RESULT):
         return f"{check.name}: measuring the baseline"
-    if measurement.value is None:
-        return None if check.dry_run else f"{check.name}: no baseline, {measurement.message}"
-    context.put_check(
-        CheckRecord(
-            name=check.name,
-            kind=kind,
-            reason=CheckReason.BASELINE_MEASURED,
-            baseline=str(measurement.value),
-            source=record.source,
-            time=context.now,
-            message=f"{check.name}: the baseline is {measurement.value:.6g}",
-        )
+    if cause is not None and cause.reason is CheckReason.WARMING_UP:
+        return f"{check.name}: measuring the baseline at {ready:%H:%M:%S} UTC; its query still covers older data"
+    if cause is not None:
+        return None if check.dry_run else f"{cause.message}, so there is no baseline"
+    if kind is CheckKind.GUARD and record.failing_time is not None:
+        return None
+    return _kept(context, record, ready, context.observed.measurements[check.metric].value)
+
+
+def _kept(context: DecisionContext, record: CheckRecord, ready: datetime, value: Decimal | None) -> CheckRecord:
+    """The record with this baseline. It is kept at once if there is none yet, or one of an earlier time that protects nobody."""
+    measured = CheckRecord(
+        name=record.name,
+        kind=record.kind,
+        reason=CheckReason.BASELINE_MEASURED,
+        baseline=str(value),
+        source=record.source,
+        time=context.now,
+        message=f"{record.name}: the baseline is {value:.6g}",
+        results=record.results,
+        result_time=record.result_time,
     )
-    return None
+    protects = record.kind is CheckKind.GUARD and published_phases(context.status)
+    is_older = record.time is None or record.time < ready
+    if record.baseline is None or (is_older and not protects):
+        context.put_check(measured)
+    return measured

@@ -8,7 +8,7 @@ from typing import Final
 
 from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Check, Criterion, Gate
-from session_rollout.api.enums import CheckKind, Outcome, Stage, Verdict
+from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Stage, Verdict
 from session_rollout.api.quantities import format_duration
 from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import counted_time, warm_up_end
@@ -47,24 +47,36 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
     needed = check.metrics if isinstance(check, Check) else (check.metric or "",)
     if any(name not in measurements for name in needed) and before.verdict is not Verdict.NOT_EVALUATED:
         return  # the result is on its way; until then the last verdict stands, and nothing is promoted on it
-    minimum = check.minimum if isinstance(check, Check) else None
+    evaluation = _evaluated(context, check, not_before, Decimal(before.baseline) if before.baseline is not None else None)
+    if isinstance(check, Check) and check.dry_run:
+        evaluation = replace(evaluation, message=f"{evaluation.message} (dry run: not counted)")
+    keep(context, kind, check.name, evaluation)
+    if isinstance(check, Check):
+        context.put_check(track(context, check, context.check(kind, check.name)))
+
+
+def _evaluated(
+    context: DecisionContext, check: Check | Gate, not_before: datetime | None, baseline: Decimal | None
+) -> Evaluation:
+    measurements, minimum = context.observed.measurements, check.minimum if isinstance(check, Check) else None
     given = input_of(
         check,
         measurement=measurements.get(check.metric or ""),
         not_before=not_before,
         stale_after=_stale_after(context, check.metric or ""),
         now=context.now,
-        baseline=Decimal(before.baseline) if before.baseline is not None else None,
+        baseline=baseline,
     )
     if minimum is not None:
         limit = _stale_after(context, minimum.metric)
         given = replace(given, minimum=minimum, counted=measurements.get(minimum.metric), counted_stale_after=limit)
-    evaluation = evaluate(given)
-    if isinstance(check, Check) and check.dry_run:
-        evaluation = replace(evaluation, message=f"{evaluation.message} (dry run: not counted)")
-    keep(context, kind, check.name, evaluation)
-    if isinstance(check, Check):
-        context.put_check(track(context, check, context.check(kind, check.name)))
+    return evaluate(given)
+
+
+def unmeasured(context: DecisionContext, check: Check, not_before: datetime) -> Evaluation | None:
+    """Why the value of now says nothing about the time since `not_before`; None when it can be a baseline."""
+    evaluation = _evaluated(context, check, not_before, None)
+    return None if evaluation.reason is CheckReason.BASELINE_MISSING else evaluation
 
 
 def record_of(context: DecisionContext, check: Check | Gate, kind: CheckKind) -> CheckRecord:
@@ -154,11 +166,10 @@ def forget_verdicts(context: DecisionContext) -> None:
     context.change(checks=())
 
 
-def keep_baselines(context: DecisionContext) -> None:
-    """Drop every verdict, but not the baselines of a phase that users keep a part of: they cannot be measured again."""
-    kept = (CheckKind.CRITERION, CheckKind.GUARD)
-    records = (record for kind in kept for record in context.checks_of(kind) if record.baseline)
-    context.change(checks=tuple(not_evaluated(record) for record in records))
+def keep_evidence(context: DecisionContext) -> None:
+    """Drop the verdicts of criteria, but not the baselines of a phase that users keep a part of: they cannot be measured again."""
+    criteria = tuple(not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
+    context.change(checks=(*criteria, *context.checks_of(CheckKind.GUARD)))
 
 
 def void_verdicts(context: DecisionContext) -> None:

@@ -6,7 +6,7 @@ Where resuming is impossible, `conflict` says why, and the rollout stalls until 
 from decimal import Decimal
 from typing import Final
 
-from session_rollout.api.enums import CheckKind, EventReason, Outcome, PhaseState, Stage
+from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.flag_records import RetiredFeature
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.phases import Phase
@@ -14,7 +14,7 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import forget_verdicts, keep_baselines, void_verdicts
+from session_rollout.core.criteria import forget_verdicts, keep_evidence, void_verdicts
 from session_rollout.core.flags import NOBODY, Audience, with_recorded_dependents
 from session_rollout.core.inputs import UNDONE, published_phases
 from session_rollout.core.steps import (
@@ -194,15 +194,12 @@ def restart(context: DecisionContext) -> None:
             context.mark(record.name, state=PhaseState.PENDING, start_time=None, end_time=None)
     for migration in context.status.migrations:
         context.put_migration(migration.updated(backup_time=None))  # the data has changed: a new snapshot is needed
-    running, guards = context.status.phase(context.current.phase), context.checks_of(CheckKind.GUARD)
-    if running is not None and running.is_published:
-        keep_baselines(context)  # of a phase that users have a part of
+    start = context.now
+    if published_phases(context.status):
+        keep_evidence(context)  # guards have judged these since the rollback, and continue
+        start = context.current.guards_start_time or start
     else:
         forget_verdicts(context)
-    start = context.now
-    if published_phases(context.status):  # guards have judged these since the rollback, and continue
-        context.change(checks=(*context.checks_of(CheckKind.CRITERION), *guards))
-        start = context.current.guards_start_time or start
     context.enter(Stage.PREFLIGHT, guards_start_time=start, phase=None, phase_index=0, percent="0", groups=())
 
 

@@ -23,7 +23,7 @@ from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.api.status_records import CheckRecord
 from session_rollout.core import migration_jobs
-from session_rollout.core.baselines import measure_baselines
+from session_rollout.core.baselines import forget_past, measure_baselines
 from session_rollout.core.clocks import second_results
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria
@@ -123,15 +123,21 @@ def _migrations_before(context: DecisionContext) -> StageResult | None:
 
 
 def _baseline(context: DecisionContext) -> StageResult | None:
+    forget_past(context)
     if result := await_guards(context):
         return result
-    if missing := measure_baselines(context):
+    baselines = measure_baselines(context)
+    if missing := baselines.missing:
         reason, next_actions = DecisionReason.MEASURING_BASELINE, ("wait for a result of the metric",)
         return StageResult(DecisionAction.WAIT, reason, missing[0], missing, next_actions)
     if unjudged := unjudged_guards(context):
         reason, next_actions = DecisionReason.AWAITING_EVIDENCE, ("wait for a result of the guard's metric",)
         return StageResult(DecisionAction.WAIT, reason, unjudged[0], unjudged, next_actions)
-    return raise_audience(context, first_increment(context))
+    if result := raise_audience(context, first_increment(context)):
+        return result
+    for record in baselines.records:
+        context.put_check(record)
+    return None
 
 
 def _await_users(context: DecisionContext, subject: str) -> StageResult | None:
