@@ -212,6 +212,12 @@ class Diagnostic(Section):
     provider: Annotated[str, Field(description="Name of the entry of `prometheus` that is queried. Defaults to `default`.")] = (
         "default"
     )
+    window: Annotated[
+        Duration | None,
+        Field(
+            description="Time that one sample of the series in the query covers, such as `5m` for a recording rule over `[5m]`. A gate that uses the topic waits for it after a publish, in addition to the ranges in the query."
+        ),
+    ] = None
     above: Annotated[
         Bound | None,
         Field(description="The value must be greater than this bound, for example `95%`. Mutually exclusive with `below`."),

@@ -14,10 +14,11 @@ from controller.cluster import Cluster
 from core.world import World, spec
 from session_rollout.adapters import gate_checks
 from session_rollout.adapters.gate_checks import GateChecks
+from session_rollout.adapters.promql import Intervals, effective_range
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.migration_enums import MigrationState
-from session_rollout.api.rollout import SessionRollout, Workload
+from session_rollout.api.rollout import Metric, SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.flags import KEY
@@ -44,6 +45,10 @@ class Surroundings(Cluster):
 
     async def query(self, _provider: str, _query: str) -> Measurement:
         return self.measured
+
+    def ranges(self, _provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
+        exact = Intervals(timedelta(0), timedelta(0), timedelta(0))
+        return {metric.name: effective_range(metric, exact) for metric in metrics}
 
     async def alert_rules(self, _provider: str) -> frozenset[str]:
         if isinstance(self.rules, Exception):
@@ -279,6 +284,25 @@ def test_topics(builtin: str, topic: str) -> None:
     assert checks.check(builtin=builtin) == (FAIL, CheckReason.CHECK_FAILED)
     checks.around.measured = Measurement(NOW, problem=Verdict.NO_DATA, reason=CheckReason.EMPTY_RESULT, message="empty")
     assert checks.check(builtin=builtin)[0] is Verdict.NO_DATA
+
+
+def test_result_of_a_topic_is_as_old_as_its_oldest_query_and_covers_the_longest() -> None:
+    """A gate counts it after the warm-up of its queries."""
+    queries = [{"name": "used", "query": "used"}, {"name": "mean", "query": "avg_over_time(used[30m])", "window": "5m"}]
+    checks = Checks(diagnostics={"capacity": queries})
+    checks.around.measured = Measurement(NOW - timedelta(seconds=20), value=Decimal("0.25"))
+    result = checks.result(builtin="Capacity")
+    assert (result.time, result.reach) == (NOW - timedelta(seconds=20), timedelta(minutes=35))
+
+
+def test_query_of_a_topic_that_cannot_be_read_is_not_judged() -> None:
+    """How much of the time before a publish it covers is unknown."""
+    checks = Checks(diagnostics={"capacity": [{"name": "used", "query": "used[w]"}]})
+    checks.around.metric_problems = ("the length `w` cannot be read",)
+    assert checks.check(builtin="Capacity")[0] is Verdict.NO_DATA
+    results = asyncio.run(checks.source().diagnose("capacity"))
+    assert results is not None
+    assert [result.reason for result in results] == [CheckReason.NOT_CONFIGURED]
 
 
 def test_diagnostics() -> None:

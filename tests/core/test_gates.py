@@ -193,6 +193,29 @@ def test_verification_is_about_the_last_step() -> None:
     assert world.now - last >= timedelta(hours=1, minutes=2)
 
 
+@pytest.mark.parametrize("where", ["verification", "rollback"])
+def test_builtin_gate_waits_for_the_range_of_its_queries(where: str) -> None:
+    """A mean of an hour is about the time before the publish, or before the rollback, whoever wrote its query."""
+    gates = [{"name": "capacity", "builtin": "Capacity"}]
+    verified = {"rollback": {"verification": gates}} if where == "rollback" else {}
+    plan = edited(
+        lambda data: where == "rollback" or data["phases"][0].update(verification=gates), propagation="2m", **verified
+    )
+    world = World(plan, ranges={"capacity": timedelta(hours=1)}, gates={"capacity": Verdict.PASS})
+    kind = CheckKind.AFTER_ROLLBACK if where == "rollback" else CheckKind.VERIFICATION
+    world.until(at("one", 3))
+    changed = world.now
+    if where == "rollback":
+        world.request("Abort")
+        world.until(ended)
+    world.until(lambda world: world.status.current.stage in {Stage.VERIFICATION, Stage.ENDED})
+    assert world.check(kind, "capacity").verdict is Verdict.NOT_EVALUATED
+    world.gates["capacity"] = Verdict.FAIL
+    world.until(lambda world: world.check(kind, "capacity").verdict is not Verdict.NOT_EVALUATED, 7200)
+    assert world.now - changed >= timedelta(hours=1, minutes=2)
+    assert world.check(kind, "capacity").verdict is Verdict.FAIL
+
+
 def test_preflight_accepts_the_data_that_exists() -> None:
     """Nothing is published, so that all of it is about what users have."""
     gate = {"name": "calm", "metric": "errors", "below": "1%"}

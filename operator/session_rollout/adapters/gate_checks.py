@@ -6,6 +6,7 @@ must exist and select Pods; redirects are not followed and bodies are not read. 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -21,7 +22,7 @@ from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.quantities import show
 from session_rollout.api.rollback import OnRollback, OnWorkload
-from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.rollout import Metric, SessionRollout
 from session_rollout.core.evaluation import compare
 from session_rollout.core.flags import KEY, config_map_name
 from session_rollout.core.observed import CheckResult, Measurement
@@ -105,23 +106,33 @@ class GateChecks:
 
     async def diagnose(self, topic: str) -> tuple[Result, ...] | None:
         """See `GateChecker.diagnose`."""
+        results = await self._diagnosed(topic)
+        if results is None:
+            return None
+        return tuple(
+            Result(
+                name=name, verdict=each.verdict, reason=each.reason, value=each.value, bound=each.bound, message=each.message
+            )
+            for name, each in results
+        )
+
+    async def _diagnosed(self, topic: str) -> tuple[tuple[str, CheckResult], ...] | None:
+        """The result of each query of a topic, by its name; None when there is no such topic."""
         diagnostics = self._settings.diagnostics.get(topic)
         if diagnostics is None:
             return None
-        return tuple(await asyncio.gather(*(self._diagnose(diagnostic) for diagnostic in diagnostics)))
+        results = await asyncio.gather(*(self._diagnose(diagnostic) for diagnostic in diagnostics))
+        return tuple(zip((diagnostic.name for diagnostic in diagnostics), results, strict=True))
 
-    async def _diagnose(self, diagnostic: Diagnostic) -> Result:
+    async def _diagnose(self, diagnostic: Diagnostic) -> CheckResult:
+        metric = Metric(name="diagnostic", query=diagnostic.query, window=diagnostic.window)
+        for problem in self._metrics.problems(diagnostic.provider, (metric,)):
+            return _not_configured(self._clock.now(), problem)  # such as a range that cannot be read
         measurement = await self._metrics.query(diagnostic.provider, diagnostic.query)
         result = _evaluated(measurement, diagnostic.above, diagnostic.below, measurement.time)
         advice = f"; {diagnostic.advice}" if diagnostic.advice and result.verdict is Verdict.FAIL else ""
-        return Result(
-            name=diagnostic.name,
-            verdict=result.verdict,
-            reason=result.reason,
-            value=result.value,
-            bound=result.bound,
-            message=f"{result.message}{advice}",
-        )
+        reach = self._metrics.ranges(diagnostic.provider, (metric,))[metric.name]
+        return replace(result, message=f"{result.message}{advice}", reach=reach)
 
     def topics(self) -> tuple[str, ...]:
         """See `GateChecker.topics`."""
@@ -198,15 +209,12 @@ class GateChecks:
         return _passed(start, f"Deployment {workload.name} is available")
 
     async def _topic(self, topic: str, start: datetime) -> CheckResult:
-        results = await self.diagnose(topic)
+        results = await self._diagnosed(topic)
         if results is None:
             return _not_configured(start, f"`diagnostics` of the operator's configuration has no topic {topic}")
-        if all(result.verdict is Verdict.PASS for result in results):
-            return _passed(start, f"{len(results)} results are within their bounds")
-        message = "; ".join(f"{result.name}: {result.message}" for result in results if result.verdict is not Verdict.PASS)
-        if any(result.verdict is Verdict.FAIL for result in results):
-            return _failed(start, message)
-        return CheckResult(start, Verdict.NO_DATA, CheckReason.EMPTY_RESULT, message)
+        oldest = min((result.time for _, result in results), default=start)
+        reach = max((result.reach for _, result in results), default=timedelta(0))
+        return replace(_of_topic(results, oldest), reach=reach)
 
     async def _capacity(self, _: SessionRollout, start: datetime) -> CheckResult:
         return await self._topic("capacity", start)
@@ -224,6 +232,16 @@ class GateChecks:
         Builtin.CAPACITY: _capacity,
         Builtin.CACHE: _cache_topic,
     }
+
+
+def _of_topic(results: tuple[tuple[str, CheckResult], ...], time: datetime) -> CheckResult:
+    """All results of a topic as one."""
+    if all(result.verdict is Verdict.PASS for _, result in results):
+        return _passed(time, f"{len(results)} results are within their bounds")
+    message = "; ".join(f"{name}: {result.message}" for name, result in results if result.verdict is not Verdict.PASS)
+    if any(result.verdict is Verdict.FAIL for _, result in results):
+        return _failed(time, message)
+    return CheckResult(time, Verdict.NO_DATA, CheckReason.EMPTY_RESULT, message)
 
 
 def _unusable_reason(service: Mapping[str, Any] | None) -> str | None:

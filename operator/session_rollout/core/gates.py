@@ -4,7 +4,8 @@ A metric is evaluated like a criterion; a Job is started once each time its stag
 action; HTTP requests and built-in checks are results from outside. All results are kept in `status.checks`.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Verdict
@@ -17,6 +18,8 @@ from session_rollout.core.evaluation import Evaluation
 from session_rollout.core.inputs import current_gates
 from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobState, StartCheck
+
+NOTHING: Final = timedelta(0)
 
 
 def evaluate_gates(context: DecisionContext, gates: tuple[Gate, ...], kind: CheckKind) -> tuple[CheckRecord, ...]:
@@ -32,7 +35,7 @@ def evaluate_gates(context: DecisionContext, gates: tuple[Gate, ...], kind: Chec
 
 def _evaluate(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
     if gate.metric is not None:
-        evaluate_check(context, gate, kind, _not_before(context, (gate.metric,), kind))
+        evaluate_check(context, gate, kind, _not_before(context, range_of(context, (gate.metric,)), kind))
     elif gate.job is not None:
         _evaluate_job(context, gate, kind)
     elif gate.approval is None:
@@ -45,8 +48,8 @@ def _not_yet(context: DecisionContext, gate: Gate, kind: CheckKind, reason: Chec
     keep(context, kind, gate.name, Evaluation(Verdict.NOT_EVALUATED, reason, f"{gate.name}: {message}"))
 
 
-def _not_before(context: DecisionContext, metrics: tuple[str, ...], kind: CheckKind) -> datetime | None:
-    """From when on a result counts. After a phase or a rollback, the query must not cover the time before it, nor an emergency.
+def _not_before(context: DecisionContext, reach: timedelta, kind: CheckKind) -> datetime | None:
+    """From when on a result that covers this much time counts. After a phase or a rollback, the query must not cover the time before it, nor an emergency.
 
     A preflight accepts the data that exists.
     """
@@ -55,7 +58,6 @@ def _not_before(context: DecisionContext, metrics: tuple[str, ...], kind: CheckK
         return start
     if kind is CheckKind.VERIFICATION and flags.published_time is None:
         return None  # an emergency has just ended
-    reach = range_of(context, metrics)
     warm = flags.given_time + duration(context.spec.propagation) + reach if flags.given_time is not None else start
     return max(warm, start + reach if kind is CheckKind.AFTER_ROLLBACK else start)
 
@@ -69,7 +71,8 @@ def void_gates(context: DecisionContext, kind: CheckKind) -> None:
 
 
 def _take_result(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
-    result, start = context.observed.gates.get(gate.name), _not_before(context, (), kind)
+    result = context.observed.gates.get(gate.name)
+    start = _not_before(context, result.reach if result is not None else NOTHING, kind)
     if result is None or start is None or result.time < start:
         if context.check(kind, gate.name).verdict is Verdict.NOT_EVALUATED:
             _not_yet(context, gate, kind, CheckReason.AWAITING_RESULT, "waiting for its result")
@@ -84,7 +87,7 @@ def _take_result(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
 
 def _evaluate_job(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
     record = context.check(kind, gate.name)
-    start = _not_before(context, (), kind)
+    start = _not_before(context, NOTHING, kind)
     if record.job is None and start is not None and context.now < start:
         _not_yet(
             context,

@@ -82,6 +82,7 @@ class CheckResult:
     message: str
     value: str | None = None
     bound: str | None = None
+    reach: timedelta = timedelta(0)  # how long after a change it is still about the time before it
 
 
 @dataclass(frozen=True)

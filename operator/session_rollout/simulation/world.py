@@ -130,7 +130,8 @@ class World:
         if verdict is None:
             return None
         reason = _GATE_REASONS.get(verdict, CheckReason.CONNECTION_FAILED)
-        return CheckResult(self.now, verdict, reason, f"the check reports {verdict}")
+        reach = self.ranges.get(gate.name, timedelta(0))
+        return CheckResult(self.now, verdict, reason, f"the check reports {verdict}", reach=reach)
 
     def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
         """Decide once, write the status and apply the effects; a crash can come between the two."""
