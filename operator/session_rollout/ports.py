@@ -250,6 +250,9 @@ class MetricSource(Protocol):
     def ranges(self, provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
         """How long after a change each metric is still about the time before it, by its PromQL, its window and its provider."""
 
+    def queries(self, metrics: tuple[Metric, ...]) -> dict[str, str]:
+        """The PromQL of each metric in one spelling: equal text is an equal query."""
+
 
 class EventSink(Protocol):
     """Kubernetes Events."""

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from core.world import spec
+from session_rollout.adapters.promql import spelled
 from session_rollout.adapters.rollouts import parse, status_to_write
 from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
@@ -282,6 +283,9 @@ class Cluster:
 
     def ranges(self, _provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
         return {metric.name: timedelta(0) for metric in metrics}
+
+    def queries(self, metrics: tuple[Metric, ...]) -> dict[str, str]:
+        return {metric.name: spelled(metric) for metric in metrics}
 
     def emit(self, _rollout: SessionRollout, reason: EventReason, _message: str) -> None:
         self.called("emit")

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from session_rollout.adapters.fresh_cache import FreshCache
-from session_rollout.adapters.promql import Intervals, effective_range, problem_of, queries_of
+from session_rollout.adapters.promql import Intervals, effective_range, problem_of, queries_of, spelled
 from session_rollout.adapters.provider_client import ProviderClient, Response, invalid
 from session_rollout.adapters.provider_clock import ProviderClock
 from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_REQUESTED
@@ -83,6 +83,10 @@ class PrometheusSource:
         known = self._providers.get(provider)
         intervals = Intervals() if known is None else Intervals.of(known)
         return {metric.name: effective_range(metric, intervals) for metric in metrics}
+
+    def queries(self, metrics: tuple[Metric, ...]) -> dict[str, str]:
+        """See `MetricSource.queries`."""
+        return {metric.name: spelled(metric) for metric in metrics}
 
     async def query(self, provider: str, query: str) -> Measurement:
         """See `MetricSource.query`."""

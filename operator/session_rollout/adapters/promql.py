@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import promql_parser
 
-from session_rollout.adapters.promql_scan import nesting, scanned, without_text
+from session_rollout.adapters.promql_scan import in_one_line, nesting, scanned, without_text
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric
 from session_rollout.settings import Dialect, Provider
@@ -139,6 +139,19 @@ def queries_of(metric: Metric) -> tuple[str, ...]:
     return tuple(
         query.replace("$cohort", cohort) for cohort in COHORTS for query in (metric.cohorts.good, metric.cohorts.total)
     )
+
+
+def spelled(metric: Metric) -> str:
+    """The queries of a metric in one spelling, by which it is known: spaces, comments and `60m` for `1h` make no other metric."""
+    return "\n".join(_spelled(query) for query in queries_of(metric))
+
+
+@lru_cache(REMEMBERED)
+def _spelled(query: str) -> str:
+    try:
+        return str(parse(query))
+    except (ValueError, RecursionError):  # MetricsQL, or a chain that the parser cannot write
+        return in_one_line(query)
 
 
 @lru_cache(REMEMBERED)

@@ -18,6 +18,7 @@ MOST: Final = timedelta(days=100_000)
 SECONDS: Final = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 
 TEXT: Final = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`|#[^\n]*', re.DOTALL)
+SPACE: Final = re.compile(r"(?P<text>\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`[^`]*`)|(?:#[^\n]*|\s)+", re.DOTALL)
 PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ms|[smhdwyi]|)", re.IGNORECASE)
 LENGTH: Final = re.compile(
     r"(?P<time>(?:[0-9]+(?:\.[0-9]*)?(?:ms|[smhdwyi]))+|[0-9]+(?:\.[0-9]*)?(?![\w.]))|(?P<step>\b(?:step|range)\s*\(\s*\))|(?P<power>\^)"
@@ -38,6 +39,12 @@ TOKEN: Final = re.compile(
 def without_text(query: str) -> str:
     """The query with empty strings for its strings, and without its comments."""
     return TEXT.sub(lambda text: " " if text[0].startswith("#") else '""', query)
+
+
+def in_one_line(query: str) -> str:
+    """The query without its comments, and with single spaces outside of its strings."""
+    parts = SPACE.sub(lambda part: part["text"] or " ", query)
+    return parts.strip()
 
 
 def nesting(query: str) -> int:

@@ -116,6 +116,14 @@ class CheckRecord(Model):
             max_length=16,
         ),
     ] = None
+    definition: Annotated[
+        str | None,
+        Field(
+            description="Fingerprint of the bound. A criterion or guard with another name and the same `source` and `definition` is the"
+            " same one.",
+            max_length=16,
+        ),
+    ] = None
     time: Annotated[Time | None, Field(description="Time when the verdict last changed.")] = None
     message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
     job: Annotated[JobName | None, Field(description="Name of the Job, for a gate that runs one.")] = None

@@ -40,6 +40,7 @@ class Gatherer:
             await self.gather_published(rollout, stored, state),
             measurements=self._measurements(rollout, state),
             ranges=self._ports.metrics.ranges(rollout.spec.prometheus, rollout.spec.metrics),
+            queries=self._ports.metrics.queries(rollout.spec.metrics),
             other_rollouts=self._memory.others_with(Key(rollout.namespace, rollout.name), state.features),
             jobs=await self._jobs(rollout, state, now),
             gates=self._gates(rollout, state, max_age),

@@ -108,6 +108,7 @@ def _kept(context: DecisionContext, record: CheckRecord, ready: datetime, value:
         reason=CheckReason.BASELINE_MEASURED,
         baseline=str(value),
         source=record.source,
+        definition=record.definition,
         time=context.now,
         message=f"{record.name}: the baseline is {value:.6g}",
         results=record.results,

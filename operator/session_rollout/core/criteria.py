@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Check, Criterion, Gate
 from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Stage, Verdict
 from session_rollout.api.quantities import format_duration
@@ -15,8 +14,8 @@ from session_rollout.core.clocks import counted_time, warm_up_end
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation, evaluate, input_of
 from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
+from session_rollout.core.identity import definition_of, renamed, sources_of
 
-SOURCE_LENGTH: Final = 16
 STALE_INTERVALS: Final = 3
 STALE_SLACK: Final = timedelta(seconds=10)
 
@@ -81,18 +80,10 @@ def unmeasured(context: DecisionContext, check: Check, not_before: datetime) -> 
 
 def record_of(context: DecisionContext, check: Check | Gate, kind: CheckKind) -> CheckRecord:
     """The record of a metric's check, without a verdict or a baseline of another query, provider or window."""
-    record, source = context.check(kind, check.name), _source(context, check.metric or "")
-    if record.source == source:
-        return record
-    known = record if record.source is None else CheckRecord(name=record.name, kind=kind)
-    context.put_check(known.updated(source=source))
+    record, sources = context.check(kind, check.name), sources_of(context, check.metric or "")
+    known = record if record.source in {None, *sources} else CheckRecord(name=record.name, kind=kind)
+    context.put_check(known.updated(source=sources[0], definition=definition_of(check)))
     return context.check(kind, check.name)
-
-
-def _source(context: DecisionContext, name: str) -> str:
-    metric = context.spec.metric(name)
-    query = metric.model_dump_json(include={"query", "cohorts", "window"}) if metric is not None else ""
-    return sha256_of(f"{context.spec.prometheus} {query}").removeprefix("sha256:")[:SOURCE_LENGTH]
 
 
 def _stale_after(context: DecisionContext, metric: str) -> timedelta:
@@ -166,23 +157,17 @@ def forget_verdicts(context: DecisionContext) -> None:
     context.change(checks=())
 
 
-def keep_evidence(context: DecisionContext) -> None:
-    """Drop the verdicts of criteria, but not the baselines of a phase that users keep a part of: they cannot be measured again."""
-    criteria = tuple(not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
-    context.change(checks=(*criteria, *context.checks_of(CheckKind.GUARD)))
-
-
 def void_verdicts(context: DecisionContext) -> None:
     """Another generation: criteria are evaluated again with the same baselines.
 
-    Guards continue: an edit must not end a breach, or whoever edits often enough would never be rolled back. After the promotion
+    Guards continue, also under another name: an edit must not end a breach, or whoever edits often enough would never be rolled back. After the promotion
     they were not judged, so that they begin again.
     """
-    known = {guard.name for guard in context.spec.guards}
-    guards = tuple(record for record in context.checks_of(CheckKind.GUARD) if record.name in known)
+    guards, _ = renamed(context, CheckKind.GUARD, context.spec.guards)
     if context.status.outcome is Outcome.PROMOTED:
         guards = tuple(not_evaluated(record) for record in guards)  # nobody has judged them since
-    criteria = tuple(not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
+    known, others = renamed(context, CheckKind.CRITERION, context.phase.criteria if context.phase is not None else ())
+    criteria = tuple(not_evaluated(record) for record in (*known, *others) if record.baseline)
     context.change(checks=(*criteria, *guards))
 
 
@@ -192,11 +177,18 @@ def forget_criteria(context: DecisionContext) -> None:
 
 
 def restart_criteria(context: DecisionContext) -> None:
-    """A new audience of the same phase: criteria are evaluated again with the same baselines; guards continue."""
+    """Criteria are evaluated again with the same baselines, which cannot be measured while users have the phase; guards continue."""
     criteria = tuple(not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
     context.change(checks=(*criteria, *context.checks_of(CheckKind.GUARD)))
 
 
 def not_evaluated(record: CheckRecord) -> CheckRecord:
     """The record without its verdict, but with its baseline."""
-    return CheckRecord(name=record.name, kind=record.kind, baseline=record.baseline, source=record.source, time=record.time)
+    return CheckRecord(
+        name=record.name,
+        kind=record.kind,
+        baseline=record.baseline,
+        source=record.source,
+        definition=record.definition,
+        time=record.time,
+    )

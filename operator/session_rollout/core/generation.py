@@ -14,7 +14,7 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import forget_verdicts, keep_evidence, void_verdicts
+from session_rollout.core.criteria import forget_verdicts, restart_criteria, void_verdicts
 from session_rollout.core.flags import NOBODY, Audience, with_recorded_dependents
 from session_rollout.core.inputs import UNDONE, published_phases
 from session_rollout.core.steps import (
@@ -196,7 +196,7 @@ def restart(context: DecisionContext) -> None:
         context.put_migration(migration.updated(backup_time=None))  # the data has changed: a new snapshot is needed
     start = context.now
     if published_phases(context.status):
-        keep_evidence(context)  # guards have judged these since the rollback, and continue
+        restart_criteria(context)  # guards have judged these since the rollback, and continue
         start = context.current.guards_start_time or start
     else:
         forget_verdicts(context)

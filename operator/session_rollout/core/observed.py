@@ -111,6 +111,7 @@ class Observed:
     rollout: SessionRollout
     measurements: Mapping[str, Measurement] = field(default_factory=dict)  # by metric name; absent until the first result
     ranges: Mapping[str, timedelta] = field(default_factory=dict)  # how long each metric covers the time before a change
+    queries: Mapping[str, str] = field(default_factory=dict)  # the PromQL of each metric, in one spelling
     document: PublishedDocument | None = None  # that is in the cluster
     stored_uids: frozenset[str] | None = None  # UIDs of protections that the stored status has; None: as in `rollout`
     other_rollouts: Mapping[str, str] = field(default_factory=dict)  # by feature: another rollout that has it, too

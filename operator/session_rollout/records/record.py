@@ -78,6 +78,7 @@ def _place(current: Current) -> tuple[Any, ...]:
 _PARTS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "measurements": TypeAdapter(dict[str, Measurement]),
     "ranges": TypeAdapter(dict[str, timedelta]),
+    "queries": TypeAdapter(dict[str, str]),
     "document": TypeAdapter(PublishedDocument | None),
     "stored_uids": TypeAdapter(frozenset[str] | None),
     "other_rollouts": TypeAdapter(dict[str, str]),

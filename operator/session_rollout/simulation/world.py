@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from session_rollout.adapters.promql import spelled
 from session_rollout.api.action import ActionSpec, SessionRolloutAction
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, Stage, Verdict
@@ -101,6 +102,7 @@ class World:
             rollout=rollout,
             measurements={name: measurement for name, measurement in measurements if measurement is not None},
             ranges=self.ranges,
+            queries={metric.name: spelled(metric) for metric in self.spec.metrics},
             document=self.document,
             jobs=dict(self.jobs),
             actions=tuple(action for action in self.actions if action.creation_time <= self.now),
