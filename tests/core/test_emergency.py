@@ -14,6 +14,7 @@ import pytest
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
 from session_rollout.core.flags import Audience
+from session_rollout.core.observed import ClockJump
 
 
 def test_emergency_disables_the_feature_and_its_dependents_and_pauses_the_hold() -> None:
@@ -363,3 +364,22 @@ def test_dependent_that_leaves_the_spec_leaves_the_document() -> None:
     assert set(world.document.audiences) == {"alpha", "beta"}
     world.request("EmergencyEnable")
     world.until(ended)
+
+
+@pytest.mark.parametrize("adopted", [False, True], ids=["same process", "next process"])
+def test_emergency_ends_although_the_clock_was_set_back(*, adopted: bool) -> None:
+    """R14: by the API server's clock, each action is created before the emergency for an hour."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable")
+    world.run(30)
+    back = timedelta(hours=1)
+    if adopted:
+        world.now -= back
+        enable = world.request("EmergencyEnable")
+    else:
+        world.clock_jump = ClockJump(world.now, -back, "api-server")
+        enable = world.request("EmergencyEnable", after=-back)
+    world.run(60)
+    assert world.answer(enable)[0]
+    assert world.condition("EmergencyActive") == "False"

@@ -7,8 +7,10 @@ no older data. Evidence from before that is about another audience.
 from datetime import datetime, timedelta
 from typing import Final
 
+from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.checks import Check, Guard
 from session_rollout.api.enums import EventReason, Stage
+from session_rollout.api.flag_records import DisabledFeature
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status_records import ClockRecord
@@ -41,7 +43,8 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     now, current, flags = context.now, context.current, context.status.flags
     past = ("published_time", "stage_start_time", "hold_paused_time")
     ahead = {name: now for name in past if _is_ahead(now, getattr(current, name))}
-    if not ahead and not _is_ahead(now, flags.published_time):
+    disabled = any(_not_ahead(now, record) != record for record in flags.disabled)
+    if not (ahead or disabled or _is_ahead(now, flags.published_time)):
         return
     propagated = now + duration(context.spec.propagation)
     timers = {"hold_until": None, "hold_paused_time": None, "hold_paused_reason": None}
@@ -49,11 +52,26 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     wait = current.deadline_wait.updated(kind=None, since=None) if current.deadline_wait is not None else None
     context.move(**{**ahead, **timers, "guards_start_time": guards_start, "deadline_wait": wait})
     known = {name: now for name in ("published_time", "given_time") if _is_ahead(now, getattr(flags, name))}
-    context.change(flags=flags.updated(**known))
+    context.change(flags=flags.updated(**known, disabled=tuple(_not_ahead(now, record) for record in flags.disabled)))
     restart_failures(context)
     for record in context.status.checks:
         times = ("time", "failing_time", "gap_time", "result_time")
         context.put_check(record.updated(**{name: now for name in times if _is_ahead(now, getattr(record, name))}))
+
+
+def creation_time(context: DecisionContext, action: SessionRolloutAction) -> datetime:
+    """When an action was created, by the clock that this process goes by: the API server's may have been set back since.
+
+    Without this, no `EmergencyEnable` would be newer than the emergency until that clock has caught up.
+    """
+    created, jump = action.creation_time, context.observed.clock_jump
+    if jump is None or jump.source == "operator" or jump.by >= timedelta(0) or created < jump.time + jump.by - SKEW:
+        return created
+    return created - jump.by
+
+
+def _not_ahead(now: datetime, record: DisabledFeature) -> DisabledFeature:
+    return record.updated(**{name: now for name in ("time", "requested_time") if _is_ahead(now, getattr(record, name))})
 
 
 def _is_ahead(now: datetime, time: datetime | None) -> bool:

@@ -6,6 +6,7 @@ from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, ActionType, EventReason
 from session_rollout.api.flag_records import settled
 from session_rollout.api.protection import Protection, ProtectionKind
+from session_rollout.core.clocks import creation_time
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.hold import judge_again
 from session_rollout.core.publication import disable, foreign_document
@@ -112,10 +113,11 @@ def _newer(context: DecisionContext, action: SessionRolloutAction) -> frozenset[
 
     A creation time has seconds. Of two actions of one second the order is known only if one had its response before the other was seen.
     """
+    created = creation_time(context, action)
     newer = {
         record.feature
         for record in context.status.flags.disabled
-        if (record.requested_time or record.time).replace(microsecond=0) > action.creation_time
+        if (record.requested_time or record.time).replace(microsecond=0) > created
     }
     for other in context.observed.actions:
         if other.spec.action is ActionType.EMERGENCY_DISABLE and other.creation_time >= action.creation_time:

@@ -64,8 +64,12 @@ class Witness(Landings):
         paused = self.paused and not self._waiting("Resume")  # its response may be late
         self.evidence.stopped = paused or spec.suspend or emergency
         pausing = any(guard.on_breach is OnBreach.PAUSE for guard in self.evidence.lasting(strict=False))
-        if pausing and self.cluster.answering and not spec.suspend and any(given.on for given in self.known.values()):
+        if pausing and self.cluster.answering and not spec.suspend and self._guarded():
             self.paused = True
+
+    def _guarded(self) -> bool:
+        """Whether users have something that was not promoted: guards are about that alone."""
+        return any(given.on and name not in self.shipped for name, given in self.known.items())
 
     def _decided(self, result: Reconciled) -> None:
         for before, after in result.decision.transitions:
@@ -216,8 +220,12 @@ class Witness(Landings):
         """A phase is complete once its last step was earned; only an edit that gives it another last step takes that away."""
         for phase in self.cluster.spec.phases:
             given = self.reached.get(phase.features[0], NOBODY)
+            if phase.name in self.complete and given.on:
+                self.completed_at[phase.name] = given
             if given.on and not same(increments(phase)[-1], given):
                 self.complete.discard(phase.name)
+            elif given.on and self.completed_at.get(phase.name) == given:
+                self.complete.add(phase.name)  # an edit has taken back the one before it
             if phase.name == self.evidence.phase and given.on and self._not_earned(phase, given, last=True) is None:
                 self.complete.add(phase.name)
         if any(phase.name not in self.complete for phase in self.cluster.spec.phases):
