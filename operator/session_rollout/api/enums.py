@@ -187,7 +187,7 @@ class ActionReason(StrEnum):
     NOTHING_TO_RETRY = "NothingToRetry"  # Nothing has failed or was rolled back.
     NO_SNAPSHOT = "NoSnapshot"  # The migration has no snapshot.
     MIGRATION_RUNNING = "MigrationRunning"  # A Job of the migration is still running.
-    MIGRATION_NOT_APPLIED = "MigrationNotApplied"  # The migration is not applied.
+    MIGRATION_NOT_APPLIED = "MigrationNotApplied"  # The migration is not applied with the bundle of the spec.
     COPIES_NO_ROWS = "CopiesNoRows"  # The migration copies no rows.
     PHASE_NOT_ROLLED_BACK = "PhaseNotRolledBack"  # The rollout has not been rolled back or aborted.
     POINT_OF_NO_RETURN_PASSED = "PointOfNoReturnPassed"  # The migration has passed its point of no return.

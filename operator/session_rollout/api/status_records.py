@@ -239,8 +239,12 @@ class MigrationRecord(Model):
         tuple[Text, ...], Field(description="Additional arguments of the Job.", max_length=6, json_schema_extra=ATOMIC)
     ] = ()
     job: Annotated[JobName | None, Field(description="Name of the Job in the namespace of the rollout.")] = None
-    source: Annotated[Sha | None, Field(description="Fingerprint of where the spec takes the migration from.")] = None
-    attempt: Annotated[Revision, Field(description="Number of retries that were requested.")] = 0
+    source: Annotated[
+        Sha | None, Field(description="Fingerprint of the bundle that `up` applies, or has applied. Other operations keep it.")
+    ] = None
+    attempt: Annotated[
+        Revision, Field(description="Number of operations that came before this one: each has a Job of its own.")
+    ] = 0
     checksum: Annotated[Sha | None, Field(description="Checksum of what ran, as recorded in the ledger.")] = None
     start_time: Annotated[Time | None, Field(description="Time when the operator decided to start the Job.")] = None
     end_time: Annotated[Time | None, Field(description="Time when the result of the Job was observed.")] = None
@@ -261,6 +265,19 @@ class MigrationRecord(Model):
     backup_time: Annotated[Time | None, Field(description="Time when the newest snapshot was complete.")] = None
     backup_until: Annotated[Time | None, Field(description="Time until which the snapshot is kept.")] = None
     restore_time: Annotated[Time | None, Field(description="Time when rows were last restored from the snapshot.")] = None
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether an `up` has succeeded and nothing has begun since to undo or replace it; other operations require that and keep it."""
+        changing = self.operation in {Operation.UP, Operation.DOWN}
+        return self.state is MigrationState.SUCCEEDED or (
+            self.state in {MigrationState.RUNNING, MigrationState.FAILED} and not changing
+        )
+
+    @property
+    def is_in_database(self) -> bool:
+        """Whether the database may contain a part of it: its Job has run, and it was not undone since."""
+        return self.job is not None and self.state is not MigrationState.REVERTED
 
 
 class Refusal(Model):

@@ -10,16 +10,16 @@ from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, ActionType, CheckKind, CheckReason, EventReason, Outcome, Stage, Verdict
-from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 from session_rollout.api.status import PROCESSED_LENGTH
-from session_rollout.api.status_records import AnsweredAction, CheckRecord, MigrationRecord
+from session_rollout.api.status_records import AnsweredAction, CheckRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.adoption import adopt, reset
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.emergencies import emergency_disable, emergency_enable, is_in_force
 from session_rollout.core.gates import retry_checks
 from session_rollout.core.generation import restart
-from session_rollout.core.inputs import RUNNING, UNDONE, current_gates
+from session_rollout.core.inputs import UNDONE, current_gates
+from session_rollout.core.migration_actions import backup_data, migrate_down, repair_data, restore_data, retry_migration
 from session_rollout.core.observed import Answer
 from session_rollout.core.publication import is_published
 from session_rollout.core.rollback import begin_rollback
@@ -198,87 +198,6 @@ def _approve_gate(context: DecisionContext, action: SessionRolloutAction) -> str
     return f"{name} is approved"
 
 
-# --- migrations and data
-
-
-def _idle_migration(context: DecisionContext, action: SessionRolloutAction) -> MigrationRecord:
-    """The migration that an action names, while no migration is running."""
-    known = {record.name: record for record in context.status.migrations}
-    record = known.get(action.spec.migration or "")
-    if record is None:
-        allowed = ", ".join(known) or "none, because none has started"
-        message = f"`migration` is {action.spec.migration}, which has not started or is unknown; allowed: {allowed}"
-        raise ActionRejected(ActionReason.UNKNOWN_MIGRATION, message)
-    if running := [record.name for record in context.status.migrations if record.state in RUNNING]:
-        message = f"migration {running[0]} is running; try again when it has ended"
-        raise ActionRejected(ActionReason.MIGRATION_RUNNING, message)
-    return record
-
-
-def _restore_data(context: DecisionContext, action: SessionRolloutAction) -> str:
-    record, options = _idle_migration(context, action), action.spec
-    if record.backup_time is None:
-        raise ActionRejected(ActionReason.NO_SNAPSHOT, f"there is no snapshot of {record.name}")
-    arguments = [f"--user={options.user}"] if options.user else []
-    arguments += [f"--at={options.at.isoformat()}"] if options.at else []
-    arguments += ["--exact", "--lose-newer"] if options.lose_newer else []
-    migration_jobs.begin(context, record, Operation.RESTORE, *arguments)
-    newer = "newer changes are overwritten" if options.lose_newer else "newer changes are kept"
-    return f"{record.name}: restoring rows from the snapshot; {newer}"
-
-
-def _retry_migration(context: DecisionContext, action: SessionRolloutAction) -> str:
-    record = _idle_migration(context, action)
-    if record.state is MigrationState.FAILED:
-        migration_jobs.retry_failed(context)
-        return f"retrying {record.name}"
-    if not record.quarantined:
-        message = f"nothing to retry: {record.name} has not failed and has no rows in quarantine"
-        raise ActionRejected(ActionReason.NOTHING_TO_RETRY, message)
-    migration_jobs.begin(context, record, Operation.RETRY)
-    return f"retrying {record.quarantined:,} rows in quarantine"
-
-
-def _backup_data(context: DecisionContext, action: SessionRolloutAction) -> str:
-    record = _applied_migration(context, action, "a snapshot requires a migration that is applied")
-    # A name can be used again, and long names can begin alike: a snapshot with this label would be taken for this one.
-    migration_jobs.begin(context, record, Operation.BACKUP, f"--label={action.name[:40]}-{action.uid[-12:]}")
-    return f"taking a snapshot of the tables of {record.name}"
-
-
-def _applied_migration(context: DecisionContext, action: SessionRolloutAction, why: str) -> MigrationRecord:
-    record = _idle_migration(context, action)
-    if record.state is not MigrationState.SUCCEEDED:
-        raise ActionRejected(ActionReason.MIGRATION_NOT_APPLIED, f"{record.name} is {record.state}: {why}")
-    return record
-
-
-def _repair_data(context: DecisionContext, action: SessionRolloutAction) -> str:
-    record = _idle_migration(context, action)
-    if record.total is None:
-        raise ActionRejected(ActionReason.COPIES_NO_ROWS, f"{record.name} does not copy rows, so there are none to repair")
-    migration_jobs.begin(context, record, Operation.REPAIR)
-    return f"{record.name}: copying damaged rows from their source again"
-
-
-def _migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str:
-    record = _idle_migration(context, action)
-    if context.current.stage is not Stage.ENDED or context.status.outcome is Outcome.PROMOTED:
-        message = (
-            "a migration can be undone only after the rollout has been rolled back or aborted; create an `Abort` action first"
-        )
-        raise ActionRejected(ActionReason.PHASE_NOT_ROLLED_BACK, message)
-    if record.point_of_no_return is NoReturn.PASSED:
-        message = f"{record.name} has passed its point of no return"
-        raise ActionRejected(ActionReason.POINT_OF_NO_RETURN_PASSED, message)
-    if record.state is MigrationState.FAILED:  # it may be half applied; another attempt is another Job
-        record = record.updated(attempt=record.attempt + 1)
-    else:
-        record = _applied_migration(context, action, "there is nothing to undo")
-    migration_jobs.begin(context, record, Operation.DOWN, *migration_jobs.down_arguments(context))
-    return f"undoing {record.name}"
-
-
 # --- the workload
 
 
@@ -356,11 +275,11 @@ _HANDLERS: Final[dict[ActionType, Callable[[DecisionContext, SessionRolloutActio
     ActionType.RESET: reset,
     ActionType.PROMOTE: _promote,
     ActionType.APPROVE: _approve,
-    ActionType.RESTORE_DATA: _restore_data,
-    ActionType.RETRY_MIGRATION: _retry_migration,
-    ActionType.BACKUP_DATA: _backup_data,
-    ActionType.REPAIR_DATA: _repair_data,
-    ActionType.MIGRATE_DOWN: _migrate_down,
+    ActionType.RESTORE_DATA: restore_data,
+    ActionType.RETRY_MIGRATION: retry_migration,
+    ActionType.BACKUP_DATA: backup_data,
+    ActionType.REPAIR_DATA: repair_data,
+    ActionType.MIGRATE_DOWN: migrate_down,
     ActionType.RESTART_WORKLOAD: _restart_workload,
     ActionType.UNDO_WORKLOAD: _undo_workload,
 }  # read-only actions never come here: controller.on_demand responds to them

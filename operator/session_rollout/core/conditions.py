@@ -20,7 +20,7 @@ from session_rollout.api.status import DecisionRecord, MetaCondition
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.hold import missing_checks
 from session_rollout.core.inputs import RUNNING, UNDONE
-from session_rollout.core.migration_jobs import summary
+from session_rollout.core.migration_jobs import is_up, summary
 from session_rollout.core.notifications import notified_condition
 
 TRUE, FALSE, UNKNOWN = "True", "False", "Unknown"
@@ -143,16 +143,14 @@ def _spec_valid(problems: tuple[str, ...]) -> _Status:
 
 
 def _migrations_applied(context: DecisionContext) -> _Status:
-    states = {record.name: record.state for record in context.status.migrations}
-    failed = [name for name, state in states.items() if state is MigrationState.FAILED]
-    missing = [
-        migration.name for migration in context.spec.migrations if states.get(migration.name) is not MigrationState.SUCCEEDED
-    ]
+    names = [migration.name for migration in context.spec.migrations]
+    failed = [record.name for record in context.status.migrations if record.state is MigrationState.FAILED]
+    missing = [name for name in names if not is_up(context.spec, context.migration(name))]
     if failed:
         return FALSE, ConditionReason.FAILED, f"failed: {', '.join(failed)}"
     if missing:
         return UNKNOWN, ConditionReason.PENDING, f"not applied yet: {', '.join(missing)}"
-    message = "every migration is applied" if states else "the rollout has no migrations"
+    message = "every migration is applied" if names else "the rollout has no migrations"
     return TRUE, ConditionReason.APPLIED, message
 
 

@@ -13,6 +13,7 @@ from session_rollout.api.enums import DecisionAction, DecisionReason, EventReaso
 from session_rollout.api.migration import Migration
 from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 from session_rollout.api.progress import Progress, progress_text
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import EVERYBODY
@@ -23,26 +24,27 @@ from session_rollout.core.steps import increments
 
 PROGRESS_AGE: Final = timedelta(seconds=5)
 BACKUP_KEPT: Final = timedelta(days=7)  # after the bake
-# Started by an action or by time; no stage waits for them.
-OPTIONAL: Final = frozenset({Operation.RESTORE, Operation.RETRY, Operation.PRUNE, Operation.REPAIR})
-BY_ACTION: Final = OPTIONAL | {Operation.BACKUP, Operation.DOWN}  # an action may also start these
-REPEATED: Final = OPTIONAL | {Operation.BACKUP}
+# Started by an action or by time, so that no stage may wait for them.
+BY_ACTION: Final = frozenset(
+    {Operation.RESTORE, Operation.RETRY, Operation.PRUNE, Operation.REPAIR, Operation.BACKUP, Operation.DOWN}
+)
 FAILURES: Final = frozenset({JobState.FAILED, JobState.FOREIGN})
 
 
 def _job_name(context: DecisionContext, record: MigrationRecord) -> str:
-    """A new name for each source, operation and attempt."""
-    identity = f"{record.name}/{source_of(context, record.name)}/{record.operation}/{record.attempt}"
+    """A new name for each operation: the Job of an earlier `up` must not be taken for this one."""
+    identity = f"{record.name}/{source_of(context.spec, record.name)}/{record.operation}/{record.attempt}"
     return job_name(context.observed.rollout, record.name, identity, kind=record.operation)
 
 
-def _declared(context: DecisionContext, name: str) -> Migration:
-    return next((migration for migration in context.spec.migrations if migration.name == name), Migration(name=name))
+def declared(spec: RolloutSpec, name: str) -> Migration:
+    """The migration as the spec has it."""
+    return next((migration for migration in spec.migrations if migration.name == name), Migration(name=name))
 
 
-def source_of(context: DecisionContext, name: str) -> str:
+def source_of(spec: RolloutSpec, name: str) -> str:
     """Fingerprint of where the migration comes from: another bundle is another migration."""
-    migration = _declared(context, name)
+    migration = declared(spec, name)
     where = {"bundle": migration.bundle, "configMapRef": migration.config_map_ref and migration.config_map_ref.name}
     return sha256_of(json.dumps(where, sort_keys=True))
 
@@ -65,7 +67,8 @@ def drive(context: DecisionContext) -> None:
         observation = context.observed.jobs.get(record.job or "")
         if record.state not in RUNNING:
             continue
-        if record.operation in BY_ACTION and (observation is None or observation.state is JobState.MISSING):
+        unawaited = record.operation in BY_ACTION or context.current.stage is Stage.ENDED
+        if unawaited and (observation is None or observation.state is JobState.MISSING):
             _start(context, record)
         elif observation is not None and observation.state is JobState.ACTIVE and record.total is not None:
             _suspend(context, record, observation)
@@ -139,22 +142,32 @@ def _consequences(context: DecisionContext, record: MigrationRecord, progress: P
 
 
 def _failed(context: DecisionContext, record: MigrationRecord, observation: JobObservation) -> None:
-    """A failed operation that nothing waits for does not change the state of the migration."""
+    """A failed operation that nothing waits for leaves the migration applied, as it was before."""
     cause = observation.message or "its Job failed without a message"
-    unawaited_backup = record.operation is Operation.BACKUP and context.current.stage is not Stage.BEFORE
-    optional = record.operation in OPTIONAL and context.current.stage is not Stage.ROLLING_BACK
-    harmless = unawaited_backup or optional
+    awaited = _is_awaited(context, record)
     context.put_migration(
         record.updated(
-            state=MigrationState.SUCCEEDED if harmless else MigrationState.FAILED,
+            state=MigrationState.FAILED if awaited else MigrationState.SUCCEEDED,
             end_time=context.now,
             reason=observation.progress.reason or "JobFailed",
-            message=f"{record.operation} failed: {cause}" if harmless else cause,
+            message=cause if awaited else f"{record.operation} failed: {cause}",
             rate=None,
             estimated_end_time=None,
         )
     )
     _record_event(context, EventReason.MIGRATION_FAILED, record, f"{record.name} {record.operation}: {cause}")
+
+
+def _is_awaited(context: DecisionContext, record: MigrationRecord) -> bool:
+    """Whether the rollout cannot continue until the operation of this migration has succeeded."""
+    match record.operation:
+        case Operation.UP | Operation.DOWN | Operation.FINISH:
+            return True
+        case Operation.BACKUP:
+            return context.current.stage is Stage.BEFORE
+        case Operation.RESTORE:
+            return context.current.stage is Stage.ROLLING_BACK
+    return False
 
 
 def _figures(progress: Progress) -> dict[str, Any]:
@@ -188,12 +201,19 @@ def _update_progress(context: DecisionContext, record: MigrationRecord, observat
 def run_up(context: DecisionContext, names: tuple[str, ...]) -> StageResult | None:
     """Bring these migrations up, in order; None when all have succeeded."""
     for name in names:
-        record = context.migration(name)
-        if record.state is MigrationState.SUCCEEDED and record.source == source_of(context, name):
-            continue
-        if result := _operate(context, record, Operation.UP):
-            return result
+        if not is_up(context.spec, record := context.migration(name)):
+            return _operate(context, record, Operation.UP)
     return None
+
+
+def is_up(spec: RolloutSpec, record: MigrationRecord) -> bool:
+    """Whether this bundle is applied, and no operation of the migration is running or has failed."""
+    return record.state is MigrationState.SUCCEEDED and has_source(spec, record)
+
+
+def has_source(spec: RolloutSpec, record: MigrationRecord) -> bool:
+    """Whether the spec still has the bundle that the record is about: a Job of the spec would be about another one."""
+    return record.source == source_of(spec, record.name)
 
 
 def run_backups(context: DecisionContext, names: tuple[str, ...]) -> StageResult | None:
@@ -201,7 +221,7 @@ def run_backups(context: DecisionContext, names: tuple[str, ...]) -> StageResult
     label = f"{context.current.phase}-{context.now:%Y%m%dT%H%M%S}"
     for name in names:
         record = context.migration(name)
-        if _declared(context, name).backup and record.backup_time is None:
+        if declared(context.spec, name).backup and record.backup_time is None:
             return _operate(context, record, Operation.BACKUP, f"--label={label}")
     return None
 
@@ -212,8 +232,8 @@ def run_finish(context: DecisionContext) -> StageResult | None:
     The bake calls this only while no feature is disabled: users without the feature write to the source.
     """
     for record in context.status.migrations:
-        started = record.operation is Operation.FINISH
-        if record.following or (started and record.state is not MigrationState.SUCCEEDED):
+        started = record.operation is Operation.FINISH and record.state is not MigrationState.SUCCEEDED
+        if record.is_applied and (record.following or started):
             return _operate(context, record, Operation.FINISH)
     return None
 
@@ -234,7 +254,8 @@ def run_restore(context: DecisionContext, names: tuple[str, ...], since: datetim
     for name in names:
         record = context.migration(name)
         restored = record.restore_time is not None and since is not None and record.restore_time >= since
-        if record.backup_time is not None and not restored:
+        wanted = record.backup_time is not None and record.is_applied and has_source(context.spec, record)
+        if wanted and not restored:
             return _operate(context, record, Operation.RESTORE)
     return None
 
@@ -244,13 +265,22 @@ def run_down(context: DecisionContext, names: tuple[str, ...]) -> StageResult | 
     arguments = down_arguments(context)
     for name in reversed(names):
         record = context.migration(name)
-        if record.point_of_no_return is NoReturn.PASSED:
-            _keep(context, record)
+        if not record.is_in_database:
+            continue
+        if cause := kept_cause(context.spec, record):
+            _keep(context, record, cause)
         elif record.state is MigrationState.FAILED and record.operation is not Operation.DOWN:
             return _keep_running(context, begin(context, record, Operation.DOWN, *arguments))  # it may be half applied
-        elif record.state in {MigrationState.SUCCEEDED, MigrationState.FAILED, MigrationState.REVERTING}:
+        else:
             return _operate(context, record, Operation.DOWN, *arguments)
     return None
+
+
+def kept_cause(spec: RolloutSpec, record: MigrationRecord) -> str | None:
+    """Why a migration cannot be undone; None when it can."""
+    if record.point_of_no_return is NoReturn.PASSED:
+        return "it has passed its point of no return"
+    return None if has_source(spec, record) else "the spec has another bundle than the one that was applied"
 
 
 def down_arguments(context: DecisionContext) -> tuple[str, ...]:
@@ -258,14 +288,14 @@ def down_arguments(context: DecisionContext) -> tuple[str, ...]:
     return ("--allow-data-loss",) if context.spec.rollback.allow_data_loss else ()
 
 
-def _keep(context: DecisionContext, record: MigrationRecord) -> None:
+def _keep(context: DecisionContext, record: MigrationRecord, cause: str) -> None:
     start = context.current.stage_start_time
     is_recorded = any(
         entry.event is EventReason.MIGRATION_KEPT and entry.migration == record.name and entry.time >= (start or entry.time)
         for entry in context.status.history
     )
     if not is_recorded:
-        message = f"{record.name} is kept, because it has passed its point of no return"
+        message = f"{record.name} is kept, because {cause}"
         context.record_event(EventReason.MIGRATION_KEPT, message, migration=record.name)
 
 
@@ -281,9 +311,16 @@ def _operate(context: DecisionContext, record: MigrationRecord, operation: Opera
     """Start an operation or continue it; a failure requires manual intervention."""
     if record.state is MigrationState.FAILED:
         return failure(context, record)
-    if record.state not in RUNNING:
+    if record.state not in RUNNING or _is_outdated(context, record):
         record = begin(context, record, operation, *arguments)
     return _keep_running(context, record)
+
+
+def _is_outdated(context: DecisionContext, record: MigrationRecord) -> bool:
+    """Whether the Job of this `up` does not exist, and would now be created with another bundle than the record is about."""
+    observation = context.observed.jobs.get(record.job or "")
+    missing = observation is not None and observation.state is JobState.MISSING
+    return missing and record.operation is Operation.UP and not has_source(context.spec, record)
 
 
 def failure(context: DecisionContext, record: MigrationRecord) -> StageResult:
@@ -295,13 +332,15 @@ def failure(context: DecisionContext, record: MigrationRecord) -> StageResult:
 
 
 def begin(context: DecisionContext, record: MigrationRecord, operation: Operation, *arguments: str) -> MigrationRecord:
-    """The intent to run an operation; its Job follows."""
+    """The intent to run an operation; its Job follows. All but `up` and `down` require a migration that is applied."""
+    # Only `up` says what is applied. It changes the data, so that a snapshot from before is none of the phase.
+    applied = {"source": source_of(context.spec, record.name), "backup_time": None} if operation is Operation.UP else {}
     planned = record.updated(
         state=MigrationState.REVERTING if operation is Operation.DOWN else MigrationState.RUNNING,
         operation=operation,
         arguments=arguments,
-        attempt=record.attempt + 1 if operation in REPEATED else record.attempt,
-        source=source_of(context, record.name),
+        attempt=record.attempt + 1 if record.job else record.attempt,
+        **applied,
         start_time=context.now,
         end_time=None,
         progress_time=None,
@@ -345,9 +384,9 @@ def summary(record: MigrationRecord) -> str:
 
 
 def retry_failed(context: DecisionContext) -> bool:
-    """Try every failed migration again; whether there was one."""
+    """Try every failed migration again; whether there was one. What may be half applied or half undone is applied again by `up`."""
     failures = [record for record in context.status.migrations if record.state is MigrationState.FAILED]
     for record in failures:
-        again = MigrationState.PENDING if record.operation is Operation.UP else MigrationState.SUCCEEDED
-        context.put_migration(record.updated(state=again, attempt=record.attempt + 1, reason=None, message=""))
+        again = MigrationState.SUCCEEDED if record.is_applied else MigrationState.PENDING
+        context.put_migration(record.updated(state=again, reason=None, message=""))
     return bool(failures)

@@ -1,0 +1,103 @@
+"""Actions about migrations and their rows.
+
+None of them makes a migration count as applied: that is what `up` does.
+"""
+
+from session_rollout.api.action import SessionRolloutAction
+from session_rollout.api.enums import ActionReason, Outcome, Stage
+from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
+from session_rollout.api.status_records import MigrationRecord
+from session_rollout.core import migration_jobs
+from session_rollout.core.context import DecisionContext
+from session_rollout.core.inputs import RUNNING, UNDONE
+from session_rollout.errors import ActionRejected
+
+
+def _idle_migration(context: DecisionContext, action: SessionRolloutAction) -> MigrationRecord:
+    """The migration that an action names, while no migration is running."""
+    known = {record.name: record for record in context.status.migrations}
+    record = known.get(action.spec.migration or "")
+    if record is None:
+        allowed = ", ".join(known) or "none, because none has started"
+        message = f"`migration` is {action.spec.migration}, which has not started or is unknown; allowed: {allowed}"
+        raise ActionRejected(ActionReason.UNKNOWN_MIGRATION, message)
+    if running := [record.name for record in context.status.migrations if record.state in RUNNING]:
+        message = f"migration {running[0]} is running; try again when it has ended"
+        raise ActionRejected(ActionReason.MIGRATION_RUNNING, message)
+    return record
+
+
+def restore_data(context: DecisionContext, action: SessionRolloutAction) -> str:
+    """Restore rows from the snapshot of a migration. Raises ActionRejected."""
+    record, options = _applied_migration(context, action, "rows are restored into a migration that is applied"), action.spec
+    if record.backup_time is None:
+        raise ActionRejected(ActionReason.NO_SNAPSHOT, f"there is no snapshot of {record.name}")
+    arguments = [f"--user={options.user}"] if options.user else []
+    arguments += [f"--at={options.at.isoformat()}"] if options.at else []
+    arguments += ["--exact", "--lose-newer"] if options.lose_newer else []
+    migration_jobs.begin(context, record, Operation.RESTORE, *arguments)
+    newer = "newer changes are overwritten" if options.lose_newer else "newer changes are kept"
+    return f"{record.name}: restoring rows from the snapshot; {newer}"
+
+
+def retry_migration(context: DecisionContext, action: SessionRolloutAction) -> str:
+    """Retry a migration that failed, or its rows in quarantine. Raises ActionRejected."""
+    record = _idle_migration(context, action)
+    if record.state is MigrationState.FAILED:
+        migration_jobs.retry_failed(context)
+        if context.status.outcome in UNDONE and not record.is_applied:  # no stage starts it again
+            migration_jobs.begin(context, record, Operation.UP)
+        return f"retrying {record.name}"
+    if not record.quarantined:
+        message = f"nothing to retry: {record.name} has not failed and has no rows in quarantine"
+        raise ActionRejected(ActionReason.NOTHING_TO_RETRY, message)
+    record = _applied_migration(context, action, "rows in quarantine are copied by a migration that is applied")
+    migration_jobs.begin(context, record, Operation.RETRY)
+    return f"retrying {record.quarantined:,} rows in quarantine"
+
+
+def backup_data(context: DecisionContext, action: SessionRolloutAction) -> str:
+    """Take a snapshot of the tables of a migration. Raises ActionRejected."""
+    record = _applied_migration(context, action, "a snapshot requires a migration that is applied")
+    # A name can be used again, and long names can begin alike: a snapshot with this label would be taken for this one.
+    migration_jobs.begin(context, record, Operation.BACKUP, f"--label={action.name[:40]}-{action.uid[-12:]}")
+    return f"taking a snapshot of the tables of {record.name}"
+
+
+def _applied_migration(context: DecisionContext, action: SessionRolloutAction, why: str) -> MigrationRecord:
+    """The migration that an action names, if the bundle of the spec is applied: no other operation may count as its `up`."""
+    record = _idle_migration(context, action)
+    if not record.is_applied:
+        raise ActionRejected(ActionReason.MIGRATION_NOT_APPLIED, f"{record.name} is {record.state}: {why}")
+    if not migration_jobs.has_source(context.spec, record):
+        message = f"the bundle that the spec now has for {record.name} is not applied: {why}"
+        raise ActionRejected(ActionReason.MIGRATION_NOT_APPLIED, message)
+    return record
+
+
+def repair_data(context: DecisionContext, action: SessionRolloutAction) -> str:
+    """Copy damaged rows of a migration again. Raises ActionRejected."""
+    record = _applied_migration(context, action, "rows are repaired in a migration that is applied")
+    if record.total is None:
+        raise ActionRejected(ActionReason.COPIES_NO_ROWS, f"{record.name} does not copy rows, so there are none to repair")
+    migration_jobs.begin(context, record, Operation.REPAIR)
+    return f"{record.name}: copying damaged rows from their source again"
+
+
+def migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str:
+    """Undo a migration that nobody needs. Raises ActionRejected."""
+    record = _idle_migration(context, action)
+    if context.current.stage is not Stage.ENDED or context.status.outcome is Outcome.PROMOTED:
+        message = (
+            "a migration can be undone only after the rollout has been rolled back or aborted; create an `Abort` action first"
+        )
+        raise ActionRejected(ActionReason.PHASE_NOT_ROLLED_BACK, message)
+    if not record.is_in_database:
+        message = f"{record.name} is {record.state}: there is nothing to undo"
+        raise ActionRejected(ActionReason.MIGRATION_NOT_APPLIED, message)
+    if cause := migration_jobs.kept_cause(context.spec, record):
+        passed = record.point_of_no_return is NoReturn.PASSED
+        reason = ActionReason.POINT_OF_NO_RETURN_PASSED if passed else ActionReason.MIGRATION_NOT_APPLIED
+        raise ActionRejected(reason, f"{record.name} cannot be undone, because {cause}")
+    migration_jobs.begin(context, record, Operation.DOWN, *migration_jobs.down_arguments(context))
+    return f"undoing {record.name}"
