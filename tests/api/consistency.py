@@ -118,11 +118,14 @@ def migrations(spec: Object, maker: Maker) -> None:
 
 
 def rollback(spec: Object, maker: Maker) -> None:
-    """It restores what has a backup, undoes a workload that is named, and waits for nobody."""
+    """It restores what has a backup, undoes a workload that is named and nothing under users, and waits for nobody."""
     wanted = spec.get("rollback", {})
     for gate in wanted.get("verification", []):
         if gate.pop("approval", None) is not None:
             gate["builtin"] = "FlagStore"
+    if wanted.get("scope") == "Step":
+        for undoing in ("migrations", "restoreData", "workload"):
+            wanted.pop(undoing, None)
     if wanted.get("workload") == "Undo" and "workload" not in spec:
         spec["workload"] = maker.value(FIELDS["workload"], ".workload")
     if wanted.get("restoreData"):

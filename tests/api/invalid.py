@@ -351,6 +351,14 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ),
     # rollback and windows
     ("rollback scope unknown", put("rollback.scope", "Everything"), ("spec.rollback.scope", '"Step", "Phase", "All"')),
+    *(
+        (
+            f"step scope with {field}",
+            put("rollback", {"scope": "Step", field: value}),
+            ("spec.rollback", "`scope: Step` excludes"),
+        )
+        for field, value in (("migrations", "Down"), ("restoreData", True), ("workload", "Undo"))
+    ),
     ("rollback migrations unknown", put("rollback.migrations", "Up"), ("spec.rollback.migrations", '"Keep", "Down"')),
     ("window day unknown", put("windows.0.days", ["Montag"]), ("spec.windows[0].days[0]", '"Mon"')),
     ("window without days", put("windows.0.days", []), ("spec.windows[0].days", "at least 1")),

@@ -1,4 +1,4 @@
-"""The CEL rules of a check, of a phase and of the whole rollout: (rule, message) or (rule, message, what was found).
+"""The CEL rules of a check, of a phase, of the rollback and of the whole rollout: (rule, message) or (rule, message, what was found).
 
 The API server evaluates them after the schema of `api.rollout`. Each message names the field and says what is allowed.
 The bounds of lists and strings in the models keep the estimated cost within the API server's budget. The value that was
@@ -67,6 +67,15 @@ def _feature_of_phases(holds: str) -> str:
     """CEL for the first feature of a phase for which a condition does not hold."""
     return f"self.phases.filter(p, p.features.exists(f, !({holds})))[0].features.filter(f, !({holds}))[0]"
 
+
+ROLLBACK: Final = (
+    (
+        "!has(self.scope) || self.scope != 'Step' || ((!has(self.migrations) || self.migrations != 'Down')"
+        " && (!has(self.restoreData) || !self.restoreData) && (!has(self.workload) || self.workload != 'Undo'))",
+        "`scope: Step` excludes `migrations: Down`, `restoreData: true` and `workload: Undo`, because the users who keep the features"
+        " need what these undo",
+    ),
+)
 
 ROLLOUT: Final = (
     (

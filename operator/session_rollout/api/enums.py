@@ -189,7 +189,7 @@ class ActionReason(StrEnum):
     MIGRATION_RUNNING = "MigrationRunning"  # A Job of the migration is still running.
     MIGRATION_NOT_APPLIED = "MigrationNotApplied"  # The migration is not applied with the bundle of the spec.
     COPIES_NO_ROWS = "CopiesNoRows"  # The migration copies no rows.
-    PHASE_NOT_ROLLED_BACK = "PhaseNotRolledBack"  # The rollout has not been rolled back or aborted.
+    PHASE_NOT_ROLLED_BACK = "PhaseNotRolledBack"  # The rollout was not rolled back or aborted, or its users keep this phase.
     POINT_OF_NO_RETURN_PASSED = "PointOfNoReturnPassed"  # The migration has passed its point of no return.
     NO_WORKLOAD = "NoWorkload"  # The spec names no workload.
     OTHER_GENERATION = "OtherGeneration"  # A different generation is active.

@@ -3,9 +3,10 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from session_rollout.api.base import MAP_BY_NAME, Model
+from session_rollout.api.base import MAP_BY_NAME, Model, rules
+from session_rollout.api.cel import ROLLBACK
 from session_rollout.api.checks import Gate
 
 
@@ -45,12 +46,14 @@ AfterRollback = Annotated[
 class Rollback(Model):
     """Extent of a rollback. The flags are always changed first, before anything slower happens."""
 
+    model_config = ConfigDict(json_schema_extra=rules(*ROLLBACK))
     scope: Annotated[
         RollbackScope,
         Field(
             description="Features that a rollback affects. `Phase` (default) turns off the features of the running phase or, in the"
             " bake, of the last phase. `Step` returns them to the preceding audience, which in a ramp is that of the preceding"
-            " increment; in the first audience and outside a step, it turns them off."
+            " increment; in the first audience and outside a step, it turns them off. `Step` excludes `migrations: Down`,"
+            " `restoreData: true` and `workload: Undo`, because users keep the features."
             " `All` turns off the features of every phase that has begun."
         ),
     ] = RollbackScope.PHASE

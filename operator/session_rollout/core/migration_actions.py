@@ -1,15 +1,16 @@
 """Actions about migrations and their rows.
 
-None of them makes a migration count as applied: that is what `up` does.
+None of them makes a migration count as applied: that is what `up` does. None of them undoes what users need.
 """
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.enums import ActionReason, Outcome, Stage
+from session_rollout.api.enums import ActionReason, Outcome, PhaseState, Stage
 from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.inputs import RUNNING, UNDONE
+from session_rollout.core.steps import audience_text
 from session_rollout.errors import ActionRejected
 
 
@@ -92,6 +93,7 @@ def migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str:
             "a migration can be undone only after the rollout has been rolled back or aborted; create an `Abort` action first"
         )
         raise ActionRejected(ActionReason.PHASE_NOT_ROLLED_BACK, message)
+    _require_unused(context, record)
     if not record.is_in_database:
         message = f"{record.name} is {record.state}: there is nothing to undo"
         raise ActionRejected(ActionReason.MIGRATION_NOT_APPLIED, message)
@@ -101,3 +103,13 @@ def migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str:
         raise ActionRejected(reason, f"{record.name} cannot be undone, because {cause}")
     migration_jobs.begin(context, record, Operation.DOWN, *migration_jobs.down_arguments(context))
     return f"undoing {record.name}"
+
+
+def _require_unused(context: DecisionContext, record: MigrationRecord) -> None:
+    """Nobody may have a feature of the phase that the migration belongs to: its users need what would be undone."""
+    name = next((phase.name for phase in context.spec.phases if record.name in phase.migrations.names), "")
+    phase = context.status.phase(name)
+    if phase is not None and (phase.is_published or phase.state is PhaseState.COMPLETED):
+        audience = audience_text(phase.percent, phase.groups)
+        message = f"{record.name} belongs to phase {name}, which is {phase.state} at {audience}; it can be undone only after a rollback has turned that phase off"
+        raise ActionRejected(ActionReason.PHASE_NOT_ROLLED_BACK, message)

@@ -152,7 +152,11 @@ def continue_rollback(context: DecisionContext) -> StageResult | None:
         return result
     if options.migrations is OnRollback.DOWN and (result := migration_jobs.run_down(context, names)):
         return result
-    if options.workload is OnWorkload.UNDO and (result := workload.run_undo(context, current.stage_start_time)):
+    if (
+        options.workload is OnWorkload.UNDO
+        and not _keeps_users(context)
+        and (result := workload.run_undo(context, current.stage_start_time))
+    ):
         return result
     _end(context, current.rollback_outcome, current.rollback_guard, current.rollback_reasons, current.rollback_uid)
     return None
@@ -180,9 +184,18 @@ def _end(
 
 
 def _migrations(context: DecisionContext) -> tuple[str, ...]:
-    """The migrations of the phases that are rolled back, in the order in which they ran."""
-    back = {record.name for record in context.status.phases if record.state is PhaseState.ROLLED_BACK}
+    """The migrations of the phases that are rolled back and that nobody has, in the order in which they ran."""
+    back = {record.name for record in _rolled_back(context) if not record.is_published}
     return tuple(name for phase in context.spec.phases if phase.name in back for name in phase.migrations.names)
+
+
+def _keeps_users(context: DecisionContext) -> bool:
+    """Whether the rollback has left users a part of its phase: they need the release that the phase came with."""
+    return any(record.is_published for record in _rolled_back(context))
+
+
+def _rolled_back(context: DecisionContext) -> tuple[PhaseRecord, ...]:
+    return tuple(record for record in context.status.phases if record.state is PhaseState.ROLLED_BACK)
 
 
 def _await_migrations(context: DecisionContext) -> tuple[str, ...]:
