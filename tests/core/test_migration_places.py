@@ -1,16 +1,18 @@
-"""A migration and its phase: nothing is undone under users.
+"""A migration and its phase: nothing is undone under users, and no bundle is added where its place is over.
 
 Not here: what counts as applied (test_migration_states).
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
 
 from core.collecting import FIGURES
-from core.copies import approve, copy_of
+from core.copies import approve, changes_of, copy_of
 from core.world import World, at, ended
-from session_rollout.api.enums import ActionReason, Outcome
+from session_rollout.api.enums import ActionReason, DecisionReason, Outcome, Stage
+from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.core.observed import Revisions
 
 # --- users of a phase
@@ -71,3 +73,52 @@ def test_rollback_by_one_step_keeps_migrations_from_an_action() -> None:
     world.run(20)
     assert world.answer(name) == (False, ActionReason.PHASE_NOT_ROLLED_BACK)
     assert world.migration("rows").is_applied
+
+
+# --- another bundle at a place that is over
+
+PLACES: Final = {
+    "in a step": at("one", 2, 1),
+    "in the next phase": at("two", 1),
+    "in the bake": lambda world: world.status.current.stage is Stage.BAKE,
+    "after the promotion": ended,
+}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("where", ["bundle", "configMapRef"])
+def test_another_bundle_at_a_place_that_is_over_stalls(place: Callable[[World], bool], where: str) -> None:
+    """It would never run; the sentence names the field, what was found and what is allowed. The old bundle ends the stall."""
+    world = World(copy_of(bake="60s"), progress=FIGURES)
+    world.settle()
+    approve(world)
+    world.until(place)
+    before = changes_of(world)
+    other: dict[str, Any] = {"bundle": "a/rows-fixed"} if where == "bundle" else {"configMapRef": {"name": "a-rows-fixed"}}
+    world.edit(copy_of(bake="60s", migrations=[{"name": "rows", "change": "Migrate", "backup": True, **other}]))
+    world.run(60)
+    assert (world.reason, world.condition("SpecValid")) == (DecisionReason.INVALID_SPEC, "False")
+    message = world.status.decision.details[0]
+    assert not [
+        word for word in (f"`migrations[].{where}` of rows", "rows-fixed", "restore it", "a later phase") if word not in message
+    ]
+    world.edit(copy_of(bake="60s"))
+    world.settle()
+    approve(world)
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+    assert changes_of(world) == before
+
+
+def test_undone_migration_at_a_place_that_is_over_stalls() -> None:
+    """A status from before this rule, or edited by hand: the rollout is not promoted without its migration."""
+    world = World(copy_of(), progress=FIGURES)
+    world.settle()
+    approve(world)
+    world.until(at("two", 1))
+    undone = world.migration("rows").updated(state=MigrationState.REVERTED, operation=Operation.DOWN)
+    world.status = world.status.updated(migrations=(undone,))
+    world.run(300)
+    assert world.reason is DecisionReason.INVALID_SPEC
+    assert "rows is Reverted" in world.status.decision.message
+    assert world.where[3] == "50"

@@ -8,11 +8,11 @@ from typing import Final
 
 from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.flag_records import RetiredFeature
-from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import Current, RolloutStatus
-from session_rollout.api.status_records import PhaseRecord
+from session_rollout.api.status_records import MigrationRecord, PhaseRecord
+from session_rollout.core import migration_jobs
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, restart_criteria, void_verdicts
 from session_rollout.core.flags import NOBODY, Audience, with_recorded_dependents
@@ -264,15 +264,38 @@ def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
 
 def _migration_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     """A migration whose place in the plan is over never runs: the rollout would be promoted without it."""
-    known = {record.name for record in status.migrations if record.state is not MigrationState.PENDING}
+    known = {record.name: record for record in status.migrations}
     for phase in spec.phases:
         record, running = status.phase(phase.name), phase.name == status.current.phase
         completed = record is not None and record.state is PhaseState.COMPLETED
         passed = phase.migrations.before if running and status.current.stage in STEPS_HAVE_BEGUN else ()
         for name in phase.migrations.names if completed else passed:
-            if name not in known:
-                return f"migration {name} was added to phase {phase.name} at a place that is over; add it to a later phase, or to `migrations.after` of a phase that is not complete"
+            if reason := _unapplied(spec, phase, known.get(name) or MigrationRecord(name=name)):
+                return reason
     return None
+
+
+def _unapplied(spec: RolloutSpec, phase: Phase, record: MigrationRecord) -> str | None:
+    """Why a migration is not applied as the spec has it; None when it is."""
+    if not record.is_applied:
+        what = f"is {record.state} in" if record.job else "was added to"
+        return (
+            f"migration {record.name} {what} phase {phase.name} at a place that is over; add it to a later phase,"
+            " or to `migrations.after` of a phase that is not complete"
+        )
+    if migration_jobs.has_source(spec, record):
+        return None
+    migration = migration_jobs.declared(spec, record.name)
+    reference = migration.config_map_ref
+    bundle = (
+        f"`migrations[].configMapRef` of {record.name} is {reference.name}"
+        if reference
+        else f"`migrations[].bundle` of {record.name} is {migration.bundle}"
+    )
+    return (
+        f"{bundle}, but phase {phase.name} has applied another bundle at a place that is over;"
+        " restore it, and add a new migration to a later phase"
+    )
 
 
 def _step_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
