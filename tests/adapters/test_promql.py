@@ -166,6 +166,8 @@ def test_metrics_ql_is_not_judged(query: str) -> None:
 
 
 SCANNED = [
+    ("rate(x[5m] @ end() offset 1h) keep_metric_names", 3_900),
+    ("(x[5i] @ start())[1h:]", 5_100),
     ("rollup_rate(x[1h30m])", 5_400),
     ('rollup_rate(x{a="[9h]"}[1.5h])', 5_400),
     ("rate(x[5m] smoothed) # [9h]", 300),
@@ -198,6 +200,23 @@ UNREADABLE = [
 def test_ranges_of_queries_that_cannot_be_parsed(query: str, seconds: int) -> None:
     """D21: `[5m]` is found, in strings and comments it is not, and a subquery adds to what it contains."""
     assert max(reach for reach, _ in scanned(query)).total_seconds() == seconds
+
+
+ELSEWHEN = ["x @ (now() - 1h)", "rate(e[5m] @ (end() - 1h))", "x @ end", "with (t = 1700000000) x @ t", "x default 1 @ -(1h)"]
+
+
+@pytest.mark.parametrize("query", ELSEWHEN)
+def test_time_that_cannot_be_read_is_not_guessed(query: str) -> None:
+    """D21: data of an hour ago would count as evidence after a warm-up of five minutes."""
+    problem = problem_of(query, METRICS_QL)
+    assert problem is not None
+    assert "@" in problem
+
+
+def test_metrics_ql_of_a_fixed_time_alone_is_no_query_about_users() -> None:
+    """As in PromQL."""
+    assert problem_of("rollup_rate(x[5i] @ 1700000000)", METRICS_QL) is not None
+    assert problem_of("rollup_rate(x[5i]) / (x @ 1700000000)", METRICS_QL) is None
 
 
 @pytest.mark.parametrize("query", UNREADABLE)

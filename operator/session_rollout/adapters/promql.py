@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import promql_parser
 
-from session_rollout.adapters.promql_scan import in_one_line, nesting, scanned, without_text
+from session_rollout.adapters.promql_scan import FIXED, in_one_line, nesting, scanned, without_text
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric
 from session_rollout.settings import Dialect, Provider
@@ -172,7 +172,7 @@ def _read(query: str) -> Reading:
     except (OverflowError, ValueError):  # a length that is no timedelta
         return Reading(fault=f"the query uses data that is too old; the maximum is {LONGEST_RANGE.days} days")
     if selectors and all(fixed for *_, fixed in selectors):
-        return Reading(fault="the query looks at a fixed time (`@`) alone, so it never measures the current audience")
+        return Reading(fault=FIXED)
     return _bounded(Reading(_reach((reach, ranged) for reach, ranged, fixed in selectors if not fixed)))
 
 

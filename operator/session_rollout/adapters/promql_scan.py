@@ -1,7 +1,8 @@
 """Reads queries that no parser here knows, such as MetricsQL, by their brackets: how deep they are, and how far back they look.
 
 Assumed: `[5m]` after a selector is its range, and after anything else that of a subquery; `offset 5m` looks further back; a
-number without a unit is seconds; `step()` and the unit `i` are the step of an instant query. Arithmetic in brackets counts as the
+number without a unit is seconds; `step()` and the unit `i` are the step of an instant query; `@ end()` and `@ start()` are now, and
+`@` with a number is a fixed time, which is never about the current audience. Arithmetic in brackets counts as the
 largest value that it may have, so that a warm-up is never too short. A length that cannot be read is not guessed.
 """
 
@@ -25,13 +26,17 @@ LENGTH: Final = re.compile(
     r"|\b(?:min|max)\b",
     re.IGNORECASE,
 )
+UNREAD: Final = re.compile(r"@(?!\s*(?:(?:start|end)\s*\(\s*\)|[-+]?[0-9]))", re.IGNORECASE)
+AT_NUMBER: Final = re.compile(r"@\s*[-+]?[0-9]")
+FIXED: Final = "the query looks at a fixed time (`@`) alone, so it never measures the current audience"
 LONGEST_SHOWN: Final = 40
 INFINITE: Final = float("inf")
 TOKEN: Final = re.compile(
     r"(?P<labels>\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^()]*\))|(?P<call>[a-z_:][\w:.]*\s*\()|(?P<open>\()|(?P<close>\))|\[(?P<range>[^\[\]]*)\]"
     r"|\boffset\s*(?P<offset>(?:-\s*)?(?:\([^()]*\)|(?:step|range)\s*\(\s*\)|[\w.]+))"
     r"|\b(?P<word>group_left|group_right|bool|and|or|unless|default|if|ifnot|keep_metric_names|limit|inf|nan)\b"
-    r"|(?P<selector>[a-z_:][\w:.]*\s*(?:\{[^{}]*\})?|\{[^{}]*\})|(?P<number>[0-9][\w.]*)|@\s*[\w.]+|(?P<operator>\S)",
+    r"|(?P<selector>[a-z_:][\w:.]*\s*(?:\{[^{}]*\})?|\{[^{}]*\})|(?P<number>[0-9][\w.]*)"
+    r"|(?P<now>@\s*(?:start|end)\s*\(\s*\))|(?P<fixed>@\s*[-+]?[0-9][\w.]*)|(?P<operator>\S)",
     re.IGNORECASE,
 )
 
@@ -78,7 +83,7 @@ class _Level:
 def scanned(query: str, step: timedelta = UNKNOWN) -> list[tuple[timedelta, bool]]:
     """Each selector of a query: how far back it looks, and whether it has a range. Raises ValueError."""
     levels = [_Level()]
-    for token in TOKEN.finditer(without_text(query)):
+    for token in TOKEN.finditer(_readable(without_text(query))):
         match token.lastgroup:
             case "call" | "open":
                 levels.append(_Level())
@@ -89,11 +94,24 @@ def scanned(query: str, step: timedelta = UNKNOWN) -> list[tuple[timedelta, bool
                 levels[-1].further(_length(token["range"].split(":")[0], step), has_range=True)
             case "offset":
                 levels[-1].further(_length(token["offset"], step), has_range=False)
+            case "fixed":
+                levels[-1].last = []
             case "selector":
                 levels[-1].operand([(NOTHING, False)], bare=True)
             case "operator" | "number" | "word":
                 levels[-1].operand([], bare=False)
-    return [selector for level in levels for selector in level.done + level.last]
+    selectors = [selector for level in levels for selector in level.done + level.last]
+    if not selectors and AT_NUMBER.search(without_text(query)):
+        raise ValueError(FIXED)
+    return selectors
+
+
+def _readable(text: str) -> str:
+    """The same, if each time after `@` is now or a number. Raises ValueError otherwise: an expression there looks back unseen."""
+    if unread := UNREAD.search(text):
+        shown = " ".join(text[unread.start() :].split())[:LONGEST_SHOWN]
+        raise ValueError(f"the time in `{shown}` cannot be read; write an offset such as `offset 1h`")
+    return text
 
 
 def _length(text: str, step: timedelta) -> timedelta:
