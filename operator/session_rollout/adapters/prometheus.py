@@ -33,7 +33,10 @@ LONGEST_KIND: Final = 20
 RULES: Final = ""  # stands for the request for all rules, where others are known by their query
 UNKNOWN: Final = "not in `prometheus` of the operator's configuration"
 AGES: Final = timedelta(days=36_500)  # a time further away is said to be as far
-EMPTY: Final = "the query returns no series; write it so that it is 0 then, for example `... or vector(0)`"
+EMPTY: Final = (
+    "the query returns no series: its metrics are not exported, or no event has had its labels. For a ratio of which only the upper"
+    " half may be absent, write `(... or vector(0)) / ...`; after a whole query, it would hide an exporter that is down"
+)
 IMPOSSIBLE: Final = "a cohort has more good events than events; select the good ones from the series that `total` counts"
 NO_TRAFFIC: Final = "the result is NaN, such as 0/0: there is no traffic; wait for traffic, or set `onNoData`"
 

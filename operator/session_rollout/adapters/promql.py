@@ -141,6 +141,11 @@ def queries_of(metric: Metric) -> tuple[str, ...]:
     )
 
 
+def has_fixed_time(query: str) -> bool:
+    """Whether a part of the query is about a fixed time (`@`). Raises ValueError."""
+    return any(fixed for *_, fixed in _selectors(parse(query)))
+
+
 def spelled(metric: Metric) -> str:
     """The queries of a metric in one spelling, by which it is known: spaces, comments and `60m` for `1h` make no other metric."""
     return "\n".join(_spelled(query) for query in queries_of(metric))
@@ -234,3 +239,12 @@ def children(node: Any) -> tuple[Any, ...]:
         case promql_parser.MatrixSelector():
             return (node.vector_selector,)
     return ()
+
+
+def nodes(tree: Any) -> Iterator[Any]:
+    """A node and everything below it."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        pending += reversed(children(node))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import promql_parser
 
-from session_rollout.adapters.promql import children, parse
+from session_rollout.adapters.promql import children, nodes, parse
 
 DIVIDE, OR, AND, UNLESS = "/", "or", "and", "unless"
 ZERO: Final = "or vector(0)"
@@ -61,7 +61,7 @@ def is_zero_without_traffic(query: str) -> bool:
     node = _bare(parse(query))
     if not _is_operator(node, OR) or next(_selectors(node.rhs), None) is not None:
         return False
-    return any(_divides(inner) for inner in _nodes(node.lhs))
+    return any(_divides(inner) for inner in nodes(node.lhs))
 
 
 def needs_default(part: str, whole: str) -> bool:
@@ -91,7 +91,7 @@ def _divisions(tree: Any, *, has_minimum: bool = False) -> list[_Division]:
         if _divides(node):
             absent = not _fills(node) and _can_be_absent(node.lhs, tuple(_selectors(node.rhs)))
             divisions.append(_Division(node, absent, bounded))
-        bounded = bounded or (_is_operator(node, AND) and any(_compares(inner) for inner in _nodes(node.rhs)))
+        bounded = bounded or (_is_operator(node, AND) and any(_compares(inner) for inner in nodes(node.rhs)))
         pending += [(child, bounded) for child in reversed(children(node))]
     return divisions
 
@@ -141,7 +141,7 @@ def _plain(text: str) -> str:
 
 def _events(node: Any) -> str | None:
     """The number of events in the range of a rate; None when few of them give no result."""
-    if any(_is_minimum(inner) for inner in _nodes(node)):
+    if any(_is_minimum(inner) for inner in nodes(node)):
         return None
     counted, times = re.subn(r"\b(?:irate|rate)\(", "increase(", _plain(str(_bare(node))))
     return counted if times or "increase(" in counted else None
@@ -197,7 +197,7 @@ def _fills(node: Any) -> bool:
 
 
 def _selectors(node: Any) -> Iterator[Selector]:
-    return (_selector(inner) for inner in _nodes(node) if isinstance(inner, promql_parser.VectorSelector))
+    return (_selector(inner) for inner in nodes(node) if isinstance(inner, promql_parser.VectorSelector))
 
 
 def _selector(node: Any) -> Selector:
@@ -217,12 +217,3 @@ def _bare(node: Any) -> Any:
     while isinstance(node, promql_parser.ParenExpr):
         node = node.expr
     return node
-
-
-def _nodes(tree: Any) -> Iterator[Any]:
-    """The node and everything below it."""
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        yield node
-        pending += reversed(children(node))

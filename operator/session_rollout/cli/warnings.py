@@ -13,6 +13,7 @@ from session_rollout.api.rollback import OnWorkload, RollbackScope
 from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.cli.admission import Path, Problem
 from session_rollout.cli.warnings_evidence import evidence_warnings
+from session_rollout.cli.warnings_queries import query_warnings
 from session_rollout.core.steps import increments
 
 Ranges = dict[str, timedelta]
@@ -48,7 +49,7 @@ def warnings_of(spec: RolloutSpec) -> tuple[Problem, ...]:
     problems, ranges = _parse_queries(spec)
     for rule in _RULES:
         problems += rule(spec, ranges)
-    return (*problems, *evidence_warnings(spec))
+    return (*problems, *evidence_warnings(spec), *query_warnings(spec, frozenset(ranges)))
 
 
 def _warning(path: Path, about: Warn, message: str) -> Problem:
