@@ -183,9 +183,6 @@ class Recorder(Protocol):
         """Drop what belongs to a rollout that was deleted."""
 
 
-Successor = Callable[[PublishedDocument], str]  # the text that replaces this document
-
-
 class FlagPublisher(Protocol):
     """Flag documents in the cluster."""
 
@@ -198,10 +195,10 @@ class FlagPublisher(Protocol):
     async def read(self, namespace: str, config_map: str) -> PublishedDocument | None:
         """The document in the cluster; None when there is none."""
 
-    async def release(self, rollout: SessionRollout, config_map: str, text: Successor | None) -> bool:
-        """Keep the document after its rollout is deleted, or replace its text.
+    async def release(self, rollout: SessionRollout, config_map: str, document: PublishedDocument, text: str | None) -> None:
+        """Take the rollout's name from this version of the document; with a text, replace its text.
 
-        Does not change a document of another rollout. Returns False when nobody can say whose it is: it was not changed.
+        Raises Conflict if another version is there.
         """
 
 

@@ -69,23 +69,21 @@ class Api(ApiServer):
     def _patch(self, path: str, body: Any, content: str, query: Mapping[str, Any]) -> Object:
         path = path.removesuffix("/status")
         if content == APPLY:
-            return {**body} if "dryRun" in query else self._apply(path, body)
+            assert "dryRun" in query, "what else is written is a merge patch"
+            return {**body}
         if path not in self.objects:
             raise NotFound(path)
         if content == MERGE:
-            return self.put(path, merged(self.objects[path], body))
+            return self._merge(path, body)
         assert content == JSON_PATCH
         return self.put(path, _json_patched(self.objects[path], body))
 
-    def _apply(self, path: str, body: Any) -> Object:
-        """One manager owns all labels and annotations: what it no longer sends is removed."""
-        before = self.objects.get(path, {"metadata": {}})
-        version = body["metadata"].get("resourceVersion")
-        if version is not None and version != before["metadata"].get("resourceVersion"):
+    def _merge(self, path: str, body: Any) -> Object:
+        before = self.objects[path]
+        version = body.get("metadata", {}).get("resourceVersion")
+        if version is not None and version != before["metadata"]["resourceVersion"]:
             raise Conflict(path)
-        owned = {field: body["metadata"].get(field, {}) for field in ("labels", "annotations")}
-        applied = merged(before, body)
-        return self.put(path, {**applied, "metadata": {**applied["metadata"], **owned}})
+        return self.put(path, merged(before, body))
 
     def _delete(self, path: str, body: Any, _content: str, _query: Mapping[str, Any]) -> Object:
         if path not in self.objects:
@@ -96,11 +94,11 @@ class Api(ApiServer):
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Object:
-    """A JSON merge patch without deletions."""
+    """A JSON merge patch: null removes."""
     result = {**old}
     for key, value in new.items():
         result[key] = merged(result.get(key) or {}, value) if isinstance(value, Mapping) else value
-    return result
+    return {key: value for key, value in result.items() if value is not None}
 
 
 def _json_patched(old: Object, operations: list[Object]) -> Object:

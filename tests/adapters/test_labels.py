@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from adapters.api import merged
 from core.world import World, spec
 from session_rollout.adapters import labels
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
@@ -33,11 +34,8 @@ class Api:
     async def request(self, method: str, _path: str, body: Any = None, **_: Any) -> Any:
         if method == "GET":
             return {"items": []}
-        self.objects.append(body)
+        self.objects.append(merged(self.objects[-1], body) if method == "PATCH" else body)
         return await self.find(_path)
-
-    async def apply(self, _path: str, body: Any, **_: Any) -> Any:
-        return await self.request("PATCH", _path, body)
 
     async def find(self, _path: str) -> Any:
         if not self.objects:
@@ -59,8 +57,9 @@ def written(world: World, what: str) -> Any:
             asyncio.run(ConfigMapPublisher(api).publish(rollout, Publish("shop-flags", world.documents[-1], "", None)))
         case "released flags":
             world.settle()
-            asyncio.run(ConfigMapPublisher(api).publish(rollout, Publish("shop-flags", world.documents[-1], "", None)))
-            asyncio.run(ConfigMapPublisher(api).release(rollout, "shop-flags", None))
+            publisher = ConfigMapPublisher(api)
+            document = asyncio.run(publisher.publish(rollout, Publish("shop-flags", world.documents[-1], "", None)))
+            asyncio.run(publisher.release(rollout, "shop-flags", document, None))
         case "record":
             asyncio.run(ConfigMapRecorder(api).keep(world.observed(), world.now, decide(world.observed(), world.now)))
     return api.objects[-1]

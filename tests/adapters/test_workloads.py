@@ -163,22 +163,17 @@ def test_malformed_document_is_never_published() -> None:
     assert api.requests == []
 
 
-def test_document_of_another_rollout_is_not_released() -> None:
-    api = Api()
-    publisher = ConfigMapPublisher(api)
-    published = asyncio.run(publisher.publish(OTHER, effect(document())))
+def test_document_belongs_to_the_rollout_of_its_label() -> None:
+    published = asyncio.run(ConfigMapPublisher(Api()).publish(OTHER, effect(document())))
     assert (published.owner, published.belongs_to("shop"), published.belongs_to("other")) == ("other", False, True)
-    before = api.objects[FLAGS]
-    asyncio.run(publisher.release(ROLLOUT, "shop-flags", lambda _: "{}"))
-    assert api.objects[FLAGS] == before
 
 
 @pytest.mark.parametrize("text", [None, "{}"])
 def test_released_document_stays_with_the_given_text(text: str | None) -> None:
     api = Api()
     publisher = ConfigMapPublisher(api)
-    asyncio.run(publisher.publish(ROLLOUT, effect(document())))
-    asyncio.run(publisher.release(ROLLOUT, "shop-flags", None if text is None else lambda _: text))
+    published = asyncio.run(publisher.publish(ROLLOUT, effect(document())))
+    asyncio.run(publisher.release(ROLLOUT, "shop-flags", published, text))
     assert api.objects[FLAGS]["data"][KEY] == (document() if text is None else text)
     released = asyncio.run(publisher.read("default", "shop-flags"))
     assert released is not None

@@ -4,17 +4,18 @@ import asyncio
 import copy
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from controller.job_port import JobPort
 from core.world import spec
 from session_rollout.adapters.promql import spelled
 from session_rollout.adapters.rollouts import parse, status_to_write
 from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, EventReason, Verdict
-from session_rollout.api.migration_enums import Operation
 from session_rollout.api.parsing import action_of
 from session_rollout.api.rollout import Metric, SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
@@ -30,16 +31,13 @@ from session_rollout.core.observed import (
     CheckResult,
     Decision,
     JobObservation,
-    JobState,
     Measurement,
     Observed,
     Publish,
     Revisions,
-    StartCheck,
-    StartJob,
 )
 from session_rollout.errors import Conflict, Unavailable
-from session_rollout.ports import Key, Listed, Ports, Reconciled, Stored, Successor
+from session_rollout.ports import Key, Listed, Ports, Reconciled, Stored
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 KEY = Key("default", "shop")
@@ -255,10 +253,13 @@ class Cluster:
     async def read_document(self, _namespace: str, _config_map: str) -> PublishedDocument | None:
         return self.document
 
-    async def release(self, _rollout: SessionRollout, _config_map: str, text: Successor | None) -> bool:
+    async def release(self, _rollout: SessionRollout, _config_map: str, document: PublishedDocument, text: str | None) -> None:
         self.called("release")
-        self.released.append(text(self.document or PublishedDocument("")) if text is not None else None)
-        return self.document is None or self.document.managed
+        if document != self.document:
+            raise Conflict("another version of the document is in the cluster")
+        self.released.append(text)
+        kept = document if text is None else read_document(text, protections=document.protections)
+        self.document = replace(kept, version=document.version + 1, owner=None, labelled=False)
 
     # --- metrics, events, clock, leadership
 
@@ -307,42 +308,6 @@ class FlagPort:
 
     def __init__(self, cluster: Cluster) -> None:
         self.publish, self.release, self.read = cluster.publish, cluster.release, cluster.read_document
-
-
-class JobPort:
-    """The Jobs of a cluster."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-
-    async def start(self, _rollout: SessionRollout, job: StartJob) -> None:
-        self._create("start", job.name)
-
-    async def start_check(self, _rollout: SessionRollout, check: StartCheck) -> None:
-        self._create("start_check", check.name)
-
-    async def inspect(self, _rollout: SessionRollout, name: str, _migration: str, _operation: Operation) -> None:
-        self._create("inspect", name)
-
-    def _create(self, call: str, name: str) -> None:
-        self.cluster.called(call)
-        self.cluster.jobs.setdefault(name, JobObservation(JobState.ACTIVE))
-
-    async def observe(self, _rollout: SessionRollout, name: str) -> JobObservation:
-        return self.cluster.jobs.get(name, JobObservation(JobState.MISSING))
-
-    async def suspend(self, _rollout: SessionRollout, _name: str, *, suspend: bool) -> None:
-        self.cluster.called(f"suspend {suspend}")
-
-    async def termination_message(self, _rollout: SessionRollout, name: str) -> str:
-        return f"output of {name}"
-
-    async def running(self, _namespace: str, _rollout: str) -> tuple[str, ...]:
-        self.cluster.called("running")
-        result = self.cluster.running_jobs.pop(0) if self.cluster.running_jobs else ()
-        if isinstance(result, Exception):
-            raise result
-        return result
 
 
 class Process:

@@ -21,9 +21,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster() -> Cluster:
-    """A cluster with one rollout."""
+    """A cluster with one rollout and its document."""
     cluster = Cluster()
     cluster.add_rollout()
+    cluster.document = PublishedDocument("sha256:own", version=1, owner="shop", author="shop")
     return cluster
 
 

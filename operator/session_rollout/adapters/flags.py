@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from session_rollout.adapters.api_server import FIELD_MANAGER, REQUEST_SECONDS, URGENT_SECONDS, ApiServer
+from session_rollout.adapters.api_server import FIELD_MANAGER, MERGE, REQUEST_SECONDS, URGENT_SECONDS, ApiServer
 from session_rollout.adapters.flag_evaluator import validate
 from session_rollout.adapters.labels import NAME, recommended
 from session_rollout.api import GROUP
@@ -11,8 +11,7 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import Publish
-from session_rollout.errors import Forbidden, SpecError, Unavailable
-from session_rollout.ports import Successor
+from session_rollout.errors import Conflict, Forbidden, NotFound, SpecError, Unavailable
 
 LABEL: Final = f"{GROUP}/rollout"
 COMPONENT: Final = "flags"
@@ -22,7 +21,10 @@ ANNOTATION_BYTES: Final = 200 * 2**10  # the API server allows 256 KiB for all a
 
 
 class ConfigMapPublisher:
-    """Publishes by server-side apply and reads back.
+    """Publishes by merge patches and reads back.
+
+    A merge patch removes what it says, whoever wrote it. A server-side apply leaves what another operation of the same field manager
+    has written, such as the creation, so that a document would keep the label of its rollout for ever.
 
     A document has no owner reference: whatever happens to its rollout, garbage collection must not take users' features.
     """
@@ -34,27 +36,24 @@ class ConfigMapPublisher:
     async def publish(self, rollout: SessionRollout, document: Publish, *, urgent: bool = False) -> PublishedDocument:
         """See `FlagPublisher.publish`."""
         validate(document.text)
-        seconds = self._patience(rollout, document, URGENT_SECONDS if urgent else REQUEST_SECONDS)
-        annotations = {ANNOTATION: _dumped(document.protections)} if document.protections else {}
+        path = _path(rollout.namespace, document.config_map)
+        seconds = URGENT_SECONDS if urgent else REQUEST_SECONDS
+        protections = _dumped(document.protections) if document.protections else None
+        body = _body(document.text, rollout.name, {ANNOTATION: protections})
         try:
-            return document_of(await self._write_in_time(rollout, document, annotations, seconds))
+            return document_of(await self._write_in_time(path, document.version, body, seconds))
         except (SpecError, Forbidden):
-            if not (urgent and annotations):
+            if not (urgent and protections):
                 raise
             # Whatever is wrong with the annotation: it explains, and the text protects.
-            return document_of(await self._write_in_time(rollout, document, {}, seconds))
+            body = _body(document.text, rollout.name, {ANNOTATION: None})
+            return document_of(await self._write_in_time(path, document.version, body, seconds))
 
-    def _patience(self, rollout: SessionRollout, document: Publish, seconds: float) -> float:
+    async def _write_in_time(self, path: str, version: int | None, body: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Twice as long as the last attempt that was in vain: an admission webhook may take up to half a minute."""
-        late = self._late.get(_path(rollout.namespace, document.config_map), 0)
-        return min(seconds * float(2**late), LONGEST_SECONDS)
-
-    async def _write_in_time(
-        self, rollout: SessionRollout, document: Publish, annotations: dict[str, str], seconds: float
-    ) -> dict[str, Any]:
-        path = _path(rollout.namespace, document.config_map)
+        patience = min(seconds * float(2 ** self._late.get(path, 0)), LONGEST_SECONDS)
         try:
-            written = await self._write(rollout, document, annotations, seconds)
+            written = await self._write(path, version, body, patience)
         except Forbidden:
             raise
         except Unavailable:
@@ -63,41 +62,28 @@ class ConfigMapPublisher:
         self._late.pop(path, None)
         return written
 
-    async def _write(
-        self, rollout: SessionRollout, document: Publish, annotations: dict[str, str], seconds: float
-    ) -> dict[str, Any]:
+    async def _write(self, path: str, version: int | None, body: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Create the ConfigMap, or replace the version that the decision saw: a late write must not replace a newer document."""
-        path = _path(rollout.namespace, document.config_map)
-        metadata: dict[str, Any] = {"labels": {LABEL: rollout.name, **recommended(COMPONENT)}, "annotations": annotations}
-        if document.version is None:
-            body = _body(document.config_map, document.text, metadata)
-            query = {"fieldManager": FIELD_MANAGER}
-            return await self._api.request("POST", path.rpartition("/")[0], body, query=query, seconds=seconds)
-        metadata["resourceVersion"] = str(document.version)
-        return await self._api.apply(path, _body(document.config_map, document.text, metadata), seconds=seconds)
+        query = {"fieldManager": FIELD_MANAGER}
+        if version is None:
+            collection, _, name = path.rpartition("/")
+            return await self._api.request("POST", collection, _created(name, body), query=query, seconds=seconds)
+        patch = {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
+        try:
+            return await self._api.request("PATCH", path, patch, content=MERGE, query=query, seconds=seconds)
+        except NotFound as error:
+            raise Conflict(f"the flag document was deleted: {error}") from error
 
     async def read(self, namespace: str, config_map: str) -> PublishedDocument | None:
         """See `FlagPublisher.read`."""
         current = await self._api.find(_path(namespace, config_map))
         return None if current is None else document_of(current)
 
-    async def release(self, rollout: SessionRollout, config_map: str, text: Successor | None) -> bool:
-        """See `FlagPublisher.release`."""
-        path = _path(rollout.namespace, config_map)
-        current = await self._api.find(path)
-        if current is None:
-            return True
-        document = document_of(current)
-        if not document.belongs_to(rollout.name) or (document.managed and document.owner is None):
-            # That of another rollout with the same `flagSet`, whose users keep it; or it was released before.
-            return document.managed
-        kept = text(document) if text is not None else current.get("data", {}).get(KEY, "")
-        metadata = {"labels": recommended(COMPONENT), "resourceVersion": current["metadata"]["resourceVersion"]}
-        if document.protections:
-            # A rollout that is created again must not turn on what was rolled back.
-            metadata["annotations"] = {ANNOTATION: _dumped(document.protections)}
-        await self._api.apply(path, _body(config_map, kept, metadata))
-        return True
+    async def release(self, rollout: SessionRollout, config_map: str, document: PublishedDocument, text: str | None) -> None:
+        """See `FlagPublisher.release`. Its annotation stays: a rollout that is created again must not turn on what was rolled back."""
+        await self._write_in_time(
+            _path(rollout.namespace, config_map), document.version, _body(text, None, {}), REQUEST_SECONDS
+        )
 
 
 def document_of(config_map: Any) -> PublishedDocument:
@@ -143,5 +129,15 @@ def _path(namespace: str, name: str) -> str:
     return f"/api/v1/namespaces/{namespace}/configmaps/{name}"
 
 
-def _body(name: str, text: str, metadata: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, **metadata}, "data": {KEY: text}}
+def _body(text: str | None, owner: str | None, annotations: dict[str, str | None]) -> dict[str, Any]:
+    """A merge patch: None removes a label or an annotation; without a text, it stays as it is."""
+    metadata = {"labels": {LABEL: owner, **recommended(COMPONENT)}, "annotations": annotations}
+    return {"metadata": metadata} if text is None else {"metadata": metadata, "data": {KEY: text}}
+
+
+def _created(name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The object that the merge patch is about, without what it removes."""
+    metadata = {
+        field: {key: value for key, value in known.items() if value is not None} for field, known in body["metadata"].items()
+    }
+    return {**body, "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, **metadata}}

@@ -5,7 +5,6 @@ when `finalize` returns (`controller.loops`). Repeating it changes nothing, even
 """
 
 import asyncio
-import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -36,9 +35,16 @@ class Remains:
 
     async def release(self, rollout: SessionRollout) -> bool:
         """Let go of the document, or turn everything off in it, as the policy says; False when nobody can say whose it is."""
+        name = config_map_name(rollout.spec.flag_set)
+        document = await self._ports.flags.read(rollout.namespace, name)
+        if document is None:
+            return True
+        if not document.belongs_to(rollout.name) or (document.managed and document.owner is None):
+            # That of another rollout with the same `flagSet`, whose users keep it; or it was released before.
+            return document.managed
         off = rollout.spec.deletion_policy is DeletionPolicy.OFF
-        text = functools.partial(_all_off, rollout) if off else None
-        return await self._ports.flags.release(rollout, config_map_name(rollout.spec.flag_set), text)
+        await self._ports.flags.release(rollout, name, document, _all_off(rollout, document) if off else None)
+        return True
 
     async def running(self, key: Key) -> tuple[str, ...]:
         """Names of the Jobs that the deletion waits for."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from session_rollout.adapters.api_server import APPLY, FIELD_MANAGER, JSON, JSON_PATCH, REQUEST_SECONDS, ApiServer
+from session_rollout.adapters.api_server import FIELD_MANAGER, JSON, JSON_PATCH, REQUEST_SECONDS, ApiServer
 from session_rollout.api.crds import rollout_definition
 from session_rollout.errors import Conflict, NotFound, RolloutError, SpecError, Unavailable
 
@@ -171,8 +171,6 @@ class Server(ApiServer):
             return self.remove(path)
         status, path = path.endswith("/status"), path.removesuffix("/status")
         old = self.objects.get(path)
-        if method == "PATCH" and content == APPLY:
-            return self._apply(path, old, body)
         if old is None:
             raise NotFound(f"NotFound: {path}")
         if method == "PATCH":
@@ -200,12 +198,6 @@ class Server(ApiServer):
             self.invalid.append(problem)
             raise SpecError(f"Invalid: {problem}")
         return self.put(path, {**old, "status": body["status"]})
-
-    def _apply(self, path: str, old: Object | None, body: Object) -> Object:
-        """Server-side apply by the only manager: what it no longer applies is gone."""
-        self._check_version(old, body)
-        uid = old["metadata"].get("uid") if old else f"uid-{self.version}"
-        return self.put(path, {**(old or {}), **body, "metadata": {**body["metadata"], "uid": uid}})
 
     def put(self, path: str, value: Object, *, manager: str = FIELD_MANAGER) -> Object:
         """Store an object; the watch of documents hears of it."""
@@ -240,10 +232,17 @@ class Server(ApiServer):
                 listener()
 
 
+def merged(old: Object, patch: Object) -> Object:
+    """A JSON merge patch: null removes."""
+    kept = {name: value for name, value in old.items() if patch.get(name, value) is not None}
+    inner = {name: merged(kept.get(name) or {}, value) for name, value in patch.items() if isinstance(value, dict)}
+    return {**kept, **{name: value for name, value in patch.items() if value is not None}, **inner}
+
+
 def _patched(old: Object, body: Any, content: str) -> Object:
     """A merge patch, or the JSON patches that the operator sends: `test` of metadata, and `add` of a whole field."""
     if content != JSON_PATCH:
-        return {**old, **body, "metadata": {**old["metadata"], **body.get("metadata", {})}}
+        return merged(old, body)
     result = old
     for operation in body:
         *parents, last = operation["path"].strip("/").split("/")
