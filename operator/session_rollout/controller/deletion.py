@@ -14,6 +14,7 @@ from session_rollout.api.enums import EventReason
 from session_rollout.api.protection import ProtectionKind
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.backoff import delay
+from session_rollout.controller.documents import Documents
 from session_rollout.controller.state import Memory
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
@@ -31,12 +32,12 @@ class Remains:
     """What a rollout leaves behind: its flag document, and the Jobs that run."""
 
     def __init__(self, ports: Ports) -> None:
-        self._ports = ports
+        self._ports, self._documents = ports, Documents(ports)
 
     async def release(self, rollout: SessionRollout) -> bool:
         """Let go of the document, or turn everything off in it, as the policy says; False when nobody can say whose it is."""
         name = config_map_name(rollout.spec.flag_set)
-        document = await self._ports.flags.read(rollout.namespace, name)
+        document = await self._documents.read(rollout)
         if document is None:
             return True
         if not document.belongs_to(rollout.name) or (document.managed and document.owner is None):

@@ -10,9 +10,9 @@ from typing import Final
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
+from session_rollout.controller.documents import Documents
 from session_rollout.controller.state import Downtime, Memory, RolloutState
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.flags import config_map_name
 from session_rollout.core.inputs import external_gates, needed_metrics, needs_revisions, needs_workload, running_jobs
 from session_rollout.core.observed import CheckResult, JobObservation, Measurement, Observed, Revisions
 from session_rollout.core.publication import protection_uids
@@ -27,6 +27,7 @@ class Gatherer:
 
     def __init__(self, ports: Ports, memory: Memory, downtime: Downtime) -> None:
         self._ports, self._memory, self._downtime = ports, memory, downtime
+        self._documents = Documents(ports)
 
     async def gather(self, rollout: SessionRollout, stored: RolloutStatus, state: RolloutState) -> Observed:
         """Everything that the decision about this rollout depends on, except the time.
@@ -103,7 +104,7 @@ class Gatherer:
     async def _document(self, rollout: SessionRollout, state: RolloutState) -> PublishedDocument | None:
         """The published document. The watch delivers the rollout's own; any other one is read each time."""
         if state.document is None or state.document.owner != rollout.name:
-            document = await self._ports.flags.read(rollout.namespace, config_map_name(rollout.spec.flag_set))
+            document = await self._documents.read(rollout)
             state.know(document, document.version if document is not None else -1)
         return state.document
 
