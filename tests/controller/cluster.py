@@ -255,7 +255,7 @@ class Cluster:
 
     async def release(self, _rollout: SessionRollout, _config_map: str, document: PublishedDocument, text: str | None) -> None:
         self.called("release")
-        if document != self.document:
+        if self.document is None or document.version != self.document.version:
             raise Conflict("another version of the document is in the cluster")
         self.released.append(text)
         kept = document if text is None else read_document(text, protections=document.protections)

@@ -1,16 +1,21 @@
 """Deletion of a rollout: what becomes of its flags, bounded in time, and of the Jobs that run."""
 
 import asyncio
+import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from controller.cluster import KEY, Cluster, Process, run
+from session_rollout.api.enums import EventReason
 from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.controller import deletion
 from session_rollout.core.documents import PublishedDocument, read_document
+from session_rollout.core.flags import EVERYBODY
 from session_rollout.errors import Forbidden, Unavailable
+from session_rollout.ports import Key
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +86,55 @@ def test_policy_off_keeps_a_kill_by_hand_that_the_operator_has_not_seen(cluster:
     [text] = cluster.released
     assert text is not None
     assert set(read_document(text).disabled) == {"alpha"}
+
+
+def users_have_it(**known: Any) -> PublishedDocument:
+    """A document that gives features, with these labels and this author."""
+    return replace(PublishedDocument("sha256:other", version=7, audiences={"alpha": EVERYBODY}, labelled=False), **known)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [{"author": "shop"}, {"author": "earlier"}, {"author": "shop", "managed": False}, {}, {"owner": "earlier"}],
+    ids=str,
+)
+def test_policy_off_turns_off_a_document_without_its_label(cluster: Cluster, known: dict[str, Any]) -> None:
+    """It was kept for `Adopt`, or somebody has removed the label: no other rollout that exists has it."""
+    cluster.add_rollout(deletionPolicy="Off")
+    cluster.document = users_have_it(**known)
+    finalize(cluster)
+    assert not cluster.document.gives_something
+    assert EventReason.FLAGS_NOT_RELEASED not in cluster.events
+    finalize(cluster)
+    assert len(cluster.released) == 1, "repeating it changes nothing"
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("policy", ["Off", "Retain"])
+def test_policy_off_says_so_when_nobody_can_tell_whose_document_it_is(
+    cluster: Cluster, policy: str, *, published: bool
+) -> None:
+    """Features may still be on: never silence."""
+    raw = cluster.add_rollout(deletionPolicy=policy)
+    raw["status"] = {"flags": {"publishedSha256": "sha256:own"}} if published else {}
+    cluster.document = users_have_it(managed=False)
+    finalize(cluster)
+    assert cluster.released == []
+    assert (EventReason.FLAGS_NOT_RELEASED in cluster.events) is (published or policy == "Off")
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_document_of_another_rollout_that_exists_is_left_to_it(cluster: Cluster, *, published: bool) -> None:
+    """D18. One that has published to it says that its features may still be on."""
+    raw = cluster.add_rollout(deletionPolicy="Off")
+    other = copy.deepcopy(raw)
+    other["metadata"]["name"] = "other"
+    cluster.rollouts[Key("default", "other")] = other
+    raw["status"] = {"flags": {"publishedSha256": "sha256:own"}} if published else {}
+    cluster.document = users_have_it(author="other")
+    finalize(cluster)
+    assert cluster.released == []
+    assert (EventReason.FLAGS_NOT_RELEASED in cluster.events) is published
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), Forbidden("the namespace is being terminated")])

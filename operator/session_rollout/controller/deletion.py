@@ -16,7 +16,7 @@ from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.documents import Documents
 from session_rollout.controller.state import Memory
-from session_rollout.core.documents import PublishedDocument
+from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
 from session_rollout.core.publication import protection_uids
 from session_rollout.errors import Forbidden, RolloutError, SpecError, Unavailable
@@ -34,18 +34,18 @@ class Remains:
     def __init__(self, ports: Ports) -> None:
         self._ports, self._documents = ports, Documents(ports)
 
-    async def release(self, rollout: SessionRollout) -> bool:
-        """Let go of the document, or turn everything off in it, as the policy says; False when nobody can say whose it is."""
-        name = config_map_name(rollout.spec.flag_set)
+    async def release(self, rollout: SessionRollout) -> str:
+        """Let go of the document, or turn everything off in it, as the policy says; why it was left with features on, if it was."""
         document = await self._documents.read(rollout)
         if document is None:
-            return True
-        if not document.belongs_to(rollout.name) or (document.managed and document.owner is None):
-            # That of another rollout with the same `flagSet`, whose users keep it; or it was released before.
-            return document.managed
-        off = rollout.spec.deletion_policy is DeletionPolicy.OFF
-        await self._ports.flags.release(rollout, name, document, _all_off(rollout, document) if off else None)
-        return True
+            return ""
+        if not document.belongs_to(rollout.name):
+            return _left(rollout, document)
+        text = _all_off(rollout, document) if rollout.spec.deletion_policy is DeletionPolicy.OFF else None
+        if document.managed and document.owner is None and (text is None or _gives_the_same(document, text)):
+            return ""  # it was released before
+        await self._ports.flags.release(rollout, config_map_name(rollout.spec.flag_set), document, text)
+        return ""
 
     async def running(self, key: Key) -> tuple[str, ...]:
         """Names of the Jobs that the deletion waits for."""
@@ -83,13 +83,13 @@ class Deletion:
         while True:
             error: Exception
             try:
-                released = await asyncio.wait_for(self._remains.release(rollout), max(end - time.monotonic(), ATTEMPT_SECONDS))
+                left = await asyncio.wait_for(self._remains.release(rollout), max(end - time.monotonic(), ATTEMPT_SECONDS))
             except (RolloutError, TimeoutError) as failed:
                 error = failed
             else:
-                if released or rollout.status.flags.published_sha256 is None:
+                if not left:
                     return
-                error = SpecError("its labels and its text do not say that it belongs to the rollout")
+                error = SpecError(left)
                 break
             if time.monotonic() >= end:
                 break
@@ -97,7 +97,7 @@ class Deletion:
             await asyncio.sleep(min(delay(failures), max(end - time.monotonic(), 0)))
         # In a namespace that is being deleted the write may be refused for good. The deletion would never finish.
         cause = str(error) or "no response in time"
-        message = f"the flag document {name} was left as it is, because it could not be written: {cause}"
+        message = f"the flag document {name} was left as it is: {cause}"
         log.warning("deletion continues: %s", message, extra=key.fields)
         self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
 
@@ -121,6 +121,21 @@ class Deletion:
                 log.info("deletion waits for %s", ", ".join(running), extra=key.fields)
             logged = running
             await asyncio.sleep(POLL_SECONDS)
+
+
+def _left(rollout: SessionRollout, document: PublishedDocument) -> str:
+    """Why a document that is not the rollout's stays as it is; empty if the rollout has nothing to turn off in it."""
+    off = rollout.spec.deletion_policy is DeletionPolicy.OFF
+    published = rollout.status.flags.published_sha256 is not None
+    if document.owner is not None:
+        # With the same `flagSet`, whose users keep it.
+        return f"it belongs to rollout {document.owner}" if off and published else ""
+    return "neither its labels nor its text say that it belongs to the rollout" if off or published else ""
+
+
+def _gives_the_same(document: PublishedDocument, text: str) -> bool:
+    new = read_document(text)
+    return (new.audiences, new.disabled) == (document.audiences, document.disabled)
 
 
 def _all_off(rollout: SessionRollout, published: PublishedDocument) -> str:

@@ -167,7 +167,7 @@ class Reconciler:
         awaited = await self._remains.running(stored.key) if own else finalizers_of_others(stored)
         if awaited and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF and not state.released:
             try:
-                state.released = await self._remains.release(stored.rollout)
+                state.released = not await self._remains.release(stored.rollout)
             except RolloutError as error:
                 log.warning("the flag document is not released yet: %s", error, extra=stored.key.fields)
         return awaited
