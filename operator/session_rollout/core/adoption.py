@@ -13,7 +13,7 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_verdicts
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY, Audience
-from session_rollout.core.publication import kept_text
+from session_rollout.core.learning import kept_text
 from session_rollout.core.rollback import end_rollback
 from session_rollout.core.steps import Increment, increment_with, percent_text
 from session_rollout.errors import ActionRejected

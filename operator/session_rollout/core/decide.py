@@ -26,10 +26,11 @@ from session_rollout.core.generation import adopt_generation, conflict
 from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach, settle_guards
 from session_rollout.core.hold import advance_hold
 from session_rollout.core.inputs import current_gates, guards_are_judged, needs_revisions
+from session_rollout.core.learning import learn
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed, Publish
 from session_rollout.core.promotion import holds_back
-from session_rollout.core.publication import foreign_document, has_audience, learn, publish
+from session_rollout.core.publication import foreign_document, has_audience, publish
 from session_rollout.core.refusals import await_requests, note_refusals
 from session_rollout.core.stages import HANDLERS
 from session_rollout.core.status_budget import fit

@@ -14,9 +14,10 @@ from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.decide import confirm_published, decision_of, next_reconcile
 from session_rollout.core.guards import act_on_breaches, evaluate_guards
+from session_rollout.core.learning import learn
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.publication import learn, publish_less
+from session_rollout.core.publication import publish_less
 from session_rollout.core.refusals import note_refusals
 from session_rollout.errors import ActionRejected
 

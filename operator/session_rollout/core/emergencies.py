@@ -9,7 +9,8 @@ from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.core.clocks import creation_time
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.hold import judge_again
-from session_rollout.core.publication import disable, foreign_document
+from session_rollout.core.learning import disable
+from session_rollout.core.publication import foreign_document
 from session_rollout.errors import ActionRejected
 
 NAMES_SHOWN: Final = 6

@@ -13,9 +13,10 @@ from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.decide import RESYNC, decision_of, record_stall
 from session_rollout.core.hold import pause_timer
+from session_rollout.core.learning import learn, learn_kills
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.publication import learn, learn_kills, publish, publish_emergencies, publish_less
+from session_rollout.core.publication import publish, publish_emergencies, publish_less
 from session_rollout.core.refusals import note_refusals
 from session_rollout.errors import ActionRejected
 

@@ -1,0 +1,178 @@
+"""What the flag document knows and the status does not: protections, edits by hand, and a document of another status.
+
+A document with a higher revision either explains itself by its protections (`api.protection`), or this status is not the one that it
+was published for: then it is kept until a person decides. What takes a feature away whole is adopted, whoever wrote it.
+"""
+
+from collections.abc import Iterable
+
+from session_rollout.api.enums import EventReason, Outcome, Stage
+from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature
+from session_rollout.api.protection import Protection, ProtectionKind
+from session_rollout.core.context import DecisionContext
+from session_rollout.core.documents import PublishedDocument
+from session_rollout.core.flags import (
+    NOBODY,
+    audiences,
+    config_map_name,
+    disabled_features,
+    with_recorded_dependents,
+)
+from session_rollout.core.generation import adopt_generation
+from session_rollout.core.publication import protection_uids
+from session_rollout.core.rollback import begin_rollback
+from session_rollout.core.status_budget import kept
+
+
+def learn(context: DecisionContext) -> None:
+    """Bring what the document knows and the status does not into the status, before anything is decided."""
+    document = context.document
+    if document is None:
+        if context.status.flags.adoption_required and context.observed.document is None:
+            context.change(flags=context.status.flags.updated(adoption_required=False, sha256=None))
+        return
+    for protection in document.protections:
+        if _is_news(context, protection):
+            _adopt(context, protection)
+    flags = context.status.flags
+    by_hand = document.editor is not None and flags.sha256 is not None
+    if flags.adoption_required or by_hand:
+        learn_kills(context)
+    elif flags.sha256 is None or document.revision > flags.revision:
+        _compare_revisions(context, document)
+
+
+def learn_kills(context: DecisionContext) -> None:
+    """Features that somebody else has turned off in the document are off for good, also those that no user has yet."""
+    document, flags = context.document, context.status.flags
+    if (
+        document is None
+        or not (flags.adoption_required or document.editor is not None)
+        or flags.sha256 in {None, document.sha256}
+    ):
+        return
+    gone = set() if flags.adoption_required else _taken_from_users(context, document)
+    _adopt_edit(context, document, {*document.taken_away, *document.disabled, *gone})
+
+
+def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> set[str]:
+    """Features that nobody has in an edited document, and that users had: in whatever form, also that of one that is off."""
+    given, running = (
+        audiences(context.spec, context.status),
+        context.running_features if context.current.stage is Stage.STEP else (),
+    )
+    unpublished = running if context.current.published_time is None else ()  # the document never gave what was decided
+    return {
+        name
+        for name, audience in document.audiences.items()
+        if audience == NOBODY != given.get(name, NOBODY) and name not in unpublished
+    }
+
+
+def _is_news(context: DecisionContext, protection: Protection) -> bool:
+    status = context.status
+    return protection.uid not in protection_uids(status) and protection.revision >= status.flags.revision
+
+
+def _adopt(context: DecisionContext, protection: Protection) -> None:
+    if protection.kind is ProtectionKind.EMERGENCY:
+        disable(context, protection)
+        return
+    if protection.generation == context.observed.rollout.generation:
+        adopt_generation(context)  # it rests on this spec, so that this spec does not start again what it has rolled back
+    if any(record.features for record in context.status.phases):
+        # Whoever may edit the annotation may write any outcome; a rollback has only these two.
+        outcome = Outcome.ABORTED if protection.outcome is Outcome.ABORTED else Outcome.ROLLED_BACK
+        begin_rollback(context, outcome, protection.causes, protection.uid, guard=protection.guard, phases=protection.phases)
+
+
+def disable(context: DecisionContext, emergency: Protection) -> None:
+    """Turn features off for all users, until an `EmergencyEnable` action."""
+    flags = context.status.flags
+    already = tuple(_requested_again(record, emergency) for record in flags.disabled)
+    names = {record.feature for record in already}
+    fresh = tuple(
+        DisabledFeature(
+            feature=name,
+            reason=emergency.reason,
+            by=emergency.by,
+            time=emergency.time,
+            uid=emergency.uid,
+            requested_time=emergency.requested_time,
+        )
+        for name in emergency.features
+        if name not in names
+    )
+    # Features of this rollout stay in the list, whatever an edited annotation names.
+    known = audiences(context.spec, context.status.updated(flags=flags.updated(disabled=())))
+    disabled = kept((*already, *fresh), lambda record: record.feature in known, DISABLED_LENGTH) if fresh else already
+    if disabled != flags.disabled:
+        context.change(flags=flags.updated(disabled=with_recorded_dependents(context.spec, disabled)))
+
+
+def _requested_again(record: DisabledFeature, emergency: Protection) -> DisabledFeature:
+    """A feature that is off already: what turned it off stays, and only an action that is newer than both turns it on."""
+    requested = emergency.requested_time or emergency.time
+    if record.feature not in emergency.features or requested <= (record.requested_time or record.time):
+        return record
+    return record.updated(requested_time=requested)
+
+
+def _adopt_edit(context: DecisionContext, document: PublishedDocument, gone: Iterable[str]) -> None:
+    """A person has edited the document: what was taken away whole is an emergency, everything else is corrected."""
+    disabled = disabled_features(context.spec, context.status)
+    names = tuple(sorted(name for name in gone if name not in disabled))
+    if not names:
+        return
+    reason = f"an edit of ConfigMap {config_map_name(context.spec.flag_set)} turned it off"
+    emergency = Protection(
+        kind=ProtectionKind.EMERGENCY,
+        uid=f"edit-{document.version}",
+        by=document.editor or "the flag document",
+        reason=reason,
+        time=context.now,
+        features=names,
+    )
+    disable(context, emergency)
+    context.record_event(EventReason.FLAGS_DISABLED, f"{', '.join(names)}: {reason}", by=document.editor)
+
+
+def _compare_revisions(context: DecisionContext, document: PublishedDocument) -> None:
+    """Take over the revision of a document that gives the same; keep one that gives something else."""
+    flags = context.status.flags
+    disabled = disabled_features(context.spec, context.status)
+    given = {
+        name: NOBODY if name in disabled else audience for name, audience in audiences(context.spec, context.status).items()
+    }
+    same = dict(document.audiences) == given and set(document.disabled) == set(disabled)
+    if flags.sha256 is None:  # nothing was published for this status
+        same = not (document.gives_something or document.disabled or document.rolled_back or document.taken_away)
+    if same:
+        context.change(flags=flags.updated(revision=max(flags.revision, document.revision)))
+        return
+    _keep(context, document)
+
+
+def _keep(context: DecisionContext, document: PublishedDocument) -> None:
+    for name, reason in sorted(document.disabled.items()):
+        if name in disabled_features(context.spec, context.status):
+            continue  # known from its annotation, or as a dependent
+        uid = f"document-{document.version}"
+        kind = ProtectionKind.EMERGENCY
+        disable(
+            context, Protection(kind=kind, uid=uid, by="the flag document", reason=reason, time=context.now, features=(name,))
+        )
+    _adopt_edit(context, document, document.taken_away)
+    name = config_map_name(context.spec.flag_set)
+    kept = {"revision": document.revision, "sha256": document.sha256, "config_map": name, "adoption_required": True}
+    context.change(flags=context.status.flags.updated(**kept))
+    context.record_event(EventReason.DOCUMENT_KEPT, kept_text(context), revision=document.revision)
+
+
+def kept_text(context: DecisionContext) -> str:
+    """Why the document is kept."""
+    name, document = config_map_name(context.spec.flag_set), context.document
+    if document is not None and document.rolled_back is not None:
+        causes = "; ".join(document.rolled_back.causes)
+        return f"{name} in the cluster was rolled back, and this status does not know of it, so it is kept as it is: {causes}"
+    return f"{name} in the cluster gives users something else than this status knows, so it is kept as it is"
