@@ -30,6 +30,7 @@ from lab.processes import free_port
 READS: Final = {"GET", "HEAD", "OPTIONS"}
 HOP: Final = {"host", "connection", "transfer-encoding", "content-length", "keep-alive"}
 HANG_SECONDS: Final = 30.0  # longer than any time limit of the operator
+HANGS: Final = 0  # instead of a code: no answer comes
 LATE_SECONDS: Final = 3.0
 CLOSING_TURNS: Final = 10
 TURN_SECONDS: Final = 8.0  # an operator that does not write in this time has nothing to write
@@ -209,7 +210,7 @@ class FaultProxy:
 
     @contextlib.contextmanager
     def refuse(self, *kinds: str, code: int = 403, namespace: str = "") -> Iterator[Refusal]:
-        """Refuse all writes of these kinds meanwhile."""
+        """Refuse all writes of these kinds meanwhile, or with HANGS let them hang."""
         refusal = Refusal(frozenset(kinds), code, namespace)
         self._refusals.append(refusal)
         try:
@@ -259,6 +260,9 @@ class FaultProxy:
             if refusal(write):
                 refusal.count += 1
                 self._record(write, refusal.code, "refused")
+                if refusal.code == HANGS:
+                    await asyncio.sleep(HANG_SECONDS)
+                    return _closed(request)
                 return _refused(refusal.code)
         place = self._place(write.operator, write.namespace)
         fault = next((each for each in place.faults if (each.kind, each.number) == (write.kind, write.number)), None)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab.fault_proxy import Fault
+from lab.fault_proxy import HANGS, Fault
 from lab.fault_scenarios import (
     ACTIONS,
     BREACH,
@@ -118,6 +118,18 @@ def test_every_right_taken_away(fault_site: FaultSite) -> None:
         assert breach(fault_site, "rightless-breach") < PROMISED
         assert emergency(fault_site, "rightless-emergency") < PROMISED
     recorded(fault_site, rolled_back="rightless-breach", disabled="rightless-emergency")
+
+
+def test_answers_events_and_records_that_hang(fault_site: FaultSite) -> None:
+    """R6, R7: an admission webhook that does not respond; each of these writes would otherwise take ten seconds."""
+    holding(fault_site, "hanging-breach", "hanging-emergency")
+    with fault_site.proxy.refuse("answer", "event", "record", code=HANGS) as hanging:
+        for rejected in ("Resume", "Adopt", "Reset"):
+            act(fault_site, "hanging-breach", rejected)
+        fault_site.lab.until(lambda: hanging.count > 0, 30, "a write that hangs")
+        assert breach(fault_site, "hanging-breach") < PROMISED
+        assert emergency(fault_site, "hanging-emergency") < PROMISED
+    recorded(fault_site, rolled_back="hanging-breach", disabled="hanging-emergency")
 
 
 def test_a_refused_release_is_tried_again(fault_site: FaultSite) -> None:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 ORDER: Final[dict[type, int]] = {Publish: 0, Emit: 2}
 EFFECTS: Final = frozenset(kind.__name__ for kind in get_args(Effect))
 JOBS: Final = 1  # the place in this order of all other effects
-ANSWER_SECONDS: Final = 1.0  # that a decision waits for its answers; then they continue in the background
+ANSWER_SECONDS: Final = 0.3  # that a decision waits for its answers; then they continue in the background
 ANSWERS_AT_ONCE: Final = 16
 
 

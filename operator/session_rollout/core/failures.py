@@ -126,10 +126,10 @@ def note_failure(
 
 
 def _measured(context: DecisionContext, check: Check, before: CheckRecord) -> timedelta:
-    """How long a failure that ends now was measured, whether the timer ran or not: at least one evaluation of those in `outOf`."""
+    """How long a failure that ends now was measured, whether the timer ran or not: at least one evaluation."""
     away = context.unobserved if before.gap_time is None else timedelta(0)
     measured = max(failing_for(context, before) - away, timedelta(0)) if away != timedelta.max else timedelta(0)
-    return max(measured, context.spec.interval_of(check.metric)) if check.quota is not None else measured
+    return max(measured, context.spec.interval_of(check.metric))
 
 
 def _joined(failures: tuple[FailedTime, ...]) -> tuple[FailedTime, ...]:
