@@ -4,15 +4,17 @@ Not here: what counts as applied (test_migration_states).
 """
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Final
 
 import pytest
 
 from core.collecting import FIGURES
 from core.copies import approve, changes_of, copy_of
-from core.world import World, at, ended
+from core.world import World, at, ended, rollout_data
 from session_rollout.api.enums import ActionReason, DecisionReason, Outcome, Stage
 from session_rollout.api.migration_enums import MigrationState, Operation
+from session_rollout.core.flags import Audience
 from session_rollout.core.observed import Revisions
 
 # --- users of a phase
@@ -73,6 +75,34 @@ def test_rollback_by_one_step_keeps_migrations_from_an_action() -> None:
     world.run(20)
     assert world.answer(name) == (False, ActionReason.PHASE_NOT_ROLLED_BACK)
     assert world.migration("rows").is_applied
+
+
+def _without_beta(data: dict[str, Any]) -> dict[str, Any]:
+    """Beta has left its phase, and users keep it."""
+    data["features"][1] = {"name": "beta", "retired": True}
+    data["phases"][0] = {**data["phases"][0], "features": ["alpha"], "migrations": {"before": ["rows"]}}
+    return {name: data[name] for name in ("features", "phases")}
+
+
+@pytest.mark.parametrize("option", ["Down", "Keep"])
+def test_migration_is_not_undone_under_users_of_a_retired_feature(option: str) -> None:
+    """Not even the scope All turns it off, and it needs what its phase has brought."""
+    world = World(copy_of(), progress=FIGURES)
+    world.settle()
+    approve(world)
+    world.until(at("two", 1))
+    before = list(world.jobs)
+    world.edit(copy_of(**_without_beta(rollout_data()), rollback={"scope": "All", "migrations": option}))
+    world.settle()
+    world.request("Abort")
+    world.until(ended)
+    assert world.percents() == {"one": "0", "two": "0"}
+    name = world.request("MigrateDown", migration="rows")
+    world.run(20)
+    assert world.answer(name) == (False, ActionReason.PHASE_NOT_ROLLED_BACK)
+    assert (list(world.jobs), world.migration("rows").is_applied) == (before, True)
+    assert world.document is not None
+    assert world.document.audiences["beta"] == Audience(Decimal(100), ("staff",))
 
 
 # --- another bundle at a place that is over

@@ -49,6 +49,10 @@ class RetiredFeature(Model):
         Field(description="Groups that have the feature whatever the percentage.", max_length=8, json_schema_extra=SET),
     ] = ()
     time: Annotated[Time, Field(description="Time when it was retired.")]
+    phase: Annotated[
+        Name | None,
+        Field(description="Phase that published the feature. Its migrations are not undone while users keep the feature."),
+    ] = None
 
 
 class FlagDrift(Model):

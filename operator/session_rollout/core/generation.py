@@ -77,7 +77,7 @@ def _retire(context: DecisionContext) -> None:
     for record in context.status.phases:
         moved = retired.intersection(record.features) if record.promoted_time is not None else ()  # else guards protect it
         kept += (
-            RetiredFeature(feature=name, percent=record.percent, groups=record.groups, time=context.now)
+            RetiredFeature(feature=name, percent=record.percent, groups=record.groups, time=context.now, phase=record.name)
             for name in sorted(moved)
         )
         context.mark(record.name, features=tuple(name for name in record.features if name not in moved))

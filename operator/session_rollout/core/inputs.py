@@ -48,6 +48,13 @@ def published_phases(status: RolloutStatus) -> tuple[PhaseRecord, ...]:
     return tuple(record for record in status.phases if record.is_published and record.promoted_time is None)
 
 
+def kept_features(status: RolloutStatus, phase: str | None) -> tuple[str, ...]:
+    """Features that users have, of a phase or of none that is known: also those that have left the plan, whose users keep them."""
+    record = status.phase(phase)
+    published = record.features if record is not None and record.is_published else ()
+    return (*published, *(kept.feature for kept in status.flags.retired if phase is None or kept.phase in {None, phase}))
+
+
 def guards_are_judged(rollout: SessionRollout) -> bool:
     """Whether guards are evaluated: from the first phase on, and as long as something is published, until Promoted.
 

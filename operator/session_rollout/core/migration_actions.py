@@ -9,8 +9,7 @@ from session_rollout.api.migration_enums import MigrationState, NoReturn, Operat
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.inputs import RUNNING, UNDONE
-from session_rollout.core.steps import audience_text
+from session_rollout.core.inputs import RUNNING, UNDONE, kept_features
 from session_rollout.errors import ActionRejected
 
 
@@ -107,9 +106,10 @@ def migrate_down(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 def _require_unused(context: DecisionContext, record: MigrationRecord) -> None:
     """Nobody may have a feature of the phase that the migration belongs to: its users need what would be undone."""
-    name = next((phase.name for phase in context.spec.phases if record.name in phase.migrations.names), "")
+    name = next((phase.name for phase in context.spec.phases if record.name in phase.migrations.names), None)
     phase = context.status.phase(name)
-    if phase is not None and (phase.is_published or phase.state is PhaseState.COMPLETED):
-        audience = audience_text(phase.percent, phase.groups)
-        message = f"{record.name} belongs to phase {name}, which is {phase.state} at {audience}; it can be undone only after a rollback has turned that phase off"
+    kept = kept_features(context.status, name)
+    if kept or (phase is not None and phase.state is PhaseState.COMPLETED):
+        cause = f"users have feature {kept[0]}" if kept else f"phase {name} is complete"
+        message = f"{record.name} cannot be undone, because {cause}; it requires that no user has a feature of its phase"
         raise ActionRejected(ActionReason.PHASE_NOT_ROLLED_BACK, message)

@@ -17,7 +17,7 @@ from session_rollout.core import migration_jobs, workload
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import NOBODY, Audience
-from session_rollout.core.inputs import published_phases
+from session_rollout.core.inputs import kept_features, published_phases
 from session_rollout.core.observed import JobState
 from session_rollout.core.steps import Increment, increments, percent_text
 
@@ -185,7 +185,7 @@ def _end(
 
 def _migrations(context: DecisionContext) -> tuple[str, ...]:
     """The migrations of the phases that are rolled back and that nobody has, in the order in which they ran."""
-    back = {record.name for record in _rolled_back(context) if not record.is_published}
+    back = {record.name for record in _rolled_back(context) if not kept_features(context.status, record.name)}
     return tuple(name for phase in context.spec.phases if phase.name in back for name in phase.migrations.names)
 
 
