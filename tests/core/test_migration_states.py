@@ -152,7 +152,13 @@ def test_state_after_an_operation(operation: Operation, stage: Stage) -> None:
             state=MigrationState.REVERTING if undoing else MigrationState.RUNNING, operation=operation, job="shop-job"
         )
         job = JobObservation(JobState.SUCCEEDED if succeeds else JobState.FAILED)
-        there = World(copy_of(), generation=2, now=world.now, jobs={"shop-job": job}, document=world.document)
+        there = World(
+            copy_of(rollback={"restoreData": operation is Operation.RESTORE}),
+            generation=2,
+            now=world.now,
+            jobs={"shop-job": job},
+            document=world.document,
+        )
         phase = None if stage in {Stage.ENDED, Stage.BAKE} else "one"
         outcome = Outcome.ABORTED if stage is Stage.ENDED else None
         current = world.status.current.updated(stage=stage, phase=phase, step=1 if stage is Stage.STEP else 0)
@@ -318,3 +324,29 @@ def test_retry_of_a_migration_that_may_be_half_applied_does_not_exempt_it_from_t
     world.request("Abort")
     world.until(ended)
     assert [name.split("-")[2] for name in changes_of(world)] == ["up", "down"]
+
+
+@pytest.mark.parametrize("action", ["RestoreData", "BackupData"])
+def test_failure_that_the_stage_does_not_wait_for_changes_nothing(action: str) -> None:
+    """A snapshot or a restore by an action: while a later phase migrates, and in a rollback that restores nothing."""
+    phases = rollout_data()["phases"]
+    names = ({"before": ["rows"]}, {"before": ["more"]})
+    more = [{"name": name, "bundle": f"a/{name}", "backup": True} for name in ("rows", "more")]
+    both = [{**phase, "migrations": here} for phase, here in zip(phases, names, strict=True)]
+    for abort in (False, True):
+        world = World(copy_of(migrations=more, phases=both))
+        world.settle()
+        approve(world)
+        world.until(at("one", 3))
+        world.request("Pause")
+        world.settle()
+        world.status = world.status.updated(current=world.status.current.updated(stage=Stage.BEFORE, phase="two", step=0))
+        world.jobs_succeed = False
+        name = world.request(action, migration="rows")
+        world.reconcile()
+        if abort:
+            world.request("Abort")
+        world.run(20)
+        assert world.answer(name) == (True, ActionReason.ACCEPTED)
+        assert [entry.migration for entry in world.entries(EventReason.MIGRATION_FAILED)] == ["rows"]
+        assert world.migration("rows").state is MigrationState.SUCCEEDED

@@ -164,9 +164,10 @@ def _is_awaited(context: DecisionContext, record: MigrationRecord) -> bool:
         case Operation.UP | Operation.DOWN | Operation.FINISH:
             return True
         case Operation.BACKUP:
-            return context.current.stage is Stage.BEFORE
+            names = context.phase.migrations.before if context.phase is not None else ()
+            return context.current.stage is Stage.BEFORE and record.name in names
         case Operation.RESTORE:
-            return context.current.stage is Stage.ROLLING_BACK
+            return context.current.stage is Stage.ROLLING_BACK and context.spec.rollback.restore_data
     return False
 
 
