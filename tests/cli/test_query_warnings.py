@@ -38,6 +38,7 @@ def warned(data: dict[str, Any]) -> dict[WarnQuery, str]:
 QUERIES = {
     "job:errors:ratio_rate1h": WarnQuery.NO_WINDOW,
     "max_over_time(job:errors:ratio_rate5m[30m])": WarnQuery.NO_WINDOW,
+    "errors_ratio_1h": WarnQuery.NO_WINDOW,
     '{__name__="job:errors:ratio"}': WarnQuery.NO_WINDOW,
     "vector(0)": WarnQuery.NO_SELECTOR,
     "time() - time()": WarnQuery.NO_SELECTOR,
@@ -46,6 +47,7 @@ QUERIES = {
     "100 * (sum(rate(errors_total[5m])) or on() vector(0))": WarnQuery.ZERO_WITHOUT_SERIES,
     "clamp_max(sum(errors or vector(0)), 1)": WarnQuery.ZERO_WITHOUT_SERIES,
     COUNTED: None,
+    "node_load5": None,
     "sum(rate(e[5m] @ end()))": None,
     f"({COUNTED} or vector(0)) / sum(increase(requests_total[5m]))": None,
     f"({COUNTED} or vector(0)) > bool sum(increase(requests_total[5m]))": None,

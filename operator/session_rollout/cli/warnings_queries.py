@@ -11,7 +11,7 @@ from session_rollout.api.quantities import bound, duration, unit_of
 from session_rollout.api.rollout import Metric, RolloutSpec
 from session_rollout.cli.admission import Path, Problem
 
-LENGTH_IN_NAME: Final = re.compile(r"[a-z_:]([0-9]{1,6}(?:ms|[smhdw]))$")
+LENGTH_IN_NAME: Final = re.compile(r"(?:[_:]|rate|ratio|increase|avg|max|min|sum|count)([0-9]{1,6}(?:ms|[smhdw]))$")
 MOST_TIMES: Final = Decimal(10)  # a rise by more than this is no regression, but an outage
 WHOLE: Final = Decimal(1)
 
@@ -83,7 +83,7 @@ def _window(metric: Metric, path: Path, series: tuple[str, ...]) -> Iterator[Pro
     """The series of a recording rule does not say in PromQL how much time one sample covers."""
     for name in series:
         named = LENGTH_IN_NAME.search(name)
-        if ":" not in name or (metric.window is not None and named is None):
+        if named is None and (":" not in name or metric.window is not None):
             continue
         wanted = named[1] if named is not None else "5m"
         if metric.window is not None and duration(metric.window) >= duration(wanted):
