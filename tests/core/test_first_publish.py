@@ -3,6 +3,7 @@
 Not here: a guard that fails before anything was published (test_guards), and what a baseline covers (test_baselines).
 """
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -189,6 +190,19 @@ def test_baseline_of_an_incident_does_not_count() -> None:
     world.values["load"] = Decimal(8)
     world.run(600)
     assert world.where[:2] == ("one", 1)
+
+
+def test_baseline_covers_no_part_of_an_incident() -> None:
+    """The guard has a shorter range, and passes while the query of the baseline is still about the incident."""
+    world = World(compared(guards=[INCIDENT]), ranges={"load": timedelta(minutes=15)})
+    world.values |= {"load": Decimal(9), "errors": Decimal("0.5")}
+    world.run(600)
+    world.values["errors"] = Decimal("0.001")
+    world.run(60)
+    assert (world.reason, world.percents()["one"]) == (DecisionReason.MEASURING_BASELINE, "0")
+    world.values["load"] = Decimal(1)
+    took = world.until(at("one", 1))
+    assert (baseline(world), took >= 780) == ("1", True)
 
 
 def test_baseline_is_that_of_the_publish_and_not_of_another_day() -> None:

@@ -131,6 +131,12 @@ class CheckRecord(Model):
     failing_time: Annotated[
         Time | None, Field(description="Time when the current failure of a criterion or guard began. A pass ends it.")
     ] = None
+    recovery_time: Annotated[
+        Time | None,
+        Field(
+            description="Time when the last failure of a criterion or guard ended. No baseline is measured on data from before it."
+        ),
+    ] = None
     gap_time: Annotated[
         Time | None,
         Field(

@@ -23,6 +23,7 @@ from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import not_evaluated, record_of, unmeasured
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY
+from session_rollout.core.hold import acts
 from session_rollout.core.inputs import published_phases
 
 
@@ -72,14 +73,16 @@ def _compared(context: DecisionContext) -> Iterator[tuple[CheckKind, Check]]:
 
 
 def _ready(context: DecisionContext, check: Check) -> datetime | None:
-    """When the query covers only what users have now; None while another document is on its way."""
+    """When the query covers only what users have now, and no failure of a guard; None while another document is on its way."""
     flags, start = context.status.flags, context.current.stage_start_time
     is_read_back = flags.sha256 == flags.published_sha256 and flags.published_time is not None
     if start is None or not (is_read_back or flags.published_sha256 is None):
         return None
-    if flags.given_time is None:
-        return start
-    return max(start, flags.given_time + duration(context.spec.propagation) + range_of(context, check.metrics))
+    guards = [context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards if acts(guard)]
+    changes = [guard.recovery_time for guard in guards if guard.recovery_time is not None]
+    if flags.given_time is not None:
+        changes.append(flags.given_time + duration(context.spec.propagation))
+    return max(start, max(changes) + range_of(context, check.metrics)) if changes else start
 
 
 def _measured(context: DecisionContext, kind: CheckKind, check: Check) -> CheckRecord | str | None:

@@ -55,7 +55,7 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     context.change(flags=flags.updated(**known, disabled=tuple(_not_ahead(now, record) for record in flags.disabled)))
     restart_failures(context)
     for record in context.status.checks:
-        times = ("time", "failing_time", "gap_time", "result_time")
+        times = ("time", "failing_time", "recovery_time", "gap_time", "result_time")
         context.put_check(record.updated(**{name: now for name in times if _is_ahead(now, getattr(record, name))}))
 
 

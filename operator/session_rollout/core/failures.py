@@ -27,7 +27,8 @@ _SECOND: Final = timedelta(seconds=1)
 def track(context: DecisionContext, check: Check, record: CheckRecord) -> CheckRecord:
     """The record after this decision's verdict: a failure begins, is interrupted, continues or ends."""
     if record.verdict is Verdict.PASS:
-        record = record.updated(failing_time=None, gap_time=None, gap_seconds=None)
+        recovery = record.recovery_time if record.failing_time is None else context.now
+        record = record.updated(failing_time=None, gap_time=None, gap_seconds=None, recovery_time=recovery)
     elif record.verdict is Verdict.FAIL:
         record = _failing(context, record)
     elif record.failing_time is not None and record.gap_time is None:

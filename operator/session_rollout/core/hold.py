@@ -79,7 +79,7 @@ _AT_FIRST: Final = {None, CheckReason.WARMING_UP, CheckReason.AWAITING_RESULT, C
 
 def await_guards(context: DecisionContext) -> StageResult | None:
     """What to do while a guard fails but does not act yet: it passes again, or acts, before anything is promoted."""
-    records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards if _acts(guard))
+    records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards if acts(guard))
     failing = tuple(message for record in records if (message := _open_failure(record)) is not None)
     if not failing:
         return None
@@ -96,7 +96,7 @@ def _open_failure(record: CheckRecord) -> str | None:
 
 def unjudged_guards(context: DecisionContext) -> tuple[str, ...]:
     """Guards without a result of now: users get nothing before each was judged. One without events may get some with them."""
-    results = (_unjudged(context, guard) for guard in context.spec.guards if _acts(guard))
+    results = (_unjudged(context, guard) for guard in context.spec.guards if acts(guard))
     return tuple(message for message in results if message is not None)
 
 
@@ -113,7 +113,8 @@ def _unjudged(context: DecisionContext, guard: Guard) -> str | None:
     return None if record.verdict.is_evidence or few or absent else record.message
 
 
-def _acts(guard: Guard) -> bool:
+def acts(guard: Guard) -> bool:
+    """Whether a guard keeps users from getting more, and not only warns or says what it would do."""
     return not guard.dry_run and guard.on_breach is not OnBreach.WARN
 
 

@@ -47,14 +47,14 @@ def renamed(
     its name, whose bound or query was changed.
     """
     free = {record.name: record for record in context.checks_of(kind)}
-    assigned: dict[str, CheckRecord] = {}
+    continued: dict[str, CheckRecord] = {}
     for same, named in ((True, True), (True, False), (False, True)):
         for check in checks:
             known = (free.get(check.name),) if named else tuple(free.values())
             record = next((each for each in known if each and (not same or _is_same(context, check, each))), None)
-            if record is not None and check.name not in assigned:
-                assigned[check.name] = _named(free.pop(record.name), check.name)
-    return tuple(assigned.values()), tuple(free.values())
+            if record is not None and check.name not in continued:
+                continued[check.name] = _named(free.pop(record.name), check.name)
+    return tuple(continued.values()), tuple(free.values())
 
 
 def _is_same(context: DecisionContext, check: Check, record: CheckRecord) -> bool:
