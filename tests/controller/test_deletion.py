@@ -14,13 +14,14 @@ from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.controller import deletion
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import EVERYBODY
-from session_rollout.errors import Forbidden, Unavailable
+from session_rollout.errors import Forbidden, SpecError, Unavailable
 from session_rollout.ports import Key
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deletion, "RELEASE_SECONDS", 0.05)
+    monkeypatch.setattr(deletion, "PATIENT_SECONDS", 0.1)
     monkeypatch.setattr(deletion, "POLL_SECONDS", 0)
 
 
@@ -142,6 +143,22 @@ def test_flags_that_cannot_be_written_do_not_hold_up_the_deletion(cluster: Clust
     cluster.failures["release"] = [error]
     finalize(cluster)
     assert cluster.calls[-1] == "running"
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(Forbidden("terminating"), 1), (SpecError("a policy"), 1), (Unavailable("slow"), 4)]
+)
+def test_slow_release_gets_more_time_than_a_refused_one(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, error: Exception, attempts: int
+) -> None:
+    """R4: a refusal in a namespace that is being deleted is for good; a slow webhook admits the write later."""
+    monkeypatch.setattr(deletion, "RELEASE_SECONDS", 0)
+    monkeypatch.setattr(deletion, "PATIENT_SECONDS", 15)
+    monkeypatch.setattr(deletion, "delay", lambda _: 0)
+    cluster.failures["release"] = [error] * 3
+    finalize(cluster)
+    assert cluster.calls.count("release") == attempts
+    assert (EventReason.FLAGS_NOT_RELEASED in cluster.events) is (attempts == 1)
 
 
 def test_release_that_hangs_is_given_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

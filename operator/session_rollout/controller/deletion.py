@@ -23,7 +23,8 @@ from session_rollout.errors import Forbidden, RolloutError, SpecError, Unavailab
 from session_rollout.ports import Key, Ports, Stored
 
 log = logging.getLogger(__name__)
-RELEASE_SECONDS: Final = 30.0
+RELEASE_SECONDS: Final = 30.0  # for a write that the API server refuses
+PATIENT_SECONDS: Final = 120.0  # for one that it does not answer: attempts of 10, 20 and 35 seconds, with pauses
 ATTEMPT_SECONDS: Final = 0.01
 POLL_SECONDS: Final = 2.0
 
@@ -77,29 +78,32 @@ class Deletion:
         await self._wait_for_jobs(stored.key)
 
     async def _release_flags(self, key: Key, rollout: SessionRollout) -> None:
-        """Release the document, again and again for RELEASE_SECONDS: one refused write must not leave features on."""
-        name = config_map_name(rollout.spec.flag_set)
-        end, failures = time.monotonic() + RELEASE_SECONDS, 0
-        while True:
-            error: Exception
-            try:
-                left = await asyncio.wait_for(self._remains.release(rollout), max(end - time.monotonic(), ATTEMPT_SECONDS))
-            except (RolloutError, TimeoutError) as failed:
-                error = failed
-            else:
-                if not left:
-                    return
-                error = SpecError(left)
-                break
-            if time.monotonic() >= end:
-                break
-            failures += 1
-            await asyncio.sleep(min(delay(failures), max(end - time.monotonic(), 0)))
-        # In a namespace that is being deleted the write may be refused for good. The deletion would never finish.
-        cause = str(error) or "no response in time"
-        message = f"the flag document {name} was left as it is: {cause}"
+        """Release the document, again and again: one refused or slow write must not leave features on."""
+        left = await self._repeat_release(rollout)
+        if not left:
+            return
+        message = f"the flag document {config_map_name(rollout.spec.flag_set)} was left as it is: {left}"
         log.warning("deletion continues: %s", message, extra=key.fields)
         self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
+
+    async def _repeat_release(self, rollout: SessionRollout) -> str:
+        """Why the document was left as it is; empty if it was not.
+
+        In a namespace that is being deleted the write may be refused for good, and the deletion would never finish. An answer that does
+        not come is no refusal: an admission webhook may take half a minute, for which the publisher waits longer with each attempt.
+        """
+        begin, failures = time.monotonic(), 0
+        while True:
+            remaining = begin + PATIENT_SECONDS - time.monotonic()
+            try:
+                return await asyncio.wait_for(self._remains.release(rollout), max(remaining, ATTEMPT_SECONDS))
+            except (RolloutError, TimeoutError) as error:
+                seconds = RELEASE_SECONDS if isinstance(error, Forbidden | SpecError) else PATIENT_SECONDS
+                remaining = begin + seconds - time.monotonic()
+                if remaining <= 0:
+                    return str(error) or "no response in time"
+            failures += 1
+            await asyncio.sleep(min(delay(failures), remaining))
 
     async def _wait_for_jobs(self, key: Key) -> None:
         """Wait for running Jobs, because garbage collection would terminate them.

@@ -1,5 +1,6 @@
 """Each row of the cases as a life: the smallest one that broke a promise before it was fixed, and the rows that need more."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +11,12 @@ from core.model.cluster import NAMESPACE, Cluster, Reading, known
 from core.model.documents import audiences
 from core.model.fault_stories import STORIES
 from core.model.lives import GOOD, Life
+from core.model.server import kind_of
 from core.model.shapes import SHAPES
 from core.model.stories import Story
+from session_rollout.adapters.api_server import REQUEST_SECONDS
 from session_rollout.api.rollout import FeatureSpec, RolloutSpec
+from session_rollout.errors import Unavailable
 from session_rollout.ports import Key
 
 
@@ -85,3 +89,25 @@ def test_a_shipped_feature_is_retired() -> None:
     life.cluster.reconcile()
     assert life.cluster.condition("Stalled") == "False"
     assert audiences(life.cluster.document)["alpha"].percent == 60
+
+
+@pytest.mark.parametrize("takes", [12.0, 30.0])
+def test_release_waits_for_a_slow_webhook(monkeypatch: pytest.MonkeyPatch, takes: float) -> None:
+    """R3: it admits each write, after a while. `deletionPolicy: Off` leaves nothing on."""
+    life = Life("turned off", frozenset())
+    life.live([("proceed", "step"), ("wait", 10)])
+    cluster = life.cluster
+    assert any(given.percent for given in audiences(cluster.document).values())
+    request = cluster.server.request
+
+    async def slow(method: str, path: str, *arguments: Any, seconds: float = REQUEST_SECONDS, **known: Any) -> Any:
+        if kind_of(method, path) == "document":
+            await asyncio.sleep(min(seconds, takes))
+            if seconds < takes:
+                raise Unavailable("API server: TimeoutError")
+        return await request(method, path, *arguments, seconds=seconds, **known)
+
+    monkeypatch.setattr(cluster.server, "request", slow)
+    cluster.delete()
+    assert cluster.raw is None
+    assert not any(given.percent for given in audiences(cluster.document).values())
