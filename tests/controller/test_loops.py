@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from controller.cluster import KEY, NOW, Cluster, Process, run, until
+from session_rollout.api.enums import DecisionReason
 from session_rollout.controller import loops, reconciler
 from session_rollout.controller.finalizers import FINALIZER
-from session_rollout.errors import Forbidden, SpecError, Unavailable
+from session_rollout.core.documents import read_document
+from session_rollout.errors import Forbidden, Request, RolloutError, SpecError, Unavailable
 
 OFF = {"deletionPolicy": "Off"}
 
@@ -150,18 +152,60 @@ def test_only_what_needs_it_has_a_finalizer(cluster: Cluster) -> None:
     run(body)
 
 
-def test_refused_finalizer_holds_nothing_up(cluster: Cluster) -> None:
-    cluster.failures["finalizer True"] = [Forbidden("a policy")] * 3
+def refused(kind: type[RolloutError] = Forbidden) -> RolloutError:
+    """What the API server says about the finalizer."""
+    error = kind("a policy or a webhook")
+    error.request = Request("patch", "sessionrollouts", "default")
+    return error
+
+
+def gives_something(cluster: Cluster) -> bool:
+    """Whether users have a feature."""
+    return read_document(cluster.text).gives_something
+
+
+@pytest.mark.parametrize("error", [refused(), refused(Unavailable)])
+def test_policy_off_gives_nobody_anything_before_it_has_its_finalizer(cluster: Cluster, error: Exception) -> None:
+    """A deletion while the operator is away would leave it on. The status says what is in the way."""
+    cluster.failures["finalizer True"] = [error] * 3
 
     async def body() -> None:
         process = Process(cluster)
-        await process.settle()
-        assert cluster.document is not None
         for _ in range(3):
             await process.reconcile()
+            assert cluster.status.decision.reason is DecisionReason.REQUEST_REFUSED
+            assert [refusal.effect for refusal in cluster.status.refusals] == ["Finalizer"]
+            assert not gives_something(cluster)
+            assert condition(cluster, "Stalled") == "True"
+        await process.settle()
         assert cluster.rollouts[KEY]["metadata"]["finalizers"] == [FINALIZER]
+        assert cluster.status.refusals == ()
+        assert gives_something(cluster)
 
     run(body)
+
+
+def condition(cluster: Cluster, kind: str) -> str:
+    """Status of a condition."""
+    return next(known.status for known in cluster.status.conditions if known.type == kind)
+
+
+@pytest.mark.parametrize("policy", ["Off", "Retain"])
+def test_refused_finalizer_is_only_shown_where_it_holds_nothing_up(cluster: Cluster, policy: str) -> None:
+    """Users have the features already, or a deletion would only terminate Jobs."""
+    raw, process = cluster.add_rollout(), Process(cluster)
+    if policy == "Off":
+        run(process.settle)
+        raw["spec"]["deletionPolicy"] = "Off"
+    else:
+        raw["spec"]["phases"][0]["verification"] = [{"name": "smoke", "job": {"profile": "smoke"}}]
+    cluster.failures["finalizer True"] = [refused()] * 30
+    run(process.settle)
+    assert gives_something(cluster)
+    [refusal] = cluster.status.refusals
+    assert (refusal.effect, refusal.verb, refusal.resource) == ("Finalizer", "patch", "sessionrollouts")
+    assert refusal.remedy
+    assert condition(cluster, "Stalled") == "False"
 
 
 @pytest.mark.parametrize("finalizers", [[], ["example.org/x"]])

@@ -32,9 +32,9 @@ LONG = [{"percent": 50, "groups": ["staff"], "hold": "1h"}]
 SHORT = [{"percent": 50, "hold": "1s"}, {"percent": 100, "hold": "1s"}]
 
 
-def holding(lab: Lab, name: str) -> Object:
+def holding(lab: Lab, name: str, seconds: float = 30) -> Object:
     """The rollout, once its hold has begun."""
-    lab.until(lambda: lab.rollout(name).get("status", {}).get("current", {}).get("holdUntil"), 30, f"{name} holding")
+    lab.until(lambda: lab.rollout(name).get("status", {}).get("current", {}).get("holdUntil"), seconds, f"{name} holding")
     return lab.rollout(name)
 
 

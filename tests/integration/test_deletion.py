@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from integration.rollouts import LONG, flags, holding, rollout
+from integration.rollouts import LONG, decided, flags, holding, rollout
 from lab import rights
 from lab.gauge import scraped
+from lab.kube import ApiError, Object
 from lab.lab import Lab
 
 ROOT = "/apis/admissionregistration.k8s.io/v1"
@@ -27,9 +28,8 @@ def operator(lab: Lab) -> Iterator[Lab]:
 @contextmanager
 def policy(lab: Lab, name: str, expression: str) -> Iterator[None]:
     """A policy about the rollout of this name, in force within the block."""
-    rules = [
-        {"apiGroups": ["sessionrollout.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["sessionrollouts"]}
-    ]
+    scope = {"apiGroups": ["sessionrollout.dev"], "apiVersions": ["*"], "resources": ["sessionrollouts"]}
+    rules = [{**scope, "operations": ["CREATE", "UPDATE"]}]
     spec = {
         "failurePolicy": "Fail",
         "matchConstraints": {"resourceRules": rules},
@@ -53,6 +53,15 @@ def refused(lab: Lab, name: str) -> bool:
         (line["verb"], line["objectRef"].get("name")) == ("patch", name) and line["responseStatus"]["code"] == 422
         for line in rights.audit(lab)
     )
+
+
+def admitted(lab: Lab, body: Object) -> bool:
+    """Whether the API server would create the rollout; it learns of a policy after a moment."""
+    try:
+        lab.kube.create(path("").rstrip("/"), body, dryRun="All")
+    except ApiError:
+        return False
+    return True
 
 
 def path(name: str, namespace: str = "default") -> str:
@@ -90,12 +99,18 @@ def test_finalizer_whose_removal_a_policy_refused_is_removed_when_the_policy_is_
     assert process.alive, "it was not restarted"
 
 
-def test_finalizer_that_a_policy_refuses_to_add_holds_nothing_up(operator: Lab) -> None:
-    """A rollout runs without it, and gets it when the policy is gone."""
+def test_policy_off_begins_when_its_finalizer_is_admitted(operator: Lab) -> None:
+    """Without it, a deletion while the operator is away would leave features on: nobody gets any, and the status says why."""
     with policy(operator, "bare", f"!has(object.metadata.finalizers) || !('{FINALIZER}' in object.metadata.finalizers)"):
+        probe = rollout("bare", LONG)
+        probe["metadata"]["finalizers"] = [FINALIZER]
+        operator.until(lambda: not admitted(operator, probe), 20, "the policy in force")
         operator.apply(rollout("bare", LONG, deletionPolicy="Off"))
-        holding(operator, "bare")
-    operator.until(lambda: FINALIZER in operator.rollout("bare")["metadata"].get("finalizers", []), 20, "the finalizer")
+        [refusal] = decided(operator, "bare", "RequestRefused")["refusals"]
+        assert (refusal["effect"], refusal["verb"], refusal["resource"]) == ("Finalizer", "patch", "sessionrollouts")
+        assert flags(operator, "bare")["alpha"]["targeting"]["if"][-1] == "off"
+    assert FINALIZER in holding(operator, "bare", 60)["metadata"]["finalizers"]
+    assert not operator.rollout("bare")["status"].get("refusals")
     operator.kubectl("delete", "sro", "bare", "--timeout=20s")
 
 

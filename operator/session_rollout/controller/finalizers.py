@@ -10,6 +10,7 @@ from typing import Final
 from session_rollout.api import GROUP
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.state import RolloutState
+from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Conflict, NotFound, RolloutError
 from session_rollout.ports import Ports, Stored
 
@@ -41,19 +42,24 @@ class Finalizers:
         self._ports = ports
 
     async def keep(self, stored: Stored, state: RolloutState) -> Stored:
-        """The object with the finalizer that its spec needs. A refusal is logged once and tried again: no decision waits for it."""
+        """The object with the finalizer that its spec needs. It is tried again after a refusal, which decisions know (`core.refusals`)."""
         wanted = needs_finalizer(stored.rollout) or (bool(stored.problem) and has_finalizer(stored))
-        if has_finalizer(stored) is wanted:
-            return stored
         try:
-            return await self._ports.store.set_finalizer(stored, FINALIZER, present=wanted)
+            if has_finalizer(stored) is not wanted:
+                stored = await self._ports.store.set_finalizer(stored, FINALIZER, present=wanted)
         except Conflict:
             raise
         except RolloutError as error:
-            if state.finalizer_problem != str(error):
-                log.warning("cannot change the finalizer: %s", error, extra=stored.key.fields)
-            state.finalizer_problem = str(error)
-            return stored
+            self._refused(stored, state, error)
+        else:
+            state.succeeded(FINALIZER_EFFECT)
+        return stored
+
+    def _refused(self, stored: Stored, state: RolloutState, error: RolloutError) -> None:
+        known = state.refusals.get(FINALIZER_EFFECT)
+        state.refused(FINALIZER_EFFECT, error, self._ports.clock.now())
+        if known is None or known.message != state.refusals[FINALIZER_EFFECT].message:
+            log.warning("cannot change the finalizer: %s", error, extra=stored.key.fields)
 
     async def remove(self, stored: Stored) -> None:
         """Let the deletion continue."""

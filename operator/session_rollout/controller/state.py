@@ -19,6 +19,7 @@ from session_rollout.controller.reads import Reads
 from session_rollout.controller.turns import Priority, Turns
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import ClockJump
+from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Forbidden, Request, SpecError
 from session_rollout.ports import Key
 
@@ -121,7 +122,6 @@ class RolloutState:
     current: Current | None = None  # of the status as this process knows it; None while it does not
     restored: bool = False  # somebody else has written the status: until when its evidence was evaluated is unknown
     rested: float = 0.0  # seconds since `last_reconcile` in which the loop had nothing to do
-    finalizer_problem: str = ""  # why its finalizer cannot be changed
     _deadline: float | None = None  # monotonic seconds
     _wake_scheduled: bool = False
 
@@ -199,9 +199,11 @@ class RolloutState:
         self.refusals.pop(effect, None)
 
     def shown_refusals(self, now: datetime) -> tuple[Refusal, ...]:
-        """What the status shows: an outage is shown only when it lasts."""
+        """What the status shows: an outage is shown only when it lasts, but for that of the finalizer, before which nothing begins."""
         return tuple(
-            refusal for _, refusal in sorted(self.refusals.items()) if refusal.remedy or now - refusal.since >= OUTAGE_SHOWN
+            refusal
+            for effect, refusal in sorted(self.refusals.items())
+            if effect == FINALIZER_EFFECT or refusal.remedy or now - refusal.since >= OUTAGE_SHOWN
         )
 
     def wake_soon(self) -> None:

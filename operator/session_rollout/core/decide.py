@@ -31,7 +31,7 @@ from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed, Publish
 from session_rollout.core.promotion import holds_back
 from session_rollout.core.publication import foreign_document, has_audience, publish
-from session_rollout.core.refusals import await_requests, note_refusals
+from session_rollout.core.refusals import await_finalizer, await_requests, note_refusals
 from session_rollout.core.stages import HANDLERS
 from session_rollout.core.status_budget import fit
 from session_rollout.core.suspension import kept_audiences, suspended_text
@@ -161,7 +161,7 @@ def _stalled_or_paused(context: DecisionContext) -> StageResult | None:
     if context.status.paused_by and not rolling_back:
         message, next_actions = context.pause_text, ("create a `Resume` action",)
         return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message,), next_actions)
-    return None
+    return None if rolling_back else await_finalizer(context)
 
 
 def record_stall(context: DecisionContext, result: StageResult) -> None:

@@ -3,10 +3,13 @@
 from typing import Final
 
 from session_rollout.api.enums import DecisionAction, DecisionReason
+from session_rollout.api.rollout import DeletionPolicy
 from session_rollout.api.status_records import Refusal
 from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.flags import NOBODY, audiences
 
-UNNEEDED_EFFECTS: Final = frozenset({"Answer", "Emit", "Status"})  # the rollout continues without them
+FINALIZER_EFFECT: Final = "Finalizer"
+UNNEEDED_EFFECTS: Final = frozenset({"Answer", "Emit", "Status", FINALIZER_EFFECT})  # the rollout continues without them
 
 
 def needed_refusals(context: DecisionContext) -> tuple[Refusal, ...]:
@@ -22,11 +25,30 @@ def note_refusals(context: DecisionContext) -> None:
     context.problems = (*context.problems, *missing)
 
 
+def await_finalizer(context: DecisionContext) -> StageResult | None:
+    """The stall while `deletionPolicy: Off` cannot be kept: nobody gets a feature that a deletion would leave on.
+
+    Once users have features, the refusal is only shown: to stop there would take nothing away from them.
+    """
+    spec, refusals = context.spec, finalizer_refusals(context)
+    given = any(audience != NOBODY for audience in audiences(spec, context.status).values())
+    if not refusals or given or spec.deletion_policy is not DeletionPolicy.OFF:
+        return None
+    return _stall(refusals)
+
+
+def finalizer_refusals(context: DecisionContext) -> tuple[Refusal, ...]:
+    """The refusal of the operator's own finalizer."""
+    return tuple(refusal for refusal in context.observed.refusals if refusal.effect == FINALIZER_EFFECT)
+
+
 def await_requests(context: DecisionContext) -> StageResult | None:
     """The stall while the rollout cannot get what it needs. The request itself is repeated with each decision."""
     refusals = needed_refusals(context)
-    if not refusals:
-        return None
+    return _stall(refusals) if refusals else None
+
+
+def _stall(refusals: tuple[Refusal, ...]) -> StageResult:
     by_server = any(refusal.verb for refusal in refusals)
     reason = DecisionReason.REQUEST_REFUSED if by_server else DecisionReason.INVALID_SPEC
     causes = tuple(refusal_text(refusal) for refusal in refusals)
