@@ -39,6 +39,7 @@ def finalize(cluster: Cluster) -> Process:
     process = Process(cluster)
     process.state.has_loop = True
     run(lambda: process.deletion.finalize(cluster.rollouts[KEY]))
+    process.deletion.forget(KEY, "uid-1")
     return process
 
 
@@ -142,7 +143,7 @@ def test_document_of_another_rollout_that_exists_is_left_to_it(cluster: Cluster,
 def test_flags_that_cannot_be_written_do_not_hold_up_the_deletion(cluster: Cluster, error: Exception) -> None:
     cluster.failures["release"] = [error]
     finalize(cluster)
-    assert cluster.calls[-1] == "running"
+    assert "running" in cluster.calls
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_release_that_hangs_is_given_up(cluster: Cluster, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(cluster, "release", hang)
     finalize(cluster)
-    assert cluster.calls[-1] == "running"
+    assert "running" in cluster.calls
 
 
 def test_running_jobs_are_awaited_through_an_outage(cluster: Cluster) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from controller.cluster import KEY, NOW, Cluster, Process, run, until
 from session_rollout.api.enums import DecisionReason
-from session_rollout.controller import loops, reconciler
+from session_rollout.controller import finalizers, loops, reconciler
 from session_rollout.controller.finalizers import FINALIZER
 from session_rollout.core.documents import read_document
 from session_rollout.errors import Forbidden, Request, RolloutError, SpecError, Unavailable
@@ -18,6 +18,7 @@ OFF = {"deletionPolicy": "Off"}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops, "delay", lambda *_: 0)
+    monkeypatch.setattr(finalizers, "delay", lambda *_: 0)
     monkeypatch.setattr(reconciler, "JITTER_SECONDS", 0)
 
 

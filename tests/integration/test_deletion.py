@@ -68,35 +68,50 @@ def path(name: str, namespace: str = "default") -> str:
     return f"/apis/sessionrollout.dev/v1alpha1/namespaces/{namespace}/sessionrollouts/{name}"
 
 
+@contextmanager
+def finalizer_kept(lab: Lab, name: str) -> Iterator[None]:
+    """A policy refuses the removal of the finalizer within the block."""
+
+    def in_force() -> bool:
+        """The API server learns of a policy after a moment."""
+        patch = '{"metadata":{"finalizers":null}}'
+        return lab.kubectl("patch", "sro", name, "--type=merge", "--dry-run=server", "-p", patch, check=False).returncode != 0
+
+    with policy(lab, name, f"has(object.metadata.finalizers) && '{FINALIZER}' in object.metadata.finalizers"):
+        lab.until(in_force, 20, "the policy in force")
+        yield
+
+
 def test_finalizer_whose_removal_a_policy_refused_is_removed_when_the_policy_is_gone(operator: Lab) -> None:
     """R9: without a restart."""
     operator.apply(rollout("stuck", LONG, deletionPolicy="Off"))
     holding(operator, "stuck")
     process = operator.operator
     assert process is not None
-    with policy(operator, "stuck", f"has(object.metadata.finalizers) && '{FINALIZER}' in object.metadata.finalizers"):
-
-        def in_force() -> bool:
-            """The API server learns of a policy after a moment."""
-            done = operator.kubectl(
-                "patch",
-                "sro",
-                "stuck",
-                "--type=merge",
-                "--dry-run=server",
-                "-p",
-                '{"metadata":{"finalizers":null}}',
-                check=False,
-            )
-            return done.returncode != 0
-
-        operator.until(in_force, 20, "the policy in force")
+    with finalizer_kept(operator, "stuck"):
         operator.kubectl("delete", "sro", "stuck", "--wait=false")
         operator.until(lambda: refused(operator, "stuck"), 20, "a refusal")
         assert operator.kube.find(path("stuck")) is not None
     operator.kubectl("wait", "--for=delete", "sro/stuck", "--timeout=45s")
     assert flags(operator, "stuck")["alpha"]["targeting"]["if"][-1] == "off"
     assert process.alive, "it was not restarted"
+
+
+def test_emergency_works_while_a_policy_refuses_the_removal_of_the_finalizer(operator: Lab) -> None:
+    """R9: users have the features for as long as the object is there, whose status says what is in the way."""
+    body = rollout("held", LONG)
+    body["spec"]["phases"][0]["verification"] = [{"name": "smoke", "job": {"profile": "smoke"}}]
+    operator.apply(body)
+    assert FINALIZER in holding(operator, "held")["metadata"]["finalizers"]
+    with finalizer_kept(operator, "held"):
+        operator.kubectl("delete", "sro", "held", "--wait=false")
+        [refusal] = operator.until(lambda: operator.rollout("held")["status"].get("refusals"), 20, "the refusal")
+        assert (refusal["effect"], refusal["verb"], refusal["resource"]) == ("Finalizer", "patch", "sessionrollouts")
+        assert operator.rollout("held")["status"]["decision"]["reason"] == "Deleting"
+        operator.act("EmergencyDisable", "held", reason="drill")
+        operator.until(lambda: flags(operator, "held")["alpha"].get("metadata", {}).get("emergencyDisabled"), 10, "alpha off")
+    operator.kubectl("wait", "--for=delete", "sro/held", "--timeout=45s")
+    assert flags(operator, "held")["alpha"]["metadata"]["emergencyDisabled"] is True
 
 
 def test_policy_off_begins_when_its_finalizer_is_admitted(operator: Lab) -> None:

@@ -68,14 +68,20 @@ class Deletion:
         self._remains = Remains(ports)
 
     async def finalize(self, raw: Mapping[str, Any]) -> None:
-        """Release what belongs to the rollout, bounded in time, and wait for its Jobs."""
+        """Release what belongs to the rollout, bounded in time, and wait for its Jobs; once, however often its finalizer is refused."""
         stored = self._parse(raw)
-        self._memory.forget(stored.key)
-        self._on_deleted(stored.key)
-        self._ports.recorder.forget(stored.rollout.uid)
-        self._ports.notifier.forget(stored.rollout.uid)
-        await self._release_flags(stored.key, stored.rollout)
-        await self._wait_for_jobs(stored.key)
+        state = self._memory.of(stored.key)
+        if not state.finalized:
+            await self._release_flags(stored.key, stored.rollout)
+            await self._wait_for_jobs(stored.key)
+            state.finalized = True
+
+    def forget(self, key: Key, uid: str) -> None:
+        """The object is gone, or is about to be."""
+        self._memory.end(key)
+        self._on_deleted(key)
+        self._ports.recorder.forget(uid)
+        self._ports.notifier.forget(uid)
 
     async def _release_flags(self, key: Key, rollout: SessionRollout) -> None:
         """Release the document, again and again: one refused or slow write must not leave features on."""

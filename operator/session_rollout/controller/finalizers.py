@@ -9,6 +9,7 @@ from typing import Final
 
 from session_rollout.api import GROUP
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
+from session_rollout.controller.backoff import delay
 from session_rollout.controller.state import RolloutState
 from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Conflict, NotFound, RolloutError
@@ -61,11 +62,16 @@ class Finalizers:
         if known is None or known.message != state.refusals[FINALIZER_EFFECT].message:
             log.warning("cannot change the finalizer: %s", error, extra=stored.key.fields)
 
-    async def remove(self, stored: Stored) -> None:
-        """Let the deletion continue."""
-        if not has_finalizer(stored):
-            return
+    async def remove(self, stored: Stored, state: RolloutState) -> bool:
+        """Let the deletion continue; whether the finalizer is gone. Raises Conflict."""
         try:
-            await self._ports.store.set_finalizer(stored, FINALIZER, present=False)
-        except NotFound:
-            return
+            if has_finalizer(stored):
+                await self._ports.store.set_finalizer(stored, FINALIZER, present=False)
+        except (Conflict, NotFound) as error:
+            if isinstance(error, Conflict):
+                raise
+        except RolloutError as error:
+            self._refused(stored, state, error)
+            state.removal_refused(delay(state.removal_failures + 1, getattr(error, "retry_after", None)))
+            return False
+        return True

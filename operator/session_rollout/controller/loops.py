@@ -99,21 +99,25 @@ class Loops:
 
     async def _live(self, key: Key, loop: Loop) -> None:
         try:
-            await self._reconciler.run(key, self._stopped)
-            if not self._stopped.is_set():
-                await self._end(key, loop)
+            ended = False
+            while not (ended or self._stopped.is_set()):
+                await self._reconciler.run(key, self._stopped)
+                ended = not self._stopped.is_set() and await self._end(key, loop)
         finally:
             del self._loops[key]
         if loop.successor is not None:
             self._start(key, loop.successor)
 
-    async def _end(self, key: Key, loop: Loop) -> None:
-        """Release what belongs to a deleted rollout, and then its finalizer; repeated until nothing is left to do."""
+    async def _end(self, key: Key, loop: Loop) -> bool:
+        """Release what belongs to a deleted rollout, and then its finalizer; repeated until nothing is left to do.
+
+        False while the API server refuses the removal of the finalizer: the loop protects users until that is tried again.
+        """
+        self._memory.of(key).expect_nothing()
         failures, logged = 0, ""
         while True:
             try:
-                await self._try_to_end(key, loop)
-                break
+                return await self._try_to_end(key, loop)
             except Exception as error:  # noqa: BLE001 - of this rollout: it must not end the loops of the others
                 failures += 1
                 if logged != str(error):
@@ -121,15 +125,19 @@ class Loops:
                 logged = str(error)
                 await asyncio.sleep(delay(failures, getattr(error, "retry_after", None)))
 
-    async def _try_to_end(self, key: Key, loop: Loop) -> None:
+    async def _try_to_end(self, key: Key, loop: Loop) -> bool:
         stored = await self._store.read(key)
         if stored is None or stored.uid != loop.uid:
             # It is gone, because it had no finalizer, and another object may have its name.
             await self._deletion.finalize(loop.raw)
-        elif stored.deleting:
+        elif not stored.deleting:
+            return True  # what told of its deletion was wrong: the next sweep starts its loop again
+        else:
             await self._deletion.finalize(stored.raw)
-            await self._finalizers.remove(stored)
-        # Otherwise what told of its deletion was wrong: the next sweep starts its loop again.
+            if not await self._finalizers.remove(stored, self._memory.of(key)):
+                return False
+        self._deletion.forget(key, loop.uid)
+        return True
 
 
 def _log_failed_end(key: Key, error: Exception) -> None:

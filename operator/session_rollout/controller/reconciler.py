@@ -20,7 +20,7 @@ from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.apply import Applier
 from session_rollout.controller.backoff import LONGEST_SECONDS, delay
 from session_rollout.controller.deletion import Remains
-from session_rollout.controller.finalizers import Finalizers, finalizers_of_others, has_finalizer
+from session_rollout.controller.finalizers import FINALIZER, Finalizers, finalizers_of_others, has_finalizer
 from session_rollout.controller.gather import Gatherer
 from session_rollout.controller.state import DecidedStatus, Downtime, Memory, RolloutState
 from session_rollout.core.decide import RESYNC, decide
@@ -28,6 +28,7 @@ from session_rollout.core.deleted import decide_deleted
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.fallback import stall_after, stall_unparsed
 from session_rollout.core.observed import Decision, Observed
+from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Conflict, RolloutError, Unavailable
 from session_rollout.ports import Key, Ports, Reconciled, Stored
 from session_rollout.tasks import place_of
@@ -39,6 +40,7 @@ RETRY_SECONDS: Final = (0.2, 0.5, 1.0)  # after the first failures; then with ji
 JITTER_SECONDS: Final = 0.05
 RECORD_EVERY: Final = timedelta(minutes=5)  # a record even without a change, for the values of metrics over time
 RECORD_INTERVALS: Final = 10
+Names = tuple[str, ...]
 Span = Callable[[str, dict[str, str]], AbstractContextManager[None]]
 
 
@@ -83,6 +85,7 @@ class Reconciler:
             state.wake.clear()  # before reading: what changes during the reconciliation causes another one
             async with self._memory.turns.take(lambda: state.priority):
                 seconds = await self._reconcile_guarded(key, state)
+            seconds = min(seconds, state.until_removal or seconds)
             state.expect_next(seconds)
             await _rest(state, stopped, seconds + random.uniform(0, JITTER_SECONDS))  # noqa: S311 - no secret
 
@@ -121,7 +124,8 @@ class Reconciler:
         stored = await self._ports.store.read(key)
         if stored is None or state.uid not in {None, stored.uid}:
             return self._end(key, state)
-        awaited = await self._awaited(stored, state) if stored.deleting else ()
+        jobs, finalizers = await self._awaited(stored, state) if stored.deleting else ((), ())
+        awaited = jobs or finalizers
         if stored.deleting and not awaited:
             return self._end(key, state)
         if not stored.deleting:
@@ -133,7 +137,7 @@ class Reconciler:
         gather = self._gatherer.gather_published if stored.problem else self._gatherer.gather
         observed = await gather(rollout, stored.rollout.status, state)
         now = self._ports.clock.now()
-        decision = self._decide(observed, now, self._decider(stored, state, awaited))
+        decision = self._decide(observed, now, self._decider(stored, state, jobs, finalizers))
         state.next_decision = decision.next_reconcile.total_seconds()
         unprotected = await self._applier.protect(rollout, state, decision)
         wrote, failure = await self._write_status(stored, stored.rollout, state, decision, now)
@@ -161,27 +165,33 @@ class Reconciler:
         state.deleted = True
         return RESYNC.total_seconds()
 
-    async def _awaited(self, stored: Stored, state: RolloutState) -> tuple[str, ...]:
-        """What a deletion waits for: Jobs, then the finalizers of others. Flags that it turns off do not wait for it."""
-        own = has_finalizer(stored)
-        awaited = await self._remains.running(stored.key) if own else finalizers_of_others(stored)
-        if awaited and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF and not state.released:
+    async def _awaited(self, stored: Stored, state: RolloutState) -> tuple[Names, Names]:
+        """The Jobs and finalizers that a deletion waits for: its own while the API server refuses its removal, and those of others.
+
+        Flags that it turns off do not wait for them.
+        """
+        jobs, finalizers = Names(), finalizers_of_others(stored)
+        if has_finalizer(stored):
+            jobs = await self._remains.running(stored.key) if not state.finalized else ()
+            finalizers = (FINALIZER, *finalizers) if jobs or state.until_removal else ()
+        else:
+            state.succeeded(FINALIZER_EFFECT)
+        if (jobs or finalizers) and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF and not state.released:
             try:
                 state.released = not await self._remains.release(stored.rollout)
             except RolloutError as error:
                 log.warning("the flag document is not released yet: %s", error, extra=stored.key.fields)
-        return awaited
+        return jobs, finalizers
 
     def _decider(
-        self, stored: Stored, state: RolloutState, awaited: tuple[str, ...]
+        self, stored: Stored, state: RolloutState, jobs: Names, finalizers: Names
     ) -> Callable[[Observed, datetime], Decision]:
         """What decides about the object as it is."""
         if stored.problem:
             return partial(stall_unparsed, problem=stored.problem)
-        if not awaited:
+        if not (jobs or finalizers):
             return decide
-        jobs = awaited if has_finalizer(stored) else ()
-        return partial(decide_deleted, jobs=jobs, finalizers=finalizers_of_others(stored), released=state.released)
+        return partial(decide_deleted, jobs=jobs, finalizers=finalizers, released=state.released)
 
     def _decide(self, observed: Observed, now: datetime, decider: Callable[[Observed, datetime], Decision]) -> Decision:
         """The decision; after an exception that nobody foresaw, emergencies and a stall that says where it came from."""

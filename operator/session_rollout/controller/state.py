@@ -119,6 +119,9 @@ class RolloutState:
     known: bool = False  # it had a status when the loop started, so users may have its features
     deleted: bool = False  # its deletion waits for nothing that the loop does: the loop ends
     released: bool = False  # its deletion has turned the flags off
+    finalized: bool = False  # its deletion has done everything but remove the finalizer
+    removal_failures: int = 0  # attempts to remove the finalizer in vain
+    removal_due: float = 0.0  # monotonic seconds: when the next one is made; until then the loop protects users
     current: Current | None = None  # of the status as this process knows it; None while it does not
     restored: bool = False  # somebody else has written the status: until when its evidence was evaluated is unknown
     rested: float = 0.0  # seconds since `last_reconcile` in which the loop had nothing to do
@@ -221,6 +224,20 @@ class RolloutState:
         self._deadline = time.monotonic() + OVERDUE_FACTOR * (seconds + OVERDUE_SLACK_SECONDS)
 
     @property
+    def until_removal(self) -> float:
+        """Seconds until the removal of the finalizer is tried again; 0 when it was not refused, or is due."""
+        return max(self.removal_due - time.monotonic(), 0.0)
+
+    def removal_refused(self, seconds: float) -> None:
+        """The finalizer could not be removed: the object stays, and users with it, so the loop goes on until the next attempt."""
+        self.removal_failures += 1
+        self.removal_due, self.deleted = time.monotonic() + seconds, False
+
+    def expect_nothing(self) -> None:
+        """The loop has ended: what the deletion does now has bounds of its own."""
+        self._deadline = None
+
+    @property
     def overdue(self) -> bool:
         """Whether the next reconciliation did not come in time."""
         return self._deadline is not None and time.monotonic() > self._deadline
@@ -253,6 +270,12 @@ class Memory:
     def forget(self, key: Key) -> None:
         """Drop the state of a rollout that was deleted."""
         self._states.pop(key, None)
+
+    def end(self, key: Key) -> None:
+        """Drop it, but for actions that wait: they may be about an object that was created under the same name."""
+        ended = self._states.pop(key, None)
+        if ended is not None and ended.actions.waiting:
+            self._states[key] = RolloutState(actions=ended.actions)
 
     def others_with(self, key: Key, features: frozenset[str]) -> dict[str, str]:
         """By feature: another rollout of the namespace that has a feature of this name."""

@@ -18,7 +18,7 @@ from session_rollout.core.learning import learn
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.publication import publish_less
-from session_rollout.core.refusals import note_refusals
+from session_rollout.core.refusals import finalizer_refusals, note_refusals, refusal_text
 from session_rollout.errors import ActionRejected
 
 PROTECTING: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.ABORT})
@@ -29,7 +29,8 @@ def decide_deleted(
 ) -> Decision:
     """Emergencies, `Abort` and guards work; of a rollback, only the flags. With `released`, every feature is off already.
 
-    `jobs` are the names of the Jobs that the deletion waits for; if there are none, `finalizers` are those of other controllers.
+    `jobs` are the names of the Jobs that the deletion waits for. If there are none, it waits for `finalizers`: those of other controllers,
+    and the operator's own while the API server refuses its removal.
     """
     status = without_delivered(observed.rollout.status, observed.delivered)
     context = DecisionContext(observed=observed, now=now, status=status)
@@ -40,8 +41,13 @@ def decide_deleted(
     else:
         _protect(context, text)
     note_refusals(context)
-    details = (text, *context.current.rollback_reasons)
-    next_actions = (f"wait for the {'Job to end, or delete it' if jobs else 'controller of the finalizer, or remove it'}",)
+    refusals = finalizer_refusals(context)
+    details = (text, *map(refusal_text, refusals), *context.current.rollback_reasons)
+    remedies = tuple(refusal.remedy for refusal in refusals if refusal.remedy)
+    next_actions = (
+        *remedies,
+        f"wait for the {'Job to end, or delete it' if jobs else 'controller of the finalizer, or remove it'}",
+    )
     result = StageResult(
         DecisionAction.WAIT, DecisionReason.DELETING, f"being deleted: waiting for {names[0]}", details, next_actions
     )

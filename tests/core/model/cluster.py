@@ -181,8 +181,10 @@ class Replica:
     def end(self, raw: Object) -> None:
         """Release what belongs to a deleted rollout, as its loop does; attempts are repeated in the time of the event loop."""
         with patch.object(deletion, "time", SimpleNamespace(monotonic=LOOP.time)):
+            stored = parse(raw)
             run(self.deletion.finalize(raw))
-            run(self.finalizers.remove(parse(raw)))
+            if run(self.finalizers.remove(stored, self.memory.of(stored.key))):
+                self.deletion.forget(stored.key, stored.uid)
 
     def document_changed(self, key: Key, stored: Object, *, deleted: bool) -> None:
         """The watch of flag documents; of one that was deleted it delivers the last version."""

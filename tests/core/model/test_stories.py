@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -102,7 +103,8 @@ def test_release_waits_for_a_slow_webhook(monkeypatch: pytest.MonkeyPatch, takes
 
     async def slow(method: str, path: str, *arguments: Any, seconds: float = REQUEST_SECONDS, **known: Any) -> Any:
         if kind_of(method, path) == "document":
-            await asyncio.sleep(min(seconds, takes))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), min(seconds, takes))
             if seconds < takes:
                 raise Unavailable("API server: TimeoutError")
         return await request(method, path, *arguments, seconds=seconds, **known)
