@@ -213,6 +213,24 @@ def test_second_crash_does_not_lose_the_downtime(api: Api, clock: Clock) -> None
     assert UNACCOUNTED not in api.objects[PATH]["metadata"]["annotations"]
 
 
+@pytest.mark.parametrize("text", ["2026-11-26 10:00", "yesterday", "unknown", "2026-11-26", "7", "\x00"])
+def test_annotation_that_is_no_time_is_an_unknown_time_until_it_is_accounted_for(api: Api, clock: Clock, text: str) -> None:
+    """It is no reason not to lead: holds start again, also in the next process if this one crashes."""
+    assert acquires(replica(api, clock))
+    api.objects[PATH]["metadata"]["annotations"][UNACCOUNTED] = text
+    for _ in range(2):
+        clock.seconds += 60
+        restarted = replica(api, clock)
+        assert acquires(restarted)
+        assert restarted.unled.since_in("default") is None
+    asyncio.run(restarted.accounted())
+    renewed = clock.now()
+    clock.seconds += 60
+    after = replica(api, clock)
+    assert acquires(after)
+    assert after.unled.since_in("default") == renewed
+
+
 def test_annotations_of_others_stay(api: Api, clock: Clock) -> None:
     assert acquires(replica(api, clock))
     api.put(PATH, {**api.objects[PATH], "metadata": {"annotations": {"team": "shop"}}})

@@ -31,6 +31,7 @@ ATTEMPT_SECONDS: Final = RENEW_DEADLINE / 2  # for one request, as client-go has
 UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
 WATCHED: Final = f"{GROUP}/watched-namespaces"
 ALL: Final = "*"
+UNKNOWN: Final = "unknown"  # instead of a time
 
 
 @dataclass
@@ -44,6 +45,7 @@ class UnledTime:
     namespaces: frozenset[str] = frozenset()  # that this process is to watch; empty for all
     unlisted: set[str] = field(default_factory=set)  # those of them that it could not list at some time
     since: datetime | None = None
+    unknown: bool = False  # the annotation cannot be read: holds start again
     watched: frozenset[str] | None = None  # namespaces that every replica since then has watched; None for all
 
     def since_in(self, namespace: str) -> datetime | None:
@@ -53,24 +55,26 @@ class UnledTime:
     def read(self, lease: Mapping[str, Any]) -> None:
         """Set the time from the Lease of the previous leader.
 
-        It is the last renewal of that leader or, if earlier, the unled time that it had recorded and not accounted for.
+        It is the last renewal of that leader or, if earlier, the unled time that it had recorded and not accounted for. An
+        annotation that cannot be read makes it unknown, which is no reason not to lead.
         """
         annotations = lease["metadata"].get("annotations", {})
         recorded, watched = annotations.get(UNACCOUNTED), annotations.get(WATCHED, ALL)
         self.watched = None if watched == ALL else frozenset(watched.split(","))
-        try:
-            times = [datetime.fromisoformat(text) for text in (lease["spec"].get("renewTime"), recorded) if text]
-            self.since = min(times, default=None)
-        except (TypeError, ValueError) as error:
-            raise Unavailable(f"the Lease has an invalid time: {error}") from error
+        self.unknown = bool(recorded) and _time_of(recorded) is None
+        renewed = lease["spec"].get("renewTime")
+        if renewed and _time_of(renewed) is None:  # the API server stores nothing of the kind
+            raise Unavailable("the Lease in the answer of the API server has an invalid time")
+        times = [time for time in map(_time_of, (renewed, recorded)) if time is not None]
+        self.since = None if self.unknown else min(times, default=None)
 
     def annotations(self, lease: Mapping[str, Any]) -> dict[str, str]:
         """The annotations of the Lease with this time in them, or without it once it is accounted for."""
         kept = {
             key: text for key, text in lease["metadata"].get("annotations", {}).items() if key not in {UNACCOUNTED, WATCHED}
         }
-        since = {} if self.since is None else {UNACCOUNTED: self.since.isoformat()}
-        return {**kept, **since, WATCHED: self._watched_by_all()}
+        text = UNKNOWN if self.unknown else "" if self.since is None else self.since.isoformat()
+        return {**kept, **({UNACCOUNTED: text} if text else {}), WATCHED: self._watched_by_all()}
 
     def _watched_by_all(self) -> str:
         if not self.namespaces and self.watched is None:
@@ -79,6 +83,19 @@ class UnledTime:
             self.namespaces & self.watched if self.namespaces and self.watched is not None else self.namespaces or self.watched
         )
         return ",".join(sorted((both or frozenset()) - self.unlisted))
+
+    def account(self) -> None:
+        """Every rollout has taken the time into account."""
+        self.since, self.watched, self.unknown = None, None, False
+
+
+def _time_of(text: Any) -> datetime | None:
+    """A time of the Lease; None when it cannot be read, or is of no time zone."""
+    try:
+        time = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return None if time.tzinfo is None else time
 
 
 class Lease:
@@ -133,7 +150,7 @@ class Lease:
 
     async def accounted(self) -> None:
         """Every rollout has taken the unled time into account: remove it from the Lease."""
-        self.unled.since = self.unled.watched = None
+        self.unled.account()
         await self._try()
 
     async def release(self) -> None:
