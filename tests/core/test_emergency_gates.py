@@ -182,3 +182,16 @@ def test_step_does_not_end_in_the_decision_that_lifts_an_emergency() -> None:
     lifted = world.now
     world.until(at("one", 2, 1))
     assert world.now - lifted >= duration("60s") * 2
+
+
+@pytest.mark.parametrize("features", [["alpha"], ["gamma"], ["alpha", "gamma"]])
+def test_decision_that_is_repeated_speaks_of_an_emergency_once(features: list[str]) -> None:
+    """Until the first results after a restart, the decision in status stands; its other sentences are not pushed out."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=features, reason="payments fail " * 17)
+    world.run(10)
+    before = world.status.decision
+    world.answering = False
+    world.run(100)
+    assert (world.status.decision.message, world.status.decision.details) == (before.message, before.details)

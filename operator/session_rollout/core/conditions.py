@@ -16,7 +16,7 @@ from session_rollout.api.enums import (
 )
 from session_rollout.api.flag_records import DisabledFeature
 from session_rollout.api.migration_enums import MigrationState
-from session_rollout.api.status import DecisionRecord, MetaCondition
+from session_rollout.api.status import DecisionRecord, MetaCondition, RolloutStatus
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.hold import missing_checks
 from session_rollout.core.inputs import RUNNING, UNDONE
@@ -64,22 +64,40 @@ def _ahead(context: DecisionContext, result: StageResult) -> datetime | None:
     return result.next_time if result.next_time is not None and result.next_time > context.now else None
 
 
+def repeat_decision(context: DecisionContext) -> StageResult:
+    """The decision that stands in status, without what `write_decision` has added to it about emergencies."""
+    before = context.observed.rollout.status
+    last = before.decision
+    added = last.updated(details=_emergency_texts(before, context.still_off)).details  # as they are in a status
+    details = tuple(text for text in last.details if text not in added)
+    message = last.message.removeprefix(_emergency_prefix(before, context.still_off))
+    return StageResult(last.action, last.reason, message, details, last.next_actions, last.next_time, last.approvals)
+
+
 def _message(context: DecisionContext, result: StageResult) -> str:
     """The message of the decision; an emergency is part of it, whatever the rollout does."""
-    names = sorted({*(record.feature for record in context.status.flags.disabled), *context.still_off})
-    if not names or result.reason is DecisionReason.FEATURE_DISABLED:
+    if result.reason is DecisionReason.FEATURE_DISABLED:
         return result.message
+    return _emergency_prefix(context.status, context.still_off) + result.message
+
+
+def _emergency_prefix(status: RolloutStatus, still_off: tuple[str, ...]) -> str:
+    names = sorted({*(record.feature for record in status.flags.disabled), *still_off})
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"EMERGENCY: {names[0]}{more} off for all users; {result.message}"
+    return f"EMERGENCY: {names[0]}{more} off for all users; " if names else ""
 
 
 def emergency_texts(context: DecisionContext) -> tuple[str, ...]:
     """A sentence for each emergency that is in force, and one for those that were lifted in the status alone."""
+    return _emergency_texts(context.status, context.still_off)
+
+
+def _emergency_texts(status: RolloutStatus, still_off: tuple[str, ...]) -> tuple[str, ...]:
     by_action: dict[str, list[DisabledFeature]] = {}
-    for record in context.status.flags.disabled:
+    for record in status.flags.disabled:
         by_action.setdefault(record.by, []).append(record)
-    still_off = ", ".join(context.still_off)
-    lifted = (f"{still_off} still off for all users: the flag document of the EmergencyEnable is not published",)
+    names = ", ".join(still_off)
+    lifted = (f"{names} still off for all users: the flag document of the EmergencyEnable is not published",)
     in_force = tuple(
         f"{', '.join(record.feature for record in records)} disabled for all users by {by} since {records[0].time:%Y-%m-%d %H:%M} UTC:"
         f" {records[0].reason}"

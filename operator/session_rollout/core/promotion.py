@@ -26,6 +26,7 @@ from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.api.status_records import WaitKind
 from session_rollout.core.clocks import counted_checks, second_results, warm_up_end
+from session_rollout.core.conditions import repeat_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
 from session_rollout.core.deadline import deadline_passed, next_deadline
@@ -130,12 +131,6 @@ def _awaits_results(context: DecisionContext, _: Increment) -> StageResult | Non
 
 def _awaits_first_results(context: DecisionContext, _: Increment) -> StageResult | None:
     return repeat_decision(context) if context.awaits_results else None
-
-
-def repeat_decision(context: DecisionContext) -> StageResult:
-    """The decision that stands in status."""
-    last = context.observed.rollout.status.decision
-    return StageResult(last.action, last.reason, last.message, last.details, last.next_actions, last.next_time, last.approvals)
 
 
 def _awaits_requests(context: DecisionContext, _: Increment) -> StageResult | None:

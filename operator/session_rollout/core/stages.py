@@ -25,13 +25,14 @@ from session_rollout.api.status_records import CheckRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.baselines import forget_past, measure_baselines
 from session_rollout.core.clocks import second_results
+from session_rollout.core.conditions import repeat_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria
 from session_rollout.core.drift import await_document
 from session_rollout.core.gates import evaluate_gates, verify_rollback, void_gates
 from session_rollout.core.hold import advance_hold, await_features, await_guards, missing_evidence, unjudged_guards
 from session_rollout.core.inputs import RUNNING
-from session_rollout.core.promotion import first_increment, raise_audience, repeat_decision, run_step, running_phase
+from session_rollout.core.promotion import first_increment, raise_audience, run_step, running_phase
 from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import continue_rollback
