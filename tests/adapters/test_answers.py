@@ -148,6 +148,7 @@ def test_object_is_gone_only_when_the_status_names_it(reason: str, details: dict
         ),
         ({"Retry-After": "Mon, 05 Jan 2026 10:00:09 GMT"}, None),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 -0500", "Date": "Mon, 05 Jan 2026 10:00:00 GMT"}, None),
         ({"Retry-After": "-1"}, None),
         ({}, None),
     ],
@@ -237,6 +238,24 @@ def test_each_answer_tells_the_time_of_the_server() -> None:
     with pytest.raises(Unavailable):
         asyncio.run(page.ask())
     assert abs(page.clock.now() - datetime.now(UTC)) < timedelta(seconds=10)
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Fri, 31 Dec 9999 23:59:59 -0500",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Thu, 26 Nov 99999999999999999999 17:00:00 GMT",
+        "Thu, 26 Nov 2026 17:00:00 +99999999999",
+        "Mon, 01 Jan 1900 00:00:00 GMT",
+        "yesterday",
+    ],
+)
+def test_date_with_which_no_calendar_can_reckon_is_none(date: str) -> None:
+    """R14: it is neither adopted, nor does it end the renewal of the Lease."""
+    server = Server(web.json_response(NAMED, headers={"Date": date}))
+    assert asyncio.run(server.ask()) == NAMED
+    assert abs(server.clock.now() - datetime.now(UTC)) < timedelta(seconds=10)
 
 
 @pytest.mark.parametrize(("method", "sent"), [("GET", 1), ("PUT", 0), ("PATCH", 0), ("POST", 0), ("DELETE", 0)])

@@ -254,3 +254,9 @@ def test_memory_of_old_answers_is_bounded() -> None:
         provider.age(provider.date(ago=600), query=str(number), took=0)
     assert provider.age(provider.date(ago=600)) > 598
     assert len(provider.clock._behind) <= 1_000
+
+
+def test_date_with_which_no_calendar_can_reckon_is_none(answers: Answers) -> None:
+    """R10: the sample is dated by our clock then."""
+    answers.body, answers.cached = vector("1"), "Thu, 26 Nov 99999999999999999999 17:00:00 GMT"
+    assert measure(answers.server_port).value == 1

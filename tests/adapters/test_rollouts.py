@@ -9,7 +9,7 @@ import pytest
 from adapters.api import Api
 from core.world import spec
 from session_rollout.adapters.flags import LABEL
-from session_rollout.adapters.rollouts import METADATA, ApiRolloutStore, parse
+from session_rollout.adapters.rollouts import BEHIND_SECONDS, METADATA, ApiRolloutStore, parse
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason
 from session_rollout.api.status import RolloutStatus
@@ -106,6 +106,20 @@ def test_read_that_is_older_than_the_last_write_is_not_taken_for_the_present(api
     api.objects[PATH] = old
     with pytest.raises(Conflict):
         read(store)
+
+
+def test_read_that_stays_older_than_the_last_write_is_of_a_cluster_that_was_restored(api: Api) -> None:
+    """A snapshot of etcd was restored while the process lives: rollouts continue from the state in it."""
+    seconds = [0.0]
+    store = ApiRolloutStore(api, monotonic=lambda: seconds[0])
+    snapshot = {**api.objects[PATH]}
+    asyncio.run(store.write_status(read(store), RolloutStatus(observed_generation=1)))
+    api.objects[PATH] = snapshot
+    seconds[0] = BEHIND_SECONDS
+    restored = read(store)
+    api.version = 1
+    asyncio.run(store.write_status(restored, RolloutStatus(observed_generation=2)))
+    assert read(store).rollout.status.observed_generation == 2
 
 
 def test_rollout_that_is_created_again_is_read(api: Api) -> None:

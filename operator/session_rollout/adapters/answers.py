@@ -12,6 +12,7 @@ from session_rollout.errors import AlreadyExists, Conflict, Forbidden, NotFound,
 Answer = tuple[bytes, datetime | None]  # the body, and the time of the server
 Headers = Mapping[str, str]
 MESSAGE_LENGTH: Final = 300
+YEARS: Final = range(2000, 3000)
 LONGEST_WAIT: Final = timedelta(minutes=5)  # a longer `Retry-After` is taken as this
 # After the group and version: namespaces/NAMESPACE, the plural, and for one object its name and perhaps a subresource.
 _PATH: Final = re.compile(
@@ -51,11 +52,12 @@ def _is_named(parsed: dict[str, Any]) -> bool:
 
 
 def date_of(headers: Headers) -> datetime | None:
-    """The server's time; None when it gives none."""
+    """The server's time; None when it gives none, or one with which no calendar can reckon."""
     try:
-        return parsedate_to_datetime(headers["Date"]).astimezone(UTC)
-    except (KeyError, ValueError):
+        date = parsedate_to_datetime(headers["Date"]).astimezone(UTC)
+    except (KeyError, ValueError, OverflowError):
         return None
+    return date if date.year in YEARS else None
 
 
 def error_of(code: int | None, body: Any, headers: Headers | None, path: str) -> RolloutError:

@@ -276,7 +276,7 @@ def _date(text: str | None) -> datetime | None:
     """The time in a header `Date`; None when there is none, or it is none."""
     try:
         date = parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 

@@ -1,8 +1,9 @@
 """SessionRollouts and SessionRolloutActions in the API server (port `RolloutStore`)."""
 
 import asyncio
-from collections.abc import Collection, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -18,6 +19,7 @@ from session_rollout.ports import Key, Listed, Stored
 
 PAGE = 200
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+BEHIND_SECONDS: Final = 10.0  # that a server may be behind; what is older for longer is a cluster that was restored
 NO_QUERY: Mapping[str, str] = {}
 
 
@@ -49,20 +51,24 @@ def _in_namespace(path: str, namespace: str) -> str:
 
 
 class ApiRolloutStore:
-    """The store. It remembers the version of its last write, so that a stale read is not taken for the present."""
+    """The store. It remembers the version of its last write for a while, so that a stale read is not taken for the present."""
 
-    def __init__(self, api: ApiServer, namespaces: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, api: ApiServer, namespaces: tuple[str, ...] = (), monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._api = api
         self._namespaces = namespaces
-        self._written: dict[Key, int] = {}
+        self._monotonic = monotonic
+        self._written: dict[Key, tuple[int, float]] = {}  # the version, and when it was written
 
     async def read(self, key: Key) -> Stored | None:
-        """See `RolloutStore.read`. Raises Conflict when the object is older than the last write."""
+        """See `RolloutStore.read`. Raises Conflict when the object is older than what was written a moment ago."""
         raw = await self._find(key)
         if raw is None:
             self._written.pop(key, None)
             return None
-        if int(raw["metadata"]["resourceVersion"]) < self._written.get(key, 0):
+        version, written = self._written.get(key, (0, 0.0))
+        if int(raw["metadata"]["resourceVersion"]) < version and self._monotonic() - written < BEHIND_SECONDS:
             raise Conflict(f"{key.namespace}/{key.name}: the object is older than the last write")
         return parse(raw)
 
@@ -80,8 +86,11 @@ class ApiRolloutStore:
         key = stored.key
         body = {**stored.raw, "status": status_to_write(stored, status)}
         written = await self._api.request("PUT", _path(key.namespace, ROLLOUTS, key.name) + "/status", body)
-        self._written[key] = int(written["metadata"]["resourceVersion"])
+        self._wrote(key, written)
         STATUS_WRITES.inc()
+
+    def _wrote(self, key: Key, written: Mapping[str, Any]) -> None:
+        self._written[key] = int(written["metadata"]["resourceVersion"]), self._monotonic()
 
     async def set_finalizer(self, stored: Stored, finalizer: str, *, present: bool) -> Stored:
         """See `RolloutStore.set_finalizer`."""
@@ -95,7 +104,7 @@ class ApiRolloutStore:
         }
         path = _path(key.namespace, ROLLOUTS, key.name)
         written = await self._api.request("PATCH", path, patch, content=MERGE, seconds=URGENT_SECONDS)
-        self._written[key] = int(written["metadata"]["resourceVersion"])
+        self._wrote(key, written)
         return parse(written)
 
     async def listed(self) -> Listed:

@@ -283,11 +283,14 @@ class Memory:
         return {feature: other.name for other, state in others for feature in features & state.features}
 
     def documents_listed(self, versions: Mapping[Key, int], unlisted: Container[str]) -> None:
-        """Have each document read again of which the watch has missed a change."""
+        """Have each document read again of which the watch has missed a change: its version is another.
+
+        It is a lower one after the cluster was restored from a snapshot.
+        """
         for key, state in self._states.items():
             if state.document is None or key.namespace in unlisted:
                 continue
-            if versions.get(key) is None or versions[key] > state.document_version:
+            if versions.get(key) != state.document_version:
                 state.forget_document()
                 state.wake.set()
 

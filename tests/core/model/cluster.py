@@ -161,7 +161,7 @@ class Replica:
     def __init__(self, cluster: "Cluster", *, since: datetime | None) -> None:
         self.memory, self.downtime, server = Memory(), Downtime(), cluster.server
         self.clock: SteadyClock = SteadyClock(cluster)
-        store = ApiRolloutStore(server)
+        store = ApiRolloutStore(server, monotonic=self.clock.monotonic)
         around = replace(
             cluster.around.ports(), store=store, flags=ConfigMapPublisher(server), metrics=cluster.application, clock=self.clock
         )
