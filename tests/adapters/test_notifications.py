@@ -137,10 +137,11 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Receiver:
 
 
 class Fixture:
-    """A notifier with one sink, and the event that wakes the rollout."""
+    """A notifier with sinks, and the event that wakes the rollout."""
 
-    def __init__(self) -> None:
-        sinks = {"chat": Sink.model_validate({"webhook": {"url": "http://127.0.0.1:1"}})}
+    def __init__(self, *others: str, port: int = 1, timeout: str = "10s") -> None:
+        webhook = {"webhook": {"url": f"http://127.0.0.1:{port}"}, "timeout": timeout}
+        sinks = {name: Sink.model_validate(webhook) for name in ("chat", *others)}
         self.notifier, self.woken = SinkNotifier(sinks, WallClock()), asyncio.Event()
 
     def enqueue(self, *numbers: str, sink: str = "chat") -> None:
@@ -210,6 +211,58 @@ def test_exception_that_nobody_foresaw_fails_one_delivery_and_is_shown_with_its_
     assert (receiver.taken, ended) == (["1", "2"], [])
     assert {(record.levelname, vars(record)["class"]) for record in caplog.records} == {("ERROR", "ValueError")}
     assert "secret" not in caplog.text
+
+
+def test_sinks_that_trickle_hold_up_no_other(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many they are: each has a thread of its own, and one at most."""
+    released, slow, begun = threading.Event(), [f"slow-{number}" for number in range(20)], list[str]()
+
+    def send(sink: Sink, delivery: Delivery, *options: Any) -> None:
+        if delivery.notification.sink == "chat":
+            receiver.send(sink, delivery, *options)
+        else:
+            begun.append(delivery.notification.sink)
+            released.wait()
+
+    monkeypatch.setattr(notifications, "send", send)
+
+    async def body() -> None:
+        fixture = Fixture(*slow, timeout="100ms")
+        fixture.notifier.enqueue(ROLLOUT, (*(pending(name, name) for name in slow), pending("1")), fixture.woken.set)
+        await fixture.until_delivered("1")
+        while set(fixture.notifier.errors().values()) != {"the delivery before did not end in time, and goes on"}:
+            await fixture.wake()
+        assert (sorted(begun), set(fixture.notifier.errors())) == (sorted(slow), set(slow))
+        fixture.notifier.close()
+
+    try:
+        asyncio.run(asyncio.wait_for(body(), 20))
+    finally:
+        released.set()
+
+
+def test_webhook_that_trickles_is_ended() -> None:
+    """Its thread and its connection do not stay."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        async def body() -> None:
+            fixture = Fixture(port=listening.getsockname()[1], timeout="100ms")
+            fixture.enqueue("1")
+            connection, _ = await asyncio.to_thread(listening.accept)
+            while connection.send(b"x"):
+                try:
+                    await asyncio.wait_for(fixture.wake(), 0.02)
+                    break
+                except TimeoutError:
+                    continue
+            assert fixture.notifier.errors() == {"chat": "no response within 100 ms"}
+            call = fixture.notifier._calls["chat"]
+            await asyncio.to_thread(call.join, 5)
+            assert not call.is_alive()
+            fixture.notifier.close()
+            connection.close()
+
+        asyncio.run(asyncio.wait_for(body(), 20))
 
 
 def test_unknown_sink_holds_up_no_other(receiver: Receiver) -> None:

@@ -1,6 +1,6 @@
 """Notifications to other tools (port `Notifier`): signed webhooks, and everything that Apprise supports.
 
-One worker for each sink delivers its notifications in order. A sink that is down, slow or rejecting delays
+One worker for each sink delivers its notifications in order, in a thread of its own. A sink that is down, slow or rejecting delays
 only its own notifications; they remain in the status of their rollouts until it accepts them. Each carries its id, so that a receiver
 recognizes one that arrives twice after a crash. Addresses and keys are files of the administrator and are never logged.
 """
@@ -12,15 +12,15 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import requests
 from apprise import Apprise, NotifyType
 
-from session_rollout.adapters.blocking import PlainSession
+from session_rollout.adapters.blocking import Call, PlainSession
 from session_rollout.api.enums import EventReason
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import SessionRollout
@@ -32,7 +32,6 @@ from session_rollout.tasks import place_of, watched
 
 log = logging.getLogger(__name__)
 BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
-WORKERS: Final = 4
 ACCEPTED: Final = range(200, 300)  # a redirect is the login page of a proxy, not a receiver
 COMMANDS: Final[Mapping[EventReason, str]] = {
     EventReason.APPROVAL_NEEDED: "approve",
@@ -118,7 +117,7 @@ class SinkNotifier:
         self._sinks, self._clock = sinks, clock
         self._queues: dict[str, Queue] = {}
         self._delivered: dict[str, set[str]] = {}  # by UID of the rollout
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="sinks")
+        self._calls: dict[str, Call[None]] = {}  # by sink; Apprise's cannot be ended from outside
 
     def enqueue(
         self, rollout: SessionRollout, notifications: tuple[PendingNotification, ...], wake: Callable[[], None]
@@ -157,11 +156,10 @@ class SinkNotifier:
             queue.keep(uid, set())
 
     def close(self) -> None:
-        """Start no new delivery."""
+        """Start no new delivery, and wait for none."""
         for queue in self._queues.values():
             if queue.worker is not None:
                 queue.worker.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self, sink: str, queue: Queue) -> None:
         """Deliver in order until the queue is empty; a delivery that fails is repeated with growing pauses."""
@@ -186,11 +184,13 @@ class SinkNotifier:
         if sink is None:
             allowed = ", ".join(sorted(self._sinks)) or "none"
             raise SpecError(f"not in `sinks` of the operator's configuration; allowed: {allowed}")
-        loop, seconds = asyncio.get_running_loop(), duration(sink.timeout).total_seconds()
-        now = self._clock.now()
+        if name in self._calls and self._calls[name].is_alive():
+            raise Unavailable("the delivery before did not end in time, and goes on")
+        seconds = duration(sink.timeout).total_seconds()
+        call = self._calls[name] = Call(partial(send, sink, delivery, seconds, self._clock.now()), f"sink {name}")
         try:
-            # A thread that hangs beyond its own timeouts must not block its queue forever.
-            await asyncio.wait_for(loop.run_in_executor(self._pool, send, sink, delivery, seconds, now), 2 * seconds)
+            # The library limits each wait for a byte. What trickles is ended here.
+            await call.result(2 * seconds)
         except TimeoutError as error:
             raise Unavailable(f"no response within {format_duration(duration(sink.timeout))}") from error
 
