@@ -73,6 +73,24 @@ def test_breach_turns_flags_off_without_a_status_write(cluster: Cluster, error: 
     run(body)
 
 
+@pytest.mark.parametrize("error", [Unavailable("TimeoutError"), Forbidden("sessionrollouts"), Conflict("written by others")])
+def test_flags_are_turned_off_before_the_finalizer_is_added(error: Exception) -> None:
+    """Its request may hang for seconds; what the decision begins afterwards waits for it all the same."""
+    cluster = Cluster()
+    cluster.add_rollout(guards=[{"name": "errors", "metric": "errors", "below": "5%"}], deletionPolicy="Off")
+
+    async def body() -> None:
+        process = await published(cluster)
+        cluster.rollouts[KEY]["metadata"]["finalizers"] = []  # somebody has removed it
+        cluster.failures["finalizer True"] = [error] * 1000
+        cluster.values["errors"] = Decimal("0.5")
+        await process.reconcile()
+        assert cluster.calls[:3] == ["read", "protect", "finalizer True"]
+        assert read_document(cluster.text).audiences["alpha"] == NOBODY
+
+    run(body)
+
+
 def test_repeated_conflicts_do_not_blind_a_guard() -> None:
     """R12, R15: whatever else changes in the object, `for` goes on."""
     cluster = Cluster()

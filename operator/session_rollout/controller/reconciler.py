@@ -128,8 +128,6 @@ class Reconciler:
         awaited = jobs or finalizers
         if stored.deleting and not awaited:
             return self._end(key, state)
-        if not stored.deleting:
-            stored = await self._finalizers.keep(stored, state)
         state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
         if not stored.problem:
             state.read(stored.rollout.status, stored.created)
@@ -140,6 +138,8 @@ class Reconciler:
         decision = self._decide(observed, now, self._decider(stored, state, jobs, finalizers))
         state.next_decision = decision.next_reconcile.total_seconds()
         unprotected = await self._applier.protect(rollout, state, decision)
+        if not stored.deleting:
+            stored = await self._finalizers.keep(stored, state)  # after what protects users: it may hang
         wrote, failure = await self._write_status(stored, stored.rollout, state, decision, now)
         if stored.problem or awaited:
             self._downtime.account(key)  # no hold is running, so that no downtime can count
