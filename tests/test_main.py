@@ -15,6 +15,7 @@ from session_rollout import main
 from session_rollout.adapters.clock import ServerClock
 from session_rollout.adapters.heartbeats import WATCH_LIMIT
 from session_rollout.adapters.lease import Lease
+from session_rollout.controller.state import HUNG_SECONDS
 from session_rollout.errors import Forbidden, Unavailable
 from session_rollout.main import LEASE_LIMIT, NAMED, SWEEP_LIMIT, Backoffs, Operator, watched_paths
 from session_rollout.ports import Key
@@ -68,6 +69,9 @@ def test_liveness_names_what_is_late(tmp_path: Path, monkeypatch: pytest.MonkeyP
         }
         for number in range(NAMED + 2):
             leader.memory.of(Key("default", f"r{number}")).expect_next(-1000)
+        assert "reconciliation" not in leader._live().message, "it is late, as a slow API server makes it"
+        for number in range(NAMED + 2):
+            leader.memory.of(Key("default", f"r{number}"))._began = -HUNG_SECONDS
         assert leader._live().message.endswith("reconciliation of default/r2, 2 more rollouts")
         assert not leader._live().healthy
 

@@ -250,10 +250,10 @@ class Operator:
         if self.ready.is_set() and self.lease.age > LEASE_LIMIT:
             yield f"{LEASE} ({self.lease.age:.0f} s)"
         yield from self.hearts.late()
-        overdue = self.memory.overdue()
-        yield from (f"reconciliation of {key.namespace}/{key.name}" for key in overdue[:NAMED])
-        if len(overdue) > NAMED:
-            yield f"{len(overdue) - NAMED} more rollouts"
+        hung = self.memory.hung()
+        yield from (f"reconciliation of {key.namespace}/{key.name}" for key in hung[:NAMED])
+        if len(hung) > NAMED:
+            yield f"{len(hung) - NAMED} more rollouts"
 
     def _live(self) -> Health:
         late = ", ".join(self._late())

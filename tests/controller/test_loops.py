@@ -1,6 +1,8 @@
 """Loops: each rollout has one from its creation to the end of its deletion, whatever the watch delivers or misses."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +10,10 @@ import pytest
 from controller.cluster import KEY, NOW, Cluster, Process, run, until
 from session_rollout.api.enums import DecisionReason
 from session_rollout.controller import finalizers, loops, reconciler
+from session_rollout.controller import state as remembered
 from session_rollout.controller.finalizers import FINALIZER
+from session_rollout.controller.loops import Loop
+from session_rollout.controller.state import HUNG_SECONDS
 from session_rollout.core.documents import read_document
 from session_rollout.errors import Forbidden, Request, RolloutError, SpecError, Unavailable
 
@@ -252,5 +257,44 @@ def test_loop_that_hangs_does_not_hold_up_the_end_of_the_process(cluster: Cluste
         process.loops.rollout_changed(KEY, cluster.rollouts[KEY])
         await asyncio.wait_for(process.loops.close(), 5)
         assert not process.loops._loops
+
+    run(body)
+
+
+async def reconciling(process: Process, stopped: asyncio.Event) -> None:
+    await process.reconciler.run(KEY, stopped)
+
+
+async def deleting(process: Process, _: asyncio.Event) -> None:
+    await process.loops._end(KEY, Loop(process.cluster.rollouts[KEY]))
+
+
+@pytest.mark.parametrize("work", [reconciling, deleting])
+def test_loop_hangs_when_it_works_for_ever_and_not_when_requests_are_slow(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, work: Callable[[Process, asyncio.Event], Coroutine[Any, Any, None]]
+) -> None:
+    """A restart helps only the first: the liveness probe must not end an operator that works, whatever its API server does."""
+    seconds = [0.0]
+    monkeypatch.setattr(remembered, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+
+    async def body() -> None:
+        process, stopped = Process(cluster), asyncio.Event()
+        begun = asyncio.Event()
+
+        async def read(_: object) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(cluster, "read", read)
+        process.state.expect_next(0)
+        loop = asyncio.create_task(work(process, stopped))
+        await begun.wait()
+        seconds[0] = HUNG_SECONDS - 1
+        assert (process.memory.overdue(), process.memory.hung()) == ((KEY,), ())
+        seconds[0] = HUNG_SECONDS + 1
+        assert process.memory.hung() == (KEY,)
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        assert process.memory.hung() == ()
 
     run(body)

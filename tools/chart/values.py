@@ -112,7 +112,7 @@ class Values(Section):
     liveness_probe: Annotated[
         Mapping,
         Field(
-            description="Liveness probe. It fails when a rollout is overdue for reconciliation. Set it to null to remove the probe."
+            description="Liveness probe. It fails when a loop of the operator hangs. Set it to null to remove the probe."
         ),
     ] = LIVENESS
     readiness_probe: Annotated[

@@ -117,7 +117,8 @@ class Loops:
         failures, logged = 0, ""
         while True:
             try:
-                return await self._try_to_end(key, loop)
+                with self._memory.of(key).working():
+                    return await self._try_to_end(key, loop)
             except Exception as error:  # noqa: BLE001 - of this rollout: it must not end the loops of the others
                 failures += 1
                 if logged != str(error):

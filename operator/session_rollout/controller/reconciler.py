@@ -84,7 +84,8 @@ class Reconciler:
         while not (stopped.is_set() or state.deleted):
             state.wake.clear()  # before reading: what changes during the reconciliation causes another one
             async with self._memory.turns.take(lambda: state.priority):
-                seconds = await self._reconcile_guarded(key, state)
+                with state.working():
+                    seconds = await self._reconcile_guarded(key, state)
             seconds = min(seconds, state.until_removal or seconds)
             state.expect_next(seconds)
             await _rest(state, stopped, seconds + random.uniform(0, JITTER_SECONDS))  # noqa: S311 - no secret

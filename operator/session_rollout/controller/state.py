@@ -6,7 +6,8 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -26,6 +27,7 @@ from session_rollout.ports import Key
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
 OVERDUE_FACTOR: Final = 2
 OVERDUE_SLACK_SECONDS: Final = 30.0
+HUNG_SECONDS: Final = 600.0  # each request ends within seconds, so nothing that a slow API server delays takes so long
 OUTAGE_SHOWN: Final = timedelta(seconds=30)
 
 
@@ -126,6 +128,7 @@ class RolloutState:
     restored: bool = False  # somebody else has written the status: until when its evidence was evaluated is unknown
     rested: float = 0.0  # seconds since `last_reconcile` in which the loop had nothing to do
     _deadline: float | None = None  # monotonic seconds
+    _began: float | None = None  # to work, in monotonic seconds
     _wake_scheduled: bool = False
 
     @property
@@ -219,6 +222,20 @@ class RolloutState:
         self._wake_scheduled = False
         self.wake.set()
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """The block must end one day."""
+        self._began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._began = None
+
+    @property
+    def hung(self) -> bool:
+        """Whether its loop works for so long that it hangs. One that waits for a slow API server, or for its turn, does not."""
+        return self._began is not None and time.monotonic() - self._began > HUNG_SECONDS
+
     def expect_next(self, seconds: float) -> None:
         """The next reconciliation should come within this time; it is overdue after twice as much and some slack."""
         self._deadline = time.monotonic() + OVERDUE_FACTOR * (seconds + OVERDUE_SLACK_SECONDS)
@@ -297,6 +314,10 @@ class Memory:
     def overdue(self) -> tuple[Key, ...]:
         """Rollouts that were not reconciled in time."""
         return tuple(key for key, state in self._states.items() if state.overdue)
+
+    def hung(self) -> tuple[Key, ...]:
+        """Rollouts whose loop hangs."""
+        return tuple(key for key, state in self._states.items() if state.hung)
 
     def actions_listed(self, listed: ActionList, rollouts: set[Key]) -> None:
         """Keep a list of actions, after each of them was received, and drop what it shows to be no longer needed."""
