@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,8 +53,8 @@ def _not_found(path: str) -> dict[str, Any]:
 class MisbehavingApi(ThreadingHTTPServer):
     """It behaves until a field says otherwise.
 
-    `hangs`: no request is answered; `hangs_at`: none whose path has this. `page`: requests whose path has this get a page of
-    HTML. `watch`: what watches answer.
+    `hangs`: no request is answered; `hangs_at`: none whose path has this. `page`: requests whose path has this, or is this if
+    `whole`, get a page of HTML, with the status `code`. `watch`: what watches answer, with the status `watch_code`; they end then.
     """
 
     daemon_threads = True
@@ -63,7 +64,10 @@ class MisbehavingApi(ThreadingHTTPServer):
         self.hangs = False
         self.hangs_at: str | None = None
         self.page: str | None = None
-        self.watch = b""
+        self.whole = False  # `page` is a whole path
+        self.code = self.watch_code = 200
+        self.watch: bytes | None = None
+        self.watches: Counter[str] = Counter()  # by path
         self.pages = 0
         self.lease: dict[str, Any] | None = None
         self.renewals = 0
@@ -123,19 +127,21 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.hangs or (self.server.hangs_at is not None and self.server.hangs_at in path):
             self._hang()
             return True
-        if self.server.page is not None and self.server.page in path:
+        page = self.server.page
+        if page is not None and (path == page if self.server.whole else page in path):
             self.server.pages += 1
-            self._send(200, PAGE, "text/html")
+            self._send(self.server.code, PAGE, "text/html")
             return True
         return False
 
     def _watch(self) -> None:
-        self.send_response(200)
+        self.server.watches[self.path.partition("?")[0]] += 1
+        self.send_response(self.server.watch_code)
         self.end_headers()
-        self.wfile.write(self.server.watch)
+        self.wfile.write(self.server.watch or b"")
         self.wfile.flush()
         self.close_connection = True
-        if not self.server.watch:
+        if self.server.watch is None:
             self._hang()
 
     def _hang(self) -> None:

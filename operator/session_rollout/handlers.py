@@ -10,7 +10,6 @@ from typing import Any
 import kopf
 
 from session_rollout.adapters.flags import LABEL, document_of
-from session_rollout.adapters.heartbeats import watching_session
 from session_rollout.adapters.jobs import MIGRATION_LABEL
 from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
 from session_rollout.ports import Key
@@ -20,7 +19,7 @@ from session_rollout.ports import Key
 async def login(memo: Any, **options: Any) -> kopf.AiohttpSession | None:
     """The Pod's ServiceAccount, or KUBECONFIG; read each time, so that a rotated token is picked up."""
     info = kopf.login_with_service_account(**options) or kopf.login_with_kubeconfig(**options)
-    return None if info is None else watching_session(info, memo.hearts)
+    return None if info is None else memo.sessions.open(info)
 
 
 @kopf.on.event(GROUP, VERSION, ROLLOUTS)  # type: ignore[arg-type]

@@ -36,6 +36,7 @@ from session_rollout.adapters.notifications import SinkNotifier
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.adapters.records import ConfigMapRecorder
 from session_rollout.adapters.rollouts import ApiRolloutStore, parse
+from session_rollout.adapters.watching import PAGE, Sessions
 from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import ACTIONS, API_VERSION, GROUP, ROLLOUTS
 from session_rollout.api.parsing import action_of
@@ -192,7 +193,7 @@ class Operator:
         tasks = await kopf.spawn_tasks(
             registry=kopf.get_default_registry(),
             settings=kopf_settings(),
-            memo=kopf.Memo(reconciler=self.reconciler, loops=self.loops, inbox=self.inbox, hearts=self.hearts),
+            memo=kopf.Memo(reconciler=self.reconciler, loops=self.loops, inbox=self.inbox, sessions=Sessions(self.hearts)),
             clusterwide=not self.settings.namespaces,
             namespaces=self.settings.namespaces,
             standalone=True,
@@ -304,6 +305,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = Backoffs()
+    settings.watching.chunk_size = PAGE  # otherwise one answer has all objects
     settings.watching.reconnect_backoff = 1.0
     settings.watching.server_timeout = WATCH_SECONDS  # each new request is a sign of life
     settings.watching.inactivity_timeout = SILENT_SECONDS

@@ -33,6 +33,11 @@ def checked(text: bytes, method: str, path: str) -> dict[str, Any]:
     return dict(parsed)
 
 
+def is_discovery(path: str) -> bool:
+    """Whether the path is none of objects, but of what kinds there are."""
+    return _PATH.match(path) is None
+
+
 def _is_object(parsed: Any) -> bool:
     return isinstance(parsed, dict) and isinstance(parsed.get("metadata"), dict)
 
