@@ -111,9 +111,7 @@ class Values(Section):
     ] = CONTAINER_SECURITY
     liveness_probe: Annotated[
         Mapping,
-        Field(
-            description="Liveness probe. It fails when a loop of the operator hangs. Set it to null to remove the probe."
-        ),
+        Field(description="Liveness probe. It fails when a loop of the operator hangs. Set it to null to remove the probe."),
     ] = LIVENESS
     readiness_probe: Annotated[
         Mapping,

@@ -1,7 +1,7 @@
 """The sessions of Kopf: what the API server answers to its lists and watches becomes what Kopf repeats.
 
 Kopf repeats a request that got no answer, or an error of the server. After any other answer that it does not expect, such as 404 for a
-watch or the page of a proxy, it ends, and the process with it: nobody would hear an emergency while the kubelet waits before it starts
+watch or the page of a proxy, it ends, and the process with it: no emergency would be carried out while the kubelet waits before it starts
 the next one. So a list that is not one counts as a connection that broke, and a watch that is none as one whose version is too old,
 after which Kopf lists again. Pauses grow. Lists are bounded in bytes: a page that is too large is requested again with fewer objects.
 """

@@ -129,6 +129,7 @@ class Reconciler:
         awaited = jobs or finalizers
         if stored.deleting and not awaited:
             return self._end(key, state)
+        stored = await self._keep_finalizer(stored, state, protected=False)
         state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
         if not stored.problem:
             state.read(stored.rollout.status, stored.created)
@@ -139,8 +140,7 @@ class Reconciler:
         decision = self._decide(observed, now, self._decider(stored, state, jobs, finalizers))
         state.next_decision = decision.next_reconcile.total_seconds()
         unprotected = await self._applier.protect(rollout, state, decision)
-        if not stored.deleting:
-            stored = await self._finalizers.keep(stored, state)  # after what protects users: it may hang
+        stored = await self._keep_finalizer(stored, state, protected=True)
         wrote, failure = await self._write_status(stored, stored.rollout, state, decision, now)
         if stored.problem or awaited:
             self._downtime.account(key)  # no hold is running, so that no downtime can count
@@ -159,6 +159,11 @@ class Reconciler:
         if unprotected is not None:
             raise unprotected
         return seconds if decision.urgent is None else 0.0
+
+    async def _keep_finalizer(self, stored: Stored, state: RolloutState, *, protected: bool) -> Stored:
+        """After what protects users, because it may hang; before the first decision, because nothing is published without it."""
+        first = stored.rollout.status.flags.sha256 is None
+        return stored if stored.deleting or first is protected else await self._finalizers.keep(stored, state)
 
     def _end(self, key: Key, state: RolloutState) -> float:
         """Deleted: this loop ends. A decision made now could publish a document that the deletion is about to release."""
