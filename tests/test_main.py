@@ -16,7 +16,7 @@ from session_rollout.adapters.clock import ServerClock
 from session_rollout.adapters.heartbeats import WATCH_LIMIT
 from session_rollout.adapters.lease import Lease
 from session_rollout.controller.state import HUNG_SECONDS
-from session_rollout.errors import Forbidden, Unavailable
+from session_rollout.errors import Forbidden, TooLarge, Unavailable
 from session_rollout.main import LEASE_LIMIT, NAMED, SWEEP_LIMIT, Backoffs, Operator, watched_paths
 from session_rollout.ports import Key
 from session_rollout.settings import load
@@ -108,6 +108,29 @@ def test_namespace_whose_rights_are_gone_does_not_keep_the_operator_from_startin
         assert isinstance(leader.store._api, Api)
         leader.store._api.failures["GET"] = [Forbidden("sessionrollouts")]
         assert asyncio.run(leader._existing()) == ()
+
+
+def test_list_that_fails_does_not_keep_the_operator_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rollout is watched all the same; which of them have yet to take the downtime into account is found out later."""
+    monkeypatch.setattr(main, "delay", lambda _: 0)
+
+    async def body() -> None:
+        with operator(Times(), tmp_path) as leader:
+            api = leader.store._api
+            assert isinstance(api, Api)
+            api.put(
+                "/apis/sessionrollout.dev/v1alpha1/sessionrollouts/shop", {"metadata": {"namespace": "default", "name": "shop"}}
+            )
+            api.failures["GET"] = [TooLarge("an answer is larger"), Unavailable("down")]
+            accounted = asyncio.create_task(leader._account())
+            leader.downtime.account(Key("default", "early"))
+            while api.failures["GET"] or not leader.downtime._expected:
+                await breathe()
+            assert not leader.downtime.accounted.is_set()
+            leader.downtime.account(Key("default", "shop"))
+            await asyncio.wait_for(accounted, 5)
+
+    asyncio.run(body())
 
 
 def test_each_namespace_has_its_watches() -> None:

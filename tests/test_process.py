@@ -104,7 +104,7 @@ def test_watch_that_is_none_is_requested_again(api: MisbehavingApi, tmp_path: Pa
     assert {line["level"] for line in warned} == {"WARNING"}
 
 
-@pytest.mark.parametrize(("path", "code"), [("/apis", 200), ("/apis/batch/v1", 404), ("jobs", 410)])
+@pytest.mark.parametrize(("path", "code"), [("/apis", 200), ("/apis/batch/v1", 404), ("jobs", 410), ("sessionrollouts", 200)])
 def test_list_that_is_none_is_requested_again(api: MisbehavingApi, tmp_path: Path, path: str, code: int) -> None:
     """R15: also those with which Kopf finds out what the API server has."""
     api.code, api.page, api.whole = code, path, path.startswith("/")

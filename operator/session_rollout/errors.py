@@ -8,6 +8,7 @@
     +-- Unavailable          a server does not respond: try again later, not before `retry_after`
     |   +-- Forbidden        the API server denies a verb on a resource: an administrator must grant it
     |   +-- NotFound         the API server has no such object
+    |   +-- TooLarge         the response is larger than the memory for it: request less
     |   +-- ProviderFailed   a metric provider gave no usable response; `reason` is that of the check
     |       +-- PartialResponse   the provider warns that data is missing
     +-- MigrationError       a migration ends without success; `reason` says why in one CamelCase word
@@ -78,6 +79,10 @@ class Forbidden(Unavailable):
 
 class NotFound(Unavailable):
     """The API server says that there is no such object (HTTP 404)."""
+
+
+class TooLarge(Unavailable):
+    """The response is larger than the memory for it."""
 
 
 class ProviderFailed(Unavailable):

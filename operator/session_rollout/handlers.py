@@ -11,6 +11,7 @@ import kopf
 
 from session_rollout.adapters.flags import LABEL, document_of
 from session_rollout.adapters.jobs import MIGRATION_LABEL
+from session_rollout.adapters.rollouts import slim
 from session_rollout.api import ACTIONS, GROUP, ROLLOUTS, VERSION
 from session_rollout.ports import Key
 
@@ -25,7 +26,7 @@ async def login(memo: Any, **options: Any) -> kopf.AiohttpSession | None:
 @kopf.on.event(GROUP, VERSION, ROLLOUTS)  # type: ignore[arg-type]
 async def rollout_changed(event: Any, namespace: str, name: str, memo: Any, **_: Any) -> None:
     """A rollout was created, changed or deleted."""
-    memo.loops.rollout_changed(Key(namespace, name), event["object"], deleted=event["type"] == "DELETED")
+    memo.loops.rollout_changed(Key(namespace, name), slim(event["object"]), deleted=event["type"] == "DELETED")
 
 
 @kopf.on.event(GROUP, VERSION, ACTIONS)

@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Collection, Coroutine, Iterable, Iterator
 from dataclasses import replace
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ from session_rollout.adapters.watching import PAGE, Sessions
 from session_rollout.adapters.workloads import ApiWorkloads
 from session_rollout.api import ACTIONS, API_VERSION, GROUP, ROLLOUTS
 from session_rollout.api.parsing import action_of
+from session_rollout.controller.backoff import delay
 from session_rollout.controller.deletion import Deletion
 from session_rollout.controller.inbox import LONGEST_SECONDS, SWEEP_SECONDS, Inbox
 from session_rollout.controller.loops import Loops
@@ -149,9 +150,7 @@ class Operator:
 
     async def _lead(self) -> None:
         self.clock.hold_steady()
-        self.downtime.begin(
-            replace(self.lease.unled).since_in, await self._existing()
-        )  # the Lease's own is accounted for one day
+        self.downtime.begin(replace(self.lease.unled).since_in)  # the Lease's own is accounted for one day
         self._expect_beats()
         before = asyncio.all_tasks()
         tasks = (
@@ -170,14 +169,18 @@ class Operator:
         self.lease.unled.unlisted.update(unlisted)
 
     async def _existing(self) -> Iterable[Key]:
-        """The rollouts that have yet to take the downtime into account."""
-        try:
-            listed = await self.store.listed()
-            return [Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in listed.items]
-        except Forbidden as error:
-            # The rights are gone. A rollout that is watched all the same must not be left alone for that.
-            log.warning("cannot list the rollouts: %s", error)
-            return ()
+        """The rollouts that have yet to take the downtime into account. Nothing else waits for this list."""
+        for failures in count(1):
+            try:
+                listed = await self.store.listed()
+                return [Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in listed.items]
+            except RolloutError as error:
+                log.warning("cannot list the rollouts: %s", error)
+                if isinstance(error, Forbidden):
+                    # The rights are gone. A rollout that is watched all the same must not be left alone for that.
+                    break
+                await asyncio.sleep(delay(failures))
+        return ()
 
     def _expect_beats(self) -> None:
         self.hearts.expect(SWEEP, SWEEP_LIMIT)
@@ -230,6 +233,7 @@ class Operator:
 
     async def _account(self) -> None:
         """Remove the downtime from the Lease after every rollout has taken it into account."""
+        self.downtime.expect(await self._existing())
         await self.downtime.accounted.wait()
         await self.lease.accounted()
 

@@ -8,7 +8,7 @@ from session_rollout.adapters.api_server import APPLY, JSON, JSON_PATCH, MERGE, 
 from session_rollout.errors import Conflict, NotFound, SpecError
 
 Object = dict[str, Any]
-COLLECTIONS = {"configmaps", "jobs", "pods", "replicasets", "sessionrolloutactions"}
+COLLECTIONS = {"configmaps", "jobs", "pods", "replicasets", "sessionrolloutactions", "sessionrollouts"}
 
 
 class Api(ApiServer):

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from session_rollout.adapters import answers, api_server
+from session_rollout.adapters import answers
 from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.clock import ServerClock
 from session_rollout.errors import AlreadyExists, Conflict, Forbidden, NotFound, RolloutError, SpecError, Unavailable
@@ -205,7 +205,7 @@ def refuse() -> None:
 
 def test_answer_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """R2: it is bounded in bytes while it is read, whatever `Content-Length` says."""
-    monkeypatch.setattr(api_server, "ANSWER_BYTES", 2**20)
+    monkeypatch.setattr(answers, "ANSWER_BYTES", 2**20)
     with pytest.raises(Unavailable, match="larger"):
         asyncio.run(Server("endless").ask())
 

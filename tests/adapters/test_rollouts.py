@@ -1,6 +1,7 @@
 """Rollouts and actions in the API server: parsing, stale reads, answers by UID, Events. A real one is in tests/integration."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from session_rollout.adapters.rollouts import BEHIND_SECONDS, METADATA, ApiRollo
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason
 from session_rollout.api.status import RolloutStatus
-from session_rollout.errors import Conflict, Forbidden, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, SpecError, TooLarge, Unavailable
 from session_rollout.ports import Key, Stored
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -283,3 +284,45 @@ def test_namespace_that_does_not_respond_delays_the_lists_of_no_other(api: Api, 
     listed = asyncio.run(asyncio.wait_for(ApiRolloutStore(api, ("a", "default", "b")).actions(), 5))
     assert [item["metadata"]["uid"] for item in listed.items] == ["u1"]
     assert list(listed.problems) == ["a"]
+
+
+# --- lists of objects that are as large as annotations allow
+
+
+class LargeApi(Api):
+    """A page of more than three of its objects is too large."""
+
+    def __init__(self, objects: int) -> None:
+        super().__init__()
+        self.count, self.limits = objects, list[int]()
+
+    async def request(self, *_: Any, query: Mapping[str, Any] | None = None, **__: Any) -> dict[str, Any]:
+        assert query is not None
+        start, limit = int(query.get("continue", 0)), query["limit"]
+        self.limits.append(limit)
+        if limit > 3:
+            raise TooLarge("an answer is larger")
+        metadata = {"namespace": "default", "uid": "u", "resourceVersion": "7", "labels": {LABEL: "shop"}}
+        bulk = {"annotations": {"x": "x" * 10_000}, "managedFields": [{"manager": "x"}]}
+        end = min(start + limit, self.count)
+        items = [{"metadata": {**metadata, **bulk, "name": f"r{number}"}} for number in range(start, end)]
+        return {"metadata": {"continue": str(end)} if end < self.count else {}, "items": items}
+
+
+@pytest.mark.parametrize("call", ["listed", "actions"])
+def test_page_that_is_too_large_is_requested_with_fewer_objects(call: str) -> None:
+    """One tenant cannot keep the rollouts of all others from being listed, and nothing of what is large is kept."""
+    api = LargeApi(20)
+    listed = asyncio.run(getattr(ApiRolloutStore(api), call)())
+    assert [item["metadata"]["name"] for item in listed.items] == [f"r{number}" for number in range(20)]
+    assert all(not {"annotations", "managedFields"} & set(item["metadata"]) for item in listed.items)
+    assert api.limits[-6:] == [3] * 6, "it does not try again what was too large"
+
+
+def test_answer_that_is_too_large_for_one_object_is_an_outage() -> None:
+    """No object is as large: whatever answers is no API server."""
+    api = Api()
+    api.failures["GET"] = [TooLarge("an answer is larger")] * 20
+    with pytest.raises(TooLarge):
+        asyncio.run(ApiRolloutStore(api).listed())
+    assert len(api.failures["GET"]) > 10

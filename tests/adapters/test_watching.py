@@ -11,7 +11,7 @@ import kopf
 import pytest
 from aiohttp import web
 
-from session_rollout.adapters import watching
+from session_rollout.adapters import answers, watching
 from session_rollout.adapters.heartbeats import Heartbeats, watch_name
 from session_rollout.adapters.watching import TOO_OLD, Interrupted, Refused, Sessions
 
@@ -86,7 +86,7 @@ async def listed(handle: Handler, path: str = JOBS) -> Any:
 @pytest.mark.parametrize("end", [b"\n", b""])
 def test_what_is_no_event_makes_kopf_list_again(body: bytes, end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """R15: it would end the process. What came before it is delivered."""
-    monkeypatch.setattr(watching, "ANSWER_BYTES", 400_000)
+    monkeypatch.setattr(answers, "ANSWER_BYTES", 400_000)
     assert asyncio.run(watched(always(200, EVENT + body + end))) == EVENT + TOO_OLD
 
 
@@ -98,7 +98,7 @@ def test_watch_that_is_refused_makes_kopf_list_again(code: int, body: bytes) -> 
 
 
 def test_event_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "ANSWER_BYTES", 2**20)
+    monkeypatch.setattr(answers, "ANSWER_BYTES", 2**20)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -189,7 +189,7 @@ class Pages:
 
 def test_page_that_is_too_large_is_requested_with_fewer_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     """One tenant with large annotations keeps nobody from being watched, and memory is bounded."""
-    monkeypatch.setattr(watching, "ANSWER_BYTES", 25_000)
+    monkeypatch.setattr(answers, "ANSWER_BYTES", 25_000)
     pages = Pages(20)
 
     async def body() -> list[str]:

@@ -7,10 +7,14 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from session_rollout.errors import AlreadyExists, Conflict, Forbidden, NotFound, RolloutError, SpecError, Unavailable
+import aiohttp
+
+from session_rollout.errors import AlreadyExists, Conflict, Forbidden, NotFound, RolloutError, SpecError, TooLarge, Unavailable
 
 Answer = tuple[bytes, datetime | None]  # the body, and the time of the server
 Headers = Mapping[str, str]
+ANSWER_BYTES: Final = 16 * 2**20  # more than any object that etcd can hold
+CHUNK_BYTES: Final = 2**16
 MESSAGE_LENGTH: Final = 300
 YEARS: Final = range(2000, 3000)
 LONGEST_WAIT: Final = timedelta(minutes=5)  # a longer `Retry-After` is taken as this
@@ -18,6 +22,18 @@ LONGEST_WAIT: Final = timedelta(minutes=5)  # a longer `Retry-After` is taken as
 _PATH: Final = re.compile(
     r"^/(?:api/v1|apis/[^/]+/[^/]+)(?:/namespaces/[^/]+)?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/[^/]+)?)?$"
 )
+
+
+async def read(response: aiohttp.ClientResponse) -> bytes:
+    """The body. Raises TooLarge; the connection goes then."""
+    parts, size = [], 0
+    async for part in response.content.iter_chunked(CHUNK_BYTES):
+        parts.append(part)
+        size += len(part)
+        if size > ANSWER_BYTES:
+            response.close()
+            raise TooLarge(f"API server: an answer is larger than {ANSWER_BYTES} bytes")
+    return b"".join(parts)
 
 
 def checked(text: bytes, method: str, path: str) -> dict[str, Any]:

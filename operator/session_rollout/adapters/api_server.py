@@ -33,8 +33,6 @@ Query = Mapping[str, str | int]
 FIELD_MANAGER: Final = "session-rollout"
 REQUEST_SECONDS: Final = 10.0
 URGENT_SECONDS: Final = 3.0  # for what protects users, and for the Lease: a new attempt is better than a long wait
-ANSWER_BYTES: Final = 32 * 2**20
-CHUNK_BYTES: Final = 2**16
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
@@ -134,7 +132,8 @@ class ApiServer:
                 await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
                 data = _yaml(body) if headers["Content-Type"] == APPLY else body
                 answer = await self._client.call_api(method, url, headers, data, _request_timeout=seconds)
-                text = await _read(answer.response)
+                async with answer.response:
+                    text = await answers.read(answer.response)
         except ApiException as error:
             API_REQUESTS.labels(method, str(error.status)).inc()
             raise answers.error_of(error.status, error.body, error.headers, path) from error
@@ -165,19 +164,6 @@ def _yaml(body: Any) -> bytes:
     """JSON that is YAML, too: YAML has no surrogates, so characters beyond 16 bits are not escaped, and all others are."""
     text = json.dumps(body, ensure_ascii=False)
     return re.sub(r"[\x7f-\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text).encode()
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body, as long as it is not too large; the connection of one that is goes."""
-    parts, size = [], 0
-    async with response:
-        async for part in response.content.iter_chunked(CHUNK_BYTES):
-            parts.append(part)
-            size += len(part)
-            if size > ANSWER_BYTES:
-                response.close()
-                raise Unavailable(f"API server: an answer is larger than {ANSWER_BYTES} bytes")
-    return b"".join(parts)
 
 
 VERBS: Final = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

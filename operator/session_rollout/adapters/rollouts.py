@@ -14,7 +14,7 @@ from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.parsing import merged, readable_rollout_of, rollout_of, sentence
 from session_rollout.api.status import RolloutStatus
-from session_rollout.errors import Conflict, Forbidden, NotFound, RolloutError, SpecError
+from session_rollout.errors import Conflict, Forbidden, NotFound, RolloutError, SpecError, TooLarge
 from session_rollout.ports import Key, Listed, Stored
 
 PAGE = 200
@@ -30,6 +30,12 @@ def parse(raw: Mapping[str, Any]) -> Stored:
         return Stored(key, raw, rollout_of(raw))
     except ValidationError as error:
         return Stored(key, raw, readable_rollout_of(raw), sentence(error))
+
+
+def slim(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An object to remember, without what anybody may add to it: annotations alone may have 256 KiB."""
+    metadata = {name: value for name, value in raw["metadata"].items() if name not in {"annotations", "managedFields"}}
+    return {**raw, "metadata": metadata}
 
 
 def status_to_write(stored: Stored, status: RolloutStatus) -> dict[str, Any]:
@@ -145,10 +151,17 @@ class ApiRolloutStore:
 
     async def _pages(self, path: str, accept: str, query: Mapping[str, str]) -> tuple[Mapping[str, Any], ...]:
         items: list[Mapping[str, Any]] = []
-        asked: dict[str, str | int] = {**query, "limit": PAGE}
+        asked: dict[str, str | int] = {**query}
+        limit = PAGE
         while True:
-            page = await self._api.request("GET", path, query=asked, accept=accept)
-            items += page["items"]
+            try:
+                page = await self._api.request("GET", path, query={**asked, "limit": limit}, accept=accept)
+            except TooLarge:  # 16 MiB; the API server accepts no object that is as large
+                if limit == 1:
+                    raise
+                limit //= 2
+                continue
+            items += map(slim, page["items"])
             if not (token := page["metadata"].get("continue")):
                 return tuple(items)
             asked["continue"] = token

@@ -20,12 +20,10 @@ from aiohttp import ClientHandlerType
 
 from session_rollout.adapters import answers
 from session_rollout.adapters.heartbeats import Heartbeats, watch_name
-from session_rollout.errors import Unavailable
+from session_rollout.errors import TooLarge, Unavailable
 
 log = logging.getLogger(__name__)
 PAUSES: Final = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0)  # in addition to Kopf's own
-ANSWER_BYTES: Final = 16 * 2**20  # more than any object that etcd can hold
-CHUNK_BYTES: Final = 2**16
 PAGE: Final = 32  # objects in one answer; their JSON is parsed at once
 SHORT_SECONDS: Final = 1.0  # a watch that ends earlier, without an event, is none
 DISCOVERED: Final = ("versions", "groups", "resources")  # fields of which the answers of the discovery have one
@@ -40,10 +38,6 @@ class Refused(aiohttp.ClientConnectionError):
 
 class Interrupted(aiohttp.ClientPayloadError):
     """A page that cannot be continued: Kopf lists from the beginning."""
-
-
-class TooLarge(Exception):
-    """The answer is larger than the memory for it."""
 
 
 class Sessions:
@@ -115,7 +109,7 @@ class Sessions:
                 _check(response, body, path)
             except TooLarge as error:
                 if limit <= 1:
-                    raise Refused(f"an answer is larger than {ANSWER_BYTES} bytes") from error
+                    raise Refused(str(error)) from error
                 limit //= 2
                 request.url = request.url.update_query(limit=str(limit))
                 response = await send(request)
@@ -202,17 +196,10 @@ def _with_body(response: aiohttp.ClientResponse, body: bytes) -> aiohttp.ClientR
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """The body. Raises TooLarge, and Refused when it ends early."""
-    parts, size = [], 0
     try:
-        async for part in response.content.iter_chunked(CHUNK_BYTES):
-            parts.append(part)
-            size += len(part)
-            if size > ANSWER_BYTES:
-                response.close()
-                raise TooLarge
+        return await answers.read(response)
     except aiohttp.ClientError as error:
         raise Refused(type(error).__name__) from error
-    return b"".join(parts)
 
 
 def _check(response: aiohttp.ClientResponse, body: bytes, path: str) -> None:
@@ -236,11 +223,11 @@ def _has_kinds(parsed: Any) -> bool:
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Lines, each with its end; one that is too long is returned without."""
     buffer = b""
-    async for part in content.iter_chunked(CHUNK_BYTES):
+    async for part in content.iter_chunked(answers.CHUNK_BYTES):
         *lines, buffer = (buffer + part).split(b"\n")
         for line in filter(None, lines):
             yield line + b"\n"
-        if len(buffer) > ANSWER_BYTES:
+        if len(buffer) > answers.ANSWER_BYTES:
             break
     if buffer:
         yield buffer
