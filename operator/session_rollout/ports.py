@@ -227,6 +227,15 @@ class JobRunner(Protocol):
         """Names of the Jobs of a rollout that have Pods."""
 
 
+@dataclass(frozen=True)
+class Queries:
+    """What is known about the metrics of a rollout before they are queried."""
+
+    ranges: Mapping[str, timedelta]  # how long after a change each is still about the time before it
+    spelled: Mapping[str, str]  # the PromQL of each in one spelling: equal text is an equal query
+    problems: tuple[str, ...]  # why some can never be queried: an unknown provider, or a query that no server can evaluate
+
+
 class MetricSource(Protocol):
     """Results of metric queries."""
 
@@ -235,20 +244,14 @@ class MetricSource(Protocol):
     ) -> dict[str, Measurement]:
         """Latest results by metric name. Never waits: refreshes those older than `max_age`, then calls `wake`."""
 
-    def problems(self, provider: str, metrics: tuple[Metric, ...]) -> tuple[str, ...]:
-        """Why these metrics can never be queried: an unknown provider, or a query that no server can evaluate."""
+    async def read_queries(self, provider: str, metrics: tuple[Metric, ...]) -> Queries:
+        """What the queries themselves say. It takes milliseconds for each, so others have their turns in between."""
 
     async def query(self, provider: str, query: str) -> Measurement:
         """The result of one query now, without the cache."""
 
     async def alert_rules(self, provider: str) -> frozenset[str]:
         """Names of the alert rules that a provider has loaded."""
-
-    def ranges(self, provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
-        """How long after a change each metric is still about the time before it, by its PromQL, its window and its provider."""
-
-    def queries(self, metrics: tuple[Metric, ...]) -> dict[str, str]:
-        """The PromQL of each metric in one spelling: equal text is an equal query."""
 
 
 class EventSink(Protocol):

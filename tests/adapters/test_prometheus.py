@@ -286,7 +286,34 @@ async def _rules(port: int) -> frozenset[str]:
 def test_problems_are_known_before_a_query() -> None:
     """An unknown provider, and PromQL that does not parse; a valid query has no problem."""
     metrics, wrong, right = source(1), Metric(name="m", query="rate(x)"), Metric(name="m", query="up")
-    assert len(metrics.problems("other", (right,))) == 1
-    assert len(metrics.problems("default", (wrong, right))) == 1
-    assert len(metrics.problems("other", (wrong,))) == 2
-    assert metrics.problems("default", (right,)) == ()
+
+    def problems(provider: str, *read: Metric) -> int:
+        return len(asyncio.run(metrics.read_queries(provider, read)).problems)
+
+    assert (problems("other", right), problems("default", wrong, right), problems("other", wrong)) == (1, 1, 2)
+    assert (problems("default", right), problems("other")) == (0, 0)
+
+
+def test_queries_of_a_rollout_do_not_stop_the_event_loop() -> None:
+    """R5: 64 metrics of four queries each, as long as they may be: the Lease is renewed, and emergencies of others are heard."""
+    sums = ["+".join([f"a{number}", *["a"] * 1015]) for number in range(128)]
+    metrics = tuple(
+        Metric.model_validate(
+            {"name": f"m{number}", "cohorts": {"good": f"{sums[number]}+$cohort", "total": sums[-number - 1]}}
+        )
+        for number in range(64)
+    )
+    longest = 0.0
+
+    async def body() -> None:
+        nonlocal longest
+        reading = asyncio.create_task(source(1).read_queries("default", metrics))
+        while not reading.done():
+            begun = time.monotonic()
+            await asyncio.sleep(0)
+            longest = max(longest, time.monotonic() - begun)
+        assert reading.result().problems == ()
+        assert set(reading.result().ranges.values()) == {timedelta(minutes=5)}
+
+    asyncio.run(body())
+    assert longest < 0.25, "what the parser would take for one of them; the event loop needs 0.01 s"

@@ -3,6 +3,7 @@
 Not here: ratios (test_promql_ratios.py), and queries that nobody would write (test_promql_fuzz.py).
 """
 
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -276,3 +277,14 @@ def test_intervals_are_those_of_the_provider() -> None:
     assert effective_range(Metric(name="m", query="up"), intervals) == timedelta(seconds=5)
     assert effective_range(Metric(name="m", query="rate(x[10s])"), intervals) == timedelta(seconds=11)
     assert effective_range(Metric(name="m", query="up", window="10s"), intervals) == timedelta(seconds=13)
+
+
+@pytest.mark.parametrize("operator", ["+", " or ", "-", "^", " == bool ", " and on(a) "])
+def test_long_query_is_scanned_and_judged_by_the_server(operator: str) -> None:
+    """The time of the parser grows with the square of the operators; the ranges are known all the same."""
+    query = operator.join(["rate(a[7m])", *["a"] * 150, "rate(a[10m] offset 5m)"])
+    begun = time.perf_counter()
+    assert problem_of(query) is None
+    assert effective_range(Metric(name="m", query=query), Intervals()) == timedelta(minutes=16)
+    assert time.perf_counter() - begun < 0.1
+    assert problem_of(query + "[400d]") is not None

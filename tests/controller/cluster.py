@@ -37,7 +37,7 @@ from session_rollout.core.observed import (
     Revisions,
 )
 from session_rollout.errors import Conflict, Unavailable
-from session_rollout.ports import Key, Listed, Ports, Reconciled, Stored
+from session_rollout.ports import Key, Listed, Ports, Queries, Reconciled, Stored
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 KEY = Key("default", "shop")
@@ -273,20 +273,15 @@ class Cluster:
             if metric.name in self.values
         }
 
-    def problems(self, _provider: str, _metrics: tuple[Metric, ...]) -> tuple[str, ...]:
-        return self.metric_problems
+    async def read_queries(self, _provider: str, metrics: tuple[Metric, ...]) -> Queries:
+        spellings = {metric.name: spelled(metric) for metric in metrics}
+        return Queries({metric.name: timedelta(0) for metric in metrics}, spellings, self.metric_problems)
 
     async def query(self, _provider: str, _query: str) -> Measurement:
         return Measurement(self.time, value=Decimal(1))
 
     async def alert_rules(self, _provider: str) -> frozenset[str]:
         return frozenset()
-
-    def ranges(self, _provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
-        return {metric.name: timedelta(0) for metric in metrics}
-
-    def queries(self, metrics: tuple[Metric, ...]) -> dict[str, str]:
-        return {metric.name: spelled(metric) for metric in metrics}
 
     def emit(self, _rollout: SessionRollout, reason: EventReason, _message: str) -> None:
         self.called("emit")

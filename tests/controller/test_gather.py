@@ -1,9 +1,15 @@
 """What the controller gathers for a decision, and how old it may be. Not here: the reconciliation around it."""
 
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from typing import Any
 
-from controller.cluster import Cluster, Process, run
+import pytest
+
+from controller.cluster import KEY, Cluster, Process, run
+from session_rollout.api.rollout import Metric
 from session_rollout.controller.gather import REFRESH_AFTER
+from session_rollout.ports import Queries
 
 
 def test_every_metric_has_an_interval_of_its_own() -> None:
@@ -23,3 +29,31 @@ def test_every_metric_has_an_interval_of_its_own() -> None:
         assert cluster.max_ages == {name: timedelta(seconds=seconds) * REFRESH_AFTER for name, seconds in wanted.items()}
 
     run(body)
+
+
+def test_queries_are_read_once_for_each_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take a second, so a rollout does it again only after an edit."""
+    cluster, read = Cluster(), list[str]()
+    cluster.add_rollout()
+    monkeypatch.setattr(cluster, "read_queries", counted(cluster, read))
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        await process.reconcile()
+        assert read == ["default"]
+        cluster.rollouts[KEY]["spec"]["prometheus"] = "other"
+        await process.reconcile()
+        assert read == ["default", "other"]
+
+    run(body)
+
+
+def counted(cluster: Cluster, read: list[str]) -> Callable[[str, tuple[Metric, ...]], Coroutine[Any, Any, Queries]]:
+    original = cluster.read_queries
+
+    async def read_queries(provider: str, metrics: tuple[Metric, ...]) -> Queries:
+        read.append(provider)
+        return await original(provider, metrics)
+
+    return read_queries

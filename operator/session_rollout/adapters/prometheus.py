@@ -4,6 +4,7 @@ Rollouts do not wait for queries: a slow query does not delay an emergency. Equa
 result is a `Measurement`, with a number or with the verdict and the reason why there is none.
 """
 
+import asyncio
 import math
 import re
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.errors import PartialResponse, ProviderFailed
-from session_rollout.ports import Clock
+from session_rollout.ports import Clock, Queries
 from session_rollout.settings import Dialect, Provider
 
 Query = tuple[str, str]  # provider, PromQL
@@ -67,29 +68,21 @@ class PrometheusSource:
         QUERIES_REQUESTED.labels(provider).inc()
         return self._cache.get((provider, query), partial(self.query, provider, query), max_age, wake)
 
-    def problems(self, provider: str, metrics: tuple[Metric, ...]) -> tuple[str, ...]:
-        """See `MetricSource.problems`."""
+    async def read_queries(self, provider: str, metrics: tuple[Metric, ...]) -> Queries:
+        """See `MetricSource.read_queries`."""
         allowed = ", ".join(sorted(self._providers)) or "none"
         known = self._providers.get(provider)
+        intervals, dialect = Intervals(), Dialect.PROMETHEUS
         unknown = f"`prometheus` is {provider}, which is not in the operator's configuration; allowed: {allowed}"
-        dialect = Dialect.PROMETHEUS if known is None else known.dialect
-        bad = (
-            f"`metrics` {metric.name}: invalid PromQL: {problem}"
-            for metric in metrics
-            for query in queries_of(metric)
-            if (problem := problem_of(query, dialect)) is not None
-        )
-        return (*((unknown,) if metrics and known is None else ()), *bad)
-
-    def ranges(self, provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
-        """See `MetricSource.ranges`."""
-        known = self._providers.get(provider)
-        intervals = Intervals() if known is None else Intervals.of(known)
-        return {metric.name: effective_range(metric, intervals) for metric in metrics}
-
-    def queries(self, metrics: tuple[Metric, ...]) -> dict[str, str]:
-        """See `MetricSource.queries`."""
-        return {metric.name: spelled(metric) for metric in metrics}
+        if known is not None:
+            intervals, dialect = Intervals.of(known), known.dialect
+        problems, ranges, texts = [unknown] if metrics and known is None else [], dict[str, timedelta](), dict[str, str]()
+        for metric in metrics:
+            await asyncio.sleep(0)
+            bad = (problem_of(query, dialect) for query in queries_of(metric))
+            problems += [f"`metrics` {metric.name}: invalid PromQL: {problem}" for problem in bad if problem is not None]
+            ranges[metric.name], texts[metric.name] = effective_range(metric, intervals), spelled(metric)
+        return Queries(ranges, texts, tuple(problems))
 
     async def query(self, provider: str, query: str) -> Measurement:
         """See `MetricSource.query`."""

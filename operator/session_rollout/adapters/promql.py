@@ -1,12 +1,12 @@
 """Reads PromQL without a server: its errors, how far back it looks, and the queries of a metric. Ratios are in `promql_ratios`.
 
 Three rules. Bounds come first, so that no query costs more than a moment. A query that the parser refuses is refused only where
-no server could accept it, see `problem_of`. What cannot be parsed is scanned for ranges, see `scanned`.
+no server could accept it, see `problem_of`. What cannot be parsed, or not in a moment, is scanned for ranges, see `scanned`.
 """
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -22,11 +22,14 @@ COHORTS: Final = ("on", "off")
 LONGEST_RANGE: Final = timedelta(days=365)  # the longest hold, so that a longer range could never be filled
 LONGEST_QUERY: Final = 2048  # as the API has it
 DEEPEST: Final = 100
+MOST_OPERATORS: Final = 64  # the time of the parser grows with the square of their number, and it holds the event loop
 REMEMBERED: Final = 4096
 NOTHING: Final = timedelta(0)
 METRICSQL_LATENCY: Final = timedelta(seconds=30)  # VictoriaMetrics' `-search.latencyOffset`
 # What newer versions of Prometheus accept and the parser does not: modifiers of ranges, arithmetic in durations, trim operators.
 NEWER_SYNTAX: Final = re.compile(r"\b(?:anchored|smoothed)\b|\boffset\s*(?:[-+]\s*)?(?:\(|[a-z_]+\s*\()|</|>/")
+OPERATOR: Final = re.compile(r"[-+*/%^<>=!]|\b(?:and|or|unless|atan2)\b", re.IGNORECASE)
+MATCHERS: Final = re.compile(r"\{[^{}]*\}")
 IN_BRACKETS: Final = re.compile(r"\[([^\[\]]*)\]")
 ARITHMETIC: Final = re.compile(r"[-+*/%^(]")
 UNKNOWN_FUNCTION: Final = "unknown function"  # the parser gives its errors as text alone
@@ -154,7 +157,7 @@ def spelled(metric: Metric) -> str:
 @lru_cache(REMEMBERED)
 def _spelled(query: str) -> str:
     try:
-        return str(parse(query))
+        return in_one_line(query) if _is_long(query) else str(parse(query))
     except (ValueError, RecursionError):  # MetricsQL, or a chain that the parser cannot write
         return in_one_line(query)
 
@@ -162,16 +165,15 @@ def _spelled(query: str) -> str:
 @lru_cache(REMEMBERED)
 def _read(query: str) -> Reading:
     """Each query is read once, also one that is wrong: a rollout would parse it at each reconciliation."""
+    if len(query) <= LONGEST_QUERY and nesting(query) <= DEEPEST and _is_long(query):
+        return _scanned(query, Reading())
     try:
         tree = parse(query)
     except ValueError as error:
         text = str(error).splitlines()[0][:LONGEST_QUERY]
         if len(query) > LONGEST_QUERY or nesting(query) > DEEPEST:
             return Reading(fault=text)
-        try:
-            return _bounded(Reading(_reach(scanned(query)), refused=text, newer=_may_be_newer(query, text)))
-        except ValueError as unread:
-            return Reading(fault=str(unread))
+        return _scanned(query, Reading(refused=text, newer=_may_be_newer(query, text)))
     try:
         selectors = tuple(_selectors(tree))
     except (OverflowError, ValueError):  # a length that is no timedelta
@@ -179,6 +181,19 @@ def _read(query: str) -> Reading:
     if selectors and all(fixed for *_, fixed in selectors):
         return Reading(fault=FIXED)
     return _bounded(Reading(_reach((reach, ranged) for reach, ranged, fixed in selectors if not fixed)))
+
+
+def _is_long(query: str) -> bool:
+    """Whether the parser would take long. The server judges such a query."""
+    return sum(1 for _ in OPERATOR.finditer(MATCHERS.sub("", without_text(query)))) > MOST_OPERATORS
+
+
+def _scanned(query: str, reading: Reading) -> Reading:
+    """The reading of a query that is not parsed."""
+    try:
+        return _bounded(replace(reading, reach=_reach(scanned(query))))
+    except ValueError as unread:
+        return Reading(fault=str(unread))
 
 
 def _may_be_newer(query: str, error: str) -> bool:

@@ -71,7 +71,8 @@ class _Level:
 
     def operand(self, selectors: list[tuple[timedelta, bool]], *, bare: bool) -> None:
         """The next operand begins."""
-        self.done, self.last, self.bare = self.done + self.last, selectors, bare
+        self.done += self.last
+        self.last, self.bare = selectors, bare
 
     def further(self, length: timedelta, *, has_range: bool) -> None:
         """The last operand looks this much further back."""

@@ -17,7 +17,7 @@ from session_rollout.core.inputs import external_gates, needed_metrics, needs_re
 from session_rollout.core.observed import CheckResult, JobObservation, Measurement, Observed, Revisions
 from session_rollout.core.publication import protection_uids
 from session_rollout.errors import RolloutError
-from session_rollout.ports import Key, Ports
+from session_rollout.ports import Key, Ports, Queries
 
 REFRESH_AFTER: Final = 0.9  # a metric is queried again when its result is older than this share of the check interval
 
@@ -37,17 +37,18 @@ class Gatherer:
         """
         now = self._ports.clock.now()
         max_age = duration(rollout.spec.check_interval) * REFRESH_AFTER
+        queries = await self._queries(rollout, state)
         return replace(
             await self.gather_published(rollout, stored, state),
             measurements=self._measurements(rollout, state),
-            ranges=self._ports.metrics.ranges(rollout.spec.prometheus, rollout.spec.metrics),
-            queries=self._ports.metrics.queries(rollout.spec.metrics),
+            ranges=queries.ranges,
+            queries=queries.spelled,
             other_rollouts=self._memory.others_with(Key(rollout.namespace, rollout.name), state.features),
             jobs=await self._jobs(rollout, state, now),
             gates=self._gates(rollout, state, max_age),
             revisions=await self._revisions(rollout, state, now),
             workload_unavailable_reason=await self._workload_unavailable_reason(rollout, state),
-            problems=self._ports.metrics.problems(rollout.spec.prometheus, rollout.spec.metrics),
+            problems=queries.problems,
             refusals=state.shown_refusals(now),
             clock_jump=self._memory.clock_jump,
             busy=self._busy(state),
@@ -75,6 +76,13 @@ class Gatherer:
         if state.last_observed is None:
             return timedelta(0)
         return max(timedelta(0), self._ports.clock.now() - state.last_observed - timedelta(seconds=state.rested))
+
+    async def _queries(self, rollout: SessionRollout, state: RolloutState) -> Queries:
+        """What the queries say: read once for each spec, because that may take a second."""
+        asked = (rollout.spec.prometheus, rollout.spec.metrics)
+        if state.queries is None or state.queries[0] != asked:
+            state.queries = asked, await self._ports.metrics.read_queries(*asked)
+        return state.queries[1]
 
     def _measurements(self, rollout: SessionRollout, state: RolloutState) -> dict[str, Measurement]:
         """Latest results of the metrics that this stage needs: none where nothing is evaluated, or it would query forever."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import Outcome
+from session_rollout.api.rollout import Metric
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
 from session_rollout.controller.reads import Reads
@@ -22,7 +23,7 @@ from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import ClockJump
 from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Forbidden, Request, SpecError
-from session_rollout.ports import Key
+from session_rollout.ports import Key, Queries
 
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
 OVERDUE_FACTOR: Final = 2
@@ -114,6 +115,7 @@ class RolloutState:
     next_decision: float = math.inf  # seconds that the last decision allowed until the next one
     decided: DecidedStatus | None = None
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by effect
+    queries: tuple[tuple[str, tuple[Metric, ...]], Queries] | None = None  # of the spec that was read last
     reads: Reads = field(default_factory=Reads)
     features: frozenset[str] = frozenset()
     has_loop: bool = False  # a loop runs for this rollout
