@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from integration.rollouts import LONG, decided, flags, holding, rollout
+from integration.rollouts import LONG, answer, decided, flags, holding, rollout
 from lab import rights
 from lab.gauge import scraped
 from lab.kube import ApiError, Object
@@ -20,9 +20,10 @@ FINALIZER = "sessionrollout.dev/finalizer"
 def operator(lab: Lab) -> Iterator[Lab]:
     """The lab with the operator running and one metric scraped."""
     with scraped(lab):
-        process = lab.start_operator()
+        lab.start_operator()
         yield lab
-        process.stop()
+        assert lab.operator is not None
+        lab.operator.stop()
 
 
 @contextmanager
@@ -137,3 +138,37 @@ def test_rollout_that_keeps_its_flags_has_no_finalizer(operator: Lab) -> None:
     operator.kubectl("delete", "sro", "kept", "--timeout=20s")
     assert time.monotonic() - begun < 5
     assert "targeting" in flags(operator, "kept")["alpha"]
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["released", "deleted while the operator was away"])
+def test_rollout_of_another_name_turns_off_what_a_deleted_one_left(operator: Lab, *, away: bool) -> None:
+    """Users keep the features of a deleted rollout; somebody must be able to take them away."""
+    flag_set = f"left-{away}".lower()
+    earlier, later = f"{flag_set}-1", f"{flag_set}-2"
+    operator.apply(rollout(earlier, LONG, flagSet=flag_set))
+    holding(operator, earlier)
+    if away:
+        assert operator.operator is not None
+        operator.operator.stop()
+    operator.kubectl("delete", "sro", earlier, "--timeout=20s")
+    if away:
+        operator.start_operator()
+    operator.apply(rollout(later, LONG, flagSet=flag_set))
+    decided(operator, later, "AdoptionRequired")
+    action = operator.act("EmergencyDisable", later, reason="drill")
+    assert answer(operator, action)["accepted"] is True
+    assert flags(operator, flag_set)["alpha"]["metadata"]["emergencyDisabled"] is True
+
+
+def test_policy_off_turns_off_a_document_whose_label_was_removed(operator: Lab) -> None:
+    """While the operator was away."""
+    operator.apply(rollout("bared", LONG, deletionPolicy="Off"))
+    holding(operator, "bared")
+    assert operator.operator is not None
+    operator.operator.stop()
+    label = {"metadata": {"labels": {"sessionrollout.dev/rollout": None}}}
+    operator.kube.merge("/api/v1/namespaces/default/configmaps/bared-flags", label)
+    operator.kubectl("delete", "sro", "bared", "--wait=false")
+    operator.start_operator()
+    operator.kubectl("wait", "--for=delete", "sro/bared", "--timeout=45s")
+    assert flags(operator, "bared")["alpha"]["targeting"]["if"][-1] == "off"

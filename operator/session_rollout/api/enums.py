@@ -333,7 +333,7 @@ class EventReason(StrEnum):
     SUPERSEDED = "Superseded"  # A change of the spec started a new generation.
     FLAGS_DISABLED = "FlagsDisabled"  # Features were turned off in an emergency.
     FLAGS_ENABLED = "FlagsEnabled"  # An emergency disable ended, and features follow the rollout again.
-    FLAGS_NOT_RELEASED = "FlagsNotReleased"  # The rollout was deleted, and its flag document could not be written.
+    FLAGS_NOT_RELEASED = "FlagsNotReleased"  # The rollout was deleted, and its flag document was left with features on.
     FEATURE_SHARED = "FeatureShared"  # Another rollout of the namespace has a feature with the same name.
     DOCUMENT_KEPT = "FlagDocumentKept"  # The flag document gives more than the status knows, so it is kept as it is.
     DOCUMENT_ADOPTED = "FlagDocumentAdopted"  # An `Adopt` action resumed from the flag document.
