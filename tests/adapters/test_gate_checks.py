@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -24,6 +25,7 @@ from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import CheckResult, Measurement, Revisions
 from session_rollout.errors import Forbidden, ProviderFailed, SpecError, Unavailable
+from session_rollout.ports import Queries
 from session_rollout.settings import Settings
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -46,9 +48,10 @@ class Surroundings(Cluster):
     async def query(self, _provider: str, _query: str) -> Measurement:
         return self.measured
 
-    def ranges(self, _provider: str, metrics: tuple[Metric, ...]) -> dict[str, timedelta]:
+    async def read_queries(self, provider: str, metrics: tuple[Metric, ...]) -> Queries:
         exact = Intervals(timedelta(0), timedelta(0), timedelta(0))
-        return {metric.name: effective_range(metric, exact) for metric in metrics}
+        read = await super().read_queries(provider, metrics)
+        return replace(read, ranges={metric.name: effective_range(metric, exact) for metric in metrics})
 
     async def alert_rules(self, _provider: str) -> frozenset[str]:
         if isinstance(self.rules, Exception):

@@ -126,13 +126,13 @@ class GateChecks:
 
     async def _diagnose(self, diagnostic: Diagnostic) -> CheckResult:
         metric = Metric(name="diagnostic", query=diagnostic.query, window=diagnostic.window)
-        for problem in self._metrics.problems(diagnostic.provider, (metric,)):
+        read = await self._metrics.read_queries(diagnostic.provider, (metric,))
+        for problem in read.problems:
             return _not_configured(self._clock.now(), problem)  # such as a range that cannot be read
         measurement = await self._metrics.query(diagnostic.provider, diagnostic.query)
         result = _evaluated(measurement, diagnostic.above, diagnostic.below, measurement.time)
         advice = f"; {diagnostic.advice}" if diagnostic.advice and result.verdict is Verdict.FAIL else ""
-        reach = self._metrics.ranges(diagnostic.provider, (metric,))[metric.name]
-        return replace(result, message=f"{result.message}{advice}", reach=reach)
+        return replace(result, message=f"{result.message}{advice}", reach=read.ranges[metric.name])
 
     def topics(self) -> tuple[str, ...]:
         """See `GateChecker.topics`."""
