@@ -185,7 +185,7 @@ class SinkNotifier:
             allowed = ", ".join(sorted(self._sinks)) or "none"
             raise SpecError(f"not in `sinks` of the operator's configuration; allowed: {allowed}")
         if name in self._calls and self._calls[name].is_alive():
-            raise Unavailable("the delivery before did not end in time, and goes on")
+            raise Unavailable("the delivery before has not ended")
         seconds = duration(sink.timeout).total_seconds()
         call = self._calls[name] = Call(partial(send, sink, delivery, seconds, self._clock.now()), f"sink {name}")
         try:

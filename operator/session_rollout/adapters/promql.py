@@ -103,13 +103,14 @@ def largest_range(query: str) -> timedelta:
     return reading.reach.largest
 
 
-def problem_of(query: str, dialect: Dialect = Dialect.PROMETHEUS) -> str | None:
+def problem_of(query: str, dialect: Dialect = Dialect.PROMETHEUS, *, patiently: bool = False) -> str | None:
     """Why a server with this dialect can never evaluate the query; None when it can, or when only the server knows.
 
     MetricsQL is not judged. Of Prometheus and Thanos, a newer version may know a function or syntax that the parser does not
-    know: there, too, the server decides, and rejects what it does not know with the verdict ProviderError.
+    know: there, too, the server decides, and rejects what it does not know with the verdict ProviderError. A query that takes the
+    parser long is judged only `patiently`, where nothing else waits.
     """
-    reading = _read(query)
+    reading = _read(query, patiently=True) if patiently else _read(query)
     if reading.fault is not None or dialect is Dialect.METRICS_QL or reading.newer:
         return reading.fault
     return reading.refused
@@ -163,9 +164,9 @@ def _spelled(query: str) -> str:
 
 
 @lru_cache(REMEMBERED)
-def _read(query: str) -> Reading:
+def _read(query: str, *, patiently: bool = False) -> Reading:
     """Each query is read once, also one that is wrong: a rollout would parse it at each reconciliation."""
-    if len(query) <= LONGEST_QUERY and nesting(query) <= DEEPEST and _is_long(query):
+    if not patiently and len(query) <= LONGEST_QUERY and nesting(query) <= DEEPEST and _is_long(query):
         return _scanned(query, Reading())
     try:
         tree = parse(query)

@@ -63,7 +63,7 @@ def _parse_queries(spec: RolloutSpec) -> tuple[list[Problem], Ranges]:
     problems: list[Problem] = []
     ranges: Ranges = {}
     for index, metric in enumerate(spec.metrics):
-        faults = (problem_of(query) for query in queries_of(metric))
+        faults = (problem_of(query, patiently=True) for query in queries_of(metric))
         if fault := next((fault for fault in faults if fault is not None), None):
             message = f"the rollout will stall, because the PromQL is invalid: {fault}"
             problems.append(_warning(("metrics", index, "query"), Warn.INVALID_QUERY, message))
