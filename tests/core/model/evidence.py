@@ -118,6 +118,11 @@ class Evidence:
         guards = (guard for guard in self.cluster.spec.guards if guard.on_breach is not OnBreach.WARN)
         return tuple(guard for guard in guards if self.reading(guard) is False)
 
+    def all_guards_passing(self) -> bool:
+        """Whether each guard that counts has a value within its bound now: in a gap of a failure, nothing grows."""
+        guards = (guard for guard in self.cluster.spec.guards if guard.on_breach is not OnBreach.WARN)
+        return all(self.reading(guard) is True for guard in guards)
+
     def provider_fails(self) -> bool:
         """Whether a metric of the running phase cannot be queried."""
         checks = (*self.criteria(), *self.cluster.spec.guards)

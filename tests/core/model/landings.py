@@ -27,6 +27,7 @@ class Landings:
     disabled: set[str] = field(default_factory=set)  # features that an EmergencyDisable has named
     fallen: set[str] = field(default_factory=set)  # rolled back, and not tried again since
     complete: set[str] = field(default_factory=set)  # phases
+    bake_before: timedelta | None = None  # of the spec before an edit, if the promotion may have been stored before it
     completed_at: dict[str, Given] = field(default_factory=dict)  # the audience that each phase was complete with
     approved: set[tuple[str, int]] = field(default_factory=set)
     answers: dict[str, Object] = field(default_factory=dict)  # by UID

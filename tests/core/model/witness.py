@@ -99,6 +99,7 @@ class Witness(Landings):
     def edited(self) -> None:
         """Another generation: verdicts and approvals are void, and what was rolled back is tried again."""
         self.begun |= self._is_stuck()
+        self.bake_before = duration(self.cluster.spec.bake) if self._is_stuck() else None
         self.owed -= set(self.promotes)
         self.evidence.restart()
         self.evidence.doubt_guards()
@@ -175,7 +176,7 @@ class Witness(Landings):
                 self._enabled(uid, spec)
             case "Approve":
                 self.approved.add((spec["phase"], spec["step"]))
-            case "Promote" if uid not in self.void:
+            case "Promote":
                 self._promoted(uid, spec)
             case "Abort" | "Retry" | "Reset" | "Adopt":
                 self._moved(kind)
@@ -203,7 +204,8 @@ class Witness(Landings):
         last = phase is not None and same(increments(phase)[-1], self.reached.get(phase.features[0], NOBODY))
         if phase is not None and spec["step"] == len(phase.steps) and (last or phase.steps[-1].ramp is None):
             self.complete.add(phase.name)  # but the end of a ramp is held like any audience
-        self.promotes[uid] = (spec["phase"], spec["step"], 0)
+        if uid not in self.void:
+            self.promotes[uid] = (spec["phase"], spec["step"], 0)
         if uid not in self.spent:
             self.owed.add(uid)
 
@@ -297,7 +299,8 @@ class Witness(Landings):
 
     def _look_at_promotes(self) -> None:
         stalled = self.cluster.condition("Stalled") == "True"
-        calm = not (stalled or self.evidence.stopped or self.evidence.breached() or self.cluster.server.refused)
+        failing = self.evidence.breached() or not self.evidence.all_guards_passing()
+        calm = not (stalled or self.evidence.stopped or failing or self.cluster.server.refused)
         for uid, (phase, step, looks) in list(self.promotes.items()):
             current, spec = self.cluster.status.current, phase_named(self.cluster.spec, phase)
             ramp = spec.steps[step - 1].ramp if spec is not None and step <= len(spec.steps) else None
@@ -330,5 +333,6 @@ class Witness(Landings):
         for phase in self.cluster.spec.phases:
             if phase.name not in self.complete and not self._waiting("Promote"):
                 self._object_unless_earned(phase, self.reached.get(phase.features[0], NOBODY), last=True)
-        if self.evidence.baked < duration(self.cluster.spec.bake):
+        bake = duration(self.cluster.spec.bake)
+        if self.evidence.baked < (bake if self.bake_before is None else min(bake, self.bake_before)):
             self.objects("bake", f"{self.evidence.baked} of {self.cluster.spec.bake} were judged")
