@@ -1,6 +1,8 @@
 """Gate checks against an API server, a workload and a metric source in memory: each result has a verdict and a reason."""
 
 import asyncio
+import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -217,9 +219,27 @@ def test_flag_store() -> None:
     world = World(spec())
     world.settle()
     checks.api.put(FLAGS, {"data": {KEY: world.documents[-1]}})
-    assert checks.check(builtin="FlagStore") == (PASS, CheckReason.CHECK_SUCCEEDED)
+    assert checks.check(world.rollout(), builtin="FlagStore") == (PASS, CheckReason.CHECK_SUCCEEDED)
     checks.api.failures["PATCH"] = [Forbidden("configmaps")]
     assert checks.check(builtin="FlagStore") == (Verdict.PROVIDER_ERROR, CheckReason.QUERY_REJECTED)
+
+
+def test_rules_of_others_are_not_evaluated() -> None:
+    """R5: with loops in loops, a person who may edit the document could stop the event loop for ever."""
+    rule: Any = {"var": ""}
+    for _ in range(12):
+        rule = {"map": [list(range(100)), rule]}
+    flag = {
+        "state": "ENABLED",
+        "variants": {"on": True, "off": False},
+        "defaultVariant": "off",
+        "targeting": {"if": [rule, "on"]},
+    }
+    checks = Checks()
+    checks.api.put(FLAGS, {"data": {KEY: json.dumps({"flags": {"alpha": flag}})}})
+    begun = time.monotonic()
+    assert checks.check(builtin="FlagStore") == (PASS, CheckReason.CHECK_SUCCEEDED)
+    assert time.monotonic() - begun < 1
 
 
 def test_migrations() -> None:

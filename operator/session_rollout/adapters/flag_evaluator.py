@@ -20,8 +20,22 @@ def bucket(flag_set: str, user: str, total: int = 1000) -> int:
     return int(mmh3.hash(f"{flag_set}:{user}", signed=False) * total) >> 32
 
 
+def require_flags(text: str) -> None:
+    """Raise SpecError unless the document has flags with variants.
+
+    For documents that somebody else may have written: rules can contain loops in loops, and evaluating them may take for ever.
+    """
+    try:
+        flags = json.loads(text)["flags"].values()
+        complete = all(isinstance(flag["variants"], dict) for flag in flags)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        complete = False
+    if not complete:
+        raise SpecError("flag document: invalid JSON, or without a mapping `flags` of flags with `variants`")
+
+
 def validate(text: str) -> None:
-    """Load the document into flagd's evaluator and evaluate every flag. Raises SpecError."""
+    """Load a document of the operator into flagd's evaluator and evaluate every flag. Raises SpecError."""
     core = FlagdCore()
     context = EvaluationContext(targeting_key="validation", attributes={"groups": []})
     try:

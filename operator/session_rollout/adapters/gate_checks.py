@@ -14,9 +14,10 @@ from typing import Any, Final
 import aiohttp
 
 from session_rollout.adapters.api_server import ApiServer
-from session_rollout.adapters.flag_evaluator import validate
+from session_rollout.adapters.flag_evaluator import require_flags, validate
 from session_rollout.adapters.fresh_cache import FreshCache
 from session_rollout.api.action import Result
+from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Builtin, Gate, HttpCheck
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.migration_enums import MigrationState
@@ -141,7 +142,7 @@ class GateChecks:
     # --- built-in checks
 
     async def _flag_store(self, rollout: SessionRollout, start: datetime) -> CheckResult:
-        """A dry run of the write that publishes; then the published document is read and evaluated."""
+        """A dry run of the write that publishes; then the document is read, and evaluated if the operator wrote it."""
         name = config_map_name(rollout.spec.flag_set)
         path = f"/api/v1/namespaces/{rollout.namespace}/configmaps/{name}"
         probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {}}
@@ -149,7 +150,13 @@ class GateChecks:
         config_map = await self._api.find(path)
         if config_map is None:
             return _passed(start, f"ConfigMap {name} can be written; nothing is published yet")
-        validate((config_map.get("data") or {}).get(KEY, "{}"))
+        text = str((config_map.get("data") or {}).get(KEY, "{}"))
+        if sha256_of(text) != rollout.status.flags.sha256:
+            require_flags(text)
+            return _passed(
+                start, f"ConfigMap {name} can be written and read; it is not evaluated, because others have edited it"
+            )
+        validate(text)
         return _passed(start, f"ConfigMap {name} can be written, read and evaluated")
 
     async def _migrations(self, rollout: SessionRollout, start: datetime) -> CheckResult:
