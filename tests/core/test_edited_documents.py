@@ -4,6 +4,7 @@ Not here: what the operator then does (test_documents.py), what the plugin shows
 """
 
 import json
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -73,3 +74,29 @@ def is_on(core: FlagdCore, user: str, groups: list[str]) -> bool:
 def gives(audience: Audience, number: int, groups: list[str]) -> bool:
     """Whether an audience has a user with this bucket."""
     return number < audience.percent * 10 or any(group in audience.groups for group in groups)
+
+
+BRANCHES = [part for number in range(70_000) for part in (0, f"v{number}")]
+NESTED = '{"if":[{"var":"a"},"v%d",' * 20_000 % tuple(range(20_000)) + '"on"' + "]}" * 20_000
+
+
+@pytest.mark.parametrize(
+    "targeting",
+    [
+        json.dumps({"if": BRANCHES}),
+        json.dumps({"if": [0, {"if": BRANCHES[:200]}] * 100}),
+        json.dumps({"fractional": [[name, 1] for name in BRANCHES[1::2]]}),
+        '{"if":[0,' * 400 + json.dumps({"if": BRANCHES[:50_000]}) + "]}" * 400,
+        NESTED,
+    ],
+    ids=["branches", "branches in branches", "shares", "levels", "too many levels"],
+)
+def test_document_of_others_is_read_in_a_moment(targeting: str) -> None:
+    """R5: whoever may edit one document must not stop the event loop for the rollouts of all others."""
+    flag = (
+        f'{{"state": "ENABLED", "variants": {{"on": true, "off": false}}, "defaultVariant": "off", "targeting": {targeting}}}'
+    )
+    begun = time.perf_counter()
+    document = read_document(f'{{"flags": {{"alpha": {flag}}}}}')
+    assert time.perf_counter() - begun < 1
+    assert set(document.audiences) <= {"alpha"}

@@ -13,6 +13,7 @@ from session_rollout.core.flags import EVERYBODY, FORCED_ON, NOBODY, NOBODY_TARG
 
 GROUP_PREFIX: Final = "group-"
 FLAGS_READ: Final = 400  # ten times as many features as a spec may have
+LONGEST_RULE: Final = 256  # branches, shares and variants of a rule that is read; the compiler writes less than 64
 REASON_LENGTH: Final = 256
 LARGEST_REVISION: Final = 2**53 - 2**20
 
@@ -117,7 +118,7 @@ def _values(flag: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _variants(rule: Any, default: Any) -> frozenset[str] | None:
-    """The variants that a rule can give; None when that cannot be told."""
+    """The variants that a rule can give; None when that cannot be told, or when the rule is too long to tell."""
     if rule is None or rule == {}:
         return frozenset({default}) if isinstance(default, str) else None
     match rule:
@@ -125,9 +126,9 @@ def _variants(rule: Any, default: Any) -> frozenset[str] | None:
             return frozenset({rule})
         case bool():
             return frozenset({str(rule).lower()})
-        case {"if": [*branches]} if len(rule) == 1:
+        case {"if": [*branches]} if len(rule) == 1 and len(branches) <= LONGEST_RULE:
             return _variants_of_branches(branches, default)
-        case {"fractional": [*shares]} if len(rule) == 1:
+        case {"fractional": [*shares]} if len(rule) == 1 and len(shares) <= LONGEST_RULE:
             return _variants_of_shares(shares)
     return None
 
@@ -143,6 +144,8 @@ def _variants_of_branches(branches: list[Any], default: Any) -> frozenset[str] |
         if possible is None:
             return None
         given |= possible
+        if len(given) > LONGEST_RULE:
+            return None
         if condition is True:
             break
     return given
