@@ -277,7 +277,7 @@ def test_a_missing_right_is_in_status_within_a_minute(fault_site: FaultSite) -> 
     ("plural", "do"), [("sessionrollouts", "garbage"), ("sessionrolloutactions", "error"), ("configmaps", "cut")]
 )
 def test_a_broken_watch_costs_seconds(fault_site: FaultSite, plural: str, do: str) -> None:
-    """R15: a new watch, or a process that ends with a line of JSON and is started again."""
+    """R15: a new watch, whatever came instead of an event."""
     namespace = f"watch-{plural.removeprefix('sessionrollout')}-{do}"
     holding(fault_site, namespace)
     operator = fault_site.operators["A"]
