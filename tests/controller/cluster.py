@@ -352,9 +352,9 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def breathe() -> None:
+async def breathe(turns: int = 10) -> None:
     """Let everything happen that can happen at once."""
-    for _ in range(10):
+    for _ in range(turns):
         await asyncio.sleep(0)
 
 
