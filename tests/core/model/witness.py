@@ -188,8 +188,9 @@ class Witness(Landings):
 
     def _enabled(self, uid: str, spec: Object) -> None:
         self.disabled = self.disabled - self._named(spec) if spec.get("features") else set()
-        self.killed = set()
-        if left := [name for name, given in self.known.items() if given.emergency and name not in self.off | self._disabling()]:
+        self.killed = self.killed - self._named(spec) if spec.get("features") else set()
+        off = self.off | self._dependents(self.killed) | self._disabling()
+        if left := [name for name, given in self.known.items() if given.emergency and name not in off]:
             self.objects("answer", f"{uid} was accepted, and {left[0]} is still off")
 
     def _lifted_after(self, uid: str) -> set[str]:
