@@ -1,5 +1,6 @@
 """A status that this process has not written: from a backup, or from another object."""
 
+import copy
 from datetime import timedelta
 
 import pytest
@@ -44,6 +45,42 @@ def test_status_of_another_object_restarts_the_hold(cluster: Cluster) -> None:
         cluster.rollouts[KEY]["metadata"] |= {"uid": "uid-2", "creationTimestamp": cluster.time.isoformat()}
         process = Process(cluster)
         process.downtime.begin(lambda _: cluster.time, [KEY])
+        await process.settle()
+        assert cluster.status.current.hold_until == cluster.time + timedelta(minutes=1)
+
+    run(body)
+
+
+def test_status_of_another_leader_is_no_backup(cluster: Cluster) -> None:
+    """It is newer. Two leaders for a moment must not restart each other's hold for ever."""
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        before = cluster.status.current.hold_until
+        assert before is not None
+        after = before + timedelta(seconds=30)
+        cluster.rollouts[KEY]["status"]["current"]["holdUntil"] = after.isoformat()
+        await process.settle()
+        assert cluster.status.current.hold_until == after
+
+    run(body)
+
+
+def test_pause_that_a_backup_has_not_restarts_the_hold(cluster: Cluster) -> None:
+    """The time of the pause would count."""
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        backup = copy.deepcopy(cluster.rollouts[KEY]["status"])
+        cluster.add_action("u1", "Pause", reason="drill")
+        process.watch_actions()
+        await process.settle()
+        assert cluster.status.current.hold_paused_time is not None
+        cluster.time += timedelta(seconds=50)
+        cluster.rollouts[KEY]["status"] = backup
+        cluster.action_objects.clear()
         await process.settle()
         assert cluster.status.current.hold_until == cluster.time + timedelta(minutes=1)
 

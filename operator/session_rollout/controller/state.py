@@ -147,11 +147,13 @@ class RolloutState:
         return self.decided.decided if self.decided is not None else stored
 
     def read(self, stored: RolloutStatus, created: datetime) -> None:
-        """The status was read. Nobody but the operator writes it, unless a backup is restored, also into an object that was created then."""
-        began = stored.current.stage_start_time
+        """The status was read. Only a restored backup is older than the one that is known, or than its object.
+
+        Another leader may have written a newer one.
+        """
+        began, known = stored.current.stage_start_time, self.current
         older = self.last_reconcile is None and began is not None and began < created
-        if older or (self.current is not None and self.current != stored.current):
-            self.restored = True
+        self.restored |= older or (known is not None and _is_before(stored.current, known))
         self.current = stored.current
 
     def wrote(self, status: RolloutStatus) -> None:
@@ -260,6 +262,16 @@ class RolloutState:
     def overdue(self) -> bool:
         """Whether the next reconciliation did not come in time."""
         return self._deadline is not None and time.monotonic() > self._deadline
+
+
+def _is_before(current: Current, known: Current) -> bool:
+    """Whether a place is from before another: an earlier stage, a hold that ends earlier, or one that was not paused yet."""
+    if current.stage_start_time is None or known.stage_start_time is None:
+        return known.stage_start_time is not None
+    if current.stage_start_time != known.stage_start_time or current.hold_until is None or known.hold_until is None:
+        return current.stage_start_time < known.stage_start_time
+    unpaused = known.hold_paused_time is not None and current.hold_paused_time is None
+    return current.hold_until < known.hold_until or (current.hold_until == known.hold_until and unpaused)
 
 
 def _remedy(error: Exception, request: Request) -> str:
