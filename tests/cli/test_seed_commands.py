@@ -270,6 +270,10 @@ def healthy(world: World) -> bool:
 
 
 def migrate_down(world: World, line: str) -> None:
+    scope = '{"spec": {"rollback": {"scope": "All"}}}'  # nobody must have a feature of the phase whose migration is undone
+    world.lab.kubectl("patch", "sro", NAME, "-n", NAMESPACE, "--type=merge", "-p", scope)
+    generation = world.lab.rollout(NAME, NAMESPACE)["metadata"]["generation"]
+    world.lab.until(lambda: world.status.get("observedGeneration") == generation, 60, "the new scope")
     world.sro("kubectl sessionrollout abort -y --reason 'the guide is at its end'")
     world.lab.until(lambda: world.status.get("outcome") == "Aborted", 60, "an outcome")
     world.sro(line)
