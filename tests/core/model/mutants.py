@@ -57,14 +57,14 @@ MUTANTS: Final = (
     Mutant(
         "unobserved time counts",
         "core/hold.py",
-        "context.move(hold_until=current.hold_until + context.unobserved)",
+        "context.move(hold_until=min(current.hold_until + context.unobserved, longest))",
         "context.move(hold_until=current.hold_until)",
     ),
     Mutant(
         "the hold outlives an edit",
         "core/generation.py",
-        'timers = ("published_time", "hold_until", ',
-        'timers = ("published_time", ',
+        'timers = ("hold_until", ',
+        'timers = (',
     ),
     Mutant(
         "the approval outlives an edit",
@@ -87,8 +87,8 @@ MUTANTS: Final = (
     Mutant(
         "dependents stay on",
         "core/flags.py",
-        "    return with_dependents(spec, {record.feature: record.reason for record in status.flags.disabled})",
-        "    return {record.feature: record.reason for record in status.flags.disabled}",
+        "            if prerequisite in feature.depends_on and feature.name not in disabled:",
+        "            if False:",
     ),
     Mutant("guards sleep in the bake", "core/inputs.py", "Stage.AFTER, Stage.BAKE})", "Stage.AFTER})"),
     Mutant(
@@ -141,9 +141,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a hold begins before it is published",
-        "core/decide.py",
-        "if flags.sha256 is None or document is None or document.sha256 != flags.sha256:",
-        "if flags.sha256 is None or document is None:",
+        "core/promotion.py",
+        "        Stage.STEP,\n        step=increment.step,",
+        "        Stage.STEP,\n        published_time=context.now,\n        step=increment.step,",
     ),
     Mutant(
         "Ready in the bake",
