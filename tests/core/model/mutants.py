@@ -64,7 +64,7 @@ MUTANTS: Final = (
         "the hold outlives an edit",
         "core/generation.py",
         'timers = ("hold_until", ',
-        'timers = (',
+        "timers = (",
     ),
     Mutant(
         "the approval outlives an edit",
