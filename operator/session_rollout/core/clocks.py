@@ -43,7 +43,7 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     now, current, flags = context.now, context.current, context.status.flags
     past = ("published_time", "stage_start_time", "hold_paused_time")
     ahead = {name: now for name in past if _is_ahead(now, getattr(current, name))}
-    disabled = any(_not_ahead(now, record) != record for record in flags.disabled)
+    disabled = any(_is_ahead(now, time) for record in flags.disabled for time in (record.time, record.requested_time))
     if not (ahead or disabled or _is_ahead(now, flags.published_time)):
         return
     propagated = now + duration(context.spec.propagation)

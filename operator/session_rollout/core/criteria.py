@@ -81,8 +81,11 @@ def unmeasured(context: DecisionContext, check: Check, not_before: datetime) -> 
 def record_of(context: DecisionContext, check: Check | Gate, kind: CheckKind) -> CheckRecord:
     """The record of a metric's check, without a verdict or a baseline of another query, provider or window."""
     record, sources = context.check(kind, check.name), sources_of(context, check.metric or "")
+    definition = definition_of(check)
+    if (record.source, record.definition) == (sources[0], definition):
+        return record
     known = record if record.source in {None, *sources} else CheckRecord(name=record.name, kind=kind)
-    context.put_check(known.updated(source=sources[0], definition=definition_of(check)))
+    context.put_check(known.updated(source=sources[0], definition=definition))
     return context.check(kind, check.name)
 
 
