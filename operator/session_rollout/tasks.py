@@ -78,8 +78,7 @@ class Background:
         try:
             await work()
         except Exception as error:
-            cause = {"class": type(error).__name__, "place": place_of(error)}
-            log.exception("%s of %s failed", self._name, key, extra=cause)
+            log.exception("%s of %s failed", self._name, key, extra=cause_of(error))
         finally:
             del self._tasks[key]
 
@@ -89,6 +88,11 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def cause_of(error: BaseException) -> dict[str, str]:
+    """What a log line says about an exception that nobody foresaw: its class and its place."""
+    return {"class": type(error).__name__, "place": place_of(error)}
 
 
 def place_of(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from session_rollout.api.status_records import PendingNotification
 from session_rollout.errors import SpecError, Unavailable
 from session_rollout.ports import Clock
 from session_rollout.settings import Sink, Webhook, credential
-from session_rollout.tasks import place_of, watched
+from session_rollout.tasks import cause_of, watched
 
 log = logging.getLogger(__name__)
 BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -199,7 +199,7 @@ def _explained(sink: str, error: Exception) -> str:
     """Why a delivery failed. Of an exception that nobody foresaw, only the class: its text may contain the sink's address."""
     if isinstance(error, Unavailable | SpecError):
         return str(error)
-    log.error("delivery to sink %s failed", sink, extra={"class": type(error).__name__, "place": place_of(error)})
+    log.error("delivery to sink %s failed", sink, extra=cause_of(error))
     return type(error).__name__
 
 

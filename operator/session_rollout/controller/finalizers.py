@@ -67,9 +67,10 @@ class Finalizers:
         try:
             if has_finalizer(stored):
                 await self._ports.store.set_finalizer(stored, FINALIZER, present=False)
-        except (Conflict, NotFound) as error:
-            if isinstance(error, Conflict):
-                raise
+        except Conflict:
+            raise
+        except NotFound:
+            return True
         except RolloutError as error:
             self._refused(stored, state, error)
             state.removal_refused(delay(state.removal_failures + 1, getattr(error, "retry_after", None)))

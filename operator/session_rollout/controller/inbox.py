@@ -21,7 +21,7 @@ from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.state import ActionList, Memory
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Clock, Key, RolloutStore
-from session_rollout.tasks import Background, place_of
+from session_rollout.tasks import Background, cause_of
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS: Final = 30.0
@@ -175,8 +175,7 @@ def _log_failure(raw: Mapping[str, Any], error: Exception) -> None:
     if isinstance(error, RolloutError):
         log.warning("action %s: %s", name, error, extra=place)
     else:
-        cause = {"class": type(error).__name__, "place": place_of(error), **place}
-        log.error("action %s failed", name, exc_info=error, extra=cause)
+        log.error("action %s failed", name, exc_info=error, extra={**cause_of(error), **place})
 
 
 def _expired(action: SessionRolloutAction, now: datetime) -> bool:

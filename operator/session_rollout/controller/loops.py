@@ -18,7 +18,7 @@ from session_rollout.controller.reconciler import Reconciler
 from session_rollout.controller.state import Memory
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Key, Ports
-from session_rollout.tasks import place_of, watched
+from session_rollout.tasks import cause_of, watched
 
 log = logging.getLogger(__name__)
 GRACE_SECONDS: Final = 1.5  # for reconciliations that are under way when the process ends
@@ -145,5 +145,4 @@ def _log_failed_end(key: Key, error: Exception) -> None:
     if isinstance(error, RolloutError):
         log.warning("the deletion is repeated: %s", error, extra=key.fields)
     else:
-        cause = {"class": type(error).__name__, "place": place_of(error)}
-        log.error("a deletion failed, and is repeated", exc_info=error, extra={**key.fields, **cause})
+        log.error("a deletion failed, and is repeated", exc_info=error, extra={**key.fields, **cause_of(error)})

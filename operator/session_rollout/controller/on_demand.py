@@ -18,7 +18,7 @@ from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobState, StartCheck
 from session_rollout.errors import ActionRejected, Conflict, RolloutError
 from session_rollout.ports import Key, Ports
-from session_rollout.tasks import place_of, watched
+from session_rollout.tasks import cause_of, place_of, watched
 
 log = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.5
@@ -55,7 +55,7 @@ class OnDemandChecks:
             status = self._refusal(ActionReason.FAILED, str(error))
         except Exception as error:
             # Nobody foresaw it. It concerns this action, which every later process would start again.
-            log.exception("action %s failed", action.name, extra={"class": type(error).__name__, "place": place_of(error)})
+            log.exception("action %s failed", action.name, extra=cause_of(error))
             status = self._refusal(ActionReason.FAILED, f"{type(error).__name__} in {place_of(error)}")
         try:
             await self._ports.store.answer(action.namespace, action.name, status, uid=action.uid)
@@ -63,7 +63,7 @@ class OnDemandChecks:
             # The action remains without a response, so the next sweep starts it again.
             log.warning("action %s: %s", action.name, error)
         except Exception as error:
-            log.exception("action %s failed", action.name, extra={"class": type(error).__name__, "place": place_of(error)})
+            log.exception("action %s failed", action.name, extra=cause_of(error))
 
     def _refusal(self, reason: ActionReason, message: str) -> ActionStatus:
         return answer(accepted=False, reason=reason, message=message, now=self._ports.clock.now())

@@ -31,7 +31,7 @@ from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Conflict, RolloutError, Unavailable
 from session_rollout.ports import Key, Ports, Reconciled, Stored
-from session_rollout.tasks import place_of
+from session_rollout.tasks import cause_of, place_of
 
 log = logging.getLogger(__name__)
 CONFLICT_SECONDS: Final = 0.05
@@ -97,8 +97,7 @@ class Reconciler:
                 return await self.reconcile(key)
         except Exception as error:
             state.failures += 1
-            cause = {"class": type(error).__name__, "place": place_of(error)}
-            log.exception("a reconciliation failed", extra={**key.fields, **cause})
+            log.exception("a reconciliation failed", extra={**key.fields, **cause_of(error)})
             return delay(state.failures)
 
     async def reconcile(self, key: Key) -> float:

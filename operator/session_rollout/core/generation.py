@@ -24,6 +24,7 @@ from session_rollout.core.steps import (
     increment_from,
     increment_with,
     increments,
+    increments_before,
     percent_text,
     phase_named,
 )
@@ -169,7 +170,7 @@ def _before(context: DecisionContext) -> Audience:
     increment, phase = context.increment, context.phase
     if increment is None or phase is None:
         return NOBODY
-    earlier = [known for known in increments(phase) if (known.step, known.index) < (increment.step, increment.index)]
+    earlier = increments_before(phase, increment)
     return Audience(earlier[-1].percent, earlier[-1].groups) if earlier else NOBODY
 
 

@@ -57,11 +57,9 @@ def learn_kills(context: DecisionContext) -> None:
 
 def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> set[str]:
     """Features that nobody has in an edited document, and that users had: in whatever form, also that of one that is off."""
-    given, running = (
-        audiences(context.spec, context.status),
-        context.running_features if context.current.stage is Stage.STEP else (),
-    )
-    unpublished = running if context.current.published_time is None else ()  # the document never gave what was decided
+    given, current = audiences(context.spec, context.status), context.current
+    pending = current.stage is Stage.STEP and current.published_time is None
+    unpublished = context.running_features if pending else ()  # the document never gave what was decided
     return {
         name
         for name, audience in document.audiences.items()

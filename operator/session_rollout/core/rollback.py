@@ -19,7 +19,7 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import NOBODY, Audience
 from session_rollout.core.inputs import kept_features, published_phases
 from session_rollout.core.observed import JobState
-from session_rollout.core.steps import Increment, increments, percent_text
+from session_rollout.core.steps import Increment, increments_before, percent_text
 
 EVENTS: Final = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: EventReason.ABORTED}
 
@@ -120,7 +120,7 @@ def _audience_left(context: DecisionContext, record: PhaseRecord) -> tuple[str, 
         return "0", ()
     if record.name != context.current.phase:
         return "0", ()
-    earlier = [before for before in increments(context.phase) if (before.step, before.index) < (here.step, here.index)]
+    earlier = increments_before(context.phase, here)
     if not _is_published(context, here):
         earlier = earlier[:-1]  # what is in breach is the audience before this one, which was decided and not published
     return (percent_text(earlier[-1].percent), earlier[-1].groups) if earlier else ("0", ())

@@ -99,6 +99,12 @@ def increment_after(phase: Phase, increment: Increment, *, skip_step: bool = Fal
     return next(iter(later), None)
 
 
+def increments_before(phase: Phase, increment: Increment) -> tuple[Increment, ...]:
+    """The increments of the phase that come before this one, in order."""
+    place = (increment.step, increment.index)
+    return tuple(known for known in increments(phase) if (known.step, known.index) < place)
+
+
 def phase_named(spec: RolloutSpec, name: str | None) -> Phase | None:
     """The phase of that name."""
     return next((phase for phase in spec.phases if phase.name == name), None)
