@@ -1,5 +1,6 @@
 """Child processes that never outlive the lab: started with a parent-death signal, stopped in reverse order, logged to files."""
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -24,7 +25,8 @@ class StartFailed(Exception):
 
 
 PORTS = range(20_000, 32_768)  # below Linux' ephemeral range, of which any outgoing connection may take one
-_reserved: list[socket.socket] = []
+_reserved = contextlib.ExitStack()
+atexit.register(_reserved.close)
 
 
 def free_port() -> int:
@@ -42,7 +44,7 @@ def free_port() -> int:
         except OSError:
             reservation.close()
             continue
-        _reserved.append(reservation)
+        _reserved.enter_context(reservation)
         return port
 
 
