@@ -6,6 +6,8 @@ Not here: approvals of gates (test_gates).
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome
 from session_rollout.api.status import AwaitedApproval
@@ -65,6 +67,27 @@ def test_edit_voids_an_approval() -> None:
     assert world.where[:2] == ("two", 1)
     assert world.status.current.approved_by is None
     assert (world.reason, world.status.decision.approvals) == (DecisionReason.AWAITING_APPROVAL, (AWAITED,))
+
+
+@pytest.mark.parametrize("cause", ["emergency", "guard"])
+def test_approval_from_before_an_incident_is_void(cause: str) -> None:
+    """Whoever gave it did not know of the emergency, or of the breach that paused the rollout."""
+    world = World(edited(with_approval, guards=[{"name": "errors", "metric": "errors", "below": "5%", "onBreach": "Pause"}]))
+    world.until(at("two", 1))
+    world.request("Approve", generation=1, phase="two", step=1)
+    world.run(10)
+    if cause == "emergency":
+        world.request("EmergencyDisable", reason="drill")
+        world.run(10)
+        world.request("EmergencyEnable", reason="drill")
+    else:
+        world.values["errors"] = Decimal("0.5")
+        world.run(60)
+        world.values["errors"] = Decimal("0.01")
+        world.request("Resume")
+    world.run(900)
+    assert world.status.current.approved_by is None
+    assert (world.where[:2], world.reason) == (("two", 1), DecisionReason.AWAITING_APPROVAL)
 
 
 def test_approval_of_a_step_that_the_spec_has_no_more_is_rejected() -> None:

@@ -57,6 +57,7 @@ def act_on_breaches(context: DecisionContext) -> None:
     if (breaches := breaches_of(context, OnBreach.PAUSE)) and not context.status.paused_by and published_phases(context.status):
         _record(context, breaches)
         context.pause(breaches[0].guard, breaches[0].message)
+        context.move(approved_by=None)  # by somebody who did not know of the breach
         pause_timer(context, DecisionReason.PAUSED)
     for breach in breaches_of(context, OnBreach.WARN):
         if not _is_recorded(context, breach):

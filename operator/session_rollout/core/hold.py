@@ -152,9 +152,11 @@ def _pause_since_last_results(context: DecisionContext) -> None:
 def judge_again(context: DecisionContext) -> None:
     """Users have a feature again after an emergency: what was measured until it is read back is about an audience without it.
 
-    The hold continues, but ends only after as many evaluations as a criterion must pass at the end of one.
+    The hold continues, but ends only after as many evaluations as a criterion must pass at the end of one. Who approved the
+    step did not know of the emergency.
     """
     context.change(flags=context.status.flags.updated(published_time=None))
+    context.move(approved_by=None)
     current, increment = context.current, context.increment
     length = increment.hold if increment is not None else duration(context.spec.bake)
     if current.hold_until is not None:
