@@ -250,6 +250,23 @@ def test_another_bundle_is_applied_and_has_a_snapshot_of_its_own() -> None:
     assert [name.rsplit("-", 2)[1] for name in world.jobs] == ["up", "backup", "up", "backup"]
 
 
+def test_snapshot_of_a_completed_phase_outlives_a_retry_of_another() -> None:
+    """Nothing takes it again."""
+    world = World(copy_of(rollback={"scope": "Phase"}), progress=FIGURES)
+    world.settle()
+    approve(world)
+    world.until(at("two", 1))
+    taken = world.migration("rows").backup_time
+    world.request("Abort")
+    world.until(ended)
+    world.request("Retry", generation=1)
+    world.settle()
+    restored = world.request("RestoreData", migration="rows")
+    world.settle()
+    assert world.migration("rows").backup_time == taken
+    assert world.answer(restored) == (True, ActionReason.ACCEPTED)
+
+
 def test_migrations_are_not_applied_while_another_bundle_is_pending() -> None:
     """The condition is about the bundles that the spec has."""
     world = _applied()

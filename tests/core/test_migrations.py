@@ -297,6 +297,25 @@ def test_failed_migration_is_retried_by_an_action() -> None:
     assert world.answer(name) == ACCEPTED
 
 
+def test_only_the_named_migration_is_retried() -> None:
+    """The failure of another stays in the status."""
+    phases = rollout_data()["phases"]
+    phases[0]["migrations"] = {"before": ["rows", "more"]}
+    world = copying_world(migrations=[{"name": name, "bundle": f"shop/{name}"} for name in ("rows", "more")], phases=phases)
+    world.until(at_step)
+    world.request("Abort")
+    world.until(ended)
+    world.jobs_succeed = False
+    for name in ("more", "rows"):
+        world.request("MigrateDown", migration=name)
+        world.settle()
+    assert {world.migration(name).state for name in ("more", "rows")} == {MigrationState.FAILED}
+    world.jobs_succeed = True
+    world.request("RetryMigration", migration="more")
+    world.settle()
+    assert [world.migration(name).state for name in ("more", "rows")] == [MigrationState.SUCCEEDED, MigrationState.FAILED]
+
+
 @pytest.mark.parametrize(("action", "operation"), [("BackupData", Operation.BACKUP), ("RepairData", Operation.REPAIR)])
 def test_backup_and_repair_by_an_action(action: str, operation: Operation) -> None:
     """A Job each time; a failure leaves the migration what it was."""

@@ -193,8 +193,11 @@ def restart(context: DecisionContext) -> None:
     for record in context.status.phases:
         if record.state is PhaseState.ROLLED_BACK:
             context.mark(record.name, state=PhaseState.PENDING, start_time=None, end_time=None)
+    completed = {record.name for record in context.status.phases if record.state is PhaseState.COMPLETED}
+    kept = {name for phase in context.spec.phases if phase.name in completed for name in phase.migrations.names}
     for migration in context.status.migrations:
-        context.put_migration(migration.updated(backup_time=None))  # the data has changed: a new snapshot is needed
+        if migration.name not in kept:  # the data has changed: its phase takes a new snapshot
+            context.put_migration(migration.updated(backup_time=None))
     start = context.now
     if published_phases(context.status):
         restart_criteria(context)  # guards have judged these since the rollback, and continue

@@ -44,7 +44,7 @@ def retry_migration(context: DecisionContext, action: SessionRolloutAction) -> s
     """Retry a migration that failed, or its rows in quarantine. Raises ActionRejected."""
     record = _idle_migration(context, action)
     if record.state is MigrationState.FAILED:
-        migration_jobs.retry_failed(context)
+        migration_jobs.retry_failed(context, record.name)
         if context.status.outcome in UNDONE and not record.is_applied:  # no stage starts it again
             migration_jobs.begin(context, record, Operation.UP)
         return f"retrying {record.name}"

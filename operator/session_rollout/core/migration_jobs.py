@@ -384,9 +384,10 @@ def summary(record: MigrationRecord) -> str:
     return f"{what} {figures}"
 
 
-def retry_failed(context: DecisionContext) -> bool:
-    """Try every failed migration again; whether there was one. What may be half applied or half undone is applied again by `up`."""
-    failures = [record for record in context.status.migrations if record.state is MigrationState.FAILED]
+def retry_failed(context: DecisionContext, *names: str) -> bool:
+    """Try failed migrations again, these or all; whether there was one. What may be half applied or half undone is applied again by `up`."""
+    failed = [record for record in context.status.migrations if record.state is MigrationState.FAILED]
+    failures = [record for record in failed if not names or record.name in names]
     for record in failures:
         again = MigrationState.SUCCEEDED if record.is_applied else MigrationState.PENDING
         context.put_migration(record.updated(state=again, reason=None, message=""))
