@@ -77,7 +77,7 @@ def test_promote_skips_the_checks_of_exactly_this_step() -> None:
     assert world.answer(right) == ACCEPTED
     assert world.where[:3] == ("one", 2, 1)
     assert world.entries(EventReason.STEP_PASSED)[-1].by == right
-    skip = world.request("Promote", generation=1, phase="one", step=2)
+    skip = world.request("Promote", generation=1, phase="one", step=2, percent=30)
     world.run(10)
     assert world.answer(skip) == ACCEPTED
     assert world.where[:3] == ("one", 3, 0)
@@ -92,12 +92,15 @@ def test_promote_in_a_ramp_that_is_the_last_step_publishes_and_holds_its_end() -
     world = World(edited(lambda data: data["phases"][0]["steps"].pop()))
     world.until(at("one", 2, 1))
     assert world.percents()["one"] == "30"
-    name = world.request("Promote", generation=1, phase="one", step=2)
+    name = world.request("Promote", generation=1, phase="one", step=2, percent=30)
     world.run(10)
     assert world.answer(name) == ACCEPTED
     assert (world.percents()["one"], world.where[:2]) == ("50", ("one", 2))
     assert world.reason in {DecisionReason.AWAITING_EVIDENCE, DecisionReason.HOLDING}
-    promote = world.request("Promote", generation=1, phase="one", step=2)
+    repeated = [world.request("Promote", generation=1, phase="one", step=2, percent=percent) for percent in (30, None)]
+    world.run(10)
+    assert [world.answer(again) for again in repeated] == [(False, ActionReason.OTHER_STEP)] * 2
+    promote = world.request("Promote", generation=1, phase="one", step=2, percent="50")
     world.run(10)
     assert world.answer(promote) == ACCEPTED
     assert world.status.current.phase == "two", "what is held can be promoted, too"
@@ -281,16 +284,18 @@ def test_read_only_actions_are_no_decisions(action: ActionType) -> None:
 def test_promote_that_cannot_act_is_rejected(how: str) -> None:
     """D8: and the step is not skipped later either."""
     world = World(spec())
-    world.publishing = how != "not published"
     world.run(10)
     match how:
+        case "not published":
+            world = World(spec())
+            world.refuse_first_publish()
         case "paused":
             world.request("Pause")
         case "stalled":
             world.problems = ("the provider is not configured",)
         case "disabled":
             world.request("EmergencyDisable", features=["alpha"])
-    world.run(10)
+    world.settle()
     name = world.request("Promote", generation=1, phase="one", step=1)
     world.run(10)
     expected = {

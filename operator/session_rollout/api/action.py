@@ -25,7 +25,7 @@ from session_rollout.api.base import (
 )
 from session_rollout.api.enums import ActionReason, ActionType, CheckReason, Verdict
 from session_rollout.api.migration_enums import Operation
-from session_rollout.api.quantities import Duration
+from session_rollout.api.quantities import Duration, Percent
 from session_rollout.api.status import MetaCondition
 from session_rollout.api.status_records import Time
 
@@ -56,6 +56,10 @@ class ActionSpec(Model):
             (
                 "!(self.action in ['Approve', 'Promote']) || has(self.check) || (has(self.phase) && has(self.step))",
                 "`phase` and `step` are required for Approve and Promote; to approve a gate, set `check` instead",
+            ),
+            (
+                "!has(self.percent) || (self.action in ['Approve', 'Promote'] && has(self.step))",
+                "`percent` is allowed only for Approve and Promote, together with `step`",
             ),
             (
                 "!has(self.check) || self.action in ['Approve', 'Verify']",
@@ -111,6 +115,13 @@ class ActionSpec(Model):
             ge=1,
             le=16,
             json_schema_extra={"format": "int32"},
+        ),
+    ] = None
+    percent: Annotated[
+        Percent | None,
+        Field(
+            description="Percentage of users that the step has now, which must be that of `status.current`. Required for Promote in a step"
+            " with a `ramp`, which has several, so that an action that is sent twice completes only one of them."
         ),
     ] = None
     check: Annotated[

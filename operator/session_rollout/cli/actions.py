@@ -118,7 +118,11 @@ def _next_published(kubectl: Kubectl, before: SessionRollout, timeout: timedelta
         stopped = exit_code(latest)
         if stopped is not None or latest.status.observed_generation != before.status.observed_generation:
             return stopped or Exit.REFUSED
-        if current.stage is Stage.STEP and (current.phase, current.step) == (left.phase, left.step):
+        if current.stage is Stage.STEP and (current.phase, current.step, current.percent) == (
+            left.phase,
+            left.step,
+            left.percent,
+        ):
             return None
         return Exit.DONE if current.stage is not Stage.STEP or current.published_time else None
 

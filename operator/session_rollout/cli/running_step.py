@@ -19,12 +19,13 @@ def require_running(rollout: SessionRollout) -> None:
 
 
 def target_of(rollout: SessionRollout) -> dict[str, Any]:
-    """Generation, phase and step, as an action must name them. Raises Failure when no step is running."""
+    """Generation, phase, step and percentage, as an action must name them. Raises Failure when no step is running."""
     current = rollout.status.current
     if current.stage is not Stage.STEP:
         message = rollout.status.decision.message or "the operator has not processed it yet"
         raise refusal(f"{rollout.name} is not currently running a step ({current.stage}): {message}")
-    return {"generation": rollout.status.observed_generation, "phase": current.phase, "step": current.step}
+    place = {"phase": current.phase, "step": current.step, "percent": current.percent}
+    return {"generation": rollout.status.observed_generation, **place}
 
 
 def running_phase(rollout: SessionRollout) -> Phase:

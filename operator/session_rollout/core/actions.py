@@ -6,6 +6,7 @@ crash between the status write and the response repeats the response and not the
 
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
@@ -153,6 +154,7 @@ def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 def _promote(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_step(context, action)
+    _require_percent(context, action)
     _require_promotable(context)
     context.move(promoted_by=action.name)
     where = f"step {action.spec.step} of phase {action.spec.phase}"
@@ -261,6 +263,22 @@ def _require_step(context: DecisionContext, action: SessionRolloutAction) -> Non
     if not in_step or (action.spec.phase, action.spec.step) != (current.phase, current.step):
         where = f"at step {current.step} of phase {current.phase}" if in_step else f"in stage {current.stage}"
         message = f"the action targets step {action.spec.step} of phase {action.spec.phase}, but the rollout is {where}"
+        raise ActionRejected(ActionReason.OTHER_STEP, message)
+    if action.spec.percent is not None and Decimal(action.spec.percent) != Decimal(current.percent):
+        message = (
+            f"`percent` is {action.spec.percent}, but step {current.step} of phase {current.phase} is at {current.percent}%"
+        )
+        raise ActionRejected(ActionReason.OTHER_STEP, message)
+
+
+def _require_percent(context: DecisionContext, action: SessionRolloutAction) -> None:
+    """Whoever sends an action twice, or did not see that of somebody else, does not mean the end of the ramp, too."""
+    phase, current = context.phase, context.current
+    is_ramp = phase is not None and current.step <= len(phase.steps) and phase.steps[current.step - 1].ramp is not None
+    if is_ramp and action.spec.percent is None:
+        message = (
+            f"step {current.step} of phase {current.phase} is a ramp, so `percent` must be what it is at: {current.percent}"
+        )
         raise ActionRejected(ActionReason.OTHER_STEP, message)
 
 

@@ -175,7 +175,12 @@ class Life:
         if action not in {known.value for known in ActionType}:
             return
         current, generation = self.cluster.status.current, self.cluster.status.observed_generation
-        place = {"generation": generation, "phase": current.phase or "one", "step": max(current.step, 1)}
+        place = {
+            "generation": generation,
+            "phase": current.phase or "one",
+            "step": max(current.step, 1),
+            "percent": current.percent,
+        }
         fitting = place if action in {"Approve", "Promote"} else {"generation": generation} if action == "Retry" else {}
         self.cluster.request(action, name, **{**fitting, **fields})
         self.witness.reconcile()
