@@ -84,7 +84,7 @@ def document_is_foreign() -> World:
 def promote_is_rejected_where_it_cannot_act() -> World:
     """Not published yet, paused, stalled, disabled."""
     world = World(spec())
-    world.publishing = False
+    world.refuse_first_publish()
     place: dict[str, Any] = {"generation": 1, "phase": "one", "step": 1}
     world.run(10)
     world.request("Promote", **place)

@@ -67,8 +67,8 @@ def step_requires_approval_and_a_window() -> World:
 def criteria_delay_a_step() -> World:
     """Missing evidence, a failing criterion, its confirmation, and then the deadline."""
     world = World(edited(lambda data: data["phases"][0].update(deadline="300s")), ranges={"errors": timedelta(seconds=20)})
-    world.publishing = False
-    world.run(10)
+    world.refuse_first_publish()
+    world.run(60)
     world.publishing = True
     world.until(at("one", 1))
     world.run(20)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from core.collecting import FIGURES, migrated
 from core.document_scenarios import recreated
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
@@ -43,6 +44,30 @@ def test_recreated_rollout_adopts_completed_phases() -> None:
     fresh.request("Adopt")
     fresh.until(at("two", 1))
     assert fresh.percents() == world.percents()
+
+
+@pytest.mark.parametrize("rolled_back", [False, True])
+def test_migrations_of_adopted_phases_are_applied_before_anything_is_published(*, rolled_back: bool) -> None:
+    """Nobody knows what ran for the object before; the ledger does, and `up` asks it. A failure stalls, and `Retry` repeats it."""
+    plan = migrated(database={"secretKeyRef": {"name": "db"}})
+    world = World(spec(**plan), progress=FIGURES)
+    world.until(at("two", 1))
+    if rolled_back:
+        world.request("Abort")
+        world.until(ended)
+    fresh = recreated(world, **plan)
+    fresh.jobs_succeed = False
+    fresh.request("Adopt")
+    fresh.settle()
+    if rolled_back:
+        fresh.request("Retry", generation=1)
+        fresh.settle()
+    assert fresh.reason is DecisionReason.MIGRATION_FAILED
+    fresh.jobs_succeed = True
+    fresh.request("Retry", generation=1)
+    fresh.until(at("two", 1))
+    assert [name.split("-")[1:3] for name in fresh.jobs] == [["rows", "up"], ["rows", "up"], ["cleanup", "up"]]
+    assert not any(record.adopted for record in fresh.status.migrations)
 
 
 def test_recreated_rollout_starts_again_after_reset() -> None:

@@ -176,10 +176,11 @@ def test_step_does_not_end_in_the_decision_that_lifts_an_emergency() -> None:
     )
     world.until(lambda world: world.reason is DecisionReason.AWAITING_APPROVAL)
     kill(world, "alpha", by_hand=False)
-    world.request("Approve", generation=1, phase="one", step=1)
     world.run(60)
     world.request("EmergencyEnable")
     lifted = world.now
+    world.settle()
+    world.request("Approve", generation=1, phase="one", step=1)
     world.until(at("one", 2, 1))
     assert world.now - lifted >= duration("60s") * 2
 

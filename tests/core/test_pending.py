@@ -4,18 +4,24 @@ Not here: what is corrected by hand (test_documents), and a document that keeps 
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from core.world import World, at, edited, spec
-from session_rollout.api.enums import DecisionReason
+from session_rollout.api.enums import DecisionReason, EventReason, Verdict
 from session_rollout.core.flags import Audience
 
 SLOW = [{"name": "errors", "metric": "errors", "below": "5%", "for": "600s"}]
 CLOSED = [{"timeZone": "UTC", "days": ["Mon"], "from": "03:00", "to": "03:01"}]
 TEN, ALL = {"percent": 10, "hold": "60s"}, {"percent": 100, "hold": "60s"}
+SINCE: dict[str, Decimal | Verdict] = {
+    "criterion": Decimal("0.03"),
+    "guard": Verdict.NO_DATA,
+    "provider": Verdict.PROVIDER_ERROR,
+}
 Steps = list[dict[str, Any]]
 
 
@@ -34,16 +40,22 @@ def published(world: World) -> Audience | None:
     return None if world.document is None else world.document.audiences["alpha"]
 
 
+def refuse(world: World, step: int) -> None:
+    """The audience of the step is decided, and the API server does not accept its document."""
+    if step == 1:
+        world.refuse_first_publish()
+    else:
+        world.until(at("one", 1))
+        world.publishing = False
+    world.until(decided("one", step))
+
+
 @pytest.mark.parametrize("step", [1, 2])
 @pytest.mark.parametrize("cause", ["guard", "pause", "suspend", "window", "lowered"])
 def test_audience_whose_write_was_refused_is_not_published_against_the_rules(cause: str, step: int) -> None:
     """The decision may be hours old when the API server accepts the document: the rules are asked again."""
     world = World(rollout([TEN, ALL]))
-    world.publishing = step == 2
-    world.until(decided("one", 1))
-    world.until(lambda world: not world.publishing or world.status.current.published_time is not None)
-    world.publishing = False
-    world.until(decided("one", step))
+    refuse(world, step)
     before, steps = published(world), [TEN, ALL]
     match cause:
         case "guard":
@@ -61,7 +73,7 @@ def test_audience_whose_write_was_refused_is_not_published_against_the_rules(cau
     after = Audience(Decimal(5)) if (cause, step) == ("lowered", 1) else before or Audience()
     assert published(world) in {after, before}
     if cause == "guard":
-        assert world.reason is DecisionReason.GUARD_FAILING
+        assert step == 2 or world.reason is DecisionReason.GUARD_FAILING
         world.values["errors"] = Decimal("0.001")
     elif cause == "pause":
         world.request("Resume")
@@ -87,8 +99,50 @@ def test_deleted_document_comes_back_without_an_audience_that_must_wait() -> Non
     assert world.document.audiences["alpha"] == Audience(Decimal(100), ("staff",))
     assert world.document.audiences["gamma"] == Audience()
     world.request("Resume")
-    world.run(20)
-    assert world.document.audiences["gamma"] == Audience(Decimal(100))
+    world.until(at("two", 1))
+    assert world.document.audiences["gamma"] == Audience(Decimal(50))
+
+
+def refused_raise(kind: str) -> World:
+    """The raise from 10% to 100% was decided, and its write is refused; the criterion or the guard has no good result since."""
+    world = World(rollout([TEN, ALL]))
+    refuse(world, 2)
+    world.values["errors"] = SINCE[kind]
+    return world
+
+
+@pytest.mark.parametrize("kind", ["criterion", "guard", "provider"])
+def test_raise_that_could_not_be_written_lapses(kind: str) -> None:
+    """Its evidence is old by then: the audience that users have is held again, and judged."""
+    world = refused_raise(kind)
+    world.run(3600)
+    assert (world.where[:2], world.status.current.audience) == (("one", 1), "10%")
+    assert len(world.entries(EventReason.AUDIENCE_LAPSED)) == 1
+    world.publishing = True
+    world.run(3600)
+    assert published(world) == Audience(Decimal(10))
+    world.values["errors"] = Decimal("0.001")
+    world.until(decided("one", 2))
+    world.run(10)
+    assert published(world) == Audience(Decimal(100))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("away", [5, 172_800])
+def test_raise_that_another_process_decided_waits_for_the_guards(step: int, away: int) -> None:
+    """It ended before the write; a guard has been in breach since."""
+    world = World(rollout([TEN, ALL]))
+    refuse(world, step)
+    before = published(world)
+    world.now += timedelta(seconds=away)
+    world.publishing, world.answering = True, False
+    world.values["errors"] = Decimal("0.9")
+    world.settle()
+    assert published(world) in {before, Audience()}
+    world.answering = True
+    for _ in range(60):
+        world.run(10)
+        assert published(world) in {before, Audience()}
 
 
 def test_document_that_differs_completes_no_step() -> None:

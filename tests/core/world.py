@@ -121,6 +121,13 @@ class World(simulation.World):
             self.settle()
         return (self.now - start).total_seconds()
 
+    def refuse_first_publish(self) -> None:
+        """The audience of the first step is decided, and the API server does not accept its document."""
+        self.answering = False
+        self.settle()
+        self.answering, self.publishing = True, False
+        self.settle()
+
     @property
     def where(self) -> tuple[str | None, int, int, str]:
         """Phase, step, increment, percent."""

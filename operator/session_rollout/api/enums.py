@@ -193,7 +193,7 @@ class ActionReason(StrEnum):
     POINT_OF_NO_RETURN_PASSED = "PointOfNoReturnPassed"  # The migration has passed its point of no return.
     NO_WORKLOAD = "NoWorkload"  # The spec names no workload.
     OTHER_GENERATION = "OtherGeneration"  # A different generation is active.
-    OTHER_STEP = "OtherStep"  # The rollout is in a different phase or step.
+    OTHER_STEP = "OtherStep"  # The rollout is in a different phase or step, or at a different percentage of a ramp.
     NO_APPROVAL_NEEDED = "NoApprovalNeeded"  # The step does not require approval.
     TOO_MANY_ACTIONS = "TooManyActions"  # Too many actions are waiting for a response.
     PAUSED = "Paused"  # The rollout is paused.
@@ -309,6 +309,7 @@ class EventReason(StrEnum):
     STARTED = "Started"  # The operator started the first generation of the rollout.
     PHASE_STARTED = "PhaseStarted"  # A phase started.
     STEP_PUBLISHED = "StepPublished"  # The audience of a step was published and read back.
+    AUDIENCE_LAPSED = "AudienceLapsed"  # An audience could not be published while its evidence was recent; the audience before it is held again.
     STEP_PASSED = "StepPassed"  # A step is complete; the message lists its criteria.
     PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
     BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
@@ -355,6 +356,7 @@ class EventReason(StrEnum):
 _WARNINGS = frozenset(
     {
         EventReason.EVIDENCE_LOST,
+        EventReason.AUDIENCE_LAPSED,
         EventReason.GUARD_BREACHED,
         EventReason.MIGRATION_FAILED,
         EventReason.MIGRATION_KEPT,

@@ -271,6 +271,12 @@ class MigrationRecord(Model):
     backup_time: Annotated[Time | None, Field(description="Time when the newest snapshot was complete.")] = None
     backup_until: Annotated[Time | None, Field(description="Time until which the snapshot is kept.")] = None
     restore_time: Annotated[Time | None, Field(description="Time when rows were last restored from the snapshot.")] = None
+    adopted: Annotated[
+        bool,
+        Field(
+            description="Whether `Adopt` completed its phase without knowing of its `up`, which runs again and changes nothing that the ledger has."
+        ),
+    ] = False
 
     @property
     def is_applied(self) -> bool:

@@ -118,6 +118,10 @@ def _put_phase(context: DecisionContext, phase: Phase, increment: Increment | Au
         features=phase.features,
         start_time=context.now,
     )
+    if state is PhaseState.COMPLETED:
+        for name in phase.migrations.names:
+            if not (record := context.migration(name)).is_applied:
+                context.put_migration(record.updated(adopted=True))
 
 
 def _begin(context: DecisionContext) -> None:

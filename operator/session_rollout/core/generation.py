@@ -15,7 +15,7 @@ from session_rollout.api.status_records import MigrationRecord, PhaseRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, restart_criteria, void_verdicts
-from session_rollout.core.flags import NOBODY, Audience, with_recorded_dependents
+from session_rollout.core.flags import with_recorded_dependents
 from session_rollout.core.inputs import UNDONE, published_phases
 from session_rollout.core.steps import (
     Increment,
@@ -24,10 +24,10 @@ from session_rollout.core.steps import (
     increment_from,
     increment_with,
     increments,
-    increments_before,
     percent_text,
     phase_named,
 )
+from session_rollout.core.unpublished import forget_unpublished, published_increment
 
 STEPS_HAVE_BEGUN: Final = frozenset({Stage.STEP, Stage.VERIFICATION, Stage.AFTER})
 
@@ -134,52 +134,18 @@ def _resume(context: DecisionContext) -> None:
 def _resume_step(context: DecisionContext) -> None:
     """Continue at the step that has the published audience. When there is none, the phase goes on to the next higher one."""
     if context.current.published_time is None:
-        _forget_unpublished(context)
+        forget_unpublished(context)
     timers = ("hold_until", "hold_paused_time", "hold_paused_reason", "deadline_wait")
     context.move(**dict.fromkeys(timers), approved_by=None, promoted_by=None)
     current, phase = context.current, context.phase
     record = context.status.phase(current.phase)
     if phase is None or record is None or conflict(context.spec, context.status) is not None:
         return
-    place = _published_increment(phase, record, current)
+    place = published_increment(phase, record, current)
     if place is None:
         context.enter(Stage.BASELINE)
     else:
         context.move(step=place.step, increment=place.index)
-
-
-def _forget_unpublished(context: DecisionContext) -> None:
-    """The audience of the step was decided and never published: what users have decides where the new generation continues."""
-    document = context.document
-    audiences = [(document.audiences.get(name) if document is not None else None) or NOBODY for name in _visible(context)]
-    least = min(audiences or [_before(context)], key=lambda audience: audience.percent)
-    percent = percent_text(least.percent)
-    context.mark(context.current.phase or "", percent=percent, groups=least.groups)
-    context.move(percent=percent, groups=least.groups)
-
-
-def _visible(context: DecisionContext) -> list[str]:
-    """Features that the running phase has published and whose audience the document shows: an emergency hides it."""
-    document, record = context.document, context.status.phase(context.current.phase)
-    features = record.features if record is not None else ()  # those of the spec may be new
-    return [name for name in features if document is None or name not in document.disabled]
-
-
-def _before(context: DecisionContext) -> Audience:
-    """The audience before the one that was decided and never published."""
-    increment, phase = context.increment, context.phase
-    if increment is None or phase is None:
-        return NOBODY
-    earlier = increments_before(phase, increment)
-    return Audience(earlier[-1].percent, earlier[-1].groups) if earlier else NOBODY
-
-
-def _published_increment(phase: Phase, record: PhaseRecord, current: Current) -> Increment | None:
-    """The increment that has the audience of the record: the running one, if it still has it."""
-    here, published = increment_at(phase, current), (Decimal(record.percent), set(record.groups))
-    if here is not None and (here.percent, set(here.groups)) == published:
-        return here
-    return increment_with(phase, *published)
 
 
 def _has_open_phases(status: RolloutStatus) -> bool:
@@ -281,6 +247,8 @@ def _migration_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
 
 def _unapplied(spec: RolloutSpec, phase: Phase, record: MigrationRecord) -> str | None:
     """Why a migration is not applied as the spec has it; None when it is."""
+    if record.adopted:
+        return None  # the running phase applies it first
     if not record.is_applied:
         what = f"is {record.state} in" if record.job else "was added to"
         return (
@@ -316,7 +284,7 @@ def _step_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
 
 def _audience_conflict(phase: Phase, record: PhaseRecord, current: Current) -> str | None:
     """No step has the published audience, and to go on would take it from users, or skip the step that they are in."""
-    if _published_increment(phase, record, current) is not None:
+    if published_increment(phase, record, current) is not None:
         return None
     here = increment_at(phase, current) if current.stage is Stage.STEP else increments(phase)[-1]
     if current.step > len(phase.steps):

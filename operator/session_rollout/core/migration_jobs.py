@@ -126,9 +126,9 @@ def _consequences(context: DecisionContext, record: MigrationRecord, progress: P
     match record.operation:
         case Operation.UP:
             passed = NoReturn.PASSED if record.point_of_no_return else None
-            return {"point_of_no_return": passed, "following": progress.following}
+            return {"point_of_no_return": passed, "following": progress.following, "adopted": False}
         case Operation.DOWN:
-            return {"following": False}
+            return {"following": False, "adopted": False}
         case Operation.BACKUP:
             return {"backup_time": context.now}
         case Operation.RESTORE:

@@ -31,11 +31,12 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
 from session_rollout.core.deadline import deadline_passed, next_deadline
 from session_rollout.core.drift import await_document
-from session_rollout.core.hold import await_features, await_guards, missing_checks, missing_evidence
+from session_rollout.core.hold import await_features, await_guards, missing_checks, missing_evidence, unjudged_guards
 from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
 from session_rollout.core.steps import Increment, increment_after, increment_from, increment_with, percent_text
+from session_rollout.core.unpublished import has_lapsed, hold_again
 from session_rollout.core.windows import next_opening
 
 
@@ -57,8 +58,8 @@ def first_increment(context: DecisionContext) -> Increment:
 
 
 def _await_raise(context: DecisionContext) -> StageResult | None:
-    """What keeps users from getting more: a guard that fails, or a window unless an action skips the checks."""
-    if result := await_guards(context):
+    """What keeps users from getting more: a refused request, a guard that fails, or a window unless an action skips the checks."""
+    if result := await_requests(context) or await_guards(context):
         return result
     opening = next_opening(context.spec.windows, context.now)
     if opening.time <= context.now or context.current.promoted_by is not None:
@@ -73,9 +74,19 @@ def _await_raise(context: DecisionContext) -> StageResult | None:
     )
 
 
+def _await_document_before(context: DecisionContext) -> StageResult | None:
+    """The document of the decisions before is read back: else this one could not be published either."""
+    flags, document = context.status.flags, context.document
+    if flags.sha256 is None or (document is not None and document.sha256 == flags.sha256):
+        return None
+    details = ("the flag document has not been read back yet",)
+    next_actions = ("wait until the ConfigMap contains the document",)
+    return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, "publishing the flag document", details, next_actions)
+
+
 def raise_audience(context: DecisionContext, increment: Increment) -> StageResult | None:
     """Enter a step with this audience, as soon as nothing keeps users from getting more."""
-    if result := _await_raise(context):
+    if result := _await_document_before(context) or _await_raise(context):
         return result
     phase, current = running_phase(context), context.current
     percent = percent_text(increment.percent)
@@ -93,20 +104,37 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
 
 
 def holds_back(context: DecisionContext) -> bool:
-    """Whether the audience that an earlier decision raised must not be published now: its write was refused, and a rule fails since."""
-    before, current = context.observed.rollout.status.current, context.current
-    pending = current.stage is Stage.STEP and current.published_time is None
-    if not pending or (before.stage, before.stage_start_time) != (current.stage, current.stage_start_time):
+    """Whether the audience that an earlier decision raised must not be published now: its write failed, and a rule fails since."""
+    if not _was_raised_earlier(context):
         return False
     stopped = context.spec.suspend or context.status.paused_by or context.problems
-    return bool(stopped) or _await_raise(context) is not None
+    return bool(stopped) or _await_late_raise(context) is not None
+
+
+def _was_raised_earlier(context: DecisionContext) -> bool:
+    before, current = context.observed.rollout.status.current, context.current
+    pending = current.stage is Stage.STEP and current.published_time is None
+    return pending and (before.stage, before.stage_start_time) == (current.stage, current.stage_start_time)
+
+
+def _await_late_raise(context: DecisionContext) -> StageResult | None:
+    """The same for an audience that an earlier decision raised: perhaps of another process, and guards may have failed since."""
+    if context.awaits_results:
+        return repeat_decision(context)
+    if unjudged := unjudged_guards(context):
+        next_actions = ("wait for a result of the guard's metric",)
+        return StageResult(DecisionAction.WAIT, DecisionReason.AWAITING_EVIDENCE, unjudged[0], unjudged, next_actions)
+    return _await_raise(context)
 
 
 def run_step(context: DecisionContext) -> StageResult | None:
     """Keep the audience until every rule lets the step be promoted, or a `Promote` action skips the rules."""
     increment = context.increment
     assert increment is not None, "generation.conflict stalls a rollout whose step has vanished"
-    if holds_back(context) and (result := _await_raise(context)):
+    if has_lapsed(context):
+        hold_again(context, running_phase(context))
+        return None
+    if _was_raised_earlier(context) and (result := _await_late_raise(context)):
         return result
     if not (is_published(context) or set(context.off_here) - set(context.still_off)):
         return StageResult(

@@ -117,7 +117,9 @@ def _next_phase(context: DecisionContext) -> StageResult | None:
 
 def _migrations_before(context: DecisionContext) -> StageResult | None:
     names = running_phase(context).migrations.before
-    if result := migration_jobs.run_up(context, names) or migration_jobs.run_backups(context, names):
+    earlier = tuple(name for phase in context.spec.phases for name in phase.migrations.names)
+    adopted = tuple(name for name in earlier if context.migration(name).adopted)
+    if result := migration_jobs.run_up(context, (*adopted, *names)) or migration_jobs.run_backups(context, names):
         return result
     context.enter(Stage.BASELINE)
     return None
