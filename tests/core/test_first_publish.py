@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from core.collecting import SIGNED, verified
-from core.world import World, at, ended, rollout_data, spec
+from core.world import GOOD, World, at, edited, ended, rollout_data, spec
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.flags import Audience
 
 FOR_LONG = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m"}
 
@@ -93,6 +94,35 @@ def test_first_publish_waits_for_a_guard_that_was_measured_in_part(*, again: boo
     assert (world.reason, world.percents()["one"]) == (DecisionReason.AWAITING_EVIDENCE, "0")
     world.values["errors"] = Decimal("0.001")
     world.until(at("one", 1))
+
+
+@pytest.mark.parametrize("lost", [Verdict.NO_DATA, "few events"])
+def test_guard_that_had_a_verdict_is_not_lost_before_the_next_phase(lost: Verdict | str) -> None:
+    """Users of the phase before exist, and their guard had events: without them now, nobody gets more."""
+    guard = {**FOR_LONG, "minimum": {"metric": "load", "above": "0.1"}}
+    world = before_two(signed(guard))
+    world.values["errors" if lost is Verdict.NO_DATA else "load"] = Verdict.NO_DATA if lost is Verdict.NO_DATA else Decimal(0)
+    world.run(60)
+    begin_two(world)
+    world.run(600)
+    assert (world.percents()["two"], world.reason) == ("0", DecisionReason.AWAITING_EVIDENCE)
+    world.values |= GOOD
+    world.until(at("two", 1))
+
+
+def test_edit_gives_no_more_while_a_guard_is_lost() -> None:
+    """The step with the audience that users have leaves the spec: the next one waits for evidence about it."""
+    world = World(spec(guards=[FOR_LONG]))
+    world.until(at("one", 1))
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(60)
+    world.edit(edited(lambda data: data["phases"][0]["steps"][0].update(percent=30), guards=[FOR_LONG]))
+    world.run(600)
+    assert world.document is not None
+    assert world.document.audiences["alpha"] == Audience(Decimal(10), ("staff",))
+    world.values |= GOOD
+    world.until(at("one", 1))
+    assert world.document.audiences["alpha"] == Audience(Decimal(30), ("staff",))
 
 
 def test_first_publish_does_not_wait_for_events() -> None:

@@ -144,6 +144,24 @@ def test_a_guard_that_passes_again_lets_the_rollout_continue() -> None:
     assert world.status.outcome is Outcome.PROMOTED
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["step", "bake"])
+def test_guard_that_fails_most_of_the_time_is_not_steady(*, last: bool) -> None:
+    """A pass between failures that `for` tolerates each: it must pass for the last 10 evaluations, as a criterion does."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m"}
+    world = World(edited(lambda data: [phase.pop("criteria") for phase in data["phases"]], guards=[guard], bake="300s"))
+    world.until((lambda world: world.status.current.stage is Stage.BAKE) if last else at("one", 1))
+    before = world.where
+    for number in range(200):
+        world.values["errors"] = Decimal("0.001") if number % 4 == 0 else Decimal("0.5")
+        world.run(10)
+        assert world.where == before
+        assert world.status.outcome is None
+    world.values["errors"] = Decimal("0.001")
+    start = world.now
+    world.until(ended if last else at("one", 2, 1))
+    assert (world.now - start).total_seconds() >= (100 if last else 20)
+
+
 # --- whatever this rollout has switched on is guarded until Promoted
 
 

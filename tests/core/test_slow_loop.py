@@ -35,3 +35,10 @@ def test_time_of_the_reconciliation_itself_is_observed_within_bounds(away: float
     assert context.interval == INTERVAL
     assert context.unobserved == seconds(unobserved)
     assert seconds(10) == LONGEST_WORK
+
+
+def test_long_interval_hides_no_absence() -> None:
+    """A rollout is reconciled every 30 s at least, however seldom its checks are evaluated."""
+    world = World(spec(checkInterval="1h"))
+    observed = replace(world.observed(), last_reconcile=world.now - seconds(61))
+    assert DecisionContext(observed, world.now, observed.rollout.status).unobserved == seconds(61)

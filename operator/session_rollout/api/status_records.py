@@ -128,6 +128,12 @@ class CheckRecord(Model):
     message: Annotated[Sentence, Field(description="The verdict in one sentence.")] = ""
     job: Annotated[JobName | None, Field(description="Name of the Job, for a gate that runs one.")] = None
     attempt: Annotated[Revision, Field(description="Number of retries of the gate's Job.")] = 0
+    evidence_time: Annotated[
+        Time | None,
+        Field(
+            description="Time of the first verdict of Pass or Fail. A guard that had one may not be without one when users get more."
+        ),
+    ] = None
     failing_time: Annotated[
         Time | None, Field(description="Time when the current failure of a criterion or guard began. A pass ends it.")
     ] = None

@@ -23,7 +23,8 @@ from session_rollout.controller.deletion import Remains
 from session_rollout.controller.finalizers import FINALIZER, Finalizers, finalizers_of_others, has_finalizer
 from session_rollout.controller.gather import Gatherer
 from session_rollout.controller.state import DecidedStatus, Downtime, Memory, RolloutState
-from session_rollout.core.decide import RESYNC, decide
+from session_rollout.core.context import RESYNC
+from session_rollout.core.decide import decide
 from session_rollout.core.deleted import decide_deleted
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.fallback import stall_after, stall_unparsed

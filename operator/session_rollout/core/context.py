@@ -32,6 +32,7 @@ from session_rollout.core.observed import Effect, Emit, Observed, Publish
 from session_rollout.core.status_budget import kept
 from session_rollout.core.steps import Increment, audience_text, increment_at, phase_named
 
+RESYNC: Final = timedelta(seconds=30)  # a rollout is reconciled at least this often
 GAP_INTERVALS: Final = 2  # a reconciliation that is one interval late is jitter; beyond that nobody observed the rollout
 
 # A reconciliation that takes longer than the interval is no absence: the next one evaluates the evidence of that time. One that
@@ -117,7 +118,7 @@ class DecisionContext:
         if last is None:
             return timedelta.max
         away = self.now - last
-        allowed = GAP_INTERVALS * self.interval + min(self.observed.busy, LONGEST_WORK)
+        allowed = GAP_INTERVALS * min(self.interval, RESYNC) + min(self.observed.busy, LONGEST_WORK)
         return away if away > allowed else timedelta(0)
 
     @property

@@ -19,7 +19,7 @@ from session_rollout.core.adoption import await_adoption
 from session_rollout.core.baselines import note_given
 from session_rollout.core.clocks import adopt_earlier_clock, note_clock_jump
 from session_rollout.core.conditions import write_decision
-from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.context import RESYNC, DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
 from session_rollout.core.drift import await_document
 from session_rollout.core.generation import adopt_generation, conflict
@@ -37,7 +37,6 @@ from session_rollout.core.status_budget import fit
 from session_rollout.core.suspension import kept_audiences, suspended_text
 from session_rollout.core.windows import unknown_zones
 
-RESYNC: Final = timedelta(seconds=30)
 SOONEST: Final = timedelta(milliseconds=20)
 IN_PHASE: Final = frozenset({Stage.BEFORE, Stage.BASELINE, Stage.STEP, Stage.AFTER, Stage.VERIFICATION})
 

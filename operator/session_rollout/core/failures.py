@@ -35,6 +35,8 @@ def track(context: DecisionContext, check: Check, record: CheckRecord) -> CheckR
         known = context.unobserved != timedelta.max
         last = max(context.now - context.unobserved, record.failing_time) if known else record.failing_time
         record = record.updated(gap_time=last)
+    if record.verdict.is_evidence and record.evidence_time is None:
+        record = record.updated(evidence_time=context.now)
     return _counted(context, check, record) if check.quota is not None else record
 
 

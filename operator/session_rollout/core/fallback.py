@@ -10,8 +10,8 @@ from typing import Final
 from session_rollout.api.enums import ActionReason, ActionType, DecisionAction, DecisionReason
 from session_rollout.core.actions import apply_only
 from session_rollout.core.conditions import write_decision
-from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.decide import RESYNC, decision_of, record_stall
+from session_rollout.core.context import RESYNC, DecisionContext, StageResult
+from session_rollout.core.decide import decision_of, record_stall
 from session_rollout.core.hold import pause_timer
 from session_rollout.core.learning import learn, learn_kills
 from session_rollout.core.notifications import without_delivered

@@ -19,7 +19,7 @@ from session_rollout.api.enums import (
     Stage,
     Verdict,
 )
-from session_rollout.api.quantities import duration
+from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status_records import CheckRecord, WaitKind
 from session_rollout.core.clocks import counted_checks, is_guard, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
@@ -94,8 +94,25 @@ def _open_failure(record: CheckRecord) -> str | None:
     return f"{record.message}; it failed before that, and has not passed since" if record.failing_time is not None else None
 
 
+def await_steady_guards(context: DecisionContext, hold: timedelta) -> StageResult | None:
+    """The same at the end of a hold of this length: one that failed lately has to pass for as long as a criterion."""
+    if result := await_guards(context):
+        return result
+    waits = {}
+    for guard in filter(acts, context.spec.guards):
+        recovery = context.check(CheckKind.GUARD, guard.name).recovery_time
+        trailing = min(TRAILING_CHECKS * max(context.spec.interval_of(name) for name in guard.metrics), hold)
+        if recovery is not None and recovery + trailing > context.now:
+            waits[f"{guard.name} passes again; it must pass for {format_duration(trailing)}"] = recovery + trailing
+    if not waits:
+        return None
+    texts, next_actions = tuple(waits), ("wait until each guard has passed for long enough",)
+    ready = max(waits.values())
+    return StageResult(DecisionAction.WAIT, DecisionReason.GUARD_FAILING, texts[0], texts, next_actions, next_time=ready)
+
+
 def unjudged_guards(context: DecisionContext) -> tuple[str, ...]:
-    """Guards without a result of now: users get nothing before each was judged. One without events may get some with them."""
+    """Guards without a result of now: users get nothing before each was judged. One that never had events may get some with them."""
     results = (_unjudged(context, guard) for guard in context.spec.guards if acts(guard))
     return tuple(message for message in results if message is not None)
 
@@ -110,7 +127,9 @@ def _unjudged(context: DecisionContext, guard: Guard) -> str | None:
         return f"{guard.name}: waiting for a query result"
     few = record.reason is CheckReason.BELOW_MINIMUM
     absent = record.verdict is Verdict.NO_DATA and record.reason is not None and record.reason.is_absence
-    return None if record.verdict.is_evidence or few or absent else record.message
+    phase = context.status.phase(context.current.phase)
+    first = record.evidence_time is None and not (phase is not None and phase.is_published)
+    return None if record.verdict.is_evidence or (first and (few or absent)) else record.message
 
 
 def acts(guard: Guard) -> bool:

@@ -31,7 +31,14 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
 from session_rollout.core.deadline import deadline_passed, next_deadline
 from session_rollout.core.drift import await_document
-from session_rollout.core.hold import await_features, await_guards, missing_checks, missing_evidence, unjudged_guards
+from session_rollout.core.hold import (
+    await_features,
+    await_guards,
+    await_steady_guards,
+    missing_checks,
+    missing_evidence,
+    unjudged_guards,
+)
 from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
@@ -203,8 +210,8 @@ def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult 
     return StageResult(DecisionAction.HOLD, DecisionReason.HOLDING, message, details, next_time=until)
 
 
-def _awaits_guards(context: DecisionContext, _: Increment) -> StageResult | None:
-    return await_guards(context)
+def _awaits_guards(context: DecisionContext, increment: Increment) -> StageResult | None:
+    return await_steady_guards(context, increment.hold)
 
 
 def _awaits_criteria(context: DecisionContext, increment: Increment) -> StageResult | None:
@@ -267,7 +274,7 @@ _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | No
     _awaits_features,  # no feature of the phase is disabled in an emergency
     _awaits_evidence,  # every criterion and guard has a verdict about this audience, and the timer runs
     _awaits_hold,  # the hold is complete
-    _awaits_guards,  # no guard has begun to fail
+    _awaits_guards,  # no guard fails, or failed lately
     _awaits_criteria,  # every criterion passes, and has for long enough
     _awaits_approval,  # the step is approved, where that is required
 )

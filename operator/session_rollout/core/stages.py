@@ -30,7 +30,14 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_criteria
 from session_rollout.core.drift import await_document
 from session_rollout.core.gates import evaluate_gates, verify_rollback, void_gates
-from session_rollout.core.hold import advance_hold, await_features, await_guards, missing_evidence, unjudged_guards
+from session_rollout.core.hold import (
+    advance_hold,
+    await_features,
+    await_guards,
+    await_steady_guards,
+    missing_evidence,
+    unjudged_guards,
+)
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.promotion import first_increment, raise_audience, run_step, running_phase
 from session_rollout.core.publication import is_published
@@ -212,7 +219,7 @@ def _await_bake(context: DecisionContext) -> StageResult | None:
         message = f"baking for {format_duration(bake)}; guards are evaluated"
         due = until if context.now < until else max(once.values())
         return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=due)
-    return await_guards(context)
+    return await_steady_guards(context, bake)
 
 
 def _bake(context: DecisionContext) -> StageResult | None:

@@ -259,7 +259,8 @@ class Witness(Landings):
     def _look_at_effects(self, accepted: set[str]) -> None:
         """What was accepted for the first time has happened."""
         status = self.cluster.status
-        if "Pause" in accepted and "Resume" not in accepted and self.cluster.condition("Paused") != "True":
+        resumed = "Resume" in accepted or self._waiting("Resume")  # its response may come after that of the pause
+        if "Pause" in accepted and not resumed and self.cluster.condition("Paused") != "True":
             self.objects("answer", "a Pause was accepted and had no effect")
         ending = status.outcome is Outcome.ABORTED or status.current.rollback_outcome is Outcome.ABORTED
         if "Abort" in accepted and not accepted & {"Retry", "Reset"} and not ending:
