@@ -153,7 +153,7 @@ def test_failed_effect_keeps_neither_the_record_nor_the_notifications(cluster: C
 
     async def body() -> None:
         assert await Process(cluster).reconcile() == RETRY_SECONDS[0]
-        assert [record.status for record in cluster.records] == [cluster.status]
+        assert [record.status for record in cluster.records] == [cluster.status.updated(last_update_time=None)]
         assert [item.event for item in cluster.enqueued[0]] == [EventReason.STARTED]
 
     run(body)

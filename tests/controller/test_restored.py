@@ -2,6 +2,7 @@
 
 import copy
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -60,7 +61,8 @@ def test_status_of_another_leader_is_no_backup(cluster: Cluster) -> None:
         before = cluster.status.current.hold_until
         assert before is not None
         after = before + timedelta(seconds=30)
-        cluster.rollouts[KEY]["status"]["current"]["holdUntil"] = after.isoformat()
+        status = cluster.rollouts[KEY]["status"]
+        status["current"]["holdUntil"] = status["lastUpdateTime"] = after.isoformat()
         await process.settle()
         assert cluster.status.current.hold_until == after
 
@@ -81,6 +83,26 @@ def test_pause_that_a_backup_has_not_restarts_the_hold(cluster: Cluster) -> None
         cluster.time += timedelta(seconds=50)
         cluster.rollouts[KEY]["status"] = backup
         cluster.action_objects.clear()
+        await process.settle()
+        assert cluster.status.current.hold_until == cluster.time + timedelta(minutes=1)
+
+    run(body)
+
+
+def test_backup_of_the_same_hold_restarts_it(cluster: Cluster) -> None:
+    """What failed since the backup is not in it."""
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        before, backup = cluster.status.current.hold_until, copy.deepcopy(cluster.rollouts[KEY]["status"])
+        assert before is not None
+        cluster.values["errors"] = Decimal("0.03")
+        cluster.time += timedelta(seconds=40)
+        process.state.last_reconcile = cluster.now()
+        await process.settle()
+        cluster.rollouts[KEY]["status"] = backup
+        cluster.values["errors"] = Decimal("0.001")
         await process.settle()
         assert cluster.status.current.hold_until == cluster.time + timedelta(minutes=1)
 

@@ -113,6 +113,17 @@ def test_recreated_rollout_that_was_rolled_back_turns_nothing_on(by: str) -> Non
     fresh.until(lambda world: world.status.outcome is Outcome.PROMOTED)
 
 
+def test_rollback_whose_outcome_somebody_has_edited_is_a_rollback() -> None:
+    """Nothing else ends one, whatever the annotation says."""
+    fresh = recreated(rolled_back("abort"))
+    assert fresh.document is not None
+    odd = tuple(known.updated(outcome=Outcome.PROMOTED) for known in fresh.document.protections)
+    fresh.document = replace(fresh.document, protections=odd)
+    fresh.request("Adopt")
+    fresh.run(60)
+    assert fresh.status.outcome is Outcome.ROLLED_BACK
+
+
 def test_recreated_rollout_whose_only_phase_was_rolled_back_starts_again_after_reset() -> None:
     """The document gives nothing, and yet it is kept: only a person starts the rollout again."""
     world = World(spec())

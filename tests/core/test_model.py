@@ -77,7 +77,7 @@ def alter(life: Life, **current: Any) -> None:
     status = {**cluster.raw["status"], "processedActions": []}
     status["current"] = {**status["current"], **current}
     cluster.server.put(cluster.path, {**cluster.raw, "status": status})
-    cluster.replica.memory.of(cluster.keys[0]).current = None  # as if the operator had written it itself
+    cluster.replica.memory.of(cluster.keys[0]).stored = None  # as if the operator had written it itself
 
 
 def test_witness_objects_to_an_audience_that_grows_too_soon() -> None:

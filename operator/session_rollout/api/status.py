@@ -171,6 +171,10 @@ class RolloutStatus(Model):
     observed_generation: Annotated[
         Generation, Field(description="Generation of the spec that this status is about; 0 before the first decision.")
     ] = 0
+    last_update_time: Annotated[
+        Time | None,
+        Field(description="Time when the operator last wrote this status. An earlier one than it knows is a restored backup."),
+    ] = None
     state: Annotated[State | None, Field(description="The rollout in one word; the STATUS column.")] = None
     conditions: Annotated[
         tuple[MetaCondition, ...],

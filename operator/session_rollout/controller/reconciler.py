@@ -224,12 +224,13 @@ class Reconciler:
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
             state.decided = None
             return False, None
-        known, state.current = state.current, None  # the response may be lost
+        known, state.stored = state.stored, None  # the response may be lost
+        status = decision.status.updated(last_update_time=now)
         try:
             self._ports.leader.confirm()
-            await self._ports.store.write_status(stored, decision.status)
+            await self._ports.store.write_status(stored, status)
         except Conflict:
-            state.current = known
+            state.stored = known
             # Repeated conflicts must not blind a guard with `for`: whatever else changed in the object, its time counts.
             observed = now if decision.complete else state.last_observed
             state.keep_decided(DecidedStatus(rollout.status, decision.status, rollout.generation, observed))
@@ -239,7 +240,7 @@ class Reconciler:
             state.keep_decided(DecidedStatus(rollout.status, decision.status))
             return False, error
         state.decided = None
-        state.wrote(decision.status)
+        state.wrote(status)
         state.succeeded("Status")
         _log_decision(stored.key, decision)
         return True, None

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.enums import Outcome
+from session_rollout.api.enums import Outcome, Stage
 from session_rollout.api.rollout import Metric
-from session_rollout.api.status import Current, RolloutStatus
-from session_rollout.api.status_records import AnsweredAction, Refusal
+from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import EARLIEST, AnsweredAction, Refusal
 from session_rollout.controller.reads import Reads
 from session_rollout.controller.turns import Priority, Turns
 from session_rollout.core.documents import PublishedDocument
@@ -126,7 +126,7 @@ class RolloutState:
     finalized: bool = False  # its deletion has done everything but remove the finalizer
     removal_failures: int = 0  # attempts to remove the finalizer in vain
     removal_due: float = 0.0  # monotonic seconds: when the next one is made; until then the loop protects users
-    current: Current | None = None  # of the status as this process knows it; None while it does not
+    stored: RolloutStatus | None = None  # the known part of the status as this process knows it; None while it does not
     restored: bool = False  # somebody else has written the status: until when its evidence was evaluated is unknown
     rested: float = 0.0  # seconds since `last_reconcile` in which the loop had nothing to do
     _deadline: float | None = None  # monotonic seconds
@@ -151,22 +151,26 @@ class RolloutState:
 
         Another leader may have written a newer one.
         """
-        began, known = stored.current.stage_start_time, self.current
+        began, known = stored.current.stage_start_time, self.stored
         older = self.last_reconcile is None and began is not None and began < created
-        self.restored |= older or (known is not None and _is_before(stored.current, known))
-        self.current = stored.current
+        self.restored |= older or (known is not None and _is_before(stored, known))
+        self.stored = known_part(stored)
 
     def wrote(self, status: RolloutStatus) -> None:
         """The status was written, and is now read as it is on the wire."""
-        self.current = Current.model_validate(status.current.to_wire())
+        self.stored = known_part(RolloutStatus.model_validate(known_part(status).to_wire()))
 
     def reconciled(self, now: datetime) -> None:
         """Every measurement was there: this time counts as time in which the evidence was evaluated."""
         self.last_reconcile, self.rested, self.restored = now, 0.0, False
 
     def keep_decided(self, decided: DecidedStatus) -> None:
-        """Let the next decision start from it. Guards protect until the promotion is written: it is decided again until then."""
-        if Outcome.PROMOTED not in {decided.decided.outcome} - {decided.stored.outcome}:
+        """Let the next decision start from it, unless users get more or are no longer guarded: that is decided again until it is written."""
+        before, after = self.decided.decided if self.decided is not None else decided.stored, decided.decided
+        promoted = after.outcome is Outcome.PROMOTED and before.outcome is not Outcome.PROMOTED
+        entered = after.current.stage_start_time != before.current.stage_start_time
+        raised = entered and after.current.stage is Stage.STEP and after.current.published_time is None
+        if not (promoted or raised):
             self.decided = decided
 
     @property
@@ -264,14 +268,21 @@ class RolloutState:
         return self._deadline is not None and time.monotonic() > self._deadline
 
 
-def _is_before(current: Current, known: Current) -> bool:
-    """Whether a place is from before another: an earlier stage, a hold that ends earlier, or one that was not paused yet."""
-    if current.stage_start_time is None or known.stage_start_time is None:
-        return known.stage_start_time is not None
-    if current.stage_start_time != known.stage_start_time or current.hold_until is None or known.hold_until is None:
-        return current.stage_start_time < known.stage_start_time
-    unpaused = known.hold_paused_time is not None and current.hold_paused_time is None
-    return current.hold_until < known.hold_until or (current.hold_until == known.hold_until and unpaused)
+def known_part(status: RolloutStatus) -> RolloutStatus:
+    """What is remembered of a status to recognize a backup of it."""
+    return RolloutStatus(current=status.current, last_update_time=status.last_update_time)
+
+
+def _is_before(stored: RolloutStatus, known: RolloutStatus) -> bool:
+    """Whether a status was written before another, or is edited to an earlier stage, or to a hold that ends earlier."""
+    if known.last_update_time is not None and (stored.last_update_time or EARLIEST) < known.last_update_time:
+        return True
+    current, other = stored.current, known.current
+    if current.stage_start_time is None or other.stage_start_time is None:
+        return other.stage_start_time is not None
+    if current.stage_start_time != other.stage_start_time or current.hold_until is None or other.hold_until is None:
+        return current.stage_start_time < other.stage_start_time
+    return current.hold_until < other.hold_until
 
 
 def _remedy(error: Exception, request: Request) -> str:

@@ -171,7 +171,7 @@ def end_rollback(context: DecisionContext, rollback: Protection) -> None:
 def _end(
     context: DecisionContext, outcome: Outcome | None, guard: str | None, causes: tuple[str, ...], uid: str | None
 ) -> None:
-    outcome = outcome or Outcome.ROLLED_BACK
+    outcome = outcome if outcome in EVENTS else Outcome.ROLLED_BACK  # an annotation or a status may have been written by hand
     context.end(
         outcome,
         EVENTS[outcome],
