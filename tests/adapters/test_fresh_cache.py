@@ -127,3 +127,17 @@ def test_results_that_nobody_requests_are_forgotten() -> None:
         assert set(asked.cache._entries) == {"other"}
 
     run(test)
+
+
+def test_result_that_is_seldom_fetched_is_kept_while_it_is_requested() -> None:
+    """A metric with an interval of an hour, requested every 30 s beside another one."""
+
+    async def test(asked: Asked) -> None:
+        for _ in range(2 * HOUR // INTERVAL):
+            asked.clock.advance(INTERVAL)
+            assert await asked.get(HOUR) is not None
+            asked.cache.get("another", asked.fetch, INTERVAL, lambda: None)
+            await asyncio.gather(*asked.cache._tasks.values())
+
+    asked = run(test)
+    assert asked.fetches == 1 + 2 + 2 * HOUR // INTERVAL

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from core.collecting import FIGURES, migrated
+from core.collecting import DATABASE, FIGURES, SIGNED, migrated
 from core.document_scenarios import recreated
-from core.world import World, at, edited, ended, spec
+from core.world import World, at, edited, ended, rollout_data, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY
@@ -111,6 +111,33 @@ def test_recreated_rollout_that_was_rolled_back_turns_nothing_on(by: str) -> Non
     assert fresh.status.current.rollback_reasons == world.status.current.rollback_reasons
     fresh.edit(spec(bake="10s"))
     fresh.until(lambda world: world.status.outcome is Outcome.PROMOTED)
+
+
+def test_abort_that_took_nothing_away_outlives_the_object() -> None:
+    """Nobody had anything yet; a new object of the name must not begin by itself."""
+    plan = rollout_data(preflight=SIGNED)
+    world = World(spec(**plan))
+    world.run(60)
+    world.request("Abort")
+    world.until(ended)
+    fresh = recreated(world)
+    fresh.run(600)
+    assert (fresh.reason, fresh.published_sha256) == (DecisionReason.ADOPTION_REQUIRED, world.published_sha256)
+
+
+def test_abort_of_a_phase_that_nobody_has_is_adopted_as_one() -> None:
+    """Its migrations were running; the phase before stays."""
+    phases = rollout_data()["phases"]
+    phases[1]["migrations"] = {"before": ["rows"]}
+    plan = {**DATABASE, "migrations": [{"name": "rows", "bundle": "a/rows"}], "phases": phases}
+    world = World(spec(**plan), jobs_succeed=False)
+    world.until(lambda world: world.reason is DecisionReason.MIGRATION_FAILED)
+    world.request("Abort")
+    world.until(ended)
+    fresh = recreated(world, **plan)
+    fresh.request("Adopt")
+    fresh.run(600)
+    assert (fresh.status.outcome, fresh.percents()) == (Outcome.ABORTED, {"one": "100", "two": "0"})
 
 
 def test_rollback_whose_outcome_somebody_has_edited_is_a_rollback() -> None:

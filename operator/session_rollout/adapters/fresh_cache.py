@@ -46,11 +46,12 @@ class FreshCache(Generic[Question, Answer]):
         self._entries: dict[Question, Entry[Answer]] = {}
         self._tasks: dict[Question, asyncio.Task[None]] = {}
         self._waiting: dict[Question, set[Wake]] = {}
+        self._wanted: dict[Question, float] = {}  # when a rollout last requested it
         self._pruned = clock.monotonic()
 
     def get(self, question: Question, fetch: Callable[[], Awaitable[Answer]], max_age: timedelta, wake: Wake) -> Answer | None:
         """The latest result, or None before the first. Never waits: an older one is fetched again, then `wake` is called."""
-        entry = self._entries.get(question)
+        entry, self._wanted[question] = self._entries.get(question), self._clock.monotonic()
         if entry is not None and self._age(entry) < max_age:
             return self._dated(entry)
         self._waiting.setdefault(question, set()).add(wake)
@@ -101,4 +102,5 @@ class FreshCache(Generic[Question, Answer]):
         now = self._clock.monotonic()
         if now - self._pruned > FORGET_AFTER.total_seconds():
             self._pruned = now
-            self._entries = {key: entry for key, entry in self._entries.items() if self._age(entry) < FORGET_AFTER}
+            self._wanted = {key: at for key, at in self._wanted.items() if now - at < FORGET_AFTER.total_seconds()}
+            self._entries = {key: entry for key, entry in self._entries.items() if key in self._wanted}

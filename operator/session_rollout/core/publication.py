@@ -89,8 +89,14 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
     wanted = _wanted(context, given, disabled, floor)
     if document is None or document.sha256 != wanted.sha256:
         _request(context, wanted, urgent=less == (given, disabled))
-    elif not document.labelled:
+    elif not (document.labelled and _knows_rollback(context, document)):
         context.effects.append(_effect(context, wanted))
+
+
+def _knows_rollback(context: DecisionContext, document: PublishedDocument) -> bool:
+    """Whether the document says that it was rolled back: also by a rollback that took nothing away, after which a new object must not begin."""
+    known = {protection.uid for protection in document.protections}
+    return all(rollback.uid in known for rollback in _rollbacks(context))
 
 
 def _lesser_of(wanted: Audience, document: PublishedDocument | None, name: str) -> Audience:
