@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import islice
 from typing import Any, Final
 
 from session_rollout.api.base import FEATURE_PATTERN, encodable, sha256_of, shortened
@@ -16,6 +17,7 @@ FLAGS_READ: Final = 400  # ten times as many features as a spec may have
 LONGEST_RULE: Final = 256  # branches, shares and variants of a rule that is read; the compiler writes less than 64
 REASON_LENGTH: Final = 256
 LARGEST_REVISION: Final = 2**53 - 2**20
+EXACT_DIGITS: Final = 20  # more than any number has that counts
 
 
 @dataclass(frozen=True)
@@ -57,27 +59,47 @@ def read_document(text: str, **known: Any) -> PublishedDocument:
     """The document of this text; `known` are the fields that its ConfigMap has besides the text.
 
     Whoever may edit the ConfigMap may write anything: a text that is no flag document gives nobody anything, and what the
-    API does not allow as a feature is not one.
+    API does not allow as a feature is not one. Each part is read for itself: whatever is wrong with one flag or with the
+    metadata, a feature that the same edit turned off is off.
     """
-    sha256 = sha256_of(text)
-    try:
-        document = json.loads(text)
-        flags = {
-            name: flag for name, flag in document["flags"].items() if name != PROBE and re.fullmatch(FEATURE_PATTERN, name)
-        }
-        flags = dict(list(flags.items())[:FLAGS_READ])
-        disabled = {name: _reason(flag) for name, flag in flags.items() if is_emergency(flag)}
-        return PublishedDocument(
-            sha256,
-            revision=_revision(document.get("metadata", {}).get("revision", 0)),
-            audiences={name: NOBODY if name in disabled else audience_of(flag) for name, flag in flags.items()},
-            disabled=disabled,
-            taken_away=frozenset(name for name, flag in flags.items() if name not in disabled and _is_taken_away(flag)),
-            author=str(author) if (author := document.get("metadata", {}).get("rollout")) else None,
-            **known,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    sha256, document = sha256_of(text), _mapping(_parsed(text))
+    if not isinstance(document.get("flags"), dict):
         return PublishedDocument(sha256, **known)
+    named = (name for name in document["flags"] if name != PROBE and re.fullmatch(FEATURE_PATTERN, name))
+    flags = {name: _mapping(document["flags"][name]) for name in islice(named, FLAGS_READ)}
+    disabled = {name: _reason(flag) for name, flag in flags.items() if is_emergency(flag)}
+    metadata = _mapping(document.get("metadata"))
+    return PublishedDocument(
+        sha256,
+        revision=_revision(metadata.get("revision")),
+        audiences={name: NOBODY if name in disabled else audience_of(flag) for name, flag in flags.items()},
+        disabled=disabled,
+        taken_away=frozenset(name for name, flag in flags.items() if name not in disabled and _is_taken_away(flag)),
+        author=_text(metadata.get("rollout")) or None,
+        **known,
+    )
+
+
+def _parsed(text: str) -> Any:
+    """The JSON value of a text; None when it is not JSON, or is nested deeper than can be read."""
+    try:
+        return json.loads(text, parse_int=_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _number(digits: str) -> int | float:
+    """The number, inexact when it is huge: Python refuses to read an integer of thousands of digits."""
+    return int(digits) if len(digits) <= EXACT_DIGITS else float(digits)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """The value if it is a JSON object; an empty object for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _revision(value: Any) -> int:
@@ -85,35 +107,46 @@ def _revision(value: Any) -> int:
 
 
 def _reason(flag: Mapping[str, Any]) -> str:
-    return shortened(encodable(str(flag["metadata"].get("reason", ""))), REASON_LENGTH)
+    return shortened(encodable(_text(flag["metadata"].get("reason"))), REASON_LENGTH)
 
 
-def is_emergency(flag: Mapping[str, Any]) -> bool:
+def is_emergency(flag: Any) -> bool:
     """Whether an emergency turned this flag off."""
-    return _is_off(flag) and flag.get("metadata", {}).get("emergencyDisabled") is True
+    flag = _mapping(flag)
+    return _is_off(flag) and _mapping(flag.get("metadata")).get("emergencyDisabled") is True
 
 
 def _is_taken_away(flag: Mapping[str, Any]) -> bool:
     """Whether the flag is on for nobody in a way that the compiler never writes for an audience: a person has turned it off."""
-    return flag.get("targeting") != NOBODY_TARGETING and not any(_values(flag))
+    return not any(_values(flag)) and not _is_compiled_for_nobody(flag)
+
+
+def _is_compiled_for_nobody(flag: Mapping[str, Any]) -> bool:
+    return _is_served(flag) and flag.get("targeting") == NOBODY_TARGETING and any(flag["variants"].values())
 
 
 def _is_off(flag: Mapping[str, Any]) -> bool:
-    """Whether no user gets the feature, other than those whom an application forces it on for.
-
-    A disabled flag counts: applications then use their own default, whatever its rules say.
-    """
+    """Whether no user gets the feature, other than those whom an application forces it on for."""
     return all(value is not None and not value for value in _values(flag))
+
+
+def _is_served(flag: Mapping[str, Any]) -> bool:
+    """Whether applications take a value from this flag: while it is disabled or cannot be read, they use their own default.
+
+    Evaluators read only `ENABLED` and `DISABLED`. Another spelling of the first one is no reason to turn a feature off.
+    """
+    variants = flag.get("variants")
+    return _text(flag.get("state")).upper() == "ENABLED" and isinstance(variants, dict) and bool(variants)
 
 
 def _values(flag: Mapping[str, Any]) -> tuple[Any, ...]:
     """The values that the flag can have; `True` when that cannot be told, None for a variant that it does not have."""
-    if flag.get("state") == "DISABLED":
+    if not _is_served(flag):
         return (False,)
     try:
-        given = _variants(flag.get("targeting"), flag.get("defaultVariant"))
-    except (TypeError, ValueError, IndexError):
-        return (True,)  # no evaluator can read it
+        given = _variants(flag.get("targeting") or None, flag.get("defaultVariant"))
+    except (TypeError, ValueError, IndexError, RecursionError):
+        return (True,)  # no evaluator can read the rules
     return (True,) if given is None else tuple(flag["variants"].get(name) for name in given)
 
 
@@ -157,16 +190,14 @@ def _variants_of_shares(shares: list[Any]) -> frozenset[str] | None:
     return frozenset(str(name) for name, *weight in pairs if weight != [0]) if pairs else None
 
 
-def audience_of(flag: Mapping[str, Any]) -> Audience | None:
-    """The audience that `core.flags` compiled into this flag, or what its default gives; None for other rules.
-
-    Raises KeyError, TypeError or AttributeError when it is not a flag.
-    """
+def audience_of(flag: Any) -> Audience | None:
+    """The audience that `core.flags` compiled into this flag, or what its default gives; None for other rules."""
+    flag = _mapping(flag)
     if _is_off(flag):
         return NOBODY
     variants = flag["variants"]
     if not flag.get("targeting"):
-        return EVERYBODY if variants.get(flag.get("defaultVariant")) is True else None
+        return EVERYBODY if variants.get(_text(flag.get("defaultVariant"))) is True else None
     return _audience_of(flag["targeting"]) if variants.get("on") is True and variants.get("off") is False else None
 
 
