@@ -2,6 +2,7 @@
 
     RolloutError
     +-- SpecError            the object or the operator's configuration is wrong: the user must correct it
+    |   +-- FieldDropped     the API server has stored an object without a field: its CRD is older than the operator
     +-- ActionRejected        an action is not carried out; `reason` is that of its condition `Accepted`
     +-- Conflict             another client wrote first: read again, decide again, never re-send
     |   +-- AlreadyExists    another client created an object of this name first
@@ -44,6 +45,10 @@ class RolloutError(Exception):
 
 class SpecError(RolloutError):
     """The object or the configuration requests something that cannot be done."""
+
+
+class FieldDropped(SpecError):
+    """The API server has stored an object without a field that was sent: its CRD is older than the operator."""
 
 
 class ActionRejected(RolloutError):

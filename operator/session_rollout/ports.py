@@ -90,14 +90,22 @@ class Listed:
         return namespace in self.problems
 
 
+@dataclass(frozen=True)
+class Incomplete:
+    """A status that the API server has stored without a field that was sent, because the CRD does not have it."""
+
+    field: str  # the first one, such as `status.checks[].failingTime`
+    stored: Stored  # the object as it is now
+
+
 class RolloutStore(Protocol):
     """SessionRollouts and the actions on them."""
 
     async def read(self, key: Key) -> Stored | None:
         """The object as it is now; None when it does not exist."""
 
-    async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
-        """Write the status if nobody wrote since `stored` was read; raises Conflict otherwise."""
+    async def write_status(self, stored: Stored, status: RolloutStatus, *, dry_run: bool = False) -> Incomplete | None:
+        """Write the status if nobody wrote since `stored` was read; raises Conflict otherwise. What was stored, if it lacks a field."""
 
     async def set_finalizer(self, stored: Stored, finalizer: str, *, present: bool) -> Stored:
         """Add or remove a finalizer if nobody wrote since `stored` was read; the object as it is then. Raises Conflict otherwise."""

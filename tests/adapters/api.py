@@ -60,11 +60,11 @@ class Api(ApiServer):
             raise Conflict(name)
         return self.put(name, body)
 
-    def _put(self, path: str, body: Any, _content: str, _query: Mapping[str, Any]) -> Object:
+    def _put(self, path: str, body: Any, _content: str, query: Mapping[str, Any]) -> Object:
         path = path.removesuffix("/status")
         if body["metadata"]["resourceVersion"] != self.objects[path]["metadata"]["resourceVersion"]:
             raise Conflict(path)
-        return self.put(path, body)
+        return {**body} if "dryRun" in query else self.put(path, body)
 
     def _patch(self, path: str, body: Any, content: str, query: Mapping[str, Any]) -> Object:
         path = path.removesuffix("/status")

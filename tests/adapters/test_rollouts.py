@@ -99,6 +99,25 @@ def test_status_is_written_only_over_what_was_read(api: Api) -> None:
         asyncio.run(store.write_status(stored, RolloutStatus(observed_generation=2)))
 
 
+def test_status_that_is_stored_without_a_field(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write succeeds: only the answer shows that the CRD is older than the operator. A dry run changes nothing."""
+    store = ApiRolloutStore(api)
+    stored, status = read(store), RolloutStatus(observed_generation=1, progress="some")
+    assert asyncio.run(store.write_status(stored, status, dry_run=True)) is None
+    assert "status" not in api.objects[PATH]
+    put = api.put
+
+    def prune(path: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        return put(path, {**value, "status": {key: each for key, each in value["status"].items() if key != "progress"}})
+
+    monkeypatch.setattr(api, "put", prune)
+    incomplete = asyncio.run(store.write_status(stored, status))
+    assert incomplete is not None
+    assert incomplete.field == "status.progress"
+    assert incomplete.stored.rollout.status == status.updated(progress="")
+    assert read(store).rollout.status == incomplete.stored.rollout.status
+
+
 def test_read_that_is_older_than_the_last_write_is_not_taken_for_the_present(api: Api) -> None:
     """Another API server answers from an older cache."""
     store = ApiRolloutStore(api)

@@ -1,4 +1,4 @@
-"""Objects that cannot be parsed, because the CRD is newer than the operator: what can be read of them, and what is written back."""
+"""Objects of a CRD of another version: what can be read of a newer one and is written back, and what an older one drops."""
 
 import copy
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.world import World, at, spec
-from session_rollout.api.parsing import merged, readable, readable_rollout_of
+from session_rollout.api.parsing import first_missing, merged, readable, readable_rollout_of
 from session_rollout.api.rollout import DeletionPolicy, RolloutSpec
 from session_rollout.api.status import RolloutStatus
 
@@ -94,3 +94,22 @@ def test_list_becomes_no_longer_than_it_may_be() -> None:
         {"event": "A"},
         {"event": "B"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored", "field"),
+    [
+        ({}, {}, ""),
+        ({"a": 1, "b": {"c": ""}}, {"b": {"c": ""}, "a": 1, "default": 2}, ""),
+        ({"time": "10:00:00Z"}, {"time": "10:00:00.000Z"}, ""),
+        ({"a": {"b": []}}, {"a": {}}, "status.a.b"),
+        ({"a": [{"b": 1}, {"b": 1, "c": 2}]}, {"a": [{"b": 1}, {"b": 1}]}, "status.a[].c"),
+        ({"a": [[{"b": 1}]]}, {"a": [[{}]]}, "status.a[][].b"),
+        ({"a": None}, {}, "status.a"),
+        ({"first": 1, "second": 2}, {}, "status.first"),
+        ({"a": {"b": 1}}, {"a": "text"}, ""),
+    ],
+)
+def test_first_field_that_the_api_server_dropped(sent: Any, stored: Any, field: str) -> None:
+    """Only what is missing counts: values may be written in another way, and fields may get their defaults."""
+    assert first_missing(sent, stored, "status") == field

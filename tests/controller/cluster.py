@@ -16,7 +16,7 @@ from session_rollout.adapters.rollouts import parse, status_to_write
 from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, EventReason, Verdict
-from session_rollout.api.parsing import action_of
+from session_rollout.api.parsing import action_of, first_missing
 from session_rollout.api.rollout import Metric, SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PendingNotification
@@ -37,7 +37,7 @@ from session_rollout.core.observed import (
     Revisions,
 )
 from session_rollout.errors import Conflict, Unavailable
-from session_rollout.ports import Key, Listed, Ports, Queries, Reconciled, Stored
+from session_rollout.ports import Incomplete, Key, Listed, Ports, Queries, Reconciled, Stored
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 KEY = Key("default", "shop")
@@ -59,6 +59,7 @@ class Cluster:
         self.forbidden: set[str] = set()  # namespaces that cannot be listed
         self.failures: dict[str, list[BaseException]] = {}  # by call; each is raised once
         self.hooks: dict[str, Callable[[], None]] = {}  # by call; called before it
+        self.unknown_fields: frozenset[str] = frozenset()  # that the CRD does not have, such as `status.checks[].failingTime`
         self.leads = True
         self.answers: list[tuple[str, ActionStatus]] = []
         self.events: list[EventReason] = []
@@ -133,13 +134,18 @@ class Cluster:
         raw = self.rollouts.get(key)
         return None if raw is None else parse(copy.deepcopy(raw))
 
-    async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
-        self.called("write_status")
+    async def write_status(self, stored: Stored, status: RolloutStatus, *, dry_run: bool = False) -> Incomplete | None:
+        self.called("probe_status" if dry_run else "write_status")
         raw = self.rollouts[stored.key]
         if raw["metadata"]["resourceVersion"] != stored.raw["metadata"]["resourceVersion"]:
             raise Conflict("another client wrote first")
-        raw["status"] = status_to_write(stored, status)
-        raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 1)
+        sent = status_to_write(stored, status)
+        kept = pruned(sent, self.unknown_fields)
+        if not dry_run and kept != raw.get("status"):
+            raw["status"] = kept
+            raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 1)
+        field = first_missing(sent, kept, "status")
+        return Incomplete(field, parse(copy.deepcopy({**raw, "status": kept}))) if field else None
 
     async def set_finalizer(self, stored: Stored, finalizer: str, *, present: bool) -> Stored:
         self.called(f"finalizer {present}")
@@ -296,6 +302,14 @@ class Cluster:
     def confirm(self) -> None:
         if not self.leads:
             raise Unavailable("the Lease is not held for certain")
+
+
+def pruned(value: Any, unknown: Collection[str], path: str = "status") -> Any:
+    """What an API server stores of a status whose CRD does not have these fields."""
+    if isinstance(value, Mapping):
+        kept = {key: each for key, each in value.items() if f"{path}.{key}" not in unknown}
+        return {key: pruned(each, unknown, f"{path}.{key}") for key, each in kept.items()}
+    return [pruned(each, unknown, f"{path}[]") for each in value] if isinstance(value, list) else value
 
 
 class FlagPort:

@@ -63,6 +63,8 @@ EFFECTS: Final = (
     "Answer",
     "Emit",
     "Status",
+    "StatusFields",
+    "Finalizer",
 )
 REFUSALS: Final = tuple(
     tuple(

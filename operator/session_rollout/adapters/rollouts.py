@@ -12,10 +12,10 @@ from session_rollout.adapters.flags import LABEL
 from session_rollout.adapters.telemetry import STATUS_WRITES, answered
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
-from session_rollout.api.parsing import merged, readable_rollout_of, rollout_of, sentence
+from session_rollout.api.parsing import first_missing, merged, readable_rollout_of, rollout_of, sentence
 from session_rollout.api.status import RolloutStatus
 from session_rollout.errors import Conflict, Forbidden, NotFound, RolloutError, SpecError, TooLarge
-from session_rollout.ports import Key, Listed, Stored
+from session_rollout.ports import Incomplete, Key, Listed, Stored
 
 PAGE = 200
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -87,13 +87,17 @@ class ApiRolloutStore:
             listed = await self._api.request("GET", _path(key.namespace, ROLLOUTS), query=query)
             return next(iter(listed["items"]), None)
 
-    async def write_status(self, stored: Stored, status: RolloutStatus) -> None:
+    async def write_status(self, stored: Stored, status: RolloutStatus, *, dry_run: bool = False) -> Incomplete | None:
         """See `RolloutStore.write_status`."""
         key = stored.key
         body = {**stored.raw, "status": status_to_write(stored, status)}
-        written = await self._api.request("PUT", _path(key.namespace, ROLLOUTS, key.name) + "/status", body)
-        self._wrote(key, written)
-        STATUS_WRITES.inc()
+        path, query = _path(key.namespace, ROLLOUTS, key.name) + "/status", {"dryRun": "All"} if dry_run else None
+        written = await self._api.request("PUT", path, body, query=query)
+        if not dry_run:
+            self._wrote(key, written)
+            STATUS_WRITES.inc()
+        field = first_missing(body["status"], written.get("status", {}), "status")
+        return Incomplete(field, parse(written)) if field else None
 
     def _wrote(self, key: Key, written: Mapping[str, Any]) -> None:
         self._written[key] = int(written["metadata"]["resourceVersion"]), self._monotonic()

@@ -7,3 +7,4 @@ VERSION: Final = "v1alpha1"
 ROLLOUTS: Final = "sessionrollouts"
 ACTIONS: Final = "sessionrolloutactions"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
+CRD: Final = f"{ROLLOUTS}.{GROUP}"  # name of the definition of the first kind

@@ -126,6 +126,21 @@ def merged(raw: Any, before: Any, after: Any) -> Any:
     return after
 
 
+def first_missing(sent: Any, stored: Any, path: str) -> str:
+    """The first field that what was stored lacks, such as `status.checks[].failingTime`; empty if it has each one that was sent.
+
+    Values are not compared: the API server may write one, such as a time, in another way.
+    """
+    if isinstance(sent, Mapping) and isinstance(stored, Mapping):
+        places = ((key, f"{path}.{key}") for key in sent)
+        missing = (first_missing(sent[key], stored[key], place) if key in stored else place for key, place in places)
+        return next(filter(None, missing), "")
+    if isinstance(sent, list) and isinstance(stored, list):
+        missing = (first_missing(item, kept, f"{path}[]") for item, kept in zip(sent, stored, strict=False))
+        return next(filter(None, missing), "")
+    return ""
+
+
 def _merged_lists(raw: list[Any], before: list[Any], after: list[Any]) -> list[Any]:
     stored, read = ({_identity(item): item for item in items} for items in (raw, before))
     known = {*read, *(_identity(item) for item in after)}

@@ -301,7 +301,13 @@ class MigrationRecord(Model):
 class Refusal(Model):
     """A request of the operator that the API server refuses, until it succeeds."""
 
-    effect: Annotated[str, Field(description="Effect that is refused, such as `Publish` or `StartJob`.", max_length=40)]
+    effect: Annotated[
+        str,
+        Field(
+            description="Effect that is refused, such as `Publish` or `StartJob`. `StatusFields`: the CRD is older than the operator.",
+            max_length=40,
+        ),
+    ]
     verb: Annotated[str, Field(description="Verb of the request, such as `create`.", max_length=20)] = ""
     resource: Annotated[str, Field(description="Resource of the request, such as `jobs`.", max_length=100)] = ""
     namespace: Annotated[str, Field(description="Namespace that the request is about.", max_length=63)] = ""

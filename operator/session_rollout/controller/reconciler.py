@@ -31,7 +31,7 @@ from session_rollout.core.fallback import stall_after, stall_unparsed
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Conflict, RolloutError, Unavailable
-from session_rollout.ports import Key, Ports, Reconciled, Stored
+from session_rollout.ports import Incomplete, Key, Ports, Reconciled, Stored
 from session_rollout.tasks import cause_of, place_of
 
 log = logging.getLogger(__name__)
@@ -223,12 +223,14 @@ class Reconciler:
         if decision.status.to_wire() == rollout.status.to_wire():
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
             state.decided = None
+            await self._probe_crd(stored, state)
             return False, None
         known, state.stored = state.stored, None  # the response may be lost
-        status = decision.status.updated(last_update_time=now)
+        repeated = state.decided is not None and state.decided.decided == decision.status
+        status = decision.status.updated(last_update_time=rollout.status.last_update_time if repeated else now)
         try:
             self._ports.leader.confirm()
-            await self._ports.store.write_status(stored, status)
+            incomplete = await self._ports.store.write_status(stored, status)
         except Conflict:
             state.stored = known
             # Repeated conflicts must not blind a guard with `for`: whatever else changed in the object, its time counts.
@@ -239,11 +241,40 @@ class Reconciler:
             state.refused("Status", error, self._ports.clock.now())
             state.keep_decided(DecidedStatus(rollout.status, decision.status))
             return False, error
+        state.succeeded("Status")
+        if incomplete is not None:
+            return self._keep_unstored(incomplete, state, decision)
         state.decided = None
         state.wrote(status)
-        state.succeeded("Status")
         _log_decision(stored.key, decision)
         return True, None
+
+    def _keep_unstored(
+        self, incomplete: Incomplete, state: RolloutState, decision: Decision
+    ) -> tuple[bool, RolloutError | None]:
+        """The status was stored without a field. When this is news, the next decision comes first: it stalls.
+
+        It is written again with each decision, which changes nothing until the CRD has the field.
+        """
+        changed = state.decided is None or state.decided.decided != decision.status
+        status = incomplete.stored.rollout.status
+        news = state.stored_without(incomplete.field, status, decision.status, self._ports.clock.now())
+        state.wrote(status)
+        if changed:
+            _log_decision(incomplete.stored.key, decision)
+        return changed, news
+
+    async def _probe_crd(self, stored: Stored, state: RolloutState) -> None:
+        """What is decided is stored as it is. Whether the field that was dropped would be, too, only a status with it shows."""
+        if state.unstored is None:
+            return
+        try:
+            incomplete = await self._ports.store.write_status(stored, state.unstored, dry_run=True)
+        except RolloutError as error:
+            log.info("whether the CRD still drops a field is unknown: %s", error, extra=stored.key.fields)
+            return
+        if incomplete is None:
+            state.stored_whole()
 
     async def _carry_out(
         self, observed: Observed, state: RolloutState, now: datetime, result: Reconciled, *, record: bool

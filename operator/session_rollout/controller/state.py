@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from session_rollout.api import CRD
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import Outcome, Stage
 from session_rollout.api.rollout import Metric
@@ -21,8 +22,8 @@ from session_rollout.controller.reads import Reads
 from session_rollout.controller.turns import Priority, Turns
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import ClockJump
-from session_rollout.core.refusals import FINALIZER_EFFECT
-from session_rollout.errors import Forbidden, Request, SpecError
+from session_rollout.core.refusals import FIELDS_EFFECT, FINALIZER_EFFECT
+from session_rollout.errors import FieldDropped, Forbidden, Request, SpecError
 from session_rollout.ports import Key, Queries
 
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
@@ -114,6 +115,7 @@ class RolloutState:
     conflicts: int = 0
     next_decision: float = math.inf  # seconds that the last decision allowed until the next one
     decided: DecidedStatus | None = None
+    unstored: RolloutStatus | None = None  # the last one of which the API server has dropped a field
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by effect
     queries: tuple[tuple[str, tuple[Metric, ...]], Queries] | None = None  # of the spec that was read last
     reads: Reads = field(default_factory=Reads)
@@ -178,6 +180,20 @@ class RolloutState:
         """When the evidence was last evaluated for the status that the next decision starts from."""
         kept = self.decided.observed if self.decided is not None else None
         return kept or self.last_reconcile
+
+    def stored_without(self, field: str, stored: RolloutStatus, decided: RolloutStatus, now: datetime) -> FieldDropped | None:
+        """The API server has dropped a field: the next decision starts from what was decided. The error, if this is news."""
+        error = FieldDropped(f"the CRD {CRD} is older than the operator: it drops {field}")
+        news = FIELDS_EFFECT not in self.refusals
+        self.refused(FIELDS_EFFECT, error, now)
+        self.decided, self.unstored = DecidedStatus(stored, decided), decided
+        return error if news else None
+
+    def stored_whole(self) -> None:
+        """The API server no longer drops a field."""
+        self.unstored = None
+        self.succeeded(FIELDS_EFFECT)
+        self.wake.set()
 
     def know(self, document: PublishedDocument | None, version: int) -> None:
         """What is published now, as of this version."""
@@ -289,6 +305,8 @@ def _remedy(error: Exception, request: Request) -> str:
     if isinstance(error, Forbidden):
         where = f" in namespace {request.namespace}" if request.namespace else ""
         return f"allow the operator to {request.verb} {request.resource}{where}: a right, a quota or an admission policy is in the way"
+    if isinstance(error, FieldDropped):
+        return "apply the CRDs of the version of the operator"
     return "correct what the message names" if isinstance(error, SpecError) else ""
 
 

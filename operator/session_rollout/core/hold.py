@@ -28,7 +28,7 @@ from session_rollout.core.deadline import count_wait, stop_wait
 from session_rollout.core.drift import is_contested
 from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
 from session_rollout.core.publication import is_published
-from session_rollout.core.refusals import needed_refusals
+from session_rollout.core.refusals import needed_refusals, stall_reason
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ def _stop_reason(context: DecisionContext, problems: tuple[str, ...]) -> Decisio
         return DecisionReason.INVALID_SPEC
     if context.status.paused_by:
         return DecisionReason.PAUSED
-    if needed_refusals(context):
-        return DecisionReason.REQUEST_REFUSED
+    if refusals := needed_refusals(context):
+        return stall_reason(refusals)
     if is_contested(context):
         return DecisionReason.DOCUMENT_CONTESTED
     if context.off_here:

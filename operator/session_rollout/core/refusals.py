@@ -9,6 +9,7 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import NOBODY, audiences
 
 FINALIZER_EFFECT: Final = "Finalizer"
+FIELDS_EFFECT: Final = "StatusFields"  # the status was stored without a field: what is decided from it alone forgets that field
 UNNEEDED_EFFECTS: Final = frozenset({"Answer", "Emit", "Status", FINALIZER_EFFECT})  # the rollout continues without them
 
 
@@ -48,9 +49,14 @@ def await_requests(context: DecisionContext) -> StageResult | None:
     return _stall(refusals) if refusals else None
 
 
-def _stall(refusals: tuple[Refusal, ...]) -> StageResult:
+def stall_reason(refusals: tuple[Refusal, ...]) -> DecisionReason:
+    """Whether the API server refuses something, or the configuration lacks it. Every version of the CRD has the second one."""
     by_server = any(refusal.verb for refusal in refusals)
-    reason = DecisionReason.REQUEST_REFUSED if by_server else DecisionReason.INVALID_SPEC
+    return DecisionReason.REQUEST_REFUSED if by_server else DecisionReason.INVALID_SPEC
+
+
+def _stall(refusals: tuple[Refusal, ...]) -> StageResult:
+    reason = stall_reason(refusals)
     causes = tuple(refusal_text(refusal) for refusal in refusals)
     remedies = tuple(refusal.remedy for refusal in refusals if refusal.remedy)
     return StageResult(DecisionAction.STALL, reason, causes[0], causes, remedies)
