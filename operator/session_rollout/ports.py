@@ -250,7 +250,10 @@ class MetricSource(Protocol):
     def measurements(
         self, provider: str, metrics: tuple[Metric, ...], max_age: timedelta, wake: Callable[[], None]
     ) -> dict[str, Measurement]:
-        """Latest results by metric name. Never waits: refreshes those older than `max_age`, then calls `wake`."""
+        """Latest results by metric name. Never waits: refreshes those older than `max_age`, then calls `wake`.
+
+        Rollouts are told apart by their `wake`: the queries of each have turns with those of the others.
+        """
 
     async def read_queries(self, provider: str, metrics: tuple[Metric, ...]) -> Queries:
         """What the queries themselves say. It takes milliseconds for each, so others have their turns in between."""

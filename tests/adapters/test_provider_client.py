@@ -19,13 +19,14 @@ from typing import Any
 import pytest
 import trustme
 
-from adapters.providers import Answers, Handler, Trickle, answering, measure, run, source, trickling, vector
+from adapters.providers import MINUTE, Answers, Handler, Trickle, answering, measure, measured, run, source, trickling, vector
 from lab.lab import ROOT
 from lab.processes import free_port
 from session_rollout.adapters.blocking import Call
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.api.enums import CheckReason, Verdict
+from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Measurement
 from session_rollout.settings import Provider
 
@@ -58,6 +59,38 @@ def test_queries_that_hang_do_not_delay_one_that_was_fast(answers: Answers) -> N
         assert not any(task.done() for task in hanging)
         answers.released.set()
         assert {measurement.value for measurement in await asyncio.gather(*hanging)} == {1}
+
+    run(body())
+
+
+def test_queries_that_turn_slow_do_not_delay_one_that_is_fast(answers: Answers) -> None:
+    """R6: a server becomes slow for the queries of other rollouts, all known as fast, and they hang until their time limits."""
+    answers.body, answers.prompt = vector("1"), {"up"}
+    metric, fleet = Metric(name="m", query="up"), [[f"r{rollout}_{query}" for query in range(10)] for rollout in range(3)]
+
+    async def body() -> None:
+        metrics, wakes = source(answers.server_port, timeout=FOREVER), [asyncio.Event() for _ in fleet]
+
+        def ask(max_age: timedelta) -> list[int]:
+            found = []
+            for queries, wake in zip(fleet, wakes, strict=True):
+                asked = tuple(Metric(name=f"m{number}", query=query) for number, query in enumerate(queries))
+                found.append(len(metrics.measurements("default", asked, max_age, wake.set)))
+            return found
+
+        while ask(MINUTE) != [10, 10, 10]:
+            await asyncio.wait([asyncio.create_task(wake.wait()) for wake in wakes], timeout=0.01)
+        await measured(metrics, metric)
+        answers.released.clear()
+        answers.asked.clear()
+        for wake in wakes:
+            wake.clear()
+        ask(timedelta(0))
+        woken = asyncio.Event()
+        metrics.measurements("default", (metric,), timedelta(0), woken.set)
+        await asyncio.wait_for(woken.wait(), 20)
+        assert not any(wake.is_set() for wake in wakes), "no query of the others was answered, or reached its time limit"
+        assert answers.asked.index("up") <= len(fleet) + 4, "one of each other rollout, and as many as run"
 
     run(body())
 

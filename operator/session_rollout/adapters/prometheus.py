@@ -7,7 +7,7 @@ result is a `Measurement`, with a number or with the verdict and the reason why 
 import asyncio
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -66,7 +66,8 @@ class PrometheusSource:
 
     def _latest(self, provider: str, query: str, max_age: timedelta, wake: Callable[[], None]) -> Measurement | None:
         QUERIES_REQUESTED.labels(provider).inc()
-        return self._cache.get((provider, query), partial(self.query, provider, query), max_age, wake)
+        fetch = partial(self._query, provider, query, wake)  # there is one `wake` for each rollout
+        return self._cache.get((provider, query), fetch, max_age, wake)
 
     async def read_queries(self, provider: str, metrics: tuple[Metric, ...]) -> Queries:
         """See `MetricSource.read_queries`."""
@@ -86,15 +87,20 @@ class PrometheusSource:
 
     async def query(self, provider: str, query: str) -> Measurement:
         """See `MetricSource.query`."""
+        return await self._query(provider, query, query)
+
+    async def _query(self, provider: str, query: str, caller: Hashable) -> Measurement:
         client = self._clients.get(provider)
         if client is None:
             message = f"provider {provider}: {UNKNOWN}"
             return _no_value(self._clock.now(), Verdict.PROVIDER_ERROR, CheckReason.UNKNOWN_PROVIDER, message)
-        async with client.slot(query):
-            # The time is taken here: a result that waited for its turn would be stale when it arrives.
-            start, begun = self._clock.now(), self._clock.monotonic()
-            with span("query", {"sessionrollout.provider": provider}):
-                measurement = await self._measure(client, provider, query, start)
+        return await client.slots.run(query, caller, partial(self._send, client, provider, query))
+
+    async def _send(self, client: ProviderClient, provider: str, query: str) -> Measurement:
+        # The time is taken here: a result that waited for its turn would be stale when it arrives.
+        start, begun = self._clock.now(), self._clock.monotonic()
+        with span("query", {"sessionrollout.provider": provider}):
+            measurement = await self._measure(client, provider, query, start)
         PROVIDER_REQUESTS.labels(provider, measurement.problem or "Value").inc()
         PROVIDER_SECONDS.labels(provider).observe(self._clock.monotonic() - begun)
         return measurement
@@ -114,15 +120,17 @@ class PrometheusSource:
         client = self._clients.get(provider)
         if client is None:
             raise ProviderFailed(CheckReason.UNKNOWN_PROVIDER, UNKNOWN)
-        async with client.slot(RULES):
-            sent = self._clock.monotonic()
-            response = self._clocks[provider].aged(RULES, await client.alert_rules(), sent)
+        response = await client.slots.run(RULES, RULES, partial(self._rules, client, provider))
         if response.cached > _oldest(client.provider):
             raise ProviderFailed(CheckReason.STALE_SAMPLE, _old(response.cached))
         try:
             return frozenset(rule["name"] for group in response.data["groups"] for rule in group["rules"])
         except (LookupError, TypeError) as error:
             raise invalid(error) from error
+
+    async def _rules(self, client: ProviderClient, provider: str) -> Response:
+        sent = self._clock.monotonic()
+        return self._clocks[provider].aged(RULES, await client.alert_rules(), sent)
 
     def close(self) -> None:
         """Start no new query, and end those that run; waits for nothing."""

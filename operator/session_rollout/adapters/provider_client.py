@@ -1,13 +1,9 @@
 """One metric provider over HTTP: a time limit for the whole answer, its own bound on queries, and a reason for each failure."""
 
-import asyncio
-import math
 import secrets
 import socket
 import ssl
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -20,6 +16,7 @@ import requests
 from prometheus_api_client import PrometheusConnect
 
 from session_rollout.adapters.blocking import Call, PlainSession
+from session_rollout.adapters.provider_slots import Slots
 from session_rollout.api.enums import CheckReason
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.errors import PartialResponse, ProviderFailed, Unavailable
@@ -27,9 +24,6 @@ from session_rollout.settings import Provider, credential
 
 CHUNK: Final = 16 * 1024
 LONGEST_WORDS: Final = 200
-SLOW_SECONDS: Final = 0.5
-FAST_SHARE: Final = 4  # one of four slots is for queries that were fast
-MOST_QUERIES: Final = 10_000
 INFO: Final = "PromQL info:"  # Prometheus 2.4x and 2.5x list these annotations among the warnings
 
 
@@ -48,33 +42,10 @@ class ProviderClient:
 
     def __init__(self, provider: Provider, workers: int) -> None:
         self.provider = provider
-        self._slots = asyncio.Semaphore(workers)  # of this provider alone: a slow one delays no other
-        self._slow_slots = asyncio.Semaphore(max(1, workers - math.ceil(workers / FAST_SHARE)))
-        self._fast: dict[str, None] = {}  # queries whose latest request was fast, the latest last
+        self.slots = Slots(workers)  # of this provider alone: a slow one delays no other
         self._timeout = duration(provider.timeout)
         self._idle: list[Session] = []  # the latest last: a session is for one thread at a time
         self._calls: set[Call[Response]] = set()
-
-    @asynccontextmanager
-    async def slot(self, query: str) -> AsyncIterator[None]:
-        """Wait until this query may be sent.
-
-        Queries that were slow leave slots to those that were fast: a guard whose metric responds in milliseconds must not wait for
-        the time limits of other rollouts' queries. A query that is not known yet counts as slow.
-        """
-        async with nullcontext() if query in self._fast else self._slow_slots, self._slots:
-            begun = time.monotonic()
-            try:
-                yield
-            finally:
-                self._note_pace(query, time.monotonic() - begun)
-
-    def _note_pace(self, query: str, seconds: float) -> None:
-        self._fast.pop(query, None)
-        if seconds < SLOW_SECONDS:
-            self._fast[query] = None
-        if len(self._fast) > MOST_QUERIES:
-            del self._fast[next(iter(self._fast))]
 
     async def query(self, query: str) -> Response:
         """The result of an instant query."""
