@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from core.world import World, at, edited, ended, spec
+from core.world import World, at, edited, ended, rollout_data, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.flags import Audience
 from session_rollout.core.observed import ClockJump
 
@@ -234,6 +235,22 @@ def test_what_was_measured_while_a_feature_was_off_promotes_nothing(*, criteria:
         world.values["errors"] = Decimal("0.001")
     world.until(at("one", 2))
     assert (world.now - start).total_seconds() >= 60
+
+
+def test_hold_after_an_emergency_lasts_for_ten_results_of_the_slowest_metric() -> None:
+    """Its interval is longer than that of the checks."""
+    data = rollout_data()
+    data["metrics"][0]["interval"] = "60s"
+    data["phases"][0]["steps"][0]["hold"] = "1h"
+    world = World(RolloutSpec.model_validate(data))
+    world.until(at("one", 1))
+    world.run(3300)
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(60)
+    world.request("EmergencyEnable", features=["alpha"])
+    start = world.now
+    world.until(at("one", 2, 1))
+    assert world.now - start >= timedelta(minutes=10)
 
 
 @pytest.mark.parametrize("stopped", ["paused", "window"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from core.collecting import SIGNED, verified
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
@@ -302,3 +303,18 @@ def test_before_the_first_publish_guards_judge_the_data_that_exists() -> None:
     world.run(20)
     assert world.status.current.stage is Stage.BASELINE
     assert world.check(CheckKind.GUARD, "errors").verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("value", "condition"), [(Verdict.NO_DATA, "False"), (Verdict.PROVIDER_ERROR, "False"), (None, "True")]
+)
+def test_lost_evidence_of_guards_is_shown_in_every_stage(value: Verdict | None, condition: str) -> None:
+    """Everybody has the phase while somebody is asked to approve it."""
+    plan = edited(verified(SIGNED))
+    world = World(plan)
+    world.until(lambda world: world.status.current.stage is Stage.VERIFICATION)
+    world.run(60)
+    if value is not None:
+        world.values["errors"] = value
+    world.run(60)
+    assert world.condition("EvidenceAvailable") == condition

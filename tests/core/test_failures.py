@@ -26,11 +26,12 @@ GOOD, BAD, BREACH = Decimal("0.001"), Decimal("0.02"), Decimal("0.08")
 GAPS = (Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PROVIDER_ERROR)
 
 
-def guarded(**guard: Any) -> RolloutSpec:
+def guarded(interval: str = "10s", **guard: Any) -> RolloutSpec:
     """A rollout with one long step and one guard on errors."""
     return edited(
         lambda data: data["phases"][0]["steps"][0].update(hold="2h"),
         guards=[{"name": "errors", "metric": "errors", "below": "5%", **guard}],
+        checkInterval=interval,
     )
 
 
@@ -68,6 +69,18 @@ def test_a_gap_neither_counts_for_nor_resets_a_breach(gap: Verdict) -> None:
         assert world.now - start < timedelta(minutes=5)
     assert timedelta(minutes=2) < world.now - start <= timedelta(minutes=3)
     assert world.status.outcome is Outcome.ROLLED_BACK
+
+
+def test_short_gaps_count_as_long_as_they_are() -> None:
+    """Two servers behind one address, one of which has no data: half of the time is observed, whatever part of a second a gap has."""
+    world = World(guarded("1s", **{"for": "10s"}))
+    world.until(at("one", 1))
+    answers: list[Decimal | Verdict] = [BREACH, Verdict.NO_DATA]
+    start, values = world.now, itertools.cycle(answers)
+    while world.status.outcome is None:
+        feed(world, [next(values)], tick=1.04)
+        assert world.now - start < timedelta(seconds=25)
+    assert world.now - start >= timedelta(seconds=20)
 
 
 @pytest.mark.parametrize("gap", GAPS)

@@ -214,6 +214,17 @@ def test_only_what_is_absent_has_a_meaning(reason: CheckReason, meaning: OnNoDat
     assert (result.verdict, result.reason) == expected
 
 
+@pytest.mark.parametrize("reason", ABSENT)
+def test_minimum_does_not_hide_that_everything_is_gone(reason: CheckReason) -> None:
+    """`onNoData: Fail` with a `minimum`: too few events are no failure, and no series of either query is one."""
+    gone = Measurement(NOW, problem=Verdict.NO_DATA, reason=reason, message="x")
+    counted = {"minimum": Minimum(metric="requests", above="500"), "on_no_data": OnNoData.FAIL, "below": "5%"}
+    assert evaluate(given(**counted, measurement=gone, counted=gone)).reason is CheckReason.NO_DATA_FAILS
+    few = Measurement(NOW, value=Decimal(3))
+    assert evaluate(given(**counted, measurement=gone, counted=few)).reason is CheckReason.BELOW_MINIMUM
+    assert evaluate(given(**counted, measurement=few, counted=gone)).reason is CheckReason.BELOW_MINIMUM
+
+
 def test_result_that_is_too_old_has_no_meaning() -> None:
     """D2: an absent result of long ago says nothing about now, and neither does an old count of events."""
     old = Measurement(NOW - timedelta(minutes=2), problem=Verdict.NO_DATA, reason=CheckReason.EMPTY_RESULT)

@@ -114,3 +114,14 @@ def test_promote_does_not_wait_for_a_window() -> None:
     world.request("Promote", generation=1, phase="one", step=1)
     world.run(10)
     assert world.where[:2] == ("one", 2)
+
+
+def test_last_step_is_completed_in_a_window() -> None:
+    """What follows it, such as a migration that ends a code path, comes no earlier either."""
+    world = World(spec(windows=[{"days": ["Mon"], "from": "10:00", "to": "10:04", "timeZone": "UTC"}]))
+    world.until(at("one", 3))
+    world.run(3600)
+    assert (world.where[:2], world.reason) == (("one", 3), DecisionReason.AWAITING_WINDOW)
+    world.now = START + timedelta(days=7)
+    world.run(60)
+    assert world.where[0] == "two"

@@ -149,8 +149,8 @@ class CheckRecord(Model):
             description="Time since which a failing check has had no verdict of Pass or Fail. A gap does not count toward `for`."
         ),
     ] = None
-    gap_seconds: Annotated[
-        Seconds | None, Field(description="Length of the earlier gaps of the current failure, in seconds.")
+    gap_milliseconds: Annotated[
+        Milliseconds | None, Field(description="Length of the earlier gaps of the current failure, in milliseconds.")
     ] = None
     results: Annotated[
         str | None,

@@ -19,7 +19,7 @@ from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.status import DecisionRecord, MetaCondition, RolloutStatus
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.hold import missing_checks
-from session_rollout.core.inputs import RUNNING, UNDONE
+from session_rollout.core.inputs import RUNNING, UNDONE, guards_are_judged, published_phases
 from session_rollout.core.migration_jobs import is_up, summary
 from session_rollout.core.notifications import notified_condition
 
@@ -176,7 +176,8 @@ def _evidence_available(context: DecisionContext, result: StageResult) -> _Statu
     if result.reason in NOT_EVALUATING:
         return UNKNOWN, ConditionReason.NOTHING_TO_EVALUATE, "the operator evaluates neither criteria nor guards"
     missing, stage = missing_checks(context), context.current.stage
-    if stage not in {Stage.STEP, Stage.BAKE}:
+    guarded = guards_are_judged(context.rollout) and published_phases(context.status) and context.spec.guards
+    if stage not in {Stage.STEP, Stage.BAKE} and not guarded:
         return UNKNOWN, ConditionReason.NOTHING_TO_EVALUATE, f"evidence is not evaluated in stage {stage}"
     if missing and all(check.warming_up for check in missing):
         return UNKNOWN, ConditionReason.WARMING_UP, "waiting for the first verdicts of criteria and guards"

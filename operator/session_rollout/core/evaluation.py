@@ -168,6 +168,13 @@ def _has_too_few_events(given: EvaluationInput) -> Evaluation | None:
         return Evaluation(Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, message)
     if counted.problem is Verdict.INCONCLUSIVE:
         return _problem_of(given, counted)
+    if (
+        given.on_no_data is OnNoData.FAIL
+        and counted.is_absent
+        and given.measurement is not None
+        and given.measurement.is_absent
+    ):
+        return None  # everything is gone, which is what `onNoData` is about
     holds, shown, bound_text = compare(counted.value, minimum.above, None) if counted.value is not None else (False, "", "")
     if holds:
         return None

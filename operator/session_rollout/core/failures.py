@@ -19,7 +19,6 @@ from session_rollout.core.context import DecisionContext
 MOST_FAILURES: Final = 8
 TRAILING_CHECKS: Final = 10  # the last evaluations of a criterion that must all pass
 MILLISECOND: Final = timedelta(milliseconds=1)
-_SECOND: Final = timedelta(seconds=1)
 
 # --- one failure
 
@@ -28,7 +27,7 @@ def track(context: DecisionContext, check: Check, record: CheckRecord) -> CheckR
     """The record after this decision's verdict: a failure begins, is interrupted, continues or ends."""
     if record.verdict is Verdict.PASS:
         recovery = record.recovery_time if record.failing_time is None else context.now
-        record = record.updated(failing_time=None, gap_time=None, gap_seconds=None, recovery_time=recovery)
+        record = record.updated(failing_time=None, gap_time=None, gap_milliseconds=None, recovery_time=recovery)
     elif record.verdict is Verdict.FAIL:
         record = _failing(context, record)
     elif record.failing_time is not None and record.gap_time is None:
@@ -42,12 +41,12 @@ def track(context: DecisionContext, check: Check, record: CheckRecord) -> CheckR
 
 def _failing(context: DecisionContext, record: CheckRecord) -> CheckRecord:
     if record.failing_time is None or context.unobserved == timedelta.max:
-        return record.updated(failing_time=context.now, gap_time=None, gap_seconds=None)
-    observed = context.now - record.failing_time - (record.gap_seconds or 0) * _SECOND  # if there was no absence since
+        return record.updated(failing_time=context.now, gap_time=None, gap_milliseconds=None)
+    observed = context.now - record.failing_time - (record.gap_milliseconds or 0) * MILLISECOND  # if there was no absence since
     gap = context.now - record.gap_time if record.gap_time is not None else min(_absence(context), observed)
     if gap <= timedelta(0):
         return record
-    return record.updated(gap_time=None, gap_seconds=(record.gap_seconds or 0) + math.ceil(gap / _SECOND))
+    return record.updated(gap_time=None, gap_milliseconds=(record.gap_milliseconds or 0) + math.ceil(gap / MILLISECOND))
 
 
 def _absence(context: DecisionContext) -> timedelta:
@@ -78,7 +77,7 @@ def failing_for(context: DecisionContext, record: CheckRecord) -> timedelta:
         if context.unobserved == timedelta.max:
             return timedelta(0)
         end -= context.unobserved
-    return max(end - record.failing_time - (record.gap_seconds or 0) * _SECOND, timedelta(0))
+    return max(end - record.failing_time - (record.gap_milliseconds or 0) * MILLISECOND, timedelta(0))
 
 
 def fails(context: DecisionContext, check: Check, record: CheckRecord) -> bool:

@@ -179,7 +179,9 @@ def judge_again(context: DecisionContext) -> None:
     current, increment = context.current, context.increment
     length = increment.hold if increment is not None else duration(context.spec.bake)
     if current.hold_until is not None:
-        left = min(TRAILING_CHECKS * context.interval, length)
+        metrics = {name for check in counted_checks(context) for name in check.metrics}
+        interval = max((context.spec.interval_of(name) for name in metrics), default=context.interval)
+        left = min(TRAILING_CHECKS * interval, length)
         context.move(hold_until=max(current.hold_until, (current.hold_paused_time or context.now) + left))
 
 

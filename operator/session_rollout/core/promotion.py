@@ -66,8 +66,11 @@ def first_increment(context: DecisionContext) -> Increment:
 
 def _await_raise(context: DecisionContext) -> StageResult | None:
     """What keeps users from getting more: a refused request, a guard that fails, or a window unless an action skips the checks."""
-    if result := await_requests(context) or await_guards(context):
-        return result
+    return await_requests(context) or await_guards(context) or await_window(context)
+
+
+def await_window(context: DecisionContext) -> StageResult | None:
+    """What to do while no window is open; an action that skips the checks does not wait."""
     opening = next_opening(context.spec.windows, context.now)
     if opening.time <= context.now or context.current.promoted_by is not None:
         return None
@@ -279,6 +282,7 @@ _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | No
     _awaits_approval,  # the step is approved, where that is required
 )
 _PROMOTE_RULES: Final = (
+    _awaits_requests,
     _awaits_first_results,  # a guard may have failed while the operator was away
     _awaits_features,  # a guard may have kept the action waiting until the emergency
 )
@@ -296,6 +300,8 @@ def _promote_step(context: DecisionContext, increment: Increment) -> StageResult
         if result := raise_audience(context, following):
             return result
     else:
+        if result := await_window(context):
+            return result
         forget_criteria(context)
         context.enter(Stage.VERIFICATION)
     message = f"{increment.audience}: {f'promoted by {skipped_by}' if skipped_by else passed}"

@@ -164,7 +164,7 @@ class RehearsedWorld(World):
         durations = {guard.name: duration(guard.for_) for guard in self.spec.guards}
         for record in self.status.checks:
             if record.kind is CheckKind.GUARD and record.failing_time is not None and record.name in durations:
-                yield record.failing_time + timedelta(seconds=record.gap_seconds or 0) + durations[record.name]
+                yield record.failing_time + timedelta(milliseconds=record.gap_milliseconds or 0) + durations[record.name]
 
     # --- what the operator observes
 
