@@ -42,11 +42,12 @@ from session_rollout.api import ACTIONS, API_VERSION, GROUP, ROLLOUTS
 from session_rollout.api.parsing import action_of
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.downtime import Downtime
 from session_rollout.controller.inbox import LONGEST_SECONDS, SWEEP_SECONDS, Inbox
 from session_rollout.controller.loops import Loops
+from session_rollout.controller.memory import Memory
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
-from session_rollout.controller.state import Downtime, Memory
 from session_rollout.errors import Forbidden, RolloutError, SpecError
 from session_rollout.ports import Key, Ports
 from session_rollout.settings import Settings, load

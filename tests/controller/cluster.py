@@ -21,11 +21,13 @@ from session_rollout.api.rollout import Metric, SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PendingNotification
 from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.downtime import Downtime
 from session_rollout.controller.inbox import Inbox
 from session_rollout.controller.loops import Loops
+from session_rollout.controller.memory import Memory
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
-from session_rollout.controller.state import Downtime, Memory, RolloutState
+from session_rollout.controller.state import RolloutState
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.observed import (
     CheckResult,

@@ -7,14 +7,11 @@ without a status. Not here: how a disabled flag is compiled (test_rules).
 import json
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
-from core.world import World, at, edited, ended, rollout_data, spec
+from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
-from session_rollout.api.rollout import RolloutSpec
-from session_rollout.core.flags import Audience
 from session_rollout.core.observed import ClockJump
 
 
@@ -205,71 +202,6 @@ def test_emergency_is_shown_until_the_document_enables_the_feature_again() -> No
     assert world.condition("EmergencyActive") == "False"
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
-
-
-@pytest.mark.parametrize("criteria", [True, False], ids=["with criteria", "without"])
-def test_what_was_measured_while_a_feature_was_off_promotes_nothing(*, criteria: bool) -> None:
-    """The hold was over, and the metric recovered because the feature was off: its end gives nobody more than before."""
-
-    def change(data: dict[str, Any]) -> None:
-        data["phases"][0]["steps"] = [{"percent": 10, "hold": "60s", "approval": "Required"}, {"percent": 100, "hold": "60s"}]
-        if not criteria:
-            data["phases"][0]["criteria"], data["guards"] = [], []
-
-    world = World(edited(change), ranges={"errors": timedelta(seconds=60)})
-    world.until(lambda world: world.reason is DecisionReason.AWAITING_APPROVAL)
-    world.request("EmergencyDisable", features=["alpha"])
-    world.run(300)
-    world.request("EmergencyEnable", features=["alpha"])
-    start = world.now
-    world.values["errors"] = Decimal("0.03")  # the guard passes, the criterion does not
-    world.settle()
-    world.request("Approve", generation=1, phase="one", step=1)
-    assert world.document is not None
-    assert world.document.audiences["alpha"] == Audience(Decimal(10))
-    world.run(40)
-    assert world.where[:2] == ("one", 1)
-    if criteria:
-        world.run(120)
-        assert world.where[:2] == ("one", 1)
-        world.values["errors"] = Decimal("0.001")
-    world.until(at("one", 2))
-    assert (world.now - start).total_seconds() >= 60
-
-
-def test_hold_after_an_emergency_lasts_for_ten_results_of_the_slowest_metric() -> None:
-    """Its interval is longer than that of the checks."""
-    data = rollout_data()
-    data["metrics"][0]["interval"] = "60s"
-    data["phases"][0]["steps"][0]["hold"] = "1h"
-    world = World(RolloutSpec.model_validate(data))
-    world.until(at("one", 1))
-    world.run(3300)
-    world.request("EmergencyDisable", features=["alpha"])
-    world.run(60)
-    world.request("EmergencyEnable", features=["alpha"])
-    start = world.now
-    world.until(at("one", 2, 1))
-    assert world.now - start >= timedelta(minutes=10)
-
-
-@pytest.mark.parametrize("stopped", ["paused", "window"])
-def test_emergency_enable_gives_back_what_users_had_although_nothing_may_grow(stopped: str) -> None:
-    """The audience of the step was published before: a pause and a window keep it from growing, not from coming back."""
-    world = World(spec())
-    world.until(at("one", 1))
-    before = world.document.audiences["alpha"] if world.document is not None else None
-    world.request("EmergencyDisable", features=["alpha"])
-    if stopped == "paused":
-        world.request("Pause")
-    else:
-        world.edit(spec(windows=[{"timeZone": "UTC", "days": ["Sun"], "from": "03:00", "to": "03:01"}]))
-    world.run(30)
-    name = world.request("EmergencyEnable", features=["alpha"])
-    world.run(30)
-    assert world.answer(name) == (True, ActionReason.ACCEPTED)
-    assert world.document is not None
-    assert world.document.audiences["alpha"] == before != Audience()
 
 
 @pytest.mark.parametrize("names", [("aa", "zz"), ("zz", "aa")], ids=["disable first", "enable first"])

@@ -15,7 +15,7 @@ from session_rollout.api.protection import ProtectionKind
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.documents import Documents
-from session_rollout.controller.state import Memory
+from session_rollout.controller.memory import Memory
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
 from session_rollout.core.publication import protection_uids

@@ -11,7 +11,9 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.controller.documents import Documents
-from session_rollout.controller.state import Downtime, Memory, RolloutState
+from session_rollout.controller.downtime import Downtime
+from session_rollout.controller.memory import Memory
+from session_rollout.controller.state import RolloutState
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.inputs import external_gates, needed_metrics, needs_revisions, needs_workload, running_jobs
 from session_rollout.core.observed import CheckResult, JobObservation, Measurement, Observed, Revisions

@@ -17,8 +17,9 @@ from session_rollout.api.enums import ActionReason
 from session_rollout.api.parsing import sentence
 from session_rollout.api.quantities import duration
 from session_rollout.controller.loops import Loops
+from session_rollout.controller.memory import Memory
 from session_rollout.controller.on_demand import OnDemandChecks
-from session_rollout.controller.state import ActionList, Memory
+from session_rollout.controller.state import ActionList
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Clock, Key, RolloutStore
 from session_rollout.tasks import Background, cause_of

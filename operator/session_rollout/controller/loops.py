@@ -14,8 +14,8 @@ from typing import Any, Final
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.deletion import Deletion
 from session_rollout.controller.finalizers import Finalizers
+from session_rollout.controller.memory import Memory
 from session_rollout.controller.reconciler import Reconciler
-from session_rollout.controller.state import Memory
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Key, Ports
 from session_rollout.tasks import cause_of, watched

@@ -20,9 +20,11 @@ from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.apply import Applier
 from session_rollout.controller.backoff import LONGEST_SECONDS, delay
 from session_rollout.controller.deletion import Remains
+from session_rollout.controller.downtime import Downtime
 from session_rollout.controller.finalizers import FINALIZER, Finalizers, finalizers_of_others, has_finalizer
 from session_rollout.controller.gather import Gatherer
-from session_rollout.controller.state import DecidedStatus, Downtime, Memory, RolloutState
+from session_rollout.controller.memory import Memory
+from session_rollout.controller.state import DecidedStatus, RolloutState
 from session_rollout.core.context import RESYNC
 from session_rollout.core.decide import decide
 from session_rollout.core.deleted import decide_deleted

@@ -6,7 +6,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,12 +19,11 @@ from session_rollout.api.rollout import Metric
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import EARLIEST, AnsweredAction, Refusal
 from session_rollout.controller.reads import Reads
-from session_rollout.controller.turns import Priority, Turns
+from session_rollout.controller.turns import Priority
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.observed import ClockJump
 from session_rollout.core.refusals import FIELDS_EFFECT, FINALIZER_EFFECT
 from session_rollout.errors import FieldDropped, Forbidden, Request, SpecError
-from session_rollout.ports import Key, Queries
+from session_rollout.ports import Queries
 
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
 OVERDUE_FACTOR: Final = 2
@@ -308,100 +307,3 @@ def _remedy(error: Exception, request: Request) -> str:
     if isinstance(error, FieldDropped):
         return "apply the CRDs of the version of the operator"
     return "correct what the message names" if isinstance(error, SpecError) else ""
-
-
-class Memory:
-    """The states of all rollouts, the last list of actions, and the last jump of a clock."""
-
-    def __init__(self) -> None:
-        self.turns = Turns()
-        self.clock_jump: ClockJump | None = None
-        self._states: dict[Key, RolloutState] = {}
-        self.actions: ActionList | None = None
-
-    def actions_in(self, namespace: str) -> ActionList | None:
-        """The last list of actions; None when it says nothing about this namespace."""
-        return None if self.actions is None or namespace in self.actions.unlisted else self.actions
-
-    def of(self, key: Key) -> RolloutState:
-        """The state of a rollout; a fresh one when nothing is remembered."""
-        return self._states.setdefault(key, RolloutState())
-
-    def forget(self, key: Key) -> None:
-        """Drop the state of a rollout that was deleted."""
-        self._states.pop(key, None)
-
-    def end(self, key: Key) -> None:
-        """Drop it, but for actions that wait: they may be about an object that was created under the same name."""
-        ended = self._states.pop(key, None)
-        if ended is not None and ended.actions.waiting:
-            self._states[key] = RolloutState(actions=ended.actions)
-
-    def others_with(self, key: Key, features: frozenset[str]) -> dict[str, str]:
-        """By feature: another rollout of the namespace that has a feature of this name."""
-        others = ((other, state) for other, state in self._states.items() if other.namespace == key.namespace and other != key)
-        return {feature: other.name for other, state in others for feature in features & state.features}
-
-    def documents_listed(self, versions: Mapping[Key, int], unlisted: Container[str]) -> None:
-        """Have each document read again of which the watch has missed a change: its version is another.
-
-        It is a lower one after the cluster was restored from a snapshot.
-        """
-        for key, state in self._states.items():
-            if state.document is None or key.namespace in unlisted:
-                continue
-            if versions.get(key) != state.document_version:
-                state.forget_document()
-                state.wake.set()
-
-    def overdue(self) -> tuple[Key, ...]:
-        """Rollouts that were not reconciled in time."""
-        return tuple(key for key, state in self._states.items() if state.overdue)
-
-    def hung(self) -> tuple[Key, ...]:
-        """Rollouts whose loop hangs."""
-        return tuple(key for key, state in self._states.items() if state.hung)
-
-    def actions_listed(self, listed: ActionList, rollouts: set[Key]) -> None:
-        """Keep a list of actions, after each of them was received, and drop what it shows to be no longer needed."""
-        self.actions = listed
-        for key, state in self._states.items():
-            if key.namespace not in listed.unlisted:
-                state.actions.finished &= listed.uids
-        # Late events of a deleted rollout, such as that of its flag document, left a state behind.
-        left = {key for key, state in self._states.items() if not (state.has_loop or state.actions.waiting)}
-        for key in left - rollouts:
-            if key.namespace not in listed.unlisted:
-                self.forget(key)
-
-
-@dataclass
-class Downtime:
-    """The time before this process led, in which no replica watched any rollout; each rollout's hold timer leaves it out."""
-
-    since_in: Callable[[str], datetime | None] = lambda _: None  # of a namespace; None: unknown
-    accounted: asyncio.Event = field(default_factory=asyncio.Event)  # every rollout has it in its status
-    _accounted: set[Key] = field(default_factory=set)
-    _expected: frozenset[Key] | None = None  # not known yet
-
-    def begin(self, since_in: Callable[[str], datetime | None], rollouts: Iterable[Key] | None = None) -> None:
-        """This process leads. Rollouts that exist have yet to take the downtime into account; None: see `expect`."""
-        self.since_in = since_in
-        if rollouts is not None:
-            self.expect(rollouts)
-
-    def expect(self, rollouts: Iterable[Key]) -> None:
-        """These are all rollouts; some may have taken the downtime into account by now."""
-        self._expected = frozenset(rollouts)
-        self._check()
-
-    def account(self, key: Key) -> None:
-        """This rollout has taken the downtime into account, or does not need to."""
-        if not self.accounted.is_set():
-            self._accounted.add(key)
-            self._check()
-
-    def _check(self) -> None:
-        if self._expected is not None and self._expected <= self._accounted:
-            self.accounted.set()
-            self._accounted.clear()

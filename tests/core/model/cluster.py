@@ -29,12 +29,13 @@ from session_rollout.api.rollout import Metric, RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.controller import deletion
 from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.downtime import Downtime
 from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.inbox import Inbox
 from session_rollout.controller.loops import Loops
+from session_rollout.controller.memory import Memory
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
-from session_rollout.controller.state import Downtime, Memory
 from session_rollout.core.flags import KEY as DOCUMENT
 from session_rollout.core.observed import Measurement
 from session_rollout.ports import Key, Reconciled

@@ -1,0 +1,40 @@
+"""The time in which no replica led: when every rollout has taken it into account, it is removed from the Lease."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from session_rollout.ports import Key
+
+
+@dataclass
+class Downtime:
+    """The time before this process led, in which no replica watched any rollout; each rollout's hold timer leaves it out."""
+
+    since_in: Callable[[str], datetime | None] = lambda _: None  # of a namespace; None: unknown
+    accounted: asyncio.Event = field(default_factory=asyncio.Event)  # every rollout has it in its status
+    _accounted: set[Key] = field(default_factory=set)
+    _expected: frozenset[Key] | None = None  # not known yet
+
+    def begin(self, since_in: Callable[[str], datetime | None], rollouts: Iterable[Key] | None = None) -> None:
+        """This process leads. Rollouts that exist have yet to take the downtime into account; None: see `expect`."""
+        self.since_in = since_in
+        if rollouts is not None:
+            self.expect(rollouts)
+
+    def expect(self, rollouts: Iterable[Key]) -> None:
+        """These are all rollouts; some may have taken the downtime into account by now."""
+        self._expected = frozenset(rollouts)
+        self._check()
+
+    def account(self, key: Key) -> None:
+        """This rollout has taken the downtime into account, or does not need to."""
+        if not self.accounted.is_set():
+            self._accounted.add(key)
+            self._check()
+
+    def _check(self) -> None:
+        if self._expected is not None and self._expected <= self._accounted:
+            self.accounted.set()
+            self._accounted.clear()

@@ -1,0 +1,73 @@
+"""What the controller remembers about all rollouts together; what it remembers about one is in `state`."""
+
+from collections.abc import Container, Mapping
+
+from session_rollout.controller.state import ActionList, RolloutState
+from session_rollout.controller.turns import Turns
+from session_rollout.core.observed import ClockJump
+from session_rollout.ports import Key
+
+
+class Memory:
+    """The states of all rollouts, the last list of actions, and the last jump of a clock."""
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.clock_jump: ClockJump | None = None
+        self._states: dict[Key, RolloutState] = {}
+        self.actions: ActionList | None = None
+
+    def actions_in(self, namespace: str) -> ActionList | None:
+        """The last list of actions; None when it says nothing about this namespace."""
+        return None if self.actions is None or namespace in self.actions.unlisted else self.actions
+
+    def of(self, key: Key) -> RolloutState:
+        """The state of a rollout; a fresh one when nothing is remembered."""
+        return self._states.setdefault(key, RolloutState())
+
+    def forget(self, key: Key) -> None:
+        """Drop the state of a rollout that was deleted."""
+        self._states.pop(key, None)
+
+    def end(self, key: Key) -> None:
+        """Drop it, but for actions that wait: they may be about an object that was created under the same name."""
+        ended = self._states.pop(key, None)
+        if ended is not None and ended.actions.waiting:
+            self._states[key] = RolloutState(actions=ended.actions)
+
+    def others_with(self, key: Key, features: frozenset[str]) -> dict[str, str]:
+        """By feature: another rollout of the namespace that has a feature of this name."""
+        others = ((other, state) for other, state in self._states.items() if other.namespace == key.namespace and other != key)
+        return {feature: other.name for other, state in others for feature in features & state.features}
+
+    def documents_listed(self, versions: Mapping[Key, int], unlisted: Container[str]) -> None:
+        """Have each document read again of which the watch has missed a change: its version is another.
+
+        It is a lower one after the cluster was restored from a snapshot.
+        """
+        for key, state in self._states.items():
+            if state.document is None or key.namespace in unlisted:
+                continue
+            if versions.get(key) != state.document_version:
+                state.forget_document()
+                state.wake.set()
+
+    def overdue(self) -> tuple[Key, ...]:
+        """Rollouts that were not reconciled in time."""
+        return tuple(key for key, state in self._states.items() if state.overdue)
+
+    def hung(self) -> tuple[Key, ...]:
+        """Rollouts whose loop hangs."""
+        return tuple(key for key, state in self._states.items() if state.hung)
+
+    def actions_listed(self, listed: ActionList, rollouts: set[Key]) -> None:
+        """Keep a list of actions, after each of them was received, and drop what it shows to be no longer needed."""
+        self.actions = listed
+        for key, state in self._states.items():
+            if key.namespace not in listed.unlisted:
+                state.actions.finished &= listed.uids
+        # Late events of a deleted rollout, such as that of its flag document, left a state behind.
+        left = {key for key, state in self._states.items() if not (state.has_loop or state.actions.waiting)}
+        for key in left - rollouts:
+            if key.namespace not in listed.unlisted:
+                self.forget(key)
