@@ -35,6 +35,7 @@ def everywhere(node: Any) -> Iterator[Object]:
 def audiences(spec: Object) -> None:
     """Percentages rise, groups are added, in every phase."""
     starts_on = {feature["name"] for feature in spec["features"] if feature.get("initial") == "On"}
+    contracts = any(migration.get("change") == "Contract" for migration in spec.get("migrations", ()))
     used_later = {name for feature in spec["features"] for name in feature.get("dependsOn", ())}
     for phase in spec["phases"]:
         steps = phase["steps"]
@@ -43,7 +44,7 @@ def audiences(spec: Object) -> None:
                 whole(step)
             steps[0].pop("ramp", None)
             steps[0].update(percent=100, hold=steps[0].get("hold", LONGEST))
-        elif used_later & set(phase["features"]):
+        elif contracts or used_later & set(phase["features"]):
             whole(steps[-1])
         steps.sort(key=share)
         nest_groups(steps)

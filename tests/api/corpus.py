@@ -196,6 +196,10 @@ FINE: list[tuple[str, Mistake]] = [
             s["phases"][1].update(migrations={"after": ["gone"]}),
         ],
     ),
+    (
+        "phase that ends early after a contract",
+        lambda s: [s["migrations"][1].update(change="Contract"), s["phases"][-1]["steps"][-1].update(percent=60)],
+    ),
     ("snapshot and restore", lambda s: [s["migrations"][1].update(backup=True), s["rollback"].update(restoreData=True)]),
     ("point of no return", put("migrations.0.pointOfNoReturn", 3)),
     ("two roles", put("database.dataSecretKeyRef", {"name": "mover"})),

@@ -338,6 +338,28 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
         ],
         ("first expand, then migrate, then contract",),
     ),
+    (
+        "contract in a phase that ends early",
+        lambda s: [s["migrations"][1].update(change="Contract"), s["phases"][0]["steps"][-1].update(percent=50)],
+        ("must end with `percent: 100`", "`change: Contract`"),
+    ),
+    (
+        "contract in a phase that ends with groups",
+        lambda s: [
+            s["migrations"][1].update(change="Contract"),
+            s["phases"][0].update(steps=[{"groups": ["staff"], "hold": "1d"}]),
+        ],
+        ("must end with `percent: 100`", "`change: Contract`"),
+    ),
+    (
+        "contract after a phase that ends early",
+        lambda s: [
+            s["migrations"].append({"name": "gone", "bundle": "shop/gone", "change": "Contract"}),
+            s["phases"][1].update(migrations={"after": ["gone"]}),
+            s["phases"][0]["steps"][-1].update(percent=50),
+        ],
+        ("must end with `percent: 100`", "`change: Contract`"),
+    ),
     ("restore without a backup", put("rollback.restoreData", value=True), ("`rollback.restoreData: true`", "`backup: true`")),
     (
         "data Secret without a name",

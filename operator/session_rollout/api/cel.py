@@ -57,6 +57,10 @@ AUDIENCES: Final = (
 
 _PLACES = "self.phases.all(p, !has(p.{0}) || p.{0}.all(c, {1}))"
 _ENDS_FULL = "p.steps.exists(s, (has(s.percent) && string(s.percent) == '100') || (has(s.ramp) && string(s.ramp.to) == '100'))"
+_CONTRACTS = (
+    "has(p.migrations) && has(p.migrations.after)"
+    " && p.migrations.after.exists(n, self.migrations.exists(m, m.name == n && has(m.change) && m.change == 'Contract'))"
+)
 _METRIC_KNOWN = "(has(self.metrics) && self.metrics.exists(m, m.name == c.metric))"
 _MINIMUM_KNOWN = "(!has(c.minimum) || (has(self.metrics) && self.metrics.exists(m, m.name == c.minimum.metric)))"
 _FEATURE_KNOWN = "self.features.exists(d, d.name == f)"
@@ -171,11 +175,15 @@ ROLLOUT: Final = (
         "a migration with `change: Contract` must be in `migrations.after` of a phase, because the code path without the feature needs what it removes",
     ),
     (
-        "!has(self.migrations) || self.phases.map(p, !has(p.migrations) ? -1 : (has(p.migrations.after)"
-        " && p.migrations.after.exists(n, self.migrations.exists(m, m.name == n && has(m.change) && m.change == 'Contract')))"
+        f"!has(self.migrations) || self.phases.map(p, !has(p.migrations) ? -1 : ({_CONTRACTS})"
         " ? 1 : ((has(p.migrations.before) && p.migrations.before.size() > 0)"
         " || (has(p.migrations.after) && p.migrations.after.size() > 0)) ? 0 : -1).filter(x, x >= 0).isSorted()",
         "migrations with `change: Contract` must run after all other migrations: first expand, then migrate, then contract",
+    ),
+    (
+        f"!has(self.migrations) || (self.phases.map(p, ({_CONTRACTS} ? 1 : 0) + ({_ENDS_FULL} ? 0 : 2)).filter(x, x > 0) + [2]).isSorted()",
+        "a phase must end with `percent: 100` if a migration with `change: Contract` runs after it or after a later phase,"
+        " because the remaining users need what it removes",
     ),
     (
         "!has(self.rollback) || !has(self.rollback.restoreData) || !self.rollback.restoreData"

@@ -279,7 +279,7 @@ class DecisionReason(StrEnum):
     INTERNAL_ERROR = "InternalError"  # The operator failed to decide, and carries out only emergencies.
     DELETING = "Deleting"  # The rollout is being deleted and waits for Jobs: only what protects users is carried out.
     UNPARSABLE = "Unparsable"  # The operator cannot parse the object, and carries out only emergencies; see the message.
-    GUARD_FAILING = "GuardFailing"  # A guard is in breach, so the audience does not grow.
+    GUARD_FAILING = "GuardFailing"  # A guard is in breach: the audience does not grow, and `migrations.after` waits.
     WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"  # The workload is not available.
     AWAITING_GATES = "AwaitingGates"  # A preflight or verification gate has not passed yet.
     AWAITING_APPROVAL = "AwaitingApproval"  # A step or a gate requires manual approval.
@@ -288,8 +288,8 @@ class DecisionReason(StrEnum):
     MIGRATION_FAILED = "MigrationFailed"  # A migration failed.
     MEASURING_BASELINE = "MeasuringBaseline"  # The baseline of a metric has no value yet.
     PUBLISHING = "Publishing"  # The flag document has not been read back yet.
-    FEATURE_DISABLED = "FeatureDisabled"  # An emergency disables a feature of the phase, or in the bake any feature of the rollout; nothing advances.
-    AWAITING_EVIDENCE = "AwaitingEvidence"  # A criterion or a guard has no verdict of Pass or Fail about this audience; the hold timer does not run.
+    FEATURE_DISABLED = "FeatureDisabled"  # An emergency disables a feature of the phase, or in the bake and before a `Contract` migration any feature of the rollout; nothing advances.
+    AWAITING_EVIDENCE = "AwaitingEvidence"  # A criterion or a guard has no verdict of Pass or Fail about this audience; the hold timer does not run, and no migration of `migrations.after` starts.
     HOLDING = "Holding"  # The hold of the step is not complete.
     CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold, or has passed for less than its `passShare` of it.
     CONFIRMING_CRITERIA = "ConfirmingCriteria"  # A criterion has failed in the last 10 intervals; it must pass in all of them.

@@ -56,8 +56,9 @@ class Migration(Model):
         Change,
         Field(
             description="Kind of change, which limits the SQL that is accepted. `Expand` (default) only adds; `Migrate` copies"
-            " data into what was added; `Contract` may drop, rename and delete, and must run in `after` of a phase. It runs before"
-            " the bake and before copies are finished, so use a rollout of its own for it."
+            " data into what was added; `Contract` may drop, rename and delete, and must run in `after` of a phase. That phase"
+            " and all phases before it must end at `percent: 100`. It runs before the bake and before copies are finished, so use a"
+            " rollout of its own for it."
         ),
     ] = Change.EXPAND
     backup: Annotated[

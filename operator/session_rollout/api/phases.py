@@ -107,7 +107,8 @@ class PhaseMigrations(Model):
     after: Annotated[
         tuple[Name, ...],
         Field(
-            description="Names of migrations that run in this order after the last step and the verification have passed.",
+            description="Names of migrations that run in this order after the last step and the verification have passed. Each one"
+            " starts only while no guard fails and every guard has a verdict.",
             max_length=8,
             json_schema_extra=ATOMIC,
         ),

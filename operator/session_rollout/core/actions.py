@@ -13,14 +13,21 @@ from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, ActionType, CheckKind, CheckReason, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.status import PROCESSED_LENGTH
 from session_rollout.api.status_records import AnsweredAction, CheckRecord
-from session_rollout.core import migration_jobs, workload
+from session_rollout.core import workload
 from session_rollout.core.adoption import adopt, reset
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.emergencies import emergency_disable, emergency_enable, is_in_force
 from session_rollout.core.gates import retry_checks
 from session_rollout.core.generation import restart
 from session_rollout.core.inputs import UNDONE, current_gates
-from session_rollout.core.migration_actions import backup_data, migrate_down, repair_data, restore_data, retry_migration
+from session_rollout.core.migration_actions import (
+    backup_data,
+    migrate_down,
+    repair_data,
+    restore_data,
+    retry_failed,
+    retry_migration,
+)
 from session_rollout.core.observed import Answer
 from session_rollout.core.publication import is_published
 from session_rollout.core.rollback import begin_rollback
@@ -139,10 +146,10 @@ def _abort(context: DecisionContext, action: SessionRolloutAction) -> str:
 def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_generation(context, action)
     if context.status.outcome in UNDONE:
-        migration_jobs.retry_failed(context)
+        retry_failed(context)
         restart(context)
         return "restarting with the phase that was rolled back"
-    if migration_jobs.retry_failed(context):
+    if retry_failed(context):
         return "retrying the failed migration"
     if retry_checks(context):
         return "running the Job of the failed check again"

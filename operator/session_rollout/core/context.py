@@ -243,7 +243,13 @@ class DecisionContext:
     @property
     def off_here(self) -> tuple[str, ...]:
         """Features that are off by an emergency and keep this stage from ending: in the bake, any that the rollout published."""
-        baking = self.current.stage is Stage.BAKE
-        names = (name for record in self.status.phases for name in record.features) if baking else self.running_features
+        return self.off_published if self.current.stage is Stage.BAKE else self._off(self.running_features)
+
+    @property
+    def off_published(self) -> tuple[str, ...]:
+        """Features that are off by an emergency, of all that the rollout published."""
+        return self._off(name for record in self.status.phases for name in record.features)
+
+    def _off(self, names: Iterable[str]) -> tuple[str, ...]:
         off = {*disabled_features(self.spec, self.status), *self.still_off}
         return tuple(name for name in names if name in off)

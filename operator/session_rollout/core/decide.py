@@ -27,6 +27,7 @@ from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_g
 from session_rollout.core.hold import advance_hold
 from session_rollout.core.inputs import current_gates, guards_are_judged, needs_revisions
 from session_rollout.core.learning import learn
+from session_rollout.core.migration_rules import partial_phases
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed, Publish
 from session_rollout.core.promotion import holds_back
@@ -111,7 +112,7 @@ def _problems(context: DecisionContext) -> tuple[str, ...]:
     clash = conflict(context.spec, context.status) if context.current.stage is not Stage.ROLLING_BACK else None
     clash = clash or _lost_place(context)
     first, last = ((foreign,) if foreign else ()), ((clash,) if clash else ())
-    return (*first, *context.observed.problems, *zones, *migration_jobs.partial_copies(context), *last)
+    return (*first, *context.observed.problems, *zones, *partial_phases(context), *last)
 
 
 def _lost_place(context: DecisionContext) -> str | None:

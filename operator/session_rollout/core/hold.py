@@ -132,6 +132,13 @@ def _unjudged(context: DecisionContext, guard: Guard) -> str | None:
     return None if record.verdict.is_evidence or (first and (few or absent)) else record.message
 
 
+def blind_guards(context: DecisionContext) -> tuple[str, ...]:
+    """Guards without a verdict of now about the present audience."""
+    results = ((_unjudged(context, guard), _missing(context, guard)) for guard in context.spec.guards if acts(guard))
+    causes = (unjudged or (missing.message if missing is not None else "") for unjudged, missing in results)
+    return tuple(cause for cause in causes if cause)
+
+
 def acts(guard: Guard) -> bool:
     """Whether a guard keeps users from getting more, and not only warns or says what it would do."""
     return not guard.dry_run and guard.on_breach is not OnBreach.WARN

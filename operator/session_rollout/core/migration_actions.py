@@ -44,7 +44,8 @@ def retry_migration(context: DecisionContext, action: SessionRolloutAction) -> s
     """Retry a migration that failed, or its rows in quarantine. Raises ActionRejected."""
     record = _idle_migration(context, action)
     if record.state is MigrationState.FAILED:
-        migration_jobs.retry_failed(context, record.name)
+        _require_users(context, record)
+        retry_failed(context, record.name)
         if context.status.outcome in UNDONE and not record.is_applied:  # no stage starts it again
             migration_jobs.begin(context, record, Operation.UP)
         return f"retrying {record.name}"
@@ -54,6 +55,30 @@ def retry_migration(context: DecisionContext, action: SessionRolloutAction) -> s
     record = _applied_migration(context, action, "rows in quarantine are copied by a migration that is applied")
     migration_jobs.begin(context, record, Operation.RETRY)
     return f"retrying {record.quarantined:,} rows in quarantine"
+
+
+def retry_failed(context: DecisionContext, *names: str) -> bool:
+    """Try failed migrations again, these or all; whether there was one. What may be half applied or half undone is applied again by `up`."""
+    failed = [record for record in context.status.migrations if record.state is MigrationState.FAILED]
+    failures = [record for record in failed if not names or record.name in names]
+    for record in failures:
+        again = MigrationState.SUCCEEDED if record.is_applied else MigrationState.PENDING
+        context.put_migration(record.updated(state=again, reason=None, message=""))
+    return bool(failures)
+
+
+def _require_users(context: DecisionContext, record: MigrationRecord) -> None:
+    """After a rollback, `up` must not take away what users without the phase need: `Retry` gives them the phase first."""
+    rolling_back = context.current.stage is Stage.ROLLING_BACK and record.operation is Operation.UP
+    undone = rolling_back or context.status.outcome in UNDONE
+    if record.is_applied or not undone or not migration_jobs.needs_users(context.spec, record.name):
+        return
+    where = "is rolling back; when it has ended," if rolling_back else f"has ended ({context.status.outcome});"
+    message = (
+        f"`up` of {record.name} requires that users have the features of its phase, but the rollout {where} create a `Retry` action to"
+        " start the rollout again, or a `MigrateDown` action to undo what is half applied"
+    )
+    raise ActionRejected(ActionReason.ALREADY_ROLLING_BACK if rolling_back else ActionReason.NOT_RUNNING, message)
 
 
 def backup_data(context: DecisionContext, action: SessionRolloutAction) -> str:

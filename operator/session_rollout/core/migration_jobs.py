@@ -10,17 +10,15 @@ from typing import Any, Final
 
 from session_rollout.api.base import sha256_of
 from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Stage
-from session_rollout.api.migration import Migration
+from session_rollout.api.migration import Change, Migration
 from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
 from session_rollout.api.progress import Progress, progress_text
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.flags import EVERYBODY
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobObservation, JobState, StartJob, SuspendJob
-from session_rollout.core.steps import increments
 
 PROGRESS_AGE: Final = timedelta(seconds=5)
 BACKUP_KEPT: Final = timedelta(days=7)  # after the bake
@@ -40,6 +38,12 @@ def _job_name(context: DecisionContext, record: MigrationRecord) -> str:
 def declared(spec: RolloutSpec, name: str) -> Migration:
     """The migration as the spec has it."""
     return next((migration for migration in spec.migrations if migration.name == name), Migration(name=name))
+
+
+def needs_users(spec: RolloutSpec, name: str) -> bool:
+    """Whether a migration may start only while users have its phase: it may end the support of users who do not."""
+    is_contract = declared(spec, name).change is Change.CONTRACT
+    return is_contract or any(name in phase.migrations.after for phase in spec.phases)
 
 
 def source_of(spec: RolloutSpec, name: str) -> str:
@@ -239,17 +243,6 @@ def run_finish(context: DecisionContext) -> StageResult | None:
     return None
 
 
-def partial_copies(context: DecisionContext) -> tuple[str, ...]:
-    """Phases that copy rows and end below 100%: after `finish`, the rows of the remaining users would no longer be copied."""
-    following = {record.name for record in context.status.migrations if record.following}
-    return tuple(
-        f"`phases[].steps` of {phase.name} end at {last:f}%; the last step must be `percent: 100`, because {name} copies rows"
-        for phase in context.spec.phases
-        for name in phase.migrations.names
-        if name in following and (last := increments(phase)[-1].percent) < EVERYBODY.percent
-    )
-
-
 def run_restore(context: DecisionContext, names: tuple[str, ...], since: datetime | None) -> StageResult | None:
     """Restore the snapshots of these migrations that were not restored after `since`; None when all are restored."""
     for name in names:
@@ -382,13 +375,3 @@ def summary(record: MigrationRecord) -> str:
         record.done, record.total, rate=record.rate, remaining=remaining, quarantined=record.quarantined or 0
     )
     return f"{what} {figures}"
-
-
-def retry_failed(context: DecisionContext, *names: str) -> bool:
-    """Try failed migrations again, these or all; whether there was one. What may be half applied or half undone is applied again by `up`."""
-    failed = [record for record in context.status.migrations if record.state is MigrationState.FAILED]
-    failures = [record for record in failed if not names or record.name in names]
-    for record in failures:
-        again = MigrationState.SUCCEEDED if record.is_applied else MigrationState.PENDING
-        context.put_migration(record.updated(state=again, reason=None, message=""))
-    return bool(failures)

@@ -39,8 +39,8 @@ from session_rollout.core.hold import (
     unjudged_guards,
 )
 from session_rollout.core.inputs import RUNNING
+from session_rollout.core.migration_rules import await_read_back, run_up
 from session_rollout.core.promotion import first_increment, raise_audience, run_step, running_phase
-from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import continue_rollback
 
@@ -126,7 +126,7 @@ def _migrations_before(context: DecisionContext) -> StageResult | None:
     names = running_phase(context).migrations.before
     earlier = tuple(name for phase in context.spec.phases for name in phase.migrations.names)
     adopted = tuple(name for name in earlier if context.migration(name).adopted)
-    if result := migration_jobs.run_up(context, (*adopted, *names)) or migration_jobs.run_backups(context, names):
+    if result := run_up(context, (*adopted, *names)) or migration_jobs.run_backups(context, names):
         return result
     context.enter(Stage.BASELINE)
     return None
@@ -170,8 +170,8 @@ def _verification(context: DecisionContext) -> StageResult | None:
 def _migrations_after(context: DecisionContext) -> StageResult | None:
     phase = running_phase(context)
     if result := _await_users(context, f"phase {phase.name} waits"):
-        return result  # a migration that ends the support of users without the feature must not start while nobody has it
-    if result := migration_jobs.run_up(context, phase.migrations.after):
+        return result  # a phase whose features nobody has is not complete
+    if result := run_up(context, phase.migrations.after):
         return result
     context.mark(phase.name, state=PhaseState.COMPLETED, end_time=context.now)
     message = f"{', '.join(phase.features)} at {context.current.percent}%"
@@ -180,15 +180,6 @@ def _migrations_after(context: DecisionContext) -> StageResult | None:
 
 
 # --- the end
-
-
-def _await_read_back(context: DecisionContext) -> StageResult | None:
-    """Wait until the flag document was read back: after an emergency, users have the features again only then."""
-    if is_published(context):
-        return None
-    message = "bake: the flag document has not been read back"
-    next_actions = ("wait until the ConfigMap contains the document",)
-    return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, message, (message,), next_actions)
 
 
 def _await_bake_requests(context: DecisionContext) -> StageResult | None:
@@ -204,7 +195,7 @@ def _await_bake(context: DecisionContext) -> StageResult | None:
     if context.current.hold_until is None:
         advance_hold(context, context.problems)
     until, missing = context.current.hold_until, missing_evidence(context)
-    if result := _await_bake_requests(context) or _await_read_back(context):
+    if result := _await_bake_requests(context) or await_read_back(context, "bake"):
         return result
     if context.awaits_results and until is not None:
         return repeat_decision(context)
