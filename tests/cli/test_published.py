@@ -67,6 +67,18 @@ def plugin(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     return Plugin(tmp_path, capsys, monkeypatch)
 
 
+def test_emergency_that_is_not_in_force_is_not_shown_as_one(plugin: Plugin) -> None:
+    """The API server refuses the document: users still have the feature, and whoever is on call must know."""
+    pending = {**DISABLED, "feature": "newCheckout", "pending": True}
+    body = rollout(flags={"configMap": "checkout-flags", "revision": 3, "disabled": [pending]})
+    _, tree, _ = plugin(body, "status", "checkout")
+    given = body, "flags", "status", "--in", "checkout"
+    rows = {row["feature"]: row for row in plugin.data(*given, configmap=document())}
+    assert [(row["percent"], row["pending"]) for row in rows.values()] == [("50", True), ("50", False), ("100", False)]
+    _, table, _ = plugin(*given, configmap=document())
+    assert "off for all users" not in table + tree
+
+
 def test_flags_status_lists_what_is_published(plugin: Plugin) -> None:
     """D13: a feature that has left the spec, and one that even the status has forgotten; with their emergencies."""
     given = rollout(), "flags", "status", "--in", "checkout"

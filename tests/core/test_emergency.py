@@ -145,9 +145,13 @@ def test_emergency_is_answered_when_it_is_in_force() -> None:
     name = world.request("EmergencyDisable", features=["alpha"])
     world.run(60)
     assert name not in world.answers
+    assert [record.feature for record in world.status.flags.disabled if record.pending] == ["alpha"]
+    assert (world.condition("EmergencyActive"), world.condition_reason("EmergencyActive")) == ("True", "NotInForce")
     world.publishing = True
     world.run(10)
     assert world.answer(name)[0]
+    assert not any(record.pending for record in world.status.flags.disabled)
+    assert world.condition_reason("EmergencyActive") == "FeaturesDisabled"
 
 
 def test_emergency_that_is_lifted_before_it_is_in_force_is_rejected() -> None:

@@ -14,7 +14,13 @@ SETTLED_LENGTH = 16  # UIDs of emergencies that were lifted, and of rollbacks
 class DisabledFeature(Model):
     """A feature that was turned off in an emergency."""
 
-    feature: Annotated[Feature, Field(description="Name of the feature; it is off for every user.")]
+    feature: Annotated[Feature, Field(description="Name of the feature; it is off for every user, unless `pending`.")]
+    pending: Annotated[
+        bool,
+        Field(
+            description="Whether the flag document still gives the feature to users, for example because it cannot be written."
+        ),
+    ] = False
     reason: Annotated[Quote, Field(description="Reason given in the action.")]
     by: Annotated[Text, Field(description="Name of the action that turned it off.")]
     time: Annotated[Time, Field(description="Time when it was turned off.")]

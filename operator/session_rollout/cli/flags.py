@@ -85,7 +85,7 @@ def status(kubectl: Kubectl, name: str | None, form: str | None) -> None:
         return
     print_table(
         ("FEATURE", "AUDIENCE", "PHASE", "EMERGENCY"),
-        [(row["feature"], _audience(row), _place(row), row["disabled"]) for row in rows],
+        [(row["feature"], _audience(row), _place(row), _emergency(row)) for row in rows],
     )
 
 
@@ -105,14 +105,19 @@ def feature_rows(rollout: SessionRollout, document: PublishedDocument | None) ->
             "groups": list(audience.groups) if audience is not None else [],
             "phase": phases.get(name, ""),
             "disabled": emergencies.get(name) or disabled.get(name, ""),
+            "pending": name in disabled and document is not None and audience != NOBODY,
             "inSpec": name in specified,
         }
 
 
 def _audience(row: Mapping[str, Any]) -> str:
-    if row["disabled"]:
+    if row["disabled"] and not row["pending"]:
         return "off for all users"
     return audience_text(row["percent"], row["groups"]) if row["percent"] else FOREIGN_RULES
+
+
+def _emergency(row: Mapping[str, Any]) -> str:
+    return f"NOT IN FORCE: {row['disabled']}" if row["pending"] else str(row["disabled"])
 
 
 def _place(row: Mapping[str, Any]) -> str:

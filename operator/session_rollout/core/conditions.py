@@ -18,6 +18,7 @@ from session_rollout.api.flag_records import DisabledFeature
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.status import DecisionRecord, MetaCondition, RolloutStatus
 from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.flags import NOBODY
 from session_rollout.core.hold import missing_checks
 from session_rollout.core.inputs import RUNNING, UNDONE, guards_are_judged, published_phases
 from session_rollout.core.migration_jobs import is_up, summary
@@ -34,6 +35,7 @@ _Status = tuple[str, str, str]  # status, reason, message
 def write_decision(context: DecisionContext, result: StageResult, problems: tuple[str, ...]) -> None:
     """Write the decision, the state and the conditions."""
     running = (record for record in context.status.migrations if record.state in RUNNING)
+    _note_pending(context)
     context.change(
         decision=DecisionRecord(
             action=result.action,
@@ -81,10 +83,32 @@ def _message(context: DecisionContext, result: StageResult) -> str:
     return _emergency_prefix(context.status, context.still_off) + result.message
 
 
+def _note_pending(context: DecisionContext) -> None:
+    """Whoever reads the status must not think that users have lost what the document still gives them.
+
+    That of an emergency of this decision is written before the status.
+    """
+    document, disabled = context.document, context.status.flags.disabled
+    known = {record.feature for record in context.observed.rollout.status.flags.disabled}
+    audiences = document.audiences if document is not None else {}
+    given = {name for name, audience in audiences.items() if audience != NOBODY and name in known}
+    noted = tuple(
+        record.updated(pending=on) if record.pending is not (on := record.feature in given) else record for record in disabled
+    )
+    if noted != disabled:
+        context.change(flags=context.status.flags.updated(disabled=noted))
+
+
 def _emergency_prefix(status: RolloutStatus, still_off: tuple[str, ...]) -> str:
+    pending = sorted(record.feature for record in status.flags.disabled if record.pending)
+    if pending:
+        return f"EMERGENCY NOT IN FORCE: {_and_more(pending)} still on; "
     names = sorted({*(record.feature for record in status.flags.disabled), *still_off})
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"EMERGENCY: {names[0]}{more} off for all users; " if names else ""
+    return f"EMERGENCY: {_and_more(names)} off for all users; " if names else ""
+
+
+def _and_more(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def emergency_texts(context: DecisionContext) -> tuple[str, ...]:
@@ -98,19 +122,22 @@ def _emergency_texts(status: RolloutStatus, still_off: tuple[str, ...]) -> tuple
         by_action.setdefault(record.by, []).append(record)
     names = ", ".join(still_off)
     lifted = (f"{names} still off for all users: the flag document of the EmergencyEnable is not published",)
+    pending = ", ".join(record.feature for record in status.flags.disabled if record.pending)
+    not_yet = (f"{pending} still on in the flag document, which could not be written since",)
     in_force = tuple(
         f"{', '.join(record.feature for record in records)} disabled for all users by {by} since {records[0].time:%Y-%m-%d %H:%M} UTC:"
         f" {records[0].reason}"
         for by, records in by_action.items()
     )
-    return in_force + (lifted if still_off else ())
+    return (not_yet if pending else ()) + in_force + (lifted if still_off else ())
 
 
 def _emergency_active(context: DecisionContext) -> _Status:
     texts = emergency_texts(context)
     if not texts:
         return FALSE, ConditionReason.NO_EMERGENCY, "no feature is disabled in an emergency"
-    return TRUE, ConditionReason.FEATURES_DISABLED, "; ".join(texts)
+    pending = any(record.pending for record in context.status.flags.disabled)
+    return TRUE, ConditionReason.NOT_IN_FORCE if pending else ConditionReason.FEATURES_DISABLED, "; ".join(texts)
 
 
 def _state(context: DecisionContext, result: StageResult) -> State:

@@ -18,6 +18,7 @@ from session_rollout.core.flags import EVERYBODY
 from session_rollout.core.hold import await_features, await_steady_guards, blind_guards
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.observed import JobState
+from session_rollout.core.promotion import await_window
 from session_rollout.core.publication import is_published
 from session_rollout.core.steps import increments
 
@@ -84,7 +85,8 @@ def _await_start(context: DecisionContext, record: MigrationRecord) -> StageResu
     subject = f"migration {record.name} waits"
     off = context.off_published if _is_contract(context, record.name) else context.off_here
     return (
-        await_document(context)
+        await_window(context)
+        or await_document(context)
         or await_features(off, subject)
         or await_read_back(context, subject)
         or await_steady_guards(context, _last_hold(context, record.name))

@@ -40,7 +40,7 @@ from session_rollout.core.hold import (
 )
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.migration_rules import await_read_back, run_up
-from session_rollout.core.promotion import first_increment, raise_audience, run_step, running_phase
+from session_rollout.core.promotion import await_window, first_increment, raise_audience, run_step, running_phase
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import continue_rollback
 
@@ -215,7 +215,8 @@ def _await_bake(context: DecisionContext) -> StageResult | None:
 
 def _bake(context: DecisionContext) -> StageResult | None:
     """After the last phase: evaluate guards, finish copies, then promote the rollout."""
-    if result := _await_bake(context) or migration_jobs.run_finish(context):
+    finishing = any(record.operation is Operation.FINISH and record.state in RUNNING for record in context.status.migrations)
+    if result := _await_bake(context) or (None if finishing else await_window(context)) or migration_jobs.run_finish(context):
         return result
     for record in context.status.phases:
         if record.state is PhaseState.COMPLETED and record.promoted_time is None:

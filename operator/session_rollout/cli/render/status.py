@@ -281,7 +281,8 @@ def _add_flags(tree: Tree, rollout: SessionRollout) -> None:
     text = f"flags: {len(rollout.spec.features)} in {flags.config_map}, revision {flags.revision}, {state}"
     branch = tree.add(_line(DONE if published else HERE, text))
     for feature in flags.disabled:
-        branch.add(_line(BAD, (feature.feature, "bold"), f" is off for all users: {feature.reason} ({feature.by})"))
+        state = "is STILL ON: its emergency is not in force" if feature.pending else "is off for all users"
+        branch.add(_line(BAD, (feature.feature, "bold"), f" {state}: {feature.reason} ({feature.by})"))
 
 
 def _add_notifications(tree: Tree, status: RolloutStatus) -> None:
