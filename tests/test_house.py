@@ -35,7 +35,7 @@ ROOMS = {
     "errors": {"api"},
     "tasks": set(),
     "settings": {"api", "errors"},
-    "ports": {"api", "core"},
+    "ports": {"api", "core", "errors"},
     "adapters": {"adapters", "api", "core", "errors", "ports", "records", "settings", "tasks"},
     "controller": {"api", "controller", "core", "errors", "ports", "tasks"},
     "migrations": {"api", "errors", "migrations"},

@@ -21,8 +21,10 @@ Two subclasses of RolloutError are defined with the tool that they describe: `Ku
 in `cli.command`. "Could not measure" is not an error: it is a verdict (`api.enums.Verdict`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 
 from session_rollout.api.enums import ActionReason, CheckReason
 from session_rollout.api.migration_enums import FailureReason
@@ -41,6 +43,9 @@ class RolloutError(Exception):
     """Root of the tree; the message is one sentence fit for a status or an Event."""
 
     request: Request | None = None  # set by the adapter that made it
+    problems: "Mapping[str, RolloutError]" = MappingProxyType(
+        {}
+    )  # of a list of namespaces, none of which could be listed, by namespace
 
 
 class SpecError(RolloutError):

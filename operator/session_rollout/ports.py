@@ -3,7 +3,7 @@
 Every method may raise `errors.Unavailable`; those that write may raise `errors.Conflict`.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from session_rollout.core.observed import (
     StartCheck,
     StartJob,
 )
+from session_rollout.errors import RolloutError
 
 
 @dataclass(frozen=True, order=True)
@@ -83,7 +84,7 @@ class Listed:
     """Objects of all namespaces, but those that could not be listed: nothing is known about what these have."""
 
     items: tuple[Mapping[str, Any], ...]
-    problems: Mapping[str, str] = field(default_factory=dict)  # by namespace: why it could not be listed
+    problems: Mapping[str, RolloutError] = field(default_factory=dict)  # by namespace: why it could not be listed
 
     def lacks(self, namespace: str) -> bool:
         """Whether the namespace could not be listed."""
@@ -96,6 +97,14 @@ class Incomplete:
 
     field: str  # the first one, such as `status.checks[].failingTime`
     stored: Stored  # the object as it is now
+
+
+@dataclass(frozen=True)
+class ListedDocuments:
+    """The version of each flag document, by its rollout, but for namespaces that could not be listed."""
+
+    versions: Mapping[Key, int]
+    problems: Mapping[str, RolloutError] = field(default_factory=dict)  # by namespace: why it could not be listed
 
 
 class RolloutStore(Protocol):
@@ -116,11 +125,11 @@ class RolloutStore(Protocol):
     async def actions(self) -> Listed:
         """Every action, including those with a response. Raises RolloutError when no namespace could be listed."""
 
-    async def documents(self) -> tuple[Mapping[Key, int], Collection[str]]:
-        """The version of each flag document, by its rollout, and the namespaces that could not be listed.
+    async def documents(self) -> ListedDocuments:
+        """Every flag document. Raises RolloutError when no namespace could be listed."""
 
-        Raises RolloutError when no namespace could be.
-        """
+    async def migration_jobs(self) -> Listed:
+        """Every Job of a migration, with its metadata alone. Raises RolloutError when no namespace could be listed."""
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """Write the response to an action, unless the action with this UID was deleted."""

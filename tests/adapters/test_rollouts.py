@@ -214,8 +214,8 @@ def test_documents_are_listed_by_their_label(monkeypatch: pytest.MonkeyPatch, ap
         return {"metadata": {}, "items": [{"metadata": metadata}]}
 
     monkeypatch.setattr(api, "request", request)
-    versions, unlisted = asyncio.run(ApiRolloutStore(api, namespaces).documents())
-    assert (versions, list(unlisted)) == ({Key("blue", "shop"): 17}, [])
+    listed = asyncio.run(ApiRolloutStore(api, namespaces).documents())
+    assert (listed.versions, listed.problems) == ({Key("blue", "shop"): 17}, {})
     place = "namespaces/blue/" if namespaces else ""
     assert asked == [(f"/api/v1/{place}configmaps", LABEL, METADATA)]
 

@@ -1,5 +1,6 @@
 """The picture of `status`, drawn from what the core leaves in status on its way; a terminal of 80 columns."""
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -9,7 +10,7 @@ from core.world import World, at, ended, spec
 from session_rollout.api.enums import EventReason, Outcome
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.status_records import MigrationRecord, PendingNotification
-from session_rollout.cli.render.status import draw, migration_line
+from session_rollout.cli.render.status import draw, migration_line, unanswered
 
 
 def picture(world: World) -> str:
@@ -87,6 +88,19 @@ def test_baseline_is_shown_with_its_bound_in_few_digits() -> None:
     assert record.bound is not None
     [line] = lines(world, "load")
     assert f"{record.bound} from 1 " in f"{line} "
+
+
+def test_actions_without_a_response_for_a_minute_are_shown() -> None:
+    """The operator may not be able to list them. Read-only ones that run for long have no response either."""
+    now = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
+
+    def item(name: str, age: int, **more: object) -> dict[str, object]:
+        created = (now - timedelta(seconds=age)).isoformat().replace("+00:00", "Z")
+        return {"metadata": {"name": name, "creationTimestamp": created}, "spec": {"action": "EmergencyDisable"}, **more}
+
+    known = [item("old", 90), item("new", 59), item("done", 90, status={"accepted": True}), item("begun", 90, status={})]
+    shown = [line.plain for line in unanswered(known, now)]
+    assert shown == [f"✖ no response to EmergencyDisable for 1 min 30 s: action {name}" for name in ("old", "begun")]
 
 
 def test_notifications_that_are_pending_or_lost_are_shown() -> None:

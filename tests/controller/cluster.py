@@ -38,12 +38,19 @@ from session_rollout.core.observed import (
     Publish,
     Revisions,
 )
-from session_rollout.errors import Conflict, Unavailable
-from session_rollout.ports import Incomplete, Key, Listed, Ports, Queries, Reconciled, Stored
+from session_rollout.errors import Conflict, Forbidden, Request, Unavailable
+from session_rollout.ports import Incomplete, Key, Listed, ListedDocuments, Ports, Queries, Reconciled, Stored
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 KEY = Key("default", "shop")
 Raw = dict[str, Any]
+
+
+def forbidden(resource: str, namespace: str = "", verb: str = "list") -> Forbidden:
+    """The API server denies a request."""
+    error = Forbidden(f"cannot {verb} {resource}")
+    error.request = Request(verb, resource, namespace)
+    return error
 
 
 class Crash(BaseException):
@@ -170,14 +177,19 @@ class Cluster:
         self.called("actions")
         return self._readable(listed)
 
-    async def documents(self) -> tuple[Mapping[Key, int], Collection[str]]:
+    async def documents(self) -> ListedDocuments:
         self.called("documents")
         document = self.document if self.document is not None and self.document.owner == KEY.name else None
-        return {} if document is None or self.forbidden else {KEY: document.version}, self.forbidden
+        versions = {} if document is None or self.forbidden else {KEY: document.version}
+        return ListedDocuments(versions, self._readable(()).problems)
+
+    async def migration_jobs(self) -> Listed:
+        self.called("migration_jobs")
+        return self._readable(())
 
     def _readable(self, items: tuple[Mapping[str, Any], ...]) -> Listed:
         known = tuple(item for item in items if item["metadata"]["namespace"] not in self.forbidden)
-        return Listed(known, dict.fromkeys(self.forbidden, "forbidden"))
+        return Listed(known, {namespace: forbidden("a kind", namespace) for namespace in self.forbidden})
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         self.called("answer")

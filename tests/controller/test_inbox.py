@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from controller.cluster import KEY, NOW, Cluster, Process, run
+from controller.cluster import KEY, NOW, Cluster, Process, forbidden, run
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason, Verdict
 from session_rollout.api.status_records import AnsweredAction
@@ -72,6 +72,7 @@ def test_sweep_delivers_what_the_watch_missed(cluster: Cluster) -> None:
 
     async def body() -> None:
         process = Process(cluster)
+        await process.loops.close()  # no loop answers it
         await process.inbox.sweep()
         assert list(process.state.actions.waiting) == ["u1"]
 
@@ -167,6 +168,7 @@ def test_answered_action_is_deleted_after_its_ttl(cluster: Cluster) -> None:
 
     async def body() -> None:
         process = Process(cluster)
+        await process.loops.close()  # no loop answers it
         cluster.time += HOUR
         await process.inbox.sweep()
         assert "delete_action" not in cluster.calls
@@ -201,14 +203,14 @@ def test_namespace_that_cannot_be_listed_is_not_taken_for_an_empty_one(cluster: 
         process = Process(cluster)
         await process.inbox.sweep()
         state = process.state
-        assert state.actions.finished == {"u1"}
+        assert state.actions.finished == {"u1", "u2"}
         loops_started = len(process.loops._loops)
         state.wake.clear()
         cluster.forbidden = {KEY.namespace}
         cluster.time += HOUR
         await process.inbox.sweep()
         assert process.state is state
-        assert state.actions.finished == {"u1"}
+        assert state.actions.finished == {"u1", "u2"}
         assert state.actions.settled([entry("u3", HOUR)], process.memory.actions_in(KEY.namespace)) == frozenset()
         assert process.memory.actions_in("another") is not None
         assert len(process.loops._loops) == loops_started
@@ -224,7 +226,7 @@ def test_actions_about_rollouts_that_could_not_be_listed_are_not_rejected(
     cluster.add_action("u1", "Pause")
 
     async def listed() -> Listed:
-        return Listed((), {KEY.namespace: "forbidden"})
+        return Listed((), {KEY.namespace: forbidden("sessionrollouts", KEY.namespace)})
 
     monkeypatch.setattr(cluster, "listed", listed)
     run(Process(cluster).inbox.sweep)
@@ -251,6 +253,7 @@ def test_action_that_cannot_be_delivered_keeps_no_other_from_it(cluster: Cluster
 
     async def body() -> None:
         process = Process(cluster)
+        await process.loops.close()  # no loop answers it
         await process.inbox.sweep()
         assert list(process.state.actions.waiting) == ["u2"]
 

@@ -273,6 +273,32 @@ def test_a_missing_right_is_in_status_within_a_minute(fault_site: FaultSite) -> 
     assert set(look(site, namespace)["features"].values()) == {-1.0}
 
 
+def test_what_cannot_be_listed_is_in_status_within_a_minute(fault_site: FaultSite) -> None:
+    """R11: an operator that may not list actions and documents says so; it ends when it may."""
+    site, namespace = fault_site, "deaf"
+    unlisted = {"sessionrolloutactions": "ListActions", "configmaps": "ListDocuments"}
+    holding(site, namespace)
+    kept = [rule for rule in site.shipped() if not unlisted.keys() & set(rule["resources"])]
+    verbs = {resource: rule["verbs"] for rule in site.shipped() for resource in rule["resources"]}
+    rest = {resource: [verb for verb in verbs[resource] if verb not in {"list", "watch"}] for resource in unlisted}
+    groups = {"sessionrolloutactions": "sessionrollout.dev", "configmaps": ""}
+    site.grant(*kept, *({"apiGroups": [groups[each]], "resources": [each], "verbs": rest[each]} for each in unlisted))
+    try:
+        seen = site.lab.until(
+            lambda: len((found := look(site, namespace))["refusals"]) == 2 and found, 70, "the refusals in status"
+        )
+        assert {each["effect"]: (each["verb"], each["resource"]) for each in seen["refusals"]} == {
+            effect: ("list", resource) for resource, effect in unlisted.items()
+        }
+        assert all("forbidden" in each["message"] and each["since"] and each["remedy"] for each in seen["refusals"])
+        assert seen["conditions"]["Stalled"] == "True"
+        assert set(shares(site.lab.document(FLAG_SET, namespace)).values()) == {50.0}
+    finally:
+        site.grant(*site.shipped())
+    site.lab.until(lambda: not look(site, namespace)["refusals"], 40, "no refusal any more")
+    assert look(site, namespace)["conditions"]["Stalled"] == "False"
+
+
 @pytest.mark.parametrize(
     ("plural", "do"), [("sessionrollouts", "garbage"), ("sessionrolloutactions", "error"), ("configmaps", "cut")]
 )

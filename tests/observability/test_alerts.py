@@ -75,7 +75,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], int]] = {
         241,
     ),
     "SessionRolloutRequestRefused": (
-        {REFUSED % ',effect="Status"': "1x2000"},
+        {REFUSED % ',effect="ListActions"': "1x2000"},
         {REFUSED % ',effect="StartJob"': "1x2000"},
         3,
     ),

@@ -2,20 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from session_rollout.adapters.api_server import JSON, JSON_PATCH, MERGE, URGENT_SECONDS, ApiServer
 from session_rollout.adapters.flags import LABEL
+from session_rollout.adapters.jobs import MIGRATION_LABEL
 from session_rollout.adapters.telemetry import STATUS_WRITES, answered
 from session_rollout.api import ACTIONS, API_VERSION, ROLLOUTS
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.parsing import first_missing, merged, readable_rollout_of, rollout_of, sentence
 from session_rollout.api.status import RolloutStatus
 from session_rollout.errors import Conflict, Forbidden, NotFound, RolloutError, SpecError, TooLarge
-from session_rollout.ports import Incomplete, Key, Listed, Stored
+from session_rollout.ports import Incomplete, Key, Listed, ListedDocuments, Stored
 
 PAGE = 200
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -125,12 +126,16 @@ class ApiRolloutStore:
         """See `RolloutStore.actions`."""
         return await self._list(_path("", ACTIONS))
 
-    async def documents(self) -> tuple[Mapping[Key, int], Collection[str]]:
+    async def documents(self) -> ListedDocuments:
         """See `RolloutStore.documents`."""
         listed = await self._list("/api/v1/configmaps", METADATA, {"labelSelector": LABEL})
         labelled = [item["metadata"] for item in listed.items if LABEL in item["metadata"].get("labels", {})]
         versions = {Key(each["namespace"], each["labels"][LABEL]): int(each["resourceVersion"]) for each in labelled}
-        return versions, listed.problems
+        return ListedDocuments(versions, listed.problems)
+
+    async def migration_jobs(self) -> Listed:
+        """See `RolloutStore.migration_jobs`."""
+        return await self._list("/apis/batch/v1/jobs", METADATA, {"labelSelector": MIGRATION_LABEL})
 
     async def _list(self, path: str, accept: str = JSON, query: Mapping[str, str] = NO_QUERY) -> Listed:
         """Each namespace by itself: one without rights, gone or slow must not keep the others from being listed."""
@@ -141,9 +146,11 @@ class ApiRolloutStore:
             name: result for name, result in zip(self._namespaces, results, strict=True) if isinstance(result, RolloutError)
         }
         if len(problems) == len(self._namespaces):
-            raise problems[self._namespaces[-1]]
+            error = problems[self._namespaces[-1]]
+            error.problems = problems
+            raise error
         items = tuple(item for result in results if not isinstance(result, RolloutError) for item in result)
-        return Listed(items, {name: str(problem) for name, problem in problems.items()})
+        return Listed(items, problems)
 
     async def _pages_or_problem(
         self, path: str, namespace: str, accept: str, query: Mapping[str, str]

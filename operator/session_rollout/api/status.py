@@ -43,7 +43,7 @@ from session_rollout.api.status_records import (
 
 HISTORY_LENGTH = 20
 PENDING_LENGTH = 32
-REFUSALS_LENGTH = 16
+REFUSALS_LENGTH = 20
 PROCESSED_LENGTH = 32
 CHECKS_LENGTH = 80  # of one phase: guards, criteria, preflight, verification and rollback.verification
 MIGRATIONS_LENGTH = 32  # those of the spec, and as many of earlier specs

@@ -2,14 +2,16 @@
 
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
-from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
+from session_rollout.adapters.kubectl import ACTION_RESOURCE, ROLLOUT_RESOURCE, Call, Kubectl, KubectlFailed
 from session_rollout.cli.command import Command, Exit, emit, output, usage_error
 from session_rollout.cli.common import (
     NAME,
     pass_kubectl,
+    printable,
     rollout_name,
     rollout_of,
     start_reading_records,
@@ -43,7 +45,8 @@ def get(kubectl: Kubectl, names: tuple[str, ...], *, all_namespaces: bool, form:
 def status(kubectl: Kubectl, name: str | None, *, watch: bool, timeout: timedelta | None, form: str | None) -> int:
     """Show the state of a rollout, its reason, and what comes next.
 
-    The command shows phases and steps, checks with value, trend, bound and baseline, migrations with their progress, and flags.
+    The command shows phases and steps, checks with value, trend, bound and baseline, migrations with their progress, and flags. It also
+    shows actions without a response for a minute; with --watch, it does not.
 
     Exit codes with --watch: 0 Promoted, 1 RolledBack or Aborted, 2 Stalled, 124 on --timeout.
     """
@@ -66,10 +69,20 @@ def status(kubectl: Kubectl, name: str | None, *, watch: bool, timeout: timedelt
 def _draw(kubectl: Kubectl, name: str) -> None:
     with OperatorLease(kubectl):
         answer, records = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
-        from session_rollout.cli.render.status import draw  # while kubectl runs
+        actions = kubectl.list(ACTION_RESOURCE)
+        from session_rollout.cli.render.status import draw, unanswered  # while kubectl runs
 
         rollout = rollout_of(answer.json())
-    terminal().print(draw(rollout, datetime.now(UTC), trends_of(records)))
+    now = datetime.now(UTC)
+    terminal().print(draw(rollout, now, trends_of(records)), *unanswered(_of_rollout(actions, name), now), sep="\n")
+
+
+def _of_rollout(actions: Call, name: str) -> list[dict[str, Any]]:
+    """Actions on a rollout; none if they cannot be read."""
+    try:
+        return [printable(item) for item in actions.items() if item["spec"]["rollout"] == name]
+    except KubectlFailed:
+        return []
 
 
 def _draw_changes(kubectl: Kubectl, name: str, timeout: timedelta | None) -> int:

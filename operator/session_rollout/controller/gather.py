@@ -10,12 +10,14 @@ from typing import Final
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import Refusal
 from session_rollout.controller.documents import Documents
 from session_rollout.controller.downtime import Downtime
+from session_rollout.controller.listings import JOBS
 from session_rollout.controller.memory import Memory
-from session_rollout.controller.state import RolloutState
+from session_rollout.controller.state import READ_DOCUMENT, RolloutState
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.inputs import external_gates, needed_metrics, needs_revisions, needs_workload, running_jobs
+from session_rollout.core.inputs import external_gates, has_jobs, needed_metrics, needs_revisions, needs_workload, running_jobs
 from session_rollout.core.observed import CheckResult, JobObservation, Measurement, Observed, Revisions
 from session_rollout.core.publication import protection_uids
 from session_rollout.errors import RolloutError
@@ -51,7 +53,7 @@ class Gatherer:
             revisions=await self._revisions(rollout, state, now),
             workload_unavailable_reason=await self._workload_unavailable_reason(rollout, state),
             problems=queries.problems,
-            refusals=state.shown_refusals(now),
+            refusals=self._refusals(rollout, state, now),
             clock_jump=self._memory.clock_jump,
             busy=self._busy(state),
         )
@@ -66,9 +68,15 @@ class Gatherer:
             settled_actions=state.actions.settled(rollout.status.processed_actions, self._memory.actions_in(rollout.namespace)),
             delivered=self._ports.notifier.delivered(rollout.uid) if rollout.status.pending_notifications else frozenset(),
             sink_errors=self._ports.notifier.errors() if rollout.spec.notifications else {},
-            refusals=state.shown_refusals(self._ports.clock.now()),
+            refusals=self._refusals(rollout, state, self._ports.clock.now()),
             last_reconcile=self._last_evaluation(rollout, state),
         )
+
+    def _refusals(self, rollout: SessionRollout, state: RolloutState, now: datetime) -> tuple[Refusal, ...]:
+        """What the API server refuses to this rollout, and what it does not list."""
+        unlisted = self._memory.listings.refusals(rollout.namespace, now)
+        concerned = tuple(refusal for refusal in unlisted if refusal.effect != JOBS or has_jobs(rollout.spec))
+        return (*state.shown_refusals(now), *concerned)
 
     def _last_evaluation(self, rollout: SessionRollout, state: RolloutState) -> datetime | None:
         return None if state.restored else state.last_observed or self._downtime.since_in(rollout.namespace)
@@ -116,7 +124,20 @@ class Gatherer:
         if state.document is None or state.document.owner != rollout.name:
             document = await self._documents.read(rollout)
             state.know(document, document.version if document is not None else -1)
+        elif state.document_doubted:
+            await self._confirm_document(rollout, state)
         return state.document
+
+    async def _confirm_document(self, rollout: SessionRollout, state: RolloutState) -> None:
+        """Read the document that no sweep can list. If it cannot be read either, users are protected from what is remembered of it."""
+        version = state.document_version
+        try:
+            document = await self._documents.read(rollout)
+        except RolloutError as error:
+            state.refused(READ_DOCUMENT, error, self._ports.clock.now())
+            return
+        if state.document_version == version:  # otherwise the watch has delivered a newer one meanwhile
+            state.know(document, document.version if document is not None else -1)
 
     async def _workload_unavailable_reason(self, rollout: SessionRollout, state: RolloutState) -> str | None:
         if rollout.spec.workload is None or not needs_workload(rollout):

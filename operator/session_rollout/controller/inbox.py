@@ -5,10 +5,10 @@ The sweep makes good what watches missed, and whatever got stuck: it starts the 
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,22 +16,25 @@ from session_rollout.api.action import SessionRolloutAction, answer
 from session_rollout.api.enums import ActionReason
 from session_rollout.api.parsing import sentence
 from session_rollout.api.quantities import duration
+from session_rollout.controller.listings import ACTIONS, DOCUMENTS, EVERYWHERE, JOBS, ROLLOUTS, problems_of
 from session_rollout.controller.loops import Loops
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.state import ActionList
-from session_rollout.errors import RolloutError
-from session_rollout.ports import Clock, Key, RolloutStore
+from session_rollout.errors import RolloutError, Unavailable
+from session_rollout.ports import Clock, Key, Listed, ListedDocuments, RolloutStore
 from session_rollout.tasks import Background, cause_of
 
 log = logging.getLogger(__name__)
 SWEEP_SECONDS: Final = 30.0
 LONGEST_SECONDS: Final = 50.0  # of one sweep
+LIST_SHARE: Final = 0.45  # of that for one list: at most two follow each other
 TIDY_SECONDS: Final = 1.0  # that a sweep waits for responses and deletions; then they continue in the background
 TIDY_AT_ONCE: Final = 8
 Parser = Callable[[Mapping[str, Any]], SessionRolloutAction]
 Work = Callable[[], Coroutine[Any, Any, None]]
 Duty = tuple[Mapping[str, Any], Work]
+Result = TypeVar("Result", Listed, ListedDocuments)
 
 
 class Inbox:
@@ -86,26 +89,49 @@ class Inbox:
 
     async def sweep(self) -> None:
         """List all rollouts, actions and flag documents: make good what the watches have missed, and tidy up."""
-        await self._sweep_actions()
-        try:
-            self._memory.documents_listed(*await self._store.documents())
-        except RolloutError as error:
-            log.warning("the flag documents are not swept: %s", error)
+        served, self._memory.served = self._memory.served, False
+        await asyncio.gather(
+            self._sweep_actions(served=served), self._sweep_documents(served=served), self._sweep_jobs(served=served)
+        )
 
-    async def _sweep_actions(self) -> None:
-        """Deliver what the watch missed, reject actions without a rollout, delete expired ones."""
-        start = self._clock.now()
+    async def _list(self, effect: str, read: Callable[[], Awaitable[Result]], *, served: bool) -> Result | None:
+        """A list, bounded in time, whose end is remembered; None when it failed in each namespace."""
         try:
-            actions = await self._store.actions()
-            objects = await self._store.listed()  # afterwards: the rollout of a new action must be in the list
-        except RolloutError as error:
-            log.warning("the sweep failed: %s", error)
-            return
-        rollouts = {Key(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in objects.items}
-        self._log_problems({**objects.problems, **actions.problems})
-        self._loops.listed(rollouts, objects.problems)
-        for raw in actions.items:
+            async with asyncio.timeout(LONGEST_SECONDS * LIST_SHARE):
+                listed = await read()
+        except (RolloutError, TimeoutError) as error:
+            failure = error if isinstance(error, RolloutError) else Unavailable("the list takes too long")
+            log.warning("%s failed: %s", effect, failure)
+            self._memory.listed(effect, problems_of(failure), self._clock.now(), served=served)
+            return None
+        self._memory.listed(effect, listed.problems, self._clock.now(), served=served)
+        return listed
+
+    async def _sweep_documents(self, *, served: bool) -> None:
+        listed = await self._list(DOCUMENTS, self._store.documents, served=served)
+        if listed is None:
+            self._memory.documents_listed({}, {EVERYWHERE})
+        else:
+            self._memory.documents_listed(listed.versions, listed.problems)
+
+    async def _sweep_jobs(self, *, served: bool) -> None:
+        """A decision reads the Jobs that it needs: this list tells whether the watch can deliver their changes."""
+        await self._list(JOBS, self._store.migration_jobs, served=served)
+
+    async def _sweep_actions(self, *, served: bool) -> None:
+        """Deliver what the watch missed, start missing loops, reject actions without a rollout, delete expired ones."""
+        start = self._clock.now()
+        actions = await self._list(ACTIONS, self._store.actions, served=served)
+        # Afterwards: the rollout of a new action must be in the list.
+        objects = await self._list(ROLLOUTS, self._store.listed, served=served)
+        self._log_problems({name: str(error) for each in (objects, actions) if each for name, error in each.problems.items()})
+        rollouts = {} if objects is None else _by_key(objects)
+        if objects is not None:
+            self._loops.listed(rollouts, objects.problems)
+        for raw in () if actions is None else actions.items:
             self._action_listed(raw)
+        if actions is None or objects is None:
+            return
         uids, unlisted = frozenset(raw["metadata"]["uid"] for raw in actions.items), {*actions.problems, *objects.problems}
         self._memory.actions_listed(ActionList(start, uids, frozenset(unlisted)), set(rollouts))
         await self._tidy_all([raw for raw in actions.items if not objects.lacks(raw["metadata"]["namespace"])], set(rollouts))
@@ -165,6 +191,10 @@ class Inbox:
         metadata, now = raw["metadata"], self._clock.now()
         status = answer(accepted=False, reason=reason, message=message, now=now)
         await self._store.answer(metadata["namespace"], metadata["name"], status, uid=metadata["uid"])
+
+
+def _by_key(objects: Listed) -> dict[Key, Mapping[str, Any]]:
+    return {Key(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in objects.items}
 
 
 def _answered(raw: Mapping[str, Any]) -> bool:

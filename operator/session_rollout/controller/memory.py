@@ -1,7 +1,9 @@
 """What the controller remembers about all rollouts together; what it remembers about one is in `state`."""
 
 from collections.abc import Container, Mapping
+from datetime import datetime
 
+from session_rollout.controller.listings import EVERYWHERE, Listings, Problems
 from session_rollout.controller.state import ActionList, RolloutState
 from session_rollout.controller.turns import Turns
 from session_rollout.core.observed import ClockJump
@@ -14,6 +16,8 @@ class Memory:
     def __init__(self) -> None:
         self.turns = Turns()
         self.clock_jump: ClockJump | None = None
+        self.listings = Listings()
+        self.served = False  # a loop could read its rollout since the last sweep began
         self._states: dict[Key, RolloutState] = {}
         self.actions: ActionList | None = None
 
@@ -40,15 +44,26 @@ class Memory:
         others = ((other, state) for other, state in self._states.items() if other.namespace == key.namespace and other != key)
         return {feature: other.name for other, state in others for feature in features & state.features}
 
+    def listed(self, effect: str, problems: Problems, now: datetime, *, served: bool) -> None:
+        """Remember how a list ended, and wake the loops of rollouts whose refusals change by that."""
+        changed = self.listings.note(effect, problems, now, served=served)
+        for key, state in self._states.items():
+            if state.has_loop and changed & {key.namespace, EVERYWHERE}:
+                state.wake_soon()
+
     def documents_listed(self, versions: Mapping[Key, int], unlisted: Container[str]) -> None:
         """Have each document read again of which the watch has missed a change: its version is another.
 
-        It is a lower one after the cluster was restored from a snapshot.
+        It is a lower one after the cluster was restored from a snapshot. One that could not be listed is read before it is trusted.
         """
         for key, state in self._states.items():
-            if state.document is None or key.namespace in unlisted:
+            if state.document is None:
                 continue
-            if versions.get(key) != state.document_version:
+            if key.namespace in unlisted or EVERYWHERE in unlisted:
+                state.document_doubted = True
+            elif versions.get(key) == state.document_version:
+                state.confirm_document()
+            else:
                 state.forget_document()
                 state.wake.set()
 

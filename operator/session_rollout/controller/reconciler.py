@@ -125,6 +125,7 @@ class Reconciler:
     async def _reconcile(self, key: Key, state: RolloutState) -> float:
         start = time.monotonic()
         stored = await self._ports.store.read(key)
+        self._memory.served = True
         if stored is None or state.uid not in {None, stored.uid}:
             return self._end(key, state)
         jobs, finalizers = await self._awaited(stored, state) if stored.deleting else ((), ())

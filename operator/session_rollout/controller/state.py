@@ -19,10 +19,11 @@ from session_rollout.api.rollout import Metric
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import EARLIEST, AnsweredAction, Refusal
 from session_rollout.controller.reads import Reads
+from session_rollout.controller.refusals import refusal_of
 from session_rollout.controller.turns import Priority
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.refusals import FIELDS_EFFECT, FINALIZER_EFFECT
-from session_rollout.errors import FieldDropped, Forbidden, Request, SpecError
+from session_rollout.errors import FieldDropped
 from session_rollout.ports import Queries
 
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
@@ -30,6 +31,7 @@ OVERDUE_FACTOR: Final = 2
 OVERDUE_SLACK_SECONDS: Final = 30.0
 HUNG_SECONDS: Final = 600.0  # each request ends within seconds, so nothing that a slow API server delays takes so long
 OUTAGE_SHOWN: Final = timedelta(seconds=30)
+READ_DOCUMENT: Final = "ReadDocument"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class RolloutState:
     actions: PendingActions = field(default_factory=PendingActions)
     document: PublishedDocument | None = None  # what is published, as far as is known
     document_version: int = -1  # of the newest write, read or event of the document; -1: nothing is known
+    document_doubted: bool = False  # a sweep could not list it, so it may have changed without an event
     last_reconcile: datetime | None = None
     last_record: datetime | None = None
     failures: int = 0
@@ -197,6 +200,12 @@ class RolloutState:
     def know(self, document: PublishedDocument | None, version: int) -> None:
         """What is published now, as of this version."""
         self.document, self.document_version = document, version
+        self.confirm_document()
+
+    def confirm_document(self) -> None:
+        """It is still what is published."""
+        self.document_doubted = False
+        self.succeeded(READ_DOCUMENT)
 
     def forget_document(self) -> None:
         """It changed since it was read: read it again."""
@@ -204,17 +213,8 @@ class RolloutState:
 
     def refused(self, effect: str, error: Exception, now: datetime) -> None:
         """The API server refuses an effect; the time of the first refusal stays."""
-        request = getattr(error, "request", None) or Request("", "")
         since = self.refusals[effect].since if effect in self.refusals else now
-        self.refusals[effect] = Refusal(
-            effect=effect,
-            verb=request.verb,
-            resource=request.resource,
-            namespace=request.namespace,
-            message=str(error) or type(error).__name__,
-            since=since,
-            remedy=_remedy(error, request),
-        )
+        self.refusals[effect] = refusal_of(effect, error, since)
 
     def note(self, effect: str, error: Exception | None, now: datetime) -> None:
         """Remember the result of a request."""
@@ -298,12 +298,3 @@ def _is_before(stored: RolloutStatus, known: RolloutStatus) -> bool:
     if current.stage_start_time != other.stage_start_time or current.hold_until is None or other.hold_until is None:
         return current.stage_start_time < other.stage_start_time
     return current.hold_until < other.hold_until
-
-
-def _remedy(error: Exception, request: Request) -> str:
-    if isinstance(error, Forbidden):
-        where = f" in namespace {request.namespace}" if request.namespace else ""
-        return f"allow the operator to {request.verb} {request.resource}{where}: a right, a quota or an admission policy is in the way"
-    if isinstance(error, FieldDropped):
-        return "apply the CRDs of the version of the operator"
-    return "correct what the message names" if isinstance(error, SpecError) else ""

@@ -5,7 +5,7 @@ from typing import Final
 from session_rollout.api.checks import Check, Gate
 from session_rollout.api.enums import CheckKind, Outcome, Stage, Verdict
 from session_rollout.api.migration_enums import MigrationState
-from session_rollout.api.rollout import Metric, SessionRollout
+from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.steps import phase_named
@@ -84,6 +84,11 @@ def running_jobs(rollout: SessionRollout) -> tuple[str, ...]:
     migrations = tuple(record.job for record in rollout.status.migrations if record.state in RUNNING and record.job)
     checks = tuple(record.job for record in rollout.status.checks if record.job and record.verdict is Verdict.NOT_EVALUATED)
     return (*migrations, *checks)
+
+
+def has_jobs(spec: RolloutSpec) -> bool:
+    """Whether migrations or checks of the rollout are Jobs."""
+    return bool(spec.migrations) or any(gate.job is not None for gate in spec.all_gates())
 
 
 def needs_revisions(rollout: SessionRollout) -> bool:

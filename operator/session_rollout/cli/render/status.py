@@ -4,10 +4,10 @@ Takes an object, a time and past values; returns something that rich can print. 
 or a word next to it, for terminals and users without colors.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -29,6 +29,7 @@ Trends = Mapping[str, Sequence[Decimal]]  # by name of the metric, oldest first
 DONE, HERE, AHEAD, BAD, UNKNOWN = "✔", "▶", "○", "✖", "?"
 SPARKS: Final = "▁▂▃▄▅▆▇█"
 SPARKS_SHOWN: Final = 10
+UNANSWERED_SHOWN: Final = timedelta(minutes=1)
 _STYLES: Final = {DONE: "green", HERE: "bold cyan", AHEAD: "dim", BAD: "bold red", UNKNOWN: "yellow"}
 _VERDICT_MARKS: Final = {Verdict.PASS: DONE, Verdict.FAIL: BAD}
 _PHASE_MARKS: Final = {
@@ -108,6 +109,15 @@ def _decision(status: RolloutStatus, now: datetime) -> list[RenderableType]:
 
 def _line(mark: str, *words: str | tuple[str, str]) -> Text:
     return Text.assemble((f"{mark} ", _STYLES.get(mark, "cyan")), *words, overflow="ellipsis", no_wrap=True)
+
+
+def unanswered(actions: Iterable[Mapping[str, Any]], now: datetime) -> Iterator[Text]:
+    """Actions that have waited for a response for longer than the operator takes while it can list them."""
+    for item in actions:
+        metadata = item["metadata"]
+        age = now - datetime.fromisoformat(metadata["creationTimestamp"])
+        if "accepted" not in item.get("status", {}) and age >= UNANSWERED_SHOWN:
+            yield _line(BAD, f"no response to {item['spec']['action']} for {format_duration(age)}: action {metadata['name']}")
 
 
 # --- the tree

@@ -1,0 +1,81 @@
+"""What the operator cannot list: it does not notice what happens there, so nobody may get more until it can.
+
+A refused list counts from the last one that succeeded, because the right may be missing since then. Any other failure counts from the
+first list that failed while loops could read their rollouts: an API server that restarts answers neither, and afterwards both.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from session_rollout.api.status_records import Refusal
+from session_rollout.controller.refusals import refusal_of
+from session_rollout.errors import Forbidden, Request, RolloutError
+
+ACTIONS, ROLLOUTS, DOCUMENTS, JOBS = "ListActions", "ListRollouts", "ListDocuments", "ListJobs"
+RESOURCES: Final = {ACTIONS: "sessionrolloutactions", ROLLOUTS: "sessionrollouts", DOCUMENTS: "configmaps", JOBS: "jobs"}
+UNLISTED_SHOWN: Final = timedelta(minutes=1)
+EVERYWHERE: Final = ""  # the namespace of a list of all namespaces
+Problems = Mapping[str, RolloutError]  # by namespace: why it could not be listed
+
+
+def problems_of(error: RolloutError) -> Problems:
+    """What an error says about namespaces."""
+    return error.problems or {EVERYWHERE: error}
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A list that fails, until it succeeds."""
+
+    error: RolloutError
+    since: datetime  # the first failure
+    counts: datetime  # from which time it counts
+
+
+class Listings:
+    """How the lists of each kind of object fare, by the effect that `status.refusals` names."""
+
+    def __init__(self) -> None:
+        self._gaps: dict[str, dict[str, Gap]] = {}  # by effect and namespace
+        self._noted: dict[str, datetime] = {}
+        self._shown: dict[str, frozenset[str]] = {}
+
+    def note(self, effect: str, problems: Problems, now: datetime, *, served: bool) -> frozenset[str]:
+        """Remember how a list ended; `served` says whether any loop could read its rollout since the last one.
+
+        Returns the namespaces in which a refusal begins or ends to be shown.
+        """
+        before, noted = self._gaps.get(effect, {}), self._noted.get(effect, now)
+        self._gaps[effect] = {
+            namespace: _continued(before[namespace], error, now, served=served)
+            if namespace in before
+            else Gap(error, now, noted if isinstance(error, Forbidden) else now)
+            for namespace, error in problems.items()
+        }
+        self._noted[effect] = now
+        old, new = self._shown.get(effect, frozenset()), frozenset(self._lasting(effect, now))
+        self._shown[effect] = new
+        return old ^ new
+
+    def refusals(self, namespace: str, now: datetime) -> tuple[Refusal, ...]:
+        """What cannot be listed in a namespace, for so long that it is shown."""
+        return tuple(
+            refusal_of(effect, gap.error, gap.since, Request("list", RESOURCES[effect]))
+            for effect in sorted(self._gaps)
+            for place, gap in self._lasting(effect, now).items()
+            if place in {namespace, EVERYWHERE}
+        )
+
+    def _lasting(self, effect: str, now: datetime) -> dict[str, Gap]:
+        gaps = self._gaps.get(effect, {})
+        return {namespace: gap for namespace, gap in gaps.items() if now - gap.counts >= UNLISTED_SHOWN}
+
+
+def _continued(gap: Gap, error: RolloutError, now: datetime, *, served: bool) -> Gap:
+    if isinstance(error, Forbidden):
+        return replace(gap, error=error)
+    if isinstance(gap.error, Forbidden):
+        return gap  # an outage while the right is missing does not grant it
+    return Gap(error, gap.since, gap.counts if served else now)
