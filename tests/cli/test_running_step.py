@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from core.world import World, at, edited
+from core.world import World, at, edited, ended, spec, with_another_plan
 from session_rollout.api.enums import Verdict
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.common import printable
-from session_rollout.cli.manifests import _dumper
+from session_rollout.cli.manifests import Effect, _consequence, _dumper
 from session_rollout.cli.running_step import skipped_checks
 
 
@@ -29,6 +30,21 @@ def test_only_what_is_still_awaited_is_skipped() -> None:
     world.request("Approve", generation=1, phase="one", step=1)
     world.run(20)
     assert skipped_checks(world.rollout()) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "effect"), [(spec(bake="10s"), Effect.STAYS_ENDED), (with_another_plan(), Effect.STARTS_AGAIN)]
+)
+def test_edit_after_a_rollback_says_whether_it_is_another_attempt(wanted: RolloutSpec, effect: Effect) -> None:
+    """And the operator does what was said."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("Abort")
+    world.until(ended)
+    assert _consequence(world.rollout(), wanted, ()).effect is effect
+    world.edit(wanted)
+    world.run(20)
+    assert (world.status.outcome is None) is (effect is Effect.STARTS_AGAIN)
 
 
 @pytest.mark.parametrize("text", ["line1\nline2", "\x1b[31mred\x07", "tab\there", "\x9b31m"])

@@ -11,7 +11,7 @@ import pytest
 
 from core.collecting import DATABASE, FIGURES, SIGNED, migrated
 from core.document_scenarios import recreated
-from core.world import World, at, edited, ended, rollout_data, spec
+from core.world import World, at, edited, ended, rollout_data, spec, with_another_plan
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY
@@ -109,7 +109,7 @@ def test_recreated_rollout_that_was_rolled_back_turns_nothing_on(by: str) -> Non
     assert fresh.status.outcome is world.status.outcome
     assert fresh.percents() == {"one": "100", "two": "0"}
     assert fresh.status.current.rollback_reasons == world.status.current.rollback_reasons
-    fresh.edit(spec(bake="10s"))
+    fresh.edit(with_another_plan())
     fresh.until(lambda world: world.status.outcome is Outcome.PROMOTED)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.document_scenarios import recreated
-from core.world import World, at, edited, ended, spec
+from core.world import World, at, edited, ended, spec, with_another_plan
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
 
@@ -58,7 +58,7 @@ def test_baseline_after_a_rollback_waits_for_data_without_the_feature(how: str) 
         rolled_back(world)
     back = world.entries(EventReason.ABORTED if "abort" in how else EventReason.ROLLED_BACK)[-1].time
     world.run(30)
-    world.edit(compared(bake="10s")) if how == "edit" else world.request("Retry", generation=1)
+    world.edit(compared(guards=[])) if how == "edit" else world.request("Retry", generation=1)
     world.run(600)
     assert (world.status.current.stage, world.reason) == (Stage.BASELINE, DecisionReason.MEASURING_BASELINE)
     world.values["load"] = Decimal(2)
@@ -85,7 +85,7 @@ def test_baseline_waits_for_an_emergency_of_an_earlier_phase() -> None:
     world.until(at("two", 1))
     world.request("Abort")
     world.until(ended)
-    world.edit(spec(windows=windows))
+    world.edit(with_another_plan(windows=windows))
     world.until(lambda world: world.reason is DecisionReason.AWAITING_WINDOW)
     assert baseline(world) == "1.0"
     world.ranges = {"load": RANGE}

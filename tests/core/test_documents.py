@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core.world import World, at, ended, spec
+from core.world import World, at, ended, spec, with_another_plan
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, Stage, State
 from session_rollout.api.protection import Protection
 from session_rollout.api.status_records import Refusal
@@ -85,7 +85,7 @@ def test_rollback_of_a_process_that_ended_is_not_tried_again_by_its_own_spec(*, 
     world.status = before  # no status could be written since before the edit
     world.values["errors"] = Decimal("0.001")
     if later:
-        world.edit(spec(bake="20s"))
+        world.edit(with_another_plan())
     world.run(60)
     assert (world.status.outcome is Outcome.ROLLED_BACK) is not later
     assert (world.percents()["two"] == "0") is not later

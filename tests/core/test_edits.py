@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from core.collecting import migrated
-from core.world import World, at, edited, ended, spec
+from core.world import World, at, edited, ended, spec, with_another_plan
 from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Outcome, Stage, State, Verdict
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.rollout import RolloutSpec
@@ -103,7 +103,7 @@ def test_edit_after_a_rollback_starts_the_phase_again() -> None:
     world.values["errors"] = Decimal("0.08")
     world.until(ended)
     world.values["errors"] = Decimal("0.001")
-    world.edit(spec(bake="10s"))
+    world.edit(with_another_plan())
     world.until(lambda world: world.status.outcome is Outcome.PROMOTED)
 
 
@@ -224,7 +224,7 @@ def test_status_of_a_rollback_that_was_restored_starts_nothing(lost: str) -> Non
     assert document_audience(world, "alpha") == "0%"
     if lost == "object":
         assert world.status.outcome is Outcome.ABORTED
-        world.edit(spec(bake="20s"))
+        world.edit(with_another_plan())
         world.until(at("one", 1))
 
 

@@ -200,12 +200,13 @@ def test_half_undone_migration_is_applied_again_after_an_edit_that_keeps_migrati
     world.run(30)
     assert (world.status.current.stage, world.reason) == (Stage.ROLLING_BACK, DecisionReason.MIGRATION_FAILED)
     world.edit(copy_of())
+    world.run(30)
+    assert (world.status.outcome, world.status.observed_generation) == (Outcome.ABORTED, 2)
+    world.request("Retry", generation=2)
     world.settle()
     approve(world)
     world.run(30)
     assert (world.status.current.stage, world.reason) == (Stage.BEFORE, DecisionReason.MIGRATION_FAILED)
-    world.request("Retry", generation=2)
-    world.run(30)
     assert [name.split("-")[2] for name in changes_of(world)] == ["up", "down", "up"]
     assert world.where[3] == "0"
     world.jobs_succeed = True

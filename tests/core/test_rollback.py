@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.collecting import DATABASE
-from core.world import World, at, edited, ended, spec
+from core.world import World, at, edited, ended, spec, with_another_plan
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, State, Verdict
 from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.api.status_records import MigrationRecord
@@ -135,7 +135,7 @@ def test_edit_during_a_rollback_starts_again_unless_it_suspends(*, suspend: bool
     world.until(at("one", 1))
     world.publishing, world.values["errors"] = False, Decimal("0.5")
     world.until(lambda world: world.status.current.stage is Stage.ROLLING_BACK)
-    world.edit(spec(bake="1m", suspend=suspend))
+    world.edit(with_another_plan(suspend=suspend))
     world.publishing, world.values["errors"], before = True, Decimal("0.001"), len(world.documents)
     world.run(60)
     assert not read_document(world.documents[before]).gives_something

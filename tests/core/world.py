@@ -70,6 +70,11 @@ def edited(change: Callable[[dict[str, Any]], Any], **changes: Any) -> RolloutSp
     return RolloutSpec.model_validate(data)
 
 
+def with_another_plan(**changes: Any) -> RolloutSpec:
+    """The rollout with a longer hold: a new attempt after a rollback. Top-level fields are replaced."""
+    return edited(lambda data: data["phases"][1]["steps"][0].update(hold="70s"), **changes)
+
+
 @dataclass
 class World(simulation.World):
     """One rollout and its surroundings."""

@@ -16,7 +16,7 @@ import yaml
 from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 
-from core.world import World, at, ended, spec
+from core.world import World, at, ended, spec, with_another_plan
 from lab.lab import ROOT
 from session_rollout.adapters.flag_evaluator import validate
 from session_rollout.api.enums import DecisionReason
@@ -141,16 +141,16 @@ def _run(world: World, action: str, **fields: Any) -> str:
 
 
 def test_a_rolled_back_rollout_stays_off_while_suspended() -> None:
-    """Converting its manifest changes its spec, which would start it again."""
+    """Converting its manifest may change its plan, which would start it again."""
     world = World(spec())
     world.until(at("one", 1))
     assert _has(world, "alpha")
     world.request("Abort")
     world.until(ended)
-    world.edit(spec(bake="10s", suspend=True))
+    world.edit(with_another_plan(suspend=True))
     world.run(600)
     assert not _has(world, "alpha")
-    world.edit(spec(bake="10s"))
+    world.edit(with_another_plan())
     world.until(at("one", 1))
     assert _has(world, "alpha"), "it has started again"
 

@@ -35,7 +35,9 @@ from session_rollout.api.status_records import (
     PendingNotification,
     Percentage,
     PhaseRecord,
+    Plan,
     Refusal,
+    RolledBackPlan,
     Time,
     Uid,
     WorkloadRecord,
@@ -45,6 +47,7 @@ HISTORY_LENGTH = 20
 PENDING_LENGTH = 32
 REFUSALS_LENGTH = 20
 PROCESSED_LENGTH = 32
+ROLLED_BACK_PLANS_LENGTH = 8
 CHECKS_LENGTH = 80  # of one phase: guards, criteria, preflight, verification and rollback.verification
 MIGRATIONS_LENGTH = 32  # those of the spec, and as many of earlier specs
 
@@ -171,6 +174,22 @@ class RolloutStatus(Model):
     observed_generation: Annotated[
         Generation, Field(description="Generation of the spec that this status is about; 0 before the first decision.")
     ] = 0
+    observed_plan: Annotated[
+        Plan | None,
+        Field(
+            description="Fingerprint of the plan of that generation: features, phases, metrics, guards, gates and migrations, however they are"
+            " written."
+        ),
+    ] = None
+    rolled_back_plans: Annotated[
+        tuple[RolledBackPlan, ...],
+        Field(
+            description="Plans that were rolled back or aborted since the last promotion, the last one at the end. A change of the spec that"
+            " results in one of them does not start the rollout again.",
+            max_length=ROLLED_BACK_PLANS_LENGTH,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["plan"]},
+        ),
+    ] = ()
     last_update_time: Annotated[
         Time | None,
         Field(description="Time when the operator last wrote this status. An earlier one than it knows is a restored backup."),

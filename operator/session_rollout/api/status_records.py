@@ -11,6 +11,7 @@ from session_rollout.api.base import (
     SET,
     Feature,
     Figure,
+    Generation,
     Index,
     Limit,
     Model,
@@ -53,6 +54,8 @@ Seconds = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int
 Milliseconds = Annotated[int, Field(ge=0, le=2**53, json_schema_extra={"format": "int64"})]
 AudienceText = Annotated[str, Field(max_length=600)]
 Uid = Annotated[str, Field(max_length=63)]
+PLAN_LENGTH: Final = 16
+Plan = Annotated[str, Field(max_length=PLAN_LENGTH)]
 
 
 class PhaseRecord(Model):
@@ -84,6 +87,13 @@ class PhaseRecord(Model):
     def is_published(self) -> bool:
         """Whether some users have its features."""
         return bool(self.features) and (self.percent != "0" or bool(self.groups))
+
+
+class RolledBackPlan(Model):
+    """A plan that was rolled back or aborted. Only a `Retry` action tries it again, until the rollout is promoted."""
+
+    generation: Annotated[Generation, Field(description="Generation of the spec that was rolled back with this plan.")]
+    plan: Annotated[Plan, Field(description="Fingerprint of the plan, as in `observedPlan`.")]
 
 
 class FailedTime(Model):

@@ -12,6 +12,7 @@ import click
 
 from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, FailureKind, Kubectl, KubectlFailed
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
+from session_rollout.api.status import RolloutStatus
 from session_rollout.cli.admission import check, completed
 from session_rollout.cli.command import Command, emit, output, refusal, usage_error
 from session_rollout.cli.common import ANY_FILE, pass_kubectl, rollout_of
@@ -154,6 +155,7 @@ class Effect(StrEnum):
     REFUSED = "Refused"
     STALLS = "Stalls"
     STARTS_AGAIN = "StartsAgain"
+    STAYS_ENDED = "StaysEnded"
     CONTINUES = "Continues"
 
 
@@ -223,6 +225,9 @@ def _consequence(rollout: SessionRollout, spec: RolloutSpec, lines: Sequence[str
         return Comparison(Effect.REFUSED, message, lines)
     if reason := conflict(spec, rollout.status):
         return Comparison(Effect.STALLS, f"The rollout will stall: {reason}.", lines)
+    if _was_rolled_back(rollout.status, spec):
+        message = f"The rollout has ended ({rollout.status.outcome}) and does not start again: a generation with this plan was rolled back."
+        return Comparison(Effect.STAYS_ENDED, f"{message} Use `kubectl sessionrollout retry {rollout.name}`.", lines)
     if outcome := rollout.status.outcome:
         message = f"The rollout has ended ({outcome}). The new generation starts with the phases that are not complete."
         return Comparison(Effect.STARTS_AGAIN, message, lines)
@@ -231,6 +236,15 @@ def _consequence(rollout: SessionRollout, spec: RolloutSpec, lines: Sequence[str
         return Comparison(Effect.CONTINUES, message, lines)
     message = "The rollout continues at the step that has the published audience; verdicts, approvals and the hold start again."
     return Comparison(Effect.CONTINUES, message, lines)
+
+
+def _was_rolled_back(status: RolloutStatus, spec: RolloutSpec) -> bool:
+    from session_rollout.adapters.promql import spelled
+    from session_rollout.core.inputs import UNDONE
+    from session_rollout.core.plan import plan_of, rolled_back_before
+
+    plan = plan_of(spec, {metric.name: spelled(metric) for metric in spec.metrics})
+    return status.outcome in UNDONE and rolled_back_before(status, plan) is not None
 
 
 def _print(comparison: Comparison) -> None:

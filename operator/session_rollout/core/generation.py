@@ -1,5 +1,7 @@
 """Spec edits: a new generation keeps the audiences that are published, voids verdicts and approvals, and resumes.
 
+After a rollback, only another plan is a new attempt (`core.plan`).
+
 Where resuming is impossible, `conflict` says why, and the rollout stalls until the spec is changed.
 """
 
@@ -17,6 +19,7 @@ from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, restart_criteria, void_verdicts
 from session_rollout.core.flags import with_recorded_dependents
 from session_rollout.core.inputs import UNDONE, published_phases
+from session_rollout.core.plan import note_plan, note_rolled_back, plan_of, rolled_back_before
 from session_rollout.core.steps import (
     Increment,
     audience_text,
@@ -34,13 +37,14 @@ STEPS_HAVE_BEGUN: Final = frozenset({Stage.STEP, Stage.VERIFICATION, Stage.AFTER
 
 def adopt_generation(context: DecisionContext) -> None:
     """Take over the spec's generation, unless a rollback must end first."""
+    _complete_older_status(context)
     generation, status = context.observed.rollout.generation, context.status
     if generation == status.observed_generation or status.current.stage is Stage.ROLLING_BACK:
         return
     unknown = status.observed_generation == 0
     first = unknown and status.flags.sha256 is None
-    if (unknown or generation < status.observed_generation) and status.outcome in UNDONE:
-        context.change(observed_generation=generation)  # restored into a new object, or in part: no edit that starts it again
+    plan = plan_of(context.spec, context.observed.queries)
+    if status.outcome in UNDONE and _remains_undone(context, plan):
         return
     for feature, other in sorted(context.observed.other_rollouts.items()):
         message = f"feature {feature} is also a feature of rollout {other}: which one an application gets depends on the flag set it reads"
@@ -48,7 +52,7 @@ def adopt_generation(context: DecisionContext) -> None:
     flags = context.status.flags
     context.change(flags=flags.updated(disabled=with_recorded_dependents(context.spec, flags.disabled)))
     _retire(context)
-    context.change(observed_generation=generation, phases=_merged(context.spec, context.status))
+    context.change(observed_generation=generation, observed_plan=plan, phases=_merged(context.spec, context.status))
     _reopen(context)
     if first:
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
@@ -59,6 +63,32 @@ def adopt_generation(context: DecisionContext) -> None:
     context.record_event(EventReason.SUPERSEDED, message)
     void_verdicts(context)
     _resume(context)
+
+
+def _complete_older_status(context: DecisionContext) -> None:
+    """What version 0.1.0 did not write: its promotion released the complete phases from their guards, and its plan is this one."""
+    for record in context.status.phases:
+        released = context.status.outcome is Outcome.PROMOTED and record.state is PhaseState.COMPLETED
+        if released and record.promoted_time is None:
+            context.mark(record.name, promoted_time=record.end_time or context.now)
+    note_plan(context)
+    if context.status.outcome in UNDONE and not context.status.rolled_back_plans:
+        note_rolled_back(context)
+
+
+def _remains_undone(context: DecisionContext, plan: str) -> bool:
+    """Adopt a generation that starts nothing again; False when it is another attempt."""
+    generation, status = context.observed.rollout.generation, context.status
+    restored = generation < status.observed_generation or status.observed_generation == 0  # into a new object, or in part
+    if not restored and status.rolled_back_plans and rolled_back_before(status, plan) is None:
+        return False
+    context.change(observed_generation=generation, observed_plan=plan)
+    if restored or not status.rolled_back_plans:
+        note_rolled_back(context)  # nobody knows what it was
+    if not restored:
+        replaced = f"generation {generation} replaces generation {status.observed_generation}"
+        context.record_event(EventReason.SUPERSEDED, f"{replaced}, but does not start the rollout again")
+    return True
 
 
 def raised_by_edit(spec: RolloutSpec, status: RolloutStatus) -> Increment | None:

@@ -19,6 +19,7 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import NOBODY, Audience
 from session_rollout.core.inputs import kept_features, published_phases
 from session_rollout.core.observed import JobState
+from session_rollout.core.plan import note_rolled_back
 from session_rollout.core.steps import Increment, increments_before, percent_text
 
 EVENTS: Final = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: EventReason.ABORTED}
@@ -171,6 +172,7 @@ def end_rollback(context: DecisionContext, rollback: Protection) -> None:
 def _end(
     context: DecisionContext, outcome: Outcome | None, guard: str | None, causes: tuple[str, ...], uid: str | None
 ) -> None:
+    note_rolled_back(context)
     outcome = outcome if outcome in EVENTS else Outcome.ROLLED_BACK  # an annotation or a status may have been written by hand
     context.end(
         outcome,

@@ -40,6 +40,7 @@ from session_rollout.core.hold import (
 )
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.migration_rules import await_read_back, run_up
+from session_rollout.core.plan import kept_off_text
 from session_rollout.core.promotion import await_window, first_increment, raise_audience, run_step, running_phase
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import continue_rollback
@@ -221,6 +222,7 @@ def _bake(context: DecisionContext) -> StageResult | None:
     for record in context.status.phases:
         if record.state is PhaseState.COMPLETED and record.promoted_time is None:
             context.mark(record.name, promoted_time=context.now)
+    context.change(rolled_back_plans=())
     context.end(Outcome.PROMOTED, EventReason.PROMOTED, "all phases are complete, and no guard was breached")
     return None
 
@@ -241,9 +243,11 @@ def _ended(context: DecisionContext) -> StageResult | None:
         return StageResult(DecisionAction.NONE, reason, word, ("all phases are complete",))
     verify_rollback(context)
     causes = context.current.rollback_reasons
-    hint = f"change the spec, or create a `Retry` action with generation {context.status.observed_generation}"
-    message = f"{word}: {causes[0]}" if causes else word
-    return StageResult(DecisionAction.NONE, reason, message, causes, (hint,))
+    retry = f"create a `Retry` action with generation {context.status.observed_generation}"
+    hint = f"change features, phases, metrics, guards, gates or migrations in the spec, or {retry}"
+    message, unchanged = f"{word}: {causes[0]}" if causes else word, kept_off_text(context.status)
+    details = causes if unchanged is None else (f"not started again: {unchanged}", *causes)
+    return StageResult(DecisionAction.NONE, reason, message, details, (hint,))
 
 
 HANDLERS: Final[dict[Stage, Handler]] = {

@@ -166,7 +166,7 @@ class Life:
         changed = applicable(self.cluster.spec, change)
         if changed is not None:
             if changed != self.cluster.spec:
-                self.witness.edited()
+                self.witness.edited(changed)
             self.cluster.edit(changed)
             self.witness.reconcile()
 
@@ -207,7 +207,7 @@ class Life:
         """An action and an edit before the operator comes to either."""
         changed = applicable(self.cluster.spec, change)
         if changed is not None and changed != self.cluster.spec:
-            self.witness.edited()
+            self.witness.edited(changed)
             self.cluster.edit(changed)
         self.act(action)
 

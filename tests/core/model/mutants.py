@@ -73,6 +73,11 @@ MUTANTS: Final = (
         "**dict.fromkeys(timers), ",
     ),
     Mutant(
+        "an edit that is no fix starts again what was rolled back",
+        "core/generation.py",
+        "    if status.outcome in UNDONE and _remains_undone(context, plan):\n        return\n",
+    ),
+    Mutant(
         "an edit lifts an emergency",
         "core/generation.py",
         "    void_verdicts(context)\n",

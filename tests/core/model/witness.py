@@ -13,6 +13,7 @@ from core.transitions import TRANSITIONS
 from session_rollout.api.checks import OnBreach
 from session_rollout.api.enums import DecisionReason, Outcome, Stage
 from session_rollout.api.quantities import duration
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.steps import increments, phase_named
 from session_rollout.ports import Reconciled
 
@@ -96,8 +97,18 @@ class Witness(Landings):
         """Whether something that was decided may not have reached the document."""
         return bool(self.cluster.server.failed & {"document", "status"} or self.cluster.server.late)
 
-    def edited(self) -> None:
-        """Another generation: verdicts and approvals are void, and what was rolled back is tried again."""
+    def edited(self, spec: RolloutSpec) -> None:
+        """Another generation: verdicts and approvals are void, and what was rolled back is tried again if the plan is another one."""
+        self._anew()
+        if self.fallen and self._planned(spec) != self._planned(self.cluster.spec):
+            self.reasons.add("Retry")
+            self.fallen = set()
+
+    def _planned(self, spec: RolloutSpec) -> Object:
+        other = {"suspend", "bake", "rollback", "windows", "checkInterval", "propagation", "notifications", "deletionPolicy"}
+        return {name: value for name, value in spec.to_wire().items() if name not in other}
+
+    def _anew(self) -> None:
         self.begun |= self._is_stuck()
         self.bake_before = duration(self.cluster.spec.bake) if self._is_stuck() else None
         self.owed -= set(self.promotes)
@@ -105,13 +116,13 @@ class Witness(Landings):
         self.evidence.doubt_guards()
         self.approved, self.promotes, self.earned = set(), {}, set()
         self.void |= {raw["metadata"]["uid"] for raw in self._waiting("Abort", "Promote")}
-        if self.fallen:
-            self.reasons.add("Retry")
-            self.fallen = set()
 
     def recreated(self) -> None:
         """Another object of this name: users still have what they had."""
-        self.edited()
+        self._anew()
+        if self.fallen:
+            self.reasons.add("Retry")
+            self.fallen = set()
         self.orphaned = any(given.on or given.emergency for given in self.known.values())
         self.reasons, self.paused, self.promoted, self.shipped = set(), False, False, set()
 
