@@ -124,7 +124,9 @@ class RolloutState:
     uid: str | None = None  # of the object that the loop is for
     known: bool = False  # it had a status when the loop started, so users may have its features
     deleted: bool = False  # its deletion waits for nothing that the loop does: the loop ends
-    released: bool = False  # its deletion has turned the flags off
+    released: bool | None = (
+        None  # whether its deletion, which waits, has just turned the flags off; None: it does not turn them off
+    )
     finalized: bool = False  # its deletion has done everything but remove the finalizer
     removal_failures: int = 0  # attempts to remove the finalizer in vain
     removal_due: float = 0.0  # monotonic seconds: when the next one is made; until then the loop protects users
