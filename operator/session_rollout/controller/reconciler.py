@@ -218,6 +218,7 @@ class Reconciler:
         A status that cannot be written is kept in memory: the next decision starts from it, so that time counts for guards
         and holds. No effect but the protection of users is carried out for it.
         """
+        state.note_contest(stored.key, rollout.status, decision.status, now)
         if decision.status.to_wire() == rollout.status.to_wire():
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
             state.decided = None
