@@ -3,6 +3,7 @@
     RolloutError
     +-- SpecError            the object or the operator's configuration is wrong: the user must correct it
     |   +-- FieldDropped     the API server has stored an object without a field: its CRD is older than the operator
+    |   +-- StatusContested  another operator writes the status of a rollout
     +-- ActionRejected        an action is not carried out; `reason` is that of its condition `Accepted`
     +-- Conflict             another client wrote first: read again, decide again, never re-send
     |   +-- AlreadyExists    another client created an object of this name first
@@ -54,6 +55,10 @@ class SpecError(RolloutError):
 
 class FieldDropped(SpecError):
     """The API server has stored an object without a field that was sent: its CRD is older than the operator."""
+
+
+class StatusContested(SpecError):
+    """Another operator that is configured differently writes the status of a rollout, too."""
 
 
 class ActionRejected(RolloutError):

@@ -5,17 +5,20 @@ It waits for its Jobs, or for the finalizers of other controllers.
 Not here: what becomes of the flags at the end (test_deletion), the loop and the finalizer (test_loops).
 """
 
+import asyncio
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from controller.cluster import KEY, NOW, Cluster, Process, run
-from session_rollout.api.enums import ActionReason, DecisionReason
+from controller.cluster import KEY, NOW, Cluster, Process, run, until
+from session_rollout.api.enums import ActionReason, DecisionReason, EventReason
+from session_rollout.controller import reconciler
 from session_rollout.controller.finalizers import FINALIZER
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY
-from session_rollout.errors import Unavailable
+from session_rollout.errors import Conflict, Unavailable
 
 JOB = ("shop-rows-up-1",)
 OTHER = "example.org/x"
@@ -31,6 +34,17 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     cluster.running_jobs = [JOB] * 100
     cluster.calls.clear()
     return cluster
+
+
+@pytest.fixture
+def off(cluster: Cluster) -> Process:
+    """Its deletion has turned everything off, and waits."""
+    cluster.rollouts[KEY]["spec"]["deletionPolicy"] = "Off"
+    process = Process(cluster)
+    run(process.settle)
+    assert cluster.document is not None
+    assert not cluster.document.gives_something
+    return process
 
 
 def act(cluster: Cluster, *kinds: str) -> Process:
@@ -128,3 +142,93 @@ def test_policy_off_does_not_wait(cluster: Cluster) -> None:
     run(process.settle)
     assert answers(cluster)[-1] == (False, ActionReason.DELETING)
     assert not {"protect", "publish", "release"} & set(cluster.calls[calls:])
+
+
+def restore(cluster: Cluster, text: str, *, labelled: bool) -> None:
+    """Another client writes this document."""
+    assert cluster.document is not None
+    owner = KEY.name if labelled else None
+    known = {"version": cluster.document.version + 1, "owner": owner, "labelled": labelled, "editor": "velero"}
+    cluster.document = read_document(text, **known)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_policy_off_turns_off_what_another_client_gives_back(cluster: Cluster, off: Process, *, labelled: bool) -> None:
+    """A backup is restored, or a GitOps tool manages the document: for as long as the deletion waits."""
+    for attempt in range(1, 3):
+        restore(cluster, cluster.text, labelled=labelled)
+        assert cluster.document is not None
+        assert cluster.document.gives_something
+        if labelled:
+            off.reconciler.document_changed(KEY, cluster.document)
+        run(off.settle)
+        assert not cluster.document.gives_something
+        assert cluster.events.count(EventReason.FLAG_DRIFT) == attempt
+    assert cluster.status.decision.reason is DecisionReason.DELETING
+
+
+@pytest.mark.parametrize("kind", ["EmergencyDisable", "Abort"])
+def test_action_is_not_told_that_features_are_off_while_the_document_gives_them(
+    cluster: Cluster, off: Process, kind: str
+) -> None:
+    """The write that turns them off again is refused, or comes too late: the action is carried out."""
+    restore(cluster, cluster.text, labelled=False)
+    cluster.failures["release"] = [Conflict("changed since")]
+    cluster.add_action("u1", kind, reason="drill")
+    off.watch_actions()
+    run(off.settle)
+    assert answers(cluster) == [(True, ActionReason.ACCEPTED)]
+    run(off.settle)
+    assert cluster.document is not None
+    assert not cluster.document.gives_something
+
+
+def test_action_is_carried_out_if_a_client_writes_after_the_release(
+    cluster: Cluster, off: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the release and the decision."""
+    flags = off.reconciler._remains._ports.flags
+    release = flags.release
+
+    async def release_in_vain(*arguments: Any) -> None:
+        await release(*arguments)
+        restore(cluster, cluster.text, labelled=False)
+
+    monkeypatch.setattr(flags, "release", release_in_vain)
+    restore(cluster, cluster.text, labelled=False)
+    cluster.add_action("u1", "Abort", reason="drill")
+    off.watch_actions()
+    run(off.reconcile)
+    assert answers(cluster) == [(True, ActionReason.ACCEPTED)]
+
+
+def test_document_is_read_soon_while_the_deletion_keeps_it_off(
+    cluster: Cluster, off: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing wakes the loop when a document without a label changes."""
+    monkeypatch.setattr(reconciler, "KEEP_OFF_SECONDS", 0.01)
+    monkeypatch.setattr(reconciler, "JITTER_SECONDS", 0)
+
+    async def body() -> None:
+        stopped = asyncio.Event()
+        loop = asyncio.create_task(off.reconciler.run(KEY, stopped))
+        await until(lambda: cluster.calls.count("read") > 3)
+        restore(cluster, cluster.text, labelled=False)
+        await until(lambda: cluster.document and not cluster.document.gives_something)
+        stopped.set()
+        await loop
+
+    run(body)
+
+
+def test_retained_document_is_corrected_as_before(cluster: Cluster) -> None:
+    """Policy `Retain`: what a rollback has turned off stays off, whoever writes the earlier document."""
+    before = cluster.text
+    process = act(cluster, "Abort")
+    assert cluster.document is not None
+    assert not cluster.document.gives_something
+    restore(cluster, before, labelled=True)
+    process.reconciler.document_changed(KEY, cluster.document)
+    run(process.settle)
+    assert not read_document(cluster.text).gives_something
+    assert cluster.released == []

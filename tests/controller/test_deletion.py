@@ -64,6 +64,21 @@ def test_policy_off_turns_every_feature_off(cluster: Cluster) -> None:
     assert {flags[name]["targeting"]["if"][-1] for name in ("alpha", "beta", "gamma")} == {"off"}
 
 
+@pytest.mark.parametrize("policy", ["Off", "Retain"])
+def test_policy_off_turns_everything_off_before_each_attempt_to_end(cluster: Cluster, policy: str) -> None:
+    """The removal of the finalizer was refused, and somebody has given features back since."""
+    cluster.add_rollout(deletionPolicy=policy)
+    process = Process(cluster)
+    for _ in range(2):
+        cluster.document = replace(
+            users_have_it(author="shop"), version=cluster.document.version + 1 if cluster.document else 1
+        )
+        run(lambda: process.deletion.finalize(cluster.rollouts[KEY]))
+    assert cluster.document is not None
+    assert cluster.document.gives_something is (policy == "Retain")
+    assert cluster.calls.count("running") == 1
+
+
 def test_policy_off_follows_a_document_that_the_status_does_not_know(cluster: Cluster) -> None:
     """R12: status writes were refused, and an emergency is in the document alone: nobody may turn the feature on again."""
     cluster.add_rollout(deletionPolicy="Off")

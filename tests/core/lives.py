@@ -63,6 +63,7 @@ EFFECTS: Final = (
     "Answer",
     "Emit",
     "Status",
+    "StatusContested",
     "StatusFields",
     "Finalizer",
 )

@@ -115,6 +115,29 @@ def test_emergency_works_while_a_policy_refuses_the_removal_of_the_finalizer(ope
     assert flags(operator, "held")["alpha"]["metadata"]["emergencyDisabled"] is True
 
 
+def test_policy_off_turns_off_what_is_restored_while_the_deletion_waits(operator: Lab) -> None:
+    """A restore of the ConfigMap, with its label and without: nobody has the features for the rest of the wait."""
+    operator.apply(rollout("restored", LONG, deletionPolicy="Off"))
+    holding(operator, "restored")
+    operator.kube.merge(path("restored"), {"metadata": {"finalizers": [FINALIZER, "example.org/wait"]}})
+    config_map = "/api/v1/namespaces/default/configmaps/restored-flags"
+    before = operator.kube.get(config_map)
+    operator.kubectl("delete", "sro", "restored", "--wait=false")
+
+    def off() -> bool:
+        return bool(flags(operator, "restored")["alpha"]["targeting"]["if"][-1] == "off")
+
+    operator.until(off, 10, "alpha off")
+    for labels in ({"labels": before["metadata"]["labels"]}, {}):
+        restored = operator.kube.merge(config_map, {"metadata": labels, "data": before["data"]})
+        assert restored["data"] == before["data"]
+        operator.until(off, 10, "alpha off again")
+    operator.until(lambda: decided(operator, "restored", "Deleting"), 10, "the wait")
+    operator.kube.merge(path("restored"), {"metadata": {"finalizers": None}})
+    operator.until(lambda: operator.kube.find(path("restored")) is None, 20, "the end")
+    assert off()
+
+
 def test_policy_off_begins_when_its_finalizer_is_admitted(operator: Lab) -> None:
     """Without it, a deletion while the operator is away would leave features on: nobody gets any, and the status says why."""
     with policy(operator, "bare", f"!has(object.metadata.finalizers) || !('{FINALIZER}' in object.metadata.finalizers)"):

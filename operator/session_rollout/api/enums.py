@@ -273,7 +273,7 @@ class DecisionReason(StrEnum):
     NOT_DECIDED = "NotDecided"  # The operator has not made a decision yet.
     SUSPENDED = "Suspended"  # `spec.suspend` is true.
     PAUSED = "Paused"  # A `Pause` action or a guard with `onBreach: Pause` paused the rollout.
-    INVALID_SPEC = "InvalidSpec"  # The spec or its configuration has a problem, or the CRD is older than the operator.
+    INVALID_SPEC = "InvalidSpec"  # The spec or its configuration has a problem, the CRD is older than the operator, or another operator writes the status.
     ADOPTION_REQUIRED = "AdoptionRequired"  # The flag document gives more than the status knows: `Adopt` it, or `Reset`.
     DOCUMENT_CONTESTED = "DocumentContested"  # Somebody else keeps writing the flag document; see `status.flags.drift`.
     REQUEST_REFUSED = "RequestRefused"  # The API server refuses a request that the rollout needs; see `status.refusals`.

@@ -314,7 +314,8 @@ class Refusal(Model):
     effect: Annotated[
         str,
         Field(
-            description="Effect that is refused, such as `Publish` or `StartJob`. `StatusFields`: the CRD is older than the operator.",
+            description="Effect that is refused, such as `Publish` or `StartJob`. `StatusFields`: the CRD is older than the operator."
+            " `StatusContested`: another operator writes the status.",
             max_length=40,
         ),
     ]

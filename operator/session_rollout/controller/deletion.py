@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from session_rollout.api.enums import EventReason
@@ -16,6 +17,7 @@ from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.documents import Documents
 from session_rollout.controller.memory import Memory
+from session_rollout.controller.state import RolloutState
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
 from session_rollout.core.publication import protection_uids
@@ -29,24 +31,55 @@ ATTEMPT_SECONDS: Final = 0.01
 POLL_SECONDS: Final = 2.0
 
 
+@dataclass(frozen=True)
+class Released:
+    """What a release of the document has done."""
+
+    left: str = ""  # why it was left with features on
+    replaced: PublishedDocument | None = None  # the document that was written over; None: nothing had to be written
+
+
 class Remains:
     """What a rollout leaves behind: its flag document, and the Jobs that run."""
 
     def __init__(self, ports: Ports) -> None:
         self._ports, self._documents = ports, Documents(ports)
 
-    async def release(self, rollout: SessionRollout) -> str:
-        """Let go of the document, or turn everything off in it, as the policy says; why it was left with features on, if it was."""
+    async def release(self, rollout: SessionRollout) -> Released:
+        """Let go of the document, or turn everything off in it, as the policy says."""
         document = await self._documents.read(rollout)
         if document is None:
-            return ""
+            return Released()
         if not document.belongs_to(rollout.name):
-            return _left(rollout, document)
+            return Released(_left(rollout, document))
         text = _all_off(rollout, document) if rollout.spec.deletion_policy is DeletionPolicy.OFF else None
         if document.managed and document.owner is None and (text is None or _gives_the_same(document, text)):
-            return ""  # it was released before
+            return Released()  # it was released before
         await self._ports.flags.release(rollout, config_map_name(rollout.spec.flag_set), document, text)
-        return ""
+        return Released(replaced=document)
+
+    async def keep_off(self, stored: Stored, state: RolloutState) -> None:
+        """Turn everything off while the deletion waits, again whenever another client has written the document.
+
+        The watch does not deliver a document without its label, so it is read each time. What is remembered is only whether it was off
+        when it was read last.
+        """
+        rollout, before = stored.rollout, state.released
+        state.released = False  # unknown, until it was read
+        try:
+            released = await self.release(rollout)
+        except RolloutError as error:
+            log.warning("the flag document is not released yet: %s", error, extra=stored.key.fields)
+            return
+        state.released = not released.left
+        if released.replaced is None:
+            return
+        state.forget_document()  # the decision reads what is there now
+        if before:
+            by = f" by {released.replaced.editor}" if released.replaced.editor else ""
+            message = f"{config_map_name(rollout.spec.flag_set)} was modified{by} during the deletion; every feature is turned off again"
+            log.warning("%s", message, extra=stored.key.fields)
+            self._ports.events.emit(rollout, EventReason.FLAG_DRIFT, message)
 
     async def running(self, key: Key) -> tuple[str, ...]:
         """Names of the Jobs that the deletion waits for."""
@@ -68,13 +101,18 @@ class Deletion:
         self._remains = Remains(ports)
 
     async def finalize(self, raw: Mapping[str, Any]) -> None:
-        """Release what belongs to the rollout, bounded in time, and wait for its Jobs; once, however often its finalizer is refused."""
+        """Release what belongs to the rollout, bounded in time, and wait for its Jobs; once, however often its finalizer is refused.
+
+        Only flags that the policy turns off are turned off again, if somebody has given them back since.
+        """
         stored = self._parse(raw)
         state = self._memory.of(stored.key)
         if not state.finalized:
             await self._release_flags(stored.key, stored.rollout)
             await self._wait_for_jobs(stored.key)
             state.finalized = True
+        elif stored.rollout.spec.deletion_policy is DeletionPolicy.OFF:
+            await self._remains.keep_off(stored, state)
 
     def forget(self, key: Key, uid: str) -> None:
         """The object is gone, or is about to be."""
@@ -102,12 +140,14 @@ class Deletion:
         while True:
             remaining = begin + PATIENT_SECONDS - time.monotonic()
             try:
-                return await asyncio.wait_for(self._remains.release(rollout), max(remaining, ATTEMPT_SECONDS))
+                released = await asyncio.wait_for(self._remains.release(rollout), max(remaining, ATTEMPT_SECONDS))
             except (RolloutError, TimeoutError) as error:
                 seconds = RELEASE_SECONDS if isinstance(error, Forbidden | SpecError) else PATIENT_SECONDS
                 remaining = begin + seconds - time.monotonic()
                 if remaining <= 0:
                     return str(error) or "no response in time"
+            else:
+                return released.left
             failures += 1
             await asyncio.sleep(min(delay(failures), remaining))
 

@@ -55,12 +55,16 @@ class Loops:
             if not deleted:
                 self._start(key, raw)
             return
+        state, only_status = self._memory.of(key), not deleted and _revision(raw) == _revision(loop.raw)
         if loop.uid == raw["metadata"]["uid"]:
             loop.raw = raw
-            self._memory.of(key).deleted |= deleted
+            state.deleted |= deleted
         elif not deleted:
             loop.successor = raw
-        self._memory.of(key).wake.set()
+        if only_status:
+            state.contest.wake(state.wake)
+        else:
+            state.wake.set()
 
     def listed(self, objects: Mapping[Key, Object], unlisted: Container[str] = ()) -> None:
         """All rollouts as they were listed: start the loops that are missing, and wake those of rollouts that are gone.
@@ -139,6 +143,11 @@ class Loops:
                 return False
         self._deletion.forget(key, loop.uid)
         return True
+
+
+def _revision(raw: Object) -> tuple[Any, ...]:
+    """What differs between two versions of an object of which more than the status, its labels or its annotations has changed."""
+    return tuple(raw["metadata"].get(name) for name in ("uid", "generation", "deletionTimestamp", "finalizers"))
 
 
 def _log_failed_end(key: Key, error: Exception) -> None:

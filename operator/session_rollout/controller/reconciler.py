@@ -41,6 +41,7 @@ CONFLICT_SECONDS: Final = 0.05
 CONFLICTS_AT_ONCE: Final = 3
 RETRY_SECONDS: Final = (0.2, 0.5, 1.0)  # after the first failures; then with jitter
 JITTER_SECONDS: Final = 0.05
+KEEP_OFF_SECONDS: Final = 5.0  # between reads of a document that a deletion keeps off: without its label, no watch delivers it
 RECORD_EVERY: Final = timedelta(minutes=5)  # a record even without a change, for the values of metrics over time
 RECORD_INTERVALS: Final = 10
 Names = tuple[str, ...]
@@ -89,7 +90,7 @@ class Reconciler:
             async with self._memory.turns.take(lambda: state.priority):
                 with state.working():
                     seconds = await self._reconcile_guarded(key, state)
-            seconds = min(seconds, state.until_removal or seconds)
+            seconds = min(seconds, state.until_removal or seconds, seconds if state.released is None else KEEP_OFF_SECONDS)
             state.expect_next(seconds)
             await _rest(state, stopped, seconds + random.uniform(0, JITTER_SECONDS))  # noqa: S311 - no secret
 
@@ -185,11 +186,8 @@ class Reconciler:
             finalizers = (FINALIZER, *finalizers) if jobs or state.until_removal else ()
         else:
             state.succeeded(FINALIZER_EFFECT)
-        if (jobs or finalizers) and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF and not state.released:
-            try:
-                state.released = not await self._remains.release(stored.rollout)
-            except RolloutError as error:
-                log.warning("the flag document is not released yet: %s", error, extra=stored.key.fields)
+        if (jobs or finalizers) and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF:
+            await self._remains.keep_off(stored, state)
         return jobs, finalizers
 
     def _decider(
@@ -200,7 +198,7 @@ class Reconciler:
             return partial(stall_unparsed, problem=stored.problem)
         if not (jobs or finalizers):
             return decide
-        return partial(decide_deleted, jobs=jobs, finalizers=finalizers, released=state.released)
+        return partial(decide_deleted, jobs=jobs, finalizers=finalizers, released=state.released is True)
 
     def _decide(self, observed: Observed, now: datetime, decider: Callable[[Observed, datetime], Decision]) -> Decision:
         """The decision; after an exception that nobody foresaw, emergencies and a stall that says where it came from."""
@@ -223,6 +221,7 @@ class Reconciler:
         A status that cannot be written is kept in memory: the next decision starts from it, so that time counts for guards
         and holds. No effect but the protection of users is carried out for it.
         """
+        state.note_contest(stored.key, rollout.status, decision.status, now)
         if decision.status.to_wire() == rollout.status.to_wire():
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
             state.decided = None

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from session_rollout.api.status_records import Refusal
-from session_rollout.errors import FieldDropped, Forbidden, Request, SpecError
+from session_rollout.errors import FieldDropped, Forbidden, Request, SpecError, StatusContested
 
 UNKNOWN_REQUEST: Final = Request("", "")
 
@@ -29,4 +29,6 @@ def _remedy(error: Exception, request: Request) -> str:
         return f"allow the operator to {request.verb} {request.resource}{where}: a right, a quota or an admission policy is in the way"
     if isinstance(error, FieldDropped):
         return "apply the CRDs of the version of the operator"
+    if isinstance(error, StatusContested):
+        return "give each release of the operator its own `namespaces`, or remove one of them"
     return "correct what the message names" if isinstance(error, SpecError) else ""

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Iterable, Iterator
@@ -17,15 +18,17 @@ from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import Outcome, Stage
 from session_rollout.api.rollout import Metric
 from session_rollout.api.status import RolloutStatus
-from session_rollout.api.status_records import EARLIEST, AnsweredAction, Refusal
+from session_rollout.api.status_records import AnsweredAction, Refusal
+from session_rollout.controller.contest import CONTESTED_TEXT, Contest, is_before, known_part
 from session_rollout.controller.reads import Reads
 from session_rollout.controller.refusals import refusal_of
 from session_rollout.controller.turns import Priority
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.refusals import FIELDS_EFFECT, FINALIZER_EFFECT
-from session_rollout.errors import FieldDropped
-from session_rollout.ports import Queries
+from session_rollout.core.refusals import CONTESTED_EFFECT, FIELDS_EFFECT, FINALIZER_EFFECT
+from session_rollout.errors import FieldDropped, StatusContested
+from session_rollout.ports import Key, Queries
 
+log = logging.getLogger(__name__)
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
 OVERDUE_FACTOR: Final = 2
 OVERDUE_SLACK_SECONDS: Final = 30.0
@@ -117,6 +120,7 @@ class RolloutState:
     conflicts: int = 0
     next_decision: float = math.inf  # seconds that the last decision allowed until the next one
     decided: DecidedStatus | None = None
+    contest: Contest = field(default_factory=Contest)
     unstored: RolloutStatus | None = None  # the last one of which the API server has dropped a field
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by effect
     queries: tuple[tuple[str, tuple[Metric, ...]], Queries] | None = None  # of the spec that was read last
@@ -126,7 +130,9 @@ class RolloutState:
     uid: str | None = None  # of the object that the loop is for
     known: bool = False  # it had a status when the loop started, so users may have its features
     deleted: bool = False  # its deletion waits for nothing that the loop does: the loop ends
-    released: bool = False  # its deletion has turned the flags off
+    released: bool | None = (
+        None  # whether its deletion, which waits, has just turned the flags off; None: it does not turn them off
+    )
     finalized: bool = False  # its deletion has done everything but remove the finalizer
     removal_failures: int = 0  # attempts to remove the finalizer in vain
     removal_due: float = 0.0  # monotonic seconds: when the next one is made; until then the loop protects users
@@ -148,7 +154,7 @@ class RolloutState:
         """The status that the next decision starts from."""
         if self.decided is not None and not self.decided.follows(stored, generation):
             self.decided = None
-        return self.decided.decided if self.decided is not None else stored
+        return self.decided.decided if self.decided is not None else self.contest.base(stored)
 
     def read(self, stored: RolloutStatus, created: datetime) -> None:
         """The status was read. Only a restored backup is older than the one that is known, or than its object.
@@ -157,12 +163,24 @@ class RolloutState:
         """
         began, known = stored.current.stage_start_time, self.stored
         older = self.last_reconcile is None and began is not None and began < created
-        self.restored |= older or (known is not None and _is_before(stored, known))
+        if not self.contest.suspected:
+            self.restored |= older or (known is not None and is_before(stored, known))
+        self.contest.read(stored, known)
         self.stored = known_part(stored)
 
     def wrote(self, status: RolloutStatus) -> None:
         """The status was written, and is now read as it is on the wire."""
         self.stored = known_part(RolloutStatus.model_validate(known_part(status).to_wire()))
+        self.contest.wrote()
+
+    def note_contest(self, key: Key, stored: RolloutStatus, decided: RolloutStatus, now: datetime) -> None:
+        """A decision was made: notice another operator that writes over the status, and when it has ended."""
+        self.contest.decided(stored, decided, now)
+        if not self.contest.contested:
+            self.succeeded(CONTESTED_EFFECT)
+        elif CONTESTED_EFFECT not in self.refusals:
+            log.warning("%s", CONTESTED_TEXT, extra=key.fields)
+            self.refused(CONTESTED_EFFECT, StatusContested(CONTESTED_TEXT), now)
 
     def reconciled(self, now: datetime) -> None:
         """Every measurement was there: this time counts as time in which the evidence was evaluated."""
@@ -281,20 +299,3 @@ class RolloutState:
     def overdue(self) -> bool:
         """Whether the next reconciliation did not come in time."""
         return self._deadline is not None and time.monotonic() > self._deadline
-
-
-def known_part(status: RolloutStatus) -> RolloutStatus:
-    """What is remembered of a status to recognize a backup of it."""
-    return RolloutStatus(current=status.current, last_update_time=status.last_update_time)
-
-
-def _is_before(stored: RolloutStatus, known: RolloutStatus) -> bool:
-    """Whether a status was written before another, or is edited to an earlier stage, or to a hold that ends earlier."""
-    if known.last_update_time is not None and (stored.last_update_time or EARLIEST) < known.last_update_time:
-        return True
-    current, other = stored.current, known.current
-    if current.stage_start_time is None or other.stage_start_time is None:
-        return other.stage_start_time is not None
-    if current.stage_start_time != other.stage_start_time or current.hold_until is None or other.hold_until is None:
-        return current.stage_start_time < other.stage_start_time
-    return current.hold_until < other.hold_until

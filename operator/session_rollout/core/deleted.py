@@ -11,7 +11,7 @@ from session_rollout.api.enums import ActionReason, ActionType, DecisionAction, 
 from session_rollout.core import migration_jobs
 from session_rollout.core.actions import apply_only
 from session_rollout.core.conditions import write_decision
-from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.context import RESYNC, DecisionContext, StageResult
 from session_rollout.core.decide import confirm_published, decision_of, next_reconcile
 from session_rollout.core.guards import act_on_breaches, evaluate_guards
 from session_rollout.core.learning import learn
@@ -27,7 +27,9 @@ PROTECTING: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.ABORT})
 def decide_deleted(
     observed: Observed, now: datetime, *, jobs: tuple[str, ...], finalizers: tuple[str, ...], released: bool
 ) -> Decision:
-    """Emergencies, `Abort` and guards work; of a rollback, only the flags. With `released`, every feature is off already.
+    """Emergencies, `Abort` and guards work; of a rollback, only the flags.
+
+    With `released`, the deletion has just turned every feature off; they work all the same if the document gives something since.
 
     `jobs` are the names of the Jobs that the deletion waits for. If there are none, it waits for `finalizers`: those of other controllers,
     and the operator's own while the API server refuses its removal.
@@ -36,7 +38,8 @@ def decide_deleted(
     context = DecisionContext(observed=observed, now=now, status=status)
     names = jobs or tuple(f"finalizer {name}" for name in finalizers)
     text = f"the rollout is being deleted; waiting for {', '.join(names)}"
-    if released:
+    off = released and not (context.document is not None and context.document.gives_something)
+    if off:
         apply_only(context, frozenset(), ActionRejected(ActionReason.DELETING, f"{text}; every feature is off already"))
     else:
         _protect(context, text)
@@ -52,7 +55,7 @@ def decide_deleted(
         DecisionAction.WAIT, DecisionReason.DELETING, f"being deleted: waiting for {names[0]}", details, next_actions
     )
     write_decision(context, result, context.problems)
-    return decision_of(context, next_reconcile(context, result))
+    return decision_of(context, RESYNC if off else next_reconcile(context, result))
 
 
 def _protect(context: DecisionContext, text: str) -> None:

@@ -10,6 +10,7 @@ from session_rollout.core.flags import NOBODY, audiences
 
 FINALIZER_EFFECT: Final = "Finalizer"
 FIELDS_EFFECT: Final = "StatusFields"  # the status was stored without a field: what is decided from it alone forgets that field
+CONTESTED_EFFECT: Final = "StatusContested"  # another operator writes over the status: it may know nothing of the evidence
 UNNEEDED_EFFECTS: Final = frozenset({"Answer", "Emit", "Status", FINALIZER_EFFECT})  # the rollout continues without them
 
 
