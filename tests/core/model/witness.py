@@ -270,12 +270,24 @@ class Witness(Landings):
     def _look_at_effects(self, accepted: set[str]) -> None:
         """What was accepted for the first time has happened."""
         status = self.cluster.status
-        resumed = "Resume" in accepted or self._waiting("Resume")  # its response may come after that of the pause
+        resumed = "Resume" in accepted or self._resumed()
         if "Pause" in accepted and not resumed and self.cluster.condition("Paused") != "True":
             self.objects("answer", "a Pause was accepted and had no effect")
         ending = status.outcome is Outcome.ABORTED or status.current.rollback_outcome is Outcome.ABORTED
         if "Abort" in accepted and not accepted & {"Retry", "Reset"} and not ending:
             self.objects("answer", "an Abort was accepted and had no effect")
+
+    def _resumed(self) -> bool:
+        """Whether the newest pause was ended since: the response of either may come first."""
+        made = {
+            kind: [
+                raw["metadata"]["creationTimestamp"]
+                for raw in self._actions()
+                if raw["spec"]["action"] == kind and raw.get("status", {}).get("accepted", True)
+            ]
+            for kind in ("Pause", "Resume")
+        }
+        return bool(made["Resume"]) and max(made["Resume"]) >= max(made["Pause"], default="")
 
     def _look_at_status(self) -> None:
         cluster, status = self.cluster, self.cluster.status
