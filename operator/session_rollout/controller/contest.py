@@ -13,12 +13,21 @@ from typing import Any, Final
 
 from session_rollout.api.enums import CheckKind
 from session_rollout.api.status import RolloutStatus
-from session_rollout.api.status_records import EARLIEST
+from session_rollout.api.status_records import EARLIEST, CheckRecord
 
 RECENT: Final = timedelta(minutes=1)
 CONTESTED: Final = 15  # seconds of a minute in which it was written over: longer than a leader writes that has lost its Lease
 CONTESTED_TEXT: Final = "another operator, configured differently, watches this rollout and keeps writing over its status"
 WAKE_SECONDS: Final = 10.0  # until a status that the other operator has written is answered
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What is remembered of a decision: whole statuses of a thousand rollouts would fill the memory."""
+
+    place: tuple[Any, ...]
+    gist: tuple[Any, ...]
+    guards: tuple[CheckRecord, ...]
 
 
 @dataclass
@@ -27,7 +36,7 @@ class Contest:
 
     contested: bool = False
     _foreign: bool = False  # the status was written by another process since this one has
-    _decided: RolloutStatus | None = None  # the last one, also if it was not written
+    _decided: Decided | None = None  # the last one, also if it was not written
     _seconds: deque[datetime] = field(default_factory=deque)  # in which the status had to be written again
     _timer: asyncio.TimerHandle | None = None
 
@@ -58,22 +67,22 @@ class Contest:
     def base(self, stored: RolloutStatus) -> RolloutStatus:
         """The status that the next decision starts from: how long guards have failed is known to this process."""
         own = self._decided
-        if own is None or not (self._foreign and self._seconds and _place(own) == _place(stored)):
+        if own is None or not (self._foreign and self._seconds and own.place == _place(stored)):
             return stored
         others = (record for record in stored.checks if record.kind is not CheckKind.GUARD)
-        guards = (record for record in own.checks if record.kind is CheckKind.GUARD)
-        return stored.updated(checks=tuple(sorted((*others, *guards), key=lambda record: (record.kind, record.name))))
+        return stored.updated(checks=tuple(sorted((*others, *own.guards), key=lambda record: (record.kind, record.name))))
 
     def decided(self, stored: RolloutStatus, status: RolloutStatus, now: datetime) -> None:
         """Note a decision. One that another process has written over is made again, as if nothing had happened."""
         own, second = self._decided, now.replace(microsecond=0)
         while self._seconds and now - self._seconds[0] >= RECENT:
             self._seconds.popleft()
-        again = self._foreign and own is not None and _gist(own) == _gist(status) != _gist(stored)
+        again = self._foreign and own is not None and own.gist == _gist(status) != _gist(stored)
         if again and (not self._seconds or self._seconds[-1] != second):
             self._seconds.append(second)
         self.contested = len(self._seconds) >= (1 if self.contested else CONTESTED)
-        self._decided = status
+        guards = tuple(record for record in status.checks if record.kind is CheckKind.GUARD)
+        self._decided = Decided(_place(status), _gist(status), guards)
 
 
 def known_part(status: RolloutStatus) -> RolloutStatus:
