@@ -180,7 +180,9 @@ class GateChecks:
         missing = [f"{metric.name}: {result.message}" for metric, result in results if result.value is None]
         if missing:
             return _failed(start, f"{len(missing)} of {len(metrics)} metrics return no number: {'; '.join(missing)}")
-        return _passed(start, f"all {len(metrics)} metrics return a number")
+        cohorts = len(rollout.spec.metrics) - len(metrics)
+        others = f"; {cohorts} of cohorts are not queried before they have users" if cohorts else ""
+        return _passed(start, f"all {len(metrics)} metrics that have a `query` return a number{others}")
 
     async def _alerts(self, rollout: SessionRollout, start: datetime) -> CheckResult:
         expected = self._settings.alerts

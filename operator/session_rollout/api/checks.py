@@ -340,7 +340,7 @@ class Gate(Model):
         Builtin | None,
         Field(
             description="A built-in gate: `FlagStore` (the flag document can be written and read back), `Migrations`"
-            " (none has failed), `Metrics` (every metric of the spec returns a number), `Alerts` (Prometheus has loaded the"
+            " (none has failed), `Metrics` (every metric that has a `query` returns a number), `Alerts` (Prometheus has loaded the"
             " configured alert rules), `Rollback` (the operator can do what `rollback` requires), `Health` (the workload is"
             " available), `Capacity` and `Cache` (the results of the diagnostics topic `capacity` or `cache` are within their bounds)."
             " Mutually exclusive with `metric`, `http`, `job` and `approval`."
