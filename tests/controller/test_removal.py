@@ -93,6 +93,20 @@ def test_breach_turns_flags_off_while_the_removal_is_refused() -> None:
     run(body)
 
 
+def test_removal_that_becomes_due_during_a_reconciliation_is_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would wait for the next resync."""
+    monkeypatch.setattr(finalizers, "delay", lambda *_: 0.001)
+    cluster = deleted("Retain")
+
+    async def body() -> None:
+        process = Process(cluster)
+        process.loops.rollout_changed(KEY, cluster.rollouts[KEY])
+        await until(lambda: cluster.calls.count("finalizer False") > 100)
+        await end(cluster, process)
+
+    run(body)
+
+
 def test_refused_removal_is_shown_and_repeated_with_growing_pauses(pauses: list[int]) -> None:
     cluster = deleted("Retain")
 

@@ -90,7 +90,9 @@ class Reconciler:
             async with self._memory.turns.take(lambda: state.priority):
                 with state.working():
                     seconds = await self._reconcile_guarded(key, state)
-            seconds = min(seconds, state.until_removal or seconds, seconds if state.released is None else KEEP_OFF_SECONDS)
+            if state.awaits_removal:  # it may have become due meanwhile
+                seconds = min(seconds, state.until_removal)
+            seconds = seconds if state.released is None else min(seconds, KEEP_OFF_SECONDS)
             state.expect_next(seconds)
             await _rest(state, stopped, seconds + random.uniform(0, JITTER_SECONDS))  # noqa: S311 - no secret
 
@@ -124,7 +126,7 @@ class Reconciler:
         return seconds
 
     async def _reconcile(self, key: Key, state: RolloutState) -> float:
-        start = time.monotonic()
+        start, state.awaits_removal = time.monotonic(), False
         stored = await self._ports.store.read(key)
         self._memory.served = True
         if stored is None or state.uid not in {None, stored.uid}:
@@ -183,7 +185,8 @@ class Reconciler:
         jobs, finalizers = Names(), finalizers_of_others(stored)
         if has_finalizer(stored):
             jobs = await self._remains.running(stored.key) if not state.finalized else ()
-            finalizers = (FINALIZER, *finalizers) if jobs or state.until_removal else ()
+            state.awaits_removal = not jobs and state.until_removal > 0
+            finalizers = (FINALIZER, *finalizers) if jobs or state.awaits_removal else ()
         else:
             state.succeeded(FINALIZER_EFFECT)
         if (jobs or finalizers) and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF:

@@ -135,6 +135,7 @@ class RolloutState:
     )
     finalized: bool = False  # its deletion has done everything but remove the finalizer
     removal_failures: int = 0  # attempts to remove the finalizer in vain
+    awaits_removal: bool = False  # the last reconciliation has found nothing else to wait for
     removal_due: float = 0.0  # monotonic seconds: when the next one is made; until then the loop protects users
     stored: RolloutStatus | None = None  # the known part of the status as this process knows it; None while it does not
     restored: bool = False  # somebody else has written the status: until when its evidence was evaluated is unknown
