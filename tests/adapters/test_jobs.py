@@ -165,6 +165,19 @@ def test_running_pod_reports_its_progress_in_the_log() -> None:
     assert (observed.progress.done, observed.progress.total) == (10, 20)
 
 
+@pytest.mark.parametrize(
+    ("phase", "suspended", "stopped"),
+    [("Running", True, False), ("Pending", True, False), ("Failed", True, True), (None, True, True), (None, False, False)],
+)
+def test_suspended_job_is_stopped_without_a_living_pod(phase: str | None, *, suspended: bool, stopped: bool) -> None:
+    """Kubernetes says so when it has ended the Pods: they have half a minute for that."""
+    api = Api()
+    job(api, *(["Suspended"] if suspended else []), suspend=True)
+    if phase is not None:
+        pod(api, "one", 1, phase)
+    assert observe(api).stopped is stopped
+
+
 @pytest.mark.parametrize("text", [None, "", "starting...", '{"done": "lots"}'])
 def test_log_without_progress_is_not_an_error(text: str | None) -> None:
     api = Api()

@@ -86,6 +86,19 @@ def test_failed_effect_holds_up_no_other(error: Exception) -> None:
     run(body)
 
 
+def test_job_is_suspended_although_the_flags_are_refused() -> None:
+    """A rollback must not leave a Job to begin; one that is started waits for the flags."""
+
+    async def body() -> None:
+        fixture = Fixture()
+        fixture.cluster.failures["publish"] = [Forbidden("configmaps")]
+        with pytest.raises(Forbidden):
+            await fixture.apply(PUBLISH, SuspendJob("shop-m-1", suspend=True), SuspendJob("shop-m-2", suspend=False), JOB)
+        assert fixture.cluster.calls == ["publish", "suspend True"]
+
+    run(body)
+
+
 def delay_answers(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Each answer waits for this event."""
     released, answer = asyncio.Event(), cluster.answer

@@ -309,6 +309,20 @@ def data_by_actions() -> World:
     return world
 
 
+def job_waits_for_a_node() -> World:
+    """The rollout is paused before the Pod of the migration after phase one has a node; another Job runs later."""
+    world = World(spec(**migrated()), progress=FIGURES)
+    world.until(at("one", 3))
+    while not any("-cleanup-" in name for name in world.jobs):
+        world.now += timedelta(seconds=10)
+        world.reconcile()
+    world.request("Pause")
+    world.run(10)
+    world.request("Resume")
+    world.until(ended)
+    return world
+
+
 def job_is_foreign() -> World:
     """A Job with the name of a check's Job, created by somebody else."""
     world = World(spec(preflight=[{"name": "smoke", "job": {"profile": "smoke-tests"}}]))
@@ -344,6 +358,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     older_phase_fails_after_the_end,
     older_phase_fails_while_the_newer_one_is_rolled_back,
     spec_cannot_be_carried_out,
+    job_waits_for_a_node,
     job_is_foreign,
     *document_scenarios.STORIES,
 )

@@ -8,6 +8,8 @@ from typing import Final
 from core.collecting import DATABASE, SIGNED, World, migrated, verified, with_delta
 from core.world import at, edited, ended, spec
 from session_rollout.api.enums import Outcome, Stage, Verdict
+from session_rollout.api.progress import Progress
+from session_rollout.core.observed import JobObservation, JobState
 
 
 def _failing_after() -> World:
@@ -105,6 +107,9 @@ def older_phase_fails_while_the_newer_one_is_rolled_back() -> World:
     after = {"migrations": [{"name": "rows", "bundle": "a/rows"}], **DATABASE}
     world = SlowWorld(edited(lambda data: data["phases"][1].update(migrations={"after": ["rows"]}), **after))
     world.until(lambda world: world.status.current.stage is Stage.AFTER and world.status.current.phase == "two")
+    world.jobs[world.migration("rows").job or ""] = JobObservation(
+        JobState.ACTIVE, Progress(message="applying 0001_rows.up.sql")
+    )
     world.values["errors"] = Decimal("0.08")
     world.until(lambda world: world.percents() == {"one": "0", "two": "0"})
     world.slow = False

@@ -14,6 +14,7 @@ from core.collecting import DATABASE, SIGNED
 from core.world import GOOD, World, at, ended, rollout_data, spec
 from session_rollout.api.enums import ActionReason, CheckKind, DecisionReason, EventReason, Outcome, Stage, State, Verdict
 from session_rollout.api.migration_enums import MigrationState, NoReturn, Operation
+from session_rollout.api.progress import Progress
 from session_rollout.core.observed import JobObservation, JobState, StartJob
 
 ERRORS: Final = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m"}
@@ -155,6 +156,9 @@ def test_each_migration_after_a_phase_waits_and_one_that_runs_ends() -> None:
     world.request("Approve", generation=1, check="signed")
     world.reconcile()
     assert world.migration("more").state is MigrationState.RUNNING
+    world.jobs[world.migration("more").job or ""] = JobObservation(
+        JobState.ACTIVE, Progress(message="applying 0001_more.up.sql")
+    )
     world.values["errors"] = BAD
     world.reconcile()
     assert world.reason is DecisionReason.MIGRATION_RUNNING

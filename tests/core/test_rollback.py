@@ -14,6 +14,7 @@ from core.collecting import DATABASE
 from core.world import World, at, edited, ended, spec, with_another_plan
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, State, Verdict
 from session_rollout.api.migration_enums import MigrationState, Operation
+from session_rollout.api.progress import Progress
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.documents import read_document
 from session_rollout.core.observed import JobObservation, JobState
@@ -159,7 +160,7 @@ def test_second_breach_of_a_rollback_by_one_step_turns_the_feature_off() -> None
     world.until(at("one", 3))
     record = MigrationRecord(name="rows", state=MigrationState.RUNNING, operation=Operation.UP, job="rows-up")
     world.status = world.status.updated(migrations=(record,))
-    world.jobs["rows-up"] = JobObservation(JobState.ACTIVE)
+    world.jobs["rows-up"] = JobObservation(JobState.ACTIVE, Progress(message="applying 0001_rows.up.sql"))
     world.values["errors"] = Decimal("0.9")
     world.until(lambda world: world.percents()["one"] == "50")
     assert world.status.current.stage is Stage.ROLLING_BACK

@@ -58,7 +58,7 @@ def test_existing_job_is_found_and_not_created_again() -> None:
     world.jobs["job"] = JobObservation(JobState.SUCCEEDED)
     world.apply(StartJob(**start))
     world.apply(SuspendJob("job", suspend=True))
-    assert world.jobs == {"job": JobObservation(JobState.SUCCEEDED, suspended=True)}
+    assert world.jobs == {"job": JobObservation(JobState.SUCCEEDED, suspended=True, stopped=True)}
 
 
 def test_workload_changes_only_from_the_revision_that_was_observed() -> None:

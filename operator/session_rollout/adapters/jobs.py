@@ -232,7 +232,8 @@ class KubernetesJobs:
             return JobObservation(JobState.SUCCEEDED, _final_progress(pods))
         if "Failed" not in true:
             suspended = bool(job["spec"].get("suspend"))
-            return JobObservation(JobState.ACTIVE, await self._running_progress(namespace, pods), suspended)
+            stopped = suspended and "Suspended" in true and not _living(pods)
+            return JobObservation(JobState.ACTIVE, await self._running_progress(namespace, pods), suspended, stopped)
         progress = _final_progress(pods)
         if not progress.message:
             # No Pod ended by itself: the Job's deadline passed, or its Pods were deleted.
@@ -282,6 +283,10 @@ def _parsed(text: str) -> Progress | None:
     except ValueError:
         return None
     return progress.updated(message=redact(progress.message), waiting=redact(progress.waiting))
+
+
+def _living(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [pod for pod in pods if pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}]
 
 
 def _terminated(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -320,6 +320,7 @@ class EventReason(StrEnum):
     MIGRATION_STARTED = "MigrationStarted"  # A migration Job was started.
     MIGRATION_SUCCEEDED = "MigrationSucceeded"  # A migration Job succeeded.
     MIGRATION_FAILED = "MigrationFailed"  # A migration Job failed.
+    MIGRATION_WITHDRAWN = "MigrationWithdrawn"  # A migration Job that had not begun was suspended for good.
     MIGRATION_KEPT = "MigrationKept"  # A rollback kept a migration; the message contains the reason.
     POINT_OF_NO_RETURN = "PointOfNoReturnAhead"  # A migration contains an SQL step that cannot be undone. The Event is emitted before the migration starts.
     APPROVAL_NEEDED = "ApprovalNeeded"  # A step requires manual approval.
@@ -360,6 +361,7 @@ _WARNINGS = frozenset(
         EventReason.AUDIENCE_LAPSED,
         EventReason.GUARD_BREACHED,
         EventReason.MIGRATION_FAILED,
+        EventReason.MIGRATION_WITHDRAWN,
         EventReason.MIGRATION_KEPT,
         EventReason.POINT_OF_NO_RETURN,
         EventReason.ACTION_REJECTED,

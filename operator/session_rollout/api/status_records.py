@@ -281,6 +281,13 @@ class MigrationRecord(Model):
     ] = None
     progress_time: Annotated[Time | None, Field(description="Time when these figures were written.")] = None
     following: Annotated[bool, Field(description="Whether changes in the source are still applied to the target.")] = False
+    withdrawn: Annotated[
+        bool,
+        Field(
+            description="Whether the operator suspends its Job for good, because the Job had not begun when it had to stop. The"
+            " migration then becomes pending again, and a later start has another Job."
+        ),
+    ] = False
     point_of_no_return: Annotated[
         NoReturn | None, Field(description="Whether the point of no return is ahead or has been passed.")
     ] = None

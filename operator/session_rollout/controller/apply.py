@@ -62,7 +62,7 @@ class Applier:
         again, failure, flags_failed = False, None, False
         answers = [effect for effect in decision.effects if isinstance(effect, Answer)]
         for effect in sorted((effect for effect in decision.effects if not isinstance(effect, Answer)), key=_place):
-            if flags_failed and _place(effect) == JOBS:
+            if flags_failed and _place(effect) == JOBS and not _only_stops(effect):
                 # A migration that is undone before the features are off breaks every user who still has them.
                 continue
             error = await self._attempt(rollout, state, effect)
@@ -159,6 +159,10 @@ class Applier:
         status = answer(accepted=effect.accepted, reason=effect.reason, message=effect.message, now=self._ports.clock.now())
         await self._ports.store.answer(rollout.namespace, effect.action, status, uid=effect.uid)
         state.actions.finish(effect.uid)
+
+
+def _only_stops(effect: Effect) -> bool:
+    return isinstance(effect, SuspendJob) and effect.suspend
 
 
 def _place(effect: Effect) -> int:

@@ -37,6 +37,7 @@ from session_rollout.core.stages import HANDLERS
 from session_rollout.core.status_budget import fit
 from session_rollout.core.suspension import kept_audiences, suspended_text
 from session_rollout.core.windows import unknown_zones
+from session_rollout.core.withdrawal import settle, withdraw
 
 SOONEST: Final = timedelta(milliseconds=20)
 IN_PHASE: Final = frozenset({Stage.BEFORE, Stage.BASELINE, Stage.STEP, Stage.AFTER, Stage.VERIFICATION})
@@ -54,12 +55,14 @@ def decide(observed: Observed, now: datetime) -> Decision:
     context.problems = _problems(context)
     apply_actions(context)
     migration_jobs.track(context)
+    settle(context)
     workload.track(context)
     context.problems = _problems(context)
     evaluate_guards(context)
     evaluate_criteria(context)
     advance_hold(context, context.problems)
     result = _next_result(context)
+    withdraw(context)
     migration_jobs.drive(context)
     publish(context, holds_back=holds_back(context))
     note_refusals(context)

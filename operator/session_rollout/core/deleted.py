@@ -19,6 +19,7 @@ from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.publication import publish_less
 from session_rollout.core.refusals import finalizer_refusals, note_refusals, refusal_text
+from session_rollout.core.withdrawal import withdraw
 from session_rollout.errors import ActionRejected
 
 PROTECTING: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.ABORT})
@@ -41,6 +42,7 @@ def decide_deleted(
     off = released and not (context.document is not None and context.document.gives_something)
     if off:
         apply_only(context, frozenset(), ActionRejected(ActionReason.DELETING, f"{text}; every feature is off already"))
+        withdraw(context, "the rollout is deleted, and every feature is off")
     else:
         _protect(context, text)
     note_refusals(context)
@@ -67,4 +69,5 @@ def _protect(context: DecisionContext, text: str) -> None:
     evaluate_guards(context)
     if not (context.spec.suspend or context.status.flags.adoption_required):
         act_on_breaches(context)
+    withdraw(context)
     publish_less(context)

@@ -46,6 +46,12 @@ def needs_users(spec: RolloutSpec, name: str) -> bool:
     return is_contract or any(name in phase.migrations.after for phase in spec.phases)
 
 
+def needed_features_off(context: DecisionContext, record: MigrationRecord) -> tuple[str, ...]:
+    """Features that are off by an emergency, and that users need before the migration: what it removes, or ends, is no longer there for them."""
+    removes = record.operation is Operation.FINISH or declared(context.spec, record.name).change is Change.CONTRACT
+    return context.off_published if removes else context.off_here
+
+
 def source_of(spec: RolloutSpec, name: str) -> str:
     """Fingerprint of where the migration comes from: another bundle is another migration."""
     migration = declared(spec, name)
@@ -69,7 +75,7 @@ def drive(context: DecisionContext) -> None:
     """Keep the Jobs running that no stage waits for, and suspend copies while the rollout is paused."""
     for record in context.status.migrations:
         observation = context.observed.jobs.get(record.job or "")
-        if record.state not in RUNNING:
+        if record.state not in RUNNING or record.withdrawn:
             continue
         unawaited = record.operation in BY_ACTION or context.current.stage is Stage.ENDED
         if unawaited and (observation is None or observation.state is JobState.MISSING):
@@ -119,6 +125,7 @@ def _succeeded(context: DecisionContext, record: MigrationRecord, progress: Prog
         end_time=context.now,
         reason=None,
         message=progress.message,
+        withdrawn=False,
     )
     context.put_migration(ended)
     message = f"{record.name} {record.operation}: {progress.message or state}"
@@ -157,6 +164,7 @@ def _failed(context: DecisionContext, record: MigrationRecord, observation: JobO
             message=cause if awaited else f"{record.operation} failed: {cause}",
             rate=None,
             estimated_end_time=None,
+            withdrawn=False,
         )
     )
     _record_event(context, EventReason.MIGRATION_FAILED, record, f"{record.name} {record.operation}: {cause}")
@@ -183,6 +191,8 @@ def _figures(progress: Progress) -> dict[str, Any]:
 
 def _update_progress(context: DecisionContext, record: MigrationRecord, observation: JobObservation) -> None:
     """Take over the progress, at most once per PROGRESS_AGE: each change is a status write."""
+    if record.withdrawn:
+        return  # its message says why
     progress = observation.progress
     fresh = record.updated(
         **_figures(progress),
@@ -340,6 +350,7 @@ def begin(context: DecisionContext, record: MigrationRecord, operation: Operatio
         progress_time=None,
         reason=None,
         message="",
+        withdrawn=False,
     )
     planned = planned.updated(job=_job_name(context, planned))
     context.put_migration(planned)

@@ -83,11 +83,10 @@ def _await_start(context: DecisionContext, record: MigrationRecord) -> StageResu
     if not (migration_jobs.needs_users(context.spec, record.name) and _would_start(context, record)):
         return None
     subject = f"migration {record.name} waits"
-    off = context.off_published if _is_contract(context, record.name) else context.off_here
     return (
         await_window(context)
         or await_document(context)
-        or await_features(off, subject)
+        or await_features(migration_jobs.needed_features_off(context, record), subject)
         or await_read_back(context, subject)
         or await_steady_guards(context, _last_hold(context, record.name))
         or _await_evidence(context, subject)

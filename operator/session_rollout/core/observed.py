@@ -65,6 +65,7 @@ class JobObservation:
     state: JobState
     progress: Progress = field(default_factory=Progress)
     suspended: bool = False
+    stopped: bool = False  # suspended, and without a Pod that could still work
 
     @property
     def message(self) -> str:

@@ -21,6 +21,7 @@ from session_rollout.core.inputs import kept_features, published_phases
 from session_rollout.core.observed import JobState
 from session_rollout.core.plan import note_rolled_back
 from session_rollout.core.steps import Increment, increments_before, percent_text
+from session_rollout.core.withdrawal import idle
 
 EVENTS: Final = {Outcome.ROLLED_BACK: EventReason.ROLLED_BACK, Outcome.ABORTED: EventReason.ABORTED}
 
@@ -203,13 +204,12 @@ def _rolled_back(context: DecisionContext) -> tuple[PhaseRecord, ...]:
 def _await_migrations(context: DecisionContext) -> tuple[str, ...]:
     """Wait for running migrations: the names of those whose Job must end first.
 
-    A migration whose Job was never created becomes pending again.
+    A migration whose Job was never created becomes pending again; so does one whose Job was withdrawn (`withdrawal.settle`).
     """
     for record in context.status.migrations:
         observation = context.observed.jobs.get(record.job or "")
         if _is_forward(record) and observation is not None and observation.state is JobState.MISSING:
-            state = MigrationState.PENDING if record.operation is Operation.UP else MigrationState.SUCCEEDED
-            context.put_migration(record.updated(state=state))
+            context.put_migration(idle(record))
     return tuple(record.name for record in context.status.migrations if _is_forward(record))
 
 

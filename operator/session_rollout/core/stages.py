@@ -186,9 +186,8 @@ def _migrations_after(context: DecisionContext) -> StageResult | None:
 def _await_bake_requests(context: DecisionContext) -> StageResult | None:
     """A Job that ends a copy and is refused must be requested again with each decision: it waits for itself."""
     running = (record for record in context.status.migrations if record.state in RUNNING)
-    if any(record.operation is Operation.FINISH for record in running):
-        return None
-    return await_requests(context) or await_document(context)
+    finishes = any(record.operation is Operation.FINISH for record in running)
+    return (None if finishes else await_requests(context)) or await_document(context)
 
 
 def _await_bake(context: DecisionContext) -> StageResult | None:

@@ -6,7 +6,7 @@ fraction of a second.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -37,6 +37,7 @@ from session_rollout.simulation.world import SUCCEEDED, World
 LONGEST: Final = timedelta(days=730)
 IDLE_RECONCILES: Final = 5  # after as many without a change, the next result changes nothing either
 DEFAULT_MIGRATION: Final = timedelta(minutes=1)
+AT_WORK: Final = Progress(message="its SQL runs")  # what a Job reports that has begun
 
 
 @dataclass(frozen=True)
@@ -169,9 +170,9 @@ class RehearsedWorld(World):
     # --- what the operator observes
 
     def advance_jobs(self) -> None:
-        """End the Jobs whose time has come."""
+        """End the Jobs whose time has come; all others work."""
         for name, (end, result) in self.job_ends.items():
-            self.jobs[name] = result if end <= self.now else self.jobs[name]
+            self.jobs[name] = result if end <= self.now else replace(self.jobs[name], progress=AT_WORK)
 
     def _active_faults(self) -> list[Fault]:
         """Faults of this moment."""

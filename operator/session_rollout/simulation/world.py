@@ -166,7 +166,7 @@ class World:
             case StartJob(name=name) | StartCheck(name=name):
                 self.jobs.setdefault(name, JobObservation(JobState.ACTIVE))
             case SuspendJob(name=name, suspend=suspend):
-                self.jobs[name] = replace(self.jobs[name], suspended=suspend)
+                self.jobs[name] = replace(self.jobs[name], suspended=suspend, stopped=suspend)
             case UndoWorkload() | RestartWorkload():
                 self._change_workload(effect)
             case Answer(action=name, uid=uid):
