@@ -30,6 +30,7 @@ from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.deleted import decide_deleted
+from session_rollout.core.flags import NOBODY
 from session_rollout.core.observed import Decision, JobObservation, JobState, SuspendJob
 
 # --- the spec
@@ -106,7 +107,10 @@ def _deleted(world: World, *, released: bool) -> Decision:
 def test_deletion_suspends_a_job_that_has_not_begun_when_nobody_has_the_features(kind: str, *, released: bool) -> None:
     """They are off already, or a guard is in breach; without a Pod, the Job does not delay the deletion."""
     world = waiting(kind, WAITS["lock"])
-    if not released:
+    assert world.document is not None
+    if released:
+        world.tamper(audiences=dict.fromkeys(world.document.audiences, NOBODY))
+    else:
         world.values["errors"] = BAD
     decision = _deleted(world, released=released)
     assert [effect for effect in decision.effects if isinstance(effect, SuspendJob)] == [
