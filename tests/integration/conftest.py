@@ -20,6 +20,16 @@ def chat() -> Iterator[Chat]:
 
 
 @pytest.fixture(scope="module")
+def operator(lab: Lab) -> Iterator[Lab]:
+    """The lab with the operator running and one metric scraped."""
+    with scraped(lab):
+        lab.start_operator()
+        yield lab
+        assert lab.operator is not None
+        lab.operator.stop()
+
+
+@pytest.fixture(scope="module")
 def configured_operator(lab: Lab, chat: Chat, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The operator with sinks, checks and diagnostics, a Service's port, and one metric."""
     with scraped(lab) as server:

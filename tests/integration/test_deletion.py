@@ -8,22 +8,11 @@ import pytest
 
 from integration.rollouts import LONG, answer, decided, flags, holding, rollout
 from lab import rights
-from lab.gauge import scraped
 from lab.kube import ApiError, Object
 from lab.lab import Lab
 
 ROOT = "/apis/admissionregistration.k8s.io/v1"
 FINALIZER = "sessionrollout.dev/finalizer"
-
-
-@pytest.fixture(scope="module")
-def operator(lab: Lab) -> Iterator[Lab]:
-    """The lab with the operator running and one metric scraped."""
-    with scraped(lab):
-        lab.start_operator()
-        yield lab
-        assert lab.operator is not None
-        lab.operator.stop()
 
 
 @contextmanager

@@ -3,25 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 
-import pytest
-
 from integration.rollouts import LONG, decided, events, flags, holding, rollout
-from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import Lab
 
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/sessionrollouts.sessionrollout.dev"
 PATH = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrollouts"
 MERGE = "application/merge-patch+json"
-
-
-@pytest.fixture(scope="module")
-def operator(lab: Lab) -> Iterator[Lab]:
-    """The lab with the operator running, and one metric scraped."""
-    with scraped(lab):
-        process = lab.start_operator()
-        yield lab
-        process.stop()
 
 
 @contextlib.contextmanager

@@ -7,28 +7,16 @@ put right, mistakes are said in status, secrets show nowhere. Not here: whole ro
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 
 from integration.rollouts import ALPHA, LONG, SHORT, decided, flags, holding, rollout
 from lab import rights
-from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import Lab
 
 CANARY = "canary-password"
-
-
-@pytest.fixture(scope="module")
-def operator(lab: Lab) -> Iterator[Lab]:
-    """The lab with the operator running and one metric scraped."""
-    with scraped(lab):
-        lab.start_operator()
-        yield lab
-        assert lab.operator is not None
-        lab.operator.stop()
 
 
 def audit(lab: Lab, since: datetime | None = None) -> list[Object]:

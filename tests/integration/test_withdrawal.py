@@ -3,26 +3,12 @@
 Not here: every other reason not to begin (tests/core/test_withdrawal), Jobs that copy rows (test_sessions).
 """
 
-from collections.abc import Iterator
-
 import psycopg
-import pytest
 
 from integration.rollouts import ALPHA, SHORT, rollout
-from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import Lab
 from lab.sessions import run, value
-
-
-@pytest.fixture(scope="module")
-def operator(lab: Lab) -> Iterator[Lab]:
-    """The lab with the operator running and one metric scraped."""
-    with scraped(lab):
-        lab.start_operator()
-        yield lab
-        assert lab.operator is not None
-        lab.operator.stop()
 
 
 def contracted(lab: Lab, name: str) -> str:

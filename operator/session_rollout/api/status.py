@@ -127,6 +127,11 @@ class Current(Model):
         Uid | None, Field(description="UID of the action that started the rollback, or a name for a breach or a deadline.")
     ] = None
 
+    @property
+    def is_unpublished(self) -> bool:
+        """Whether the audience of this step was decided, and not read back from the cluster."""
+        return self.stage is Stage.STEP and self.published_time is None
+
 
 class AwaitedApproval(Model):
     """An approval that an `Approve` action must name in addition to the generation: a step of a phase, or a gate."""

@@ -243,8 +243,10 @@ def _was_rolled_back(status: RolloutStatus, spec: RolloutSpec) -> bool:
     from session_rollout.core.inputs import UNDONE
     from session_rollout.core.plan import plan_of, rolled_back_before
 
+    if status.outcome not in UNDONE:
+        return False
     plan = plan_of(spec, {metric.name: spelled(metric) for metric in spec.metrics})
-    return status.outcome in UNDONE and rolled_back_before(status, plan) is not None
+    return rolled_back_before(status, plan) is not None
 
 
 def _print(comparison: Comparison) -> None:

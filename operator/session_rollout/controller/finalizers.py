@@ -11,6 +11,7 @@ from session_rollout.api import GROUP
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
 from session_rollout.controller.backoff import delay
 from session_rollout.controller.state import RolloutState
+from session_rollout.core.inputs import has_jobs
 from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Conflict, NotFound, RolloutError
 from session_rollout.ports import Ports, Stored
@@ -21,9 +22,7 @@ FINALIZER: Final = f"{GROUP}/finalizer"
 
 def needs_finalizer(rollout: SessionRollout) -> bool:
     """Whether there is something to do when this rollout is deleted that cannot be done afterwards."""
-    spec = rollout.spec
-    jobs = bool(spec.migrations) or any(gate.job for gate in spec.all_gates())
-    return jobs or spec.deletion_policy is DeletionPolicy.OFF
+    return has_jobs(rollout.spec) or rollout.spec.deletion_policy is DeletionPolicy.OFF
 
 
 def has_finalizer(stored: Stored) -> bool:

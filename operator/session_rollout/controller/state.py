@@ -15,7 +15,7 @@ from typing import Final
 
 from session_rollout.api import CRD
 from session_rollout.api.action import SessionRolloutAction
-from session_rollout.api.enums import Outcome, Stage
+from session_rollout.api.enums import Outcome
 from session_rollout.api.rollout import Metric
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
@@ -171,7 +171,7 @@ class RolloutState:
 
     def wrote(self, status: RolloutStatus) -> None:
         """The status was written, and is now read as it is on the wire."""
-        self.stored = known_part(RolloutStatus.model_validate(known_part(status).to_wire()))
+        self.stored = RolloutStatus.model_validate(known_part(status).to_wire())
         self.contest.wrote()
 
     def note_contest(self, key: Key, stored: RolloutStatus, decided: RolloutStatus, now: datetime) -> None:
@@ -192,8 +192,7 @@ class RolloutState:
         before, after = self.decided.decided if self.decided is not None else decided.stored, decided.decided
         promoted = after.outcome is Outcome.PROMOTED and before.outcome is not Outcome.PROMOTED
         entered = after.current.stage_start_time != before.current.stage_start_time
-        raised = entered and after.current.stage is Stage.STEP and after.current.published_time is None
-        if not (promoted or raised):
+        if not (promoted or (entered and after.current.is_unpublished)):
             self.decided = decided
 
     @property

@@ -100,11 +100,15 @@ def _note_pending(context: DecisionContext) -> None:
 
 
 def _emergency_prefix(status: RolloutStatus, still_off: tuple[str, ...]) -> str:
-    pending = sorted(record.feature for record in status.flags.disabled if record.pending)
-    if pending:
+    if pending := _pending(status):
         return f"EMERGENCY NOT IN FORCE: {_and_more(pending)} still on; "
     names = sorted({*(record.feature for record in status.flags.disabled), *still_off})
     return f"EMERGENCY: {_and_more(names)} off for all users; " if names else ""
+
+
+def _pending(status: RolloutStatus) -> list[str]:
+    """Features whose emergency is not in force."""
+    return sorted(record.feature for record in status.flags.disabled if record.pending)
 
 
 def _and_more(names: list[str]) -> str:
@@ -122,8 +126,8 @@ def _emergency_texts(status: RolloutStatus, still_off: tuple[str, ...]) -> tuple
         by_action.setdefault(record.by, []).append(record)
     names = ", ".join(still_off)
     lifted = (f"{names} still off for all users: the flag document of the EmergencyEnable is not published",)
-    pending = ", ".join(record.feature for record in status.flags.disabled if record.pending)
-    not_yet = (f"{pending} still on in the flag document, which could not be written since",)
+    pending = _pending(status)
+    not_yet = (f"{', '.join(pending)} still on in the flag document, which could not be written since",)
     in_force = tuple(
         f"{', '.join(record.feature for record in records)} disabled for all users by {by} since {records[0].time:%Y-%m-%d %H:%M} UTC:"
         f" {records[0].reason}"
@@ -136,8 +140,11 @@ def _emergency_active(context: DecisionContext) -> _Status:
     texts = emergency_texts(context)
     if not texts:
         return FALSE, ConditionReason.NO_EMERGENCY, "no feature is disabled in an emergency"
-    pending = any(record.pending for record in context.status.flags.disabled)
-    return TRUE, ConditionReason.NOT_IN_FORCE if pending else ConditionReason.FEATURES_DISABLED, "; ".join(texts)
+    return (
+        TRUE,
+        ConditionReason.NOT_IN_FORCE if _pending(context.status) else ConditionReason.FEATURES_DISABLED,
+        "; ".join(texts),
+    )
 
 
 def _state(context: DecisionContext, result: StageResult) -> State:

@@ -111,10 +111,14 @@ def await_steady_guards(context: DecisionContext, hold: timedelta) -> StageResul
     return StageResult(DecisionAction.WAIT, DecisionReason.GUARD_FAILING, texts[0], texts, next_actions, next_time=ready)
 
 
-def unjudged_guards(context: DecisionContext) -> tuple[str, ...]:
-    """Guards without a result of now: users get nothing before each was judged. One that never had events may get some with them."""
+def await_judged_guards(context: DecisionContext) -> StageResult | None:
+    """Users get nothing before each guard has a result of now. One that never had events may get some with them."""
     results = (_unjudged(context, guard) for guard in context.spec.guards if acts(guard))
-    return tuple(message for message in results if message is not None)
+    unjudged = tuple(message for message in results if message is not None)
+    if not unjudged:
+        return None
+    next_actions = ("wait for a result of the guard's metric",)
+    return StageResult(DecisionAction.WAIT, DecisionReason.AWAITING_EVIDENCE, unjudged[0], unjudged, next_actions)
 
 
 def _unjudged(context: DecisionContext, guard: Guard) -> str | None:

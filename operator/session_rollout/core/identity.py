@@ -21,7 +21,7 @@ def sources_of(context: DecisionContext, name: str) -> tuple[str, str]:
     written = metric.model_dump_json(include={"query", "cohorts", "window"}) if metric is not None else ""
     window = duration(metric.window) if metric is not None and metric.window is not None else None
     measured = f"{context.observed.queries.get(name, written)} {window}"
-    return _fingerprint(f"{context.spec.prometheus} {measured}"), _fingerprint(f"{context.spec.prometheus} {written}")
+    return fingerprint(f"{context.spec.prometheus} {measured}"), fingerprint(f"{context.spec.prometheus} {written}")
 
 
 def definition_of(check: Check | Gate) -> str:
@@ -30,11 +30,17 @@ def definition_of(check: Check | Gate) -> str:
     limits += [f"between {bound(text).normalize()}" for text in check.between or ()]
     if isinstance(check, Check):
         known = ((name, text) for name in TOLERANCES if (text := getattr(check, name)) is not None)
-        limits += [f"{check.compared_to} {name} {bound(text).normalize()} {unit_of(text) == '%'}" for name, text in known]
-    return _fingerprint(repr(limits))
+        limits += [f"{check.compared_to} {name} {tolerance_text(text)}" for name, text in known]
+    return fingerprint(repr(limits))
 
 
-def _fingerprint(text: str) -> str:
+def tolerance_text(text: str) -> str:
+    """A tolerance in one spelling: its number, and whether it is a percentage."""
+    return f"{bound(text).normalize()} {unit_of(text) == '%'}"
+
+
+def fingerprint(text: str) -> str:
+    """The first hexadecimal digits of the hash of a text."""
     return sha256_of(text).removeprefix("sha256:")[:LENGTH]
 
 

@@ -6,7 +6,7 @@ was published for: then it is kept until a person decides. What takes a feature 
 
 from collections.abc import Iterable
 
-from session_rollout.api.enums import EventReason, Outcome, Stage
+from session_rollout.api.enums import EventReason, Outcome
 from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature
 from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.core.context import DecisionContext
@@ -57,9 +57,8 @@ def learn_kills(context: DecisionContext) -> None:
 
 def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> set[str]:
     """Features that nobody has in an edited document, and that users had: in whatever form, also that of one that is off."""
-    given, current = audiences(context.spec, context.status), context.current
-    pending = current.stage is Stage.STEP and current.published_time is None
-    unpublished = context.running_features if pending else ()  # the document never gave what was decided
+    given = audiences(context.spec, context.status)
+    unpublished = context.running_features if context.current.is_unpublished else ()  # the document never gave what was decided
     return {
         name
         for name, audience in document.audiences.items()

@@ -40,15 +40,19 @@ def declared(spec: RolloutSpec, name: str) -> Migration:
     return next((migration for migration in spec.migrations if migration.name == name), Migration(name=name))
 
 
+def is_contract(spec: RolloutSpec, name: str) -> bool:
+    """Whether a migration removes what the code path without the feature needs."""
+    return declared(spec, name).change is Change.CONTRACT
+
+
 def needs_users(spec: RolloutSpec, name: str) -> bool:
     """Whether a migration may start only while users have its phase: it may end the support of users who do not."""
-    is_contract = declared(spec, name).change is Change.CONTRACT
-    return is_contract or any(name in phase.migrations.after for phase in spec.phases)
+    return is_contract(spec, name) or any(name in phase.migrations.after for phase in spec.phases)
 
 
 def needed_features_off(context: DecisionContext, record: MigrationRecord) -> tuple[str, ...]:
     """Features that are off by an emergency, and that users need before the migration: what it removes, or ends, is no longer there for them."""
-    removes = record.operation is Operation.FINISH or declared(context.spec, record.name).change is Change.CONTRACT
+    removes = record.operation is Operation.FINISH or is_contract(context.spec, record.name)
     return context.off_published if removes else context.off_here
 
 

@@ -7,7 +7,6 @@ that needs what is gone. `finish` has the rules of the bake, in `stages`.
 from datetime import timedelta
 
 from session_rollout.api.enums import DecisionAction, DecisionReason
-from session_rollout.api.migration import Change
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.phases import Phase
 from session_rollout.api.status_records import MigrationRecord
@@ -19,7 +18,7 @@ from session_rollout.core.hold import await_features, await_steady_guards, blind
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.observed import JobState
 from session_rollout.core.promotion import await_window
-from session_rollout.core.publication import is_published
+from session_rollout.core.publication import is_published, publishing
 from session_rollout.core.steps import increments
 
 # --- phases that must end at 100%
@@ -48,14 +47,10 @@ def _partial_contracts(context: DecisionContext) -> tuple[str, ...]:
         f"{_ends_at(phase)}, because the remaining users need what {name} removes"
         for number, last in enumerate(phases, start=1)
         for name in last.migrations.names
-        if _is_contract(context, name) and not migration_jobs.is_up(context.spec, context.migration(name))
+        if migration_jobs.is_contract(context.spec, name) and not migration_jobs.is_up(context.spec, context.migration(name))
         for phase in phases[:number]
         if _is_partial(phase)
     )
-
-
-def _is_contract(context: DecisionContext, name: str) -> bool:
-    return migration_jobs.declared(context.spec, name).change is Change.CONTRACT
 
 
 def _is_partial(phase: Phase) -> bool:
@@ -109,8 +104,7 @@ def await_read_back(context: DecisionContext, subject: str) -> StageResult | Non
     if is_published(context):
         return None
     message = f"{subject}: the flag document has not been read back"
-    next_actions = ("wait until the ConfigMap contains the document",)
-    return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, message, (message,), next_actions)
+    return publishing(message, message)
 
 
 def _await_evidence(context: DecisionContext, subject: str) -> StageResult | None:

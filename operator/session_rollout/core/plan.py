@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from session_rollout.api.base import MAP_BY_NAME, SET, Model, sha256_of
-from session_rollout.api.quantities import bound, duration, unit_of
+from session_rollout.api.base import MAP_BY_NAME, SET, Model
+from session_rollout.api.quantities import bound, duration
 from session_rollout.api.rollout import Metric, RolloutSpec
 from session_rollout.api.status import ROLLED_BACK_PLANS_LENGTH, RolloutStatus
-from session_rollout.api.status_records import PLAN_LENGTH, RolledBackPlan
+from session_rollout.api.status_records import RolledBackPlan
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.identity import TOLERANCES
+from session_rollout.core.identity import TOLERANCES, fingerprint, tolerance_text
 
 # Fields of the spec that are no part of the plan.
 OTHER: Final = frozenset(
@@ -27,8 +27,7 @@ NUMBERS: Final = frozenset({"above", "below", "between", "percent", "to", "pass_
 def plan_of(spec: RolloutSpec, queries: Mapping[str, str]) -> str:
     """Fingerprint of the plan, however it is written; `queries` are the queries of the metrics in one spelling."""
     metrics = sorted((_metric(metric, queries) for metric in spec.metrics), key=_text)
-    text = _text(_normal(spec, without=OTHER) | {"metrics": metrics})
-    return sha256_of(text).removeprefix("sha256:")[:PLAN_LENGTH]
+    return fingerprint(_text(_normal(spec, without=OTHER) | {"metrics": metrics}))
 
 
 def _metric(metric: Metric, queries: Mapping[str, str]) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def _value(name: str, value: Any) -> Any:
         return str(duration(value))
     if name in NUMBERS:
         return str(bound(value).normalize())
-    return f"{bound(value).normalize()} {unit_of(value) == '%'}" if name in TOLERANCES else str(value)
+    return tolerance_text(value) if name in TOLERANCES else str(value)
 
 
 # --- what was rolled back

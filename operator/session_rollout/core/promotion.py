@@ -34,12 +34,12 @@ from session_rollout.core.drift import await_document
 from session_rollout.core.hold import (
     await_features,
     await_guards,
+    await_judged_guards,
     await_steady_guards,
     missing_checks,
     missing_evidence,
-    unjudged_guards,
 )
-from session_rollout.core.publication import is_published
+from session_rollout.core.publication import is_published, publishing
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
 from session_rollout.core.steps import Increment, increment_after, increment_from, increment_with, percent_text
@@ -89,9 +89,7 @@ def _await_document_before(context: DecisionContext) -> StageResult | None:
     flags, document = context.status.flags, context.document
     if flags.sha256 is None or (document is not None and document.sha256 == flags.sha256):
         return None
-    details = ("the flag document has not been read back yet",)
-    next_actions = ("wait until the ConfigMap contains the document",)
-    return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, "publishing the flag document", details, next_actions)
+    return publishing("publishing the flag document", "the flag document has not been read back yet")
 
 
 def raise_audience(context: DecisionContext, increment: Increment) -> StageResult | None:
@@ -123,18 +121,15 @@ def holds_back(context: DecisionContext) -> bool:
 
 def _was_raised_earlier(context: DecisionContext) -> bool:
     before, current = context.observed.rollout.status.current, context.current
-    pending = current.stage is Stage.STEP and current.published_time is None
-    return pending and (before.stage, before.stage_start_time) == (current.stage, current.stage_start_time)
+    same = (before.stage, before.stage_start_time) == (current.stage, current.stage_start_time)
+    return current.is_unpublished and same
 
 
 def _await_late_raise(context: DecisionContext) -> StageResult | None:
     """The same for an audience that an earlier decision raised: perhaps of another process, and guards may have failed since."""
     if context.awaits_results:
         return repeat_decision(context)
-    if unjudged := unjudged_guards(context):
-        next_actions = ("wait for a result of the guard's metric",)
-        return StageResult(DecisionAction.WAIT, DecisionReason.AWAITING_EVIDENCE, unjudged[0], unjudged, next_actions)
-    return _await_raise(context)
+    return await_judged_guards(context) or _await_raise(context)
 
 
 def run_step(context: DecisionContext) -> StageResult | None:
@@ -147,13 +142,8 @@ def run_step(context: DecisionContext) -> StageResult | None:
     if _was_raised_earlier(context) and (result := _await_late_raise(context)):
         return result
     if not (is_published(context) or set(context.off_here) - set(context.still_off)):
-        return StageResult(
-            DecisionAction.PUBLISH,
-            DecisionReason.PUBLISHING,
-            f"publishing {increment.audience}",
-            (f"the flag document with {increment.audience} has not been read back yet",),
-            ("wait until the ConfigMap contains the document",),
-        )
+        audience = increment.audience
+        return publishing(f"publishing {audience}", f"the flag document with {audience} has not been read back yet")
     for rule in _STEP_RULES if context.current.promoted_by is None else _PROMOTE_RULES:
         if result := rule(context, increment):
             return result

@@ -8,10 +8,10 @@ says what it was until the status has it (`api.protection`). What the status lea
 from collections.abc import Mapping
 from typing import Final
 
-from session_rollout.api.enums import PhaseState, Stage
+from session_rollout.api.enums import DecisionAction, DecisionReason, PhaseState
 from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, ProtectionKind
 from session_rollout.api.status import RolloutStatus
-from session_rollout.core.context import DecisionContext
+from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.documents import PublishedDocument, gives_less, lesser
 from session_rollout.core.drift import notice_drift
 from session_rollout.core.flags import (
@@ -54,9 +54,15 @@ def _given(context: DecisionContext) -> dict[str, Audience]:
 
 def is_published(context: DecisionContext) -> bool:
     """Whether the document that the status wants was read back, and nobody has changed it since."""
-    flags, document, current = context.status.flags, context.document, context.current
-    is_read_back = flags.published_time is not None and (current.stage is not Stage.STEP or current.published_time is not None)
+    flags, document = context.status.flags, context.document
+    is_read_back = flags.published_time is not None and not context.current.is_unpublished
     return is_read_back and document is not None and document.sha256 == flags.sha256
+
+
+def publishing(message: str, detail: str) -> StageResult:
+    """What to do until the ConfigMap contains the wanted document."""
+    next_actions = ("wait until the ConfigMap contains the document",)
+    return StageResult(DecisionAction.PUBLISH, DecisionReason.PUBLISHING, message, (detail,), next_actions)
 
 
 def has_audience(context: DecisionContext, document: PublishedDocument) -> bool:

@@ -34,9 +34,9 @@ from session_rollout.core.hold import (
     advance_hold,
     await_features,
     await_guards,
+    await_judged_guards,
     await_steady_guards,
     missing_evidence,
-    unjudged_guards,
 )
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.migration_rules import await_read_back, run_up
@@ -141,9 +141,8 @@ def _baseline(context: DecisionContext) -> StageResult | None:
     if missing := baselines.missing:
         reason, next_actions = DecisionReason.MEASURING_BASELINE, ("wait for a result of the metric",)
         return StageResult(DecisionAction.WAIT, reason, missing[0], missing, next_actions)
-    if unjudged := unjudged_guards(context):
-        reason, next_actions = DecisionReason.AWAITING_EVIDENCE, ("wait for a result of the guard's metric",)
-        return StageResult(DecisionAction.WAIT, reason, unjudged[0], unjudged, next_actions)
+    if result := await_judged_guards(context):
+        return result
     if result := raise_audience(context, first_increment(context)):
         return result
     for record in baselines.records:
@@ -185,9 +184,11 @@ def _migrations_after(context: DecisionContext) -> StageResult | None:
 
 def _await_bake_requests(context: DecisionContext) -> StageResult | None:
     """A Job that ends a copy and is refused must be requested again with each decision: it waits for itself."""
-    running = (record for record in context.status.migrations if record.state in RUNNING)
-    finishes = any(record.operation is Operation.FINISH for record in running)
-    return (None if finishes else await_requests(context)) or await_document(context)
+    return (None if _is_finishing(context) else await_requests(context)) or await_document(context)
+
+
+def _is_finishing(context: DecisionContext) -> bool:
+    return any(record.operation is Operation.FINISH and record.state in RUNNING for record in context.status.migrations)
 
 
 def _await_bake(context: DecisionContext) -> StageResult | None:
@@ -210,13 +211,12 @@ def _await_bake(context: DecisionContext) -> StageResult | None:
         message = f"baking for {format_duration(bake)}; guards are evaluated"
         due = until if context.now < until else max(once.values())
         return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=due)
-    return await_steady_guards(context, bake)
+    return await_steady_guards(context, bake) or (None if _is_finishing(context) else await_window(context))
 
 
 def _bake(context: DecisionContext) -> StageResult | None:
     """After the last phase: evaluate guards, finish copies, then promote the rollout."""
-    finishing = any(record.operation is Operation.FINISH and record.state in RUNNING for record in context.status.migrations)
-    if result := _await_bake(context) or (None if finishing else await_window(context)) or migration_jobs.run_finish(context):
+    if result := _await_bake(context) or migration_jobs.run_finish(context):
         return result
     for record in context.status.phases:
         if record.state is PhaseState.COMPLETED and record.promoted_time is None:

@@ -25,7 +25,7 @@ VALID_AT_LEAST: Final = timedelta(seconds=10)  # a slow API server is no reason 
 def has_lapsed(context: DecisionContext) -> bool:
     """Whether the audience of the step was decided too long ago to be published on that evidence. An emergency hides whether it was."""
     current, valid = context.current, max(VALID_INTERVALS * context.interval, VALID_AT_LEAST)
-    if current.stage is not Stage.STEP or current.published_time is not None or context.off_here:
+    if not current.is_unpublished or context.off_here:
         return False
     if context.document is not None and has_audience(context, context.document):
         return False
