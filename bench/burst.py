@@ -2,7 +2,8 @@
 
 Five hundred loops that start at once once cost the operator its Lease: its renewal waited behind their requests and their steps
 on the event loop. The figures: seconds until the last rollout has its first verdict, the longest time between two renewals of the
-Lease, and how long an action on one of the rollouts waits while the others are new.
+Lease, how long an action on one of the rollouts waits while the others are new, and, afterwards, how long emergencies on many of
+them at once take to have the features off.
 
 python -m bench.burst --rollouts 500 --seconds 10
 """
@@ -27,7 +28,10 @@ NAMESPACE = "default"
 INTERVAL_SECONDS = 30
 LEASE_SECONDS = 10.0  # without a renewal for this time, the process ends
 ACTION_SECONDS = 3.0
+TOGETHER_SECONDS = 6.0
 CREATORS = 4
+TOGETHER = 80  # rollouts whose features are disabled at the same time
+ACTIONS = f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrolloutactions"
 ROLLOUTS = f"/apis/sessionrollout.dev/v1alpha1/namespaces/{NAMESPACE}/sessionrollouts"
 
 
@@ -56,6 +60,7 @@ class Burst:
     judged: dict[str, float] = field(default_factory=dict)  # by name: its first verdict
     renewals: list[datetime] = field(default_factory=list)
     action: float = 0.0  # from an emergency on one of the rollouts to its flags being off
+    together: list[float] = field(default_factory=list)  # the same for each of many at once
     restarts: int = 0
 
     @property
@@ -89,8 +94,37 @@ def emergency(lab: Lab, name: str) -> float:
     """Seconds from the action to the flags being off."""
     begun = time.monotonic()
     lab.act("EmergencyDisable", name, NAMESPACE, features=["alpha"], reason="drill")
-    lab.until(lambda: "targeting" not in lab.document(name)["flags"]["alpha"], 60, "alpha off")
+    lab.until(lambda: is_off(lab.document(name)), 60, "alpha off")
     return time.monotonic() - begun
+
+
+def is_off(document: Object) -> bool:
+    """Whether no user has the feature."""
+    return "targeting" not in document["flags"]["alpha"]
+
+
+def emergencies(lab: Lab, names: list[str]) -> list[float]:
+    """Seconds from an emergency on each of these rollouts, all created at once, to its flags being off."""
+
+    def some(mine: list[str]) -> list[float]:
+        kube, waiting, seconds = Kube(lab.kubeconfig), dict[str, float](), list[float]()
+        for name in mine:
+            spec = {"rollout": name, "action": "EmergencyDisable", "features": ["alpha"], "reason": "drill"}
+            about = {"apiVersion": "sessionrollout.dev/v1alpha1", "kind": "SessionRolloutAction", "spec": spec}
+            waiting[name] = time.monotonic()
+            kube.create(ACTIONS, {**about, "metadata": {"name": f"{name}-off", "namespace": NAMESPACE}})
+        while waiting:
+            for name in list(waiting):
+                config_map = kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/{name}-flags")
+                if is_off(json.loads(config_map["data"]["flags.flagd.json"])):
+                    seconds.append(time.monotonic() - waiting.pop(name))
+            time.sleep(0.1)
+        return seconds
+
+    with ThreadPoolExecutor(CREATORS) as pool:
+        return sorted(
+            each for seconds in pool.map(some, (names[first::CREATORS] for first in range(CREATORS))) for each in seconds
+        )
 
 
 def burst(lab: Lab, count: int, seconds: float, limit: float) -> Burst:
@@ -133,6 +167,7 @@ def figures(seen: Burst, count: int) -> list[Figure]:
         Figure("b last verdict after the last creation", max(times, default=0.0) - seen.created, "s", 2 * INTERVAL_SECONDS),
         Figure("c longest time between two renewals", seen.longest_renewal, "s", LEASE_SECONDS),
         Figure("d emergency while the others are new", seen.action, "s", ACTION_SECONDS),
+        Figure("e last of many emergencies at once", max(seen.together, default=0.0), "s", TOGETHER_SECONDS),
     ]
 
 
@@ -152,12 +187,14 @@ def main() -> int:
         before = sum(process.cpu_times()[:2])
         seen = burst(lab, options.rollouts, options.seconds, 300)
         cpu = sum(process.cpu_times()[:2]) - before
+        seen.together = emergencies(lab, sorted(seen.judged)[1 : TOGETHER + 1])
     measured = figures(seen, options.rollouts)
     show(measured)
     times = sorted(seen.judged.values()) or [0.0]
     about = {
         "created": round(seen.created, 1),
         "median": round(statistics.median(times), 1),
+        "median of the emergencies": round(statistics.median(seen.together or [0.0]), 1),
         "restarts": seen.restarts,
         "load": " ".join(f"{value:.1f}" for value in os.getloadavg()),
         "cpu milliseconds per rollout": round(1000 * cpu / options.rollouts),

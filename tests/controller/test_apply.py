@@ -1,6 +1,7 @@
 """Effects of a decision: flags first, one failure holds up no other, and what only the user can correct is tried again."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.controller import apply
 from session_rollout.controller.apply import Applier
 from session_rollout.controller.state import OUTAGE_SHOWN, RolloutState
+from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import (
     Answer,
     Decision,
@@ -27,7 +29,7 @@ from session_rollout.core.observed import (
     SuspendJob,
     UndoWorkload,
 )
-from session_rollout.errors import Forbidden, Request, RolloutError, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, Request, RolloutError, SpecError, Unavailable
 
 PUBLISH = Publish("shop-flags", "{}", "sha256:x")
 JOB = StartJob("shop-m-1", "m", Operation.UP, 1)
@@ -49,6 +51,19 @@ class Fixture:
         rollout = parse(self.cluster.add_rollout(**spec)).rollout
         assert rollout is not None
         self.rollout: SessionRollout = rollout
+        self.applier = Applier(self.cluster.ports())
+
+    def touch_before_each_write(self, left: list[int]) -> None:
+        """So many times, the ConfigMap has got another annotation when the document is written."""
+        publish = self.cluster.publish
+
+        async def touch(rollout: SessionRollout, document: Publish, *, urgent: bool = False) -> PublishedDocument:
+            if left[0] and self.cluster.document is not None:
+                left[0] -= 1
+                self.cluster.document = replace(self.cluster.document, version=self.cluster.document.version + 1)
+            return await publish(rollout, document, urgent=urgent)
+
+        self.cluster.publish = touch  # type: ignore[method-assign]
         self.applier = Applier(self.cluster.ports())
 
     async def apply(self, *effects: Effect, stage: Stage = Stage.STEP) -> bool:
@@ -95,6 +110,40 @@ def test_job_is_suspended_although_the_flags_are_refused() -> None:
         with pytest.raises(Forbidden):
             await fixture.apply(PUBLISH, SuspendJob("shop-m-1", suspend=True), SuspendJob("shop-m-2", suspend=False), JOB)
         assert fixture.cluster.calls == ["publish", "suspend True"]
+
+    run(body)
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+def test_others_who_touch_the_document_delay_nothing(*, urgent: bool) -> None:
+    """Two controllers change an annotation of the ConfigMap in a loop: each attempt finds another version with the same text."""
+
+    async def body() -> None:
+        fixture, left = Fixture(), [5]
+        await fixture.apply(PUBLISH)
+        fixture.touch_before_each_write(left)
+        effect = replace(PUBLISH, text='{"flags": {}}', version=1)
+        error = await fixture.applier._attempt(fixture.rollout, fixture.state, effect, urgent=urgent)  # noqa: SLF001
+        assert error is None
+        assert (left, fixture.cluster.text) == ([0], '{"flags": {}}')
+        assert fixture.state.document is fixture.cluster.document
+
+    run(body)
+
+
+@pytest.mark.parametrize("changes", [{"sha256": "sha256:other"}, {"owner": None}, {"editor": "kubectl-edit"}], ids=str)
+def test_document_that_was_changed_is_decided_about_again(changes: dict[str, object]) -> None:
+    """It may be another leader's, which has turned more off."""
+
+    async def body() -> None:
+        fixture = Fixture()
+        await fixture.apply(PUBLISH)
+        assert fixture.cluster.document is not None
+        fixture.cluster.document = replace(fixture.cluster.document, version=2, **changes)
+        with pytest.raises(Conflict):
+            await fixture.apply(replace(PUBLISH, text='{"flags": {}}', version=1))
+        assert fixture.cluster.text == PUBLISH.text
+        assert fixture.state.document is None
 
     run(body)
 

@@ -77,6 +77,48 @@ def test_priority_that_rises_while_waiting_counts() -> None:
     run(body)
 
 
+def test_turn_that_is_passed_on_ends_after_those_that_wait() -> None:
+    """What follows the protection of users waits for the protections of others."""
+
+    async def body() -> None:
+        turns, seen = Turns(at_once=1, reserved=0), list[str]()
+
+        async def protect(name: str) -> None:
+            async with turns.take(always(Priority.KNOWN)) as pass_on:
+                seen.append(f"{name} protects")
+                await breathe()  # the others arrive
+                await pass_on()
+                seen.append(f"{name} records")
+
+        await asyncio.gather(*(protect(name) for name in "abc"))
+        assert seen == [f"{name} {what}" for what in ("protects", "records") for name in "abc"]
+
+    run(body)
+
+
+def test_one_that_is_cancelled_while_its_turn_is_passed_on_takes_no_place() -> None:
+    async def body() -> None:
+        turns = Turns(at_once=1, reserved=0)
+        crowd = Crowd(turns)
+
+        async def pass_on_to_b() -> None:
+            async with turns.take(always(Priority.KNOWN)) as pass_on:
+                crowd.come("b", always(Priority.KNOWN))
+                await breathe()
+                await pass_on()
+
+        task = asyncio.create_task(pass_on_to_b())
+        await until(lambda: crowd.began == ["b"])
+        task.cancel()
+        crowd.ends["b"].set()
+        await breathe()
+        crowd.come("c", always(Priority.KNOWN))
+        await breathe()
+        assert crowd.began == ["b", "c"]
+
+    run(body)
+
+
 def test_turn_of_one_that_is_cancelled_is_given_to_the_next() -> None:
     """Before it was called, in the moment it is called, and while it holds its turn."""
 

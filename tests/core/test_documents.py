@@ -50,6 +50,17 @@ def test_kill_by_hand_is_an_emergency() -> None:
     assert world.condition("EmergencyActive") == "True"
 
 
+def test_kill_by_hand_without_the_name_of_its_editor_is_an_emergency() -> None:
+    """A tool that removes `managedFields` has taken the name away; the rules are still none that a rollout writes."""
+    world = World(spec())
+    world.until(at("one", 3))
+    assert world.document is not None
+    world.tamper(audiences={**world.document.audiences, "alpha": NOBODY}, taken_away=frozenset({"alpha"}), editor=None)
+    world.run(60)
+    assert [(record.feature, record.by) for record in world.status.flags.disabled] == [("alpha", "the flag document")]
+    assert "targeting" not in world.flag("alpha")
+
+
 def test_kill_by_hand_in_the_form_of_a_feature_that_is_off_is_an_emergency() -> None:
     """Somebody has copied the rules of another feature; a lower share is still corrected."""
     world = World(spec())

@@ -28,6 +28,7 @@ EDITS: dict[str, tuple[dict[str, Any], Audience | None]] = {
     "on by default": ({"defaultVariant": "on", **DEFAULT}, EVERYBODY),
     "on by default, with rules": ({"defaultVariant": "on"}, Audience(Decimal(50), ("beta",))),
     "no default": ({"defaultVariant": None, **DEFAULT}, None),
+    "no default in any form": ({"targeting": {"if": [False, "on"]}, "defaultVariant": None}, None),
     "an unknown default": ({"defaultVariant": "maybe", **DEFAULT}, None),
     "both variants off": ({"variants": {"on": False, "off": False}}, NOBODY),
     "both variants on": ({"variants": {"on": True, "off": True}}, None),

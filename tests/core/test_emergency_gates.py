@@ -152,8 +152,8 @@ def test_migration_after_a_phase_waits_for_its_features() -> None:
     world.until(at("two", 1))
 
 
-def test_promote_that_waits_for_a_guard_does_not_act_in_an_emergency() -> None:
-    """The guard passes because the feature is off."""
+def test_promote_that_waits_for_a_guard_acts_neither_in_an_emergency_nor_after_it() -> None:
+    """The guard passes because the feature is off, and whoever promoted the step did not know of the emergency."""
     guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "10m"}
     world = World(spec(guards=[guard]))
     world.until(at("one", 1))
@@ -167,7 +167,8 @@ def test_promote_that_waits_for_a_guard_does_not_act_in_an_emergency() -> None:
     assert (world.where[:2], world.reason) == (("one", 1), DecisionReason.FEATURE_DISABLED)
     world.request("EmergencyEnable")
     world.run(10)
-    assert world.where[:3] == ("one", 2, 1)
+    assert world.where[:2] == ("one", 1)
+    assert world.status.current.promoted_by is None
 
 
 def test_step_does_not_end_in_the_decision_that_lifts_an_emergency() -> None:

@@ -79,6 +79,8 @@ BUCKET = {"cat": ["shop:", {"var": "targetingKey"}]}
         {"variants": {"on": False, "off": False}},
         {"variants": {"on": 0, "off": False}},
         {"variants": {"off": False}},
+        {"targeting": {}, "defaultVariant": None},  # applications use the default in their code, as of a disabled flag
+        {"targeting": {"if": [False, "on"]}, "defaultVariant": None},
     ],
     ids=str,
 )
@@ -90,6 +92,17 @@ def test_every_way_to_turn_a_feature_off_by_hand_is_recognized(edit: dict[str, A
     published = read_document(json.dumps(document))
     assert published.taken_away == {"alpha"}
     assert published.audiences["gamma"] == Audience(Decimal(50))
+
+
+@pytest.mark.parametrize("name", ["forcedOff", "group-beta"])
+@pytest.mark.parametrize("value", [True, False])
+def test_shared_rule_that_is_replaced_by_its_value_counts_for_each_flag(name: str, *, value: bool) -> None:
+    """`forcedOff: true` is the one edit that turns everything off; a group that nobody is in leaves the share."""
+    source = FlagSource("shop", "default", {"alpha": Audience(Decimal(50), ("beta",)), "gamma": Audience(Decimal(50))})
+    document = json.loads(compile_document(source).text)
+    document["$evaluators"][name] = value
+    off = {"alpha", "gamma"} if (name, value) == ("forcedOff", True) else set()
+    assert read_document(json.dumps(document)).taken_away == off
 
 
 @pytest.mark.parametrize(
@@ -104,7 +117,6 @@ def test_every_way_to_turn_a_feature_off_by_hand_is_recognized(edit: dict[str, A
         {"targeting": {"fractional": ["on"]}},
         {"targeting": {"if": []}, "defaultVariant": "on"},
         {"targeting": {"unknown": ["off"]}},
-        {"targeting": {}, "defaultVariant": None},
     ],
     ids=str,
 )

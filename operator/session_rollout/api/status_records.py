@@ -144,6 +144,13 @@ class CheckRecord(Model):
             description="Time of the first verdict of Pass or Fail. A guard that had one may not be without one when users get more."
         ),
     ] = None
+    needs_users: Annotated[
+        bool | None,
+        Field(
+            description="Whether all its verdicts were about users who had features of the rollout. Without users, its metric may"
+            " have no data."
+        ),
+    ] = None
     failing_time: Annotated[
         Time | None, Field(description="Time when the current failure of a criterion or guard began. A pass ends it.")
     ] = None

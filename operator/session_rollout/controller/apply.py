@@ -6,12 +6,14 @@ the next decision may be an emergency.
 """
 
 import logging
+from dataclasses import replace
 from typing import Final, get_args
 
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.controller.state import RolloutState
+from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import (
     Answer,
     Decision,
@@ -34,6 +36,7 @@ EFFECTS: Final = frozenset(kind.__name__ for kind in get_args(Effect))
 JOBS: Final = 1  # the place in this order of all other effects
 ANSWER_SECONDS: Final = 0.3  # that a decision waits for its answers; then they continue in the background
 ANSWERS_AT_ONCE: Final = 16
+TOUCHED_AT_ONCE: Final = 8  # times that a document is written again at once, while others change only its metadata
 
 
 class Applier:
@@ -124,7 +127,7 @@ class Applier:
     async def _carry_out(self, rollout: SessionRollout, state: RolloutState, effect: Effect, *, urgent: bool) -> None:
         match effect:
             case Publish():
-                document = await self._ports.flags.publish(rollout, effect, urgent=urgent)
+                document = await self._publish(rollout, state, effect, urgent=urgent)
                 state.know(document, document.version)
             case StartJob() | StartCheck() | SuspendJob():
                 await self._change_job(rollout, effect)
@@ -134,6 +137,25 @@ class Applier:
                 await self._answer(rollout, state, effect)
             case Emit(reason=reason, message=message):
                 self._ports.events.emit(rollout, reason, message)
+
+    async def _publish(
+        self, rollout: SessionRollout, state: RolloutState, effect: Publish, *, urgent: bool
+    ) -> PublishedDocument:
+        """Publish; again at once when another client has only touched the ConfigMap since it was read.
+
+        Whoever changes an annotation in a loop must not delay what protects users. Raises Conflict when anything else has changed.
+        """
+        known, flags = state.document, self._ports.flags
+        for _ in range(TOUCHED_AT_ONCE):
+            try:
+                return await flags.publish(rollout, effect, urgent=urgent)
+            except Conflict:
+                current = await flags.read(rollout.namespace, effect.config_map)
+                if known is None or current is None or replace(current, version=known.version) != known:
+                    raise
+                effect = replace(effect, version=current.version)
+                self._ports.leader.confirm()
+        return await flags.publish(rollout, effect, urgent=urgent)
 
     async def _change_job(self, rollout: SessionRollout, effect: StartJob | StartCheck | SuspendJob) -> None:
         match effect:

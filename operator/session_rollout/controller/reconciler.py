@@ -87,7 +87,7 @@ class Reconciler:
         state = self._memory.of(key)
         while not (stopped.is_set() or state.deleted):
             state.wake.clear()  # before reading: what changes during the reconciliation causes another one
-            async with self._memory.turns.take(lambda: state.priority):
+            async with self._memory.turns.take(lambda: state.priority) as state.pass_on:
                 with state.working():
                     seconds = await self._reconcile_guarded(key, state)
             if state.awaits_removal:  # it may have become due meanwhile
@@ -146,6 +146,8 @@ class Reconciler:
         decision = self._decide(observed, now, self._decider(stored, state, jobs, finalizers))
         state.next_decision = decision.next_reconcile.total_seconds()
         unprotected = await self._applier.protect(rollout, state, decision)
+        if decision.urgent is not None:
+            await state.pass_on()
         stored = await self._keep_finalizer(stored, state, protected=True)
         wrote, failure = await self._write_status(stored, stored.rollout, state, decision, now)
         if stored.problem or awaited:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,7 +22,7 @@ from session_rollout.api.status_records import AnsweredAction, Refusal
 from session_rollout.controller.contest import CONTESTED_TEXT, Contest, is_before, known_part
 from session_rollout.controller.reads import Reads
 from session_rollout.controller.refusals import refusal_of
-from session_rollout.controller.turns import Priority
+from session_rollout.controller.turns import Priority, no_others
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.refusals import CONTESTED_EFFECT, FIELDS_EFFECT, FINALIZER_EFFECT
 from session_rollout.errors import FieldDropped, StatusContested
@@ -140,6 +140,7 @@ class RolloutState:
     stored: RolloutStatus | None = None  # the known part of the status as this process knows it; None while it does not
     restored: bool = False  # somebody else has written the status: until when its evidence was evaluated is unknown
     rested: float = 0.0  # seconds since `last_reconcile` in which the loop had nothing to do
+    pass_on: Callable[[], Awaitable[None]] = no_others  # gives its turn to those that wait, and waits for another
     _deadline: float | None = None  # monotonic seconds
     _began: float | None = None  # to work, in monotonic seconds
     _wake_scheduled: bool = False

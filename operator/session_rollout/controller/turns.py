@@ -4,14 +4,16 @@ Five hundred loops that wake at once would each take a step of the event loop in
 all of them at each of its own steps. With few at a time, the others wait here instead. Those that people wait for come first, then
 those whose flags are published; new rollouts come last. An urgent one also has places of its own, so that ordinary ones whose
 requests hang cannot keep it waiting. And one that takes longer than a moment waits for the API server and not for the event loop: it
-gives its place to the next, up to a bound.
+gives its place to the next, up to a bound. One that has protected its users passes its turn on, and records it after the others that
+wait: of eighty guards in breach, the last must not wait for what follows the first.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from typing import Final
 
 AT_ONCE: Final = 16
@@ -35,6 +37,11 @@ class Waiting:
     priority: Callable[[], Priority]
     called: asyncio.Event = field(default_factory=asyncio.Event)
     long: bool = False  # it has given its place to another, and goes on
+    timer: asyncio.TimerHandle | None = None  # until it is long
+
+
+async def no_others() -> None:
+    """Pass on the turn of a reconciliation that has taken none: nobody waits for it."""
 
 
 class Turns:
@@ -46,26 +53,36 @@ class Turns:
         self._queue: list[Waiting] = []  # in the order of arrival
 
     @asynccontextmanager
-    async def take(self, priority: Callable[[], Priority]) -> AsyncIterator[None]:
-        """Wait for a turn, and hold it for the block."""
+    async def take(self, priority: Callable[[], Priority]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Wait for a turn, and hold it for the block. Awaiting the value passes the turn on and waits for another one."""
         waiting = Waiting(priority)
+        try:
+            await self._wait(waiting)
+            yield partial(self._pass_on, waiting)
+        finally:
+            self._leave(waiting)
+            self.call()
+
+    async def _wait(self, waiting: Waiting) -> None:
+        waiting.called.clear()
         self._queue.append(waiting)
         self.call()
-        timer: asyncio.TimerHandle | None = None
-        try:
-            await waiting.called.wait()
-            timer = asyncio.get_running_loop().call_later(LONG_SECONDS, self._give_up_place, waiting)
-            yield
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if waiting in self._queue:
-                self._queue.remove(waiting)
-            elif waiting.long:
-                self._long -= 1
-            else:
-                self._running -= 1
-            self.call()
+        await waiting.called.wait()
+        waiting.timer = asyncio.get_running_loop().call_later(LONG_SECONDS, self._give_up_place, waiting)
+
+    async def _pass_on(self, waiting: Waiting) -> None:
+        self._leave(waiting)
+        await self._wait(waiting)
+
+    def _leave(self, waiting: Waiting) -> None:
+        if waiting.timer is not None:
+            waiting.timer.cancel()
+        if waiting in self._queue:
+            self._queue.remove(waiting)
+        elif waiting.long:
+            self._long, waiting.long = self._long - 1, False
+        else:
+            self._running -= 1
 
     def _give_up_place(self, waiting: Waiting) -> None:
         if self._long < MOST_LONG:

@@ -52,7 +52,7 @@ def forget_past(context: DecisionContext) -> None:
     for kind, check in _compared(context):
         record = record_of(context, check, kind)
         if kind is CheckKind.GUARD and record.failing_time is not None:
-            context.put_check(not_evaluated(record).updated(baseline=None))
+            context.put_check(not_evaluated(context, record).updated(baseline=None, recovery_time=None))
 
 
 def measure_baselines(context: DecisionContext) -> Baselines:
@@ -115,6 +115,8 @@ def _kept(context: DecisionContext, record: CheckRecord, ready: datetime, value:
         time=context.now,
         message=f"{record.name}: the baseline is {value:.6g}",
         results=record.results,
+        evidence_time=record.evidence_time,
+        needs_users=record.needs_users,
         result_time=record.result_time,
     )
     protects = record.kind is CheckKind.GUARD and published_phases(context.status)

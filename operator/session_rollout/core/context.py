@@ -151,8 +151,9 @@ class DecisionContext:
         self.change(phases=tuple(record.updated(**fields) if record.name == phase else record for record in self.status.phases))
 
     def pause(self, by: str, message: str) -> None:
-        """Keep the audience until a `Resume` action."""
+        """Keep the audience until a `Resume` action. A `Promote` that has not had its effect is void: whoever wanted it did not know."""
         self.change(paused_by=by, paused_message=message)
+        self.move(promoted_by=None)
 
     def resume(self) -> None:
         """End a pause."""

@@ -156,8 +156,9 @@ def _unmet(
 
 
 def forget_verdicts(context: DecisionContext) -> None:
-    """Drop every verdict: they are about another audience."""
-    context.change(checks=())
+    """Drop every verdict and baseline: they are about another audience. That a guard can have a verdict is still known."""
+    guards = context.checks_of(CheckKind.GUARD)
+    context.change(checks=tuple(not_evaluated(context, guard).updated(baseline=None) for guard in guards))
 
 
 def void_verdicts(context: DecisionContext) -> None:
@@ -168,9 +169,9 @@ def void_verdicts(context: DecisionContext) -> None:
     """
     guards, _ = renamed(context, CheckKind.GUARD, context.spec.guards)
     if context.status.outcome is Outcome.PROMOTED:
-        guards = tuple(not_evaluated(record) for record in guards)  # nobody has judged them since
+        guards = tuple(not_evaluated(context, record) for record in guards)  # nobody has judged them since
     known, others = renamed(context, CheckKind.CRITERION, context.phase.criteria if context.phase is not None else ())
-    criteria = tuple(not_evaluated(record) for record in (*known, *others) if record.baseline)
+    criteria = tuple(not_evaluated(context, record) for record in (*known, *others) if record.baseline)
     context.change(checks=(*criteria, *guards))
 
 
@@ -181,12 +182,15 @@ def forget_criteria(context: DecisionContext) -> None:
 
 def restart_criteria(context: DecisionContext) -> None:
     """Criteria are evaluated again with the same baselines, which cannot be measured while users have the phase; guards continue."""
-    criteria = tuple(not_evaluated(record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
+    criteria = tuple(not_evaluated(context, record) for record in context.checks_of(CheckKind.CRITERION) if record.baseline)
     context.change(checks=(*criteria, *context.checks_of(CheckKind.GUARD)))
 
 
-def not_evaluated(record: CheckRecord) -> CheckRecord:
-    """The record without its verdict, but with its baseline."""
+def not_evaluated(context: DecisionContext, record: CheckRecord) -> CheckRecord:
+    """The record without its verdict, but with its baseline, and with what its earlier verdicts tell of its metric.
+
+    Nobody judges a failure until there is a verdict again: it ends now, so that no baseline is measured on it.
+    """
     return CheckRecord(
         name=record.name,
         kind=record.kind,
@@ -194,4 +198,7 @@ def not_evaluated(record: CheckRecord) -> CheckRecord:
         source=record.source,
         definition=record.definition,
         time=record.time,
+        evidence_time=record.evidence_time,
+        needs_users=record.needs_users,
+        recovery_time=context.now if record.failing_time is not None else record.recovery_time,
     )

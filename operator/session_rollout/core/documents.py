@@ -17,6 +17,7 @@ FLAGS_READ: Final = 400  # ten times as many features as a spec may have
 LONGEST_RULE: Final = 256  # branches, shares and variants of a rule that is read; the compiler writes less than 64
 REASON_LENGTH: Final = 256
 LARGEST_REVISION: Final = 2**53 - 2**20
+NO_VARIANT: Final = ""  # of a flag without a default: applications use their own
 EXACT_DIGITS: Final = 20  # more than any number has that counts
 
 
@@ -66,7 +67,8 @@ def read_document(text: str, **known: Any) -> PublishedDocument:
     if not isinstance(document.get("flags"), dict):
         return PublishedDocument(sha256, **known)
     named = (name for name in document["flags"] if name != PROBE and re.fullmatch(FEATURE_PATTERN, name))
-    flags = {name: _mapping(document["flags"][name]) for name in islice(named, FLAGS_READ)}
+    constants = {name: rule for name, rule in _mapping(document.get("$evaluators")).items() if isinstance(rule, bool)}
+    flags = {name: _with_constants(_mapping(document["flags"][name]), constants) for name in islice(named, FLAGS_READ)}
     disabled = {name: _reason(flag) for name, flag in flags.items() if is_emergency(flag)}
     metadata = _mapping(document.get("metadata"))
     return PublishedDocument(
@@ -86,6 +88,21 @@ def _parsed(text: str) -> Any:
         return json.loads(text, parse_int=_number)
     except (ValueError, RecursionError):
         return None
+
+
+def _with_constants(flag: Mapping[str, Any], constants: Mapping[str, bool]) -> Mapping[str, Any]:
+    """The flag with the values of shared rules that somebody has replaced: `forcedOff: true` turns every flag off."""
+    match flag.get("targeting"):
+        case {"if": [*branches]} if constants:
+            return {**flag, "targeting": {"if": [_constant(branch, constants) for branch in branches]}}
+    return flag
+
+
+def _constant(branch: Any, constants: Mapping[str, bool]) -> Any:
+    match branch:
+        case {"$ref": str(name)}:
+            return constants.get(name, branch)
+    return branch
 
 
 def _number(digits: str) -> int | float:
@@ -153,7 +170,7 @@ def _values(flag: Mapping[str, Any]) -> tuple[Any, ...]:
 def _variants(rule: Any, default: Any) -> frozenset[str] | None:
     """The variants that a rule can give; None when that cannot be told, or when the rule is too long to tell."""
     if rule is None or rule == {}:
-        return frozenset({default}) if isinstance(default, str) else None
+        return frozenset({default if isinstance(default, str) else NO_VARIANT})
     match rule:
         case str():
             return frozenset({rule})

@@ -75,7 +75,7 @@ def settle_guards(context: DecisionContext) -> None:
     if not published_phases(context.status):
         return
     for record in context.checks_of(CheckKind.GUARD):
-        context.put_check(not_evaluated(record))
+        context.put_check(not_evaluated(context, record))
 
 
 def _record(context: DecisionContext, breaches: tuple[Breach, ...]) -> None:

@@ -27,6 +27,7 @@ from session_rollout.core.criteria import unmet_criteria
 from session_rollout.core.deadline import count_wait, stop_wait
 from session_rollout.core.drift import is_contested
 from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
+from session_rollout.core.inputs import published_phases
 from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import needed_refusals, stall_reason
 
@@ -132,7 +133,8 @@ def _unjudged(context: DecisionContext, guard: Guard) -> str | None:
     few = record.reason is CheckReason.BELOW_MINIMUM
     absent = record.verdict is Verdict.NO_DATA and record.reason is not None and record.reason.is_absence
     phase = context.status.phase(context.current.phase)
-    first = record.evidence_time is None and not (phase is not None and phase.is_published)
+    lost = record.evidence_time is not None and (not record.needs_users or bool(published_phases(context.status)))
+    first = not lost and not (phase is not None and phase.is_published)
     return None if record.verdict.is_evidence or (first and (few or absent)) else record.message
 
 
@@ -183,10 +185,10 @@ def judge_again(context: DecisionContext) -> None:
     """Users have a feature again after an emergency: what was measured until it is read back is about an audience without it.
 
     The hold continues, but ends only after as many evaluations as a criterion must pass at the end of one. Who approved the
-    step did not know of the emergency.
+    step, or promoted it in vain, did not know of the emergency.
     """
     context.change(flags=context.status.flags.updated(published_time=None))
-    context.move(approved_by=None)
+    context.move(approved_by=None, promoted_by=None)
     current, increment = context.current, context.increment
     length = increment.hold if increment is not None else duration(context.spec.bake)
     if current.hold_until is not None:

@@ -36,23 +36,26 @@ def learn(context: DecisionContext) -> None:
             _adopt(context, protection)
     flags = context.status.flags
     by_hand = document.editor is not None and flags.sha256 is not None
-    if flags.adoption_required or by_hand:
-        learn_kills(context)
-    elif flags.sha256 is None or document.revision > flags.revision:
+    if not (flags.adoption_required or by_hand) and (flags.sha256 is None or document.revision > flags.revision):
         _compare_revisions(context, document)
+    else:
+        learn_kills(context)
 
 
 def learn_kills(context: DecisionContext) -> None:
-    """Features that somebody else has turned off in the document are off for good, also those that no user has yet."""
+    """Features that somebody else has turned off in the document are off for good, also those that no user has yet.
+
+    Rules that the compiler never writes are somebody else's also when the object does not say who has written it.
+    """
     document, flags = context.document, context.status.flags
-    if (
-        document is None
-        or not (flags.adoption_required or document.editor is not None)
-        or flags.sha256 in {None, document.sha256}
-    ):
+    if document is None or flags.sha256 in {None, document.sha256}:
         return
-    gone = set() if flags.adoption_required else _taken_from_users(context, document)
-    _adopt_edit(context, document, {*document.taken_away, *document.disabled, *gone})
+    gone = set(document.taken_away)
+    if flags.adoption_required or document.editor is not None:
+        gone |= set(document.disabled)
+    if not flags.adoption_required and document.editor is not None:
+        gone |= _taken_from_users(context, document)
+    _adopt_edit(context, document, gone)
 
 
 def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> set[str]:
