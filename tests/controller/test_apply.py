@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -123,7 +124,7 @@ def test_others_who_touch_the_document_delay_nothing(*, urgent: bool) -> None:
         await fixture.apply(PUBLISH)
         fixture.touch_before_each_write(left)
         effect = replace(PUBLISH, text='{"flags": {}}', version=1)
-        error = await fixture.applier._attempt(fixture.rollout, fixture.state, effect, urgent=urgent)  # noqa: SLF001
+        error = await fixture.applier._attempt(fixture.rollout, fixture.state, effect, urgent=urgent)
         assert error is None
         assert (left, fixture.cluster.text) == ([0], '{"flags": {}}')
         assert fixture.state.document is fixture.cluster.document
@@ -132,7 +133,7 @@ def test_others_who_touch_the_document_delay_nothing(*, urgent: bool) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"sha256": "sha256:other"}, {"owner": None}, {"editor": "kubectl-edit"}], ids=str)
-def test_document_that_was_changed_is_decided_about_again(changes: dict[str, object]) -> None:
+def test_document_that_was_changed_is_decided_about_again(changes: dict[str, Any]) -> None:
     """It may be another leader's, which has turned more off."""
 
     async def body() -> None:

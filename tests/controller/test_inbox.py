@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from controller.cluster import KEY, NOW, Cluster, Process, forbidden, run
+from controller.cluster import KEY, NOW, Cluster, Process, forbidden, run, until
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason, Verdict
 from session_rollout.api.status_records import AnsweredAction
@@ -203,7 +203,7 @@ def test_namespace_that_cannot_be_listed_is_not_taken_for_an_empty_one(cluster: 
         process = Process(cluster)
         await process.inbox.sweep()
         state = process.state
-        assert state.actions.finished == {"u1", "u2"}
+        await until(lambda: state.actions.finished == {"u1", "u2"})
         loops_started = len(process.loops._loops)
         state.wake.clear()
         cluster.forbidden = {KEY.namespace}

@@ -246,3 +246,23 @@ def test_phases_of_a_rollout_that_runs_are_not_promoted_by_an_upgrade() -> None:
     assert first is not None
     assert (first.state, first.promoted_time) == (PhaseState.COMPLETED, None)
     assert world.status.observed_plan is not None
+
+
+@pytest.mark.parametrize("how", ["edit", "Retry"])
+def test_pause_outlives_a_rollback_and_ends_with_a_retry(how: str) -> None:
+    """Somebody has frozen the rollout, and a guard has rolled it back since: an edit in Git is no `Resume`."""
+    world = World(spec())
+    world.until(at("two", 1))
+    world.request("Pause")
+    world.run(10)
+    world.values["errors"] = Decimal("0.08")
+    world.until(ended)
+    world.values["errors"] = Decimal("0.001")
+    if how == "edit":
+        world.edit(with_another_plan())
+        world.run(600)
+        assert (world.condition("Paused"), world.percents()["two"]) == ("True", "0")
+        world.request("Resume")
+    else:
+        world.request("Retry", generation=1)
+    world.until(at("two", 1))

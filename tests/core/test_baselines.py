@@ -232,3 +232,20 @@ def test_verdict_of_another_query_does_not_count() -> None:
     assert (world.check(CheckKind.GUARD, "load").verdict, world.status.outcome) == (Verdict.FAIL, None)
     world.run(20)
     assert world.status.outcome is Outcome.ROLLED_BACK
+
+
+def test_baseline_waits_for_the_end_of_an_incident_that_an_abort_came_after() -> None:
+    """Whoever is in a hurry aborts and retries: what the guard has seen is still in the data."""
+    guard = {"name": "errors", "metric": "errors", "below": "5%", "for": "10h"}
+    world = World(spec(guards=[guard]), ranges={"errors": RANGE, "load": RANGE})
+    world.values |= {"errors": Decimal("0.2"), "load": Decimal(10)}
+    world.run(600)
+    world.values |= {"errors": Decimal("0.001"), "load": Decimal("1.0")}
+    world.run(60)
+    world.request("Abort")
+    world.run(20)
+    world.request("Retry", generation=1)
+    world.run(300)
+    assert (world.reason, world.percents()["one"]) == (DecisionReason.MEASURING_BASELINE, "0")
+    world.until(at("one", 1))
+    assert world.check(CheckKind.CRITERION, "load").baseline == "1.0"

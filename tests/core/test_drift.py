@@ -4,14 +4,16 @@ Not here: what is corrected and what is adopted (test_documents).
 """
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
 from core.document_scenarios import document_is_contested
-from core.world import World, at, ended, spec
-from session_rollout.api.enums import DecisionReason, EventReason, Outcome, State
-from session_rollout.core.flags import Audience
+from core.world import World, at, ended, rollout_data, spec
+from session_rollout.api.enums import DecisionReason, EventReason, Outcome, Stage, State
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.flags import NOBODY, Audience
 
 
 @pytest.mark.parametrize("how", ["edited", "raised", "deleted"])
@@ -66,3 +68,33 @@ def test_contested_document_is_still_corrected() -> None:
     assert [world.reason] == [DecisionReason.DOCUMENT_CONTESTED]
     world.run(600)
     assert world.reason is DecisionReason.ABORTED
+
+
+RANGE = timedelta(minutes=60)
+
+
+@pytest.mark.parametrize("alpha", [Audience(Decimal(1)), NOBODY, None], ids=["lowered", "off", "deleted"])
+def test_data_from_a_time_with_another_document_is_no_evidence_for_a_gate(alpha: Audience | None) -> None:
+    """The document was changed by hand, or deleted, while the operator was away: the gate's query covers that time."""
+    gate = {"name": "load", "metric": "load", "below": "2"}
+    data = rollout_data()
+    data["phases"] = [{**data["phases"][0], "criteria": [], "verification": [gate]}]
+    world = World(
+        RolloutSpec.model_validate(data), ranges={"load": RANGE}, values={"errors": Decimal("0.001"), "load": Decimal(9)}
+    )
+    world.until(lambda world: world.status.current.stage is Stage.VERIFICATION)
+    world.run(2 * 3600)
+    assert world.reason is DecisionReason.AWAITING_GATES
+    world.now += timedelta(minutes=50)
+    assert world.document is not None
+    if alpha is None:
+        world.document = None
+    else:
+        world.tamper(audiences={**world.document.audiences, "alpha": alpha}, editor="argocd")
+    world.values["load"] = Decimal(1)
+    back = world.now
+    world.run(60)
+    if world.status.flags.disabled:  # taken away whole: an emergency, which is lifted now
+        world.request("EmergencyEnable")
+    world.until(ended, seconds=6 * 3600)
+    assert world.now - back >= RANGE

@@ -3,6 +3,7 @@
 Not here: a guard that fails before anything was published (test_guards), and what a baseline covers (test_baselines).
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from core.collecting import SIGNED, verified
-from core.world import GOOD, World, at, edited, ended, rollout_data, spec
+from core.world import GOOD, World, at, edited, ended, rollout_data, spec, with_another_plan
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.flags import Audience
@@ -108,6 +109,73 @@ def test_guard_that_had_a_verdict_is_not_lost_before_the_next_phase(lost: Verdic
     assert (world.percents()["two"], world.reason) == ("0", DecisionReason.AWAITING_EVIDENCE)
     world.values |= GOOD
     world.until(at("two", 1))
+
+
+BELOW_5 = {"name": "errors", "metric": "errors", "below": "5%"}
+AFTERWARDS = {
+    "retry": lambda world: world.request("Retry", generation=1),
+    "edit": lambda world: world.edit(with_another_plan(guards=[BELOW_5])),
+}
+
+
+@pytest.mark.parametrize("how", AFTERWARDS.values(), ids=AFTERWARDS)
+@pytest.mark.parametrize("phase", ["one", "two"])
+def test_guard_that_rolled_back_and_is_blind_since_keeps_the_next_attempt_back(how: Callable[[World], Any], phase: str) -> None:
+    """Its exporter went with the incident: it could not roll back again."""
+    world = World(spec(guards=[BELOW_5]))
+    world.until(at(phase, 1))
+    world.values["errors"] = Decimal("0.5")
+    world.until(lambda world: world.percents()[phase] == "0")
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(600)
+    how(world)
+    world.run(600)
+    assert (world.percents()[phase], world.reason) == ("0", DecisionReason.AWAITING_EVIDENCE)
+    world.values |= GOOD
+    world.until(at(phase, 1))
+
+
+def test_guard_that_is_blind_after_the_promotion_keeps_a_new_phase_back() -> None:
+    data = rollout_data(guards=[BELOW_5])
+    world = World(RolloutSpec.model_validate({**data, "phases": data["phases"][:1]}))
+    world.until(ended)
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(600)
+    world.edit(RolloutSpec.model_validate(data))
+    world.run(600)
+    assert (world.percents(), world.reason) == ({"one": "100", "two": "0"}, DecisionReason.AWAITING_EVIDENCE)
+
+
+@pytest.mark.parametrize("how", AFTERWARDS.values(), ids=AFTERWARDS)
+def test_guard_whose_events_need_users_waits_for_none_without_users(how: Callable[[World], Any]) -> None:
+    """Its metric is about requests with the feature alone: without users there are none, and there never were."""
+    world = World(spec(guards=[BELOW_5]), ranges={"errors": timedelta(seconds=60)})
+    world.values["errors"] = Verdict.NO_DATA
+    world.until(at("one", 1))
+    world.values["errors"] = Decimal("0.5")
+    world.until(ended, seconds=120)
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(600)
+    how(world)
+    world.until(at("one", 1))
+    assert world.reason is DecisionReason.AWAITING_EVIDENCE
+
+
+def test_values_of_users_who_are_gone_are_no_values_without_users() -> None:
+    """For as long as its query covers them, the metric has values after a rollback, too."""
+    world = World(spec(guards=[BELOW_5]), ranges={"errors": timedelta(seconds=600)})
+    world.values["errors"] = Verdict.NO_DATA
+    world.until(at("one", 1))
+    world.run(600)
+    world.values["errors"] = Decimal("0.5")
+    world.until(ended, seconds=120)
+    world.request("Retry", generation=1)
+    world.run(60)
+    world.values["errors"] = Verdict.NO_DATA
+    world.run(600)
+    world.request("Abort")
+    world.until(ended, seconds=60)
+    assert world.check(CheckKind.GUARD, "errors").needs_users is True
 
 
 def test_edit_gives_no_more_while_a_guard_is_lost() -> None:

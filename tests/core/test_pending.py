@@ -160,3 +160,31 @@ def test_document_that_differs_completes_no_step() -> None:
     start = world.now
     world.until(at("one", 2, 1))
     assert (world.now - start).total_seconds() >= 40
+
+
+@pytest.mark.parametrize("percent", [None, 5, 80, 99, 100])
+@pytest.mark.parametrize("then", ["lapse", "edit", "pause", "guard"])
+def test_edit_by_hand_while_a_raise_is_refused_is_no_audience_of_the_rollout(percent: int | None, then: str) -> None:
+    """It is corrected to what users had before the raise, as in any other moment: no step and no approval is skipped."""
+    steps = [TEN, {"percent": 50, "hold": "1d", "approval": "Required"}, ALL]
+    world = World(rollout(steps))
+    refuse(world, 2)
+    given = None if percent is None else Audience(Decimal(percent))
+    assert world.document is not None
+    world.tamper(audiences={**world.document.audiences, "alpha": given, "beta": given}, editor="kubectl-edit")
+    match then:
+        case "edit":
+            world.edit(edited(lambda data: data["phases"][0].update(steps=steps), guards=SLOW, bake="7m"))
+        case "pause":
+            world.request("Pause")
+        case "guard":
+            world.values["errors"] = Decimal("0.08")
+    world.run(60)
+    world.publishing = True
+    world.run(30)
+    most = Audience(Decimal(50)) if then == "edit" else Audience(Decimal(10))
+    assert published(world) is not None
+    assert published(world) in {Audience(Decimal(5)), Audience(Decimal(10)), most}
+    world.values["errors"] = Decimal("0.001")
+    world.run(900)
+    assert (world.percents()["one"], world.status.outcome) in {("10", None), ("50", None)}

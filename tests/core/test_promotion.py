@@ -12,6 +12,7 @@ import pytest
 
 from core.world import World, at, edited, ended, spec
 from session_rollout.api.enums import (
+    ActionReason,
     CheckKind,
     CheckReason,
     DecisionAction,
@@ -185,3 +186,46 @@ def test_promote_waits_for_the_first_results_after_a_restart() -> None:
     assert world.status.outcome is Outcome.ROLLED_BACK
     given = {read_document(text).audiences["alpha"] for text in world.documents}
     assert given == {NOBODY, Audience(Decimal(10), ("staff",))}
+
+
+@pytest.mark.parametrize("end", ["pause", "guard", "emergency"])
+def test_promote_that_waits_is_void_when_somebody_stops_the_rollout(end: str) -> None:
+    """Days later, a Resume must not publish what somebody wanted who did not know of the stop."""
+    slow = {"name": "errors", "metric": "errors", "below": "5%", "for": "60s", "onBreach": "Pause"}
+    world = World(spec(guards=[slow]))
+    world.until(at("one", 1))
+    before = world.percents()
+    world.values |= {"errors": Decimal("0.08"), "load": Decimal(100)}
+    world.run(10)
+    world.request("Promote", "skip", generation=1, phase="one", step=1)
+    world.run(10)
+    assert world.answer("skip")[0]
+    match end:
+        case "pause":
+            world.request("Pause")
+        case "guard":
+            world.run(60)
+        case "emergency":
+            world.request("EmergencyDisable", features=["gamma"])
+            world.request("EmergencyEnable", features=["gamma"], after=timedelta(seconds=10))
+    world.run(10)
+    world.values["errors"] = Decimal("0.001")
+    world.run(60)
+    if end != "emergency":
+        world.request("Resume")
+    world.run(600)
+    assert (world.percents(), world.reason) == (before, DecisionReason.CRITERIA_NOT_MET)
+
+
+@pytest.mark.parametrize(("minutes", "accepted"), [(4, True), (6, False)])
+def test_promote_from_before_an_outage_of_the_operator_is_rejected(minutes: int, *, accepted: bool) -> None:
+    """Its author has looked at the application of then, and was told that nobody responded."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.values["load"] = Decimal(100)
+    world.request("Promote", "skip", generation=1, phase="one", step=1)
+    world.now += timedelta(minutes=minutes)
+    world.settle()
+    assert world.answer("skip")[0] is accepted
+    assert accepted or world.answer("skip")[1] is ActionReason.EXPIRED
+    assert world.percents()["one"] == ("30" if accepted else "10")

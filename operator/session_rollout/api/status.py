@@ -86,6 +86,15 @@ class Current(Model):
     audience: Annotated[
         AudienceText, Field(description="Percentage and groups as one string, such as `20%+beta`; the AUDIENCE column.")
     ] = "0%"
+    earlier_percent: Annotated[
+        Percentage | None,
+        Field(
+            description="Percentage of users that keep the features until the audience of this step is published. Unset afterwards."
+        ),
+    ] = None
+    earlier_groups: Annotated[
+        tuple[Name, ...], Field(description="Groups that keep them until then.", max_length=8, json_schema_extra=SET)
+    ] = ()
     stage_start_time: Annotated[Time | None, Field(description="Time when this stage or step started.")] = None
     published_time: Annotated[
         Time | None,

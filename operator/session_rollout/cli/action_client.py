@@ -113,7 +113,8 @@ def send(kubectl: Kubectl, spec: "ActionSpec", timeout: timedelta) -> AnsweredAc
         time.sleep(POLL_SECONDS)
     waited = format_duration(timeout)
     hint = OperatorLease(kubectl).sentence() or "check that it is running"
-    raise Failure(Exit.TIMEOUT, f"the operator did not respond to action {name} within {waited}; {hint}")
+    withdrawal = f"it still may: `kubectl delete sessionrolloutaction {name}` withdraws the action"
+    raise Failure(Exit.TIMEOUT, f"the operator did not respond to action {name} within {waited}; {hint}; {withdrawal}")
 
 
 def act(kubectl: Kubectl, rollout: str, action: "ActionType", options: ActionOptions, **fields: Any) -> None:

@@ -5,6 +5,7 @@ has no finalizer, so that its deletion, and that of its namespace, never waits f
 """
 
 import logging
+from functools import partial
 from typing import Final
 
 from session_rollout.api import GROUP
@@ -46,7 +47,8 @@ class Finalizers:
         wanted = needs_finalizer(stored.rollout) or (bool(stored.problem) and has_finalizer(stored))
         try:
             if has_finalizer(stored) is not wanted:
-                stored = await self._ports.store.set_finalizer(stored, FINALIZER, present=wanted)
+                change = partial(self._ports.store.set_finalizer, stored, FINALIZER, present=wanted)
+                stored = await state.writes.take("the finalizer", change, state.wake_soon)
         except Conflict:
             raise
         except RolloutError as error:

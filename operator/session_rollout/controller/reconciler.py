@@ -17,6 +17,7 @@ from typing import Final
 
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
+from session_rollout.api.status import RolloutStatus
 from session_rollout.controller.apply import Applier
 from session_rollout.controller.backoff import LONGEST_SECONDS, delay
 from session_rollout.controller.deletion import Remains
@@ -44,6 +45,7 @@ JITTER_SECONDS: Final = 0.05
 KEEP_OFF_SECONDS: Final = 5.0  # between reads of a document that a deletion keeps off: without its label, no watch delivers it
 RECORD_EVERY: Final = timedelta(minutes=5)  # a record even without a change, for the values of metrics over time
 RECORD_INTERVALS: Final = 10
+STATUS: Final = "the status"
 Names = tuple[str, ...]
 Span = Callable[[str, dict[str, str]], AbstractContextManager[None]]
 
@@ -237,7 +239,7 @@ class Reconciler:
         status = decision.status.updated(last_update_time=rollout.status.last_update_time if repeated else now)
         try:
             self._ports.leader.confirm()
-            incomplete = await self._ports.store.write_status(stored, status)
+            incomplete = await self._send(stored, state, status)
         except Conflict:
             state.stored = known
             # Repeated conflicts must not blind a guard with `for`: whatever else changed in the object, its time counts.
@@ -255,6 +257,17 @@ class Reconciler:
         state.wrote(status)
         _log_decision(stored.key, decision)
         return True, None
+
+    async def _send(self, stored: Stored, state: RolloutState, status: RolloutStatus) -> Incomplete | None:
+        """Write the status, one at a time. A write that hangs must not delay the next decision: it raises Unavailable.
+
+        When it has ended, the object is another one than the decision is about.
+        """
+        late = state.writes.under_way(STATUS)
+        incomplete = await state.writes.take(STATUS, partial(self._ports.store.write_status, stored, status), state.wake_soon)
+        if late:
+            raise Conflict("an earlier status was written meanwhile")
+        return incomplete
 
     def _keep_unstored(
         self, incomplete: Incomplete, state: RolloutState, decision: Decision
@@ -276,7 +289,8 @@ class Reconciler:
         if state.unstored is None:
             return
         try:
-            incomplete = await self._ports.store.write_status(stored, state.unstored, dry_run=True)
+            probe = partial(self._ports.store.write_status, stored, state.unstored, dry_run=True)
+            incomplete = await state.writes.take("whether the CRD is complete", probe, state.wake_soon)
         except RolloutError as error:
             log.info("whether the CRD still drops a field is unknown: %s", error, extra=stored.key.fields)
             return

@@ -20,8 +20,8 @@ from session_rollout.api.rollout import Metric
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
 from session_rollout.controller.contest import CONTESTED_TEXT, Contest, is_before, known_part
-from session_rollout.controller.reads import Reads
 from session_rollout.controller.refusals import refusal_of
+from session_rollout.controller.requests import Requests
 from session_rollout.controller.turns import Priority, no_others
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.refusals import CONTESTED_EFFECT, FIELDS_EFFECT, FINALIZER_EFFECT
@@ -124,7 +124,8 @@ class RolloutState:
     unstored: RolloutStatus | None = None  # the last one of which the API server has dropped a field
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by effect
     queries: tuple[tuple[str, tuple[Metric, ...]], Queries] | None = None  # of the spec that was read last
-    reads: Reads = field(default_factory=Reads)
+    reads: Requests = field(default_factory=Requests)
+    writes: Requests = field(default_factory=Requests)  # to the object itself
     features: frozenset[str] = frozenset()
     has_loop: bool = False  # a loop runs for this rollout
     uid: str | None = None  # of the object that the loop is for

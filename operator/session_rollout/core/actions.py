@@ -5,16 +5,18 @@ crash between the status write and the response repeats the response and not the
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, ActionType, CheckKind, CheckReason, EventReason, Outcome, Stage, Verdict
+from session_rollout.api.quantities import format_duration
 from session_rollout.api.status import PROCESSED_LENGTH
 from session_rollout.api.status_records import AnsweredAction, CheckRecord
 from session_rollout.core import workload
 from session_rollout.core.adoption import adopt, reset
+from session_rollout.core.clocks import creation_time
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.emergencies import emergency_disable, emergency_enable, is_in_force
 from session_rollout.core.gates import retry_checks
@@ -34,6 +36,7 @@ from session_rollout.core.rollback import begin_rollback
 from session_rollout.errors import ActionRejected
 
 EMERGENCY: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
+PROMOTE_VALID: Final = timedelta(minutes=5)  # between the creation of the action and the first decision about it
 WHILE_KEPT: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.ADOPT, ActionType.RESET})
 RELEASES: Final = frozenset(
     {ActionType.EMERGENCY_ENABLE, ActionType.RESUME, ActionType.RETRY, ActionType.ADOPT, ActionType.RESET}
@@ -147,6 +150,7 @@ def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_generation(context, action)
     if context.status.outcome in UNDONE:
         retry_failed(context)
+        context.resume()
         restart(context)
         return "restarting with the phase that was rolled back"
     if retry_failed(context):
@@ -160,6 +164,7 @@ def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 
 def _promote(context: DecisionContext, action: SessionRolloutAction) -> str:
+    _require_recent(context, action)
     _require_step(context, action)
     _require_percent(context, action)
     _require_promotable(context)
@@ -276,6 +281,13 @@ def _require_step(context: DecisionContext, action: SessionRolloutAction) -> Non
             f"`percent` is {action.spec.percent}, but step {current.step} of phase {current.phase} is at {current.percent}%"
         )
         raise ActionRejected(ActionReason.OTHER_STEP, message)
+
+
+def _require_recent(context: DecisionContext, action: SessionRolloutAction) -> None:
+    """Whoever skips the checks has looked at the application now, not before an outage of the operator."""
+    if context.now - creation_time(context, action) > PROMOTE_VALID:
+        message = f"the action was created more than {format_duration(PROMOTE_VALID)} ago; look at the application again"
+        raise ActionRejected(ActionReason.EXPIRED, message)
 
 
 def _require_percent(context: DecisionContext, action: SessionRolloutAction) -> None:

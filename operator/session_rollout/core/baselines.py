@@ -12,29 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Check, ComparedTo
 from session_rollout.api.enums import CheckKind, CheckReason
-from session_rollout.api.flag_records import FlagsRecord
 from session_rollout.api.quantities import duration
 from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import not_evaluated, record_of, unmeasured
-from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.flags import NOBODY
 from session_rollout.core.hold import acts
 from session_rollout.core.inputs import published_phases
-
-
-def note_given(flags: FlagsRecord, document: PublishedDocument, now: datetime) -> FlagsRecord:
-    """Keep since when users have what this document gives, which was read back."""
-    given = {name: audience for name, audience in document.audiences.items() if audience != NOBODY}
-    given_sha256 = sha256_of(repr(sorted((name, audience) for name, audience in given.items())))
-    if given_sha256 == flags.given_sha256:
-        return flags
-    is_first = flags.given_sha256 is None and flags.revision <= 1 and not given
-    return flags.updated(given_sha256=given_sha256, given_time=None if is_first else now)
 
 
 @dataclass(frozen=True)

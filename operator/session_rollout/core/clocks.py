@@ -13,7 +13,7 @@ from session_rollout.api.enums import EventReason, Stage
 from session_rollout.api.flag_records import DisabledFeature
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.api.status_records import ClockRecord
+from session_rollout.api.status_records import CheckRecord, ClockRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.failures import restart_failures
 
@@ -41,6 +41,11 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     a hold starts again, and a breach and a warm-up begin now.
     """
     now, current, flags = context.now, context.current, context.status.flags
+    for record in context.status.checks:
+        _begin_now(context, record)
+    if flags.drift is not None and _is_ahead(now, flags.drift.time):
+        flags = flags.updated(drift=flags.drift.updated(time=now))
+        context.change(flags=flags)
     past = ("published_time", "stage_start_time", "hold_paused_time")
     ahead = {name: now for name in past if _is_ahead(now, getattr(current, name))}
     disabled = any(_is_ahead(now, time) for record in flags.disabled for time in (record.time, record.requested_time))
@@ -54,9 +59,17 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     known = {name: now for name in ("published_time", "given_time") if _is_ahead(now, getattr(flags, name))}
     context.change(flags=flags.updated(**known, disabled=tuple(_not_ahead(now, record) for record in flags.disabled)))
     restart_failures(context)
-    for record in context.status.checks:
-        times = ("time", "failing_time", "recovery_time", "gap_time", "result_time")
-        context.put_check(record.updated(**{name: now for name in times if _is_ahead(now, getattr(record, name))}))
+
+
+def _begin_now(context: DecisionContext, record: CheckRecord) -> None:
+    """What a check has from a later time is of now. A failure is ahead, too, if its gaps are longer than the time since it began."""
+    now, times = context.now, ("time", "evidence_time", "failing_time", "recovery_time", "gap_time", "result_time")
+    ahead: dict[str, datetime | None] = {name: now for name in times if _is_ahead(now, getattr(record, name))}
+    if record.failing_time is not None and record.gap_milliseconds:
+        observed = record.failing_time + timedelta(milliseconds=record.gap_milliseconds)
+        ahead |= {"failing_time": now, "gap_milliseconds": None} if "failing_time" in ahead or _is_ahead(now, observed) else {}
+    if ahead:
+        context.put_check(record.updated(**ahead))
 
 
 def creation_time(context: DecisionContext, action: SessionRolloutAction) -> datetime:

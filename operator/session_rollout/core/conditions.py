@@ -86,12 +86,13 @@ def _message(context: DecisionContext, result: StageResult) -> str:
 def _note_pending(context: DecisionContext) -> None:
     """Whoever reads the status must not think that users have lost what the document still gives them.
 
-    That of an emergency of this decision is written before the status.
+    That of an emergency of this decision is written before the status. Applications keep what a deleted document gave.
     """
     document, disabled = context.document, context.status.flags.disabled
     known = {record.feature for record in context.observed.rollout.status.flags.disabled}
     audiences = document.audiences if document is not None else {}
-    given = {name for name, audience in audiences.items() if audience != NOBODY and name in known}
+    deleted = document is None and context.status.flags.given_time is not None
+    given = known if deleted else {name for name, audience in audiences.items() if audience != NOBODY and name in known}
     noted = tuple(
         record.updated(pending=on) if record.pending is not (on := record.feature in given) else record for record in disabled
     )

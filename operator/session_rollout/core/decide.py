@@ -12,17 +12,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from session_rollout.api.checks import OnBreach
-from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Stage
+from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, EventReason, Outcome, Stage
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.actions import apply_actions
 from session_rollout.core.adoption import await_adoption
-from session_rollout.core.baselines import note_given
 from session_rollout.core.clocks import adopt_earlier_clock, note_clock_jump
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import RESYNC, DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
+from session_rollout.core.documents import PublishedDocument, note_given
 from session_rollout.core.drift import await_document
-from session_rollout.core.generation import adopt_generation, conflict
+from session_rollout.core.generation import adopt_generation, conflict, with_all_phases
 from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach, settle_guards
 from session_rollout.core.hold import advance_hold
 from session_rollout.core.inputs import current_gates, guards_are_judged, needs_revisions
@@ -51,6 +51,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     learn(context)
     confirm_published(context)
     adopt_generation(context)
+    complete_status(context)
     note_clock_jump(context)
     context.problems = _problems(context)
     apply_actions(context)
@@ -84,10 +85,28 @@ def decision_of(context: DecisionContext, next_reconcile: timedelta) -> Decision
     )
 
 
+def complete_status(context: DecisionContext) -> None:
+    """Another client may have removed a part of the status, by an edit or a restore: guards protect users all the same."""
+    current, outcome, flags = context.current, context.status.outcome, context.status.flags
+    if context.status.observed_generation == context.observed.rollout.generation:
+        context.change(phases=with_all_phases(context.spec, context.status))
+    if current.stage is Stage.ENDED and outcome is None:
+        promoted = all(record.promoted_time is not None for record in context.status.phases)
+        context.change(outcome=current.rollback_outcome or (Outcome.PROMOTED if promoted else Outcome.ROLLED_BACK))
+    elif current.stage is Stage.ROLLING_BACK:
+        context.change(outcome=None)
+    elif current.stage is not Stage.ENDED and outcome is not None:
+        context.enter(Stage.ENDED)
+    if current.guards_start_time is None and current.stage is not Stage.ROLLING_BACK:
+        context.move(guards_start_time=flags.published_time or context.now)
+
+
 def confirm_published(context: DecisionContext) -> None:
-    """What was read back is published: a hold starts only then."""
+    """What was read back is published: a hold starts only then. Another document may have been there while the operator was away."""
     flags, document = context.status.flags, context.document
     if flags.sha256 is None or document is None or document.sha256 != flags.sha256:
+        if flags.given_sha256 is not None:
+            context.change(flags=note_given(flags, document or PublishedDocument(""), context.now))
         return
     if flags.published_sha256 != document.sha256 or flags.published_time is None:
         flags = note_given(flags, document, context.now)
@@ -97,7 +116,7 @@ def confirm_published(context: DecisionContext) -> None:
         return
     if current.stage is Stage.STEP and not has_audience(context, document):
         return
-    context.move(published_time=context.now)
+    context.move(published_time=context.now, earlier_percent=None, earlier_groups=())
     if current.stage is Stage.ROLLING_BACK:
         settle_guards(context)
     else:

@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from typing import Any, Final
 
 from session_rollout.api.base import FEATURE_PATTERN, encodable, sha256_of, shortened
+from session_rollout.api.flag_records import FlagsRecord
 from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.core.flags import EVERYBODY, FORCED_ON, NOBODY, NOBODY_TARGETING, PROBE, WEIGHTS, Audience
 
@@ -255,3 +257,13 @@ def gives_less(first: Audience, other: Audience) -> bool:
 def _plain(audience: Audience) -> Audience:
     """The audience without groups where everybody has the feature."""
     return EVERYBODY if audience.percent == EVERYBODY.percent else audience
+
+
+def note_given(flags: FlagsRecord, document: PublishedDocument, now: datetime) -> FlagsRecord:
+    """Keep since when users have what this document gives, which was read in the cluster, whoever wrote it."""
+    given = {name: audience for name, audience in document.audiences.items() if audience != NOBODY}
+    given_sha256 = sha256_of(repr(sorted((name, audience) for name, audience in given.items())))
+    if given_sha256 == flags.given_sha256:
+        return flags
+    is_first = flags.given_sha256 is None and flags.revision <= 1 and not given
+    return flags.updated(given_sha256=given_sha256, given_time=None if is_first else now)

@@ -52,7 +52,7 @@ def adopt_generation(context: DecisionContext) -> None:
     flags = context.status.flags
     context.change(flags=flags.updated(disabled=with_recorded_dependents(context.spec, flags.disabled)))
     _retire(context)
-    context.change(observed_generation=generation, observed_plan=plan, phases=_merged(context.spec, context.status))
+    context.change(observed_generation=generation, observed_plan=plan, phases=with_all_phases(context.spec, context.status))
     _reopen(context)
     if first:
         context.enter(Stage.PREFLIGHT, guards_start_time=context.now)
@@ -115,7 +115,8 @@ def _retire(context: DecisionContext) -> None:
     context.change(flags=context.status.flags.updated(retired=tuple(kept)))
 
 
-def _merged(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseRecord, ...]:
+def with_all_phases(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseRecord, ...]:
+    """A record for each phase of the spec, in its order, and the records of others that users still have."""
     known = {record.name: record for record in status.phases}
     wanted = [known.get(phase.name) or PhaseRecord(name=phase.name) for phase in spec.phases]
     names = {phase.name for phase in spec.phases}
@@ -184,7 +185,6 @@ def _has_open_phases(status: RolloutStatus) -> bool:
 
 def restart(context: DecisionContext) -> None:
     """Start again with the phase that was rolled back; its features remain as the rollback left them until then."""
-    context.resume()
     context.change(outcome=None)
     for record in context.status.phases:
         if record.state is PhaseState.ROLLED_BACK:

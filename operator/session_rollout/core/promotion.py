@@ -97,7 +97,7 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
     if result := _await_document_before(context) or _await_raise(context):
         return result
     phase, current = running_phase(context), context.current
-    percent = percent_text(increment.percent)
+    percent, before = percent_text(increment.percent), context.status.phase(phase.name)
     context.mark(phase.name, percent=percent, groups=increment.groups, features=phase.features)
     context.enter(
         Stage.STEP,
@@ -105,6 +105,8 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
         increment=increment.index,
         percent=percent,
         groups=increment.groups,
+        earlier_percent=before.percent if before is not None else None,
+        earlier_groups=before.groups if before is not None else (),
         approved_by=current.approved_by if increment.step == current.step else None,
     )
     restart_criteria(context)

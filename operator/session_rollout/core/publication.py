@@ -6,6 +6,7 @@ says what it was until the status has it (`api.protection`). What the status lea
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.enums import DecisionAction, DecisionReason, PhaseState
@@ -86,7 +87,7 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
     document = context.document
     given, disabled = _given(context), disabled_features(context.spec, context.status)
     if holds_back:
-        given.update({name: _lesser_of(given[name], document, name) for name in context.running_features if name in given})
+        given.update({name: published_audience(context, name) for name in context.running_features if name in given})
     less = _less_than_published(document, given, disabled) if document is not None else None
     floor = document.revision if document is not None else 0
     if document is not None and less is not None and less != (given, disabled):
@@ -105,9 +106,19 @@ def _knows_rollback(context: DecisionContext, document: PublishedDocument) -> bo
     return all(rollback.uid in known for rollback in _rollbacks(context))
 
 
-def _lesser_of(wanted: Audience, document: PublishedDocument | None, name: str) -> Audience:
-    published = document.audiences.get(name) if document is not None else None
-    return lesser(wanted, published) if published is not None else NOBODY
+def published_audience(context: DecisionContext, name: str) -> Audience:
+    """What users have of a feature of the running phase while its next audience is not published.
+
+    It is what the document gives, and no more than the audience before that one: another client may have written more.
+    """
+    document, current = context.document, context.current
+    before = Audience(Decimal(current.earlier_percent or 0), current.earlier_groups)
+    if document is None or name not in document.audiences:
+        return NOBODY
+    published = document.audiences[name]
+    if current.earlier_percent is None:  # the status of an older version, which did not write it
+        return published if published is not None and document.editor is None else NOBODY
+    return before if published is None else lesser(before, published)
 
 
 def _wanted(context: DecisionContext, given: Given, disabled: Mapping[str, str], floor: int) -> FlagDocument:

@@ -14,9 +14,9 @@ from session_rollout.api.status import Current
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_criteria, restart_criteria
-from session_rollout.core.flags import NOBODY, Audience
-from session_rollout.core.publication import has_audience
-from session_rollout.core.steps import Increment, increment_at, increment_with, increments_before, percent_text
+from session_rollout.core.flags import Audience
+from session_rollout.core.publication import has_audience, published_audience
+from session_rollout.core.steps import Increment, increment_at, increment_with, percent_text
 
 VALID_INTERVALS: Final = 2
 VALID_AT_LEAST: Final = timedelta(seconds=10)  # a slow API server is no reason to hold again
@@ -25,7 +25,8 @@ VALID_AT_LEAST: Final = timedelta(seconds=10)  # a slow API server is no reason 
 def has_lapsed(context: DecisionContext) -> bool:
     """Whether the audience of the step was decided too long ago to be published on that evidence. An emergency hides whether it was."""
     current, valid = context.current, max(VALID_INTERVALS * context.interval, VALID_AT_LEAST)
-    if not current.is_unpublished or context.off_here:
+    held = (current.earlier_percent, current.earlier_groups) == (current.percent, current.groups)
+    if not current.is_unpublished or held or context.off_here:
         return False
     if context.document is not None and has_audience(context, context.document):
         return False
@@ -44,7 +45,8 @@ def hold_again(context: DecisionContext, phase: Phase) -> None:
             forget_criteria(context)  # the next first publish measures its own baselines
         context.enter(Stage.BASELINE)
     else:
-        context.enter(Stage.STEP, step=place.step, increment=place.index)
+        kept = {"earlier_percent": record.percent, "earlier_groups": record.groups}
+        context.enter(Stage.STEP, step=place.step, increment=place.index, **kept)
         restart_criteria(context)
     message = f"{late.audience} could not be published in time; {context.current.audience} is held again"
     context.record_event(EventReason.AUDIENCE_LAPSED, message, at=late)
@@ -52,12 +54,13 @@ def hold_again(context: DecisionContext, phase: Phase) -> None:
 
 def forget_unpublished(context: DecisionContext) -> None:
     """The audience of the step was decided and never published: what users have decides where the rollout continues."""
-    document = context.document
-    audiences = [(document.audiences.get(name) if document is not None else None) or NOBODY for name in _visible(context)]
-    least = min(audiences or [_before(context)], key=lambda audience: audience.percent)
+    current = context.current
+    audiences = [published_audience(context, name) for name in _visible(context)]
+    before = Audience(Decimal(current.earlier_percent or 0), current.earlier_groups)
+    least = min(audiences or [before], key=lambda audience: audience.percent)
     percent = percent_text(least.percent)
     context.mark(context.current.phase or "", percent=percent, groups=least.groups)
-    context.move(percent=percent, groups=least.groups)
+    context.move(percent=percent, groups=least.groups, earlier_percent=percent, earlier_groups=least.groups)
 
 
 def _visible(context: DecisionContext) -> list[str]:
@@ -65,15 +68,6 @@ def _visible(context: DecisionContext) -> list[str]:
     document, record = context.document, context.status.phase(context.current.phase)
     features = record.features if record is not None else ()  # those of the spec may be new
     return [name for name in features if document is None or name not in document.disabled]
-
-
-def _before(context: DecisionContext) -> Audience:
-    """The audience before the one that was decided and never published."""
-    increment, phase = context.increment, context.phase
-    if increment is None or phase is None:
-        return NOBODY
-    earlier = increments_before(phase, increment)
-    return Audience(earlier[-1].percent, earlier[-1].groups) if earlier else NOBODY
 
 
 def published_increment(phase: Phase, record: PhaseRecord, current: Current) -> Increment | None:

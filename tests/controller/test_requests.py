@@ -9,8 +9,8 @@ from decimal import Decimal
 import pytest
 
 from controller.cluster import KEY, Cluster, Process, run, until
-from session_rollout.controller import reads
-from session_rollout.controller.reads import Reads
+from session_rollout.controller import requests
+from session_rollout.controller.requests import Requests
 from session_rollout.core.documents import read_document
 from session_rollout.core.observed import JobObservation, JobState
 from session_rollout.errors import Unavailable
@@ -18,12 +18,12 @@ from session_rollout.errors import Unavailable
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reads, "READ_SECONDS", 0.02)
+    monkeypatch.setattr(requests, "RESPONSE_SECONDS", 0.02)
 
 
 def test_result_that_comes_later_is_taken_by_the_next_decision() -> None:
     async def body() -> None:
-        state, woken, answers, started = Reads(), asyncio.Event(), asyncio.Event(), list[int]()
+        state, woken, answers, started = Requests(), asyncio.Event(), asyncio.Event(), list[int]()
 
         async def read() -> str:
             started.append(1)
@@ -47,7 +47,7 @@ def test_error_that_nobody_takes_is_dropped() -> None:
     """It would end the process as an exception of a task that was never retrieved."""
 
     async def body() -> None:
-        state, answers = Reads(), asyncio.Event()
+        state, answers = Requests(), asyncio.Event()
 
         async def read() -> str:
             await answers.wait()

@@ -1,0 +1,76 @@
+"""Writes to the object that hang, as with an admission webhook that does not respond: they delay nothing that protects users.
+
+Not here: answers, Events and records that hang (test_apply, tests/integration/test_faults_protection.py).
+"""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from controller.cluster import KEY, Cluster, Process, run, until
+
+
+def hang(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, call: str) -> asyncio.Event:
+    """Calls of this name wait for the event from now on."""
+    released, original = asyncio.Event(), getattr(cluster, call)
+
+    async def wait(*args: Any, **options: Any) -> Any:
+        await released.wait()
+        return await original(*args, **options)
+
+    monkeypatch.setattr(cluster, call, wait)
+    return released
+
+
+def is_off(cluster: Cluster) -> bool:
+    """Whether the emergency is in the document."""
+    return cluster.document is not None and bool(cluster.document.disabled)
+
+
+@pytest.mark.parametrize("call", ["write_status", "set_finalizer"])
+def test_write_that_hangs_delays_no_emergency(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        cluster = Cluster()
+        raw = cluster.add_rollout()
+        process = Process(cluster)
+        process.loops.rollout_changed(KEY, raw)
+        await until(lambda: cluster.status.current.published_time is not None)
+        released = hang(cluster, monkeypatch, call)
+        if call == "set_finalizer":
+            raw["spec"]["deletionPolicy"] = "Off"
+            raw["metadata"]["generation"] += 1
+        process.inbox.action_changed(cluster.add_action("pause", "Pause", reason="a write that hangs"))
+        await until(lambda: process.state.writes.under_way("the status" if call == "write_status" else "the finalizer"))
+        process.inbox.action_changed(cluster.add_action("emergency", "EmergencyDisable", reason="drill"))
+        async with asyncio.timeout(2):
+            await until(lambda: is_off(cluster))
+        released.set()
+        await until(lambda: cluster.status.flags.disabled and cluster.status.paused_by and not process.state.actions.waiting)
+        await until(lambda: not process.state.refusals)
+        await process.loops.close()
+
+    run(body)
+
+
+def test_statuses_are_written_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that comes late must not replace a newer one, nor be counted as the response to it."""
+
+    async def body() -> None:
+        cluster = Cluster()
+        raw = cluster.add_rollout()
+        process = Process(cluster)
+        process.loops.rollout_changed(KEY, raw)
+        await until(lambda: cluster.status.current.published_time is not None)
+        released = hang(cluster, monkeypatch, "write_status")
+        begun = cluster.calls.count("write_status")
+        for number in range(3):
+            process.inbox.action_changed(cluster.add_action(f"e{number}", "EmergencyDisable", reason=f"drill {number}"))
+            await until(lambda: is_off(cluster))
+        await until(lambda: process.state.writes.under_way("the status"))
+        released.set()
+        await until(lambda: cluster.status.flags.disabled and not process.state.actions.waiting)
+        assert cluster.calls.count("write_status") > begun
+        await process.loops.close()
+
+    run(body)
