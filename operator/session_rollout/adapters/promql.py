@@ -14,6 +14,7 @@ from typing import Any, Final
 import promql_parser
 
 from session_rollout.adapters.promql_scan import FIXED, in_one_line, nesting, scanned, without_text
+from session_rollout.adapters.promql_spelling import MISREAD, spelling
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric
 from session_rollout.settings import Dialect, Provider
@@ -151,15 +152,18 @@ def has_fixed_time(query: str) -> bool:
 
 
 def spelled(metric: Metric) -> str:
-    """The queries of a metric in one spelling, by which it is known: spaces, comments and `60m` for `1h` make no other metric."""
+    """The queries of a metric in one spelling, by which it is known: who writes them otherwise makes no other metric.
+
+    Of a query that is not parsed, another spelling has other spaces or comments.
+    """
     return "\n".join(_spelled(query) for query in queries_of(metric))
 
 
 @lru_cache(REMEMBERED)
 def _spelled(query: str) -> str:
     try:
-        return in_one_line(query) if _is_long(query) else str(parse(query))
-    except (ValueError, RecursionError):  # MetricsQL, or a chain that the parser cannot write
+        return in_one_line(query) if _is_long(query) or MISREAD.search(query) else spelling(parse(query))
+    except (ValueError, OverflowError, RecursionError):  # MetricsQL, a newer syntax, or a time that no clock has
         return in_one_line(query)
 
 
