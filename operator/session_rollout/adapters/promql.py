@@ -252,6 +252,8 @@ def children(node: Any) -> tuple[Any, ...]:
             return (node.lhs, node.rhs)
         case promql_parser.Call():
             return tuple(node.args)
+        case promql_parser.AggregateExpr() if node.param is not None:
+            return (node.param, node.expr)
         case (
             promql_parser.AggregateExpr() | promql_parser.ParenExpr() | promql_parser.UnaryExpr() | promql_parser.SubqueryExpr()
         ):
