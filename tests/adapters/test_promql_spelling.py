@@ -64,7 +64,7 @@ OTHER: Final = [
         "irate(x[5m])",
     ),
     ("rate(x[1s])", "rate(x[1500ms])", "rate(x[1s:])", "rate(x[1s:1s])", "rate(x[1s:1500ms])"),
-    ("x @ -17", "x @ -18", "x @ 0", "x @ start()", "x @ 1e15", "x @ 2e15", "x @ 1700000000000"),
+    ("x @ -17", "x @ # 5\n -18", "x @ 0", "x @ start()", "x @ 1e15", "x @ 2e15", "x @ 1700000000000"),
     ("topk(3, x)", "topk(4, x)", "bottomk(3, x)"),
     ('count_values("v", x)', 'count_values("w", x)'),
     ('label_replace(x, "a", "$1", "b", "(.*)")', 'label_replace(x, "b", "$1", "a", "(.*)")'),

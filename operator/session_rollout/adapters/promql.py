@@ -161,10 +161,13 @@ def spelled(metric: Metric) -> str:
 
 @lru_cache(REMEMBERED)
 def _spelled(query: str) -> str:
+    text = in_one_line(query)
+    if _is_long(query) or MISREAD.search(text):
+        return text
     try:
-        return in_one_line(query) if _is_long(query) or MISREAD.search(query) else spelling(parse(query))
+        return spelling(parse(query))
     except (ValueError, OverflowError, RecursionError):  # MetricsQL, a newer syntax, or a time that no clock has
-        return in_one_line(query)
+        return text
 
 
 @lru_cache(REMEMBERED)
