@@ -21,7 +21,7 @@ from session_rollout.adapters.promql import Intervals, effective_range
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.migration_enums import MigrationState
-from session_rollout.api.rollout import Metric, SessionRollout, Workload
+from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.flags import KEY
@@ -262,6 +262,16 @@ def test_metrics_present() -> None:
     assert checks.check(builtin="Metrics") == (FAIL, CheckReason.CHECK_FAILED)
 
 
+@pytest.mark.parametrize("metrics", [[], [{"name": "load", "cohorts": {"good": 'g{v="$cohort"}', "total": 't{v="$cohort"}'}}]])
+def test_metrics_that_are_not_queried_are_no_evidence(metrics: list[dict[str, Any]]) -> None:
+    """A gate that asked nothing has not passed."""
+    data = spec().to_wire() | {"metrics": metrics, "guards": []}
+    for phase in data["phases"]:
+        phase["criteria"] = []
+    rollout = World(RolloutSpec.model_validate(data)).rollout()
+    assert Checks().check(rollout, builtin="Metrics") == (INCONCLUSIVE, CheckReason.NOT_CONFIGURED)
+
+
 def test_alerts() -> None:
     assert Checks().check(builtin="Alerts") == (INCONCLUSIVE, CheckReason.NOT_CONFIGURED)
     checks = Checks(alerts=["SlowLogin"])
@@ -300,6 +310,7 @@ def test_health() -> None:
 @pytest.mark.parametrize(("builtin", "topic"), [("Capacity", "capacity"), ("Cache", "cache")])
 def test_topics(builtin: str, topic: str) -> None:
     assert Checks().check(builtin=builtin) == (INCONCLUSIVE, CheckReason.NOT_CONFIGURED)
+    assert Checks(diagnostics={topic: []}).check(builtin=builtin) == (INCONCLUSIVE, CheckReason.NOT_CONFIGURED)
     diagnostics = {topic: [{"name": "used", "query": "used", "below": "50%", "advice": "add a node"}]}
     checks = Checks(diagnostics=diagnostics)
     assert checks.check(builtin=builtin) == (PASS, CheckReason.CHECK_SUCCEEDED)

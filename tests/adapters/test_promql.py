@@ -9,6 +9,8 @@ from datetime import timedelta
 
 import promql_parser
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from session_rollout.adapters import promql
 from session_rollout.adapters.promql import (
@@ -50,6 +52,45 @@ def test_largest_range(query: str, seconds: int) -> None:
 def test_scan_is_never_shorter_than_the_parser(query: str, seconds: int) -> None:
     """D21: what is assumed of a query that cannot be parsed holds for those that can."""
     assert max((reach for reach, _ in scanned(query)), default=timedelta(0)).total_seconds() == seconds
+
+
+LONG = " + 1" * 70
+LENGTHS = st.sampled_from(["5m", "1h30m", "90s", "1500ms"])
+OFFSETS = st.just("") | LENGTHS.map(" offset {}".format)
+SELECTORS = st.sampled_from(["x", "offset", "limit", "anchored", "or", '{__name__="x", a="[9h] offset (9h)"}', "on:by"])
+STEPS = st.just("") | LENGTHS
+
+
+def grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """A larger query."""
+    return st.one_of(
+        st.builds("max_over_time({}[{}:{}]{})".format, inner, LENGTHS, STEPS, OFFSETS),
+        st.builds("max_over_time(({})[{}:{}]{})".format, inner, LENGTHS, STEPS, OFFSETS),
+        st.builds("({} - on (offset, a) {})".format, inner, inner),
+        st.builds("topk by (a) (scalar({}), -{})".format, inner, inner),
+        st.builds('label_replace({}, "a", "[9h]", "b", "")'.format, inner),
+    )
+
+
+QUERIES = st.recursive(
+    st.builds("{}{}".format, SELECTORS, OFFSETS) | st.builds("rate({}[{}]{})".format, SELECTORS, LENGTHS, OFFSETS),
+    grown,
+    max_leaves=8,
+)
+
+
+@given(QUERIES)
+def test_scan_finds_what_the_parser_finds(query: str) -> None:
+    """D21: with a range or without one, so that scrape and look-back count alike."""
+    longest, unknown = _longest(query), _longest(query + LONG)
+    assert longest is not None
+    assert longest == unknown
+
+
+def _longest(query: str) -> timedelta | None:
+    return (
+        None if problem_of(query) else effective_range(Metric.model_construct(name="m", query=query, cohorts=None, window=None))
+    )
 
 
 BOUNDS = {
@@ -187,6 +228,26 @@ SCANNED = [
     ("rate(x[step() * 2])", 600),
     ("new(x[5i])", 1_500),
     ("rate(m[60i])", 18_000),
+    ("x offset (1h)", 3_600),
+    ("x offset(1h)", 3_600),
+    ("x OFFSET ((1h))", 3_600),
+    ("x offset (1h + 30m)", 5_400),
+    ("x offset (1h*2)", 7_200),
+    ("x offset (3600)", 3_600),
+    ("x offset -(1h)", 3_600),
+    ("x offset +5m", 300),
+    ("x offset min(1h, (2h))", 7_200),
+    ("x offset -max(1h, 2h) + y offset 1m", 7_200),
+    ("x offset (min(1h, (2h)) * (1 + 1))", 14_400),
+    ("rate(x[1m] offset\n( 1h\n+ 1h )) or vector(0)", 7_260),
+    ("x offset step()", 300),
+    ("rate(x[2h] anchored offset 1h)", 10_800),
+    ("rate(x[2h]) keep_metric_names offset 1h", 10_800),
+    ("limit[5m] or offset[1h] or anchored + default[2h]", 7_200),
+    ("sum(offset - 5) by (a) default if[2h]", 7_200),
+    ("x == bool 1 + y atan2 nan offset", 0),
+    ("sum(x offset (1h)) by (offset) + offset", 3_600),
+    ("(x offset (1h))[1h:(5m)] offset (1h)", 10_800),
 ]
 UNREADABLE = [
     "new(x[$__interval])",
@@ -194,6 +255,10 @@ UNREADABLE = [
     "rate(x[5m / 0])",
     "rate(x[5m; 1])",
     "rate(x[9^9^9^9] smoothed)",
+    "new(x offset $__interval)",
+    "new(x offset (1h",
+    "new(x offset (w))",
+    "new(x offset f(1h))",
 ]
 
 
@@ -245,7 +310,15 @@ WARMUPS = {
     "both": Warmup("rate(x[10m]) / y", None, 11),
     "a short range and an instant selector": Warmup("rate(x[1m]) / y", None, 5),
     "a subquery": Warmup("max_over_time(x[1h:1m])", None, 65),
+    "a subquery that is scanned": Warmup("max_over_time(x[1h:1m])" + LONG, None, 65),
+    "a subquery of a newer server": Warmup("max_over_time(x[1h:(1m)])", None, 65),
+    "a range with the sample before it": Warmup("rate(x[1h] anchored)", None, 65),
+    "a range with the sample before its offset": Warmup("rate(x[1h] smoothed offset (1h))", None, 125),
+    "a range that is scanned": Warmup("rate(x[1h])" + LONG, None, 61),
+    "a parameter": Warmup("topk(scalar(rate(x[1h])), y)", None, 61),
     "an offset": Warmup("x offset 1h", None, 65),
+    "an offset in parentheses": Warmup("x offset (1h)", None, 65),
+    "a range with an offset in parentheses": Warmup("sum_over_time(x[1m] offset (1h))", None, 62),
     "a recording rule": Warmup("job:errors:ratio_rate5m", "5m", 7),
     "a recording rule over a day": Warmup("job:errors:ratio_rate1d", "1d", 1442),
     "a recording rule in a subquery": Warmup("max_over_time(job:errors:ratio_rate5m[1h:1m])", "5m", 67),

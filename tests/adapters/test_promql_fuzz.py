@@ -122,10 +122,11 @@ def check(query: str) -> None:
         assert str(error)  # noqa: PT017 - both are right
     problems = [promql.problem_of(query, dialect) for dialect in Dialect]
     assert all(problem is None or (problem and "\n" not in problem and len(problem) <= LONGEST_QUERY) for problem in problems)
-    assert promql.effective_range(Metric.model_construct(name="m", query=query, cohorts=None, window="1m")) <= MOST_WAIT
-    with contextlib.suppress(ValueError):
-        assert all(ratio.numerator and ratio.denominator for ratio in ratios(query))
-        assert is_zero_without_traffic(query) in {True, False}
+    metric = Metric.model_construct(name="m", query=query, cohorts=None, window="1m")
+    assert promql.effective_range(metric) <= MOST_WAIT
+    assert isinstance(promql.spelled(metric), str)
+    assert all(ratio.numerator and ratio.denominator for ratio in ratios(query))
+    assert is_zero_without_traffic(query) in {True, False}
     assert nesting(query) >= 0
     with contextlib.suppress(ValueError):  # a length that cannot be read
         assert len(scanned(query)) <= len(query)

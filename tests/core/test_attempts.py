@@ -17,7 +17,7 @@ from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage, S
 from session_rollout.api.quantities import BOUND_PATTERN, DURATION_PATTERN, PERCENT_PATTERN, TOLERANCE_PATTERN
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.identity import TOLERANCES
-from session_rollout.core.plan import LENGTHS, NUMBERS, OTHER, plan_of
+from session_rollout.core.plan import LENGTHS, NUMBERS, OTHER, OTHER_OF_METRICS, plan_of
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -52,6 +52,7 @@ SAME: dict[str, Change] = {
     "order of metrics": lambda data: data["metrics"].reverse(),
     "spelling of a query": lambda data: data["metrics"][0].update(query=" errors  # all of them"),
     "pass share": lambda data: data["phases"][0]["criteria"][0].update(passShare="95.0%"),
+    "name as a matcher": lambda data: data["metrics"][0].update(query='(({__name__="errors"}))'),
 }
 ELSEWHERE: dict[str, Change] = {
     "checkInterval": lambda data: data.update(checkInterval="5s"),
@@ -62,6 +63,8 @@ ELSEWHERE: dict[str, Change] = {
     "deletionPolicy": lambda data: data.update(deletionPolicy="Off"),
     "rollback": lambda data: data.update(rollback={"scope": "Step"}),
     "suspend": lambda data: data.update(suspend=True),
+    "interval that is the default": lambda data: data["metrics"][0].update(interval=data["checkInterval"]),
+    "interval": lambda data: data["metrics"][0].update(interval="40s"),
 }
 ANOTHER: dict[str, Change] = {
     "hold": step(0, hold="61s"),
@@ -112,6 +115,25 @@ def test_edit_of_the_plan_is_another_attempt(change: Change) -> None:
 def test_order_of_phases_is_a_part_of_the_plan() -> None:
     """They run one after the other."""
     assert plan_of(edited(lambda data: data["phases"].reverse()), {}) != plan_of(spec(), {})
+
+
+GROUP: Change = step(0, percent=None, groups=["beta"])
+WITH_DATABASE: Change = lambda data: data.update(DATABASE)  # noqa: E731
+MEANT = {
+    "percent": (GROUP, step(0, percent=0, groups=["beta"]), step(0, percent=1, groups=["beta"])),
+    "role that copies rows": (
+        WITH_DATABASE,
+        lambda data: data.update(database={**DATABASE["database"], "dataSecretKeyRef": {"name": "db", "key": "url"}}),
+        lambda data: data.update(database={**DATABASE["database"], "dataSecretKeyRef": {"name": "rows"}}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("unset", "same", "other"), MEANT.values(), ids=MEANT)
+def test_what_is_meant_without_a_field_may_be_written(unset: Change, same: Change, other: Change) -> None:
+    """A default that is no constant of the schema is one, too."""
+    plans = [plan_of(edited(change), {}) for change in (unset, same, other)]
+    assert plans[0] == plans[1] != plans[2]
 
 
 def test_retry_tries_the_same_plan_again_and_a_promotion_ends_its_record() -> None:
@@ -193,6 +215,8 @@ def test_every_quantity_of_the_plan_is_compared_as_one() -> None:
     schema = structural(RolloutSpec)
     other = {RolloutSpec.model_fields[name].alias for name in OTHER}
     planned = {"properties": {name: field for name, field in schema["properties"].items() if name not in other}}
+    for name in OTHER_OF_METRICS:
+        del planned["properties"]["metrics"]["items"]["properties"][name]
     known = {name.removesuffix("_") for name in LENGTHS | NUMBERS | frozenset(TOLERANCES)}
     known = {to_camel(name) for name in known}
     patterns = {BOUND_PATTERN, DURATION_PATTERN, PERCENT_PATTERN, TOLERANCE_PATTERN}

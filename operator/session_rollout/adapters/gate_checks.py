@@ -175,6 +175,8 @@ class GateChecks:
 
     async def _metrics_present(self, rollout: SessionRollout, start: datetime) -> CheckResult:
         metrics = [metric for metric in rollout.spec.metrics if metric.query is not None]
+        if not metrics:
+            return _not_configured(start, "no metric of the spec has a `query`; remove the gate")
         queries = (self._metrics.query(rollout.spec.prometheus, metric.query or "") for metric in metrics)
         results = zip(metrics, await asyncio.gather(*queries), strict=True)
         missing = [f"{metric.name}: {result.message}" for metric, result in results if result.value is None]
@@ -221,8 +223,10 @@ class GateChecks:
         results = await self._diagnosed(topic)
         if results is None:
             return _not_configured(start, f"`diagnostics` of the operator's configuration has no topic {topic}")
-        oldest = min((result.time for _, result in results), default=start)
-        reach = max((result.reach for _, result in results), default=timedelta(0))
+        if not results:
+            return _not_configured(start, f"topic {topic} in `diagnostics` of the operator's configuration has no query")
+        oldest = min(result.time for _, result in results)
+        reach = max(result.reach for _, result in results)
         return replace(_of_topic(results, oldest), reach=reach)
 
     async def _capacity(self, _: SessionRollout, start: datetime) -> CheckResult:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import promql_parser
 
 from session_rollout.adapters.promql_scan import FIXED, in_one_line, nesting, scanned, without_text
+from session_rollout.adapters.promql_spelling import MISREAD, spelling
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric
 from session_rollout.settings import Dialect, Provider
@@ -151,16 +152,22 @@ def has_fixed_time(query: str) -> bool:
 
 
 def spelled(metric: Metric) -> str:
-    """The queries of a metric in one spelling, by which it is known: spaces, comments and `60m` for `1h` make no other metric."""
+    """The queries of a metric in one spelling, by which it is known: who writes them otherwise makes no other metric.
+
+    Of a query that is not parsed, another spelling has other spaces or comments.
+    """
     return "\n".join(_spelled(query) for query in queries_of(metric))
 
 
 @lru_cache(REMEMBERED)
 def _spelled(query: str) -> str:
+    text = in_one_line(query)
+    if _is_long(query) or MISREAD.search(text):
+        return text
     try:
-        return in_one_line(query) if _is_long(query) else str(parse(query))
-    except (ValueError, RecursionError):  # MetricsQL, or a chain that the parser cannot write
-        return in_one_line(query)
+        return spelling(parse(query))
+    except (ValueError, OverflowError, RecursionError):  # MetricsQL, a newer syntax, or a time that no clock has
+        return text
 
 
 @lru_cache(REMEMBERED)
@@ -248,6 +255,8 @@ def children(node: Any) -> tuple[Any, ...]:
             return (node.lhs, node.rhs)
         case promql_parser.Call():
             return tuple(node.args)
+        case promql_parser.AggregateExpr() if node.param is not None:
+            return (node.param, node.expr)
         case (
             promql_parser.AggregateExpr() | promql_parser.ParenExpr() | promql_parser.UnaryExpr() | promql_parser.SubqueryExpr()
         ):

@@ -3,6 +3,7 @@
 A ratio of which the upper half selects by more labels than the lower one is empty until such a series exists: on a service that
 never failed, `5xx / all` has no series, so that a healthy application waits for ever and a guard is blind.
 
+A query that the parser does not know says nothing: a newer server may accept it, and so does `validate`.
 Trees are walked with a list and not by recursion, because a query may be a chain of a thousand operators.
 """
 
@@ -47,18 +48,18 @@ class Ratio:
 
 
 def ratios(query: str) -> tuple[Ratio, ...]:
-    """Every division of two selections of series. Raises ValueError with the parser's sentence."""
-    tree = parse(query)
+    """Every division of two selections of series."""
     try:
+        tree = parse(query)
         whole = str(tree)
-    except RecursionError:
+    except (ValueError, RecursionError):
         return ()  # the parser cannot write a chain of a thousand operators, so that there is nothing to propose
     return tuple(_ratio(division, whole) for division in _divisions(tree))
 
 
 def is_zero_without_traffic(query: str) -> bool:
     """Whether the whole query is a ratio that is 0 when both halves are absent: a service without requests then passes."""
-    node = _bare(parse(query))
+    node = _bare(_tree(query))
     if not _is_operator(node, OR) or next(_selectors(node.rhs), None) is not None:
         return False
     return any(_divides(inner) for inner in nodes(node.lhs))
@@ -66,7 +67,15 @@ def is_zero_without_traffic(query: str) -> bool:
 
 def needs_default(part: str, whole: str) -> bool:
     """Whether the query of a part can be absent while that of the whole is not, such as the good events of all."""
-    return _can_be_absent(parse(part), tuple(_selectors(parse(whole))))
+    return _can_be_absent(_tree(part), tuple(_selectors(_tree(whole))))
+
+
+def _tree(query: str) -> Any:
+    """The tree of a query; None when it cannot be parsed."""
+    try:
+        return parse(query)
+    except ValueError:
+        return None
 
 
 # --- divisions

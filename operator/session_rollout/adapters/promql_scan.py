@@ -1,14 +1,16 @@
 """Reads queries that no parser here knows, such as MetricsQL, by their brackets: how deep they are, and how far back they look.
 
-Assumed: `[5m]` after a selector is its range, and after anything else that of a subquery; `offset 5m` looks further back; a
-number without a unit is seconds; `step()` and the unit `i` are the step of an instant query; `@ end()` and `@ start()` are now, and
-`@` with a number is a fixed time, which is never about the current audience. Arithmetic in brackets counts as the
-largest value that it may have, so that a warm-up is never too short. A length that cannot be read is not guessed.
+Assumed: `[5m]` after a selector is its range, and after anything else, or with a colon, that of a subquery; `offset 5m` looks
+further back; a range that is `anchored` or `smoothed` begins with a sample as old as the look-back; a number without a unit is
+seconds; `step()` and the unit `i` are the step of an instant query; `@ end()` and `@ start()` are now, and `@` with a number is a
+fixed time, which is never about the current audience. Arithmetic in brackets and offsets counts as the largest value that it
+may have, so that a warm-up is never too short. A length that cannot be read is not guessed.
 """
 
 import ast
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -32,13 +34,19 @@ FIXED: Final = "the query looks at a fixed time (`@`) alone, so it never measure
 LONGEST_SHOWN: Final = 40
 INFINITE: Final = float("inf")
 TOKEN: Final = re.compile(
-    r"(?P<labels>\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^()]*\))|(?P<call>[a-z_:][\w:.]*\s*\()|(?P<open>\()|(?P<close>\))|\[(?P<range>[^\[\]]*)\]"
-    r"|\boffset\s*(?P<offset>(?:-\s*)?(?:\([^()]*\)|(?:step|range)\s*\(\s*\)|[\w.]+))"
-    r"|\b(?P<word>group_left|group_right|bool|and|or|unless|default|if|ifnot|keep_metric_names|limit|inf|nan)\b"
-    r"|(?P<selector>[a-z_:][\w:.]*\s*(?:\{[^{}]*\})?|\{[^{}]*\})|(?P<number>[0-9][\w.]*)"
+    r"\b(?P<offset>offset)\b(?=[-+\s]*[\w.$(])"
+    r"|(?P<labels>\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^()]*\))|(?P<call>[a-z_:][\w:.]*\s*\()|(?P<open>\()|(?P<close>\))|\[(?P<range>[^\[\]]*)\]"
+    r"|\b(?P<word>and|or|unless|atan2|default|if|ifnot|limit)\b|\b(?P<modifier>keep_metric_names)\b|\b(?P<edges>anchored|smoothed)\b"
+    r"|\b(?P<glue>group_left|group_right|bool|[a-z_]\w*(?=\s+(?:by|without)\s*\([^()]*\)\s*\())\b"
+    r"|(?P<number>[0-9][\w.]*|\b(?:inf|nan)\b)"
+    r"|(?P<selector>[a-z_:][\w:.]*\s*(?:\{[^{}]*\})?|\{[^{}]*\})"
     r"|(?P<now>@\s*(?:start|end)\s*\(\s*\))|(?P<fixed>@\s*[-+]?[0-9][\w.]*)|(?P<operator>\S)",
     re.IGNORECASE,
 )
+NAMES: Final = frozenset({"offset", "word", "modifier", "edges"})  # words that are names of series where an operand begins
+BETWEEN: Final = frozenset({"call", "open", "word", "glue", "operator"})  # what an operand follows
+# The length after `offset`: a time, or the beginning of what ends with its parenthesis.
+OFFSET: Final = re.compile(r"[-+\s]*(?:(?P<open>(?:[a-z_]\w*\s*)?\()|[\w.$]+)", re.IGNORECASE)
 
 
 def without_text(query: str) -> str:
@@ -74,37 +82,73 @@ class _Level:
         self.done += self.last
         self.last, self.bare = selectors, bare
 
-    def further(self, length: timedelta, *, has_range: bool) -> None:
+    def read(self, kind: str, token: re.Match[str], step: timedelta) -> None:
+        """The next token, which is no parenthesis."""
+        match kind:
+            case "range":
+                self.within(token["range"], step)
+            case "offset":
+                self.further(_length(token.string[token.end() : _end_of_length(token)], step))
+            case "edges":  # with the last sample before the range, as old as the look-back
+                self.last = [(reach, False) for reach, _ in self.last]
+            case "fixed":
+                self.last = []
+            case "selector":
+                self.operand([(NOTHING, False)], bare=True)
+            case "operator" | "number" | "word" | "glue":
+                self.operand([], bare=False)
+
+    def further(self, length: timedelta) -> None:
         """The last operand looks this much further back."""
-        ranged = has_range and self.bare
-        self.last = [(min(reach + length, MOST), each or ranged) for reach, each in self.last]
-        self.bare = self.bare and not has_range
+        self.last = [(min(reach + length, MOST), ranged) for reach, ranged in self.last]
+
+    def within(self, brackets: str, step: timedelta) -> None:
+        """The last operand has these brackets: the range of a selector, or a subquery."""
+        length, colon, _ = brackets.partition(":")
+        self.further(_length(length, step))
+        self.last = [(reach, ranged or (self.bare and not colon)) for reach, ranged in self.last]
+        self.bare = False
 
 
 def scanned(query: str, step: timedelta = UNKNOWN) -> list[tuple[timedelta, bool]]:
     """Each selector of a query: how far back it looks, and whether it has a range. Raises ValueError."""
     levels = [_Level()]
-    for token in TOKEN.finditer(_readable(without_text(query))):
-        match token.lastgroup:
+    for kind, token in _tokens(_readable(without_text(query))):
+        match kind:
             case "call" | "open":
                 levels.append(_Level())
             case "close" if len(levels) > 1:
                 inner = levels.pop()
                 levels[-1].operand(inner.done + inner.last, bare=False)
-            case "range":
-                levels[-1].further(_length(token["range"].split(":")[0], step), has_range=True)
-            case "offset":
-                levels[-1].further(_length(token["offset"], step), has_range=False)
-            case "fixed":
-                levels[-1].last = []
-            case "selector":
-                levels[-1].operand([(NOTHING, False)], bare=True)
-            case "operator" | "number" | "word":
-                levels[-1].operand([], bare=False)
+            case _:
+                levels[-1].read(kind, token, step)
     selectors = [selector for level in levels for selector in level.done + level.last]
     if not selectors and AT_NUMBER.search(without_text(query)):
         raise ValueError(FIXED)
     return selectors
+
+
+def _tokens(text: str) -> Iterator[tuple[str, re.Match[str]]]:
+    """The tokens of a query, and what each is. What follows `offset` is a length, and has none."""
+    place, follows = 0, False  # whether an operand is before the token
+    while token := TOKEN.search(text, place):
+        kind = token.lastgroup or ""
+        if kind in NAMES and not follows:
+            kind = "selector"
+        yield kind, token
+        place = token.end() if kind != "offset" else _end_of_length(token)
+        follows = kind not in BETWEEN and (kind != "labels" or follows)
+
+
+def _end_of_length(offset: re.Match[str]) -> int:
+    """Where the length after `offset` ends, in the text that contains it."""
+    text, length = offset.string, OFFSET.match(offset.string, offset.end())
+    assert length is not None, "as `TOKEN` looks ahead"
+    place, depth = length.end(), int(length["open"] is not None)
+    while depth and place < len(text):
+        depth += (text[place] == "(") - (text[place] == ")")
+        place += 1
+    return place
 
 
 def _readable(text: str) -> str:
@@ -117,13 +161,14 @@ def _readable(text: str) -> str:
 
 def _length(text: str, step: timedelta) -> timedelta:
     """A length in brackets or after `offset`. Raises ValueError when it cannot be read."""
-    if not text.strip():
+    text = " ".join(text.split())
+    if not text:
         return NOTHING
     try:
-        tree = ast.parse(LENGTH.sub(lambda token: _translated(token, step), text.strip()), mode="eval")
+        tree = ast.parse(LENGTH.sub(lambda token: _translated(token, step), text), mode="eval")
         return timedelta(seconds=min(max(_value(tree.body), 0.0), MOST.total_seconds()))
     except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
-        raise ValueError(f"the length `{text.strip()[:LONGEST_SHOWN]}` cannot be read; write a time such as `5m`") from error
+        raise ValueError(f"the length `{text[:LONGEST_SHOWN]}` cannot be read; write a time such as `5m`") from error
 
 
 def _translated(token: re.Match[str], step: timedelta) -> str:

@@ -138,10 +138,7 @@ def _events_of(query: str) -> str | None:
     """The query that counts what a ratio is about, such as requests; None for another query, or one that cannot be parsed."""
     from session_rollout.adapters.promql_ratios import ratios
 
-    try:
-        return next((ratio.events for ratio in ratios(query) if ratio.events), None)
-    except ValueError:
-        return None
+    return next((ratio.events for ratio in ratios(query) if ratio.events), None)
 
 
 # --- diff

@@ -5,7 +5,7 @@ that changes nothing of what failed: a formatter, or two tools that fight over `
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from session_rollout.api.base import MAP_BY_NAME, SET, Model
@@ -20,7 +20,14 @@ from session_rollout.core.identity import TOLERANCES, fingerprint, tolerance_tex
 OTHER: Final = frozenset(
     {"suspend", "check_interval", "propagation", "rollback", "bake", "windows", "notifications", "deletion_policy"}
 )
-LENGTHS: Final = frozenset({"hold", "over", "deadline", "for_", "window", "interval"})
+# Of a metric: how often it is asked, as `check_interval`, which it defaults to.
+OTHER_OF_METRICS: Final = frozenset({"interval"})
+LENGTHS: Final = frozenset({"hold", "over", "deadline", "for_", "window"})
+# What a field that is unset means, where the schema has no default for it.
+UNSET: Final[dict[str, Callable[[Any], Any]]] = {
+    "percent": lambda _: "0",
+    "data_secret_key_ref": lambda database: database.secret_key_ref,
+}
 NUMBERS: Final = frozenset({"above", "below", "between", "percent", "to", "pass_share"})
 
 
@@ -31,7 +38,7 @@ def plan_of(spec: RolloutSpec, queries: Mapping[str, str]) -> str:
 
 
 def _metric(metric: Metric, queries: Mapping[str, str]) -> dict[str, Any]:
-    written = _normal(metric)
+    written = _normal(metric, without=OTHER_OF_METRICS)
     return written if metric.name not in queries else {**written, "query": queries[metric.name], "cohorts": None}
 
 
@@ -41,7 +48,8 @@ def _normal(model: Model, *, without: frozenset[str] = frozenset()) -> dict[str,
     for name in type(model).model_fields.keys() - without:
         field = type(model).model_fields[name]
         value = _value(name, getattr(model, name))
-        if field.is_required() or value != _value(name, field.default):
+        defaults = [field.default, *(meant(model) for meant in (UNSET.get(name),) if meant)]
+        if field.is_required() or all(value != _value(name, default) for default in defaults):
             unordered = field.json_schema_extra in (SET, MAP_BY_NAME) and name != "phases"
             fields[name] = sorted(value, key=_text) if unordered else value
     return fields
