@@ -42,8 +42,6 @@ async def job_changed(namespace: str, labels: Any, memo: Any, **_: Any) -> None:
 
 
 @kopf.on.event("", "v1", "configmaps", labels={LABEL: kopf.PRESENT})  # type: ignore[arg-type]
-async def document_changed(event: Any, namespace: str, labels: Any, memo: Any, **_: Any) -> None:
-    """A flag document changed: the operator published it, or another client edited it."""
-    memo.reconciler.document_changed(
-        Key(namespace, labels[LABEL]), document_of(event["object"]), deleted=event["type"] == "DELETED"
-    )
+async def document_changed(event: Any, namespace: str, name: str, memo: Any, **_: Any) -> None:
+    """A flag document changed: the operator published it, or another client edited it. A copy of one has its label, too."""
+    memo.reconciler.document_changed(Key(namespace, name), document_of(event["object"]), deleted=event["type"] == "DELETED")

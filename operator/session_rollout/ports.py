@@ -32,7 +32,7 @@ from session_rollout.errors import RolloutError
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """Namespace and name of a rollout."""
+    """Namespace and name of a rollout, or of a flag document."""
 
     namespace: str
     name: str
@@ -101,9 +101,9 @@ class Incomplete:
 
 @dataclass(frozen=True)
 class ListedDocuments:
-    """The version of each flag document, by its rollout, but for namespaces that could not be listed."""
+    """The version of each ConfigMap with the label of flag documents, but for namespaces that could not be listed."""
 
-    versions: Mapping[Key, int]
+    versions: Mapping[Key, int]  # by namespace and name: copies of a document have its label, too
     problems: Mapping[str, RolloutError] = field(default_factory=dict)  # by namespace: why it could not be listed
 
 

@@ -205,17 +205,20 @@ def test_lists_follow_every_page(monkeypatch: pytest.MonkeyPatch, api: Api) -> N
 
 @pytest.mark.parametrize("namespaces", [(), ("blue",)])
 def test_documents_are_listed_by_their_label(monkeypatch: pytest.MonkeyPatch, api: Api, namespaces: tuple[str, ...]) -> None:
-    """With their metadata alone: hundreds of documents are large."""
+    """With their metadata alone: hundreds of documents are large. Copies have the label, too, and are told apart by their names."""
     asked = []
 
     async def request(_: str, path: str, *, query: dict[str, Any], accept: str) -> dict[str, Any]:
         asked.append((path, query["labelSelector"], accept))
-        metadata = {"namespace": "blue", "name": "any", "labels": {LABEL: "shop"}, "resourceVersion": "17"}
-        return {"metadata": {}, "items": [{"metadata": metadata}]}
+        metadata = {"namespace": "blue", "labels": {LABEL: "shop"}}
+        found = {"shop-flags": "17", "shop-flags-copy": "29"}
+        items = [{"metadata": {**metadata, "name": name, "resourceVersion": version}} for name, version in found.items()]
+        return {"metadata": {}, "items": items}
 
     monkeypatch.setattr(api, "request", request)
     listed = asyncio.run(ApiRolloutStore(api, namespaces).documents())
-    assert (listed.versions, listed.problems) == ({Key("blue", "shop"): 17}, {})
+    assert listed.versions == {Key("blue", "shop-flags"): 17, Key("blue", "shop-flags-copy"): 29}
+    assert listed.problems == {}
     place = "namespaces/blue/" if namespaces else ""
     assert asked == [(f"/api/v1/{place}configmaps", LABEL, METADATA)]
 

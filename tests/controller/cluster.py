@@ -43,6 +43,7 @@ from session_rollout.ports import Incomplete, Key, Listed, ListedDocuments, Port
 
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 KEY = Key("default", "shop")
+DOCUMENT = Key(KEY.namespace, "shop-flags")
 Raw = dict[str, Any]
 
 
@@ -75,6 +76,7 @@ class Cluster:
         self.document: PublishedDocument | None = None
         self.text = ""
         self.released: list[str | None] = []
+        self.copies: dict[Key, int] = {}  # other ConfigMaps with the label of the document, by place: their versions
         self.workload = Revisions(2, 1)
         self.jobs: dict[str, JobObservation] = {}
         self.running_jobs: list[tuple[str, ...] | Exception] = []
@@ -180,7 +182,10 @@ class Cluster:
     async def documents(self) -> ListedDocuments:
         self.called("documents")
         document = self.document if self.document is not None and self.document.owner == KEY.name else None
-        versions = {} if document is None or self.forbidden else {KEY: document.version}
+        own = {} if document is None else {DOCUMENT: document.version}
+        versions = {
+            place: version for place, version in {**own, **self.copies}.items() if place.namespace not in self.forbidden
+        }
         return ListedDocuments(versions, self._readable(()).problems)
 
     async def migration_jobs(self) -> Listed:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from controller.cluster import KEY, NOW, Cluster, Process, run, until
+from controller.cluster import DOCUMENT, KEY, NOW, Cluster, Process, run, until
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason
 from session_rollout.controller import reconciler
 from session_rollout.controller.finalizers import FINALIZER
@@ -160,7 +160,7 @@ def test_policy_off_turns_off_what_another_client_gives_back(cluster: Cluster, o
         assert cluster.document is not None
         assert cluster.document.gives_something
         if labelled:
-            off.reconciler.document_changed(KEY, cluster.document)
+            off.reconciler.document_changed(DOCUMENT, cluster.document)
         run(off.settle)
         assert not cluster.document.gives_something
         assert cluster.events.count(EventReason.FLAG_DRIFT) == attempt
@@ -228,7 +228,7 @@ def test_retained_document_is_corrected_as_before(cluster: Cluster) -> None:
     assert cluster.document is not None
     assert not cluster.document.gives_something
     restore(cluster, before, labelled=True)
-    process.reconciler.document_changed(KEY, cluster.document)
+    process.reconciler.document_changed(DOCUMENT, cluster.document)
     run(process.settle)
     assert not read_document(cluster.text).gives_something
     assert cluster.released == []

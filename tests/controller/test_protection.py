@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from controller.cluster import KEY, Cluster, Process, run
+from controller.cluster import DOCUMENT, KEY, Cluster, Process, run
 from session_rollout.api.enums import ActionType, DecisionReason, EventReason, Outcome, State
 from session_rollout.controller import reconciler
 from session_rollout.core import actions
@@ -271,17 +271,17 @@ def test_older_document_of_the_watch_is_ignored(cluster: Cluster) -> None:
         process.state.wake.clear()
         current = process.state.document
         assert current is not None
-        process.reconciler.document_changed(KEY, replace(current, sha256="sha256:old", version=current.version - 1))
+        process.reconciler.document_changed(DOCUMENT, replace(current, sha256="sha256:old", version=current.version - 1))
         assert (process.state.document, process.state.wake.is_set()) == (current, False)
         cluster.document = replace(current, sha256="sha256:edited", version=current.version + 1)
-        process.reconciler.document_changed(KEY, cluster.document)
+        process.reconciler.document_changed(DOCUMENT, cluster.document)
         assert process.state.wake.is_set()
         await process.settle()
         assert EventReason.FLAG_DRIFT in cluster.events
         late = replace(current, version=current.version + 1)
-        process.reconciler.document_changed(KEY, late, deleted=True)
+        process.reconciler.document_changed(DOCUMENT, late, deleted=True)
         assert process.state.document is not None, "it was created again since"
-        process.reconciler.document_changed(KEY, replace(current, version=current.version + 9), deleted=True)
+        process.reconciler.document_changed(DOCUMENT, replace(current, version=current.version + 9), deleted=True)
         assert process.state.document is None
 
     run(body)

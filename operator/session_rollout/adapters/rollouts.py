@@ -129,8 +129,8 @@ class ApiRolloutStore:
     async def documents(self) -> ListedDocuments:
         """See `RolloutStore.documents`."""
         listed = await self._list("/api/v1/configmaps", METADATA, {"labelSelector": LABEL})
-        labelled = [item["metadata"] for item in listed.items if LABEL in item["metadata"].get("labels", {})]
-        versions = {Key(each["namespace"], each["labels"][LABEL]): int(each["resourceVersion"]) for each in labelled}
+        labelled = (item["metadata"] for item in listed.items)
+        versions = {Key(each["namespace"], each["name"]): int(each["resourceVersion"]) for each in labelled}
         return ListedDocuments(versions, listed.problems)
 
     async def migration_jobs(self) -> Listed:

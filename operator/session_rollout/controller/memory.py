@@ -29,6 +29,10 @@ class Memory:
         """The state of a rollout; a fresh one when nothing is remembered."""
         return self._states.setdefault(key, RolloutState())
 
+    def with_document(self, place: Key) -> tuple[RolloutState, ...]:
+        """The states of rollouts whose flag document is this ConfigMap, whatever its labels say."""
+        return tuple(state for key, state in self._states.items() if place == Key(key.namespace, state.config_map))
+
     def forget(self, key: Key) -> None:
         """Drop the state of a rollout that was deleted."""
         self._states.pop(key, None)
@@ -61,7 +65,7 @@ class Memory:
                 continue
             if key.namespace in unlisted or EVERYWHERE in unlisted:
                 state.document_doubted = True
-            elif versions.get(key) == state.document_version:
+            elif versions.get(Key(key.namespace, state.config_map)) == state.document_version:
                 state.confirm_document()
             else:
                 state.forget_document()

@@ -31,6 +31,7 @@ from session_rollout.core.decide import decide
 from session_rollout.core.deleted import decide_deleted
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.fallback import stall_after, stall_unparsed
+from session_rollout.core.flags import config_map_name
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Conflict, RolloutError, Unavailable
@@ -72,15 +73,15 @@ class Reconciler:
         """The watch delivered a Job of this rollout."""
         self._memory.of(key).wake.set()
 
-    def document_changed(self, key: Key, document: PublishedDocument, *, deleted: bool = False) -> None:
-        """The watch delivered the flag document of this rollout."""
-        state = self._memory.of(key)
-        if document.version <= state.document_version:
-            # The watch is behind: this version is older than what was read back after the last write. Taking it
-            # for the present would report drift and publish again.
-            return
-        state.know(None if deleted else document, document.version)
-        state.wake.set()
+    def document_changed(self, place: Key, document: PublishedDocument, *, deleted: bool = False) -> None:
+        """The watch delivered a ConfigMap with the label of flag documents. One that no rollout publishes in is a copy."""
+        for state in self._memory.with_document(place):
+            if document.version <= state.document_version:
+                # The watch is behind: this version is older than what was read back after the last write. Taking it
+                # for the present would report drift and publish again.
+                continue
+            state.know(None if deleted else document, document.version)
+            state.wake.set()
 
     # --- the loop
 
@@ -139,6 +140,7 @@ class Reconciler:
             return self._end(key, state)
         stored = await self._keep_finalizer(stored, state, protected=False)
         state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
+        state.publishes_in(config_map_name(stored.rollout.spec.flag_set))
         if not stored.problem:
             state.read(stored.rollout.status, stored.created)
         rollout = stored.rollout.updated(status=state.base(stored.rollout.status, stored.rollout.generation))

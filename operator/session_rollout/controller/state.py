@@ -111,6 +111,7 @@ class RolloutState:
 
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     actions: PendingActions = field(default_factory=PendingActions)
+    config_map: str = ""  # name of the only one that is its flag document; empty until the rollout was read
     document: PublishedDocument | None = None  # what is published, as far as is known
     document_version: int = -1  # of the newest write, read or event of the document; -1: nothing is known
     document_doubted: bool = False  # a sweep could not list it, so it may have changed without an event
@@ -216,6 +217,12 @@ class RolloutState:
         self.unstored = None
         self.succeeded(FIELDS_EFFECT)
         self.wake.set()
+
+    def publishes_in(self, config_map: str) -> None:
+        """The rollout was read: this ConfigMap is its flag document. What is known of another one says nothing about it."""
+        if config_map != self.config_map:
+            self.config_map = config_map
+            self.forget_document()
 
     def know(self, document: PublishedDocument | None, version: int) -> None:
         """What is published now, as of this version."""

@@ -187,9 +187,10 @@ class Replica:
             if run(self.finalizers.remove(stored, self.memory.of(stored.key))):
                 self.deletion.forget(stored.key, stored.uid)
 
-    def document_changed(self, key: Key, stored: Object, *, deleted: bool) -> None:
+    def document_changed(self, stored: Object, *, deleted: bool) -> None:
         """The watch of flag documents; of one that was deleted it delivers the last version."""
-        self.reconciler.document_changed(key, document_of(stored), deleted=deleted)
+        place = Key(NAMESPACE, stored["metadata"]["name"])
+        self.reconciler.document_changed(place, document_of(stored), deleted=deleted)
 
     def action_changed(self, raw: Object, *, deleted: bool = False) -> None:
         """The watch of actions; what it schedules is run when the loop runs next."""
@@ -334,14 +335,17 @@ class Cluster:
         self.replica.action_changed(self.server.put(path, {"metadata": metadata, "spec": spec}))
         return uid
 
-    def write_document(self, change: Callable[[Object], Any], manager: str = "kubectl-edit") -> None:
-        """Somebody edits the flag document by hand."""
+    def write_document(self, change: Callable[[Object], Any], manager: str = "kubectl-edit", suffix: str = "") -> None:
+        """Somebody edits the flag document by hand, or a copy of it, which has its labels; the watch delivers both."""
         stored = self.document_object
         if stored is None:
             return
         document = json.loads(stored["data"][DOCUMENT])
         change(document)
-        self.server.put(self.document_path, {**stored, "data": {DOCUMENT: json.dumps(document, indent=1)}}, manager=manager)
+        edited = {**stored, "data": {DOCUMENT: json.dumps(document, indent=1)}}
+        written = self.server.put(self.document_path + suffix, edited, manager=manager)
+        if suffix:
+            self.replica.document_changed(written, deleted=False)
 
     # --- the operator
 
@@ -352,10 +356,10 @@ class Cluster:
 
     def _document_changed(self) -> None:
         stored, before = self.document_object, self._watched
-        owned = ((stored or before or {}).get("metadata", {}).get("labels") or {}).get(LABEL)
+        watched = stored or before or {}
         self._watched = stored
-        if owned is not None:
-            self.replica.document_changed(Key(NAMESPACE, owned), stored or before or {}, deleted=stored is None)
+        if LABEL in (watched.get("metadata", {}).get("labels") or {}):
+            self.replica.document_changed(watched, deleted=stored is None)
 
     def reconcile(self) -> None:
         """Reconcile every rollout until nothing is to be done at once."""

@@ -236,6 +236,11 @@ class Life:
         self.witness.by_hand = False
         self.witness.reconcile()
 
+    def copy(self, change: str) -> None:
+        """Somebody edits a copy of the flag document, which changes nothing."""
+        self.cluster.write_document(BY_HAND[change], suffix="-copy")
+        self.witness.reconcile()
+
     def recreate(self) -> None:
         """The object is deleted and created again; the document stays, without an owner."""
         if self.cluster.spec.deletion_policy == "Off":
@@ -318,6 +323,7 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "say and act": Life.say_and_act,
     "rest": Life.rest,
     "by hand": Life.by_hand,
+    "copy": Life.copy,
     "recreate": Life.recreate,
     "restore": Life.restore,
     "delete": Life.delete,

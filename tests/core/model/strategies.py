@@ -47,6 +47,7 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (1, (("say and act",), METRICS, ("breach", "breach", "no data"), ("Promote", "Promote", "Approve", "Retry"))),
     (1, (("rest",), (20, 60))),
     (1, (("by hand",), tuple(BY_HAND))),
+    (1, (("copy",), tuple(BY_HAND))),
     (1, (("recreate",),)),
     (1, (("restore",),)),
     (1, (("delete",), tuple(REFUSALS))),

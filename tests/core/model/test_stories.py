@@ -71,6 +71,17 @@ def test_one_feature_in_two_rollouts() -> None:
     assert "FeatureShared" in [entry["event"] for entry in raw["status"]["history"]]
 
 
+@pytest.mark.parametrize("change", ["off", "more"])
+def test_a_copy_of_the_document_changes_nothing(change: str) -> None:
+    """Somebody prepares the edit for an emergency under another name: users keep what they have, and the operator writes nothing."""
+    life = Life("plain").live([("proceed", "step"), ("wait", 10)])
+    before = life.cluster.document_object
+    assert any(given.percent for given in audiences(life.cluster.document).values())
+    life.live([("copy", change), ("copy", change)])
+    assert life.cluster.document_object == before
+    assert life.cluster.status.flags.disabled == ()
+
+
 def test_a_jump_of_the_clock_is_in_the_status() -> None:
     """R14: and the next process, which has adopted the time, does not forget it."""
     life = Life("plain").live([("wait", 10), ("jump", -3600), ("wait", 10)])
