@@ -9,6 +9,7 @@ from typing import Any
 
 import kopf
 
+from session_rollout.adapters.api_server import owner_uids
 from session_rollout.adapters.flags import LABEL, document_of
 from session_rollout.adapters.jobs import MIGRATION_LABEL
 from session_rollout.adapters.rollouts import slim
@@ -35,10 +36,10 @@ async def action_changed(event: Any, memo: Any, **_: Any) -> None:
     memo.inbox.action_changed(event["object"], deleted=event["type"] == "DELETED")
 
 
-@kopf.on.event("batch", "v1", "jobs", labels={MIGRATION_LABEL: kopf.PRESENT})  # type: ignore[arg-type]
-async def job_changed(namespace: str, labels: Any, memo: Any, **_: Any) -> None:
+@kopf.on.event("batch", "v1", "jobs", labels={MIGRATION_LABEL: kopf.PRESENT, LABEL: kopf.PRESENT})  # type: ignore[arg-type]
+async def job_changed(event: Any, namespace: str, labels: Any, memo: Any, **_: Any) -> None:
     """A migration Job changed."""
-    memo.reconciler.job_changed(Key(namespace, labels[LABEL]))
+    memo.reconciler.job_changed(Key(namespace, labels[LABEL]), owner_uids(event["object"]))
 
 
 @kopf.on.event("", "v1", "configmaps", labels={LABEL: kopf.PRESENT})  # type: ignore[arg-type]

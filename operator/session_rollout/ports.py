@@ -240,8 +240,8 @@ class JobRunner(Protocol):
     async def inspect(self, rollout: SessionRollout, name: str, migration: str, operation: Operation) -> None:
         """Create a Job that reads a migration and changes nothing, unless it exists."""
 
-    async def running(self, namespace: str, rollout: str) -> tuple[str, ...]:
-        """Names of the Jobs of a rollout that have Pods."""
+    async def running(self, rollout: SessionRollout) -> tuple[str, ...]:
+        """Names of the Jobs that a rollout owns and that have Pods."""
 
 
 @dataclass(frozen=True)

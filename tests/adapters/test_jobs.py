@@ -136,9 +136,10 @@ def job(api: Api, *conditions: str, uid: str = "uid-1", **fields: Any) -> None:
     api.put(f"{JOBS}/{START.name}", {"metadata": {"ownerReferences": owners}, "spec": fields, "status": status})
 
 
-def pod(api: Api, name: str, second: int, phase: str, **state: Any) -> None:
+def pod(api: Api, name: str, second: int, phase: str, owner: str = START.name, **state: Any) -> None:
     """A Pod of the Job."""
-    metadata = {"name": name, "creationTimestamp": f"2026-01-05T10:00:{second:02}Z"}
+    owners = [{"kind": "Job", "name": owner, "uid": f"uid-of-{owner}"}]
+    metadata = {"name": name, "creationTimestamp": f"2026-01-05T10:00:{second:02}Z", "ownerReferences": owners}
     status = {"phase": phase, "containerStatuses": [{"state": state}] if state else []}
     api.put(f"{PODS}/{name}", {"metadata": metadata, "status": status})
 
@@ -240,10 +241,29 @@ def test_no_secret_leaves_a_pod() -> None:
 
 
 def test_running_jobs_have_active_pods() -> None:
+    """Only those that the rollout owns: garbage collection ends no other one, so a deletion does not wait for it."""
     api = Api()
-    api.put(f"{JOBS}/one", {"status": {"active": 1}})
-    api.put(f"{JOBS}/two", {"status": {"succeeded": 1}})
-    assert asyncio.run(jobs(api).running("default", "shop")) == ("one",)
+    own: dict[str, Any] = {"metadata": {"ownerReferences": [{"uid": "uid-1"}]}}
+    api.put(f"{JOBS}/one", own | {"status": {"active": 1}})
+    api.put(f"{JOBS}/two", own | {"status": {"succeeded": 1}})
+    api.put(f"{JOBS}/copy", {"status": {"active": 1}})
+    api.put(f"{JOBS}/other", {"metadata": {"ownerReferences": [{"uid": "uid-2"}]}, "status": {"active": 1}})
+    assert asyncio.run(jobs(api).running(rollout())) == ("one",)
+
+
+@pytest.mark.parametrize("phase", ["Running", "Failed"])
+def test_pod_that_is_not_the_jobs_own_says_nothing(phase: str) -> None:
+    """Somebody looks into a migration with a copy of its Pod, which has its labels: the result is that of the Job."""
+    api = Api()
+    job(api, "Failed")
+    pod(api, "one", 1, "Failed", terminated=terminated(json.dumps({"message": "the lock", "reason": "Locked"})))
+    expected = observe(api)
+    pod(api, "copy", 2, phase, owner="", terminated=terminated(json.dumps({"message": "a guess", "reason": "Other"})))
+    assert observe(api) == expected
+    assert expected.progress.message == "the lock"
+    job(api, suspend=True)
+    api.objects[f"{JOBS}/{START.name}"]["status"]["conditions"] = [{"type": "Suspended", "status": "True"}]
+    assert observe(api).stopped
 
 
 def test_suspending_a_job_that_is_gone_changes_nothing() -> None:

@@ -38,7 +38,7 @@ class JobPort:
     async def termination_message(self, _rollout: SessionRollout, name: str) -> str:
         return f"output of {name}"
 
-    async def running(self, _namespace: str, _rollout: str) -> tuple[str, ...]:
+    async def running(self, _rollout: SessionRollout) -> tuple[str, ...]:
         self.cluster.called("running")
         result = self.cluster.running_jobs.pop(0) if self.cluster.running_jobs else ()
         if isinstance(result, Exception):

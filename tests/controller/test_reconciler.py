@@ -224,7 +224,9 @@ def test_loop_reconciles_when_woken_until_it_is_stopped(cluster: Cluster) -> Non
         reconciled = asyncio.Event()
         process.reconciler._on_reconciled = lambda *_: reconciled.set()
         loop = asyncio.create_task(process.reconciler.run(KEY, stopped))
-        for wake in (None, partial(process.reconciler.job_changed, KEY), process.state.wake_soon):
+        process.state.uid = "uid-1"
+        job_changed = partial(process.reconciler.job_changed, KEY, frozenset({"uid-1"}))
+        for wake in (None, job_changed, process.state.wake_soon):
             if wake is not None:
                 wake()
             await asyncio.wait_for(reconciled.wait(), 5)
@@ -234,6 +236,15 @@ def test_loop_reconciles_when_woken_until_it_is_stopped(cluster: Cluster) -> Non
         await asyncio.wait_for(loop, 5)
 
     run(body)
+
+
+def test_job_of_another_owner_wakes_nobody(cluster: Cluster) -> None:
+    """Somebody has created a Job from the manifest of one of the operator: it has the labels of the rollout."""
+    process = Process(cluster)
+    process.state.uid = "uid-1"
+    for owners in (frozenset[str](), frozenset({"uid-2"})):
+        process.reconciler.job_changed(KEY, owners)
+        assert not process.state.wake.is_set()
 
 
 def test_wakes_within_a_moment_are_one(cluster: Cluster) -> None:

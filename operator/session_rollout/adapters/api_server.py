@@ -183,3 +183,8 @@ def request_of(method: str, path: str) -> Request:
 def owner_of(rollout: SessionRollout) -> dict[str, Any]:
     """The owner reference of an object that is deleted with its rollout."""
     return {"apiVersion": API_VERSION, "kind": "SessionRollout", "name": rollout.name, "uid": rollout.uid, "controller": True}
+
+
+def owner_uids(item: Mapping[str, Any]) -> frozenset[str]:
+    """UIDs of the owners of an object. Copies of it have its labels, and mostly not its owners."""
+    return frozenset(owner["uid"] for owner in item["metadata"].get("ownerReferences") or ())

@@ -6,7 +6,7 @@ no permission to read Secrets.
 
 from typing import Any, Final
 
-from session_rollout.adapters.api_server import MERGE, ApiServer, owner_of
+from session_rollout.adapters.api_server import MERGE, ApiServer, owner_of, owner_uids
 from session_rollout.adapters.flags import LABEL
 from session_rollout.adapters.labels import recommended
 from session_rollout.adapters.logs import redact
@@ -219,8 +219,7 @@ class KubernetesJobs:
         job = await self._api.find(f"{_jobs(rollout.namespace)}/{name}")
         if job is None:
             return JobObservation(JobState.MISSING)
-        owners = job["metadata"].get("ownerReferences", [])
-        if not any(owner["uid"] == rollout.uid for owner in owners):
+        if rollout.uid not in owner_uids(job):
             message = f"Job {name} exists and does not belong to this rollout"
             return JobObservation(JobState.FOREIGN, Progress(reason=JobState.FOREIGN, message=message))
         return await self._state(rollout.namespace, name, job)
@@ -245,10 +244,11 @@ class KubernetesJobs:
         return redact(_termination_message(await self._pods(rollout.namespace, name)))
 
     async def _pods(self, namespace: str, job: str) -> list[dict[str, Any]]:
-        """The Job's Pods, oldest first."""
+        """The Job's Pods, oldest first; not those that somebody has made from one of them, which have its labels."""
         selector = f"batch.kubernetes.io/job-name={job}"
         listed = await self._api.request("GET", f"/api/v1/namespaces/{namespace}/pods", query={"labelSelector": selector})
-        return sorted(listed["items"], key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+        own = (pod for pod in listed["items"] if _is_pod_of(pod, job))
+        return sorted(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     async def _running_progress(self, namespace: str, pods: list[dict[str, Any]]) -> Progress:
         """The last line in the log of the running Pod, or why none is running."""
@@ -270,10 +270,15 @@ class KubernetesJobs:
         except NotFound:
             return
 
-    async def running(self, namespace: str, rollout: str) -> tuple[str, ...]:
+    async def running(self, rollout: SessionRollout) -> tuple[str, ...]:
         """See `JobRunner.running`."""
-        listed = await self._api.request("GET", _jobs(namespace), query={"labelSelector": f"{LABEL}={rollout}"})
-        return tuple(job["metadata"]["name"] for job in listed["items"] if job.get("status", {}).get("active"))
+        listed = await self._api.request("GET", _jobs(rollout.namespace), query={"labelSelector": f"{LABEL}={rollout.name}"})
+        own = (job for job in listed["items"] if rollout.uid in owner_uids(job))
+        return tuple(job["metadata"]["name"] for job in own if job.get("status", {}).get("active"))
+
+
+def _is_pod_of(pod: dict[str, Any], job: str) -> bool:
+    return any((owner["kind"], owner["name"]) == ("Job", job) for owner in pod["metadata"].get("ownerReferences", []))
 
 
 def _parsed(text: str) -> Progress | None:

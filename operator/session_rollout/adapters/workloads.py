@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer
+from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, owner_uids
 from session_rollout.api import GROUP
 from session_rollout.api.rollout import Workload
 from session_rollout.core.observed import Revisions
@@ -72,7 +72,7 @@ class ApiWorkloads:
         query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
         listed = await self._api.request("GET", f"/apis/apps/v1/namespaces/{namespace}/replicasets", query=query)
         uid = deployment["metadata"]["uid"]
-        return [item for item in listed["items"] if _is_owned(item, uid)]
+        return [item for item in listed["items"] if uid in owner_uids(item)]
 
     async def undo(self, namespace: str, workload: Workload, *, revision: int, earlier: int) -> None:
         """See `Workloads.undo`."""
@@ -94,10 +94,6 @@ class ApiWorkloads:
         """See `Workloads.restart`."""
         patch = {"spec": {"template": {"metadata": {"annotations": {RESTARTED: at.isoformat()}}}}}
         await self._api.request("PATCH", _path(namespace, workload.name), patch, content=MERGE)
-
-
-def _is_owned(item: Mapping[str, Any], uid: str) -> bool:
-    return any(owner["uid"] == uid for owner in item["metadata"].get("ownerReferences", []))
 
 
 def _revision(item: Mapping[str, Any]) -> int:

@@ -81,13 +81,13 @@ class Remains:
             log.warning("%s", message, extra=stored.key.fields)
             self._ports.events.emit(rollout, EventReason.FLAG_DRIFT, message)
 
-    async def running(self, key: Key) -> tuple[str, ...]:
+    async def running(self, rollout: SessionRollout) -> tuple[str, ...]:
         """Names of the Jobs that the deletion waits for."""
         try:
-            return await self._ports.jobs.running(key.namespace, key.name)
+            return await self._ports.jobs.running(rollout)
         except Forbidden as error:
             # Without the permission to list Jobs the operator cannot have created one.
-            log.warning("deletion does not wait for migrations: %s", error, extra=key.fields)
+            log.warning("deletion does not wait for migrations: %s", error, extra=Key(rollout.namespace, rollout.name).fields)
             return ()
 
 
@@ -109,7 +109,7 @@ class Deletion:
         state = self._memory.of(stored.key)
         if not state.finalized:
             await self._release_flags(stored.key, stored.rollout)
-            await self._wait_for_jobs(stored.key)
+            await self._wait_for_jobs(stored.key, stored.rollout)
             state.finalized = True
         elif stored.rollout.spec.deletion_policy is DeletionPolicy.OFF:
             await self._remains.keep_off(stored, state)
@@ -151,7 +151,7 @@ class Deletion:
             failures += 1
             await asyncio.sleep(min(delay(failures), remaining))
 
-    async def _wait_for_jobs(self, key: Key) -> None:
+    async def _wait_for_jobs(self, key: Key, rollout: SessionRollout) -> None:
         """Wait for running Jobs, because garbage collection would terminate them.
 
         Removing their owner references instead would require a permission that few clusters grant.
@@ -159,7 +159,7 @@ class Deletion:
         logged: tuple[str, ...] = ()
         while True:
             try:
-                running = await self._remains.running(key)
+                running = await self._remains.running(rollout)
             except Unavailable:
                 # While the API server does not respond, the object could not be deleted either.
                 running = logged

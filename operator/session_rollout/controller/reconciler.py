@@ -69,9 +69,11 @@ class Reconciler:
 
     # --- what wakes the loop
 
-    def job_changed(self, key: Key) -> None:
-        """The watch delivered a Job of this rollout."""
-        self._memory.of(key).wake.set()
+    def job_changed(self, key: Key, owners: frozenset[str]) -> None:
+        """The watch delivered a Job with the labels of this rollout; a copy of one has them, too, but not its owner."""
+        state = self._memory.of(key)
+        if state.uid in owners:
+            state.wake.set()
 
     def document_changed(self, place: Key, document: PublishedDocument, *, deleted: bool = False) -> None:
         """The watch delivered a ConfigMap with the label of flag documents. One that no rollout publishes in is a copy."""
@@ -190,7 +192,7 @@ class Reconciler:
         """
         jobs, finalizers = Names(), finalizers_of_others(stored)
         if has_finalizer(stored):
-            jobs = await self._remains.running(stored.key) if not state.finalized else ()
+            jobs = await self._remains.running(stored.rollout) if not state.finalized else ()
             state.awaits_removal = not jobs and state.until_removal > 0
             finalizers = (FINALIZER, *finalizers) if jobs or state.awaits_removal else ()
         else:
