@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import copy
 from typing import Any
 
 import pytest
@@ -51,6 +52,18 @@ def test_next_process_continues_where_the_one_before_stopped() -> None:
     keep(ConfigMapRecorder(api), world, 2)
     assert len(kept(api)) == 4
     assert len(api.objects) == 1
+
+
+def test_next_process_does_not_continue_a_copy() -> None:
+    """A tool has mirrored an earlier state of the slot, with its label and its owner: what was kept since would be written over."""
+    api, world = Api(), World(spec())
+    keep(ConfigMapRecorder(api), world)
+    [slot] = api.objects.values()
+    api.objects = {f"{ROOT}copy": copy.deepcopy(slot), **api.objects}
+    api.objects[f"{ROOT}copy"]["metadata"]["name"] = "copy"
+    keep(ConfigMapRecorder(api), world, 3)
+    keep(ConfigMapRecorder(api), world, 2)
+    assert len(kept(api)) == 6
 
 
 def test_ring_overwrites_its_oldest_slot(monkeypatch: pytest.MonkeyPatch) -> None:

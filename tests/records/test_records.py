@@ -15,7 +15,7 @@ from core.world import START, World, at, ended, spec
 from session_rollout.api.enums import DecisionAction, DecisionReason, Verdict
 from session_rollout.core.observed import Revisions
 from session_rollout.records import reader
-from session_rollout.records.codec import BASE, SEQUENCE, entry_name, lines_in, pack, unpack
+from session_rollout.records.codec import BASE, RECORD_LABEL, SEQUENCE, SLOTS, entry_name, lines_in, pack, unpack
 from session_rollout.records.record import Record, line_of, records_in
 
 EVERYTHING: dict[str, Any] = {
@@ -114,10 +114,11 @@ def test_newest_lines_of_a_slot() -> None:
     assert lines_in(entries, 9) == [b"one", b"two", b"three"]
 
 
-def slot(number: int, lines: list[bytes]) -> dict[str, Any]:
+def slot(number: int, lines: list[bytes], name: str = "") -> dict[str, Any]:
     """A ConfigMap of the ring, as the API server has it."""
     data = {key: base64.b64encode(value).decode() for key, value in packed(lines).items()}
-    return {"data": {SEQUENCE: str(number)}, "binaryData": data}
+    metadata = {"name": name or f"shop-decisions-{number % SLOTS:02}", "labels": {RECORD_LABEL: "shop"}}
+    return {"metadata": metadata, "data": {SEQUENCE: str(number)}, "binaryData": data}
 
 
 def test_reader_orders_slots_and_reads_the_values(whole_run: tuple[World, list[bytes]]) -> None:
@@ -129,4 +130,12 @@ def test_reader_orders_slots_and_reads_the_values(whole_run: tuple[World, list[b
     values = reader.trends(slots)
     assert values["load"][-1] == Decimal("1.0")
     assert len(values["load"]) <= reader.VALUES
-    assert reader.trends([{"data": {SEQUENCE: "1"}, "binaryData": {BASE: "rubbish="}}]) == {}
+    assert reader.trends([slot(1, lines) | {"binaryData": {BASE: "rubbish="}}]) == {}
+
+
+def test_reader_ignores_copies_of_slots(whole_run: tuple[World, list[bytes]]) -> None:
+    """A tool that mirrors ConfigMaps copies labels, too: each record would be there twice, and the last value an old one."""
+    own, old = slot(11, whole_run[1]), whole_run[1][:1]
+    foreign = slot(12, old, "shop-decisions-11-copy"), slot(13, old, "backup"), slot(27, old, "shop-decisions-27")
+    assert reader.records([own, *foreign]) == reader.records([own])
+    assert reader.trends([own, *foreign]) == reader.trends([own]) != {}

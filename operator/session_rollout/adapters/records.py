@@ -12,14 +12,24 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, owner_of
+from session_rollout.adapters.api_server import JSON_PATCH, MERGE, ApiServer, owner_of, owner_uids
 from session_rollout.adapters.labels import recommended
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.errors import Conflict, NotFound, RolloutError
-from session_rollout.records.codec import BASE, RECORD_LABEL, SEQUENCE, SLOTS, config_map_name, entry_name, pack, unpack
+from session_rollout.records.codec import (
+    BASE,
+    RECORD_LABEL,
+    SEQUENCE,
+    SLOTS,
+    config_map_name,
+    entry_name,
+    of_ring,
+    pack,
+    unpack,
+)
 from session_rollout.records.record import Record, line_of
 from session_rollout.tasks import Background
 
@@ -82,7 +92,7 @@ class ConfigMapRecorder:
         path = f"/api/v1/namespaces/{rollout.namespace}/configmaps"
         listed = await self._api.request("GET", path, query={"labelSelector": f"{RECORD_LABEL}={rollout.name}"})
         ring.read = True
-        own = [slot for slot in listed["items"] if _belongs(slot, rollout)]
+        own = [slot for slot in of_ring(listed["items"]) if rollout.uid in owner_uids(slot)]
         if not own:
             # The first decision about this rollout: its record begins the first slot.
             return
@@ -119,10 +129,6 @@ class ConfigMapRecorder:
             patch = [{"op": "add", "path": f"/{part}", "value": value} for part, value in parts.items()]
             await self._api.request("PATCH", _path(rollout, name), patch, content=JSON_PATCH)
         ring.sequence, ring.base, ring.entries, ring.size = sequence, line, 0, len(packed)
-
-
-def _belongs(config_map: dict[str, Any], rollout: SessionRollout) -> bool:
-    return any(owner["uid"] == rollout.uid for owner in config_map["metadata"].get("ownerReferences", []))
 
 
 def _path(rollout: SessionRollout, name: str) -> str:

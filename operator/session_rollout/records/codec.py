@@ -4,8 +4,8 @@ Kept separate from `record` so that readers of values avoid importing the decisi
 """
 
 import zlib
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 from session_rollout.api import GROUP
 
@@ -14,11 +14,22 @@ SLOTS: Final = 16
 SEQUENCE: Final = "sequence"  # of a slot: the highest is the newest
 BASE: Final = "base"
 WINDOW: Final = 32 * 1024
+Slot = Mapping[str, Any]  # a ConfigMap of the ring
 
 
 def config_map_name(rollout: str, slot: int) -> str:
     """Name of one ConfigMap of the ring."""
     return f"{rollout}-decisions-{slot:02}"
+
+
+def of_ring(slots: Iterable[Slot]) -> list[Slot]:
+    """The ConfigMaps that the records of a rollout are in: a copy of one has its label, too."""
+    return [slot for slot in slots if _is_of_ring(slot["metadata"])]
+
+
+def _is_of_ring(metadata: Mapping[str, Any]) -> bool:
+    rollout = metadata["labels"][RECORD_LABEL]
+    return metadata["name"] in {config_map_name(rollout, number) for number in range(SLOTS)}
 
 
 def entry_name(number: int) -> str:

@@ -2,16 +2,15 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from session_rollout.records.codec import SEQUENCE, lines_in
+from session_rollout.records.codec import SEQUENCE, Slot, lines_in, of_ring
 
 if TYPE_CHECKING:
     from session_rollout.records.record import Record
 
-Slot = Mapping[str, Any]  # a ConfigMap of the ring
 VALUES: Final = 12
 
 
@@ -19,14 +18,14 @@ def records(slots: Sequence[Slot]) -> list["Record"]:
     """The records, oldest first. Raises ValueError."""
     from session_rollout.records.record import records_in
 
-    return [record for slot in sorted(slots, key=_sequence) for record in records_in(_entries(slot))]
+    return [record for slot in sorted(of_ring(slots), key=_sequence) for record in records_in(_entries(slot))]
 
 
 def trends(slots: Sequence[Slot]) -> dict[str, list[Decimal]]:
     """The last values of each metric, oldest first, as decisions used them; none if they cannot be read."""
     values: dict[str, list[Decimal]] = {}
     try:
-        newest = max(slots, key=_sequence)
+        newest = max(of_ring(slots), key=_sequence)
         observed = [json.loads(line)["observed"] for line in lines_in(_entries(newest), VALUES)]
     except (ValueError, KeyError):
         return values
