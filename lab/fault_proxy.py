@@ -162,6 +162,8 @@ class FaultProxy:
         return aiohttp.ClientSession(connector=connector, auto_decompress=False, timeout=aiohttp.ClientTimeout(total=None))
 
     async def _close(self) -> None:
+        if self._session.connector is not None:
+            await self._session.connector.close(abort_ssl=True)  # before the watches end: a handshake outlasts the loop
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
