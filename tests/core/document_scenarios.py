@@ -82,7 +82,7 @@ def document_is_foreign() -> World:
 
 
 def promote_is_rejected_where_it_cannot_act() -> World:
-    """Not published yet, paused, stalled, disabled."""
+    """Not published yet, paused, stalled, disabled, and from before an outage."""
     world = World(spec())
     world.refuse_first_publish()
     place: dict[str, Any] = {"generation": 1, "phase": "one", "step": 1}
@@ -98,6 +98,8 @@ def promote_is_rejected_where_it_cannot_act() -> World:
         world.run(10)
         world.request(after)
         world.run(10)
+    world.request("Promote", **place, after=timedelta(minutes=-6))
+    world.run(10)
     world.problems = ("the provider is not configured",)
     world.request("Promote", **place)
     world.run(10)

@@ -284,7 +284,7 @@ def _require_step(context: DecisionContext, action: SessionRolloutAction) -> Non
 
 
 def _require_recent(context: DecisionContext, action: SessionRolloutAction) -> None:
-    """Whoever skips the checks has looked at the application now, not before an outage of the operator."""
+    """Whoever skips the checks has seen the application now, not before an outage of the operator."""
     if context.now - creation_time(context, action) > PROMOTE_VALID:
         message = f"the action was created more than {format_duration(PROMOTE_VALID)} ago; look at the application again"
         raise ActionRejected(ActionReason.EXPIRED, message)
