@@ -64,8 +64,10 @@ def test_life_of_a_rollout(operator: Lab) -> None:
     assert (last(operator, name)["action"], last(operator, name)["step"]) == ("Promote", 1)
     operator.until(lambda: status(operator, name)["current"].get("publishedTime"), 10, "the second step")
     refused(operator, "flags", "enable", "beta", "--group", "staff", "--in", name)
-    fine(operator, "approve", name)
-    assert (last(operator, name)["action"], last(operator, name)["step"]) == ("Approve", 2)
+    refused(operator, "approve", name)  # its hold takes an hour: nothing waits for approval
+    operator.until(lambda: status(operator, name)["current"].get("holdUntil"), 10, "the hold of the second step")
+    early = operator.act("Approve", name, generation=1, phase="one", step=2)
+    operator.until(lambda: status(operator, name)["current"].get("approvedBy") == early, 10, "the approval")
     emergency(operator, name)
     fine(operator, "restart", name, "-y", "-r", "memory")
     operator.until(lambda: status(operator, name)["workload"].get("restartedTime"), 20, "the restart")

@@ -12,9 +12,10 @@ import yaml
 from core.world import World, at, edited, ended, spec, with_another_plan
 from session_rollout.api.enums import Verdict
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.cli.command import Failure
 from session_rollout.cli.common import printable
 from session_rollout.cli.manifests import Effect, _consequence, _dumper
-from session_rollout.cli.running_step import skipped_checks
+from session_rollout.cli.running_step import require_approval, skipped_checks
 
 
 def test_only_what_is_still_awaited_is_skipped() -> None:
@@ -30,6 +31,17 @@ def test_only_what_is_still_awaited_is_skipped() -> None:
     world.request("Approve", generation=1, phase="one", step=1)
     world.run(20)
     assert skipped_checks(world.rollout()) == []
+
+
+def test_plugin_approves_only_what_waits_now() -> None:
+    """A second `approve` finds the next step, which nobody has looked at yet; the hold that runs needs no answer."""
+    world = World(edited(lambda data: [step.update(approval="Required") for step in data["phases"][0]["steps"][:2]]))
+    world.until(lambda world: bool(world.status.decision.approvals))
+    require_approval(world.rollout())
+    world.request("Approve", generation=1, phase="one", step=1)
+    world.until(lambda world: world.where[:2] == ("one", 2) and world.status.current.hold_until is not None)
+    with pytest.raises(Failure):
+        require_approval(world.rollout())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Not here: approvals of gates (test_gates).
 """
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -44,10 +45,15 @@ def test_step_waits_for_its_approval() -> None:
     assert world.answer(needless) == (False, ActionReason.NO_APPROVAL_NEEDED)
 
 
+def in_hold(world: World) -> bool:
+    """The hold of the step that requires approval has begun."""
+    return at("two", 1)(world) and world.status.current.hold_until is not None
+
+
 def test_approval_can_come_early() -> None:
     """An approval during the hold counts at its end."""
     world = World(edited(with_approval))
-    world.until(at("two", 1))
+    world.until(in_hold)
     name = world.request("Approve", generation=1, phase="two", step=1)
     world.run(10)
     assert world.status.current.approved_by == name
@@ -56,10 +62,26 @@ def test_approval_can_come_early() -> None:
     assert world.entries(EventReason.APPROVAL_NEEDED) == []
 
 
+def test_second_answer_to_one_question_does_not_approve_the_next_step() -> None:
+    """Whoever sends it has seen nothing of that step: its hold has not begun."""
+    steps = [{"percent": percent, "hold": "60s", "approval": "Required"} for percent in (5, 50)]
+    world = World(
+        edited(lambda data: data["phases"][0].update(steps=[*steps, {"percent": 100, "hold": "60s"}])),
+        ranges={"errors": timedelta(seconds=60)},
+    )
+    world.until(lambda world: world.reason is DecisionReason.AWAITING_APPROVAL)
+    world.request("Approve", generation=1, phase="one", step=1)
+    world.until(at("one", 2))
+    second = world.request("Approve", generation=1, phase="one", step=2)
+    world.run(600)
+    assert world.answer(second) == (False, ActionReason.NOT_PUBLISHED)
+    assert (world.where[:2], world.reason) == (("one", 2), DecisionReason.AWAITING_APPROVAL)
+
+
 def test_edit_voids_an_approval() -> None:
     """An approval of generation 1 is none of generation 2."""
     world = World(edited(with_approval))
-    world.until(at("two", 1))
+    world.until(in_hold)
     world.request("Approve", generation=1, phase="two", step=1)
     world.run(10)
     world.edit(edited(with_approval, bake="10s"))
@@ -73,7 +95,7 @@ def test_edit_voids_an_approval() -> None:
 def test_approval_from_before_an_incident_is_void(cause: str) -> None:
     """Whoever gave it did not know of the emergency, or of the breach that paused the rollout."""
     world = World(edited(with_approval, guards=[{"name": "errors", "metric": "errors", "below": "5%", "onBreach": "Pause"}]))
-    world.until(at("two", 1))
+    world.until(in_hold)
     world.request("Approve", generation=1, phase="two", step=1)
     world.run(10)
     if cause == "emergency":

@@ -37,7 +37,8 @@ from session_rollout.core.steps import audience_text
 def approve(kubectl: Kubectl, name: str | None, *, check: str | None, options: ActionOptions) -> None:
     """Approve the step or gate that is waiting.
 
-    The approval is valid for the current generation, phase and step only.
+    The approval is valid for the current generation, phase and step only. A step that does not wait for approval now is not approved:
+    repeating the command, or answering after somebody else, approves nothing.
     """
     rollout = read_rollout(kubectl, name)
     check = check or _waiting_gate(rollout)

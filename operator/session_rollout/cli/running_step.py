@@ -7,7 +7,7 @@ from session_rollout.api.enums import CheckKind, Stage, Verdict
 from session_rollout.api.phases import Phase, Step, StepApproval
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import SessionRollout
-from session_rollout.api.status import Current
+from session_rollout.api.status import AwaitedApproval, Current
 from session_rollout.cli.command import refusal
 from session_rollout.core.steps import audience_text, phase_named
 
@@ -78,10 +78,14 @@ def _rest_of_hold(current: Current) -> list[str]:
 
 
 def require_approval(rollout: SessionRollout) -> None:
-    """Raises Failure when the running step does not require approval; the message names the steps that do."""
+    """Raises Failure unless the running step waits for approval now: whoever answers second must not approve the next step."""
     phase, number = running_phase(rollout), rollout.status.current.step
     waiting = [index for index, step in enumerate(phase.steps, start=1) if step.approval is StepApproval.REQUIRED]
     if number not in waiting:
         later = ", ".join(str(index) for index in waiting if index > number)
         hint = f"; step {later} does" if later else ""
         raise refusal(f"step {number} of phase {phase.name} does not require approval{hint}")
+    if AwaitedApproval(phase=phase.name, step=number) not in rollout.status.decision.approvals:
+        now = rollout.status.decision.message or "no decision yet"
+        early = "to approve it in its hold, before it waits, create an `Approve` action that names it"
+        raise refusal(f"step {number} of phase {phase.name} does not wait for approval now: {now}; {early}")
