@@ -112,3 +112,18 @@ def test_notifications_that_are_pending_or_lost_are_shown() -> None:
     world.status = world.status.updated(pending_notifications=(pending,), notifications_lost=3)
     waiting, lost = lines(world, "notifications")
     assert ("1" in waiting, "chat" in waiting, "3" in lost) == (True, True, True)
+
+
+def test_rollback_that_is_not_in_force_is_no_zero() -> None:
+    """The phase is at 0% in the status alone: users still have it."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing = False
+    world.request("Abort")
+    world.run(10)
+    [phase, *_] = lines(world, "one  ")
+    assert "NOT IN FORCE" in phase
+    assert "ROLLBACK NOT IN FORCE" in picture(world)
+    world.publishing = True
+    world.until(ended)
+    assert "NOT IN FORCE" not in picture(world)

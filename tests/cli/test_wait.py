@@ -93,3 +93,14 @@ def test_object_of_a_newer_operator_is_read(tmp_path: Path, monkeypatch: pytest.
     assert code_of(app, ["wait", "checkout"]) == Exit.DONE
     monkeypatch.setenv("KUBECTL", str(install(tmp_path, rollout(State.PROMOTED, observedGeneration="one"))))
     assert code_of(app, ["wait", "checkout"]) == Exit.REFUSED
+
+
+def test_abort_without_a_response_says_what_users_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The operator runs, and the flag document is refused: that is what on-call needs to know."""
+    message = "ROLLBACK NOT IN FORCE: alpha still on; the API server refuses to patch configmaps"
+    decision = {"action": "Stall", "reason": "RequestRefused", "message": message}
+    monkeypatch.setenv("KUBECTL", str(install(tmp_path, rollout(State.STALLED, decision=decision))))
+    assert code_of(app, ["abort", "checkout", "-y", "-r", "errors", "--timeout", "50ms"]) == Exit.TIMEOUT
+    assert message in capsys.readouterr().err

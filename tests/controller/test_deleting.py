@@ -198,8 +198,10 @@ def test_action_is_carried_out_if_a_client_writes_after_the_release(
     restore(cluster, cluster.text, labelled=False)
     cluster.add_action("u1", "Abort", reason="drill")
     off.watch_actions()
-    run(off.reconcile)
+    run(off.settle)
     assert answers(cluster) == [(True, ActionReason.ACCEPTED)]
+    assert cluster.document is not None
+    assert not cluster.document.gives_something
 
 
 def test_document_is_read_soon_while_the_deletion_keeps_it_off(

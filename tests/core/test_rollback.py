@@ -12,7 +12,17 @@ import pytest
 
 from core.collecting import DATABASE
 from core.world import World, at, edited, ended, spec, with_another_plan
-from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Stage, State, Verdict
+from session_rollout.api.enums import (
+    ActionReason,
+    CheckKind,
+    CheckReason,
+    DecisionReason,
+    EventReason,
+    Outcome,
+    Stage,
+    State,
+    Verdict,
+)
 from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.api.progress import Progress
 from session_rollout.api.status_records import MigrationRecord
@@ -67,7 +77,7 @@ def test_publishing_comes_before_the_end() -> None:
     world.run(60)
     assert (world.status.current.stage, world.reason) == (Stage.ROLLING_BACK, DecisionReason.PUBLISHING_ROLLBACK)
     assert world.status.current.rollback_outcome is Outcome.ROLLED_BACK
-    assert world.condition_reason("RolledBack") == "RollingBack"
+    assert world.condition_reason("RolledBack") == "NotInForce"
     world.publishing = True
     world.until(ended)
     assert world.condition_reason("RolledBack") == "RolledBack"
@@ -168,3 +178,50 @@ def test_second_breach_of_a_rollback_by_one_step_turns_the_feature_off() -> None
     assert world.status.current.stage is Stage.ROLLING_BACK
     assert world.percents()["one"] == "0"
     assert len(world.entries(EventReason.ROLLBACK_STARTED)) == 2
+
+
+@pytest.mark.parametrize("cause", ["guard", "abort"])
+@pytest.mark.parametrize("document", ["refused", "deleted"])
+def test_rollback_whose_document_is_refused_is_not_shown_as_done(cause: str, document: str) -> None:
+    """Users still have the features: the column, the message and the condition say so, and the action has no response."""
+    world = World(spec())
+    world.until(lambda world: world.where[:2] == ("one", 1) and world.status.current.hold_until is not None)
+    given = world.status.current.audience
+    world.publishing = False
+    if document == "deleted":
+        world.document = None
+    abort = world.request("Abort", "stop") if cause == "abort" else None
+    world.values["errors"] = Decimal("0.001") if cause == "abort" else Decimal("0.08")
+    world.run(120)
+    assert world.status.current.stage is Stage.ROLLING_BACK
+    assert world.status.current.audience == (given if document == "refused" else "0%")
+    assert world.status.decision.message.startswith("ROLLBACK NOT IN FORCE: alpha and 1 more still on; ")
+    assert (world.condition("RolledBack"), world.condition_reason("RolledBack")) == ("Unknown", "NotInForce")
+    assert world.status.current.rollback_reasons[0] in world.status.decision.details
+    assert abort not in world.answers
+    again = world.request("Abort", "again")
+    world.run(10)
+    assert world.answer(again) == (False, ActionReason.ALREADY_ROLLING_BACK)
+    world.publishing = True
+    world.until(ended)
+    assert abort is None or world.answer(abort) == (True, ActionReason.ACCEPTED)
+    assert (world.status.current.audience, world.condition("RolledBack")) == ("0%", "True")
+    assert not world.status.decision.message.startswith("ROLLBACK")
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_rollback_that_users_do_not_wait_for_is_not_called_out(*, published: bool) -> None:
+    """With a first audience that was never written, nobody has anything; otherwise the document is written at once."""
+    world = World(spec())
+    if published:
+        world.until(at("one", 1))
+    else:
+        world.refuse_first_publish()
+        world.run(10)
+    abort, messages = world.request("Abort"), list[str]()
+    for _ in range(10):
+        world.reconcile()
+        messages.append(world.status.decision.message)
+    assert world.answer(abort) == (True, ActionReason.ACCEPTED)
+    assert world.status.outcome is (Outcome.ABORTED if published else None)
+    assert not [message for message in messages if "NOT IN FORCE" in message]

@@ -250,7 +250,7 @@ class ConditionReason(StrEnum):
     ABORTED = "Aborted"  # `RolledBack`: an `Abort` action rolled the rollout back.
     NOT_ROLLED_BACK = "NotRolledBack"  # `RolledBack`: the rollout was not rolled back.
     FEATURES_DISABLED = "FeaturesDisabled"  # `EmergencyActive`: the message names the features and who disabled them.
-    NOT_IN_FORCE = "NotInForce"  # `EmergencyActive`: the flag document still gives a feature of an emergency to users.
+    NOT_IN_FORCE = "NotInForce"  # `EmergencyActive` and `RolledBack`: the flag document still gives users a feature of an emergency or of a rollback.
     NO_EMERGENCY = "NoEmergency"  # `EmergencyActive`: no emergency is in force.
     NO_SINKS_CONFIGURED = "NoSinksConfigured"  # `Notified`: the spec has no notifications.
     SINK_FAILING = "SinkFailing"  # `Notified`: the message names the failing sinks and their errors.

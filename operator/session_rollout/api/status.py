@@ -84,7 +84,10 @@ class Current(Model):
         Field(description="Groups that get the features whatever the percentage.", max_length=8, json_schema_extra=SET),
     ] = ()
     audience: Annotated[
-        AudienceText, Field(description="Percentage and groups as one string, such as `20%+beta`; the AUDIENCE column.")
+        AudienceText,
+        Field(
+            description="Percentage and groups as one string, such as `20%+beta`; the AUDIENCE column. While a rollback is not in force, it is what users still have."
+        ),
     ] = "0%"
     earlier_percent: Annotated[
         Percentage | None,

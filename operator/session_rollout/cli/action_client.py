@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from session_rollout.adapters.kubectl import ACTION_RESOURCE, Kubectl
+from session_rollout.adapters.kubectl import ACTION_RESOURCE, ROLLOUT_RESOURCE, Kubectl, KubectlFailed
 from session_rollout.cli.command import Exit, Failure, emit, output, refusal, usage_error
-from session_rollout.cli.common import timeout_option, tolerant
+from session_rollout.cli.common import rollout_of, timeout_option, tolerant
 from session_rollout.cli.operator_lease import OperatorLease
 
 if TYPE_CHECKING:
@@ -112,9 +112,19 @@ def send(kubectl: Kubectl, spec: "ActionSpec", timeout: timedelta) -> AnsweredAc
             return AnsweredAction(name, status, raw)
         time.sleep(POLL_SECONDS)
     waited = format_duration(timeout)
-    hint = OperatorLease(kubectl).sentence() or "check that it is running"
+    hint = OperatorLease(kubectl).sentence() or _decision_of(kubectl, spec.rollout) or "check that it is running"
     withdrawal = f"it still may: `kubectl delete sessionrolloutaction {name}` withdraws the action"
-    raise Failure(Exit.TIMEOUT, f"the operator did not respond to action {name} within {waited}; {hint}; {withdrawal}")
+    rest = "" if spec.action.protects_users else f"; {withdrawal}"  # that may have begun, and is carried out in any case
+    raise Failure(Exit.TIMEOUT, f"the operator did not respond to action {name} within {waited}; {hint}{rest}")
+
+
+def _decision_of(kubectl: Kubectl, name: str) -> str | None:
+    """What the rollout waits for: an action that protects users gets its response when the flag document has it."""
+    try:
+        rollout = rollout_of(kubectl.get(ROLLOUT_RESOURCE, name).json())
+    except (Failure, KubectlFailed):
+        return None
+    return f"{name}: {rollout.status.decision.message}" if rollout.status.decision.message else None
 
 
 def act(kubectl: Kubectl, rollout: str, action: "ActionType", options: ActionOptions, **fields: Any) -> None:

@@ -176,7 +176,7 @@ def abort(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> None
     """Roll back now: first the flags, then everything else that `spec.rollback` requests.
 
     By default, the features of the running phase are turned off. With `rollback.scope: Step`, they return to the preceding
-    audience; with `All`, the features of every phase that has begun are turned off.
+    audience; with `All`, the features of every phase that has begun are turned off. The command waits until the flag document has it.
     """
     _abort(kubectl, name, options)
 

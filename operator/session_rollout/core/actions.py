@@ -32,7 +32,7 @@ from session_rollout.core.migration_actions import (
 )
 from session_rollout.core.observed import Answer
 from session_rollout.core.publication import is_published
-from session_rollout.core.rollback import begin_rollback
+from session_rollout.core.rollback import begin_rollback, still_given
 from session_rollout.errors import ActionRejected
 
 EMERGENCY: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
@@ -243,7 +243,8 @@ def _require_running(context: DecisionContext) -> None:
     if context.current.stage is Stage.ENDED:
         raise ActionRejected(ActionReason.NOT_RUNNING, f"the rollout has ended ({context.status.outcome})")
     if context.current.stage is Stage.ROLLING_BACK:
-        raise ActionRejected(ActionReason.ALREADY_ROLLING_BACK, "the rollout is already rolling back")
+        left = f"; {', '.join(names)} still on in the flag document" if (names := still_given(context)) else ""
+        raise ActionRejected(ActionReason.ALREADY_ROLLING_BACK, f"the rollout is already rolling back{left}")
 
 
 def _require_generation(context: DecisionContext, action: SessionRolloutAction) -> None:

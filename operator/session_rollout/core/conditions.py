@@ -23,6 +23,8 @@ from session_rollout.core.hold import missing_checks
 from session_rollout.core.inputs import RUNNING, UNDONE, guards_are_judged, published_phases
 from session_rollout.core.migration_jobs import is_up, summary
 from session_rollout.core.notifications import notified_condition
+from session_rollout.core.rollback import refused_rollback
+from session_rollout.core.steps import audience_text, percent_text
 
 TRUE, FALSE, UNKNOWN = "True", "False", "Unknown"
 _STATES: Final = {Outcome.PROMOTED: State.PROMOTED, Outcome.ROLLED_BACK: State.ROLLED_BACK, Outcome.ABORTED: State.ABORTED}
@@ -36,12 +38,13 @@ def write_decision(context: DecisionContext, result: StageResult, problems: tupl
     """Write the decision, the state and the conditions."""
     running = (record for record in context.status.migrations if record.state in RUNNING)
     _note_pending(context)
+    _show_audience(context)
     context.change(
         decision=DecisionRecord(
             action=result.action,
             reason=result.reason,
             message=_message(context, result),
-            details=(*result.details[: SENTENCES - 1], *emergency_texts(context)),
+            details=_details(context, result),
             next_actions=result.next_actions,
             approvals=result.approvals,
             next_time=_ahead(context, result),
@@ -80,7 +83,41 @@ def _message(context: DecisionContext, result: StageResult) -> str:
     """The message of the decision; an emergency is part of it, whatever the rollout does."""
     if result.reason is DecisionReason.FEATURE_DISABLED:
         return result.message
-    return _emergency_prefix(context.status, context.still_off) + result.message
+    left = refused_rollback(context)
+    rollback = f"ROLLBACK NOT IN FORCE: {_and_more(sorted(left))} still on; " if left else ""
+    return _emergency_prefix(context.status, context.still_off) + rollback + result.message
+
+
+def _details(context: DecisionContext, result: StageResult) -> tuple[str, ...]:
+    """The causes, what a rollback has not taken away, and the emergencies."""
+    left, own = _not_in_force(context), result.details
+    if left:
+        own = (left, *(cause for cause in context.current.rollback_reasons if cause not in own), *own)
+    return (*own[: SENTENCES - 1], *emergency_texts(context))
+
+
+def _not_in_force(context: DecisionContext) -> str | None:
+    names = refused_rollback(context)
+    return (
+        f"{', '.join(names)} still on in the flag document, which could not be written since the rollback began"
+        if names
+        else None
+    )
+
+
+def _show_audience(context: DecisionContext) -> None:
+    """The AUDIENCE column is what users have while a rollback is not in force."""
+    left, document, current = refused_rollback(context), context.document, context.current
+    if current.stage is not Stage.ROLLING_BACK:
+        return
+    given = [
+        document.audiences.get(name) if document is not None else None for name in left if name in context.running_features
+    ]
+    most = max((audience for audience in given if audience is not None), key=lambda audience: audience.percent, default=None)
+    percent, groups = (percent_text(most.percent), most.groups) if most is not None else (current.percent, current.groups)
+    shown = audience_text(percent, groups)
+    if current.audience != shown:
+        context.change(current=current.updated(audience=shown))
 
 
 def _note_pending(context: DecisionContext) -> None:
@@ -235,6 +272,8 @@ def _rolled_back(context: DecisionContext) -> _Status:
         return TRUE, ConditionReason.ROLLED_BACK, causes
     if context.status.outcome is Outcome.ABORTED:
         return TRUE, ConditionReason.ABORTED, causes
+    if left := _not_in_force(context):
+        return UNKNOWN, ConditionReason.NOT_IN_FORCE, f"{left}: {causes}"
     if context.current.stage is Stage.ROLLING_BACK:
         return UNKNOWN, ConditionReason.ROLLING_BACK, causes
     return FALSE, ConditionReason.NOT_ROLLED_BACK, "not rolled back"

@@ -11,6 +11,7 @@ from session_rollout.core.context import DecisionContext
 from session_rollout.core.hold import judge_again
 from session_rollout.core.learning import disable
 from session_rollout.core.publication import foreign_document
+from session_rollout.core.rollback import still_given
 from session_rollout.errors import ActionRejected
 
 NAMES_SHOWN: Final = 6
@@ -80,12 +81,14 @@ def emergency_enable(context: DecisionContext, action: SessionRolloutAction) -> 
 
 
 def is_in_force(context: DecisionContext, action: SessionRolloutAction) -> bool:
-    """Whether users have what an emergency action wants, as the document in the cluster says: only then it is answered."""
+    """Whether users have what an action that protects them wants, as the document in the cluster says: only then it is answered."""
     wanted, document = set(action.spec.features), context.document
     match action.spec.action:
         case ActionType.EMERGENCY_DISABLE:
             names = {record.feature for record in context.status.flags.disabled if not wanted or record.feature in wanted}
             return not names or (document is not None and names <= set(document.disabled))
+        case ActionType.ABORT:
+            return context.current.rollback_uid != action.uid or not still_given(context)
         case ActionType.EMERGENCY_ENABLE:
             return not [name for name in context.still_off if not wanted or name in wanted]
     return True

@@ -16,7 +16,8 @@ from session_rollout.api.status_records import MigrationRecord, PhaseRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.flags import NOBODY, Audience
+from session_rollout.core.documents import gives_less
+from session_rollout.core.flags import NOBODY, Audience, audiences
 from session_rollout.core.inputs import kept_features, published_phases
 from session_rollout.core.observed import JobState
 from session_rollout.core.plan import note_rolled_back
@@ -133,6 +134,27 @@ def _is_published(context: DecisionContext, increment: Increment) -> bool:
     document, wanted = context.observed.document, Audience(increment.percent, increment.groups)
     features = context.phase.features if context.phase is not None else ()
     return document is not None and any(document.audiences.get(name) == wanted for name in features)
+
+
+def still_given(context: DecisionContext) -> tuple[str, ...]:
+    """Features that users have in spite of a running rollback: the document in the cluster gives more than the rollback leaves.
+
+    A document that is gone takes nothing away from applications that have read it.
+    """
+    if context.current.stage is not Stage.ROLLING_BACK or context.current.published_time is not None:
+        return ()
+    document, wanted = context.document, audiences(context.spec, context.status)
+    names = [name for record in _rolled_back(context) for name in record.features]
+    if document is None:
+        return tuple(names) if context.status.flags.published_time is not None else ()
+    published = {name: document.audiences.get(name, NOBODY) for name in names}
+    return tuple(name for name, audience in published.items() if audience is None or gives_less(wanted[name], audience))
+
+
+def refused_rollback(context: DecisionContext) -> tuple[str, ...]:
+    """The same for a rollback of an earlier decision: that of this one is written before the status."""
+    earlier = context.observed.rollout.status.current.rollback_uid == context.current.rollback_uid
+    return still_given(context) if earlier else ()
 
 
 def continue_rollback(context: DecisionContext) -> StageResult | None:

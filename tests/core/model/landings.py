@@ -30,6 +30,7 @@ class Landings:
     bake_before: timedelta | None = None  # of the spec before an edit, if the promotion may have been stored before it
     completed_at: dict[str, Given] = field(default_factory=dict)  # the audience that each phase was complete with
     approved: set[tuple[str, int]] = field(default_factory=set)
+    refused: str | None = None  # the rollback that users had not seen at the last look
     answers: dict[str, Object] = field(default_factory=dict)  # by UID
     heard: set[str] = field(default_factory=set)  # UIDs whose response was taken into account
     reasons: set[str] = field(default_factory=set)  # for a fall: Abort, Retry, Reset, Adopt, Delete, or an earlier Decision

@@ -14,6 +14,7 @@ PROMISES = {
     "emergency-lifts": "only EmergencyEnable lifts an emergency",
     "emergency-acts": "an emergency turns off whatever is published, whether or not the status can be written",
     "emergency-shown": "an emergency in force is shown by the condition EmergencyActive",
+    "rollback-shown": "a rollback whose features users still have is shown as not in force",
     "answer": "an action has one answer, and what was accepted happens",
     "deadline": "a deadline counts waiting for evidence, and ends as declared",
     "revision": "the revision of the document never goes back",

@@ -276,6 +276,8 @@ class Witness(Landings):
         ending = status.outcome is Outcome.ABORTED or status.current.rollback_outcome is Outcome.ABORTED
         if "Abort" in accepted and not accepted & {"Retry", "Reset"} and not ending:
             self.objects("answer", "an Abort was accepted and had no effect")
+        if "Abort" in accepted and (left := self._not_taken_back()):
+            self.objects("answer", f"an Abort was accepted, and {left[0]} is still on")
 
     def _resumed(self) -> bool:
         """Whether the newest pause was ended since: the response of either may come first."""
@@ -297,6 +299,7 @@ class Witness(Landings):
             self.objects("explained", f"the decision is {status.decision}")
         if (off := self._surely_off()) and cluster.condition("EmergencyActive") != "True":
             self.objects("emergency-shown", f"{sorted(off)} are off")
+        self._look_at_rollback()
         complete = all(phase.name in self.complete for phase in cluster.spec.phases)
         judged = self.evidence.guards_judged() if complete else self.evidence.all_judged()
         if cluster.condition("EvidenceAvailable") == "True" and self.evidence.exposed and not judged:
@@ -306,6 +309,24 @@ class Witness(Landings):
         if self._is_ready():
             self._look_at_ready()
         self.promoted = self._is_ready()
+
+    def _not_taken_back(self) -> list[str]:
+        """Features that users have, of phases that a running rollback has turned off in the status."""
+        status = self.cluster.status
+        back = [
+            record for record in status.phases if record.state == "RolledBack" and record.percent == "0" and not record.groups
+        ]
+        names = [name for record in back for name in record.features] if status.current.stage is Stage.ROLLING_BACK else []
+        return [name for name in names if self.known.get(name, NOBODY).on]
+
+    def _look_at_rollback(self) -> None:
+        """The decision that begins a rollback writes the document before the status; from the next one on, the status says what is left."""
+        left, status = self._not_taken_back(), self.cluster.status
+        uid = status.current.rollback_uid if left else None
+        shown = any(each.type == "RolledBack" and each.reason == "NotInForce" for each in status.conditions)
+        if uid is not None and uid == self.refused and not shown:
+            self.objects("rollback-shown", f"{left[0]} is still on")
+        self.refused = uid
 
     def _is_ready(self) -> bool:
         """Whether the status says so about the spec as it is."""

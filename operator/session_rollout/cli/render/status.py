@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from session_rollout.api.enums import CheckKind, DecisionAction, PhaseState, Stage, State, Verdict
+from session_rollout.api.enums import CheckKind, Condition, ConditionReason, DecisionAction, PhaseState, Stage, State, Verdict
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import format_duration, show
@@ -129,7 +129,7 @@ def _tree(rollout: SessionRollout, now: datetime, trends: Trends) -> Tree:
     records = {record.name: record for record in rollout.status.phases}
     for phase in rollout.spec.phases:
         record = records.get(phase.name, PhaseRecord(name=phase.name))
-        branch = tree.add(_phase(record))
+        branch = tree.add(_phase(record, refused=_is_refused(rollout.status)))
         for migration in _migrations(rollout, phase):
             branch.add(_line(*migration_line(migration)))
         if rollout.status.current.phase == phase.name:
@@ -143,8 +143,16 @@ def _tree(rollout: SessionRollout, now: datetime, trends: Trends) -> Tree:
     return tree
 
 
-def _phase(record: PhaseRecord) -> Text:
+def _is_refused(status: RolloutStatus) -> bool:
+    """Whether users still have what a rollback takes away."""
+    known = {condition.type: condition.reason for condition in status.conditions}
+    return known.get(Condition.ROLLED_BACK) == ConditionReason.NOT_IN_FORCE
+
+
+def _phase(record: PhaseRecord, *, refused: bool) -> Text:
     reached = f"  {audience_text(record.percent, record.groups)}" if record.state is not PhaseState.PENDING else ""
+    if refused and record.state is PhaseState.ROLLED_BACK:
+        reached = f"  NOT IN FORCE:{reached}"
     return _line(_PHASE_MARKS[record.state], (record.name, "bold"), reached, (_times(record), "dim"))
 
 
