@@ -83,8 +83,10 @@ def test_life_of_a_rollout(operator: Lab) -> None:
 
 def emergency(operator: Lab, name: str) -> None:
     """Off with what depends on it, and on again."""
-    fine(operator, "flags", "emergency-disable", "alpha", "-r", "EU", "--in", name)
-    assert last(operator, name)["features"] == ["alpha"]
+    refused(operator, "flags", "emergency-disable", "alhpa", "-r", "EU", "--in", name, code=Exit.USAGE)
+    partly = run(operator, "flags", "emergency-disable", "alpha", "alhpa", "-r", "EU", "--in", name)
+    assert (partly.code, "alhpa is not a feature" in partly.out) == (Exit.REFUSED, True), partly
+    assert last(operator, name)["features"] == ["alpha", "alhpa"]
     rows = data(operator, "flags", "who", "u", "--group", "staff", "--in", name)
     assert {(row["feature"], row["on"], row["rule"]) for row in rows} == {
         ("alpha", False, "Emergency"),

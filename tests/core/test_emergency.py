@@ -65,6 +65,57 @@ def test_unknown_feature_and_nothing_to_enable_are_refused() -> None:
     assert world.answer(other) == (False, ActionReason.UNKNOWN_FEATURE)
 
 
+@pytest.mark.parametrize("document", ["written", "refused"])
+def test_wrong_name_does_not_keep_the_right_ones_on(document: str) -> None:
+    """What is known is off; the answer, the message and the condition say what is not."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.publishing = document == "written"
+    action = world.request("EmergencyDisable", features=["alpha", "alhpa", "gama"])
+    world.run(30)
+    if document == "refused":
+        assert world.status.decision.message.startswith(
+            "EMERGENCY NOT IN FORCE: alhpa and 1 more are not features; EMERGENCY NOT IN FORCE: alpha still on; "
+        )
+        world.publishing = True
+        world.run(10)
+    assert world.answer(action) == (True, ActionReason.UNKNOWN_FEATURE)
+    assert "alhpa, gama are not features" in world.answers[action].message
+    assert all("targeting" not in world.flag(name) for name in ("alpha", "beta"))
+    assert [record.feature for record in world.status.flags.disabled] == ["alpha"]
+    assert (world.condition("EmergencyActive"), world.condition_reason("EmergencyActive")) == ("True", "NotInForce")
+    message = "EMERGENCY NOT IN FORCE: alhpa and 1 more are not features; "
+    assert world.status.decision.message.count(message) == 1
+    assert world.status.decision.message.startswith(message)
+    assert [text for text in world.status.decision.details if text.startswith(f"alhpa, gama not turned off by {action}")]
+    before = world.status.decision
+    world.answering = False
+    world.run(100)
+    assert (world.status.decision.message, world.status.decision.details) == (before.message, before.details)
+    world.answering = True
+    wrong = world.request("EmergencyEnable", features=["alpha", "alhpa"])
+    world.run(10)
+    assert world.answer(wrong) == (False, ActionReason.UNKNOWN_FEATURE)
+    assert "targeting" not in world.flag("alpha")  # nobody gets anything by mistake
+    world.request("EmergencyEnable", features=["alpha"])
+    world.run(10)
+    assert (world.status.flags.unknown, world.condition_reason("EmergencyActive")) == ((), "NoEmergency")
+
+
+def test_emergency_without_any_right_name_is_visible_for_an_hour() -> None:
+    """It is rejected, and on-call sees so where a feature would be shown as off."""
+    world = World(spec())
+    world.until(at("one", 1))
+    action = world.request("EmergencyDisable", features=["alhpa"])
+    world.run(60)
+    assert world.answer(action) == (False, ActionReason.UNKNOWN_FEATURE)
+    assert world.status.decision.message.startswith("EMERGENCY NOT IN FORCE: alhpa is not a feature; ")
+    assert (world.condition("EmergencyActive"), world.condition_reason("EmergencyActive")) == ("False", "NotInForce")
+    world.run(3600)
+    assert not world.status.decision.message.startswith("EMERGENCY")
+    assert (world.status.flags.unknown, world.condition_reason("EmergencyActive")) == ((), "NoEmergency")
+
+
 def test_suspend_freezes_and_only_emergencies_work() -> None:
     """Nothing moves, not even back; the hold timer pauses."""
     world = World(spec())

@@ -173,7 +173,7 @@ class ActionReason(StrEnum):
 
     ACCEPTED = "Accepted"  # The action was accepted.
     SUSPENDED = "Suspended"  # The rollout is suspended: it rejects all actions except EmergencyDisable, EmergencyEnable, Verify, Diagnose and InspectMigration.
-    UNKNOWN_FEATURE = "UnknownFeature"  # The spec has no feature with this name.
+    UNKNOWN_FEATURE = "UnknownFeature"  # A name in `features` is not a feature. An `EmergencyDisable` action is accepted all the same if others are: these are off.
     UNKNOWN_MIGRATION = "UnknownMigration"  # The spec has no migration with this name, or the migration has not started.
     UNKNOWN_CHECK = "UnknownCheck"  # No gate with this name is defined or waiting for approval.
     UNKNOWN_TOPIC = "UnknownTopic"  # The configuration has no diagnostics topic with this name.
@@ -250,7 +250,7 @@ class ConditionReason(StrEnum):
     ABORTED = "Aborted"  # `RolledBack`: an `Abort` action rolled the rollout back.
     NOT_ROLLED_BACK = "NotRolledBack"  # `RolledBack`: the rollout was not rolled back.
     FEATURES_DISABLED = "FeaturesDisabled"  # `EmergencyActive`: the message names the features and who disabled them.
-    NOT_IN_FORCE = "NotInForce"  # `EmergencyActive` and `RolledBack`: the flag document still gives users a feature of an emergency or of a rollback.
+    NOT_IN_FORCE = "NotInForce"  # `EmergencyActive` and `RolledBack`: the flag document still gives users a feature of an emergency or of a rollback, or an emergency names what is not a feature.
     NO_EMERGENCY = "NoEmergency"  # `EmergencyActive`: no emergency is in force.
     NO_SINKS_CONFIGURED = "NoSinksConfigured"  # `Notified`: the spec has no notifications.
     SINK_FAILING = "SinkFailing"  # `Notified`: the message names the failing sinks and their errors.

@@ -8,6 +8,7 @@ from session_rollout.api.base import SET, Feature, Model, Name, Quote, Revision,
 from session_rollout.api.status_records import Percentage, Time, Uid
 
 DISABLED_LENGTH = 80  # features of the spec, and as many that are published and no longer in it
+UNKNOWN_LENGTH = 40  # names of one action
 SETTLED_LENGTH = 16  # UIDs of emergencies that were lifted, and of rollbacks
 
 
@@ -43,6 +44,14 @@ class DisabledFeature(Model):
             json_schema_extra=SET,
         ),
     ] = ()
+
+
+class UnknownFeature(Model):
+    """A name in an `EmergencyDisable` action that is not a feature: nothing was turned off for it."""
+
+    feature: Annotated[Feature, Field(description="Name that is neither a feature of the spec nor of the flag document.")]
+    by: Annotated[Text, Field(description="Name of the action that contains it.")]
+    time: Annotated[Time, Field(description="Time of the decision that looked for it.")]
 
 
 class RetiredFeature(Model):
@@ -96,6 +105,15 @@ class FlagsRecord(Model):
         Field(
             description="Features that are off because of an emergency.",
             max_length=DISABLED_LENGTH,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["feature"]},
+        ),
+    ] = ()
+    unknown: Annotated[
+        tuple[UnknownFeature, ...],
+        Field(
+            description="Names in an `EmergencyDisable` action that are not features. They are shown for an hour, or until an `EmergencyEnable`"
+            " action.",
+            max_length=UNKNOWN_LENGTH,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["feature"]},
         ),
     ] = ()

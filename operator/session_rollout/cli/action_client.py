@@ -139,3 +139,5 @@ def submit(kubectl: Kubectl, spec: "ActionSpec", options: ActionOptions) -> None
         emit(answered.raw, options.form)
     else:
         click.echo(answered.status.message)
+    if answered.status.reason == "UnknownFeature":
+        raise refusal("the action was carried out in part: a name is not a feature")

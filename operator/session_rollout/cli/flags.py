@@ -60,7 +60,7 @@ def _require_feature(rollout: SessionRollout, feature: str) -> None:
     if feature not in known:
         near = [name for name in known if name.lower() == feature.lower()]
         hint = f"did you mean {near[0]}?" if near else f"features of {rollout.name}: {listed(known)}"
-        raise usage_error(f"there is no feature {feature}; {hint}")
+        raise usage_error(f"there is not a feature {feature}; {hint}")
 
 
 # --- status, who, verify
@@ -359,7 +359,8 @@ def emergency_disable(
 ) -> None:
     """Turn FEATURES off for all users now, until `flags emergency-enable`.
 
-    During the emergency, groups, percentages and overrides do not apply to these features. The command does not prompt.
+    During the emergency, groups, percentages and overrides do not apply to these features. The command does not prompt. If a
+    name is not a feature, the others are turned off all the same, and the exit code is 1.
     """
     rollout = _with_features(kubectl, name, features, everything=everything)
     dependents = [feature for feature in with_dependents(rollout.spec, dict.fromkeys(features, "")) if feature not in features]
@@ -383,16 +384,13 @@ def emergency_enable(
 
 
 def _with_features(kubectl: Kubectl, name: str | None, features: tuple[str, ...], *, everything: bool) -> SessionRollout:
-    """The rollout, which has or has published these features. Raises Failure unless either features or --all are given."""
+    """The rollout, which has or has published one of these features; the operator says which of them are none. Raises Failure."""
     if everything == bool(features):
         raise usage_error("give either FEATURES or --all")
     rollout = read_rollout(kubectl, name)
     known = {row["feature"] for row in feature_rows(rollout, None)}
-    unknown = [feature for feature in features if feature not in known]
-    document = published_or_none(kubectl, rollout) if unknown else None
-    for feature in unknown:
-        if (
-            document is not None and feature not in document.audiences
-        ):  # if nobody knows what is published, the operator decides
-            _require_feature(rollout, feature)
+    if features and known.isdisjoint(features):
+        document = published_or_none(kubectl, rollout)  # if nobody knows what is published, the operator decides
+        if document is not None and document.audiences.keys().isdisjoint(features):
+            _require_feature(rollout, features[0])
     return rollout

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Final, get_args
 
 from session_rollout.api.action import answer
-from session_rollout.api.enums import ActionReason
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.controller.state import RolloutState
 from session_rollout.core.documents import PublishedDocument
@@ -82,7 +81,7 @@ class Applier:
         document = state.document
         known = {protection.uid for protection in document.protections} if document is not None else set()
         answers = [effect for effect in decision.effects if isinstance(effect, Answer) and effect.uid in known]
-        await self._answer_all(rollout, state, [effect for effect in answers if effect.reason is ActionReason.ACCEPTED])
+        await self._answer_all(rollout, state, [effect for effect in answers if effect.accepted])
 
     async def _answer_all(
         self, rollout: SessionRollout, state: RolloutState, answers: list[Answer]

@@ -18,7 +18,7 @@ from session_rollout.core import workload
 from session_rollout.core.adoption import adopt, reset
 from session_rollout.core.clocks import creation_time
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.emergencies import emergency_disable, emergency_enable, is_in_force
+from session_rollout.core.emergencies import emergency_disable, emergency_enable, forget_unknown, is_in_force, unknown_features
 from session_rollout.core.gates import retry_checks
 from session_rollout.core.generation import restart
 from session_rollout.core.inputs import UNDONE, current_gates
@@ -70,7 +70,8 @@ def apply_only(context: DecisionContext, kinds: frozenset[ActionType], refusal: 
 
 
 def _forget_settled(context: DecisionContext) -> None:
-    """Drop the responses that were read back from their actions, or whose action is gone."""
+    """Drop the responses that were read back from their actions, or whose action is gone, and names that were shown for long enough."""
+    forget_unknown(context)
     left = tuple(answer for answer in context.status.processed_actions if answer.uid not in context.observed.settled_actions)
     if left != context.status.processed_actions:
         context.change(processed_actions=left)
@@ -91,7 +92,8 @@ def _carry_out(context: DecisionContext, action: SessionRolloutAction, refusal: 
     try:
         if refusal is not None:
             raise refusal
-        message, reason, event = _execute(context, action), ActionReason.ACCEPTED, EventReason.ACTION_ACCEPTED
+        message, event = _execute(context, action), EventReason.ACTION_ACCEPTED
+        reason = ActionReason.UNKNOWN_FEATURE if unknown_features(context, action) else ActionReason.ACCEPTED
     except ActionRejected as rejection:
         message, reason, event = str(rejection), rejection.reason, EventReason.ACTION_REJECTED
     context.record_event(event, f"{action.spec.action}: {message}", by=action.name)

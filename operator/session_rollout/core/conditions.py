@@ -75,17 +75,15 @@ def repeat_decision(context: DecisionContext) -> StageResult:
     last = before.decision
     added = last.updated(details=_emergency_texts(before, context.still_off)).details  # as they are in a status
     details = tuple(text for text in last.details if text not in added)
-    message = last.message.removeprefix(_emergency_prefix(before, context.still_off))
+    message = last.message.removeprefix(_emergency_prefix(before, context.still_off, last.reason))
     return StageResult(last.action, last.reason, message, details, last.next_actions, last.next_time, last.approvals)
 
 
 def _message(context: DecisionContext, result: StageResult) -> str:
     """The message of the decision; an emergency is part of it, whatever the rollout does."""
-    if result.reason is DecisionReason.FEATURE_DISABLED:
-        return result.message
     left = refused_rollback(context)
     rollback = f"ROLLBACK NOT IN FORCE: {_and_more(sorted(left))} still on; " if left else ""
-    return _emergency_prefix(context.status, context.still_off) + rollback + result.message
+    return _emergency_prefix(context.status, context.still_off, result.reason) + rollback + result.message
 
 
 def _details(context: DecisionContext, result: StageResult) -> tuple[str, ...]:
@@ -137,11 +135,20 @@ def _note_pending(context: DecisionContext) -> None:
         context.change(flags=context.status.flags.updated(disabled=noted))
 
 
-def _emergency_prefix(status: RolloutStatus, still_off: tuple[str, ...]) -> str:
+def _emergency_prefix(status: RolloutStatus, still_off: tuple[str, ...], reason: DecisionReason) -> str:
+    """What is not in force comes first. `FeatureDisabled` says itself what is off."""
+    unknown = [record.feature for record in status.flags.unknown]
+    wrong = (
+        f"EMERGENCY NOT IN FORCE: {_and_more(unknown)} {'is not a feature' if len(unknown) == 1 else 'are not features'}; "
+        if unknown
+        else ""
+    )
     if pending := _pending(status):
-        return f"EMERGENCY NOT IN FORCE: {_and_more(pending)} still on; "
+        return f"{wrong}EMERGENCY NOT IN FORCE: {_and_more(pending)} still on; "
+    if reason is DecisionReason.FEATURE_DISABLED:
+        return wrong
     names = sorted({*(record.feature for record in status.flags.disabled), *still_off})
-    return f"EMERGENCY: {_and_more(names)} off for all users; " if names else ""
+    return wrong + (f"EMERGENCY: {_and_more(names)} off for all users; " if names else "")
 
 
 def _pending(status: RolloutStatus) -> list[str]:
@@ -171,16 +178,25 @@ def _emergency_texts(status: RolloutStatus, still_off: tuple[str, ...]) -> tuple
         f" {records[0].reason}"
         for by, records in by_action.items()
     )
-    return (not_yet if pending else ()) + in_force + (lifted if still_off else ())
+    return _unknown_texts(status) + (not_yet if pending else ()) + in_force + (lifted if still_off else ())
+
+
+def _unknown_texts(status: RolloutStatus) -> tuple[str, ...]:
+    names = ", ".join(record.feature for record in status.flags.unknown)
+    by = ", ".join(dict.fromkeys(record.by for record in status.flags.unknown))
+    text = f"{names} not turned off by {by}: no such feature in the spec or in the flag document; name the right one in another action"
+    return (text,) if names else ()
 
 
 def _emergency_active(context: DecisionContext) -> _Status:
     texts = emergency_texts(context)
     if not texts:
         return FALSE, ConditionReason.NO_EMERGENCY, "no feature is disabled in an emergency"
+    flags = context.status.flags
+    failed = _pending(context.status) or flags.unknown
     return (
-        TRUE,
-        ConditionReason.NOT_IN_FORCE if _pending(context.status) else ConditionReason.FEATURES_DISABLED,
+        TRUE if flags.disabled or context.still_off else FALSE,
+        ConditionReason.NOT_IN_FORCE if failed else ConditionReason.FEATURES_DISABLED,
         "; ".join(texts),
     )
 

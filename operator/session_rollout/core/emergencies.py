@@ -1,13 +1,15 @@
 """Emergencies: features that are off for all users, from an `EmergencyDisable` action until an `EmergencyEnable` action."""
 
+from datetime import timedelta
 from typing import Final
 
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, ActionType, EventReason
-from session_rollout.api.flag_records import settled
+from session_rollout.api.flag_records import UNKNOWN_LENGTH, UnknownFeature, settled
 from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.core.clocks import creation_time
 from session_rollout.core.context import DecisionContext
+from session_rollout.core.flags import audiences
 from session_rollout.core.hold import judge_again
 from session_rollout.core.learning import disable
 from session_rollout.core.publication import foreign_document
@@ -17,19 +19,53 @@ from session_rollout.errors import ActionRejected
 NAMES_SHOWN: Final = 6
 
 
-def _features(action: SessionRolloutAction, known: tuple[str, ...], what: str) -> tuple[str, ...]:
-    """The features that an action names; all known ones when it names none."""
-    unknown = sorted(set(action.spec.features) - set(known))
-    if unknown:
-        allowed = ", ".join(known) or "none"
-        message = f"`features` contains {unknown[0]}, which is not {what}; allowed: {allowed}"
+UNKNOWN_SHOWN: Final = timedelta(hours=1)  # for whoever created the action, and looks at the rollout
+
+
+def unknown_features(context: DecisionContext, action: SessionRolloutAction) -> tuple[str, ...]:
+    """Names in an EmergencyDisable action that are not features."""
+    if action.spec.action is not ActionType.EMERGENCY_DISABLE:
+        return ()
+    return tuple(sorted(set(action.spec.features) - set(known_features(context))))
+
+
+def _known_of(context: DecisionContext, action: SessionRolloutAction) -> tuple[tuple[str, ...], str]:
+    """The features to turn off, and a sentence about names that are none: one wrong name must not keep the others on."""
+    known, unknown = known_features(context), unknown_features(context, action)
+    if not unknown:
+        return action.spec.features or known, ""
+    fresh = tuple(UnknownFeature(feature=name, by=action.name, time=context.now) for name in unknown)
+    others = tuple(record for record in context.status.flags.unknown if record.feature not in unknown)
+    context.change(flags=context.status.flags.updated(unknown=(*others, *fresh)[-UNKNOWN_LENGTH:]))
+    verb = "is not a feature" if len(unknown) == 1 else "are not features"
+    text = f"{_list(unknown)} {verb} of the spec or of the flag document; allowed: {', '.join(known) or 'none'}"
+    return tuple(name for name in action.spec.features if name not in unknown), text
+
+
+def forget_unknown(context: DecisionContext) -> None:
+    """Show a name that is not a feature for a while only."""
+    flags, known = context.status.flags, known_features(context)
+    left = tuple(
+        record for record in flags.unknown if record.feature not in known and context.now - record.time < UNKNOWN_SHOWN
+    )
+    if left != flags.unknown:
+        context.change(flags=flags.updated(unknown=left))
+
+
+def _disabled_of(context: DecisionContext, action: SessionRolloutAction) -> tuple[str, ...]:
+    """The features to turn on; every one that is off when the action names none. One wrong name rejects it: nobody gets anything by mistake."""
+    known = tuple(record.feature for record in context.status.flags.disabled)
+    if unknown := sorted(set(action.spec.features) - set(known)):
+        message = f"`features` contains {unknown[0]}, which is not disabled; allowed: {', '.join(known) or 'none'}"
         raise ActionRejected(ActionReason.UNKNOWN_FEATURE, message)
     return action.spec.features or known
 
 
 def emergency_disable(context: DecisionContext, action: SessionRolloutAction) -> str:
-    """Turn off the features that the action names, or all that are known. Raises ActionRejected."""
-    names = _features(action, known_features(context), "a feature of the spec or of the flag document")
+    """Turn off the features that the action names and that exist, or all of them. Raises ActionRejected."""
+    names, unknown = _known_of(context, action)
+    if action.spec.features and not names:
+        raise ActionRejected(ActionReason.UNKNOWN_FEATURE, f"nothing was turned off: {unknown}")
     if (foreign := foreign_document(context)) is not None:
         raise ActionRejected(ActionReason.FOREIGN_DOCUMENT, foreign)
     emergency = Protection(
@@ -44,14 +80,12 @@ def emergency_disable(context: DecisionContext, action: SessionRolloutAction) ->
     disable(context, emergency)
     text = f"{_list(names)} disabled for all users"
     context.record_event(EventReason.FLAGS_DISABLED, f"{text}: {action.spec.reason}", by=action.name)
-    return text
+    return f"{text}; NOT in force: {unknown}" if unknown else text
 
 
 def known_features(context: DecisionContext) -> tuple[str, ...]:
     """Features of the spec, and those that are published although they have left it."""
-    document = context.document
-    names = [feature.name for feature in context.spec.features]
-    names += [name for record in context.status.phases for name in record.features]
+    document, names = context.document, list(audiences(context.spec, context.status))
     names += document.audiences if document is not None else ()
     return tuple(dict.fromkeys(names))
 
@@ -59,7 +93,7 @@ def known_features(context: DecisionContext) -> tuple[str, ...]:
 def emergency_enable(context: DecisionContext, action: SessionRolloutAction) -> str:
     """Let features follow the rollout again, unless their emergency is newer. Raises ActionRejected."""
     flags = context.status.flags
-    wanted = _features(action, tuple(record.feature for record in flags.disabled), "disabled")
+    wanted = _disabled_of(context, action)
     if not wanted:
         raise ActionRejected(ActionReason.NOTHING_DISABLED, "no feature is disabled")
     newer = _newer(context, action)
@@ -70,7 +104,7 @@ def emergency_enable(context: DecisionContext, action: SessionRolloutAction) -> 
     waiting = tuple(other for other in context.observed.actions if not is_in_force(context, other))
     left = tuple(record for record in flags.disabled if record.feature not in names)
     lifted = {record.uid for record in flags.disabled if record.uid} - {record.uid for record in left}
-    context.change(flags=settled(flags.updated(disabled=left), tuple(sorted(lifted))))
+    context.change(flags=settled(flags.updated(disabled=left, unknown=()), tuple(sorted(lifted))))
     _supersede(context, waiting, action)
     judge_again(context)
     kept = tuple(name for name in wanted if name in newer)

@@ -241,7 +241,8 @@ class Landings:
 
     def _named(self, spec: Object) -> set[str]:
         features = {feature.name for feature in self.cluster.spec.features} if self.cluster.raw else set()
-        return set(spec.get("features") or features | set(self.known))
+        every = features | set(self.known)
+        return every & set(spec.get("features") or every)  # a wrong name does not matter to the others
 
     def _dependents(self, names: set[str]) -> set[str]:
         for feature in (

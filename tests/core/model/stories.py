@@ -49,6 +49,9 @@ DECISIONS: tuple[Story, ...] = (
     story("D6", "the object is created again", "plain", "no-fall", ("proceed", "step"), ("recreate",)),
     story("D6", "the object is restored without its status", "plain", "no-fall", ("proceed", "step"), ("restore",)),
     story("D6", "... and its revisions begin again", "plain", "revision", ("proceed", "step"), ("restore",)),
+    story(
+        "D14", "an emergency with a wrong name", "plain", "emergency-acts", ("proceed", "step"), ("disable", "alpha", "typo")
+    ),
     story("D6", "... in an emergency", "plain", "emergency-lifts", ("act", "EmergencyDisable"), ("restore",)),
     story(
         "D6",

@@ -40,6 +40,7 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (3, (("edit",), tuple(EDITS))),
     (5, (("act",), ACTIONS)),
     (1, (("disable",), ("alpha", "beta"))),
+    (1, (("disable",), ("alpha", "beta"), ("typo",))),
     (1, (("enable",), ("alpha", "beta"))),
     (1, (("act again",), ACTIONS)),
     (1, (("act then edit",), ACTIONS, tuple(EDITS))),

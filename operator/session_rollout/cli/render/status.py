@@ -298,6 +298,8 @@ def _add_flags(tree: Tree, rollout: SessionRollout) -> None:
     state = "published" if published else "being published"
     text = f"flags: {len(rollout.spec.features)} in {flags.config_map}, revision {flags.revision}, {state}"
     branch = tree.add(_line(DONE if published else HERE, text))
+    for name in flags.unknown:
+        branch.add(_line(BAD, (name.feature, "bold"), f" is not a feature, and was not turned off ({name.by})"))
     for feature in flags.disabled:
         state = "is STILL ON: its emergency is not in force" if feature.pending else "is off for all users"
         branch.add(_line(BAD, (feature.feature, "bold"), f" {state}: {feature.reason} ({feature.by})"))
