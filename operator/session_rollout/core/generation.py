@@ -119,7 +119,8 @@ def _merged(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseRecord, ...]
     known = {record.name: record for record in status.phases}
     wanted = [known.get(phase.name) or PhaseRecord(name=phase.name) for phase in spec.phases]
     names = {phase.name for phase in spec.phases}
-    return (*wanted, *(record for record in status.phases if record.features and record.name not in names))
+    left = (record for record in status.phases if record.name not in names)
+    return (*wanted, *(record for record in left if record.features or record.state is PhaseState.RUNNING))
 
 
 def _reopen(context: DecisionContext) -> None:
@@ -155,10 +156,18 @@ def _resume(context: DecisionContext) -> None:
         context.enter(Stage.PREFLIGHT, guards_start_time=start)
     elif status.current.stage is Stage.STEP:
         _resume_step(context)
-    elif status.current.stage is Stage.BASELINE:
-        context.enter(Stage.BEFORE)  # a migration may have been added
+    elif status.current.stage in {Stage.BEFORE, Stage.BASELINE}:
+        _begin_again(context)
+    elif status.current.stage is Stage.AFTER:
+        context.enter(Stage.VERIFICATION)  # what passed was asked about another spec, and perhaps other SQL
     elif status.current.stage is not Stage.ENDED:
         context.enter(status.current.stage)
+
+
+def _begin_again(context: DecisionContext) -> None:
+    """Nobody has the phase, so all that comes before its first publish is asked again: gates, and migrations that may have been added."""
+    record = context.status.phase(context.current.phase)
+    context.enter(Stage.BEFORE if record is not None and record.is_published else Stage.PREFLIGHT)
 
 
 def _resume_step(context: DecisionContext) -> None:
@@ -172,8 +181,10 @@ def _resume_step(context: DecisionContext) -> None:
     if phase is None or record is None or conflict(context.spec, context.status) is not None:
         return
     place = published_increment(phase, record, current)
-    if place is None:
+    if place is None and record.is_published:
         context.enter(Stage.BASELINE)
+    elif place is None:
+        _begin_again(context)
     else:
         context.move(step=place.step, increment=place.index)
 
@@ -257,7 +268,8 @@ def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
         return f"phase {late} is listed before a completed phase; new phases must follow the completed ones"
     running = status.current.phase
     expected = spec.phases[done.index(False)].name if False in done else None
-    if running and status.current.stage not in {Stage.BAKE, Stage.ENDED, Stage.PREFLIGHT} and running != expected:
+    has_begun = status.current.stage not in {Stage.BAKE, Stage.ENDED, Stage.PREFLIGHT}
+    if running and (has_begun or state.get(running) is PhaseState.RUNNING) and running != expected:
         return f"phase {running} is running, so `phases` must list it directly after the completed ones"
     return None
 

@@ -92,6 +92,8 @@ def _passing_cause(context: DecisionContext, record: MigrationRecord) -> str | N
         return "`spec.suspend` is true"
     if context.status.paused_by:
         return context.pause_text
+    if record.operation is Operation.UP and context.current.stage in {Stage.PREFLIGHT, Stage.VERIFICATION}:
+        return "the spec has changed, and its gates are asked again"
     if off := migration_jobs.needed_features_off(context, record):
         return f"{off[0]} is off by an emergency"
     failing = await_guards(context)
