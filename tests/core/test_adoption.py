@@ -46,12 +46,13 @@ def test_recreated_rollout_adopts_completed_phases() -> None:
     assert fresh.percents() == world.percents()
 
 
-def with_legacy(data: dict[str, Any]) -> None:
+def with_legacy(data: dict[str, Any]) -> dict[str, Any]:
     """A migration after phase one takes something away; the feature of phase two is on before it."""
     data |= {**DATABASE, "migrations": [{"name": "drop", "bundle": "a/drop", "change": "Contract"}]}
     data["features"][2]["initial"] = "On"
     data["phases"][0]["migrations"] = {"after": ["drop"]}
     data["phases"][1]["steps"] = [{"percent": 100, "hold": "60s"}]
+    return data
 
 
 @pytest.mark.parametrize("ending", ["", "Abort"])

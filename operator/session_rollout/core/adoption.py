@@ -40,6 +40,7 @@ def adopt(context: DecisionContext, action: SessionRolloutAction) -> str:
     Raises ActionRejected when the phases have no such audiences.
     """
     document = _kept_document(context)
+    _keep_off(context, document)
     if document.rolled_back is not None:
         return _adopt_rollback(context, document, document.rolled_back, action)
     places = _places(context, document)
@@ -122,16 +123,26 @@ def _begun(spec: RolloutSpec, document: PublishedDocument, known: tuple[str, ...
 
     What `initial: On` gives to everybody was published by no phase.
     """
-    initial = {feature.name: EVERYBODY if feature.initial is OnOff.ON else NOBODY for feature in spec.features}
+    initial = dict.fromkeys((feature.name for feature in spec.features if feature.initial is OnOff.ON), EVERYBODY)
+    given = {
+        name
+        for name, audience in document.audiences.items()
+        if audience not in {NOBODY, initial.get(name, NOBODY)} and name not in document.disabled
+    }
     begun = [
         number
         for number, phase in enumerate(spec.phases, start=1)
-        if phase.name in known
-        or any(
-            document.audiences.get(name, NOBODY) != initial[name] for name in phase.features if name not in document.disabled
-        )
+        if phase.name in known or not given.isdisjoint(phase.features)
     ]
     return spec.phases[: max(begun, default=0)]
+
+
+def _keep_off(context: DecisionContext, document: PublishedDocument) -> None:
+    """What nobody has by the document is not given by a spec that says `initial: On` now."""
+    flags = context.status.flags
+    off = {name for name, audience in document.audiences.items() if audience == NOBODY and name not in document.disabled}
+    names = {feature.name for feature in context.spec.features if feature.name in off}
+    context.change(flags=flags.updated(initially_off=tuple(sorted({*flags.initially_off, *names}))))
 
 
 def _no_place(cause: str) -> ActionRejected:

@@ -11,13 +11,13 @@ from typing import Final
 from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.flag_records import RetiredFeature
 from session_rollout.api.phases import Phase
-from session_rollout.api.rollout import RolloutSpec
+from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import MigrationRecord, PhaseRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, restart_criteria, void_verdicts
-from session_rollout.core.flags import with_recorded_dependents
+from session_rollout.core.flags import initially_off, with_recorded_dependents
 from session_rollout.core.inputs import UNDONE, published_phases
 from session_rollout.core.plan import note_plan, note_rolled_back, plan_of, rolled_back_before
 from session_rollout.core.steps import (
@@ -49,8 +49,8 @@ def adopt_generation(context: DecisionContext) -> None:
     for feature, other in sorted(context.observed.other_rollouts.items()):
         message = f"feature {feature} is also a feature of rollout {other}: which one an application gets depends on the flag set it reads"
         context.record_event(EventReason.FEATURE_SHARED, message)
-    flags = context.status.flags
-    context.change(flags=flags.updated(disabled=with_recorded_dependents(context.spec, flags.disabled)))
+    flags, off = context.status.flags, initially_off(context.spec, context.status)
+    context.change(flags=flags.updated(disabled=with_recorded_dependents(context.spec, flags.disabled), initially_off=off))
     _retire(context)
     context.change(observed_generation=generation, observed_plan=plan, phases=_merged(context.spec, context.status))
     _reopen(context)
@@ -66,11 +66,14 @@ def adopt_generation(context: DecisionContext) -> None:
 
 
 def _complete_older_status(context: DecisionContext) -> None:
-    """What version 0.1.0 did not write: its promotion released the complete phases from their guards, and its plan is this one."""
+    """What version 0.1.0 did not write: its promotion released the complete phases from their guards, and its spec and plan are these."""
     for record in context.status.phases:
         released = context.status.outcome is Outcome.PROMOTED and record.state is PhaseState.COMPLETED
         if released and record.promoted_time is None:
             context.mark(record.name, promoted_time=record.end_time or context.now)
+    flags, off = context.status.flags, initially_off(context.spec, context.status)
+    if off != flags.initially_off and context.status.observed_generation == context.observed.rollout.generation:
+        context.change(flags=flags.updated(initially_off=off))
     note_plan(context)
     if context.status.outcome in UNDONE and not context.status.rolled_back_plans:
         note_rolled_back(context)
@@ -223,7 +226,20 @@ def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     for kept_feature in status.flags.retired:
         if kept_feature.feature not in retired:
             return f"feature {kept_feature.feature} was retired and is on for {kept_feature.percent}%; keep `retired: true`, or remove the feature"
-    return _order_conflict(spec, status) or _migration_conflict(spec, status) or _step_conflict(spec, status)
+    return (
+        _initial_conflict(spec, status)
+        or _order_conflict(spec, status)
+        or _migration_conflict(spec, status)
+        or _step_conflict(spec, status)
+    )
+
+
+def _initial_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
+    """An edit of `initial` must not give a feature to everybody without the rules of a phase."""
+    for feature in spec.features:
+        if feature.initial is OnOff.ON and feature.name in status.flags.initially_off:
+            return f"feature {feature.name} is now `initial: On`, but only a phase gives users what they do not have; set `initial` to Off again"
+    return None
 
 
 def _published_conflict(spec: RolloutSpec, status: RolloutStatus, record: PhaseRecord) -> str | None:
