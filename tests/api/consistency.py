@@ -97,9 +97,11 @@ def features(spec: Object) -> None:
 
 def dependencies(pool: list[Object], of: list[str], known: list[str]) -> None:
     """As many as were drawn, of the last ones that may be named."""
+    on = {feature["name"] for feature in pool if feature.get("initial") == "On"}
     for feature in pool:
         if feature["name"] in of and "dependsOn" in feature:
-            feature["dependsOn"] = known[-len(feature["dependsOn"]) :] if feature["dependsOn"] else []
+            allowed = [name for name in known if name in on] if feature["name"] in on else known
+            feature["dependsOn"] = allowed[-len(feature["dependsOn"]) :] if feature["dependsOn"] else []
 
 
 def migrations(spec: Object, maker: Maker) -> None:

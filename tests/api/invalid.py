@@ -66,6 +66,15 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("too many dependencies", put("features.2.dependsOn", ["a", "b", "c", "d", "e"]), ("spec.features[2].dependsOn", "4")),
     ("dependency twice", put("features.2.dependsOn", ["beta", "beta"]), ("spec.features[2].dependsOn", "Duplicate")),
     ("initial on and first step below 100", put("phases.0.steps.0.percent", 50), ("initial: On", "percent: 100")),
+    (
+        "initial on and depends on one that is off",
+        both(
+            put("features.0.dependsOn", ["beta"]),
+            put("phases.0.features", ["alpha", "beta"]),
+            put("phases.1.features", ["gamma"]),
+        ),
+        ("initial: On", "prerequisites"),
+    ),
     # metrics
     ("metric without query", drop("metrics.0.query"), ("spec.metrics[0]", "exactly one of `query` and `cohorts`")),
     ("metric with both", put("metrics.1.query", "x"), ("spec.metrics[1]", "exactly one of `query` and `cohorts`")),

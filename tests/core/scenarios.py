@@ -16,7 +16,9 @@ from core.collecting import EVERY_GATE, FIGURES, WEB, World, migrated
 from core.stage_scenarios import (
     WAITING,
     aborted_in,
+    edit_that_waits_is_edited,
     edited_in,
+    first_audience_is_edited_before_it_is_published,
     older_phase_fails_after_the_end,
     older_phase_fails_while_the_newer_one_is_rolled_back,
     phases_are_added_and_removed,
@@ -355,6 +357,8 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     data_by_actions,
     phases_are_added_and_removed,
     running_step_is_raised,
+    edit_that_waits_is_edited,
+    first_audience_is_edited_before_it_is_published,
     older_phase_fails_after_the_end,
     older_phase_fails_while_the_newer_one_is_rolled_back,
     spec_cannot_be_carried_out,

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from core.collecting import DATABASE, SIGNED, World, migrated, verified, with_delta
-from core.world import at, edited, ended, spec
+from core.world import at, edited, ended, rollout_data, spec
 from session_rollout.api.enums import Outcome, Stage, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.core.observed import JobObservation, JobState
@@ -66,6 +66,31 @@ def running_step_is_raised() -> World:
     world = waiting_in(Stage.STEP)
     world.edit(edited(lambda data: data["phases"][0]["steps"][0].update(groups=["staff", "beta"])))
     world.until(lambda world: "beta" in world.status.current.audience)
+    return world
+
+
+def edit_that_waits_is_edited() -> World:
+    """The step is raised while a guard is blind; the next edits add a migration, which fails, and fix it."""
+    world = waiting_in(Stage.STEP)
+    world.until(at("one", 1))
+    world.values["errors"], world.jobs_succeed = Verdict.NO_DATA, False
+    raised = rollout_data()["phases"]
+    raised[0]["steps"][0].update(groups=["staff", "beta"])
+    world.edit(spec(phases=raised))
+    world.run(20)
+    for name in ("rows", "rows-fixed"):
+        phases = [{**raised[0], "migrations": {"before": ["rows"]}}, raised[1]]
+        world.edit(spec(**DATABASE, migrations=[{"name": "rows", "bundle": f"a/{name}"}], phases=phases))
+        world.run(20)
+    return world
+
+
+def first_audience_is_edited_before_it_is_published() -> World:
+    """The API server refused its document."""
+    world = World(spec())
+    world.refuse_first_publish()
+    world.edit(spec(bake="10s"))
+    world.run(20)
     return world
 
 

@@ -12,9 +12,9 @@ import pytest
 from core.collecting import DATABASE, FIGURES, SIGNED, migrated
 from core.document_scenarios import recreated
 from core.world import World, at, edited, ended, rollout_data, spec, with_another_plan
-from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
+from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, PhaseState, State
 from session_rollout.core.documents import read_document
-from session_rollout.core.flags import NOBODY
+from session_rollout.core.flags import NOBODY, Audience
 
 
 def test_recreated_rollout_keeps_the_document_until_adopt() -> None:
@@ -44,6 +44,80 @@ def test_recreated_rollout_adopts_completed_phases() -> None:
     fresh.request("Adopt")
     fresh.until(at("two", 1))
     assert fresh.percents() == world.percents()
+
+
+def with_legacy(data: dict[str, Any]) -> dict[str, Any]:
+    """A migration after phase one takes something away; the feature of phase two is on before it."""
+    data |= {**DATABASE, "migrations": [{"name": "drop", "bundle": "a/drop", "change": "Contract"}]}
+    data["features"][2]["initial"] = "On"
+    data["phases"][0]["migrations"] = {"after": ["drop"]}
+    data["phases"][1]["steps"] = [{"percent": 100, "hold": "60s"}]
+    return data
+
+
+@pytest.mark.parametrize("ending", ["", "Abort"])
+def test_feature_that_is_on_before_its_phase_completes_no_other_phase(ending: str) -> None:
+    """Nobody has published it: the phase before it is at 10%, and its migration must not run."""
+    world = World(edited(with_legacy))
+    world.until(at("one", 1))
+    if ending:
+        world.request(ending)
+        world.until(ended)
+    fresh = recreated(world)
+    fresh.spec = world.spec
+    fresh.run(10)
+    fresh.request("Adopt")
+    fresh.settle()
+    assert (fresh.percents(), list(fresh.jobs)) == ({"one": "0" if ending else "10", "two": "0"}, [])
+    state = PhaseState.ROLLED_BACK if ending else PhaseState.RUNNING
+    assert [record.state for record in fresh.status.phases] == [state, PhaseState.PENDING]
+    fresh.edit(edited(lambda data: (with_legacy(data), data["phases"][0].pop("criteria"))))  # its baseline is lost
+    fresh.until(lambda world: world.status.outcome is Outcome.PROMOTED)
+
+
+def test_feature_that_is_on_before_its_phase_is_published_with_a_later_one() -> None:
+    """A phase after it has begun, so that it is complete; without one, nothing tells whether it has begun, and its phase runs again."""
+    for later in (True, False):
+        world = World(edited(lambda data: (with_legacy(data), data["phases"].reverse(), data["phases"][1].pop("criteria"))))
+        world.until(at("one", 1) if later else at("two", 1))
+        fresh = recreated(world)
+        fresh.spec = world.spec
+        fresh.run(10)
+        assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+        fresh.request("Adopt")
+        fresh.settle()
+        assert fresh.where[0] == ("one" if later else "two")
+        assert fresh.percents()["one"] == world.percents()["one"]
+        fresh.until(ended)
+
+
+def test_phase_below_its_last_step_is_not_adopted_as_complete() -> None:
+    """Nobody knows who judged it there: a person decides what its steps are to be."""
+    world = World(spec())
+    world.until(at("two", 1))
+    fresh = recreated(world)
+    assert fresh.document is not None
+    half = Audience(Decimal(50), ("staff",))
+    fresh.document = replace(fresh.document, audiences={**fresh.document.audiences, "alpha": half, "beta": half})
+    fresh.run(10)
+    name = fresh.request("Adopt")
+    fresh.run(60)
+    assert fresh.answer(name) == (False, ActionReason.NO_MATCHING_STEP)
+    assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+
+
+def test_phase_below_its_last_step_is_not_complete_after_a_rollback_of_a_later_one() -> None:
+    """It goes on from what users have, before the later one is tried again."""
+    world = rolled_back("abort")
+    fresh = recreated(world)
+    assert fresh.document is not None
+    half = Audience(Decimal(50), ("staff",))
+    fresh.document = replace(fresh.document, audiences={**fresh.document.audiences, "alpha": half, "beta": half})
+    fresh.request("Adopt")
+    fresh.run(60)
+    assert [record.state for record in fresh.status.phases] == [PhaseState.PENDING, PhaseState.ROLLED_BACK]
+    fresh.edit(edited(lambda data: data["phases"][0].pop("criteria")))
+    fresh.until(at("one", 2, 2))
 
 
 @pytest.mark.parametrize("rolled_back", [False, True])

@@ -244,6 +244,8 @@ def test_another_bundle_is_applied_and_has_a_snapshot_of_its_own() -> None:
     world.edit(copy_of("a/rows-fixed"))
     assert world.decide().status.conditions
     world.run(30)
+    approve(world)  # of another bundle
+    world.run(30)
     record = world.migration("rows")
     assert record.source != before.source
     assert record.backup_time is not None
@@ -287,6 +289,7 @@ def test_job_that_was_lost_is_not_created_with_another_bundle() -> None:
     world.jobs[first.job or ""] = JobObservation(JobState.MISSING)
     world.edit(copy_of("a/rows-fixed"))
     world.settle()
+    approve(world)
     assert world.jobs[first.job or ""].state is JobState.MISSING
     assert world.migration("rows").source != first.source
     world.until(at("one", 1))

@@ -9,15 +9,16 @@ TRANSITIONS: Final[dict[Stage, set[Stage]]] = {
     # follows: a phase was added and, while it waited, removed again.
     # `Adopt` of a document that was rolled back ends there.
     Stage.PREFLIGHT: {Stage.PREFLIGHT, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK, Stage.ENDED},
-    # An edit starts the stage again, or may add a migration to it.
-    Stage.BEFORE: {Stage.BEFORE, Stage.BASELINE, Stage.ROLLING_BACK},
-    Stage.BASELINE: {Stage.BEFORE, Stage.STEP, Stage.ROLLING_BACK},
+    # An edit asks everything again that comes before the first publish; while users have a part of the phase, only its migrations.
+    Stage.BEFORE: {Stage.PREFLIGHT, Stage.BEFORE, Stage.BASELINE, Stage.ROLLING_BACK},
+    Stage.BASELINE: {Stage.PREFLIGHT, Stage.BEFORE, Stage.STEP, Stage.ROLLING_BACK},
     # Every audience of a phase, and every increment of a ramp, is a stage of its own. An edit that gives more users the feature
-    # than the published audience waits for guards, as the first audience does.
-    Stage.STEP: {Stage.STEP, Stage.BASELINE, Stage.VERIFICATION, Stage.ROLLING_BACK},
+    # than the published audience waits for guards, as the first audience does. An edit before the first audience could be
+    # published is one before the first publish.
+    Stage.STEP: {Stage.STEP, Stage.PREFLIGHT, Stage.BASELINE, Stage.VERIFICATION, Stage.ROLLING_BACK},
     Stage.VERIFICATION: {Stage.VERIFICATION, Stage.AFTER, Stage.ROLLING_BACK},
-    # The next phase, or the bake after the last.
-    Stage.AFTER: {Stage.AFTER, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK},
+    # The next phase, or the bake after the last. An edit has the phase verified again.
+    Stage.AFTER: {Stage.VERIFICATION, Stage.BEFORE, Stage.BAKE, Stage.ROLLING_BACK},
     # Guards act until the end of the bake; an edit may add a phase, which begins with the preflight.
     Stage.BAKE: {Stage.BAKE, Stage.PREFLIGHT, Stage.ENDED, Stage.ROLLING_BACK},
     # The breach lasts while a part of the rollback is awaited: the next older phase follows.

@@ -118,6 +118,11 @@ ROLLOUT: Final = (
         "the first step of a phase with a feature that is `initial: On` must be `percent: 100`, so that a user who has the feature keeps it",
     ),
     (
+        "self.features.all(f, !has(f.initial) || f.initial != 'On' || !has(f.dependsOn)"
+        " || f.dependsOn.all(d, self.features.exists(g, g.name == d && has(g.initial) && g.initial == 'On')))",
+        "a feature that is `initial: On` must depend only on features that are `initial: On`, so that users have its prerequisites, too",
+    ),
+    (
         _PLACES.format("criteria", _METRIC_KNOWN),
         "`phases[].criteria[].metric` must be a name from `metrics`",
     ),

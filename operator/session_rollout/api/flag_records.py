@@ -9,6 +9,7 @@ from session_rollout.api.status_records import Percentage, Time, Uid
 
 DISABLED_LENGTH = 80  # features of the spec, and as many that are published and no longer in it
 UNKNOWN_LENGTH = 40  # names of one action
+FEATURES_LENGTH = 40  # of a spec
 SETTLED_LENGTH = 16  # UIDs of emergencies that were lifted, and of rollbacks
 
 
@@ -123,6 +124,14 @@ class FlagsRecord(Model):
             description="Features with `retired: true`, with what users keep.",
             max_length=40,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["feature"]},
+        ),
+    ] = ()
+    initially_off: Annotated[
+        tuple[Feature, ...],
+        Field(
+            description="Features that no phase has published and that were `initial: Off`. A change of the spec to `On` gives them to nobody.",
+            max_length=FEATURES_LENGTH,
+            json_schema_extra=SET,
         ),
     ] = ()
     settled: Annotated[

@@ -39,7 +39,7 @@ class FeatureSpec(Model):
         OnOff,
         Field(
             description="Value for all users before the phase of the feature begins. `Off` (default); `On` requires a phase"
-            " whose first step is `percent: 100`."
+            " whose first step is `percent: 100`. It cannot be changed to `On` later: only a phase gives users what they do not have."
         ),
     ] = OnOff.OFF
     depends_on: Annotated[

@@ -8,14 +8,15 @@ from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, DecisionAction, DecisionReason, EventReason, PhaseState, Stage
 from session_rollout.api.phases import Phase
 from session_rollout.api.protection import Protection
+from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_verdicts
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.flags import NOBODY, Audience
+from session_rollout.core.flags import EVERYBODY, NOBODY, Audience
 from session_rollout.core.learning import kept_text
 from session_rollout.core.rollback import end_rollback
-from session_rollout.core.steps import Increment, increment_with, percent_text
+from session_rollout.core.steps import Increment, increment_with, increments, percent_text
 from session_rollout.errors import ActionRejected
 
 
@@ -39,6 +40,7 @@ def adopt(context: DecisionContext, action: SessionRolloutAction) -> str:
     Raises ActionRejected when the phases have no such audiences.
     """
     document = _kept_document(context)
+    _keep_off(context, document)
     if document.rolled_back is not None:
         return _adopt_rollback(context, document, document.rolled_back, action)
     places = _places(context, document)
@@ -55,12 +57,12 @@ def adopt(context: DecisionContext, action: SessionRolloutAction) -> str:
 def _adopt_rollback(
     context: DecisionContext, document: PublishedDocument, rollback: Protection, action: SessionRolloutAction
 ) -> str:
-    for phase in context.spec.phases:
+    for phase in _begun(context.spec, document, rollback.phases):
         audiences = [document.audiences.get(name) or NOBODY for name in phase.features if name not in document.disabled]
         audience = min(audiences, key=lambda audience: audience.percent, default=NOBODY)
         if phase.name in rollback.phases or audience != NOBODY:
-            state = PhaseState.ROLLED_BACK if phase.name in rollback.phases else PhaseState.COMPLETED
-            _put_phase(context, phase, audience, state)
+            state = PhaseState.COMPLETED if _is_last(phase, audience) else PhaseState.PENDING
+            _put_phase(context, phase, audience, PhaseState.ROLLED_BACK if phase.name in rollback.phases else state)
     _begin(context)
     end_rollback(context, rollback)
     text = f"ended as it was rolled back: {'; '.join(rollback.causes)}"
@@ -91,7 +93,7 @@ def _places(context: DecisionContext, document: PublishedDocument) -> list[tuple
     if unknown := sorted(name for name, audience in document.audiences.items() if audience != NOBODY and name not in planned):
         raise _no_place(f"feature {unknown[0]} is on in the flag document and in no phase of the spec")
     places = []
-    for phase in context.spec.phases:
+    for phase in _begun(context.spec, document):
         given = {document.audiences.get(name, NOBODY) for name in phase.features if name not in document.disabled}
         if given <= {NOBODY}:
             continue
@@ -102,7 +104,45 @@ def _places(context: DecisionContext, document: PublishedDocument) -> list[tuple
                 f"the flag document gives the features of phase {phase.name} to an audience that none of its steps has"
             )
         places.append((phase, increment))
+    for phase, increment in places[:-1]:
+        if not _is_last(phase, increment):
+            raise _no_place(
+                f"phase {phase.name} is at {increment.audience}, which is not its last step, and phase {places[-1][0].name} has begun"
+            )
     return places
+
+
+def _is_last(phase: Phase, given: Increment | Audience) -> bool:
+    """Whether a phase with this audience can be complete."""
+    last = increments(phase)[-1]
+    return (given.percent, set(given.groups)) == (last.percent, set(last.groups))
+
+
+def _begun(spec: RolloutSpec, document: PublishedDocument, known: tuple[str, ...] = ()) -> tuple[Phase, ...]:
+    """The phases up to the newest that the document has another audience for than before it began; `known` are names of begun ones.
+
+    What `initial: On` gives to everybody was published by no phase.
+    """
+    initial = dict.fromkeys((feature.name for feature in spec.features if feature.initial is OnOff.ON), EVERYBODY)
+    given = {
+        name
+        for name, audience in document.audiences.items()
+        if audience not in {NOBODY, initial.get(name, NOBODY)} and name not in document.disabled
+    }
+    begun = [
+        number
+        for number, phase in enumerate(spec.phases, start=1)
+        if phase.name in known or not given.isdisjoint(phase.features)
+    ]
+    return spec.phases[: max(begun, default=0)]
+
+
+def _keep_off(context: DecisionContext, document: PublishedDocument) -> None:
+    """What nobody has by the document is not given by a spec that says `initial: On` now."""
+    flags = context.status.flags
+    off = {name for name, audience in document.audiences.items() if audience == NOBODY and name not in document.disabled}
+    names = {feature.name for feature in context.spec.features if feature.name in off}
+    context.change(flags=flags.updated(initially_off=tuple(sorted({*flags.initially_off, *names}))))
 
 
 def _no_place(cause: str) -> ActionRejected:

@@ -64,12 +64,26 @@ class FlagSource:
 
 def audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, Audience]:
     """Who has which feature now: the audience published for its phase, else its initial value."""
-    by_feature = {feature.name: EVERYBODY if feature.initial is OnOff.ON else NOBODY for feature in spec.features}
+    by_feature = {feature.name: NOBODY for feature in spec.features}
+    by_feature.update(dict.fromkeys(initially_on(spec, status), EVERYBODY))
     for record in status.phases:
         audience = Audience(Decimal(record.percent), record.groups)
         by_feature.update(dict.fromkeys(record.features, audience))
     by_feature.update({kept.feature: Audience(Decimal(kept.percent), kept.groups) for kept in status.flags.retired})
     return {**{record.feature: NOBODY for record in status.flags.disabled}, **by_feature}
+
+
+def initially_on(spec: RolloutSpec, status: RolloutStatus) -> tuple[str, ...]:
+    """Features that everybody has before their phase. One that was off is not among them: only its phase gives it to users."""
+    off = status.flags.initially_off
+    return tuple(feature.name for feature in spec.features if feature.initial is OnOff.ON and feature.name not in off)
+
+
+def initially_off(spec: RolloutSpec, status: RolloutStatus) -> tuple[str, ...]:
+    """Features that no phase has published and that are off before their phase, or were in an earlier spec."""
+    published = {name for record in status.phases for name in record.features}
+    on = {*initially_on(spec, status), *published}
+    return tuple(sorted(feature.name for feature in spec.features if feature.name not in on))
 
 
 def with_dependents(spec: RolloutSpec, features: Mapping[str, str]) -> dict[str, str]:

@@ -11,13 +11,13 @@ from typing import Final
 from session_rollout.api.enums import EventReason, Outcome, PhaseState, Stage
 from session_rollout.api.flag_records import RetiredFeature
 from session_rollout.api.phases import Phase
-from session_rollout.api.rollout import RolloutSpec
+from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import MigrationRecord, PhaseRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, restart_criteria, void_verdicts
-from session_rollout.core.flags import with_recorded_dependents
+from session_rollout.core.flags import initially_off, with_recorded_dependents
 from session_rollout.core.inputs import UNDONE, published_phases
 from session_rollout.core.plan import note_plan, note_rolled_back, plan_of, rolled_back_before
 from session_rollout.core.steps import (
@@ -49,8 +49,8 @@ def adopt_generation(context: DecisionContext) -> None:
     for feature, other in sorted(context.observed.other_rollouts.items()):
         message = f"feature {feature} is also a feature of rollout {other}: which one an application gets depends on the flag set it reads"
         context.record_event(EventReason.FEATURE_SHARED, message)
-    flags = context.status.flags
-    context.change(flags=flags.updated(disabled=with_recorded_dependents(context.spec, flags.disabled)))
+    flags, off = context.status.flags, initially_off(context.spec, context.status)
+    context.change(flags=flags.updated(disabled=with_recorded_dependents(context.spec, flags.disabled), initially_off=off))
     _retire(context)
     context.change(observed_generation=generation, observed_plan=plan, phases=with_all_phases(context.spec, context.status))
     _reopen(context)
@@ -66,11 +66,14 @@ def adopt_generation(context: DecisionContext) -> None:
 
 
 def _complete_older_status(context: DecisionContext) -> None:
-    """What version 0.1.0 did not write: its promotion released the complete phases from their guards, and its plan is this one."""
+    """What version 0.1.0 did not write: its promotion released the complete phases from their guards, and its spec and plan are these."""
     for record in context.status.phases:
         released = context.status.outcome is Outcome.PROMOTED and record.state is PhaseState.COMPLETED
         if released and record.promoted_time is None:
             context.mark(record.name, promoted_time=record.end_time or context.now)
+    flags, off = context.status.flags, initially_off(context.spec, context.status)
+    if off != flags.initially_off and context.status.observed_generation == context.observed.rollout.generation:
+        context.change(flags=flags.updated(initially_off=off))
     note_plan(context)
     if context.status.outcome in UNDONE and not context.status.rolled_back_plans:
         note_rolled_back(context)
@@ -120,7 +123,8 @@ def with_all_phases(spec: RolloutSpec, status: RolloutStatus) -> tuple[PhaseReco
     known = {record.name: record for record in status.phases}
     wanted = [known.get(phase.name) or PhaseRecord(name=phase.name) for phase in spec.phases]
     names = {phase.name for phase in spec.phases}
-    return (*wanted, *(record for record in status.phases if record.features and record.name not in names))
+    left = (record for record in status.phases if record.name not in names)
+    return (*wanted, *(record for record in left if record.features or record.state is PhaseState.RUNNING))
 
 
 def _reopen(context: DecisionContext) -> None:
@@ -156,10 +160,18 @@ def _resume(context: DecisionContext) -> None:
         context.enter(Stage.PREFLIGHT, guards_start_time=start)
     elif status.current.stage is Stage.STEP:
         _resume_step(context)
-    elif status.current.stage is Stage.BASELINE:
-        context.enter(Stage.BEFORE)  # a migration may have been added
+    elif status.current.stage in {Stage.BEFORE, Stage.BASELINE}:
+        _begin_again(context)
+    elif status.current.stage is Stage.AFTER:
+        context.enter(Stage.VERIFICATION)  # what passed was asked about another spec, and perhaps other SQL
     elif status.current.stage is not Stage.ENDED:
         context.enter(status.current.stage)
+
+
+def _begin_again(context: DecisionContext) -> None:
+    """Nobody has the phase, so all that comes before its first publish is asked again: gates, and migrations that may have been added."""
+    record = context.status.phase(context.current.phase)
+    context.enter(Stage.BEFORE if record is not None and record.is_published else Stage.PREFLIGHT)
 
 
 def _resume_step(context: DecisionContext) -> None:
@@ -173,8 +185,10 @@ def _resume_step(context: DecisionContext) -> None:
     if phase is None or record is None or conflict(context.spec, context.status) is not None:
         return
     place = published_increment(phase, record, current)
-    if place is None:
+    if place is None and record.is_published:
         context.enter(Stage.BASELINE)
+    elif place is None:
+        _begin_again(context)
     else:
         context.move(step=place.step, increment=place.index)
 
@@ -212,7 +226,20 @@ def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     for kept_feature in status.flags.retired:
         if kept_feature.feature not in retired:
             return f"feature {kept_feature.feature} was retired and is on for {kept_feature.percent}%; keep `retired: true`, or remove the feature"
-    return _order_conflict(spec, status) or _migration_conflict(spec, status) or _step_conflict(spec, status)
+    return (
+        _initial_conflict(spec, status)
+        or _order_conflict(spec, status)
+        or _migration_conflict(spec, status)
+        or _step_conflict(spec, status)
+    )
+
+
+def _initial_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
+    """An edit of `initial` must not give a feature to everybody without the rules of a phase."""
+    for feature in spec.features:
+        if feature.initial is OnOff.ON and feature.name in status.flags.initially_off:
+            return f"feature {feature.name} is now `initial: On`, but only a phase gives users what they do not have; set `initial` to Off again"
+    return None
 
 
 def _published_conflict(spec: RolloutSpec, status: RolloutStatus, record: PhaseRecord) -> str | None:
@@ -257,7 +284,8 @@ def _order_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
         return f"phase {late} is listed before a completed phase; new phases must follow the completed ones"
     running = status.current.phase
     expected = spec.phases[done.index(False)].name if False in done else None
-    if running and status.current.stage not in {Stage.BAKE, Stage.ENDED, Stage.PREFLIGHT} and running != expected:
+    has_begun = status.current.stage not in {Stage.BAKE, Stage.ENDED, Stage.PREFLIGHT}
+    if running and (has_begun or state.get(running) is PhaseState.RUNNING) and running != expected:
         return f"phase {running} is running, so `phases` must list it directly after the completed ones"
     return None
 

@@ -138,10 +138,15 @@ def _unjudged(context: DecisionContext, guard: Guard) -> str | None:
     return None if record.verdict.is_evidence or (first and (few or absent)) else record.message
 
 
-def blind_guards(context: DecisionContext) -> tuple[str, ...]:
-    """Guards without a verdict of now about the present audience."""
-    results = ((_unjudged(context, guard), _missing(context, guard)) for guard in context.spec.guards if acts(guard))
-    causes = (unjudged or (missing.message if missing is not None else "") for unjudged, missing in results)
+def blind_guards(context: DecisionContext, *, before_phase: bool = False) -> tuple[str, ...]:
+    """Guards without a verdict of now about the present audience. Before a phase, there may be none, and a baseline is not measured yet."""
+    records = context.checks_of(CheckKind.GUARD) if before_phase else ()
+    later = {record.name for record in records if record.reason is CheckReason.BASELINE_MISSING}
+    guards = [guard for guard in context.spec.guards if acts(guard) and guard.name not in later]
+    causes = [_unjudged(context, guard) for guard in guards]
+    if not before_phase or published_phases(context.status):
+        missing = (_missing(context, guard) for guard in guards)
+        causes = [cause or (known.message if known is not None else None) for cause, known in zip(causes, missing, strict=True)]
     return tuple(cause for cause in causes if cause)
 
 

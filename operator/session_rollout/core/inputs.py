@@ -3,7 +3,7 @@
 from typing import Final
 
 from session_rollout.api.checks import Check, Gate
-from session_rollout.api.enums import CheckKind, Outcome, Stage, Verdict
+from session_rollout.api.enums import CheckKind, Outcome, PhaseState, Stage, Verdict
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
@@ -62,7 +62,10 @@ def guards_are_judged(rollout: SessionRollout) -> bool:
     """
     if rollout.status.outcome is Outcome.PROMOTED:
         return False
-    return rollout.status.current.stage in _GUARDED_STAGES or bool(published_phases(rollout.status))
+    begun = any(
+        record.state is PhaseState.RUNNING for record in rollout.status.phases
+    )  # also if an edit returned it to its preflight
+    return begun or rollout.status.current.stage in _GUARDED_STAGES or bool(published_phases(rollout.status))
 
 
 def needed_metrics(rollout: SessionRollout) -> tuple[Metric, ...]:

@@ -50,6 +50,11 @@ def needs_users(spec: RolloutSpec, name: str) -> bool:
     return is_contract(spec, name) or any(name in phase.migrations.after for phase in spec.phases)
 
 
+def is_final(spec: RolloutSpec, name: str) -> bool:
+    """Whether what a migration does may not be undone, for users without its phase or for anybody."""
+    return needs_users(spec, name) or declared(spec, name).point_of_no_return is not None
+
+
 def needed_features_off(context: DecisionContext, record: MigrationRecord) -> tuple[str, ...]:
     """Features that are off by an emergency, and that users need before the migration: what it removes, or ends, is no longer there for them."""
     removes = record.operation is Operation.FINISH or is_contract(context.spec, record.name)

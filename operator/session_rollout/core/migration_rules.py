@@ -1,7 +1,7 @@
-"""What must hold before a migration takes away what users without the feature need.
+"""What must hold before a migration takes away what users without the feature need, or does what cannot be undone.
 
 A migration of `migrations.after` and the `finish` of a copy cannot be undone by flags: a rollback returns users to a code path
-that needs what is gone. `finish` has the rules of the bake, in `stages`.
+that needs what is gone. `finish` has the rules of the bake, in `stages`. A migration with `pointOfNoReturn` cannot be undone at all.
 """
 
 from datetime import timedelta
@@ -65,7 +65,7 @@ def _ends_at(phase: Phase) -> str:
 
 
 def run_up(context: DecisionContext, names: tuple[str, ...]) -> StageResult | None:
-    """Bring these migrations up, in order; None when all have succeeded. One that needs users starts only on evidence of now."""
+    """Bring these migrations up, in order; None when all have succeeded. One that may not be undone starts only on evidence of now."""
     for name in names:
         record = context.migration(name)
         if not migration_jobs.is_up(context.spec, record):
@@ -75,7 +75,7 @@ def run_up(context: DecisionContext, names: tuple[str, ...]) -> StageResult | No
 
 def _await_start(context: DecisionContext, record: MigrationRecord) -> StageResult | None:
     """What keeps the Job of a migration from being started; None when nothing does, or one is running or has failed."""
-    if not (migration_jobs.needs_users(context.spec, record.name) and _would_start(context, record)):
+    if not (migration_jobs.is_final(context.spec, record.name) and _would_start(context, record)):
         return None
     subject = f"migration {record.name} waits"
     return (
@@ -84,7 +84,7 @@ def _await_start(context: DecisionContext, record: MigrationRecord) -> StageResu
         or await_features(migration_jobs.needed_features_off(context, record), subject)
         or await_read_back(context, subject)
         or await_steady_guards(context, _last_hold(context, record.name))
-        or _await_evidence(context, subject)
+        or _await_evidence(context, record.name, subject)
     )
 
 
@@ -107,9 +107,10 @@ def await_read_back(context: DecisionContext, subject: str) -> StageResult | Non
     return publishing(message, message)
 
 
-def _await_evidence(context: DecisionContext, subject: str) -> StageResult | None:
+def _await_evidence(context: DecisionContext, name: str, subject: str) -> StageResult | None:
     """What a blind guard cannot see may be what the migration makes permanent."""
-    if not (blind := blind_guards(context)):
+    before_phase = not migration_jobs.needs_users(context.spec, name)
+    if not (blind := blind_guards(context, before_phase=before_phase)):
         return None
     next_actions = ("wait until evidence is available for every guard",)
     return StageResult(DecisionAction.WAIT, DecisionReason.AWAITING_EVIDENCE, f"{subject}: {blind[0]}", blind, next_actions)

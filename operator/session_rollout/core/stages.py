@@ -55,6 +55,10 @@ def _preflight(context: DecisionContext) -> StageResult | None:
         message = "preflight: the workload is not available"
         reason, next_actions = DecisionReason.WORKLOAD_UNAVAILABLE, ("wait until the workload is available",)
         return StageResult(DecisionAction.WAIT, reason, message, (cause,), next_actions)
+    if context.spec.workload is not None and context.observed.rollout.status.current.stage is not Stage.PREFLIGHT:
+        message = "preflight: waiting for the state of the workload"  # only this stage reads it
+        reason, next_actions = DecisionReason.WORKLOAD_UNAVAILABLE, ("wait until the workload has been read",)
+        return StageResult(DecisionAction.WAIT, reason, message, (message,), next_actions)
     records = evaluate_gates(context, context.spec.preflight, CheckKind.PREFLIGHT)
     if result := _await_gates(context, context.spec.preflight, records, "preflight"):
         return result
@@ -114,6 +118,8 @@ def _next_phase(context: DecisionContext) -> StageResult | None:
     kept = context.status.phase(phase.name)
     percent, groups = (kept.percent, kept.groups) if kept is not None else ("0", ())
     context.enter(Stage.BEFORE, phase=phase.name, phase_index=index, percent=percent, groups=groups)
+    if kept is not None and kept.state is PhaseState.RUNNING:
+        return None  # an edit had returned it to its preflight
     context.mark(phase.name, state=PhaseState.RUNNING, start_time=context.now, end_time=None)
     message = f"phase {index} of {len(context.spec.phases)}: {', '.join(phase.features)}"
     context.record_event(EventReason.PHASE_STARTED, message)

@@ -1,4 +1,4 @@
-"""Jobs that were created and have not begun, of migrations that take away what users without the feature need.
+"""Jobs that were created and have not begun, of migrations that take away what users without the feature need, or cannot be undone.
 
 Such a Job has no Pod yet, or its first statement waits for a lock. Hours later the rollout may be rolled back or paused: the Job
 must not begin then. It is suspended for good, and its migration becomes pending again. It is never resumed: a later start is
@@ -35,7 +35,7 @@ def withdraw(context: DecisionContext, cause: str | None = None) -> None:
         if record.state is not MigrationState.RUNNING or observation is None or _works(observation):
             continue
         why = None if record.withdrawn else cause or _cause(context, record, observation)
-        if why is not None and _takes_away(context, record):
+        if why is not None and _is_final(context, record):
             _mark(context, record, why)
         if context.migration(record.name).withdrawn and observation.state is JobState.ACTIVE and not observation.suspended:
             context.effects.append(SuspendJob(record.job or "", suspend=True))
@@ -63,10 +63,10 @@ def _mark(context: DecisionContext, record: MigrationRecord, cause: str) -> None
     )
 
 
-def _takes_away(context: DecisionContext, record: MigrationRecord) -> bool:
-    """Whether users without the feature need what the Job takes away. Of a migration that the spec no longer has, nobody knows."""
+def _is_final(context: DecisionContext, record: MigrationRecord) -> bool:
+    """Whether what the Job does may not be undone. Of a migration that the spec no longer has, nobody knows."""
     if record.operation is Operation.UP:
-        return migration_jobs.needs_users(context.spec, record.name) or _is_gone(context, record)
+        return migration_jobs.is_final(context.spec, record.name) or _is_gone(context, record)
     return record.operation is Operation.FINISH
 
 
@@ -92,6 +92,8 @@ def _passing_cause(context: DecisionContext, record: MigrationRecord) -> str | N
         return "`spec.suspend` is true"
     if context.status.paused_by:
         return context.pause_text
+    if record.operation is Operation.UP and context.current.stage in {Stage.PREFLIGHT, Stage.VERIFICATION}:
+        return "the spec has changed, and its gates are asked again"
     if off := migration_jobs.needed_features_off(context, record):
         return f"{off[0]} is off by an emergency"
     failing = await_guards(context)
