@@ -1,6 +1,7 @@
 """Two queries have the same spelling exactly if they mean the same as far as their trees say."""
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -146,7 +147,15 @@ class Writer:
 
     def write(self, tree: Tree) -> str:
         """The text of an operand."""
-        text: str = getattr(self, {"-": "negative"}.get(tree.kind, tree.kind))(tree)
+        kinds: dict[str, Callable[[Tree], str]] = {
+            "selector": self.selector,
+            "-": self.negative,
+            "sum": self.sum,
+            "subquery": self.subquery,
+            "plain": self.plain,
+            "matched": self.matched,
+        }
+        text = kinds[tree.kind](tree)
         needed = tree.kind in {"-", "plain", "matched"}
         times: int = needed + self.draw(st.integers(0, 1))
         return "(" * times + text + ")" * times
