@@ -26,7 +26,7 @@ from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
 from session_rollout.core.flags import KEY
 from session_rollout.core.steps import increments
-from session_rollout.records.codec import BASE, SEQUENCE, entry_name, pack
+from session_rollout.records.codec import BASE, RECORD_LABEL, SEQUENCE, config_map_name, entry_name, pack
 from session_rollout.records.record import line_of
 
 OBJECTS: Final = max(int(os.environ.get("GENERATED_OBJECTS", "0")) // 20, 20)
@@ -63,6 +63,7 @@ class Cluster:
         if lines:
             packed[BASE] = pack(lines[0])
         slot = {
+            "metadata": {"name": config_map_name(lived.name, 0), "labels": {RECORD_LABEL: lived.name}},
             "data": {SEQUENCE: "0"},
             "binaryData": {name: base64.b64encode(entry).decode() for name, entry in packed.items()},
         }
