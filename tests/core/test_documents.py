@@ -50,6 +50,23 @@ def test_kill_by_hand_is_an_emergency() -> None:
     assert world.condition("EmergencyActive") == "True"
 
 
+def test_kill_by_hand_that_was_lifted_is_none_again_while_the_document_is_refused() -> None:
+    """The document still has the edit, and no action is needed twice."""
+    world = World(spec())
+    world.until(at("one", 3))
+    world.publishing = False
+    assert world.document is not None
+    world.tamper(audiences={**world.document.audiences, "alpha": NOBODY}, taken_away=frozenset({"alpha"}), editor="kubectl-edit")
+    world.run(30)
+    assert [record.feature for record in world.status.flags.disabled] == ["alpha"]
+    world.request("EmergencyEnable")
+    world.run(60)
+    assert world.status.flags.disabled == ()
+    world.publishing = True
+    world.run(30)
+    assert world.document.audiences["alpha"] == Audience(Decimal(100), ("staff",))
+
+
 def test_kill_by_hand_without_the_name_of_its_editor_is_an_emergency() -> None:
     """A tool that removes `managedFields` has taken the name away; the rules are still none that a rollout writes."""
     world = World(spec())

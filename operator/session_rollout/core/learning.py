@@ -119,15 +119,18 @@ def _requested_again(record: DisabledFeature, emergency: Protection) -> Disabled
 
 
 def _adopt_edit(context: DecisionContext, document: PublishedDocument, gone: Iterable[str]) -> None:
-    """A person has edited the document: what was taken away whole is an emergency, everything else is corrected."""
-    disabled = disabled_features(context.spec, context.status)
+    """A person has edited the document: what was taken away whole is an emergency, everything else is corrected.
+
+    An edit whose emergency was lifted is none again while its correction cannot be written.
+    """
+    disabled, uid = disabled_features(context.spec, context.status), f"edit-{document.version}"
     names = tuple(sorted(name for name in gone if name not in disabled))
-    if not names:
+    if not names or uid in protection_uids(context.status):
         return
     reason = f"an edit of ConfigMap {config_map_name(context.spec.flag_set)} turned it off"
     emergency = Protection(
         kind=ProtectionKind.EMERGENCY,
-        uid=f"edit-{document.version}",
+        uid=uid,
         by=document.editor or "the flag document",
         reason=reason,
         time=context.now,
