@@ -56,7 +56,9 @@ def test_kill_by_hand_that_was_lifted_is_none_again_while_the_document_is_refuse
     world.until(at("one", 3))
     world.publishing = False
     assert world.document is not None
-    world.tamper(audiences={**world.document.audiences, "alpha": NOBODY}, taken_away=frozenset({"alpha"}), editor="kubectl-edit")
+    world.tamper(
+        audiences={**world.document.audiences, "alpha": NOBODY}, taken_away=frozenset({"alpha"}), editor="kubectl-edit"
+    )
     world.run(30)
     assert [record.feature for record in world.status.flags.disabled] == ["alpha"]
     world.request("EmergencyEnable")

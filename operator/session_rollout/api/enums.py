@@ -199,9 +199,7 @@ class ActionReason(StrEnum):
     TOO_MANY_ACTIONS = "TooManyActions"  # Too many actions are waiting for a response.
     PAUSED = "Paused"  # The rollout is paused.
     STALLED = "Stalled"  # The rollout is stalled because of its spec or its configuration.
-    NOT_PUBLISHED = (
-        "NotPublished"  # The audience of the step has not been read back yet, or the hold that is to be approved has not begun.
-    )
+    NOT_PUBLISHED = "NotPublished"  # The audience of the step was not read back, or the hold to be approved has not begun.
     FEATURE_DISABLED = "FeatureDisabled"  # An emergency disables a feature that the step or the gate is about.
     FOREIGN_DOCUMENT = "ForeignDocument"  # The flag document belongs to another rollout, or was not written by one.
     ADOPTION_REQUIRED = "AdoptionRequired"  # The flag document gives more than the status knows: first `Adopt` or `Reset`.

@@ -270,7 +270,7 @@ class Reconciler:
         late = state.writes.under_way(STATUS)
         incomplete = await state.writes.take(STATUS, partial(self._ports.store.write_status, stored, status), state.wake_soon)
         if late:
-            raise Conflict("an earlier status was written since this one was decided")
+            raise Conflict("the response to an earlier status has arrived")
         return incomplete
 
     def _keep_unstored(
