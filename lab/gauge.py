@@ -51,3 +51,13 @@ def scraped(lab: Lab) -> Iterator[Gauge]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def operated(lab: Lab) -> Iterator[Lab]:
+    """The lab with the operator running and one metric scraped."""
+    with scraped(lab):
+        lab.start_operator()
+        yield lab
+        assert lab.operator is not None
+        lab.operator.stop()

@@ -23,6 +23,15 @@ def hang(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, call: str) -> asynci
     return released
 
 
+async def holding() -> tuple[Cluster, Process]:
+    """A rollout whose first audience is published, and the process that reconciles it."""
+    cluster = Cluster()
+    process = Process(cluster)
+    process.loops.rollout_changed(KEY, cluster.add_rollout())
+    await until(lambda: cluster.status.current.published_time is not None)
+    return cluster, process
+
+
 def is_off(cluster: Cluster) -> bool:
     """Whether the emergency is in the document."""
     return cluster.document is not None and bool(cluster.document.disabled)
@@ -31,15 +40,11 @@ def is_off(cluster: Cluster) -> bool:
 @pytest.mark.parametrize("call", ["write_status", "set_finalizer"])
 def test_write_that_hangs_delays_no_emergency(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
-        cluster = Cluster()
-        raw = cluster.add_rollout()
-        process = Process(cluster)
-        process.loops.rollout_changed(KEY, raw)
-        await until(lambda: cluster.status.current.published_time is not None)
+        cluster, process = await holding()
         released = hang(cluster, monkeypatch, call)
         if call == "set_finalizer":
-            raw["spec"]["deletionPolicy"] = "Off"
-            raw["metadata"]["generation"] += 1
+            cluster.rollouts[KEY]["spec"]["deletionPolicy"] = "Off"
+            cluster.rollouts[KEY]["metadata"]["generation"] += 1
         process.inbox.action_changed(cluster.add_action("pause", "Pause", reason="a write that hangs"))
         await until(lambda: process.state.writes.under_way("the status" if call == "write_status" else "the finalizer"))
         process.inbox.action_changed(cluster.add_action("emergency", "EmergencyDisable", reason="drill"))
@@ -57,11 +62,7 @@ def test_statuses_are_written_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     """A write that comes late must not replace a newer one, nor be counted as the response to it."""
 
     async def body() -> None:
-        cluster = Cluster()
-        raw = cluster.add_rollout()
-        process = Process(cluster)
-        process.loops.rollout_changed(KEY, raw)
-        await until(lambda: cluster.status.current.published_time is not None)
+        cluster, process = await holding()
         released = hang(cluster, monkeypatch, "write_status")
         begun = cluster.calls.count("write_status")
         for number in range(3):

@@ -38,6 +38,14 @@ def _window() -> World:
     return World(spec(preflight=SIGNED, windows=CLOSED))
 
 
+def _approved_window() -> World:
+    """Its gate has passed, and it waits for the window."""
+    world = _window()
+    approve(world)
+    world.run(60)
+    return world
+
+
 def _migration() -> World:
     data = rollout_data(**DATABASE, preflight=SIGNED, migrations=[{"name": "rows", "bundle": "a/rows"}])
     data["phases"][0]["migrations"] = {"before": ["rows"]}
@@ -93,9 +101,7 @@ def test_edit_before_the_first_publish_of_a_phase_asks_the_preflight_again(waits
 
 def test_phase_begins_once_however_often_its_preflight_is_asked() -> None:
     """It was running all the time: no subscriber is told twice, and no other phase may take its place."""
-    world = _window()
-    approve(world)
-    world.run(60)
+    world = _approved_window()
     world.edit(spec(preflight=SIGNED, windows=CLOSED, bake="10s"))
     world.run(60)
     assert [record.state for record in world.status.phases] == [PhaseState.RUNNING, PhaseState.PENDING]
@@ -114,9 +120,7 @@ def test_phase_begins_once_however_often_its_preflight_is_asked() -> None:
 @pytest.mark.parametrize("gone", [False, True])
 def test_phase_that_runs_without_users_does_not_leave_the_plan(*, gone: bool) -> None:
     """Its migrations may have run: an edit of an edit, in whatever stage, needs the phase at its place."""
-    world = _window()
-    approve(world)
-    world.run(60)
+    world = _approved_window()
     if gone:
         world.edit(spec(preflight=SIGNED, windows=CLOSED, bake="10s"))
         world.run(60)

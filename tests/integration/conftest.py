@@ -6,7 +6,7 @@ import pytest
 
 from integration.receivers import Chat, service, settings
 from lab.fault_site import FaultSite
-from lab.gauge import scraped
+from lab.gauge import operated, scraped
 from lab.lab import Lab
 
 
@@ -22,11 +22,8 @@ def chat() -> Iterator[Chat]:
 @pytest.fixture(scope="module")
 def operator(lab: Lab) -> Iterator[Lab]:
     """The lab with the operator running and one metric scraped."""
-    with scraped(lab):
-        lab.start_operator()
+    with operated(lab):
         yield lab
-        assert lab.operator is not None
-        lab.operator.stop()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lab.gauge import scraped
+from lab.gauge import operated
 from lab.kube import Object
 from lab.lab import Lab, percent_of
 
@@ -31,11 +31,8 @@ SPEC: dict[str, Any] = {
 
 @pytest.fixture
 def operator(lab: Lab) -> Iterator[Lab]:
-    with scraped(lab):
-        lab.start_operator()
+    with operated(lab):
         yield lab
-        assert lab.operator is not None
-        lab.operator.stop()
     if lab.kube.find(ROLLOUT):
         lab.kube.merge(ROLLOUT, {"metadata": {"finalizers": None}})
     lab.kube.delete(ROLLOUT)

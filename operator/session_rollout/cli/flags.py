@@ -60,7 +60,7 @@ def _require_feature(rollout: SessionRollout, feature: str) -> None:
     if feature not in known:
         near = [name for name in known if name.lower() == feature.lower()]
         hint = f"did you mean {near[0]}?" if near else f"features of {rollout.name}: {listed(known)}"
-        raise usage_error(f"there is not a feature {feature}; {hint}")
+        raise usage_error(f"there is no feature {feature}; {hint}")
 
 
 # --- status, who, verify

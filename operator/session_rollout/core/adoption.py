@@ -16,7 +16,7 @@ from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import EVERYBODY, NOBODY, Audience
 from session_rollout.core.learning import kept_text
 from session_rollout.core.rollback import end_rollback
-from session_rollout.core.steps import Increment, increment_with, increments, percent_text
+from session_rollout.core.steps import Increment, increment_with, is_last, percent_text
 from session_rollout.errors import ActionRejected
 
 
@@ -61,7 +61,7 @@ def _adopt_rollback(
         audiences = [document.audiences.get(name) or NOBODY for name in phase.features if name not in document.disabled]
         audience = min(audiences, key=lambda audience: audience.percent, default=NOBODY)
         if phase.name in rollback.phases or audience != NOBODY:
-            state = PhaseState.COMPLETED if _is_last(phase, audience) else PhaseState.PENDING
+            state = PhaseState.COMPLETED if is_last(phase, audience.percent, audience.groups) else PhaseState.PENDING
             _put_phase(context, phase, audience, PhaseState.ROLLED_BACK if phase.name in rollback.phases else state)
     _begin(context)
     end_rollback(context, rollback)
@@ -105,17 +105,11 @@ def _places(context: DecisionContext, document: PublishedDocument) -> list[tuple
             )
         places.append((phase, increment))
     for phase, increment in places[:-1]:
-        if not _is_last(phase, increment):
+        if not is_last(phase, increment.percent, increment.groups):
             raise _no_place(
                 f"phase {phase.name} is at {increment.audience}, which is not its last step, and phase {places[-1][0].name} has begun"
             )
     return places
-
-
-def _is_last(phase: Phase, given: Increment | Audience) -> bool:
-    """Whether a phase with this audience can be complete."""
-    last = increments(phase)[-1]
-    return (given.percent, set(given.groups)) == (last.percent, set(last.groups))
 
 
 def _begun(spec: RolloutSpec, document: PublishedDocument, known: tuple[str, ...] = ()) -> tuple[Phase, ...]:

@@ -107,10 +107,15 @@ def audience_start(context: DecisionContext) -> datetime | None:
     return max(current.published_time, document) if current.published_time is not None else None
 
 
+def covered_since(context: DecisionContext, start: datetime, reach: timedelta) -> datetime:
+    """When a query that covers this much time is only about what users have had since `start`."""
+    return start + duration(context.spec.propagation) + reach
+
+
 def warm_up_end(context: DecisionContext, metrics: tuple[str, ...]) -> datetime | None:
     """When queries of these metrics are about the present audience alone; None while it is not published."""
     start = audience_start(context)
-    return None if start is None else start + duration(context.spec.propagation) + range_of(context, metrics)
+    return None if start is None else covered_since(context, start, range_of(context, metrics))
 
 
 def counted_checks(context: DecisionContext) -> tuple[Check, ...]:

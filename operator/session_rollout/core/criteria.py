@@ -10,11 +10,12 @@ from session_rollout.api.checks import Check, Criterion, Gate
 from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Stage, Verdict
 from session_rollout.api.quantities import format_duration
 from session_rollout.api.status_records import CheckRecord
-from session_rollout.core.clocks import counted_time, warm_up_end
+from session_rollout.core.clocks import counted_time, covered_since, range_of, warm_up_end
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation, evaluate, input_of
 from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
 from session_rollout.core.identity import definition_of, renamed, sources_of
+from session_rollout.core.inputs import published_phases
 
 STALE_INTERVALS: Final = 3
 STALE_SLACK: Final = timedelta(seconds=10)
@@ -51,7 +52,19 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
         evaluation = replace(evaluation, message=f"{evaluation.message} (dry run: not counted)")
     keep(context, kind, check.name, evaluation)
     if isinstance(check, Check):
-        context.put_check(track(context, check, context.check(kind, check.name)))
+        context.put_check(_evident(context, check, track(context, check, context.check(kind, check.name))))
+
+
+def _evident(context: DecisionContext, check: Check, record: CheckRecord) -> CheckRecord:
+    """The record with its first evidence, and whether the metric has values without users, too: its query covers only such a time."""
+    if not record.verdict.is_evidence:
+        return record
+    left = context.status.flags.given_time or context.status.flags.published_time
+    without = left is None or context.now >= covered_since(context, left, range_of(context, check.metrics))
+    alone = without and not published_phases(context.status)
+    if record.evidence_time is None:
+        return record.updated(evidence_time=context.now, needs_users=None if alone else True)
+    return record.updated(needs_users=None) if alone and record.needs_users else record
 
 
 def _evaluated(

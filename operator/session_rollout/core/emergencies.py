@@ -44,7 +44,10 @@ def _known_of(context: DecisionContext, action: SessionRolloutAction) -> tuple[t
 
 def forget_unknown(context: DecisionContext) -> None:
     """Show a name that is not a feature for a while only."""
-    flags, known = context.status.flags, known_features(context)
+    flags = context.status.flags
+    if not flags.unknown:
+        return
+    known = known_features(context)
     left = tuple(
         record for record in flags.unknown if record.feature not in known and context.now - record.time < UNKNOWN_SHOWN
     )

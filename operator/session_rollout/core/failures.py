@@ -15,7 +15,6 @@ from session_rollout.api.enums import CheckKind, Verdict
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status_records import CheckRecord, FailedTime
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.inputs import published_phases
 
 MOST_FAILURES: Final = 8
 TRAILING_CHECKS: Final = 10  # the last evaluations of a criterion that must all pass
@@ -35,22 +34,7 @@ def track(context: DecisionContext, check: Check, record: CheckRecord) -> CheckR
         known = context.unobserved != timedelta.max
         last = max(context.now - context.unobserved, record.failing_time) if known else record.failing_time
         record = record.updated(gap_time=last)
-    if record.verdict.is_evidence:
-        record = _evident(context, check, record)
     return _counted(context, check, record) if check.quota is not None else record
-
-
-def _evident(context: DecisionContext, check: Check, record: CheckRecord) -> CheckRecord:
-    """The record with its first evidence, and whether the metric has values without users, too: its query covers only such a time."""
-    flags = context.status.flags
-    left = flags.given_time or flags.published_time
-    reach = max((context.observed.ranges.get(name, timedelta(0)) for name in check.metrics), default=timedelta(0))
-    alone = not published_phases(context.status) and (
-        left is None or context.now >= left + duration(context.spec.propagation) + reach
-    )
-    if record.evidence_time is None:
-        return record.updated(evidence_time=context.now, needs_users=None if alone else True)
-    return record.updated(needs_users=None) if alone and record.needs_users else record
 
 
 def _failing(context: DecisionContext, record: CheckRecord) -> CheckRecord:

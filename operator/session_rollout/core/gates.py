@@ -9,9 +9,8 @@ from typing import Final
 
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Verdict
-from session_rollout.api.quantities import duration
 from session_rollout.api.status_records import CheckRecord
-from session_rollout.core.clocks import range_of
+from session_rollout.core.clocks import covered_since, range_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import evaluate_check, keep
 from session_rollout.core.evaluation import Evaluation
@@ -58,7 +57,7 @@ def _not_before(context: DecisionContext, reach: timedelta, kind: CheckKind) -> 
         return start
     if kind is CheckKind.VERIFICATION and flags.published_time is None:
         return None  # an emergency has just ended
-    warm = flags.given_time + duration(context.spec.propagation) + reach if flags.given_time is not None else start
+    warm = covered_since(context, flags.given_time, reach) if flags.given_time is not None else start
     return max(warm, start + reach if kind is CheckKind.AFTER_ROLLBACK else start)
 
 

@@ -27,6 +27,7 @@ from session_rollout.core.steps import (
     increment_from,
     increment_with,
     increments,
+    is_last,
     percent_text,
     phase_named,
 )
@@ -139,12 +140,11 @@ def _continues(spec: RolloutSpec, status: RolloutStatus, record: PhaseRecord) ->
     phase = phase_named(spec, record.name)
     if phase is None or record.state is not PhaseState.COMPLETED or set(phase.features) != set(record.features):
         return False
-    here = increment_with(phase, Decimal(record.percent), record.groups)
-    last = increments(phase)[-1]
+    given = Decimal(record.percent), record.groups
     names = [known.name for known in spec.phases]
     later = names[names.index(record.name) + 1 :]
     begun = any(known.name in later and known.state is not PhaseState.PENDING for known in status.phases)
-    return here is not None and (here.percent, set(here.groups)) != (last.percent, set(last.groups)) and not begun
+    return increment_with(phase, *given) is not None and not is_last(phase, *given) and not begun
 
 
 def _resume(context: DecisionContext) -> None:
@@ -266,9 +266,9 @@ def _published_conflict(spec: RolloutSpec, status: RolloutStatus, record: PhaseR
 
 def _completed_conflict(phase: Phase, record: PhaseRecord) -> str | None:
     """Nothing publishes another audience for this phase: the rollout would be Ready with an audience that is not in its spec."""
-    last = increments(phase)[-1]
-    if (percent_text(last.percent), set(last.groups)) == (record.percent, set(record.groups)):
+    if is_last(phase, Decimal(record.percent), record.groups):
         return None
+    last = increments(phase)[-1]
     given, wanted = audience_text(record.percent, record.groups), audience_text(percent_text(last.percent), last.groups)
     return (
         f"phase {phase.name} is complete at {given}, and its last step is now {wanted}; a complete phase must keep its last audience,"

@@ -106,17 +106,22 @@ def _knows_rollback(context: DecisionContext, document: PublishedDocument) -> bo
     return all(rollback.uid in known for rollback in _rollbacks(context))
 
 
+def audience_before(context: DecisionContext) -> Audience:
+    """What users of the running phase had when its next audience was decided."""
+    current = context.current
+    return Audience(Decimal(current.earlier_percent or 0), current.earlier_groups)
+
+
 def published_audience(context: DecisionContext, name: str) -> Audience:
     """What users have of a feature of the running phase while its next audience is not published.
 
     It is what the document gives, and no more than the audience before that one: another client may have written more.
     """
-    document, current = context.document, context.current
-    before = Audience(Decimal(current.earlier_percent or 0), current.earlier_groups)
+    document, before = context.document, audience_before(context)
     if document is None or name not in document.audiences:
         return NOBODY
     published = document.audiences[name]
-    if current.earlier_percent is None:  # the status of an older version, which did not write it
+    if context.current.earlier_percent is None:  # the status of an older version, which did not write it
         return published if published is not None and document.editor is None else NOBODY
     return before if published is None else lesser(before, published)
 

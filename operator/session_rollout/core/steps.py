@@ -82,6 +82,12 @@ def increment_with(phase: Phase, percent: Decimal, groups: Iterable[str]) -> Inc
     return next((candidate for candidate in increments(phase) if (candidate.percent, set(candidate.groups)) == wanted), None)
 
 
+def is_last(phase: Phase, percent: Decimal, groups: Iterable[str]) -> bool:
+    """Whether the phase ends with exactly this audience."""
+    last = increments(phase)[-1]
+    return (percent, set(groups)) == (last.percent, set(last.groups))
+
+
 def increment_from(phase: Phase, percent: Decimal, groups: Iterable[str]) -> Increment | None:
     """The first increment of the phase that takes nothing away from this audience; None when there is none."""
     users = set(groups)

@@ -14,8 +14,7 @@ from session_rollout.api.status import Current
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_criteria, restart_criteria
-from session_rollout.core.flags import Audience
-from session_rollout.core.publication import has_audience, published_audience
+from session_rollout.core.publication import audience_before, has_audience, published_audience
 from session_rollout.core.steps import Increment, increment_at, increment_with, percent_text
 
 VALID_INTERVALS: Final = 2
@@ -54,10 +53,8 @@ def hold_again(context: DecisionContext, phase: Phase) -> None:
 
 def forget_unpublished(context: DecisionContext) -> None:
     """The audience of the step was decided and never published: what users have decides where the rollout continues."""
-    current = context.current
     audiences = [published_audience(context, name) for name in _visible(context)]
-    before = Audience(Decimal(current.earlier_percent or 0), current.earlier_groups)
-    least = min(audiences or [before], key=lambda audience: audience.percent)
+    least = min(audiences or [audience_before(context)], key=lambda audience: audience.percent)
     percent = percent_text(least.percent)
     context.mark(context.current.phase or "", percent=percent, groups=least.groups)
     context.move(percent=percent, groups=least.groups, earlier_percent=percent, earlier_groups=least.groups)
