@@ -4,11 +4,14 @@ Not here: answers, Events and records that hang (test_apply, tests/integration/t
 """
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from controller.cluster import KEY, Cluster, Process, run, until
+from session_rollout.controller import requests, state
+from session_rollout.errors import Unavailable
 
 
 def hang(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, call: str) -> asyncio.Event:
@@ -72,6 +75,53 @@ def test_statuses_are_written_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
         released.set()
         await until(lambda: cluster.status.flags.disabled and not process.state.actions.waiting)
         assert cluster.calls.count("write_status") > begun
+        await process.loops.close()
+
+    run(body)
+
+
+async def disabled(cluster: Cluster, process: Process) -> None:
+    """Carry out an emergency, until it is in the status and the loop rests."""
+    process.inbox.action_changed(cluster.add_action("emergency", "EmergencyDisable", reason="drill"))
+    await until(lambda: cluster.status.flags.disabled and not process.state.actions.waiting)
+
+
+def test_status_that_was_stored_late_is_not_shown_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An overloaded API server answers each time after the decision no longer waits: no refusal is left of it."""
+    monkeypatch.setattr(requests, "RESPONSE_SECONDS", 0.01)
+    monkeypatch.setattr(state, "OUTAGE_SHOWN", timedelta(0))
+
+    async def body() -> None:
+        cluster, process = await holding()
+        original = cluster.write_status
+
+        async def write(*args: Any, **options: Any) -> Any:
+            await until(lambda: process.state.writes.under_way("the status"))
+            return await original(*args, **options)
+
+        monkeypatch.setattr(cluster, "write_status", write)
+        await disabled(cluster, process)
+        await until(lambda: not process.state.refusals and not cluster.status.refusals)
+        await process.loops.close()
+
+    run(body)
+
+
+def test_status_whose_response_was_lost_is_not_shown_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write arrives, and nobody is told."""
+    monkeypatch.setattr(state, "OUTAGE_SHOWN", timedelta(0))
+
+    async def body() -> None:
+        cluster, process = await holding()
+        original = cluster.write_status
+
+        async def write(*args: Any, **options: Any) -> Any:
+            await original(*args, **options)
+            raise Unavailable("no response")
+
+        monkeypatch.setattr(cluster, "write_status", write)
+        await disabled(cluster, process)
+        await until(lambda: not process.state.refusals and not cluster.status.refusals)
         await process.loops.close()
 
     run(body)

@@ -33,7 +33,7 @@ from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.fallback import stall_after, stall_unparsed
 from session_rollout.core.flags import config_map_name
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.refusals import FINALIZER_EFFECT
+from session_rollout.core.refusals import FINALIZER_EFFECT, STATUS_EFFECT
 from session_rollout.errors import Conflict, RolloutError, Unavailable
 from session_rollout.ports import Incomplete, Key, Ports, Reconciled, Stored
 from session_rollout.tasks import cause_of, place_of
@@ -236,6 +236,7 @@ class Reconciler:
         if decision.status.to_wire() == rollout.status.to_wire():
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
             state.decided = None
+            self._status_stored(state)
             await self._probe_crd(stored, state)
             return False, None
         known, state.stored = state.stored, None  # the response may be lost
@@ -251,10 +252,10 @@ class Reconciler:
             state.keep_decided(DecidedStatus(rollout.status, decision.status, rollout.generation, observed))
             raise
         except RolloutError as error:
-            state.refused("Status", error, self._ports.clock.now())
+            state.refused(STATUS_EFFECT, error, self._ports.clock.now())
             state.keep_decided(DecidedStatus(rollout.status, decision.status))
             return False, error
-        state.succeeded("Status")
+        state.succeeded(STATUS_EFFECT)
         if incomplete is not None:
             return self._keep_unstored(incomplete, state, decision)
         state.decided = None
@@ -270,8 +271,16 @@ class Reconciler:
         late = state.writes.under_way(STATUS)
         incomplete = await state.writes.take(STATUS, partial(self._ports.store.write_status, stored, status), state.wake_soon)
         if late:
+            self._status_stored(state)
             raise Conflict("the response to an earlier status has arrived")
         return incomplete
+
+    @staticmethod
+    def _status_stored(state: RolloutState) -> None:
+        """The status is what was decided, though the response was late or lost. A refusal that the status shows is over."""
+        if STATUS_EFFECT in state.refusals:
+            state.succeeded(STATUS_EFFECT)
+            state.wake_soon()
 
     def _keep_unstored(
         self, incomplete: Incomplete, state: RolloutState, decision: Decision

@@ -9,9 +9,10 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import NOBODY, audiences
 
 FINALIZER_EFFECT: Final = "Finalizer"
+STATUS_EFFECT: Final = "Status"
 FIELDS_EFFECT: Final = "StatusFields"  # the status was stored without a field: what is decided from it alone forgets that field
 CONTESTED_EFFECT: Final = "StatusContested"  # another operator writes over the status: it may know nothing of the evidence
-UNNEEDED_EFFECTS: Final = frozenset({"Answer", "Emit", "Status", FINALIZER_EFFECT})  # the rollout continues without them
+UNNEEDED_EFFECTS: Final = frozenset({"Answer", "Emit", STATUS_EFFECT, FINALIZER_EFFECT})  # the rollout continues without them
 
 
 def needed_refusals(context: DecisionContext) -> tuple[Refusal, ...]:
