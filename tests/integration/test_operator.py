@@ -9,6 +9,7 @@ import time
 import urllib.request
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 
 from integration.rollouts import ALPHA, LONG, SHORT, decided, flags, holding, rollout
@@ -17,6 +18,8 @@ from lab.kube import Object
 from lab.lab import Lab
 
 CANARY = "canary-password"
+UNTIL_IT_MAY_END = """CREATE TABLE left_behind (id int);
+DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM may_end) LOOP PERFORM pg_sleep(0.1); END LOOP; END $$;"""
 
 
 def audit(lab: Lab, since: datetime | None = None) -> list[Object]:
@@ -253,9 +256,13 @@ def test_deletion_while_no_operator_runs_is_done_by_the_next_one(operator: Lab) 
     """Flags go off as the policy says; a migration that runs comes to its end, through a restart, too."""
     operator.apply(rollout("orphan", LONG, deletionPolicy="Off"))
     holding(operator, "orphan")
-    migrated(operator, "left", "CREATE TABLE left_behind (id int); SELECT pg_sleep(20);")
-    operator.until(lambda: jobs(operator, "left", "active"), 20, "a Job")
     assert operator.operator is not None
+    assert operator.postgres is not None
+    database = operator.postgres.url
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE may_end ()")
+    migrated(operator, "left", UNTIL_IT_MAY_END)
+    operator.until(lambda: jobs(operator, "left", "active"), 20, "a Job")
     operator.operator.stop()
     operator.kubectl("delete", "sro", "orphan", "left", "--wait=false")
     operator.start_operator()
@@ -267,5 +274,7 @@ def test_deletion_while_no_operator_runs_is_done_by_the_next_one(operator: Lab) 
     assert operator.until(lambda: operator.kube.get(action).get("status"), 5, "an answer")["accepted"] is True
     operator.operator.stop()
     operator.start_operator()
-    operator.until(lambda: jobs(operator, "left", "succeeded"), 30, "its end")
-    operator.kubectl("wait", "--for=delete", "sro/left", "--timeout=20s")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO may_end DEFAULT VALUES")
+        operator.kubectl("wait", "--for=delete", "sro/left", "--timeout=60s")
+        assert connection.execute("SELECT * FROM left_behind").fetchall() == [], "it was committed"
