@@ -122,7 +122,10 @@ def test_phase_below_its_last_step_is_not_complete_after_a_rollback_of_a_later_o
 
 @pytest.mark.parametrize("rolled_back", [False, True])
 def test_migrations_of_adopted_phases_are_applied_before_anything_is_published(*, rolled_back: bool) -> None:
-    """Nobody knows what ran for the object before; the ledger does, and `up` asks it. A failure stalls, and `Retry` repeats it."""
+    """Nobody knows what ran for the object before; the ledger does, and `up` asks it. A failure stalls, and `Retry` repeats it.
+
+    What may not be undone waits for a person, who knows whether it is new.
+    """
     plan = migrated(database={"secretKeyRef": {"name": "db"}})
     world = World(spec(**plan), progress=FIGURES)
     world.until(at("two", 1))
@@ -139,6 +142,8 @@ def test_migrations_of_adopted_phases_are_applied_before_anything_is_published(*
     assert fresh.reason is DecisionReason.MIGRATION_FAILED
     fresh.jobs_succeed = True
     fresh.request("Retry", generation=1)
+    fresh.until(lambda world: world.reason is DecisionReason.AWAITING_APPROVAL)
+    fresh.request("RetryMigration", migration="cleanup")
     fresh.until(at("two", 1))
     assert [name.split("-")[1:3] for name in fresh.jobs] == [["rows", "up"], ["rows", "up"], ["cleanup", "up"]]
     assert not any(record.adopted for record in fresh.status.migrations)

@@ -1,6 +1,7 @@
 """What keeps a migration of `migrations.after` from taking away what users need: guards, emergencies, audiences, rollbacks.
 
-Not here: migrations in `before` (test_migration_states), and what else an emergency holds (test_emergency_gates).
+Not here: migrations in `before` (test_migration_states), those of phases that `Adopt` completed (test_adopted_migrations), and what
+else an emergency holds (test_emergency_gates).
 """
 
 from collections.abc import Callable
@@ -204,25 +205,6 @@ def test_retry_of_a_migration_after_a_phase_waits_for_the_guards(action: dict[st
     world.values |= GOOD
     world.until(ended)
     assert (started(world), world.status.outcome) == (2, Outcome.PROMOTED)
-
-
-def test_adopted_migration_of_a_complete_phase_waits_for_the_guards() -> None:
-    """After a re-creation, phase two applies again what phase one had: with guards that may see what it would break."""
-    data = contracting()
-    two = rollout_data()["phases"][1] | {"criteria": []}
-    plan = spec(**data | {"features": rollout_data()["features"], "phases": [*data["phases"], two]})
-    world = World(plan)
-    world.until(lambda world: world.status.current.stage is Stage.VERIFICATION)
-    approve(world)
-    world.until(at("two", 1))
-    fresh = World(plan, uid="another", document=world.document, now=world.now, values={**GOOD, "errors": BAD})
-    fresh.run(60)
-    fresh.request("Adopt")
-    fresh.run(300)
-    assert (started(fresh), fresh.status.current.stage, fresh.reason) == (0, Stage.BEFORE, DecisionReason.GUARD_FAILING)
-    fresh.values |= GOOD
-    fresh.until(at("two", 1))
-    assert started(fresh) == 1
 
 
 # --- emergencies

@@ -284,7 +284,7 @@ class DecisionReason(StrEnum):
     GUARD_FAILING = "GuardFailing"  # A guard is in breach: the audience does not grow, and `migrations.after` waits.
     WORKLOAD_UNAVAILABLE = "WorkloadUnavailable"  # The workload is not available.
     AWAITING_GATES = "AwaitingGates"  # A preflight or verification gate has not passed yet.
-    AWAITING_APPROVAL = "AwaitingApproval"  # A step or a gate requires manual approval.
+    AWAITING_APPROVAL = "AwaitingApproval"  # A step or a gate requires manual approval, or `RetryMigration` a migration of a phase that `Adopt` completed.
     AWAITING_WINDOW = "AwaitingWindow"  # No window is open.
     MIGRATION_RUNNING = "MigrationRunning"  # A migration Job is running.
     MIGRATION_FAILED = "MigrationFailed"  # A migration failed.

@@ -304,7 +304,7 @@ class MigrationRecord(Model):
     adopted: Annotated[
         bool,
         Field(
-            description="Whether `Adopt` completed its phase without knowing of its `up`, which runs again and changes nothing that the ledger has."
+            description="Whether `Adopt` completed its phase without knowing of its `up`, which runs again and changes nothing that the ledger has. Where it may not be undone, `RetryMigration` has to name it first."
         ),
     ] = False
 

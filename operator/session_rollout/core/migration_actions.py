@@ -41,8 +41,12 @@ def restore_data(context: DecisionContext, action: SessionRolloutAction) -> str:
 
 
 def retry_migration(context: DecisionContext, action: SessionRolloutAction) -> str:
-    """Retry a migration that failed, or its rows in quarantine. Raises ActionRejected."""
+    """Retry a migration that failed, or its rows in quarantine, or apply one that `Adopt` knew nothing of. Raises ActionRejected."""
     record = _idle_migration(context, action)
+    if record.adopted and not record.is_applied:
+        _require_users(context, record)
+        migration_jobs.begin(context, record, Operation.UP)
+        return f"applying {record.name}"
     if record.state is MigrationState.FAILED:
         _require_users(context, record)
         retry_failed(context, record.name)

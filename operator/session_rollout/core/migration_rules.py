@@ -79,13 +79,24 @@ def _await_start(context: DecisionContext, record: MigrationRecord) -> StageResu
         return None
     subject = f"migration {record.name} waits"
     return (
-        await_window(context)
+        _await_request(context, record)
+        or await_window(context)
         or await_document(context)
         or await_features(migration_jobs.needed_features_off(context, record), subject)
         or await_read_back(context, subject)
         or await_steady_guards(context, _last_hold(context, record.name))
         or _await_evidence(context, record.name, subject)
     )
+
+
+def _await_request(context: DecisionContext, record: MigrationRecord) -> StageResult | None:
+    """The stall of a migration whose phase `Adopt` completed: no verification of now precedes it, and it may be new in its phase."""
+    asked = record.state in RUNNING and migration_jobs.has_source(context.spec, record)
+    if asked or not record.adopted:
+        return None
+    message = f"migration {record.name} may not have been applied before `Adopt`, and no verification precedes it now"
+    next_actions = (f"create a `RetryMigration` action for {record.name}: it is applied if the ledger does not have it",)
+    return StageResult(DecisionAction.STALL, DecisionReason.AWAITING_APPROVAL, message, (message,), next_actions)
 
 
 def _would_start(context: DecisionContext, record: MigrationRecord) -> bool:
