@@ -14,7 +14,7 @@ from session_rollout.adapters import records
 from session_rollout.adapters.records import ConfigMapRecorder
 from session_rollout.core.decide import decide
 from session_rollout.errors import Unavailable
-from session_rollout.records.codec import SEQUENCE, SLOTS
+from session_rollout.records.codec import SEQUENCE, SLOTS, sequence_of
 from session_rollout.records.reader import records as read
 from session_rollout.records.record import Record
 
@@ -86,14 +86,45 @@ def test_slot_that_was_deleted_is_started_again() -> None:
     assert len(kept(api)) == 1
 
 
-def test_records_of_a_rollout_that_had_the_name_before_are_overwritten() -> None:
-    """They belong to another UID and are not read as one's own."""
+def test_records_of_a_rollout_that_had_the_name_before_stay_and_are_older() -> None:
+    """They belong to another UID, and are not continued; in the slots of both, the newest are one's own."""
     api = Api()
     keep(ConfigMapRecorder(api), World(spec(), uid="uid-0"), 2)
     keep(ConfigMapRecorder(api), World(spec()))
-    [slot] = api.objects.values()
-    assert [owner["uid"] for owner in slot["metadata"]["ownerReferences"]] == ["uid-1"]
-    assert len(kept(api)) == 1
+    keep(ConfigMapRecorder(api), World(spec()))
+    assert [slot["metadata"]["ownerReferences"][0]["uid"] for slot in api.objects.values()] == ["uid-0", "uid-1"]
+    assert [record.rollout.uid for record in kept(api)] == ["uid-0", "uid-0", "uid-1", "uid-1"]
+
+
+def test_slot_keeps_its_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only who may delete an object may give it another owner, and the operator may not delete ConfigMaps."""
+    monkeypatch.setattr(records, "SLOT_BYTES", 1)
+    api = Api()
+    keep(ConfigMapRecorder(api), World(spec(), uid="uid-0"), SLOTS)
+    for slot in api.objects.values():
+        del slot["metadata"]["ownerReferences"]  # deleted with `--cascade=orphan`
+    keep(ConfigMapRecorder(api), World(spec()), 2)
+    assert not any("ownerReferences" in slot["metadata"] for slot in api.objects.values())
+    assert [record.rollout.uid for record in kept(api)][-2:] == ["uid-1", "uid-1"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"data": None},
+        {"data": {SEQUENCE: "x"}},
+        {"binaryData": None},
+        {"binaryData": {"base": "x"}},
+        {"binaryData": {"base": base64.b64encode(b"x").decode()}},
+    ],
+)
+def test_slot_that_was_edited_stops_no_record(edit: dict[str, Any]) -> None:
+    api = Api()
+    keep(ConfigMapRecorder(api), World(spec()))
+    [path] = api.objects
+    api.objects[path] = api.objects[path] | edit
+    keep(ConfigMapRecorder(api), World(spec()), 2)
+    assert len(read([max(api.objects.values(), key=sequence_of)])) == 2
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from integration.test_records import records
+from integration.rollouts import records
 from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import ROOT, Lab

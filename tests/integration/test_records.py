@@ -1,16 +1,7 @@
 """Decision records: complete through a restart of the operator, and decided again with the same result."""
 
-from integration.rollouts import holding, rollout
+from integration.rollouts import holding, records, rollout
 from lab.lab import Lab
-from session_rollout.records import reader
-from session_rollout.records.record import Record
-
-
-def records(lab: Lab, name: str) -> list[Record]:
-    """Every record of a rollout, oldest first."""
-    select = f"sessionrollout.dev/record-of={name}"
-    slots = lab.kube.get("/api/v1/namespaces/default/configmaps", labelSelector=select)["items"]
-    return reader.records(slots)
 
 
 def test_every_decision_is_recorded_and_can_be_made_again(configured_operator: Lab) -> None:

@@ -25,10 +25,12 @@ from session_rollout.records.codec import (
     SEQUENCE,
     SLOTS,
     config_map_name,
+    entries_of,
     entry_name,
+    lines_in,
     of_ring,
     pack,
-    unpack,
+    sequence_of,
 )
 from session_rollout.records.record import Record, line_of
 from session_rollout.tasks import Background
@@ -92,13 +94,19 @@ class ConfigMapRecorder:
         path = f"/api/v1/namespaces/{rollout.namespace}/configmaps"
         listed = await self._api.request("GET", path, query={"labelSelector": f"{RECORD_LABEL}={rollout.name}"})
         ring.read = True
-        own = [slot for slot in of_ring(listed["items"]) if rollout.uid in owner_uids(slot)]
-        if not own:
+        slots = of_ring(listed["items"])
+        if not slots:
             # The first decision about this rollout: its record begins the first slot.
             return
-        last = max(own, key=lambda slot: int(slot["data"][SEQUENCE]))
-        packed = {name: base64.b64decode(text) for name, text in last["binaryData"].items()}
-        ring.sequence, ring.base = int(last["data"][SEQUENCE]), unpack(packed[BASE])
+        last = max(slots, key=sequence_of)
+        ring.sequence = sequence_of(last)
+        if ring.sequence < 0 or rollout.uid not in owner_uids(last):
+            return  # edited, or of a rollout that had the name before: its records stay until the ring comes to them
+        try:
+            packed = entries_of(last)
+            ring.base = lines_in(packed)[0]
+        except ValueError:
+            return  # somebody has edited it
         ring.entries, ring.size = len(packed) - 1, sum(len(entry) for entry in packed.values())
 
     async def _write(self, rollout: SessionRollout, ring: Ring, line: bytes) -> None:
@@ -119,14 +127,17 @@ class ConfigMapRecorder:
         sequence, packed = ring.sequence + 1, pack(line)
         data, binary = {SEQUENCE: str(sequence)}, {BASE: base64.b64encode(packed).decode()}
         name = config_map_name(rollout.name, sequence % SLOTS)
-        owner = owner_of(rollout)
-        metadata = {"name": name, "labels": {RECORD_LABEL: rollout.name, **recommended("record")}, "ownerReferences": [owner]}
+        labels = {RECORD_LABEL: rollout.name, **recommended("record")}
+        metadata = {"name": name, "labels": labels, "ownerReferences": [owner_of(rollout)]}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data, "binaryData": binary}
         try:
             await self._api.request("POST", f"/api/v1/namespaces/{rollout.namespace}/configmaps", body)
         except Conflict:
-            parts = {"data": data, "binaryData": binary, "metadata/ownerReferences": [owner]}
-            patch = [{"op": "add", "path": f"/{part}", "value": value} for part, value in parts.items()]
+            # Its owner stays: another one may be given only by those who may delete the ConfigMap.
+            patch = [
+                {"op": "add", "path": f"/{part}", "value": value}
+                for part, value in {"data": data, "binaryData": binary}.items()
+            ]
             await self._api.request("PATCH", _path(rollout, name), patch, content=JSON_PATCH)
         ring.sequence, ring.base, ring.entries, ring.size = sequence, line, 0, len(packed)
 

@@ -3,6 +3,7 @@
 Kept separate from `record` so that readers of values avoid importing the decision code.
 """
 
+import base64
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -32,6 +33,19 @@ def _is_of_ring(metadata: Mapping[str, Any]) -> bool:
     return metadata["name"] in {config_map_name(rollout, number) for number in range(SLOTS)}
 
 
+def sequence_of(slot: Slot) -> int:
+    """The number of a slot, by which the newest is found; -1 if somebody has edited it."""
+    try:
+        return int(slot["data"][SEQUENCE])
+    except (KeyError, TypeError, ValueError):
+        return -1
+
+
+def entries_of(slot: Slot) -> dict[str, bytes]:
+    """The compressed entries of a slot. Raises ValueError."""
+    return {key: base64.b64decode(text) for key, text in (slot.get("binaryData") or {}).items()}
+
+
 def entry_name(number: int) -> str:
     """Key of an entry; keys sort as the entries were written."""
     return f"entry-{number:05}"
@@ -44,8 +58,12 @@ def pack(line: bytes, base: bytes = b"") -> bytes:
 
 
 def unpack(packed: bytes, base: bytes = b"") -> bytes:
-    """The line. Raises zlib.error."""
-    return (zlib.decompressobj(zdict=base[-WINDOW:]) if base else zlib.decompressobj()).decompress(packed)
+    """The line. Raises zlib.error, also when a part of it is missing."""
+    unpacker = zlib.decompressobj(zdict=base[-WINDOW:]) if base else zlib.decompressobj()
+    line = unpacker.decompress(packed)
+    if not unpacker.eof:
+        raise zlib.error("the end is missing")
+    return line
 
 
 def lines_in(entries: Mapping[str, bytes], newest: int = 0) -> list[bytes]:

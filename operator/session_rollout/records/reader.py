@@ -1,12 +1,11 @@
 """Reads decision records for the command line: whole records, or only the metric values in them."""
 
-import base64
 import json
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from session_rollout.records.codec import SEQUENCE, Slot, lines_in, of_ring
+from session_rollout.records.codec import Slot, entries_of, lines_in, of_ring, sequence_of
 
 if TYPE_CHECKING:
     from session_rollout.records.record import Record
@@ -18,15 +17,15 @@ def records(slots: Sequence[Slot]) -> list["Record"]:
     """The records, oldest first. Raises ValueError."""
     from session_rollout.records.record import records_in
 
-    return [record for slot in sorted(of_ring(slots), key=_sequence) for record in records_in(_entries(slot))]
+    return [record for slot in sorted(of_ring(slots), key=sequence_of) for record in records_in(entries_of(slot))]
 
 
 def trends(slots: Sequence[Slot]) -> dict[str, list[Decimal]]:
     """The last values of each metric, oldest first, as decisions used them; none if they cannot be read."""
     values: dict[str, list[Decimal]] = {}
     try:
-        newest = max(of_ring(slots), key=_sequence)
-        observed = [json.loads(line)["observed"] for line in lines_in(_entries(newest), VALUES)]
+        newest = max(of_ring(slots), key=sequence_of)
+        observed = [json.loads(line)["observed"] for line in lines_in(entries_of(newest), VALUES)]
     except (ValueError, KeyError):
         return values
     for facts in observed:
@@ -34,11 +33,3 @@ def trends(slots: Sequence[Slot]) -> dict[str, list[Decimal]]:
             if measurement.get("value") is not None:
                 values.setdefault(name, []).append(Decimal(measurement["value"]))
     return values
-
-
-def _sequence(slot: Slot) -> int:
-    return int(slot["data"][SEQUENCE])
-
-
-def _entries(slot: Slot) -> dict[str, bytes]:
-    return {key: base64.b64decode(text) for key, text in slot["binaryData"].items()}
