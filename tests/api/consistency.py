@@ -171,7 +171,7 @@ def times_of_day(spec: Object) -> None:
 
 def consistent(spec: Object, maker: Maker) -> None:
     """All of it."""
-    distinct(spec["phases"], "name")
+    distinct(spec["phases"], "name", 63)
     features(spec)
     audiences(spec)
     migrations(spec, maker)

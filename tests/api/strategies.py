@@ -266,7 +266,8 @@ class Maker:
         entries = [copy.deepcopy(drawn[index % 3]) for index in range(count)]
         keys = [key for key in schema.get("x-kubernetes-list-map-keys", ()) if "enum" not in items["properties"][key]]
         if keys or schema.get("x-kubernetes-list-type") == "set":
-            distinct(entries, keys[0] if keys else None)
+            text = items["properties"][keys[0]] if keys else items
+            distinct(entries, keys[0] if keys else None, text.get("maxLength", 40))
         return entries
 
     # --- objects
@@ -324,14 +325,14 @@ def _named(rule: str) -> frozenset[str]:
     return frozenset(re.findall(r"has\(self\.(\w+)\)", rule))
 
 
-def distinct(entries: list[Any], key: str | None) -> None:
+def distinct(entries: list[Any], key: str | None, longest: int) -> None:
     """Give entries of a set or map that occur again other names, of the same characters and no longer than allowed."""
     seen: set[str] = set()
     for index, entry in enumerate(entries):
         text = entry[key] if key else entry
         if text in seen:
-            suffix = f"{index}"
-            text = text[: 40 - len(suffix)] + "x" + suffix
+            suffix = f"x{index}"
+            text = text[: min(longest, 40) - len(suffix)] + suffix
             if key:
                 entry[key] = text
             else:

@@ -92,3 +92,19 @@ def test_operator_that_cannot_decide_completes_a_rollback() -> None:
     world.publishing, world.failing = True, True
     world.run(10)
     assert not world.document.gives_something
+
+
+def test_operator_that_cannot_decide_keeps_no_document_that_is_gone() -> None:
+    """An emergency is published although the status still waits for `Adopt` or `Reset`."""
+    world = FailingWorld(spec())
+    world.until(at("one", 1))
+    fresh = FailingWorld(spec(), uid="another", document=world.document, now=world.now)
+    fresh.failing = False
+    fresh.settle()
+    assert fresh.status.flags.adoption_required
+    fresh.failing, fresh.document = True, None
+    name = fresh.request("EmergencyDisable", reason="drill")
+    fresh.run(10)
+    assert fresh.answer(name)[0] is True
+    assert fresh.document is not None
+    assert set(fresh.document.disabled) == {"alpha", "beta", "gamma"}

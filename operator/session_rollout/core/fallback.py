@@ -13,7 +13,7 @@ from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import RESYNC, DecisionContext, StageResult
 from session_rollout.core.decide import decision_of, record_stall
 from session_rollout.core.hold import pause_timer
-from session_rollout.core.learning import learn, learn_kills
+from session_rollout.core.learning import forget_kept, learn, learn_kills
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.publication import publish, publish_emergencies, publish_less
@@ -27,6 +27,7 @@ def stall_after(observed: Observed, now: datetime, error: str) -> Decision:
     """The rollout stays where it is; features are still turned off by an `EmergencyDisable` action. `error` is its class and place."""
     context = DecisionContext(observed=observed, now=now, status=observed.rollout.status)
     apply_only(context, EMERGENCIES)
+    forget_kept(context)
     learn_kills(context)
     message = f"error in the operator: {error}"
     next_actions = ("report the error with the decision record; an edit of the spec may avoid it",)

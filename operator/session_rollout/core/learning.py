@@ -27,9 +27,8 @@ from session_rollout.core.status_budget import kept
 def learn(context: DecisionContext) -> None:
     """Bring what the document knows and the status does not into the status, before anything is decided."""
     document = context.document
+    forget_kept(context)
     if document is None:
-        if context.status.flags.adoption_required and context.observed.document is None:
-            context.change(flags=context.status.flags.updated(adoption_required=False, sha256=None))
         return
     for protection in document.protections:
         if _is_news(context, protection):
@@ -40,6 +39,12 @@ def learn(context: DecisionContext) -> None:
         _compare_revisions(context, document)
     else:
         learn_kills(context)
+
+
+def forget_kept(context: DecisionContext) -> None:
+    """A document that waited for `Adopt` or `Reset`, and is gone, has nothing to keep."""
+    if context.status.flags.adoption_required and context.observed.document is None:
+        context.change(flags=context.status.flags.updated(adoption_required=False, sha256=None))
 
 
 def learn_kills(context: DecisionContext) -> None:

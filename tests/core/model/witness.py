@@ -300,8 +300,8 @@ class Witness(Landings):
         if (off := self._surely_off()) and cluster.condition("EmergencyActive") != "True":
             self.objects("emergency-shown", f"{sorted(off)} are off")
         self._look_at_rollback()
-        complete = all(phase.name in self.complete for phase in cluster.spec.phases)
-        judged = self.evidence.guards_judged() if complete else self.evidence.all_judged()
+        over = all(phase.name in self.complete for phase in cluster.spec.phases) or status.outcome is not None
+        judged = self.evidence.guards_judged() if over else self.evidence.all_judged()
         if cluster.condition("EvidenceAvailable") == "True" and self.evidence.exposed and not judged:
             self.objects("evidence", "a check has no value")
         self._look_at_deadline()
