@@ -9,7 +9,7 @@ import pytest
 from adapters.api import Api
 from core.world import World, spec
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher, document_of
-from session_rollout.adapters.workloads import REVISION, ApiWorkloads
+from session_rollout.adapters.workloads import RESTARTED, REVISION, ApiWorkloads
 from session_rollout.api.base import sha256_of
 from session_rollout.api.protection import ANNOTATION, Protection, ProtectionKind
 from session_rollout.api.rollout import Workload
@@ -81,6 +81,15 @@ def test_missing_deployment() -> None:
     assert revisions(Api()) is None
     with pytest.raises(Unavailable):
         asyncio.run(ApiWorkloads(Api()).undo("default", WEB, revision=3, earlier=2))
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "9" * 16, "\u0663"])
+def test_annotations_that_somebody_has_edited(api: Api, text: str) -> None:
+    """They name no revision and no restart; nothing fails."""
+    deployment = api.objects[f"{APPS}/deployments/web"]
+    deployment["metadata"]["annotations"][REVISION] = text
+    deployment["spec"]["template"]["metadata"]["annotations"] = {RESTARTED: text}
+    assert revisions(api) == Revisions(0)
 
 
 def test_undo_restores_the_template_of_the_earlier_revision(api: Api) -> None:

@@ -15,6 +15,7 @@ from session_rollout.core.observed import Revisions
 from session_rollout.errors import SpecError, Unavailable
 
 REVISION: Final = "deployment.kubernetes.io/revision"
+REVISION_DIGITS: Final = 15  # what a status can have
 RESTARTED: Final = f"{GROUP}/restarted-at"
 POD_HASH: Final = "pod-template-hash"
 GRANT: Final = "the chart's value `rbac.workloads`"
@@ -53,8 +54,7 @@ class ApiWorkloads:
             return Revisions(current, blocked_reason=missing)
         revisions = [_revision(replica_set) for replica_set in await self._replica_sets(namespace, deployment)]
         earlier = [revision for revision in revisions if revision < current]
-        restarted = deployment["spec"]["template"]["metadata"].get("annotations", {}).get(RESTARTED)
-        return Revisions(current, max(earlier, default=None), datetime.fromisoformat(restarted) if restarted else None)
+        return Revisions(current, max(earlier, default=None), _restarted(deployment))
 
     async def _missing_permission(self, namespace: str) -> str | None:
         """The permission to change workloads that the operator lacks; None when it has all of them."""
@@ -97,4 +97,15 @@ class ApiWorkloads:
 
 
 def _revision(item: Mapping[str, Any]) -> int:
-    return int(item["metadata"].get("annotations", {}).get(REVISION, "0"))
+    """The number that the Deployment controller gives; 0 if somebody has written something else."""
+    text = item["metadata"].get("annotations", {}).get(REVISION, "0")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= REVISION_DIGITS else 0
+
+
+def _restarted(deployment: Mapping[str, Any]) -> datetime | None:
+    """Time of the last requested restart; None if somebody has written no time."""
+    text = deployment["spec"]["template"]["metadata"].get("annotations", {}).get(RESTARTED, "")
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
