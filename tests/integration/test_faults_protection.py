@@ -96,18 +96,20 @@ def test_status_writes_refused(fault_site: FaultSite) -> None:
     """R12: at the beginning, in the middle and at the end of the refusal; status learns of it afterwards."""
     breaches, emergencies = ([f"refused-{kind}-{number}" for number in range(3)] for kind in ("breach", "emergency"))
     holding(fault_site, *breaches, *emergencies)
-    begun = time.monotonic()
+    begun, off = time.monotonic(), dict[str, float]()
     with fault_site.proxy.refuse("status") as refusal:
         for number in range(3):
             fault_site.lab.until(
                 lambda number=number: time.monotonic() - begun >= number * REFUSED_SECONDS / 2, REFUSED_SECONDS, "the time"
             )
             assert breach(fault_site, breaches[number]) < PROMISED
+            off[breaches[number]] = time.monotonic()
             assert emergency(fault_site, emergencies[number]) < PROMISED
+            off[emergencies[number]] = time.monotonic()
         assert refusal.count > 0
     for rolled_back, disabled in zip(breaches, emergencies, strict=True):
         recorded(fault_site, rolled_back=rolled_back, disabled=disabled)
-    again = {namespace: on_again(fault_site, namespace, begun) for namespace in (*breaches, *emergencies)}
+    again = {namespace: on_again(fault_site, namespace, since) for namespace, since in off.items()}
     assert {namespace: documents for namespace, documents in again.items() if documents} == {}
 
 
