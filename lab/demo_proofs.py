@@ -7,16 +7,14 @@ from typing import Any
 
 from lab import proofs
 from lab.boards import Boards
+from lab.decisions import decisions
 from lab.demo_base import COPY, DemoBase
 from lab.kube import Object
-from lab.lab import Lab
 from lab.overrides import Overrides
 from lab.population import users
 from lab.recorder import Status
 from lab.session_persistence import LEGACY_ROWS, NAME, NAMESPACE, ladder
 from lab.sessions import value
-from session_rollout.records import reader
-from session_rollout.records.record import Record
 
 CHECK_INTERVAL = 1.0
 KILLS_MOST = 30
@@ -113,8 +111,12 @@ class DemoProofs(DemoBase):
     def _prove_decisions(self) -> None:
         """Every decision is the same when it is decided again from its record, without a cluster."""
         last = self.recorder.last["current"]
-        self.wait(lambda: decisions(self.lab)[-1].decide_again().status.current.to_wire() == last, 10, "the last record")
-        kept = decisions(self.lab)
+        self.wait(
+            lambda: decisions(self.lab, NAME, NAMESPACE)[-1].decide_again().status.current.to_wire() == last,
+            10,
+            "the last record",
+        )
+        kept = decisions(self.lab, NAME, NAMESPACE)
         same = sum(record.agrees() for record in kept)
         self.proof.check(
             same == len(kept), f"{same} of {len(kept)} recorded decisions decided again: the same action and reason"
@@ -191,13 +193,6 @@ class DemoProofs(DemoBase):
 
     def _step_of(self, seen: Status) -> tuple[str, int]:
         return seen.status["current"]["phase"], seen.status["current"]["step"]
-
-
-def decisions(lab: Lab) -> list[Record]:
-    """Every recorded decision about the rollout, oldest first."""
-    select = f"sessionrollout.dev/record-of={NAME}"
-    slots = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps", labelSelector=select)["items"]
-    return reader.records(slots)
 
 
 def _column(wide: str, name: str) -> str:

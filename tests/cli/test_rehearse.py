@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from integration.rollouts import records
+from lab.decisions import decisions
 from lab.gauge import scraped
 from lab.kube import Object
 from lab.lab import ROOT, Lab
@@ -182,8 +182,8 @@ def advance(lab: Lab, name: str, case: Case, approved: set[tuple[str, str]]) -> 
 def real(lab: Lab, name: str) -> Decisions:
     """The whole story of a rollout, from the records."""
     last = lab.rollout(name)["status"]["history"][-1]["event"]
-    lab.until(lambda: records(lab, name)[-1].decide_again().status.history[-1].event == last, 10, "the last record")
-    entries = {entry: None for record in records(lab, name) for entry in record.decide_again().status.history}
+    lab.until(lambda: decisions(lab, name)[-1].decide_again().status.history[-1].event == last, 10, "the last record")
+    entries = {entry: None for record in decisions(lab, name) for entry in record.decide_again().status.history}
     return decisions_of(
         (str(entry.event), entry.phase, entry.step, entry.percent) for entry in sorted(entries, key=lambda entry: entry.time)
     )

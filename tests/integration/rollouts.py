@@ -4,8 +4,6 @@ from typing import Any
 
 from lab.kube import Object
 from lab.lab import Lab
-from session_rollout.records import reader
-from session_rollout.records.record import Record
 
 ALPHA: dict[str, Any] = {"name": "alpha", "features": ["alpha"]}
 ACTIONS = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
@@ -60,10 +58,3 @@ def answer(lab: Lab, name: str) -> Object:
 def events(lab: Lab, name: str) -> list[str]:
     """Events in the history of a rollout."""
     return [entry["event"] for entry in lab.rollout(name)["status"]["history"]]
-
-
-def records(lab: Lab, name: str) -> list[Record]:
-    """Every record of a rollout, oldest first."""
-    select = f"sessionrollout.dev/record-of={name}"
-    slots = lab.kube.get("/api/v1/namespaces/default/configmaps", labelSelector=select)["items"]
-    return reader.records(slots)

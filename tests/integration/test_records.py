@@ -1,6 +1,7 @@
 """Decision records: complete through a restart of the operator, and decided again with the same result."""
 
-from integration.rollouts import holding, records, rollout
+from integration.rollouts import holding, rollout
+from lab.decisions import decisions
 from lab.lab import Lab
 
 
@@ -15,9 +16,9 @@ def test_every_decision_is_recorded_and_can_be_made_again(configured_operator: L
     configured_operator.start_operator()
     configured_operator.act("Pause", "recorded")
     configured_operator.until(
-        lambda: records(configured_operator, "recorded")[-1].action == "Pause", 20, "the record of the pause"
+        lambda: decisions(configured_operator, "recorded")[-1].action == "Pause", 20, "the record of the pause"
     )
-    kept = records(configured_operator, "recorded")
+    kept = decisions(configured_operator, "recorded")
     # How many there are depends on what is seen together; each step has its own.
     assert {record.current.step for record in kept} >= {1, 2}
     assert [record.message for record in kept if not record.agrees()] == []
@@ -30,4 +31,4 @@ def test_every_decision_is_recorded_and_can_be_made_again(configured_operator: L
 def decided_again(lab: Lab, name: str) -> bool:
     """Whether the last record leads to the status that is stored, but for the time of the write."""
     status = {**lab.rollout(name)["status"], "lastUpdateTime": None}
-    return bool({**records(lab, name)[-1].decide_again().status.to_wire(), "lastUpdateTime": None} == status)
+    return bool({**decisions(lab, name)[-1].decide_again().status.to_wire(), "lastUpdateTime": None} == status)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from integration.rollouts import records
+from lab.decisions import decisions
 from lab.gauge import operated
 from lab.kube import Object
 from lab.lab import Lab, percent_of
@@ -102,4 +102,4 @@ def test_without_its_status_a_rollout_keeps_the_document_until_adopt(operator: L
     assert operator.rollout(NAME)["status"]["current"]["percent"] == "50"
     published(operator, 50)
     uid = operator.rollout(NAME)["metadata"]["uid"]
-    operator.until(lambda: records(operator, NAME)[-1].rollout.uid == uid, 20, "a record beside those of the object before")
+    operator.until(lambda: decisions(operator, NAME)[-1].rollout.uid == uid, 20, "a record beside those of the object before")

@@ -24,10 +24,10 @@ from session_rollout.records.codec import (
     RECORD_LABEL,
     SEQUENCE,
     SLOTS,
+    base_of,
     config_map_name,
     entries_of,
     entry_name,
-    lines_in,
     of_ring,
     pack,
     sequence_of,
@@ -104,7 +104,7 @@ class ConfigMapRecorder:
             return  # edited, or of a rollout that had the name before: its records stay until the ring comes to them
         try:
             packed = entries_of(last)
-            ring.base = lines_in(packed)[0]
+            ring.base = base_of(packed)
         except ValueError:
             return  # somebody has edited it
         ring.entries, ring.size = len(packed) - 1, sum(len(entry) for entry in packed.values())
@@ -134,10 +134,7 @@ class ConfigMapRecorder:
             await self._api.request("POST", f"/api/v1/namespaces/{rollout.namespace}/configmaps", body)
         except Conflict:
             # Its owner stays: another one may be given only by those who may delete the ConfigMap.
-            patch = [
-                {"op": "add", "path": f"/{part}", "value": value}
-                for part, value in {"data": data, "binaryData": binary}.items()
-            ]
+            patch = [{"op": "add", "path": "/data", "value": data}, {"op": "add", "path": "/binaryData", "value": binary}]
             await self._api.request("PATCH", _path(rollout, name), patch, content=JSON_PATCH)
         ring.sequence, ring.base, ring.entries, ring.size = sequence, line, 0, len(packed)
 

@@ -236,7 +236,7 @@ class Reconciler:
         if decision.status.to_wire() == rollout.status.to_wire():
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
             state.decided = None
-            self._status_stored(state)
+            state.status_stored()
             await self._probe_crd(stored, state)
             return False, None
         known, state.stored = state.stored, None  # the response may be lost
@@ -271,16 +271,9 @@ class Reconciler:
         late = state.writes.under_way(STATUS)
         incomplete = await state.writes.take(STATUS, partial(self._ports.store.write_status, stored, status), state.wake_soon)
         if late:
-            self._status_stored(state)
+            state.status_stored()
             raise Conflict("the response to an earlier status has arrived")
         return incomplete
-
-    @staticmethod
-    def _status_stored(state: RolloutState) -> None:
-        """The status is what was decided, though the response was late or lost. A refusal that the status shows is over."""
-        if STATUS_EFFECT in state.refusals:
-            state.succeeded(STATUS_EFFECT)
-            state.wake_soon()
 
     def _keep_unstored(
         self, incomplete: Incomplete, state: RolloutState, decision: Decision

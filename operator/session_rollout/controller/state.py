@@ -24,7 +24,7 @@ from session_rollout.controller.refusals import refusal_of
 from session_rollout.controller.requests import Requests
 from session_rollout.controller.turns import Priority, no_others
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.refusals import CONTESTED_EFFECT, FIELDS_EFFECT, FINALIZER_EFFECT
+from session_rollout.core.refusals import CONTESTED_EFFECT, FIELDS_EFFECT, FINALIZER_EFFECT, STATUS_EFFECT
 from session_rollout.errors import FieldDropped, StatusContested
 from session_rollout.ports import Key, Queries
 
@@ -217,6 +217,12 @@ class RolloutState:
         self.unstored = None
         self.succeeded(FIELDS_EFFECT)
         self.wake.set()
+
+    def status_stored(self) -> None:
+        """The status is what was decided, though the response was late or lost. A refusal that the status shows is over."""
+        if STATUS_EFFECT in self.refusals:
+            self.succeeded(STATUS_EFFECT)
+            self.wake_soon()
 
     def publishes_in(self, config_map: str) -> None:
         """The rollout was read: this ConfigMap is its flag document. What is known of another one says nothing about it."""

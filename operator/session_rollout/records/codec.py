@@ -66,13 +66,21 @@ def unpack(packed: bytes, base: bytes = b"") -> bytes:
     return line
 
 
+def base_of(entries: Mapping[str, bytes]) -> bytes:
+    """The first line of a slot, which is the dictionary of the others. Raises ValueError."""
+    try:
+        return unpack(entries[BASE])
+    except (zlib.error, KeyError) as error:
+        raise ValueError(f"the records cannot be read: {error}") from error
+
+
 def lines_in(entries: Mapping[str, bytes], newest: int = 0) -> list[bytes]:
     """The lines of one slot, oldest first; the newest alone where a number is given. Raises ValueError."""
+    base = base_of(entries)
+    names = sorted(name for name in entries if name != BASE)
+    chosen = names[-newest:] if newest else names
     try:
-        base = unpack(entries[BASE])
-        names = sorted(name for name in entries if name != BASE)
-        chosen = names[-newest:] if newest else names
         rest = [unpack(entries[name], base) for name in chosen]
-    except (zlib.error, KeyError) as error:
+    except zlib.error as error:
         raise ValueError(f"the records cannot be read: {error}") from error
     return rest if newest and len(rest) == newest else [base, *rest]
