@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests:.
 
-.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast test-model mutants test-messages lint crds chart bench bench-migrations chaos-migrations faults fuzz-promql fuzz-yaml generated wheel krew clean
+.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast coverage test-model mutants test-messages lint crds chart bench bench-migrations chaos-migrations faults fuzz-promql fuzz-yaml generated wheel krew clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole rollout on real parts, proved at its end"
@@ -16,6 +16,7 @@ help:
 	@echo "make lab         leave the parts running and print how to reach them"
 	@echo "make transcripts what docs/recordings.md shows, recorded again"
 	@echo "make test        everything; make test-fast: what needs no lab; make test-group-NAME: $(GROUPS)"
+	@echo "make coverage    the same tests, and which lines of the operator they run"
 	@echo "make test-messages   tests and demo with every message replaced by its reason"
 	@echo "make generated [OBJECTS=50000] [ON_SERVER=500] [SEED=n]   generated objects for decide, the plugin and the operator"
 	@echo "make fuzz-yaml [SECONDS=600]   hostile YAML for the plugin"
@@ -73,23 +74,30 @@ lint: setup
 # The groups share nothing (see tests/conftest.py), so that they run side by side; each writes to a log of its own.
 GROUPS := lab cli node database fast model
 NICE_model := nice
+NICE_fast := nice
 # What the lab is made of is built once, before several groups ask for it at the same time.
 PARTS := from lab import sources as s; s.node(s.control_plane()); s.prometheus(); s.helm()
 
-test: lint
+test: lint test-groups
+
+.PHONY: test-groups coverage $(GROUPS:%=test-group-%)
+test-groups: setup
 	@rm -rf build/test
 	@$(BIN)/python -c "$(PARTS)"
 	@echo "groups of tests: $(GROUPS); their logs are build/test/*/log"
 	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target $(GROUPS:%=test-group-%)
-	@$(BIN)/coverage combine --quiet build/test/*
-	@$(BIN)/coverage report
 
-.PHONY: $(GROUPS:%=test-group-%)
 $(GROUPS:%=test-group-%): test-group-%: setup
 	@mkdir -p build/test/$*
 	@COVERAGE_FILE=$(CURDIR)/build/test/$*/.coverage HYPOTHESIS_STORAGE_DIRECTORY=.hypothesis/$* $(NICE_$*) \
-	$(BIN)/coverage run -m pytest --group=$* -o cache_dir=build/test/$*/cache > build/test/$*/log 2>&1 \
+	$(BIN)/python -m $(MEASURE) pytest --group=$* -o cache_dir=build/test/$*/cache > build/test/$*/log 2>&1 \
 	&& echo "$*: $$(tail -n 1 build/test/$*/log)" || { cat build/test/$*/log; echo "$*: FAILED"; exit 1; }
+
+# To measure the lines doubles the time of everything that computes.
+coverage: export MEASURE := coverage run -m
+coverage: test-groups
+	@$(BIN)/coverage combine --quiet build/test/*
+	@$(BIN)/coverage report
 
 # RUNS random lives; CI runs fewer.
 test-model: setup

@@ -128,7 +128,7 @@ def test_list_that_fails_does_not_keep_the_operator_from_starting(tmp_path: Path
                 await breathe()
             assert not leader.downtime.accounted.is_set()
             leader.downtime.account(Key("default", "shop"))
-            await asyncio.wait_for(accounted, 5)
+            await asyncio.wait_for(accounted, 60)
 
     asyncio.run(body())
 

@@ -50,7 +50,7 @@ class Operator:
     def probe(self, path: str) -> str:
         """What a probe is answered; empty while nothing listens."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=30) as answer:
                 return str(answer.read().decode())
         except OSError:
             return ""

@@ -177,7 +177,7 @@ async def measured(metrics: PrometheusSource, metric: Metric | None = None) -> M
     """Query, wait to be woken, and take the result."""
     metric, woken = metric or Metric(name="m", query="up"), asyncio.Event()
     while "m" not in (results := metrics.measurements("default", (metric,), MINUTE, woken.set)):
-        await asyncio.wait_for(woken.wait(), 5)
+        await asyncio.wait_for(woken.wait(), 60)
         woken.clear()
     return results["m"]
 

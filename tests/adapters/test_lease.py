@@ -174,7 +174,7 @@ def test_lost_lease_ends_the_process(api: Api, clock: Clock, monkeypatch: pytest
         await leader.acquire(lambda: None)
         api.put(PATH, {"spec": {**spec(api), "holderIdentity": "b"}})
         monkeypatch.setattr(leader, "_claim", slow(leader._claim))
-        await asyncio.wait_for(leader.keep(lambda: lost.append("lost")), 5)
+        await asyncio.wait_for(leader.keep(lambda: lost.append("lost")), 60)
         return lost
 
     def slow(claim: Any) -> Any:

@@ -148,7 +148,7 @@ class Fixture:
         self.notifier.enqueue(ROLLOUT, tuple(pending(number, sink) for number in numbers), self.woken.set)
 
     async def wake(self) -> None:
-        await asyncio.wait_for(self.woken.wait(), 5)
+        await asyncio.wait_for(self.woken.wait(), 60)
         self.woken.clear()
 
     async def until_delivered(self, *numbers: str) -> None:
@@ -236,7 +236,7 @@ def test_sinks_that_trickle_hold_up_no_other(receiver: Receiver, monkeypatch: py
         fixture.notifier.close()
 
     try:
-        asyncio.run(asyncio.wait_for(body(), 20))
+        asyncio.run(asyncio.wait_for(body(), 60))
     finally:
         released.set()
 
@@ -262,7 +262,7 @@ def test_webhook_that_trickles_is_ended() -> None:
             fixture.notifier.close()
             connection.close()
 
-        asyncio.run(asyncio.wait_for(body(), 20))
+        asyncio.run(asyncio.wait_for(body(), 60))
 
 
 def test_unknown_sink_holds_up_no_other(receiver: Receiver) -> None:
@@ -286,7 +286,7 @@ def test_notifications_of_a_deleted_rollout_are_dropped(receiver: Receiver) -> N
         assert fixture.notifier.delivered(ROLLOUT.uid) == frozenset()
         worker = fixture.notifier._queues["nowhere"].worker
         assert worker is not None
-        await asyncio.wait_for(worker, 5)
+        await asyncio.wait_for(worker, 60)
         assert receiver.taken == []
         fixture.notifier.close()
 

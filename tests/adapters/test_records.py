@@ -156,7 +156,7 @@ def test_write_that_hangs_delays_no_decision_and_loses_no_record(monkeypatch: py
         monkeypatch.setattr(Api, "request", hang)
         for _ in range(3):
             observed, now = world.observed(), world.now
-            await asyncio.wait_for(recorder.keep(observed, now, decide(observed, now)), 5)
+            await asyncio.wait_for(recorder.keep(observed, now, decide(observed, now)), 60)
             world.reconcile()
             world.run(10)
         assert kept(api) == []

@@ -303,7 +303,7 @@ def test_namespace_that_does_not_respond_delays_the_lists_of_no_other(api: Api, 
         return await request(method, path, *arguments, **options)
 
     monkeypatch.setattr(api, "request", wait)
-    listed = asyncio.run(asyncio.wait_for(ApiRolloutStore(api, ("a", "default", "b")).actions(), 5))
+    listed = asyncio.run(asyncio.wait_for(ApiRolloutStore(api, ("a", "default", "b")).actions(), 60))
     assert [item["metadata"]["uid"] for item in listed.items] == ["u1"]
     assert list(listed.problems) == ["a"]
 

@@ -76,7 +76,7 @@ def seen(lab: Lab, name: str) -> bool:
     """Whether Prometheus has the metric of a rollout."""
     assert lab.prometheus is not None
     query = urllib.parse.quote(f'lab_errors_of{{rollout="{name}"}}')
-    with urllib.request.urlopen(f"{lab.prometheus.url}/api/v1/query?query={query}", timeout=5) as answer:
+    with urllib.request.urlopen(f"{lab.prometheus.url}/api/v1/query?query={query}", timeout=30) as answer:
         return bool(json.load(answer)["data"]["result"])
 
 

@@ -68,7 +68,7 @@ def world(lab: Lab) -> Iterator[World]:
     for kind, name in (("sro", NAME), ("deployment", "analy-ticket-web"), ("service", "analy-ticket-web")):
         lab.kubectl("delete", kind, name, "-n", NAMESPACE)
     lab.kubectl("delete", "configmap", f"{NAME}-flags", "-n", NAMESPACE)
-    lab.kubectl("wait", "--for=delete", "job", "--all", "-n", NAMESPACE, "--timeout=60s")
+    lab.kubectl("wait", "--for=delete", "job", "--all", "-n", NAMESPACE, "--timeout=180s")
     execute(made.dsn, "DROP SCHEMA session_rollout CASCADE", "DROP TABLE user_sessions, users CASCADE")
     assert lab.operator is not None
     lab.operator.stop()
@@ -166,7 +166,7 @@ def dashboard(world: World, line: str) -> None:
         assert process.poll() is None, "it stays"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def flags_enable(world: World, line: str) -> None:
@@ -264,7 +264,7 @@ def deploy_rollback(world: World, line: str) -> None:
 
 
 def healthy(world: World) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{world.application.url}/health", timeout=2) as answer:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{world.application.url}/health", timeout=30) as answer:
         return bool(answer.status == 200)
     return False
 

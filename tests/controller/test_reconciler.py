@@ -229,11 +229,11 @@ def test_loop_reconciles_when_woken_until_it_is_stopped(cluster: Cluster) -> Non
         for wake in (None, job_changed, process.state.wake_soon):
             if wake is not None:
                 wake()
-            await asyncio.wait_for(reconciled.wait(), 5)
+            await asyncio.wait_for(reconciled.wait(), 60)
             reconciled.clear()
         assert process.memory.overdue() == ()
         stopped.set()
-        await asyncio.wait_for(loop, 5)
+        await asyncio.wait_for(loop, 60)
 
     run(body)
 
@@ -255,7 +255,7 @@ def test_wakes_within_a_moment_are_one(cluster: Cluster) -> None:
         for _ in range(10):
             process.state.wake_soon()
         assert not process.state.wake.is_set()
-        await asyncio.wait_for(process.state.wake.wait(), 5)
+        await asyncio.wait_for(process.state.wake.wait(), 60)
 
     run(body)
 

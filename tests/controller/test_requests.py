@@ -34,7 +34,7 @@ def test_result_that_comes_later_is_taken_by_the_next_decision() -> None:
             with pytest.raises(Unavailable):
                 await state.take("log", read, woken.set)
         answers.set()
-        await asyncio.wait_for(woken.wait(), 5)
+        await asyncio.wait_for(woken.wait(), 60)
         assert await state.take("log", read, woken.set) == "here"
         assert len(started) == 1
         assert await state.take("log", read, woken.set) == "here"

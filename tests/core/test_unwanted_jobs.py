@@ -136,9 +136,9 @@ def _crashed(kind: str) -> Cluster:
         world.now += timedelta(seconds=10)
         for _ in range(20):
             world.reconcile(crash_before_effects=True)
-            if is_started(kind)(world):
-                break
             assert world.decision is not None
+            if is_started(kind)(world) or not world.decision.effects:
+                break
             for effect in world.decision.effects:
                 world.apply(effect)
             world.advance_jobs()

@@ -19,4 +19,4 @@ def test_burst_of_rollouts_costs_neither_the_lease_nor_an_emergency(lab: Lab) ->
         assert 0 < seen.action < 2 * ACTION_SECONDS
     finally:
         process.stop()
-        lab.kubectl("delete", "sro", "--all", "--timeout=60s")
+        lab.kubectl("delete", "sro", "--all", "--timeout=180s")

@@ -55,7 +55,7 @@ def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     after = lab.rollout("minimal", NAMESPACE)["status"]["current"]
     assert after["stageStartTime"] == before["stageStartTime"]
     assert after["holdUntil"] >= before["holdUntil"], "a hold is longer by what nobody looked at, and never shorter"
-    lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=60s")
+    lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=180s")
     document = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"]
     assert "kept due to the resource policy" in demo.uninstall()
     assert lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"] == document

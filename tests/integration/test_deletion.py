@@ -82,7 +82,7 @@ def test_finalizer_whose_removal_a_policy_refused_is_removed_when_the_policy_is_
         operator.kubectl("delete", "sro", "stuck", "--wait=false")
         operator.until(lambda: refused(operator, "stuck"), 20, "a refusal")
         assert operator.kube.find(path("stuck")) is not None
-    operator.kubectl("wait", "--for=delete", "sro/stuck", "--timeout=45s")
+    operator.kubectl("wait", "--for=delete", "sro/stuck", "--timeout=180s")
     assert flags(operator, "stuck")["alpha"]["targeting"]["if"][-1] == "off"
     assert process.alive, "it was not restarted"
 
@@ -100,7 +100,7 @@ def test_emergency_works_while_a_policy_refuses_the_removal_of_the_finalizer(ope
         assert operator.rollout("held")["status"]["decision"]["reason"] == "Deleting"
         operator.act("EmergencyDisable", "held", reason="drill")
         operator.until(lambda: flags(operator, "held")["alpha"].get("metadata", {}).get("emergencyDisabled"), 10, "alpha off")
-    operator.kubectl("wait", "--for=delete", "sro/held", "--timeout=45s")
+    operator.kubectl("wait", "--for=delete", "sro/held", "--timeout=180s")
     assert flags(operator, "held")["alpha"]["metadata"]["emergencyDisabled"] is True
 
 
@@ -139,7 +139,7 @@ def test_policy_off_begins_when_its_finalizer_is_admitted(operator: Lab) -> None
         assert flags(operator, "bare")["alpha"]["targeting"]["if"][-1] == "off"
     assert FINALIZER in holding(operator, "bare", 60)["metadata"]["finalizers"]
     assert not operator.rollout("bare")["status"].get("refusals")
-    operator.kubectl("delete", "sro", "bare", "--timeout=20s")
+    operator.kubectl("delete", "sro", "bare", "--timeout=180s")
 
 
 def test_rollout_that_keeps_its_flags_has_no_finalizer(operator: Lab) -> None:
@@ -147,7 +147,7 @@ def test_rollout_that_keeps_its_flags_has_no_finalizer(operator: Lab) -> None:
     operator.apply(rollout("kept", LONG))
     assert "finalizers" not in holding(operator, "kept")["metadata"]
     begun = time.monotonic()
-    operator.kubectl("delete", "sro", "kept", "--timeout=20s")
+    operator.kubectl("delete", "sro", "kept", "--timeout=180s")
     assert time.monotonic() - begun < 5
     assert "targeting" in flags(operator, "kept")["alpha"]
 
@@ -162,7 +162,7 @@ def test_rollout_of_another_name_turns_off_what_a_deleted_one_left(operator: Lab
     if away:
         assert operator.operator is not None
         operator.operator.stop()
-    operator.kubectl("delete", "sro", earlier, "--timeout=20s")
+    operator.kubectl("delete", "sro", earlier, "--timeout=180s")
     if away:
         operator.start_operator()
     operator.apply(rollout(later, LONG, flagSet=flag_set))
@@ -182,5 +182,5 @@ def test_policy_off_turns_off_a_document_whose_label_was_removed(operator: Lab) 
     operator.kube.merge("/api/v1/namespaces/default/configmaps/bared-flags", label)
     operator.kubectl("delete", "sro", "bared", "--wait=false")
     operator.start_operator()
-    operator.kubectl("wait", "--for=delete", "sro/bared", "--timeout=45s")
+    operator.kubectl("wait", "--for=delete", "sro/bared", "--timeout=180s")
     assert flags(operator, "bared")["alpha"]["targeting"]["if"][-1] == "off"

@@ -145,7 +145,7 @@ def test_giving_up_a_release_is_an_event(fault_site: FaultSite) -> None:
     """R3: the rollout is gone in bounded time, and an Event says that its flags were left on."""
     holding(fault_site, "given-up", deletionPolicy="Off")
     with fault_site.proxy.refuse("document", namespace="given-up"):
-        fault_site.lab.kubectl("delete", "sro", NAME, "-n", "given-up", "--timeout=60s")
+        fault_site.lab.kubectl("delete", "sro", NAME, "-n", "given-up", "--timeout=180s")
     assert set(shares(fault_site.lab.document(FLAG_SET, "given-up")).values()) == {50.0}
     events = fault_site.lab.kube.get("/api/v1/namespaces/given-up/events")["items"]
     assert ("FlagsNotReleased", "Warning") in {(event["reason"], event["type"]) for event in events}

@@ -53,5 +53,5 @@ def test_users_are_protected_and_nothing_is_lost(operator: Lab) -> None:
     assert answer(operator, pause)["reason"] == "Invalid"
     assert "targeting" not in flags(operator, "novel")["alpha"]
     assert operator.rollout("novel")["status"]["novel"] == "kept"
-    operator.kubectl("delete", "sro", "novel", "--timeout=30s")
+    operator.kubectl("delete", "sro", "novel", "--timeout=180s")
     assert flags(operator, "novel")["alpha"]["defaultVariant"] == "off"

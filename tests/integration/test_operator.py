@@ -31,7 +31,7 @@ def audit(lab: Lab, since: datetime | None = None) -> list[Object]:
 def test_promotes_and_kubectl_wait_returns(operator: Lab) -> None:
     """The shortest rollout, end to end; kstatus conditions as kubectl reads them."""
     operator.apply(rollout("short", SHORT))
-    operator.kubectl("wait", "--for=condition=Ready", "sro/short", "--timeout=40s")
+    operator.kubectl("wait", "--for=condition=Ready", "sro/short", "--timeout=180s")
     row = operator.kubectl("get", "sro", "short", "-o", "wide", "--no-headers").stdout.split()
     assert row[1:5] == ["Promoted", "alpha", "0", "100%"]
     assert "targeting" in flags(operator, "short")["alpha"]
@@ -102,7 +102,7 @@ def test_deletion_keeps_or_turns_off_the_flags(operator: Lab, policy: str, last:
     operator.apply(rollout(name, LONG, deletionPolicy=policy))
     holding(operator, name)
     before = flags(operator, name)["alpha"]["targeting"]["if"]
-    operator.kubectl("delete", "sro", name, "--timeout=20s")
+    operator.kubectl("delete", "sro", name, "--timeout=180s")
     # The garbage collector deletes by owner references alone: without one there is nothing to wait for.
     found = operator.kube.get(f"/api/v1/namespaces/default/configmaps/{name}-flags")
     assert "ownerReferences" not in found["metadata"]
@@ -118,7 +118,7 @@ def test_deletion_leaves_the_document_of_another_rollout_alone(operator: Lab) ->
     before = operator.kube.get(path)["metadata"]["resourceVersion"]
     operator.apply(rollout("other", LONG, flagSet="mine", deletionPolicy="Off"))
     decided(operator, "other", "InvalidSpec")
-    operator.kubectl("delete", "sro", "other", "--timeout=20s")
+    operator.kubectl("delete", "sro", "other", "--timeout=180s")
     assert operator.kube.get(path)["metadata"]["resourceVersion"] == before
 
 
@@ -130,7 +130,7 @@ def test_namespace_deletion_does_not_hang(operator: Lab) -> None:
     operator.apply(body)
     path = "/apis/sessionrollout.dev/v1alpha1/namespaces/doomed/sessionrollouts/doomed"
     operator.until(lambda: operator.kube.get(path).get("status", {}).get("current", {}).get("holdUntil"), 30, "a hold")
-    operator.kubectl("delete", "namespace", "doomed", "--timeout=40s")
+    operator.kubectl("delete", "namespace", "doomed", "--timeout=180s")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_failed_migration_stalls_with_the_databases_words_and_retry_goes_on(oper
     files = {"0001_x.up.sql": "CREATE TABLE broken (id int);"}
     operator.kube.merge("/api/v1/namespaces/default/configmaps/broken-sql", {"data": files})
     operator.act("Retry", "broken", generation=1)
-    operator.kubectl("wait", "--for=condition=Ready", "sro/broken", "--timeout=40s")
+    operator.kubectl("wait", "--for=condition=Ready", "sro/broken", "--timeout=180s")
 
 
 def test_deletion_lets_a_running_migration_finish(operator: Lab) -> None:
@@ -212,7 +212,7 @@ def test_deletion_lets_a_running_migration_finish(operator: Lab) -> None:
     operator.until(lambda: jobs(operator, "leaving", "active"), 20, "a Job")
     operator.kubectl("delete", "sro", "leaving", "--wait=false")
     operator.until(lambda: jobs(operator, "leaving", "succeeded"), 20, "its end")
-    operator.kubectl("wait", "--for=delete", "sro/leaving", "--timeout=20s")
+    operator.kubectl("wait", "--for=delete", "sro/leaving", "--timeout=180s")
 
 
 def test_secret_shows_nowhere(operator: Lab) -> None:
@@ -225,7 +225,7 @@ def test_secret_shows_nowhere(operator: Lab) -> None:
 
 def test_metrics_and_health_are_served(operator: Lab) -> None:
     """`sessionrollout_*` with bounded labels; series of deleted rollouts are gone."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{operator.operator_port}/healthz", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{operator.operator_port}/healthz", timeout=30) as answer:
         assert answer.status == 200
     text = operator.operator_metrics()
     assert 'sessionrollout_audience_ratio{name="steady",namespace="default"} 0.5' in text
@@ -266,7 +266,7 @@ def test_deletion_while_no_operator_runs_is_done_by_the_next_one(operator: Lab) 
     operator.operator.stop()
     operator.kubectl("delete", "sro", "orphan", "left", "--wait=false")
     operator.start_operator()
-    operator.kubectl("wait", "--for=delete", "sro/orphan", "--timeout=20s")
+    operator.kubectl("wait", "--for=delete", "sro/orphan", "--timeout=180s")
     assert flags(operator, "orphan")["alpha"]["targeting"]["if"][-1] == "off"
     operator.until(lambda: operator.rollout("left")["status"]["decision"]["reason"] == "Deleting", 10, "waiting")
     name = operator.act("EmergencyDisable", "left", reason="drill")
@@ -276,5 +276,5 @@ def test_deletion_while_no_operator_runs_is_done_by_the_next_one(operator: Lab) 
     operator.start_operator()
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("INSERT INTO may_end DEFAULT VALUES")
-        operator.kubectl("wait", "--for=delete", "sro/left", "--timeout=60s")
+        operator.kubectl("wait", "--for=delete", "sro/left", "--timeout=180s")
         assert connection.execute("SELECT * FROM left_behind").fetchall() == [], "it was committed"

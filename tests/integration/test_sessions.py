@@ -105,7 +105,7 @@ def sessions(lab: Lab) -> Iterator[Sessions]:
         lab.start_operator()
         lab.apply(rollout())
         yield Sessions(lab, dsn)
-        lab.kubectl("delete", "sro", NAME, "-n", NAMESPACE, "--timeout=30s")
+        lab.kubectl("delete", "sro", NAME, "-n", NAMESPACE, "--timeout=180s")
         assert lab.operator is not None
         lab.operator.stop()
 

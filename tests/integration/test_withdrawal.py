@@ -93,6 +93,6 @@ def test_job_that_waits_for_a_lock_does_not_run_after_the_rollback(operator: Lab
     assert (job["spec"]["suspend"], migration(operator, name)["state"]) == (True, "Pending")
     events = [entry["event"] for entry in operator.rollout(name, name)["status"]["history"]]
     assert "MigrationWithdrawn" in events
-    operator.kubectl("delete", "sro", name, "-n", name, "--timeout=30s")
+    operator.kubectl("delete", "sro", name, "-n", name, "--timeout=180s")
     operator.until(lambda: not jobs(operator, name), 30, "garbage collection")
     assert has_column(dsn, name)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from session_rollout.api.phases import Phase, Step, StepApproval
 from session_rollout.api.quantities import duration
@@ -41,9 +42,14 @@ def audience_text(percent: str, groups: Iterable[str]) -> str:
 
 def increments(phase: Phase) -> tuple[Increment, ...]:
     """The audiences of a phase in order."""
+    return _increments(phase.steps)
+
+
+@lru_cache(maxsize=1024)  # each decision reads those of the whole spec
+def _increments(steps: tuple[Step, ...]) -> tuple[Increment, ...]:
     result: list[Increment] = []
     percent = Decimal(0)
-    for number, step in enumerate(phase.steps, start=1):
+    for number, step in enumerate(steps, start=1):
         result += _of_step(number, step, percent)
         percent = result[-1].percent
     return tuple(result)
