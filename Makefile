@@ -75,6 +75,7 @@ lint: setup
 GROUPS := lab cli node database fast model
 NICE_model := nice
 NICE_fast := nice
+RUN := python -m
 # What the lab is made of is built once, before several groups ask for it at the same time.
 PARTS := from lab import sources as s; s.node(s.control_plane()); s.prometheus(); s.helm()
 
@@ -90,11 +91,11 @@ test-groups: setup
 $(GROUPS:%=test-group-%): test-group-%: setup
 	@mkdir -p build/test/$*
 	@COVERAGE_FILE=$(CURDIR)/build/test/$*/.coverage HYPOTHESIS_STORAGE_DIRECTORY=.hypothesis/$* $(NICE_$*) \
-	$(BIN)/python -m $(MEASURE) pytest --group=$* -o cache_dir=build/test/$*/cache > build/test/$*/log 2>&1 \
+	$(BIN)/$(RUN) pytest --group=$* -o cache_dir=build/test/$*/cache > build/test/$*/log 2>&1 \
 	&& echo "$*: $$(tail -n 1 build/test/$*/log)" || { cat build/test/$*/log; echo "$*: FAILED"; exit 1; }
 
 # To measure the lines doubles the time of everything that computes.
-coverage: export MEASURE := coverage run -m
+coverage: export RUN := coverage run -m
 coverage: test-groups
 	@$(BIN)/coverage combine --quiet build/test/*
 	@$(BIN)/coverage report

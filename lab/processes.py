@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 STOP_SECONDS = 8.0
 LAB_STOP_SECONDS = 1.0  # nothing of the lab needs to be kept
 PR_SET_PDEATHSIG = 1

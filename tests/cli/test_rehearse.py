@@ -24,6 +24,7 @@ from lab.kube import Object
 from lab.lab import ROOT, Lab
 from lab.servers import INTERVALS
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.api.status_records import HistoryEntry
 from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
 from session_rollout.cli.report import Section, as_html
@@ -181,8 +182,8 @@ def advance(lab: Lab, name: str, case: Case, approved: set[tuple[str, str]]) -> 
 
 def real(lab: Lab, name: str) -> Decisions:
     """The whole story of a rollout, from the records."""
-    last = lab.rollout(name)["status"]["history"][-1]["event"]
-    lab.until(lambda: decisions(lab, name)[-1].decide_again().status.history[-1].event == last, 10, "the last record")
+    last = HistoryEntry.model_validate(lab.rollout(name)["status"]["history"][-1])
+    lab.until(lambda: last in decisions(lab, name)[-1].decide_again().status.history, 10, "the last record")
     entries = {entry: None for record in decisions(lab, name) for entry in record.decide_again().status.history}
     return decisions_of(
         (str(entry.event), entry.phase, entry.step, entry.percent) for entry in sorted(entries, key=lambda entry: entry.time)

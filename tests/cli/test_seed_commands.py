@@ -66,8 +66,8 @@ def world(lab: Lab) -> Iterator[World]:
     yield made
     # Others use the same names: nothing of this rollout may be left.
     for kind, name in (("sro", NAME), ("deployment", "analy-ticket-web"), ("service", "analy-ticket-web")):
-        lab.kubectl("delete", kind, name, "-n", NAMESPACE)
-    lab.kubectl("delete", "configmap", f"{NAME}-flags", "-n", NAMESPACE)
+        lab.kubectl("delete", kind, name, "-n", NAMESPACE, "--ignore-not-found")
+    lab.kubectl("delete", "configmap", f"{NAME}-flags", "-n", NAMESPACE, "--ignore-not-found")
     lab.kubectl("wait", "--for=delete", "job", "--all", "-n", NAMESPACE, "--timeout=180s")
     execute(made.dsn, "DROP SCHEMA session_rollout CASCADE", "DROP TABLE user_sessions, users CASCADE")
     assert lab.operator is not None

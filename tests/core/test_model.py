@@ -22,7 +22,7 @@ from session_rollout.core.decide import decide
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import Decision
 
-RUNS = int(os.environ.get("MODEL_RUNS", "2000"))
+RUNS = int(os.environ.get("MODEL_RUNS", "1000"))
 SETTINGS: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
 
 

@@ -43,7 +43,7 @@ def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     rollout["metadata"]["namespace"] = NAMESPACE
     rollout["spec"] |= {"metrics": [{"name": "errors", "query": "vector(0)"}], "guards": []}
     rollout["spec"]["phases"][0]["criteria"] = [{"name": "errors", "metric": "errors", "below": "1%"}]
-    rollout["spec"]["phases"][0]["steps"][0]["hold"] = "20s"
+    rollout["spec"]["phases"][0]["steps"][0]["hold"] = "1h"
     lab.apply(rollout)
     lab.until(lambda: lab.rollout("minimal", NAMESPACE).get("status", {}).get("current", {}).get("holdUntil"), 40, "a hold")
     before = lab.rollout("minimal", NAMESPACE)["status"]["current"]
@@ -55,6 +55,8 @@ def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     after = lab.rollout("minimal", NAMESPACE)["status"]["current"]
     assert after["stageStartTime"] == before["stageStartTime"]
     assert after["holdUntil"] >= before["holdUntil"], "a hold is longer by what nobody looked at, and never shorter"
+    rollout["spec"]["phases"][0]["steps"][0]["hold"] = "20s"
+    lab.apply(rollout)
     lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=180s")
     document = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"]
     assert "kept due to the resource policy" in demo.uninstall()

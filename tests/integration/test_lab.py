@@ -62,9 +62,8 @@ def test_nothing_is_left_behind(number: signal.Signals) -> None:
 def test_a_failed_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A part that does not come up ends the others."""
     broken = Lab(database=False)
-    monkeypatch.setattr("lab.servers.Prometheus.ready", lambda _: False)
-    monkeypatch.setattr("lab.processes.START_SECONDS", 8.0)
-    with pytest.raises(StartFailed, match="prometheus did not answer in time"), broken:
+    monkeypatch.setattr("lab.sources.prometheus", lambda: "/bin/false")
+    with pytest.raises(StartFailed, match="prometheus ended with 1"), broken:
         pass
     assert running(broken.directory) == []
     assert not broken.directory.exists()
