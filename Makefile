@@ -86,7 +86,7 @@ test-groups: setup
 	@rm -rf build/test
 	@$(BIN)/python -c "$(PARTS)"
 	@echo "groups of tests: $(GROUPS); their logs are build/test/*/log"
-	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target $(GROUPS:%=test-group-%)
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target $(GROUPS:%=test-group-%)
 
 $(GROUPS:%=test-group-%): test-group-%: setup
 	@mkdir -p build/test/$*

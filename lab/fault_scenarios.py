@@ -247,7 +247,7 @@ def _wait(site: FaultSite, runs: Iterable[Run], expected: dict[str, Object], sec
     while waiting and time.monotonic() < deadline:
         site.keep_running()
         waiting = [run for run in waiting if not _through(site, run, expected)]
-        time.sleep(0.2)
+        time.sleep(1)
 
 
 def _through(site: FaultSite, run: Run, expected: dict[str, Object]) -> bool:

@@ -31,6 +31,7 @@ OPERATOR_NAMESPACE = "session-rollout"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/session-rollout"
 IMAGE = "session-rollout:lab"
 PATIENCE = 4  # how much longer than on an idle machine something may take; limits end what hangs, they assert nothing
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5  # between two looks at what is awaited
 
 
 class KubectlFailed(Exception):
@@ -39,11 +40,12 @@ class KubectlFailed(Exception):
 
 def until(condition: Callable[[], Any], seconds: float, what: str = "the condition") -> Any:
     """Wait for a condition; its value. `seconds` are of an idle machine. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds * PATIENCE
+    deadline, pause = time.monotonic() + seconds * PATIENCE, FIRST_PAUSE_SECONDS
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not hold within {seconds * PATIENCE:.0f} s")
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(pause * 1.2, LONGEST_PAUSE_SECONDS)  # to look costs what the others wait for
     return value
 
 
