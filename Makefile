@@ -4,6 +4,8 @@ export UV_PYTHON_DOWNLOADS := never
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 BIN := .venv/bin
 export PYTHONPATH := operator:tests:.
+# Tests start hundreds of processes: each would compile all that it imports again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast coverage test-model mutants test-messages lint crds chart bench bench-migrations chaos-migrations faults fuzz-promql fuzz-yaml generated wheel krew clean
 

@@ -33,6 +33,7 @@ FAULTS: Final = (*KILLS, *LOST, *REFUSED, *BROKEN)
 BY_TWO: Final = (*KILLS, ("after", "500"), ("before", "403"), ("before", "late"), ("before", "freeze"))
 ORDERS: Final = sorted({"".join(order) for order in itertools.permutations("AAABBB")})
 FEW: Final = 4
+TRIES: Final = 3  # for a fault to happen
 WAITING: Final = "A" * 32  # operator B waits until the fault of A has happened
 
 
@@ -106,13 +107,21 @@ def rotated(reference: Reference, faults: Sequence[tuple[str, str]], step: int =
 def play_all(site: FaultSite, runs: Iterable[Run], reference: Reference, together: int = TOGETHER) -> Iterator[Run]:
     """Play them in batches, those with kills last and apart; the namespaces of each batch are cleared afterwards.
 
-    On a busy machine two writes may become one, and a fault of the second does not happen: it is tried once more alone.
+    On a busy machine two writes may become one, and a fault of the second does not happen: it is tried again alone.
     """
     for apart, group in itertools.groupby(sorted(runs, key=_ends_the_operator), _ends_the_operator):
         while batch := tuple(itertools.islice(group, together)):
             play(site, batch, reference.ends, apart=apart)
             site.clear()
-            yield from (run if run.happened else alone(site, run, reference) for run in batch)
+            yield from (_until_it_happens(site, run, reference) for run in batch)
+
+
+def _until_it_happens(site: FaultSite, run: Run, reference: Reference) -> Run:
+    for _ in range(TRIES):
+        if run.happened:
+            break
+        run = alone(site, run, reference)
+    return run
 
 
 def alone(site: FaultSite, run: Run, reference: Reference) -> Run:

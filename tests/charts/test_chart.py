@@ -54,7 +54,7 @@ def test_kustomize_gives_the_same_objects_as_helm(overlay: str) -> None:
         check=True,
     )
     ours = {}
-    for document in yaml.safe_load_all(done.stdout):
+    for document in yaml.load_all(done.stdout, yaml.CSafeLoader):
         kind, namespace, name = build.identity(document)
         if kind == "ConfigMap" and name.startswith(build.CONFIGURATION):
             done_name, name = name, build.CONFIGURATION
