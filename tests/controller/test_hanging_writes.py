@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from controller.cluster import KEY, Cluster, Process, run, until
+from session_rollout.api.enums import EventReason
 from session_rollout.controller import requests, state
-from session_rollout.errors import Unavailable
+from session_rollout.core.observed import Decision, Effect, Emit
+from session_rollout.errors import Conflict, Forbidden, Unavailable
 
 
 def hang(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, call: str) -> asyncio.Event:
@@ -86,20 +88,58 @@ async def disabled(cluster: Cluster, process: Process) -> None:
     await until(lambda: cluster.status.flags.disabled and not process.state.actions.waiting)
 
 
-def test_status_that_was_stored_late_is_not_shown_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An overloaded API server answers each time after the decision no longer waits: no refusal is left of it."""
+class Slow:
+    """An API server that stores each status after the decision no longer waits for it."""
+
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        self.cluster, self.process, self.original = cluster, process, cluster.write_status
+
+    async def write(self, *args: Any, **options: Any) -> Any:
+        await until(lambda: self.process.state.writes.under_way("the status"))
+        return await self.original(*args, **options)
+
+
+class Silent(Slow):
+    """An API server that stores each status, and nobody is told."""
+
+    async def write(self, *args: Any, **options: Any) -> Any:
+        await self.original(*args, **options)
+        raise Unavailable("no response")
+
+
+class Refusing(Slow):
+    """An API server that refuses the first statuses after the emergency."""
+
+    refusals = 5
+
+    async def write(self, *args: Any, **options: Any) -> Any:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise Forbidden("sessionrollouts/status")
+        return await self.original(*args, **options)
+
+
+class Contested(Slow):
+    """Another client writes the object at the same moment."""
+
+    refusals = 1
+
+    async def write(self, *args: Any, **options: Any) -> Any:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise Conflict("another client was faster")
+        return await self.original(*args, **options)
+
+
+@pytest.mark.parametrize("server", [Slow, Silent])
+def test_status_that_was_stored_is_not_shown_as_refused(server: type[Slow], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An overloaded API server answers each time after the decision no longer waits, or never: no refusal is left of it."""
     monkeypatch.setattr(requests, "RESPONSE_SECONDS", 0.01)
     monkeypatch.setattr(state, "OUTAGE_SHOWN", timedelta(0))
 
     async def body() -> None:
         cluster, process = await holding()
-        original = cluster.write_status
-
-        async def write(*args: Any, **options: Any) -> Any:
-            await until(lambda: process.state.writes.under_way("the status"))
-            return await original(*args, **options)
-
-        monkeypatch.setattr(cluster, "write_status", write)
+        monkeypatch.setattr(cluster, "write_status", server(cluster, process).write)
         await disabled(cluster, process)
         await until(lambda: not process.state.refusals and not cluster.status.refusals)
         await process.loops.close()
@@ -107,21 +147,27 @@ def test_status_that_was_stored_late_is_not_shown_as_refused(monkeypatch: pytest
     run(body)
 
 
-def test_status_whose_response_was_lost_is_not_shown_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each write arrives, and nobody is told."""
-    monkeypatch.setattr(state, "OUTAGE_SHOWN", timedelta(0))
+@pytest.mark.parametrize("server", [Slow, Silent, Refusing, Contested])
+def test_what_happened_has_its_event_and_its_record(server: type[Slow], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once each, although the status was stored late, or after decisions that could not be written."""
+    monkeypatch.setattr(requests, "RESPONSE_SECONDS", 0.01)
 
     async def body() -> None:
         cluster, process = await holding()
-        original = cluster.write_status
-
-        async def write(*args: Any, **options: Any) -> Any:
-            await original(*args, **options)
-            raise Unavailable("no response")
-
-        monkeypatch.setattr(cluster, "write_status", write)
+        monkeypatch.setattr(cluster, "write_status", server(cluster, process).write)
         await disabled(cluster, process)
-        await until(lambda: not process.state.refusals and not cluster.status.refusals)
+
+        def recorded() -> list[Decision]:
+            return [each for each in cluster.records if any(is_disabled(effect) for effect in each.effects)]
+
+        await until(lambda: recorded() and not process.state.refusals)
+        await until(lambda: not process.state.unconfirmed.made)
+        assert len(recorded()) == 1
+        assert cluster.events.count(EventReason.FLAGS_DISABLED) == 1
         await process.loops.close()
 
     run(body)
+
+
+def is_disabled(effect: Effect) -> bool:
+    return isinstance(effect, Emit) and effect.reason is EventReason.FLAGS_DISABLED

@@ -76,6 +76,12 @@ class Applier:
             raise failure
         return again or answered
 
+    def emit(self, rollout: SessionRollout, decision: Decision) -> None:
+        """The Events of a decision."""
+        for effect in decision.effects:
+            if isinstance(effect, Emit):
+                self._ports.events.emit(rollout, effect.reason, effect.message)
+
     async def answer_protections(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> None:
         """The status could not be written: answer what the flag document has, and nothing else."""
         document = state.document

@@ -26,6 +26,7 @@ from session_rollout.controller.finalizers import FINALIZER, Finalizers, finaliz
 from session_rollout.controller.gather import Gatherer
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.state import DecidedStatus, RolloutState
+from session_rollout.controller.unconfirmed import Made
 from session_rollout.core.context import RESYNC
 from session_rollout.core.decide import decide
 from session_rollout.core.deleted import decide_deleted
@@ -155,7 +156,8 @@ class Reconciler:
         if decision.urgent is not None:
             await state.pass_on()
         stored = await self._keep_finalizer(stored, state, protected=True)
-        wrote, failure = await self._write_status(stored, stored.rollout, state, decision, now)
+        made = Made(observed, now, decision, replayable=not (stored.problem or awaited))
+        wrote, failure = await self._write_status(stored, stored.rollout, state, made)
         if stored.problem or awaited:
             self._downtime.account(key)  # no hold is running, so that no downtime can count
         elif decision.complete:
@@ -169,7 +171,7 @@ class Reconciler:
                 raise failure
             log.warning("%s", failure, extra=key.fields)
             return 0.0  # users have another document: the next decision is about it, and guards start from there
-        seconds = await self._carry_out(observed, state, now, result, record=not (stored.problem or awaited))
+        seconds = await self._carry_out(made, state, wrote=wrote)
         if unprotected is not None:
             raise unprotected
         return seconds if decision.urgent is None else 0.0
@@ -225,13 +227,14 @@ class Reconciler:
                 return stall_after(replace(observed, actions=()), now, cause)
 
     async def _write_status(
-        self, stored: Stored, rollout: SessionRollout, state: RolloutState, decision: Decision, now: datetime
+        self, stored: Stored, rollout: SessionRollout, state: RolloutState, made: Made
     ) -> tuple[bool, RolloutError | None]:
         """Whether the status was written, and why it could not be. Raises Conflict.
 
         A status that cannot be written is kept in memory: the next decision starts from it, so that time counts for guards
         and holds. No effect but the protection of users is carried out for it.
         """
+        decision, now = made.decision, made.now
         state.note_contest(stored.key, rollout.status, decision.status, now)
         if decision.status.to_wire() == rollout.status.to_wire():
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
@@ -239,6 +242,7 @@ class Reconciler:
             state.status_stored()
             await self._probe_crd(stored, state)
             return False, None
+        state.unconfirmed.add(made)
         known, state.stored = state.stored, None  # the response may be lost
         repeated = state.decided is not None and state.decided.decided == decision.status
         status = decision.status.updated(last_update_time=rollout.status.last_update_time if repeated else now)
@@ -303,11 +307,17 @@ class Reconciler:
         if incomplete is None:
             state.stored_whole()
 
-    async def _carry_out(
-        self, observed: Observed, state: RolloutState, now: datetime, result: Reconciled, *, record: bool
-    ) -> float:
+    async def _tell(self, late: Made) -> None:
+        """The status has this decision, which was not known when it was made. Its flags and Jobs are those of the status."""
+        rollout = late.observed.rollout
+        _log_decision(Key(rollout.namespace, rollout.name), late.decision)
+        self._applier.emit(rollout, late.decision)
+        if late.replayable:
+            await self._ports.recorder.keep(late.observed, late.now, late.decision)
+
+    async def _carry_out(self, made: Made, state: RolloutState, *, wrote: bool) -> float:
         """Everything after the status write; seconds until the next reconciliation."""
-        decision, rollout = result.decision, observed.rollout
+        decision, rollout = made.decision, made.observed.rollout
         again, failure = False, None
         try:
             again = await self._applier.apply(rollout, state, decision)
@@ -316,8 +326,10 @@ class Reconciler:
             # exactly what users want to be notified of.
             failure = error
         self._notify(rollout, state, decision)
-        if record:  # `decide` itself made the decision, so that it can be decided again
-            await self._record(observed, state, now, result)
+        for late in state.unconfirmed.confirmed(rollout.status):
+            await self._tell(late)
+        if made.replayable:
+            await self._record(made, state, wrote=wrote)
         if failure is not None:
             raise failure
         return 0.0 if again else decision.next_reconcile.total_seconds()
@@ -326,13 +338,14 @@ class Reconciler:
         if rollout.spec.notifications or decision.status.pending_notifications:
             self._ports.notifier.enqueue(rollout, decision.status.pending_notifications, state.wake_soon)
 
-    async def _record(self, observed: Observed, state: RolloutState, now: datetime, result: Reconciled) -> None:
+    async def _record(self, made: Made, state: RolloutState, *, wrote: bool) -> None:
         """Keep what the decision rested on when it changed something, and from time to time for its measurements."""
+        observed, now = made.observed, made.now
         period = max(RECORD_EVERY, RECORD_INTERVALS * duration(observed.rollout.spec.check_interval))
         due = state.last_record is not None and now - state.last_record >= period and bool(observed.measurements)
-        if result.wrote or due:
+        if wrote or due:
             state.last_record = now
-            await self._ports.recorder.keep(observed, now, result.decision)
+            await self._ports.recorder.keep(observed, now, made.decision)
 
 
 def _pause(state: RolloutState, error: RolloutError) -> float:

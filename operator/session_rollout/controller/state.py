@@ -23,6 +23,7 @@ from session_rollout.controller.contest import CONTESTED_TEXT, Contest, is_befor
 from session_rollout.controller.refusals import refusal_of
 from session_rollout.controller.requests import Requests
 from session_rollout.controller.turns import Priority, no_others
+from session_rollout.controller.unconfirmed import Unconfirmed
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.refusals import CONTESTED_EFFECT, FIELDS_EFFECT, FINALIZER_EFFECT, STATUS_EFFECT
 from session_rollout.errors import FieldDropped, StatusContested
@@ -121,6 +122,7 @@ class RolloutState:
     conflicts: int = 0
     next_decision: float = math.inf  # seconds that the last decision allowed until the next one
     decided: DecidedStatus | None = None
+    unconfirmed: Unconfirmed = field(default_factory=Unconfirmed)
     contest: Contest = field(default_factory=Contest)
     unstored: RolloutStatus | None = None  # the last one of which the API server has dropped a field
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by effect
