@@ -18,8 +18,8 @@ from lab.kube import Object
 from lab.lab import Lab
 
 CANARY = "canary-password"
-UNTIL_IT_MAY_END = """CREATE TABLE left_behind (id int);
-DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM may_end) LOOP PERFORM pg_sleep(0.1); END LOOP; END $$;"""
+UNTIL_IT_MAY_END = """CREATE TABLE {name} (id int);
+DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM {name}_may_end) LOOP PERFORM pg_sleep(0.1); END LOOP; END $$;"""
 
 
 def audit(lab: Lab, since: datetime | None = None) -> list[Object]:
@@ -206,13 +206,29 @@ def test_failed_migration_stalls_with_the_databases_words_and_retry_goes_on(oper
     operator.kubectl("wait", "--for=condition=Ready", "sro/broken", "--timeout=180s")
 
 
-def test_deletion_lets_a_running_migration_finish(operator: Lab) -> None:
+def migrating(operator: Lab, name: str) -> None:
+    """A rollout whose migration runs, until the database says that it may end."""
+    assert operator.postgres is not None
+    with psycopg.connect(operator.postgres.url) as connection:
+        connection.execute(f"CREATE TABLE {name}_may_end ()")
+    migrated(operator, name, UNTIL_IT_MAY_END.format(name=name))
+    operator.until(lambda: jobs(operator, name, "active"), 20, "a Job")
+
+
+def deleted_after_its_migration(operator: Lab, name: str) -> None:
     """The rollout goes only after its Job came to its end: garbage collection would kill it half-way."""
-    migrated(operator, "leaving", "CREATE TABLE leaving (id int); SELECT pg_sleep(6);")
-    operator.until(lambda: jobs(operator, "leaving", "active"), 20, "a Job")
+    operator.until(lambda: operator.rollout(name)["status"]["decision"]["reason"] == "Deleting", 10, "waiting")
+    assert operator.postgres is not None
+    with psycopg.connect(operator.postgres.url, autocommit=True) as connection:
+        connection.execute(f"INSERT INTO {name}_may_end DEFAULT VALUES")
+        operator.kubectl("wait", "--for=delete", f"sro/{name}", "--timeout=180s")
+        assert connection.execute(f"SELECT * FROM {name}").fetchall() == [], "it was committed"
+
+
+def test_deletion_lets_a_running_migration_finish(operator: Lab) -> None:
+    migrating(operator, "leaving")
     operator.kubectl("delete", "sro", "leaving", "--wait=false")
-    operator.until(lambda: jobs(operator, "leaving", "succeeded"), 20, "its end")
-    operator.kubectl("wait", "--for=delete", "sro/leaving", "--timeout=180s")
+    deleted_after_its_migration(operator, "leaving")
 
 
 def test_secret_shows_nowhere(operator: Lab) -> None:
@@ -257,24 +273,16 @@ def test_deletion_while_no_operator_runs_is_done_by_the_next_one(operator: Lab) 
     operator.apply(rollout("orphan", LONG, deletionPolicy="Off"))
     holding(operator, "orphan")
     assert operator.operator is not None
-    assert operator.postgres is not None
-    database = operator.postgres.url
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("CREATE TABLE may_end ()")
-    migrated(operator, "left", UNTIL_IT_MAY_END)
-    operator.until(lambda: jobs(operator, "left", "active"), 20, "a Job")
+    migrating(operator, "behind")
     operator.operator.stop()
-    operator.kubectl("delete", "sro", "orphan", "left", "--wait=false")
+    operator.kubectl("delete", "sro", "orphan", "behind", "--wait=false")
     operator.start_operator()
     operator.kubectl("wait", "--for=delete", "sro/orphan", "--timeout=180s")
     assert flags(operator, "orphan")["alpha"]["targeting"]["if"][-1] == "off"
-    operator.until(lambda: operator.rollout("left")["status"]["decision"]["reason"] == "Deleting", 10, "waiting")
-    name = operator.act("EmergencyDisable", "left", reason="drill")
+    operator.until(lambda: operator.rollout("behind")["status"]["decision"]["reason"] == "Deleting", 10, "waiting")
+    name = operator.act("EmergencyDisable", "behind", reason="drill")
     action = f"/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions/{name}"
     assert operator.until(lambda: operator.kube.get(action).get("status"), 5, "an answer")["accepted"] is True
     operator.operator.stop()
     operator.start_operator()
-    with psycopg.connect(database, autocommit=True) as connection:
-        connection.execute("INSERT INTO may_end DEFAULT VALUES")
-        operator.kubectl("wait", "--for=delete", "sro/left", "--timeout=180s")
-        assert connection.execute("SELECT * FROM left_behind").fetchall() == [], "it was committed"
+    deleted_after_its_migration(operator, "behind")
