@@ -94,7 +94,7 @@ def emergency(lab: Lab, name: str) -> float:
     """Seconds from the action to the flags being off."""
     begun = time.monotonic()
     lab.act("EmergencyDisable", name, NAMESPACE, features=["alpha"], reason="drill")
-    lab.until(lambda: is_off(lab.document(name)), 60, "alpha off")
+    lab.within(lambda: is_off(lab.document(name)), 60, "alpha off")
     return time.monotonic() - begun
 
 

@@ -62,12 +62,12 @@ def undisturbed(site: FaultSite, scenarios: Iterable[Scenario]) -> Reference:
 
 
 def _settled(site: FaultSite, runs: Sequence[Run]) -> list[Counter[str]]:
-    """The numbers of writes once there are no more of them: ten equal looks in a row."""
+    """The numbers of writes once there are no more of them: twelve equal looks in a row."""
     looks: list[list[Counter[str]]] = []
 
     def quiet() -> bool:
         looks.append([Counter(site.proxy.counts("A", run.namespace)) for run in runs])
-        return len(looks) > 10 and looks[-10] == looks[-1]
+        return len(looks) > 12 and looks[-12] == looks[-1]
 
     until(quiet, 30, "no more writes")
     return looks[-1]

@@ -48,7 +48,7 @@ class HaDemo(Demo):
         return holder if holder in self.replicas and self.lab.readiness(self.replicas[holder][1]) == "ok" else ""
 
     def _next_leader(self, before: str, since: float) -> None:
-        self.lab.until(lambda: self.leader() not in {"", before}, 60, f"a leader after {before}")
+        self.lab.within(lambda: self.leader() not in {"", before}, 60, f"a leader after {before}")
         self.takeovers.append(time.monotonic() - since)
         self.print_line(f"--- {self.leader()} leads after {self.takeovers[-1]:.1f} s")
 
@@ -85,7 +85,7 @@ class HaDemo(Demo):
         time.sleep(max(0.0, FROZEN_SECONDS - (time.monotonic() - since)))
         process.send(signal.SIGCONT)
         self.print_line(f"--- SIGCONT of {before} after {FROZEN_SECONDS:.0f} s")
-        self.lab.until(lambda: not process.alive, 15, f"{before} finding that it leads no longer")
+        self.lab.within(lambda: not process.alive, 15, f"{before} finding that it leads no longer")
         self.replicas.pop(before)
         self._start()
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 OPERATOR_NAMESPACE = "session-rollout"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/session-rollout"
 IMAGE = "session-rollout:lab"
-PATIENCE = 4  # how much longer than on an idle machine something may take; limits end what hangs, they assert nothing
+PATIENCE = 4  # how much longer than on an idle machine something may take that is not promised
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5  # between two looks at what is awaited
 
 
@@ -39,11 +39,16 @@ class KubectlFailed(Exception):
 
 
 def until(condition: Callable[[], Any], seconds: float, what: str = "the condition") -> Any:
-    """Wait for a condition; its value. `seconds` are of an idle machine. Raises TimeoutError."""
-    deadline, pause = time.monotonic() + seconds * PATIENCE, FIRST_PAUSE_SECONDS
+    """Wait for a condition, which takes no longer than this on an idle machine; its value. Raises TimeoutError."""
+    return within(condition, seconds * PATIENCE, what)
+
+
+def within(condition: Callable[[], Any], seconds: float, what: str = "the condition") -> Any:
+    """Wait for a condition that is promised to hold within this time; its value. Raises TimeoutError."""
+    deadline, pause = time.monotonic() + seconds, FIRST_PAUSE_SECONDS
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not hold within {seconds * PATIENCE:.0f} s")
+            raise TimeoutError(f"{what} did not hold within {seconds:.0f} s")
         time.sleep(pause)
         pause = min(pause * 1.2, LONGEST_PAUSE_SECONDS)  # to look costs what the others wait for
     return value
@@ -183,6 +188,10 @@ class Lab:
     def until(self, condition: Any, seconds: float, what: str = "the condition") -> Any:
         """Wait for a condition; its value. Raises TimeoutError."""
         return until(condition, seconds, what)
+
+    def within(self, condition: Any, seconds: float, what: str = "the condition") -> Any:
+        """Wait for a condition that is promised to hold within this time; its value. Raises TimeoutError."""
+        return within(condition, seconds, what)
 
     def install(self) -> None:
         """Apply what the project ships for a whole cluster, but the Deployment: here the operator is a process."""

@@ -13,7 +13,7 @@ from controller.cluster import KEY, Cluster, Process, run, until
 from session_rollout.api.enums import EventReason
 from session_rollout.controller import requests, state
 from session_rollout.core.observed import Decision, Effect, Emit
-from session_rollout.errors import Conflict, Forbidden, Unavailable
+from session_rollout.errors import Conflict, Forbidden, RolloutError, Unavailable
 
 
 def hang(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, call: str) -> asyncio.Event:
@@ -111,24 +111,19 @@ class Refusing(Slow):
     """An API server that refuses the first statuses after the emergency."""
 
     refusals = 5
+    error: RolloutError = Forbidden("sessionrollouts/status")
 
     async def write(self, *args: Any, **options: Any) -> Any:
         self.refusals -= 1
         if self.refusals >= 0:
-            raise Forbidden("sessionrollouts/status")
+            raise self.error
         return await self.original(*args, **options)
 
 
-class Contested(Slow):
+class Contested(Refusing):
     """Another client writes the object at the same moment."""
 
-    refusals = 1
-
-    async def write(self, *args: Any, **options: Any) -> Any:
-        self.refusals -= 1
-        if self.refusals >= 0:
-            raise Conflict("another client was faster")
-        return await self.original(*args, **options)
+    refusals, error = 1, Conflict("another client was faster")
 
 
 @pytest.mark.parametrize("server", [Slow, Silent])

@@ -206,7 +206,7 @@ def test_a_refused_answer_keeps_nothing_back(fault_site: FaultSite) -> None:
         site.lab.until(lambda: site.lab.kube.get(jobs)["items"], 20, "the Job of the gate")
         hold(site, namespace)
         assert emergency(site, namespace) < PROMISED
-        refusals = site.lab.until(lambda: look(site, namespace)["refusals"], 60, "the refusal in status")
+        refusals = site.lab.within(lambda: look(site, namespace)["refusals"], 60, "the refusal in status")
         assert {each["resource"] for each in refusals} == {"sessionrolloutactions/status"}
     answered = lambda: all(accepted for _, accepted, _ in look(site, namespace)["answers"])  # noqa: E731
     site.lab.until(answered, 60, "both answers")
@@ -246,7 +246,7 @@ def test_a_full_quota_is_in_status_within_a_minute(fault_site: FaultSite) -> Non
     site.lab.kube.apply(quota, limit)
     site.lab.until(lambda: site.lab.kube.get(quota).get("status", {}).get("used"), 20, "the quota in force")
     site.lab.apply(rollout(namespace))
-    seen = site.lab.until(lambda: (found := look(site, namespace))["refusals"] and found, 60, "the refusal in status")
+    seen = site.lab.within(lambda: (found := look(site, namespace))["refusals"] and found, 60, "the refusal in status")
     refusal = next(each for each in seen["refusals"] if each["resource"] == "configmaps")
     assert refusal["namespace"] == namespace
     assert refusal["verb"] in {"create", "patch", "update"}
@@ -267,7 +267,7 @@ def test_a_missing_right_is_in_status_within_a_minute(fault_site: FaultSite) -> 
     site.grant(*rules, {**CONFIG_MAPS, "verbs": ["get", "list", "watch"]})
     try:
         act(site, namespace, "EmergencyDisable")
-        refusals = site.lab.until(lambda: look(site, namespace)["refusals"], 60, "the refusal in status")
+        refusals = site.lab.within(lambda: look(site, namespace)["refusals"], 60, "the refusal in status")
         assert any("forbidden" in each["message"] and each["resource"] == "configmaps" for each in refusals)
     finally:
         site.grant(*site.shipped())
@@ -286,7 +286,7 @@ def test_what_cannot_be_listed_is_in_status_within_a_minute(fault_site: FaultSit
     groups = {"sessionrolloutactions": "sessionrollout.dev", "configmaps": ""}
     site.grant(*kept, *({"apiGroups": [groups[each]], "resources": [each], "verbs": rest[each]} for each in unlisted))
     try:
-        seen = site.lab.until(
+        seen = site.lab.within(
             lambda: len((found := look(site, namespace))["refusals"]) == 2 and found, 70, "the refusals in status"
         )
         assert {each["effect"]: (each["verb"], each["resource"]) for each in seen["refusals"]} == {
@@ -319,7 +319,7 @@ def test_a_broken_watch_costs_seconds(fault_site: FaultSite, plural: str, do: st
         fault_site.keep_running()
         return bool(look(fault_site, namespace)["disabled"])
 
-    fault_site.lab.until(disabled, 15, "the emergency")
+    fault_site.lab.within(disabled, 15, "the emergency")
     assert off_since(fault_site, namespace, begun) - begun < 15
     lines = operator.process.log.read_text()[before:].splitlines()
     assert [line for line in lines if not line.startswith("{")] == []

@@ -57,12 +57,12 @@ def test_emergency_by_kubectl_is_off_within_three_seconds_and_stays(operator: La
     holding(operator, "hot")
     begun = time.monotonic()
     operator.act("EmergencyDisable", "hot", features=["alpha"], reason="drill")
-    operator.until(lambda: "targeting" not in flags(operator, "hot")["alpha"], 3, "alpha off")
+    operator.within(lambda: "targeting" not in flags(operator, "hot")["alpha"], 3, "alpha off")
     assert time.monotonic() - begun < 3
     operator.reconciles("hot", 3)
     assert "targeting" not in flags(operator, "hot")["alpha"]
     name = operator.act("EmergencyEnable", "hot", reason="over")
-    operator.until(lambda: "targeting" in flags(operator, "hot")["alpha"], 5, "alpha on")
+    operator.within(lambda: "targeting" in flags(operator, "hot")["alpha"], 5, "alpha on")
     path = f"/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions/{name}"
     answered = operator.until(lambda: operator.kube.get(path).get("status"), 5, "an answer")
     assert answered["accepted"] is True
@@ -90,7 +90,7 @@ def test_drift_is_put_right(operator: Lab) -> None:
     path = "/api/v1/namespaces/default/configmaps/drift-flags"
     right = operator.kube.get(path)["data"]
     operator.kube.merge(path, {"data": {"flags.flagd.json": "{}"}})
-    operator.until(lambda: operator.kube.get(path)["data"] == right, 5, "the document back")
+    operator.within(lambda: operator.kube.get(path)["data"] == right, 5, "the document back")
     events = lambda: operator.kubectl("get", "events", "--field-selector=reason=FlagDriftCorrected", "-o", "name").stdout  # noqa: E731
     operator.until(events, 5, "an Event")
 

@@ -23,7 +23,7 @@ def test_who_stands_by_ends_at_once_when_told_to(lab: Lab) -> None:
         try:
             lab.until(lambda: lab.readiness(port).startswith("standing by"), 30, "standing by")
             other.send(signal.SIGTERM)
-            lab.until(lambda: not other.alive, 5, "its end")
+            lab.within(lambda: not other.alive, 5, "its end")
             assert other.popen.returncode == 0, "it ended by itself"
             assert lease(lab)["holderIdentity"] == "session-rollout-0"
         finally:
@@ -46,7 +46,7 @@ def test_the_other_stands_by_and_takes_over_at_once_when_the_leader_leaves(lab: 
             lab.until(lambda: lease(lab)["renewTime"] > first["renewTime"], 10, "a renewal")
             assert lease(lab)["acquireTime"] == first["acquireTime"], "a renewal is no acquisition"
             leader.stop()
-            lab.until(lambda: lab.readiness(port) == "ok", 10, "the other leading: the Lease was given back")
+            lab.within(lambda: lab.readiness(port) == "ok", 10, "the other leading: the Lease was given back")
             second = lease(lab)
             assert second["acquireTime"] > first["acquireTime"]
             assert (second["holderIdentity"], second["leaseTransitions"]) == (

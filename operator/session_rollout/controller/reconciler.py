@@ -242,7 +242,6 @@ class Reconciler:
             state.status_stored()
             await self._probe_crd(stored, state)
             return False, None
-        state.unconfirmed.add(made)
         known, state.stored = state.stored, None  # the response may be lost
         repeated = state.decided is not None and state.decided.decided == decision.status
         status = decision.status.updated(last_update_time=rollout.status.last_update_time if repeated else now)
@@ -251,17 +250,19 @@ class Reconciler:
             incomplete = await self._send(stored, state, status)
         except Conflict:
             state.stored = known
+            state.unconfirmed.add(made)
             # Repeated conflicts must not blind a guard with `for`: whatever else changed in the object, its time counts.
             observed = now if decision.complete else state.last_observed
             state.keep_decided(DecidedStatus(rollout.status, decision.status, rollout.generation, observed))
             raise
         except RolloutError as error:
+            state.unconfirmed.add(made)
             state.refused(STATUS_EFFECT, error, self._ports.clock.now())
             state.keep_decided(DecidedStatus(rollout.status, decision.status))
             return False, error
         state.succeeded(STATUS_EFFECT)
         if incomplete is not None:
-            return self._keep_unstored(incomplete, state, decision)
+            return self._keep_unstored(incomplete, state, made)
         state.decided = None
         state.wrote(status)
         _log_decision(stored.key, decision)
@@ -279,18 +280,19 @@ class Reconciler:
             raise Conflict("the response to an earlier status has arrived")
         return incomplete
 
-    def _keep_unstored(
-        self, incomplete: Incomplete, state: RolloutState, decision: Decision
-    ) -> tuple[bool, RolloutError | None]:
+    def _keep_unstored(self, incomplete: Incomplete, state: RolloutState, made: Made) -> tuple[bool, RolloutError | None]:
         """The status was stored without a field. When this is news, the next decision comes first: it stalls.
 
         It is written again with each decision, which changes nothing until the CRD has the field.
         """
+        decision = made.decision
         changed = state.decided is None or state.decided.decided != decision.status
         status = incomplete.stored.rollout.status
         news = state.stored_without(incomplete.field, status, decision.status, self._ports.clock.now())
         state.wrote(status)
-        if changed:
+        if news is not None:
+            state.unconfirmed.add(made)
+        elif changed:
             _log_decision(incomplete.stored.key, decision)
         return changed, news
 

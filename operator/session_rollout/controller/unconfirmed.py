@@ -36,9 +36,9 @@ class Unconfirmed:
     made: list[Made] = field(default_factory=list)
 
     def add(self, made: Made) -> None:
-        """The status of this decision is about to be written. It replaces those that were made from the same status."""
+        """The status of this decision could not be written, as far as is known. It replaces those that were made from the same status."""
         self._back_to(made.observed.rollout.status)
-        if _content(made.decision.status) != _content(made.observed.rollout.status):
+        if made.decision.status != made.observed.rollout.status:
             self.made.append(made)
         older = len(self.made) - NEWEST
         self.made = [each for place, each in enumerate(self.made) if place >= older or each.has_events][-MOST:]
