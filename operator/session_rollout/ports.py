@@ -76,6 +76,7 @@ class Reconciled:
     decision: Decision
     wrote: bool
     seconds: float
+    waited: float  # seconds for its turn, before
     measurements: Mapping[str, Measurement]
 
 

@@ -19,6 +19,7 @@ from session_rollout.adapters import telemetry
 from session_rollout.adapters.rollouts import ApiRolloutStore
 from session_rollout.api.action import ActionSpec, SessionRolloutAction, answer
 from session_rollout.api.enums import ActionReason, ActionType, Verdict
+from session_rollout.api.quantities import duration
 from session_rollout.api.status_records import Refusal
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.core.observed import Decision
@@ -36,7 +37,7 @@ class ObservedWorld(World):
         before, measurements = self.rollout(), self.observed().measurements
         decision = super().reconcile(crash_before_effects=crash_before_effects)
         wrote = decision.status.to_wire() != before.status.to_wire()
-        telemetry.observe(KEY, Reconciled(before, decision, wrote, 0.01, measurements))
+        telemetry.observe(KEY, Reconciled(before, decision, wrote, 0.01, 0.0, measurements))
         return decision
 
 
@@ -79,6 +80,16 @@ def test_where_a_rollout_is(world: ObservedWorld) -> None:
     assert value("sessionrollout_audience_ratio") == float(world.status.current.percent) / 100 > 0.1
     world.until(lambda world: world.status.outcome == "Promoted")
     assert [labels["status"] for labels in label_sets("sessionrollout_info")] == ["Promoted"]
+
+
+def test_interval_is_compared_with_the_wait_for_the_turn_too(world: ObservedWorld) -> None:
+    """An operator with too much to do reconciles each rollout in milliseconds, and hardly any in time."""
+    interval = duration(world.rollout().spec.check_interval).total_seconds()
+    for waited, overrun in ((interval - 2, 0.0), (interval + 2, 3.0)):
+        telemetry.observe(
+            KEY, Reconciled(world.rollout(), world.reconcile(), wrote=False, seconds=1.0, waited=waited, measurements={})
+        )
+        assert value("sessionrollout_interval_overrun_seconds") == overrun
 
 
 def test_a_condition_has_one_status(world: ObservedWorld) -> None:

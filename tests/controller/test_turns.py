@@ -7,7 +7,7 @@ import pytest
 
 from controller.cluster import breathe, run, until
 from session_rollout.controller import turns
-from session_rollout.controller.turns import Priority, Turns
+from session_rollout.controller.turns import TO_LONGEST, Priority, Turns
 
 
 class Crowd:
@@ -35,14 +35,37 @@ def always(priority: Priority) -> Callable[[], Priority]:
 def test_only_so_many_at_once_and_the_most_urgent_next() -> None:
     async def body() -> None:
         crowd = Crowd(Turns(at_once=2, reserved=0))
-        for name, priority in {"a": 2, "b": 2, "new": 2, "known": 1, "later": 1, "urgent": 0}.items():
+        for name, priority in {"a": 2, "b": 2, "new": 2, "known": 1, "urgent": 0}.items():
             crowd.come(name, always(Priority(priority)))
         await breathe()
         assert crowd.began == ["a", "b"]
-        for name in ("a", "b", "urgent", "known", "later", "new"):
+        for name in ("a", "b", "urgent", "known", "new"):
             crowd.ends[name].set()
             await breathe()
-        assert crowd.began == ["a", "b", "urgent", "known", "later", "new"]
+        assert crowd.began == ["a", "b", "urgent", "known", "new"]
+
+    run(body)
+
+
+def test_new_one_has_its_turn_where_there_is_always_more_to_do() -> None:
+    """Known ones come back as soon as they have ended, so that one of them always waits."""
+
+    async def body() -> None:
+        turns, seen = Turns(at_once=1, reserved=0), list[str]()
+
+        async def come_back(name: str) -> None:
+            while "new" not in seen:
+                async with turns.take(always(Priority.KNOWN)):
+                    seen.append(name)
+                    await breathe()
+
+        async def come_once() -> None:
+            async with turns.take(always(Priority.NEW)):
+                seen.append("new")
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(come_back("a"), come_back("b"), come_back("c"), come_once())
+        assert seen.index("new") < 2 * TO_LONGEST
 
     run(body)
 

@@ -156,7 +156,7 @@ for _source in ("operator", "api-server"):
     CLOCK_JUMPS.labels(_source)
 INTERVAL_OVERRUN: Final = Gauge(
     "sessionrollout_interval_overrun_seconds",
-    "Time by which the last reconciliation of a rollout took longer than its `checkInterval`; 0 when the interval is kept.",
+    "Time by which the last reconciliation of a rollout, and the wait for its turn, took longer than its `checkInterval`; 0 when the interval is kept.",
     ROLLOUT,
 )
 LEADER: Final = Gauge("sessionrollout_leader", "1 while this replica holds the Lease, otherwise 0.")
@@ -180,7 +180,7 @@ def observe(key: Key, seen: Reconciled) -> None:
     RECONCILE_SECONDS.observe(seen.seconds)
     _replace(key, LAST_RECONCILE, {(): time.time()})
     interval = duration(seen.rollout.spec.check_interval).total_seconds()
-    _replace(key, INTERVAL_OVERRUN, {(): max(0.0, seen.seconds - interval)})
+    _replace(key, INTERVAL_OVERRUN, {(): max(0.0, seen.waited + seen.seconds - interval)})
     _observe_checks(key, seen)
     if seen.wrote or new:
         _observe_status(key, seen.decision.status)

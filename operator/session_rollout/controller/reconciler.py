@@ -44,6 +44,7 @@ CONFLICT_SECONDS: Final = 0.05
 CONFLICTS_AT_ONCE: Final = 3
 RETRY_SECONDS: Final = (0.2, 0.5, 1.0)  # after the first failures; then with jitter
 JITTER_SECONDS: Final = 0.05
+FIRST_SECONDS: Final = 30.0  # that the turn of a new one may take to come; it is overdue later
 KEEP_OFF_SECONDS: Final = 5.0  # between reads of a document that a deletion keeps off: without its label, no watch delivers it
 RECORD_EVERY: Final = timedelta(minutes=5)  # a record even without a change, for the values of metrics over time
 RECORD_INTERVALS: Final = 10
@@ -91,9 +92,12 @@ class Reconciler:
     async def run(self, key: Key, stopped: asyncio.Event) -> None:
         """Reconcile a rollout until it is deleted or the loop is stopped; a rollout that has ended is reconciled, too."""
         state = self._memory.of(key)
+        state.expect_next(FIRST_SECONDS)
         while not (stopped.is_set() or state.deleted):
             state.wake.clear()  # before reading: what changes during the reconciliation causes another one
+            asked = time.monotonic()
             async with self._memory.turns.take(lambda: state.priority) as state.pass_on:
+                state.waited = time.monotonic() - asked
                 with state.working():
                     seconds = await self._reconcile_guarded(key, state)
             if state.awaits_removal:  # it may have become due meanwhile
@@ -163,7 +167,7 @@ class Reconciler:
         elif decision.complete:
             state.reconciled(now)
             self._downtime.account(key)
-        result = Reconciled(rollout, decision, wrote, time.monotonic() - start, observed.measurements)
+        result = Reconciled(rollout, decision, wrote, time.monotonic() - start, state.waited, observed.measurements)
         self._on_reconciled(key, result)
         if failure is not None:
             await self._applier.answer_protections(rollout, state, decision)

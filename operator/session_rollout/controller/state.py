@@ -144,6 +144,7 @@ class RolloutState:
     stored: RolloutStatus | None = None  # the known part of the status as this process knows it; None while it does not
     restored: bool = False  # somebody else has written the status: until when its evidence was evaluated is unknown
     rested: float = 0.0  # seconds since `last_reconcile` in which the loop had nothing to do
+    waited: float = 0.0  # seconds for the turn of this reconciliation
     pass_on: Callable[[], Awaitable[None]] = no_others  # gives its turn to those that wait, and waits for another
     _deadline: float | None = None  # monotonic seconds
     _began: float | None = None  # to work, in monotonic seconds

@@ -2,7 +2,8 @@
 
 Five hundred loops that wake at once would each take a step of the event loop in turn, and the renewal of the Lease would wait for
 all of them at each of its own steps. With few at a time, the others wait here instead. Those that people wait for come first, then
-those whose flags are published; new rollouts come last. An urgent one also has places of its own, so that ordinary ones whose
+those whose flags are published; new rollouts come last, but one of a few turns goes to whoever has waited longest: where there is
+more to do than the process can, nobody waits without end. An urgent one also has places of its own, so that ordinary ones whose
 requests hang cannot keep it waiting. And one that takes longer than a moment waits for the API server and not for the event loop: it
 gives its place to the next, up to a bound. One that has protected its users passes its turn on, and records it after the others that
 wait: of eighty guards in breach, the last must not wait for what follows the first.
@@ -20,6 +21,7 @@ AT_ONCE: Final = 16
 RESERVED: Final = 16  # for urgent ones, in addition
 LONG_SECONDS: Final = 0.5  # a reconciliation that nothing delays takes milliseconds
 MOST_LONG: Final = 128  # that have given their place to another
+TO_LONGEST: Final = 4  # of so many turns that are not urgent, one goes to the one that has waited longest
 
 
 class Priority(IntEnum):
@@ -50,6 +52,7 @@ class Turns:
     def __init__(self, at_once: int = AT_ONCE, reserved: int = RESERVED) -> None:
         self._at_once, self._reserved = at_once, reserved
         self._running = self._long = 0
+        self._ordinary = 0  # turns that were not urgent
         self._queue: list[Waiting] = []  # in the order of arrival
 
     @asynccontextmanager
@@ -94,9 +97,12 @@ class Turns:
         """Call those whose turn it is; to be called when a priority rises."""
         while self._queue:
             first = min(self._queue, key=lambda waiting: waiting.priority())
-            places = self._at_once + (self._reserved if first.priority() is Priority.URGENT else 0)
-            if self._running >= places:
+            urgent = first.priority() is Priority.URGENT
+            if self._running >= self._at_once + (self._reserved if urgent else 0):
                 return
+            if not urgent:
+                self._ordinary += 1
+                first = first if self._ordinary % TO_LONGEST else self._queue[0]
             self._queue.remove(first)
             self._running += 1
             first.called.set()
