@@ -44,6 +44,7 @@ from session_rollout.controller.backoff import delay
 from session_rollout.controller.deletion import Deletion
 from session_rollout.controller.downtime import Downtime
 from session_rollout.controller.inbox import LONGEST_SECONDS, SWEEP_SECONDS, Inbox
+from session_rollout.controller.listings import EVERYWHERE
 from session_rollout.controller.loops import Loops
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.on_demand import OnDemandChecks
@@ -183,6 +184,10 @@ class Operator:
                 await asyncio.sleep(delay(failures))
         return ()
 
+    def _on_watch(self, path: str, error: RolloutError | None) -> None:
+        resource, namespace = watched_paths(self.settings.namespaces)[path]
+        self.memory.watched(resource, namespace, error, self.clock.now())
+
     def _expect_beats(self) -> None:
         self.hearts.expect(SWEEP, SWEEP_LIMIT)
         for path in watched_paths(self.settings.namespaces):
@@ -197,7 +202,9 @@ class Operator:
         tasks = await kopf.spawn_tasks(
             registry=kopf.get_default_registry(),
             settings=kopf_settings(),
-            memo=kopf.Memo(reconciler=self.reconciler, loops=self.loops, inbox=self.inbox, sessions=Sessions(self.hearts)),
+            memo=kopf.Memo(
+                reconciler=self.reconciler, loops=self.loops, inbox=self.inbox, sessions=Sessions(self.hearts, self._on_watch)
+            ),
             clusterwide=not self.settings.namespaces,
             namespaces=self.settings.namespaces,
             standalone=True,
@@ -274,16 +281,16 @@ class Operator:
         return Health(healthy=False, message="waiting for the Lease, or for the first list of rollouts")
 
 
-def watched_paths(namespaces: tuple[str, ...]) -> tuple[str, ...]:
-    """Paths of the watches that Kopf keeps, by the handlers."""
+def watched_paths(namespaces: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """By the path of each watch that Kopf keeps for the handlers: its resource and namespace."""
     kinds = (
         (f"/apis/{API_VERSION}", ROLLOUTS),
         (f"/apis/{API_VERSION}", ACTIONS),
         ("/apis/batch/v1", "jobs"),
         ("/api/v1", "configmaps"),
     )
-    scopes = [f"/namespaces/{namespace}" for namespace in namespaces] or [""]
-    return tuple(f"{root}{scope}/{plural}" for root, plural in kinds for scope in scopes)
+    scopes = {name: f"/namespaces/{name}" for name in namespaces} or {EVERYWHERE: ""}
+    return {f"{root}{scope}/{plural}": (plural, name) for root, plural in kinds for name, scope in scopes.items()}
 
 
 def _end_late() -> None:

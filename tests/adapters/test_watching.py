@@ -13,7 +13,8 @@ from aiohttp import web
 
 from session_rollout.adapters import answers, watching
 from session_rollout.adapters.heartbeats import Heartbeats, watch_name
-from session_rollout.adapters.watching import TOO_OLD, Interrupted, Refused, Sessions
+from session_rollout.adapters.watching import TOO_OLD, Interrupted, OnWatch, Refused, Sessions
+from session_rollout.errors import Forbidden, RolloutError, Unavailable
 
 JOBS = "/apis/batch/v1/jobs"
 DEEP = b"[" * 200_000
@@ -26,8 +27,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "PAUSES", (0.0,))
 
 
+def unheard(_: str, __: RolloutError | None) -> None:
+    """Nobody asks how watches fare."""
+
+
 @asynccontextmanager
-async def session(handle: Handler, hearts: Heartbeats, prefix: str = "") -> AsyncIterator[Callable[[str], Any]]:
+async def session(
+    handle: Handler, hearts: Heartbeats, prefix: str = "", on_watch: OnWatch = unheard
+) -> AsyncIterator[Callable[[str], Any]]:
     """GET, as Kopf sends it."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", handle)
@@ -35,7 +42,7 @@ async def session(handle: Handler, hearts: Heartbeats, prefix: str = "") -> Asyn
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     server = f"http://127.0.0.1:{runner.addresses[0][1]}{prefix}"
-    opened = Sessions(hearts).open(kopf.ConnectionInfo(server=server)).aiohttp_session
+    opened = Sessions(hearts, on_watch).open(kopf.ConnectionInfo(server=server)).aiohttp_session
     try:
         yield lambda path: opened.get(server + path, timeout=aiohttp.ClientTimeout(total=10))
     finally:
@@ -97,6 +104,36 @@ def test_watch_that_is_refused_makes_kopf_list_again(code: int, body: bytes) -> 
     assert asyncio.run(watched(always(code, body))) == TOO_OLD
 
 
+def test_it_is_told_how_each_request_for_a_watch_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R11: the right may be missing alone. Also when the reason is too long, or does not come."""
+    monkeypatch.setattr(watching, "REFUSAL_SECONDS", 0.05)
+    monkeypatch.setattr(answers, "ANSWER_BYTES", 1000)
+    ended, seen = asyncio.Event(), list[tuple[str, RolloutError | None]]()
+    forbidden = json.dumps({"kind": "Status", "reason": "Forbidden", "message": "cannot watch jobs"}).encode()
+    bodies = iter([forbidden, b"x" * 2000, None, b""])
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        body = next(bodies)
+        response = web.StreamResponse(status=200 if body == b"" else 403)
+        await response.prepare(request)
+        await response.write(body or b" ")
+        if body is None:
+            await ended.wait()
+        return response
+
+    async def body() -> None:
+        async with session(handle, Heartbeats(), on_watch=lambda *told: seen.append(told)) as get:
+            for _ in range(4):
+                async with get(f"{JOBS}?watch=true") as response:
+                    await response.read()
+            ended.set()
+
+    asyncio.run(body())
+    assert [path for path, _ in seen] == [JOBS] * 4
+    assert [type(error) for _, error in seen] == [Forbidden, Unavailable, Unavailable, type(None)]
+    assert "cannot watch jobs" in str(seen[0][1])
+
+
 def test_event_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "ANSWER_BYTES", 2**20)
 
@@ -150,7 +187,7 @@ def test_what_is_not_http_is_requested_again() -> None:
     async def body() -> None:
         server = await asyncio.start_server(handle, "127.0.0.1", 0)
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        opened = Sessions(Heartbeats()).open(kopf.ConnectionInfo(server=address)).aiohttp_session
+        opened = Sessions(Heartbeats(), unheard).open(kopf.ConnectionInfo(server=address)).aiohttp_session
         for path in (JOBS, f"{JOBS}?watch=true"):
             with pytest.raises(Refused):
                 await opened.get(address + path)

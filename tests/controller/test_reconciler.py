@@ -6,20 +6,15 @@ What is decided is for tests/core; the real API server is for tests/integration.
 import asyncio
 from datetime import timedelta
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from controller.cluster import KEY, NOW, Cluster, Crash, Process, breathe, run, until
+from controller.cluster import KEY, NOW, Cluster, Crash, Process, run
 from session_rollout.api.enums import ActionReason, DecisionAction, EventReason
-from session_rollout.controller import reconciler
-from session_rollout.controller import state as remembered
 from session_rollout.controller.backoff import LONGEST_SECONDS
 from session_rollout.controller.reconciler import CONFLICT_SECONDS, CONFLICTS_AT_ONCE, RETRY_SECONDS
-from session_rollout.controller.turns import Priority, Turns
 from session_rollout.errors import Conflict, Unavailable
-from session_rollout.ports import Reconciled
 
 
 @pytest.fixture
@@ -239,46 +234,6 @@ def test_loop_reconciles_when_woken_until_it_is_stopped(cluster: Cluster) -> Non
         assert process.memory.overdue() == ()
         stopped.set()
         await asyncio.wait_for(loop, 60)
-
-    run(body)
-
-
-def test_wait_for_a_turn_is_no_part_of_the_reconciliation(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both together are what its interval is compared with: where there is too much to do, each takes milliseconds."""
-    seconds = [0.0]
-    monkeypatch.setattr(reconciler, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
-
-    async def body() -> None:
-        process, stopped = Process(cluster), asyncio.Event()
-        process.memory.turns = Turns(at_once=1, reserved=0)
-        results = list[Reconciled]()
-        process.reconciler._on_reconciled = lambda _, result: results.append(result)
-        async with process.memory.turns.take(lambda: Priority.KNOWN):
-            loop = asyncio.create_task(process.reconciler.run(KEY, stopped))
-            await breathe()
-            seconds[0] = 40.0
-        await until(lambda: results)
-        stopped.set()
-        await asyncio.wait_for(loop, 60)
-        assert (results[0].waited, results[0].seconds) == (40.0, 0.0)
-
-    run(body)
-
-
-def test_new_rollout_that_has_no_turn_is_overdue(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = [0.0]
-    monkeypatch.setattr(remembered, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
-
-    async def body() -> None:
-        process, stopped = Process(cluster), asyncio.Event()
-        process.memory.turns = Turns(at_once=0, reserved=0)
-        loop = asyncio.create_task(process.reconciler.run(KEY, stopped))
-        await breathe()
-        assert process.memory.overdue() == ()
-        seconds[0] = 150.0
-        assert process.memory.overdue() == (KEY,)
-        loop.cancel()
-        await asyncio.gather(loop, return_exceptions=True)
 
     run(body)
 

@@ -2,12 +2,23 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
-from controller.cluster import breathe, run, until
-from session_rollout.controller import turns
+from controller.cluster import KEY, Cluster, Process, breathe, run, until
+from session_rollout.controller import reconciler, turns
+from session_rollout.controller import state as remembered
 from session_rollout.controller.turns import TO_LONGEST, Priority, Turns
+from session_rollout.ports import Reconciled
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """A cluster with one rollout."""
+    cluster = Cluster()
+    cluster.add_rollout()
+    return cluster
 
 
 class Crowd:
@@ -176,5 +187,48 @@ def test_one_that_waits_for_a_request_gives_its_place_to_the_next(monkeypatch: p
         for name in "bde":
             crowd.ends[name].set()
         await until(lambda: not crowd.turns._running and not crowd.turns._long)
+
+    run(body)
+
+
+# --- with the loop of a rollout
+
+
+def test_wait_for_a_turn_is_no_part_of_the_reconciliation(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both together are what its interval is compared with: where there is too much to do, each takes milliseconds."""
+    seconds = [0.0]
+    monkeypatch.setattr(reconciler, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+
+    async def body() -> None:
+        process, stopped = Process(cluster), asyncio.Event()
+        process.memory.turns = Turns(at_once=1, reserved=0)
+        results = list[Reconciled]()
+        process.reconciler._on_reconciled = lambda _, result: results.append(result)
+        async with process.memory.turns.take(lambda: Priority.KNOWN):
+            loop = asyncio.create_task(process.reconciler.run(KEY, stopped))
+            await breathe()
+            seconds[0] = 40.0
+        await until(lambda: results)
+        stopped.set()
+        await asyncio.wait_for(loop, 60)
+        assert (results[0].waited, results[0].seconds) == (40.0, 0.0)
+
+    run(body)
+
+
+def test_new_rollout_that_has_no_turn_is_overdue(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr(remembered, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+
+    async def body() -> None:
+        process, stopped = Process(cluster), asyncio.Event()
+        process.memory.turns = Turns(at_once=0, reserved=0)
+        loop = asyncio.create_task(process.reconciler.run(KEY, stopped))
+        await breathe()
+        assert process.memory.overdue() == ()
+        seconds[0] = 150.0
+        assert process.memory.overdue() == (KEY,)
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
 
     run(body)

@@ -11,7 +11,7 @@ import pytest
 from controller.cluster import KEY, Cluster, Process, forbidden, run, until
 from session_rollout.api.enums import Condition, DecisionReason, Outcome
 from session_rollout.controller import inbox
-from session_rollout.controller.listings import ACTIONS, JOBS, RESOURCES, UNLISTED_SHOWN, Listings
+from session_rollout.controller.listings import ACTIONS, EVERYWHERE, JOBS, RESOURCES, UNLISTED_SHOWN, Listings
 from session_rollout.core import documents
 from session_rollout.core.flags import NOBODY
 from session_rollout.errors import RolloutError, Unavailable
@@ -195,6 +195,38 @@ def test_an_outage_does_not_hide_a_missing_right() -> None:
         listings.note(ACTIONS, problems, now + timedelta(seconds=seconds), served=False)
     [refusal] = listings.refusals("any", now + UNLISTED_SHOWN)
     assert (refusal.message, refusal.since) == ("cannot list x", now + timedelta(seconds=30))
+
+
+def test_watch_that_is_refused_for_a_minute_stalls(cluster: Cluster) -> None:
+    """R11: its right may be missing alone. It has delivered until it ended, so the minute begins with the first refusal."""
+
+    async def body() -> None:
+        process = await holding(cluster)
+        plural, error = RESOURCES[ACTIONS], forbidden(RESOURCES[ACTIONS], verb="watch")
+        process.memory.watched(plural, EVERYWHERE, None, cluster.time)
+        await sweep(process, 8)
+        process.memory.watched(plural, EVERYWHERE, error, cluster.time)
+        first = cluster.time
+        await sweep(process)
+        assert shown(cluster) == []
+        await sweep(process)
+        [refusal] = cluster.status.refusals
+        assert (refusal.effect, refusal.verb, refusal.resource) == ("WatchActions", "watch", plural)
+        assert (refusal.since, refusal.message) == (first, f"cannot watch {plural}")
+        assert cluster.status.decision.reason is DecisionReason.REQUEST_REFUSED
+        process.memory.watched(plural, EVERYWHERE, None, cluster.time)
+        await process.settle()
+        assert shown(cluster) == []
+
+    run(body)
+
+
+def test_watches_of_namespaces_are_apart() -> None:
+    listings, now = Listings(), Cluster().time
+    for place, error in (("a", forbidden("jobs", verb="watch")), ("b", forbidden("jobs", verb="watch")), ("b", None)):
+        listings.note_watch("jobs", place, error, now, served=True)
+    effects = [[refusal.effect for refusal in listings.refusals(place, now + UNLISTED_SHOWN)] for place in ("a", "b", "c")]
+    assert effects == [["WatchJobs"], [], []]
 
 
 def test_a_list_that_hangs_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

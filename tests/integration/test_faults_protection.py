@@ -275,23 +275,53 @@ def test_a_missing_right_is_in_status_within_a_minute(fault_site: FaultSite) -> 
     assert set(look(site, namespace)["features"].values()) == {-1.0}
 
 
+def take_away(site: FaultSite, verbs: set[str], *plurals: str) -> None:
+    """Take these verbs of these resources away."""
+    rules = [{**rule, "resources": [plural]} for rule in site.shipped() for plural in rule["resources"]]
+    site.grant(
+        *(
+            {**rule, "verbs": [verb for verb in rule["verbs"] if verb not in verbs]}
+            if rule["resources"][0] in plurals
+            else rule
+            for rule in rules
+        )
+    )
+
+
+def test_watch_that_is_refused_is_in_status_within_a_minute(fault_site: FaultSite) -> None:
+    """R11: actions are still listed, so that an emergency takes seconds longer; it ends when they may be watched."""
+    site, namespace = fault_site, "unwatched"
+    holding(site, namespace)
+    take_away(site, {"watch"}, "sessionrolloutactions")
+    try:
+        site.lab.until(lambda: site.proxy.disturb("sessionrolloutactions", "cut"), 20, "an open watch")
+        [refusal] = site.lab.within(lambda: look(site, namespace)["refusals"], 80, "the refusal in status")
+        assert (refusal["effect"], refusal["verb"], refusal["resource"]) == ("WatchActions", "watch", "sessionrolloutactions")
+        assert "forbidden" in refusal["message"]
+        assert look(site, namespace)["conditions"]["Stalled"] == "True"
+        act(site, namespace, "EmergencyDisable")
+        site.lab.within(lambda: look(site, namespace)["disabled"], 40, "the emergency")
+    finally:
+        site.grant(*site.shipped())
+    site.lab.until(lambda: not look(site, namespace)["refusals"], 40, "no refusal any more")
+
+
 def test_what_cannot_be_listed_is_in_status_within_a_minute(fault_site: FaultSite) -> None:
     """R11: an operator that may not list actions and documents says so; it ends when it may."""
     site, namespace = fault_site, "deaf"
     unlisted = {"sessionrolloutactions": "ListActions", "configmaps": "ListDocuments"}
     holding(site, namespace)
-    kept = [rule for rule in site.shipped() if not unlisted.keys() & set(rule["resources"])]
-    verbs = {resource: rule["verbs"] for rule in site.shipped() for resource in rule["resources"]}
-    rest = {resource: [verb for verb in verbs[resource] if verb not in {"list", "watch"}] for resource in unlisted}
-    groups = {"sessionrolloutactions": "sessionrollout.dev", "configmaps": ""}
-    site.grant(*kept, *({"apiGroups": [groups[each]], "resources": [each], "verbs": rest[each]} for each in unlisted))
+    take_away(site, {"list", "watch"}, *unlisted)
+
+    def refusals() -> dict[str, tuple[str, str]]:
+        """But of watches: one may end meanwhile."""
+        found = look(site, namespace)["refusals"]
+        return {each["effect"]: (each["verb"], each["resource"]) for each in found if each["verb"] == "list"}
+
     try:
-        seen = site.lab.within(
-            lambda: len((found := look(site, namespace))["refusals"]) == 2 and found, 70, "the refusals in status"
-        )
-        assert {each["effect"]: (each["verb"], each["resource"]) for each in seen["refusals"]} == {
-            effect: ("list", resource) for resource, effect in unlisted.items()
-        }
+        site.lab.within(lambda: len(refusals()) == 2, 70, "the refusals in status")
+        assert refusals() == {effect: ("list", resource) for resource, effect in unlisted.items()}
+        seen = look(site, namespace)
         assert all("forbidden" in each["message"] and each["since"] and each["remedy"] for each in seen["refusals"])
         assert seen["conditions"]["Stalled"] == "True"
         assert set(shares(site.lab.document(FLAG_SET, namespace)).values()) == {50.0}

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -20,16 +20,18 @@ from aiohttp import ClientHandlerType
 
 from session_rollout.adapters import answers
 from session_rollout.adapters.heartbeats import Heartbeats, watch_name
-from session_rollout.errors import TooLarge, Unavailable
+from session_rollout.errors import RolloutError, TooLarge, Unavailable
 
 log = logging.getLogger(__name__)
 PAUSES: Final = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0)  # in addition to Kopf's own
 PAGE: Final = 32  # objects in one answer; their JSON is parsed at once
+REFUSAL_SECONDS: Final = 5.0  # to read why a watch was refused
 SHORT_SECONDS: Final = 1.0  # a watch that ends earlier, without an event, is none
 DISCOVERED: Final = ("versions", "groups", "resources")  # fields of which the answers of the discovery have one
 TOO_OLD: Final = b'{"type":"ERROR","object":{"kind":"Status","code":410}}\n'  # Kopf lists again
 LOGIN: Final = 401  # Kopf logs in again
 OK: Final = 200
+OnWatch = Callable[[str, RolloutError | None], None]  # the path of a watch, and why it was refused
 
 
 class Refused(aiohttp.ClientConnectionError):
@@ -43,8 +45,8 @@ class Interrupted(aiohttp.ClientPayloadError):
 class Sessions:
     """Opens sessions for Kopf, and remembers how their requests fare."""
 
-    def __init__(self, hearts: Heartbeats) -> None:
-        self._hearts = hearts
+    def __init__(self, hearts: Heartbeats, on_watch: OnWatch) -> None:
+        self._hearts, self._on_watch = hearts, on_watch
         self._failures: dict[str, int] = {}  # in a row, by list or watch
         self._prefix = ""  # of all paths
 
@@ -85,7 +87,7 @@ class Sessions:
             await self._pause(name, "HTTP status 401")
             return _with_body(response, b"")  # whatever it is, Kopf would read it
         if is_watch:
-            return await self._watched(response, name)
+            return await self._watched(response, name, path)
         try:
             listed = await self._listed(request, response, send, path)
         except Refused as refusal:
@@ -118,11 +120,12 @@ class Sessions:
 
     # --- watches
 
-    async def _watched(self, response: aiohttp.ClientResponse, name: str) -> aiohttp.ClientResponse:
+    async def _watched(self, response: aiohttp.ClientResponse, name: str, path: str) -> aiohttp.ClientResponse:
         if response.status == OK:
+            self._on_watch(path, None)
             return _with_content(response, _Events(response.content, self, name))
+        self._on_watch(path, await _refusal(response, path))
         status, response.status = response.status, OK
-        response.release()
         await self._pause(name, f"HTTP status {status}")
         return _with_content(response, _Body(response.content, TOO_OLD))
 
@@ -200,6 +203,17 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         return await answers.read(response)
     except aiohttp.ClientError as error:
         raise Refused(type(error).__name__) from error
+
+
+async def _refusal(response: aiohttp.ClientResponse, path: str) -> RolloutError:
+    """Why there is no watch, as far as the server says it in time."""
+    try:
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            body = await _read(response)
+    except (TooLarge, Refused, TimeoutError):
+        body = b""
+        response.close()
+    return answers.error_of(response.status, body, response.headers, path)
 
 
 def _check(response: aiohttp.ClientResponse, body: bytes, path: str) -> None:

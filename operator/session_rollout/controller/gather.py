@@ -13,7 +13,7 @@ from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import Refusal
 from session_rollout.controller.documents import Documents
 from session_rollout.controller.downtime import Downtime
-from session_rollout.controller.listings import JOBS
+from session_rollout.controller.listings import OF_JOBS
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.state import READ_DOCUMENT, RolloutState
 from session_rollout.core.documents import PublishedDocument
@@ -73,9 +73,9 @@ class Gatherer:
         )
 
     def _refusals(self, rollout: SessionRollout, state: RolloutState, now: datetime) -> tuple[Refusal, ...]:
-        """What the API server refuses to this rollout, and what it does not list."""
+        """What the API server refuses to this rollout, and what it does not list or watch."""
         unlisted = self._memory.listings.refusals(rollout.namespace, now)
-        concerned = tuple(refusal for refusal in unlisted if refusal.effect != JOBS or has_jobs(rollout.spec))
+        concerned = tuple(refusal for refusal in unlisted if refusal.effect not in OF_JOBS or has_jobs(rollout.spec))
         return (*state.shown_refusals(now), *concerned)
 
     def _last_evaluation(self, rollout: SessionRollout, state: RolloutState) -> datetime | None:

@@ -1,7 +1,8 @@
-"""What the operator cannot list: it does not notice what happens there, so nobody may get more until it can.
+"""What the operator cannot list or watch: it notices late or never what happens there, so nobody may get more until it can.
 
 A refused list counts from the last one that succeeded, because the right may be missing since then. Any other failure counts from the
 first list that failed while loops could read their rollouts: an API server that restarts answers neither, and afterwards both.
+A watch delivers until it ends, so a refusal of the next one counts from there.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,12 @@ from session_rollout.errors import Forbidden, Request, RolloutError
 
 ACTIONS, ROLLOUTS, DOCUMENTS, JOBS = "ListActions", "ListRollouts", "ListDocuments", "ListJobs"
 RESOURCES: Final = {ACTIONS: "sessionrolloutactions", ROLLOUTS: "sessionrollouts", DOCUMENTS: "configmaps", JOBS: "jobs"}
+WATCHES: Final = {resource: effect.replace("List", "Watch") for effect, resource in RESOURCES.items()}
+REQUESTS: Final = {
+    **{effect: Request("list", resource) for effect, resource in RESOURCES.items()},
+    **{effect: Request("watch", resource) for resource, effect in WATCHES.items()},
+}
+OF_JOBS: Final = {JOBS, WATCHES[RESOURCES[JOBS]]}
 UNLISTED_SHOWN: Final = timedelta(minutes=1)
 EVERYWHERE: Final = ""  # the namespace of a list of all namespaces
 Problems = Mapping[str, RolloutError]  # by namespace: why it could not be listed
@@ -27,7 +34,7 @@ def problems_of(error: RolloutError) -> Problems:
 
 @dataclass(frozen=True)
 class Gap:
-    """A list that fails, until it succeeds."""
+    """A list or watch that fails, until it succeeds."""
 
     error: RolloutError
     since: datetime  # the first failure
@@ -35,7 +42,7 @@ class Gap:
 
 
 class Listings:
-    """How the lists of each kind of object fare, by the effect that `status.refusals` names."""
+    """How the lists and watches of each kind of object fare, by the effect that `status.refusals` names."""
 
     def __init__(self) -> None:
         self._gaps: dict[str, dict[str, Gap]] = {}  # by effect and namespace
@@ -59,10 +66,21 @@ class Listings:
         self._shown[effect] = new
         return old ^ new
 
+    def note_watch(
+        self, resource: str, namespace: str, error: RolloutError | None, now: datetime, *, served: bool
+    ) -> frozenset[str]:
+        """Remember how the request for the watch of a resource in one namespace ended; see `note`."""
+        effect = WATCHES[resource]
+        problems = {place: gap.error for place, gap in self._gaps.get(effect, {}).items() if place != namespace}
+        if error is not None:
+            problems[namespace] = error
+        self._noted[effect] = now
+        return self.note(effect, problems, now, served=served)
+
     def refusals(self, namespace: str, now: datetime) -> tuple[Refusal, ...]:
-        """What cannot be listed in a namespace, for so long that it is shown."""
+        """What cannot be listed or watched in a namespace, for so long that it is shown."""
         return tuple(
-            refusal_of(effect, gap.error, gap.since, Request("list", RESOURCES[effect]))
+            refusal_of(effect, gap.error, gap.since, REQUESTS[effect])
             for effect in sorted(self._gaps)
             for place, gap in self._lasting(effect, now).items()
             if place in {namespace, EVERYWHERE}

@@ -1,12 +1,13 @@
 """What the controller remembers about all rollouts together; what it remembers about one is in `state`."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from datetime import datetime
 
 from session_rollout.controller.listings import EVERYWHERE, Listings, Problems
 from session_rollout.controller.state import ActionList, RolloutState
 from session_rollout.controller.turns import Turns
 from session_rollout.core.observed import ClockJump
+from session_rollout.errors import RolloutError
 from session_rollout.ports import Key
 
 
@@ -50,9 +51,15 @@ class Memory:
 
     def listed(self, effect: str, problems: Problems, now: datetime, *, served: bool) -> None:
         """Remember how a list ended, and wake the loops of rollouts whose refusals change by that."""
-        changed = self.listings.note(effect, problems, now, served=served)
+        self._wake_in(self.listings.note(effect, problems, now, served=served))
+
+    def watched(self, resource: str, namespace: str, error: RolloutError | None, now: datetime) -> None:
+        """Remember how the request for a watch ended, as `listed` does."""
+        self._wake_in(self.listings.note_watch(resource, namespace, error, now, served=self.served))
+
+    def _wake_in(self, changed: Collection[str]) -> None:
         for key, state in self._states.items():
-            if state.has_loop and changed & {key.namespace, EVERYWHERE}:
+            if state.has_loop and (key.namespace in changed or EVERYWHERE in changed):
                 state.wake_soon()
 
     def documents_listed(self, versions: Mapping[Key, int], unlisted: Container[str]) -> None:
