@@ -104,7 +104,7 @@ coverage: test-groups
 
 # RUNS random lives; CI runs fewer.
 test-model: setup
-	@MODEL_RUNS=$(or $(RUNS),20000) $(BIN)/python -m pytest -q --group=model
+	@MODEL_RUNS=$(or $(RUNS),20000) $(BIN)/python -m pytest -q -o timeout=0 --group=model
 
 # Faults that are put into a copy of the operator: the model has to notice each of them.
 mutants: setup

@@ -64,7 +64,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if group not in {"fast", "model"}:
             item.add_marker(pytest.mark.lab)
         if group == "model":
-            item.add_marker(pytest.mark.timeout(3600))  # it computes all the time, and everybody else goes first
+            # It computes all the time, and everybody else goes first.
+            item.add_marker(pytest.mark.timeout(3600 if config.getini("timeout") != "0" else 0))
         if wanted not in {None, group}:
             items.remove(item)
             others.append(item)
