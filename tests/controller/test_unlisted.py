@@ -11,10 +11,10 @@ import pytest
 from controller.cluster import KEY, Cluster, Process, forbidden, run, until
 from session_rollout.api.enums import Condition, DecisionReason, Outcome
 from session_rollout.controller import inbox
-from session_rollout.controller.listings import ACTIONS, EVERYWHERE, JOBS, RESOURCES, UNLISTED_SHOWN, Listings
+from session_rollout.controller.listings import ACTIONS, EVERYWHERE, JOBS, RESOURCES, UNLISTED_SHOWN, Listings, Watches
 from session_rollout.core import documents
 from session_rollout.core.flags import NOBODY
-from session_rollout.errors import RolloutError, Unavailable
+from session_rollout.errors import Forbidden, RolloutError, Unavailable
 
 SWEEP = timedelta(seconds=inbox.SWEEP_SECONDS)
 CALLS = {"actions": "ListActions", "listed": "ListRollouts", "documents": "ListDocuments", "migration_jobs": "ListJobs"}
@@ -202,14 +202,14 @@ def test_watch_that_is_refused_for_a_minute_stalls(cluster: Cluster) -> None:
 
     async def body() -> None:
         process = await holding(cluster)
-        plural, error = RESOURCES[ACTIONS], forbidden(RESOURCES[ACTIONS], verb="watch")
+        plural, error = RESOURCES[ACTIONS], Forbidden(f"cannot watch {RESOURCES[ACTIONS]}")
         process.memory.watched(plural, EVERYWHERE, None, cluster.time)
         await sweep(process, 8)
-        process.memory.watched(plural, EVERYWHERE, error, cluster.time)
         first = cluster.time
-        await sweep(process)
-        assert shown(cluster) == []
-        await sweep(process)
+        for _ in range(3):
+            assert shown(cluster) == []
+            process.memory.watched(plural, EVERYWHERE, error, cluster.time)
+            await sweep(process)
         [refusal] = cluster.status.refusals
         assert (refusal.effect, refusal.verb, refusal.resource) == ("WatchActions", "watch", plural)
         assert (refusal.since, refusal.message) == (first, f"cannot watch {plural}")
@@ -221,12 +221,45 @@ def test_watch_that_is_refused_for_a_minute_stalls(cluster: Cluster) -> None:
     run(body)
 
 
+DENIED, DOWN = Forbidden("no"), Unavailable("HTTP status 503")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "errors", "seen"),
+    [
+        ((0, 14, 28, 42, 56, 70), [DENIED] * 6, True),
+        ((0, 14, 28, 42, 56, 70), [DOWN] * 6, True),
+        ((0, 14, 28, 42, 56), [DENIED] * 5, False),
+        ((0, 110), [DOWN, DOWN], False),
+        ((0, 110), [DENIED, DENIED], False),
+        ((0, 14, 28, 42, 56, 70, 200), [DENIED] * 7, True),
+        ((0, 14, 28, 42, 56, 70, 71), [*[DENIED] * 6, None], False),
+        ((0, 14, 28, 29, 42, 56, 70), [DOWN, DOWN, DOWN, None, DOWN, DOWN, DOWN], False),
+    ],
+    ids=["denied", "failing", "not-yet", "outage", "outage-denied", "denied-before-an-outage", "granted", "granted-between"],
+)
+def test_watch_is_refused_when_that_lasts_and_is_no_outage(
+    seconds: tuple[int, ...], errors: list[RolloutError | None], *, seen: bool
+) -> None:
+    """In an outage, or while the API server starts, nobody asks for a watch for long: the list before it fails."""
+    watches, begun = Watches(), Cluster().time
+    changes = [
+        watches.note("jobs", EVERYWHERE, error, begun + timedelta(seconds=second))
+        for second, error in zip(seconds, errors, strict=True)
+    ]
+    refusals = watches.refusals("any")
+    assert [(refusal.effect, refusal.verb, refusal.since) for refusal in refusals] == [("WatchJobs", "watch", begun)] * seen
+    assert sum(changes) % 2 == seen
+
+
 def test_watches_of_namespaces_are_apart() -> None:
-    listings, now = Listings(), Cluster().time
-    for place, error in (("a", forbidden("jobs", verb="watch")), ("b", forbidden("jobs", verb="watch")), ("b", None)):
-        listings.note_watch("jobs", place, error, now, served=True)
-    effects = [[refusal.effect for refusal in listings.refusals(place, now + UNLISTED_SHOWN)] for place in ("a", "b", "c")]
-    assert effects == [["WatchJobs"], [], []]
+    """What is granted is a right in one of them."""
+    watches, now = Watches(), Cluster().time
+    for second in range(0, 70, 10):
+        for place in ("a", "b"):
+            watches.note("jobs", place, DENIED, now + timedelta(seconds=second))
+    watches.note("jobs", "b", None, now + timedelta(seconds=70))
+    assert [[refusal.namespace for refusal in watches.refusals(place)] for place in ("a", "b", "c")] == [["a"], [], []]
 
 
 def test_a_list_that_hangs_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ from session_rollout.api.status_records import (
 
 HISTORY_LENGTH = 20
 PENDING_LENGTH = 32
-REFUSALS_LENGTH = 20
+REFUSALS_LENGTH = 24
 PROCESSED_LENGTH = 32
 ROLLED_BACK_PLANS_LENGTH = 8
 CHECKS_LENGTH = 80  # of one phase: guards, criteria, preflight, verification and rollback.verification

@@ -75,7 +75,10 @@ class Gatherer:
     def _refusals(self, rollout: SessionRollout, state: RolloutState, now: datetime) -> tuple[Refusal, ...]:
         """What the API server refuses to this rollout, and what it does not list or watch."""
         unlisted = self._memory.listings.refusals(rollout.namespace, now)
-        concerned = tuple(refusal for refusal in unlisted if refusal.effect not in OF_JOBS or has_jobs(rollout.spec))
+        unwatched = self._memory.watches.refusals(rollout.namespace)
+        concerned = tuple(
+            refusal for refusal in (*unlisted, *unwatched) if refusal.effect not in OF_JOBS or has_jobs(rollout.spec)
+        )
         return (*state.shown_refusals(now), *concerned)
 
     def _last_evaluation(self, rollout: SessionRollout, state: RolloutState) -> datetime | None:

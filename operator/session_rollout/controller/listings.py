@@ -2,7 +2,8 @@
 
 A refused list counts from the last one that succeeded, because the right may be missing since then. Any other failure counts from the
 first list that failed while loops could read their rollouts: an API server that restarts answers neither, and afterwards both.
-A watch delivers until it ends, so a refusal of the next one counts from there.
+
+Kopf lists before it watches, so a watch that is refused again and again is no outage: in one, the list fails, and nobody asks for a watch.
 """
 
 from collections.abc import Mapping
@@ -17,12 +18,9 @@ from session_rollout.errors import Forbidden, Request, RolloutError
 ACTIONS, ROLLOUTS, DOCUMENTS, JOBS = "ListActions", "ListRollouts", "ListDocuments", "ListJobs"
 RESOURCES: Final = {ACTIONS: "sessionrolloutactions", ROLLOUTS: "sessionrollouts", DOCUMENTS: "configmaps", JOBS: "jobs"}
 WATCHES: Final = {resource: effect.replace("List", "Watch") for effect, resource in RESOURCES.items()}
-REQUESTS: Final = {
-    **{effect: Request("list", resource) for effect, resource in RESOURCES.items()},
-    **{effect: Request("watch", resource) for resource, effect in WATCHES.items()},
-}
 OF_JOBS: Final = {JOBS, WATCHES[RESOURCES[JOBS]]}
 UNLISTED_SHOWN: Final = timedelta(minutes=1)
+AGAIN: Final = timedelta(minutes=1)  # in which a watch that was refused is requested again, unless there was an outage
 EVERYWHERE: Final = ""  # the namespace of a list of all namespaces
 Problems = Mapping[str, RolloutError]  # by namespace: why it could not be listed
 
@@ -34,7 +32,7 @@ def problems_of(error: RolloutError) -> Problems:
 
 @dataclass(frozen=True)
 class Gap:
-    """A list or watch that fails, until it succeeds."""
+    """A list that fails, until it succeeds."""
 
     error: RolloutError
     since: datetime  # the first failure
@@ -42,7 +40,7 @@ class Gap:
 
 
 class Listings:
-    """How the lists and watches of each kind of object fare, by the effect that `status.refusals` names."""
+    """How the lists of each kind of object fare, by the effect that `status.refusals` names."""
 
     def __init__(self) -> None:
         self._gaps: dict[str, dict[str, Gap]] = {}  # by effect and namespace
@@ -66,21 +64,10 @@ class Listings:
         self._shown[effect] = new
         return old ^ new
 
-    def note_watch(
-        self, resource: str, namespace: str, error: RolloutError | None, now: datetime, *, served: bool
-    ) -> frozenset[str]:
-        """Remember how the request for the watch of a resource in one namespace ended; see `note`."""
-        effect = WATCHES[resource]
-        problems = {place: gap.error for place, gap in self._gaps.get(effect, {}).items() if place != namespace}
-        if error is not None:
-            problems[namespace] = error
-        self._noted[effect] = now
-        return self.note(effect, problems, now, served=served)
-
     def refusals(self, namespace: str, now: datetime) -> tuple[Refusal, ...]:
-        """What cannot be listed or watched in a namespace, for so long that it is shown."""
+        """What cannot be listed in a namespace, for so long that it is shown."""
         return tuple(
-            refusal_of(effect, gap.error, gap.since, REQUESTS[effect])
+            refusal_of(effect, gap.error, gap.since, Request("list", RESOURCES[effect]))
             for effect in sorted(self._gaps)
             for place, gap in self._lasting(effect, now).items()
             if place in {namespace, EVERYWHERE}
@@ -97,3 +84,46 @@ def _continued(gap: Gap, error: RolloutError, now: datetime, *, served: bool) ->
     if isinstance(gap.error, Forbidden):
         return gap  # an outage while the right is missing does not grant it
     return Gap(error, gap.since, gap.counts if served else now)
+
+
+@dataclass(frozen=True)
+class RefusedWatch:
+    """A watch that is refused, until it is granted."""
+
+    error: RolloutError
+    since: datetime  # the first refusal
+    counts: datetime  # from which refusal on no outage came between
+    last: datetime
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is shown."""
+        return self.last - self.counts >= UNLISTED_SHOWN
+
+    def again(self, error: RolloutError, now: datetime) -> "RefusedWatch":
+        """Refused once more."""
+        counts = self.counts if self.lasting or now - self.last <= AGAIN else now
+        return RefusedWatch(error, self.since, counts, now)
+
+
+class Watches:
+    """How the watches of each resource and namespace fare."""
+
+    def __init__(self) -> None:
+        self._refused: dict[tuple[str, str], RefusedWatch] = {}
+
+    def note(self, resource: str, namespace: str, error: RolloutError | None, now: datetime) -> bool:
+        """Remember how the request for a watch ended. Returns whether a refusal begins or ends to be shown."""
+        place = resource, namespace
+        before = self._refused.pop(place, None)
+        if error is not None:
+            self._refused[place] = before.again(error, now) if before else RefusedWatch(error, now, now, now)
+        return (before is not None and before.lasting) != (error is not None and self._refused[place].lasting)
+
+    def refusals(self, namespace: str) -> tuple[Refusal, ...]:
+        """What cannot be watched in a namespace, for so long that it is shown."""
+        return tuple(
+            refusal_of(WATCHES[resource], refused.error, refused.since, Request("watch", resource, place))
+            for (resource, place), refused in sorted(self._refused.items())
+            if refused.lasting and place in {namespace, EVERYWHERE}
+        )

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Container, Mapping
 from datetime import datetime
 
-from session_rollout.controller.listings import EVERYWHERE, Listings, Problems
+from session_rollout.controller.listings import EVERYWHERE, Listings, Problems, Watches
 from session_rollout.controller.state import ActionList, RolloutState
 from session_rollout.controller.turns import Turns
 from session_rollout.core.observed import ClockJump
@@ -17,7 +17,7 @@ class Memory:
     def __init__(self) -> None:
         self.turns = Turns()
         self.clock_jump: ClockJump | None = None
-        self.listings = Listings()
+        self.listings, self.watches = Listings(), Watches()
         self.served = False  # a loop could read its rollout since the last sweep began
         self._states: dict[Key, RolloutState] = {}
         self.actions: ActionList | None = None
@@ -55,7 +55,8 @@ class Memory:
 
     def watched(self, resource: str, namespace: str, error: RolloutError | None, now: datetime) -> None:
         """Remember how the request for a watch ended, as `listed` does."""
-        self._wake_in(self.listings.note_watch(resource, namespace, error, now, served=self.served))
+        if self.watches.note(resource, namespace, error, now):
+            self._wake_in({namespace})
 
     def _wake_in(self, changed: Collection[str]) -> None:
         for key, state in self._states.items():

@@ -2,8 +2,8 @@
 
 Five hundred loops that wake at once would each take a step of the event loop in turn, and the renewal of the Lease would wait for
 all of them at each of its own steps. With few at a time, the others wait here instead. Those that people wait for come first, then
-those whose flags are published; new rollouts come last, but one of a few turns goes to whoever has waited longest: where there is
-more to do than the process can, nobody waits without end. An urgent one also has places of its own, so that ordinary ones whose
+those whose flags are published; new rollouts come last, but of a few turns that are not urgent, one goes to the rollout that has waited
+longest: where there is more to do than the process can, a known one always waits. An urgent one also has places of its own, so that ordinary ones whose
 requests hang cannot keep it waiting. And one that takes longer than a moment waits for the API server and not for the event loop: it
 gives its place to the next, up to a bound. One that has protected its users passes its turn on, and records it after the others that
 wait: of eighty guards in breach, the last must not wait for what follows the first.
