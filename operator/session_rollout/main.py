@@ -72,6 +72,7 @@ class Operator:
     def __init__(self, settings: Settings, api: ApiServer, lease_api: ApiServer, clock: ServerClock) -> None:
         identity = os.environ.get("POD_NAME") or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self.settings, self.identity, self.clock = settings, identity, clock
+        self.watches = watched_paths(settings.namespaces)
         self.store = ApiRolloutStore(api, settings.namespaces)
         name = os.environ.get("LEASE_NAME", "session-rollout")
         namespace = os.environ.get("POD_NAMESPACE", "default")
@@ -185,12 +186,12 @@ class Operator:
         return ()
 
     def _on_watch(self, path: str, error: RolloutError | None) -> None:
-        resource, namespace = watched_paths(self.settings.namespaces)[path]
+        resource, namespace = self.watches[path]
         self.memory.watched(resource, namespace, error, self.clock.now())
 
     def _expect_beats(self) -> None:
         self.hearts.expect(SWEEP, SWEEP_LIMIT)
-        for path in watched_paths(self.settings.namespaces):
+        for path in self.watches:
             self.hearts.expect(watch_name(path), WATCH_LIMIT)
 
     async def _run_kopf(self, others: set[asyncio.Task[Any]]) -> None:

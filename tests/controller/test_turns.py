@@ -194,10 +194,17 @@ def test_one_that_waits_for_a_request_gives_its_place_to_the_next(monkeypatch: p
 # --- with the loop of a rollout
 
 
-def test_wait_for_a_turn_is_no_part_of_the_reconciliation(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock, which only the test sets."""
+    now = [0.0]
+    for module in (reconciler, remembered):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_wait_for_a_turn_is_no_part_of_the_reconciliation(cluster: Cluster, seconds: list[float]) -> None:
     """Both together are what its interval is compared with: where there is too much to do, each takes milliseconds."""
-    seconds = [0.0]
-    monkeypatch.setattr(reconciler, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
 
     async def body() -> None:
         process, stopped = Process(cluster), asyncio.Event()
@@ -216,10 +223,7 @@ def test_wait_for_a_turn_is_no_part_of_the_reconciliation(cluster: Cluster, monk
     run(body)
 
 
-def test_new_rollout_that_has_no_turn_is_overdue(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = [0.0]
-    monkeypatch.setattr(remembered, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
-
+def test_new_rollout_that_has_no_turn_is_overdue(cluster: Cluster, seconds: list[float]) -> None:
     async def body() -> None:
         process, stopped = Process(cluster), asyncio.Event()
         process.memory.turns = Turns(at_once=0, reserved=0)

@@ -2,11 +2,11 @@
 
 Five hundred loops that wake at once would each take a step of the event loop in turn, and the renewal of the Lease would wait for
 all of them at each of its own steps. With few at a time, the others wait here instead. Those that people wait for come first, then
-those whose flags are published; new rollouts come last, but of a few turns that are not urgent, one goes to the rollout that has waited
-longest: where there is more to do than the process can, a known one always waits. An urgent one also has places of its own, so that ordinary ones whose
-requests hang cannot keep it waiting. And one that takes longer than a moment waits for the API server and not for the event loop: it
-gives its place to the next, up to a bound. One that has protected its users passes its turn on, and records it after the others that
-wait: of eighty guards in breach, the last must not wait for what follows the first.
+those whose flags are published; new rollouts come last. Where there is more to do than the process can, one of those before them always
+waits, so of a few turns that are not urgent, one goes to the rollout that has waited longest. An urgent one also has places of its own,
+so that ordinary ones whose requests hang cannot keep it waiting. And one that takes longer than a moment waits for the API server and
+not for the event loop: it gives its place to the next, up to a bound. One that has protected its users passes its turn on, and records
+it after the others that wait: of eighty guards in breach, the last must not wait for what follows the first.
 """
 
 import asyncio
@@ -102,7 +102,8 @@ class Turns:
                 return
             if not urgent:
                 self._ordinary += 1
-                first = first if self._ordinary % TO_LONGEST else self._queue[0]
+                if self._ordinary % TO_LONGEST == 0:
+                    first = self._queue[0]
             self._queue.remove(first)
             self._running += 1
             first.called.set()
