@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lab.fault_proxy import TURN_KINDS, Fault
-from lab.fault_scenarios import SCENARIOS, Run, Scenario, play
+from lab.fault_scenarios import SCENARIOS, Run, Scenario, look, play
 from lab.fault_site import FaultSite
 from lab.kube import Object
 from lab.lab import Lab, ended_by_signals, until
@@ -52,7 +52,7 @@ def undisturbed(site: FaultSite, scenarios: Iterable[Scenario]) -> Reference:
     play(site, pairs, {})
     for run, counts in zip(pairs, _settled(site, pairs), strict=True):
         assert not run.problems, f"undisturbed {run}: {run.problems}"
-        name = run.scenario.name
+        name, run.end = run.scenario.name, look(site, run.namespace)
         assert reference.ends.setdefault(name, run.end) == run.end, f"two undisturbed ends of {run} differ"
         counted[name] = counted.get(name, counts) & counts & Counter({**counts, "finalizer": 1})  # Kopf repeats its own
     site.clear()
