@@ -132,6 +132,29 @@ def test_others_who_touch_the_document_delay_nothing(*, urgent: bool) -> None:
     run(body)
 
 
+@pytest.mark.parametrize("urgent", [True, False])
+def test_document_that_the_watch_has_delivered_since_is_decided_about_again(*, urgent: bool) -> None:
+    """What is known is another leader's then, and the decision was about the one before."""
+
+    async def body() -> None:
+        fixture = Fixture()
+        await fixture.apply(PUBLISH)
+        assert fixture.cluster.document is not None
+        other = replace(fixture.cluster.document, version=2, sha256="sha256:other")
+        fixture.cluster.document = touched = replace(other, version=3)
+        late = replace(PUBLISH, text='{"flags": {}}')
+        for version, conflict in ((1, True), (2, False)):
+            fixture.state.know(other, 2)
+            fixture.state.know(touched, 3)
+            error = await fixture.applier._attempt(
+                fixture.rollout, fixture.state, replace(late, version=version), urgent=urgent
+            )
+            assert isinstance(error, Conflict) is conflict
+            assert (fixture.cluster.text == PUBLISH.text) is conflict
+
+    run(body)
+
+
 @pytest.mark.parametrize("changes", [{"sha256": "sha256:other"}, {"owner": None}, {"editor": "kubectl-edit"}], ids=str)
 def test_document_that_was_changed_is_decided_about_again(changes: dict[str, Any]) -> None:
     """It may be another leader's, which has turned more off."""

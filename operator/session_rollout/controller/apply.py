@@ -132,8 +132,7 @@ class Applier:
     async def _carry_out(self, rollout: SessionRollout, state: RolloutState, effect: Effect, *, urgent: bool) -> None:
         match effect:
             case Publish():
-                document = await self._publish(rollout, state, effect, urgent=urgent)
-                state.know(document, document.version)
+                state.published(await self._publish(rollout, state, effect, urgent=urgent))
             case StartJob() | StartCheck() | SuspendJob():
                 await self._change_job(rollout, effect)
             case UndoWorkload() | RestartWorkload():
@@ -148,15 +147,17 @@ class Applier:
     ) -> PublishedDocument:
         """Publish; again at once when another client has only touched the ConfigMap since it was read.
 
-        Whoever changes an annotation in a loop must not delay what protects users. Raises Conflict when anything else has changed.
+        Whoever changes an annotation in a loop must not delay what protects users. Raises Conflict when anything else has changed:
+        also when the watch has delivered that after the decision, so that what is known is no longer what it saw.
         """
-        known, flags = state.document, self._ports.flags
+        seen, flags = effect.version if effect.version is not None else -1, self._ports.flags
+        known = state.document if seen >= state.document_since else None
         for _ in range(TOUCHED_AT_ONCE):
             try:
                 return await flags.publish(rollout, effect, urgent=urgent)
             except Conflict:
                 current = await flags.read(rollout.namespace, effect.config_map)
-                if known is None or current is None or replace(current, version=known.version) != known:
+                if known is None or current is None or not current.same_as(known):
                     raise
                 effect = replace(effect, version=current.version)
                 self._ports.leader.confirm()

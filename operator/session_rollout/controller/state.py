@@ -115,6 +115,7 @@ class RolloutState:
     config_map: str = ""  # name of the only one that is its flag document; empty until the rollout was read
     document: PublishedDocument | None = None  # what is published, as far as is known
     document_version: int = -1  # of the newest write, read or event of the document; -1: nothing is known
+    document_since: int = -1  # the oldest version since which nobody else has changed what it says
     document_doubted: bool = False  # a sweep could not list it, so it may have changed without an event
     last_reconcile: datetime | None = None
     last_record: datetime | None = None
@@ -235,6 +236,15 @@ class RolloutState:
 
     def know(self, document: PublishedDocument | None, version: int) -> None:
         """What is published now, as of this version."""
+        if document is None or self.document is None or not document.same_as(self.document):
+            self.document_since = version
+        self._know(document, version)
+
+    def published(self, document: PublishedDocument) -> None:
+        """This process has written what is published now."""
+        self._know(document, document.version)
+
+    def _know(self, document: PublishedDocument | None, version: int) -> None:
         self.document, self.document_version = document, version
         self.confirm_document()
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
@@ -46,6 +46,10 @@ class PublishedDocument:
         Labels are lost when somebody copies a ConfigMap or creates it again from its data; then its text says whose it is.
         """
         return self.owner in {rollout, None} if self.managed else self.author == rollout
+
+    def same_as(self, other: "PublishedDocument") -> bool:
+        """Whether it says the same: nothing but metadata that no decision depends on was changed between the two versions."""
+        return replace(self, version=other.version) == other
 
     @property
     def rolled_back(self) -> Protection | None:
