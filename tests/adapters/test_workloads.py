@@ -15,7 +15,7 @@ from session_rollout.api.protection import ANNOTATION, Protection, ProtectionKin
 from session_rollout.api.rollout import Workload
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import Publish, Revisions
-from session_rollout.errors import Conflict, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, SpecError, Unavailable
 
 APPS = "/apis/apps/v1/namespaces/default"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -146,6 +146,35 @@ def test_protections_are_an_annotation() -> None:
     assert published.protections == (emergency,)
     again = asyncio.run(ConfigMapPublisher(api).publish(ROLLOUT, effect(document(), published.version)))
     assert again.protections == ()
+
+
+@pytest.mark.parametrize("refused", [1, 2], ids=["once", "with its annotation"])
+def test_refused_annotation_keeps_no_feature_on(refused: int) -> None:
+    """The text protects. A refusal that is over leaves no document that nothing explains: another leader would stall."""
+    api = Api()
+    time = datetime(2026, 1, 5, 10, tzinfo=UTC)
+    emergency = Protection(kind=ProtectionKind.EMERGENCY, uid="u1", time=time, revision=7, features=("alpha",))
+    publisher = ConfigMapPublisher(api)
+    first = asyncio.run(publisher.publish(ROLLOUT, effect(document())))
+    refuse_annotations(api, refused)
+    published = asyncio.run(
+        publisher.publish(ROLLOUT, effect(document(), first.version, protections=(emergency,)), urgent=True)
+    )
+    assert published == asyncio.run(publisher.read("default", "shop-flags"))
+    assert published.protections == ((emergency,) if refused == 1 else ())
+
+
+def refuse_annotations(api: Api, times: int) -> None:
+    """So many writes with an annotation are refused, as by a policy."""
+    request, left = api.request, [times]
+
+    async def policy(method: str, path: str, body: Any = None, **options: Any) -> Any:
+        if body is not None and left[0] and (body["metadata"].get("annotations") or {}).get(ANNOTATION):
+            left[0] -= 1
+            raise Forbidden("annotations are forbidden")
+        return await request(method, path, body, **options)
+
+    api.request = policy  # type: ignore[method-assign]
 
 
 def test_edited_annotation_is_ignored() -> None:

@@ -14,6 +14,7 @@ import pytest
 from core.world import World, at, ended, spec, with_another_plan
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, Stage, State
 from session_rollout.api.protection import Protection
+from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import Refusal
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import NOBODY, Audience
@@ -166,6 +167,30 @@ def test_rollback_is_in_the_document_before_the_status() -> None:
     assert world.status.outcome is Outcome.ROLLED_BACK
     assert world.status.current.rollback_guard == "errors"
     assert world.percents() == {"one": "100", "two": "0"}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["a status", "no status"])
+def test_annotation_that_came_later_explains_a_rollback(*, lost: bool) -> None:
+    """Another leader has read the document between the writes of its text and of its annotation. Without a status, a person decides."""
+    world = World(spec())
+    world.until(at("two", 1))
+    before = world.status
+    world.values["errors"] = Decimal("0.5")
+    while world.status.current.stage is not Stage.ROLLING_BACK:
+        before = world.status
+        world.now += timedelta(seconds=10)
+        world.reconcile()
+    world.status, explained = before if not lost else RolloutStatus(), world.document
+    assert explained is not None
+    assert explained.protections
+    world.values["errors"] = Decimal("0.001")
+    world.document = replace(explained, protections=())
+    world.run(30)
+    assert world.reason is DecisionReason.ADOPTION_REQUIRED
+    world.tamper(protections=explained.protections)
+    world.run(60)
+    assert world.reason is (DecisionReason.ADOPTION_REQUIRED if lost else DecisionReason.ROLLED_BACK)
+    assert world.document.audiences["gamma"] == NOBODY
 
 
 def annotated(world: World, **fields: Any) -> World:

@@ -1,5 +1,6 @@
 """Flag documents as ConfigMaps (port `FlagPublisher`). flagd's own evaluator checks a document before it is published."""
 
+from contextlib import suppress
 from typing import Any, Final
 
 from session_rollout.adapters.api_server import FIELD_MANAGER, MERGE, REQUEST_SECONDS, URGENT_SECONDS, ApiServer
@@ -11,7 +12,7 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import Publish
-from session_rollout.errors import Conflict, Forbidden, NotFound, SpecError, Unavailable
+from session_rollout.errors import Conflict, Forbidden, NotFound, RolloutError, SpecError, Unavailable
 
 LABEL: Final = f"{GROUP}/rollout"
 COMPONENT: Final = "flags"
@@ -45,9 +46,12 @@ class ConfigMapPublisher:
         except (SpecError, Forbidden):
             if not (urgent and protections):
                 raise
-            # Whatever is wrong with the annotation: it explains, and the text protects.
-            body = _body(document.text, rollout.name, {ANNOTATION: None})
-            return document_of(await self._write_in_time(path, document.version, body, seconds))
+        # Whatever is wrong with the annotation: it explains, and the text protects.
+        bare = _body(document.text, rollout.name, {ANNOTATION: None})
+        written = document_of(await self._write_in_time(path, document.version, bare, seconds))
+        with suppress(RolloutError):  # a refusal may be over: another leader must not find a document that nothing explains
+            written = document_of(await self._write_in_time(path, written.version, body, seconds))
+        return written
 
     async def _write_in_time(self, path: str, version: int | None, body: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Twice as long as the last attempt that was in vain: an admission webhook may take up to half a minute."""

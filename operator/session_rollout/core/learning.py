@@ -30,9 +30,11 @@ def learn(context: DecisionContext) -> None:
     forget_kept(context)
     if document is None:
         return
-    for protection in document.protections:
-        if _is_news(context, protection):
-            _adopt(context, protection)
+    news = [protection for protection in document.protections if _is_news(context, protection)]
+    for protection in news:
+        _adopt(context, protection)
+    if any(protection.uid == context.current.rollback_uid for protection in news):
+        _forget_explained(context, document)
     flags = context.status.flags
     by_hand = document.editor is not None and flags.sha256 is not None
     if not (flags.adoption_required or by_hand) and (flags.sha256 is None or document.revision > flags.revision):
@@ -45,6 +47,16 @@ def forget_kept(context: DecisionContext) -> None:
     """A document that waited for `Adopt` or `Reset`, and is gone, has nothing to keep."""
     if context.status.flags.adoption_required and context.observed.document is None:
         context.change(flags=context.status.flags.updated(adoption_required=False, sha256=None))
+
+
+def _forget_explained(context: DecisionContext, document: PublishedDocument) -> None:
+    """A document that waited for `Adopt` or `Reset`, and is the result of a rollback that has just become known, explains itself.
+
+    A leader may have read it before its annotation was written.
+    """
+    flags = context.status.flags
+    if flags.adoption_required and _gives_the_same(context, document):
+        context.change(flags=flags.updated(adoption_required=False))
 
 
 def learn_kills(context: DecisionContext) -> None:
@@ -148,17 +160,22 @@ def _adopt_edit(context: DecisionContext, document: PublishedDocument, gone: Ite
 def _compare_revisions(context: DecisionContext, document: PublishedDocument) -> None:
     """Take over the revision of a document that gives the same; keep one that gives something else."""
     flags = context.status.flags
-    disabled = disabled_features(context.spec, context.status)
-    given = {
-        name: NOBODY if name in disabled else audience for name, audience in audiences(context.spec, context.status).items()
-    }
-    same = dict(document.audiences) == given and set(document.disabled) == set(disabled)
+    same = _gives_the_same(context, document)
     if flags.sha256 is None:  # nothing was published for this status
         same = not (document.gives_something or document.disabled or document.rolled_back or document.taken_away)
     if same:
         context.change(flags=flags.updated(revision=max(flags.revision, document.revision)))
         return
     _keep(context, document)
+
+
+def _gives_the_same(context: DecisionContext, document: PublishedDocument) -> bool:
+    """Whether the document gives what the status gives."""
+    disabled = disabled_features(context.spec, context.status)
+    given = {
+        name: NOBODY if name in disabled else audience for name, audience in audiences(context.spec, context.status).items()
+    }
+    return dict(document.audiences) == given and set(document.disabled) == set(disabled)
 
 
 def _keep(context: DecisionContext, document: PublishedDocument) -> None:
