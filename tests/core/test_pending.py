@@ -3,6 +3,7 @@
 Not here: what is corrected by hand (test_documents), and a document that keeps being changed (test_drift).
 """
 
+import copy
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ import pytest
 from core.world import World, at, edited, spec
 from session_rollout.api.enums import DecisionReason, EventReason, Verdict
 from session_rollout.core.flags import Audience
+from session_rollout.core.observed import Publish
 
 SLOW = [{"name": "errors", "metric": "errors", "below": "5%", "for": "600s"}]
 CLOSED = [{"timeZone": "UTC", "days": ["Mon"], "from": "03:00", "to": "03:01"}]
@@ -101,6 +103,24 @@ def test_deleted_document_comes_back_without_an_audience_that_must_wait() -> Non
     world.request("Resume")
     world.until(at("two", 1))
     assert world.document.audiences["gamma"] == Audience(Decimal(50))
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_audience_that_another_leader_publishes_is_not_taken_back(step: int) -> None:
+    """Its queries have answers and those of this one have not: both go by the same status, in which the audience is the intent."""
+    world = World(rollout([TEN, ALL]))
+    refuse(world, step)
+    other, intent = copy.deepcopy(world), world.status.flags
+    world.answering, other.publishing = False, True
+    world.reconcile()  # the status of this decision could not be written, and the next one starts from it
+    other.reconcile()
+    assert world.status.flags == intent
+    world.document = other.document
+    decision = world.reconcile()
+    assert decision.urgent is None
+    assert not any(isinstance(effect, Publish) for effect in decision.effects)
+    assert world.status.current.published_time is not None
+    assert published(world) == Audience(Decimal(10 if step == 1 else 100))
 
 
 def refused_raise(kind: str) -> World:

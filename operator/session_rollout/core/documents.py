@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -46,6 +46,11 @@ class PublishedDocument:
         Labels are lost when somebody copies a ConfigMap or creates it again from its data; then its text says whose it is.
         """
         return self.owner in {rollout, None} if self.managed else self.author == rollout
+
+    def gives(self, audiences: Mapping[str, Audience], disabled: Collection[str]) -> bool:
+        """Whether these features have these audiences, and exactly the disabled ones are off by an emergency."""
+        given = {name: NOBODY if name in disabled else audience for name, audience in audiences.items()}
+        return self.audiences == given and set(self.disabled) == set(disabled)
 
     def same_as(self, other: "PublishedDocument") -> bool:
         """Whether it says the same: nothing but metadata that no decision depends on was changed between the two versions."""

@@ -171,11 +171,7 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
 
 def _gives_the_same(context: DecisionContext, document: PublishedDocument) -> bool:
     """Whether the document gives what the status gives."""
-    disabled = disabled_features(context.spec, context.status)
-    given = {
-        name: NOBODY if name in disabled else audience for name, audience in audiences(context.spec, context.status).items()
-    }
-    return dict(document.audiences) == given and set(document.disabled) == set(disabled)
+    return document.gives(audiences(context.spec, context.status), disabled_features(context.spec, context.status))
 
 
 def _keep(context: DecisionContext, document: PublishedDocument) -> None:

@@ -77,7 +77,8 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
     """Publish the document of the status as it is now, while the cluster has another one.
 
     What it takes away from users goes first: if the same document also gives something, a document that only takes away
-    comes before it. With `holds_back`, the features of the running phase stay as they are published.
+    comes before it. With `holds_back`, the features of the running phase stay as they are published: a document that gives nothing
+    else stays, and so does the intent in the status, which another leader may be publishing.
     """
     if foreign_document(context) is not None:
         return
@@ -88,6 +89,8 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
     given, disabled = _given(context), disabled_features(context.spec, context.status)
     if holds_back:
         given.update({name: published_audience(context, name) for name in context.running_features if name in given})
+        if document is not None and document.labelled and document.editor is None and document.gives(given, disabled):
+            return
     less = _less_than_published(document, given, disabled) if document is not None else None
     floor = document.revision if document is not None else 0
     if document is not None and less is not None and less != (given, disabled):
