@@ -109,7 +109,7 @@ def _json_patched(old: Object, operations: list[Object]) -> Object:
         for parent in parents:
             target = target[parent]
         if operation["op"] == "test":
-            if target[last] != operation["value"]:
+            if target.get(last) != operation["value"]:
                 raise SpecError(operation["path"])
         else:
             target[last] = operation["value"]

@@ -263,6 +263,22 @@ def test_answer_never_reaches_another_action_of_the_same_name(api: Api) -> None:
     assert "status" not in api.objects[ACTION]
 
 
+def test_first_answer_stays(api: Api) -> None:
+    """Another leader has carried it out, and to this one it no longer applies."""
+    write_answer(api, "u1")
+    first = api.objects[ACTION]["status"]
+    refused = answer(accepted=False, reason=ActionReason.NOT_RUNNING, message="the generation has ended", now=NOW)
+    asyncio.run(ApiRolloutStore(api).answer("default", "pause", refused, uid="u1"))
+    assert api.objects[ACTION]["status"] == first
+
+
+def test_status_that_is_no_answer_is_replaced(api: Api) -> None:
+    """Somebody else has written it."""
+    api.objects[ACTION]["status"] = {"message": "seen"}
+    write_answer(api, "u1")
+    assert api.objects[ACTION]["status"]["accepted"] is True
+
+
 def test_answer_that_the_api_server_refuses_is_an_error(api: Api) -> None:
     """Another CRD: the action stays unanswered, and that must be seen."""
     api.failures["PATCH"] = [SpecError("status.reason: Unsupported value")]

@@ -8,7 +8,9 @@ import pytest
 
 from controller.cluster import KEY, Cluster, Process, run
 from session_rollout.api.rollout import Metric
+from session_rollout.api.status import REFUSALS_LENGTH
 from session_rollout.controller.gather import REFRESH_AFTER
+from session_rollout.errors import Forbidden
 from session_rollout.ports import Queries
 
 
@@ -57,3 +59,19 @@ def counted(cluster: Cluster, read: list[str]) -> Callable[[str, tuple[Metric, .
         return await original(provider, metrics)
 
     return read_queries
+
+
+def test_more_refusals_than_a_status_holds_keep_it_from_nothing() -> None:
+    """A status that the API server refuses would show none of them."""
+    cluster = Cluster()
+    cluster.add_rollout()
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        for number in range(REFUSALS_LENGTH + 6):
+            process.state.refused(f"Effect{number:02}", Forbidden("no right"), cluster.time)
+        await process.reconcile()
+        assert len(cluster.rollouts[KEY]["status"]["refusals"]) == REFUSALS_LENGTH
+
+    run(body)

@@ -167,6 +167,8 @@ def test_rollback_is_in_the_document_before_the_status() -> None:
     assert world.status.outcome is Outcome.ROLLED_BACK
     assert world.status.current.rollback_guard == "errors"
     assert world.percents() == {"one": "100", "two": "0"}
+    known = [entry.check for entry in world.status.history if entry.event is EventReason.GUARD_BREACHED]
+    assert known == ["errors"], "the history tells why"
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["a status", "no status"])

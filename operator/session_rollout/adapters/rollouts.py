@@ -179,27 +179,33 @@ class ApiRolloutStore:
 
     async def answer(self, namespace: str, name: str, answer: ActionStatus, *, uid: str) -> None:
         """See `RolloutStore.answer`."""
-        # The test keeps the response from an action of the same name that was created after this one was deleted: it would
-        # appear to be carried out. The API server ignores a UID in a merge patch of a status.
+        # The tests keep the response from an action of the same name that was created after this one was deleted, which would
+        # appear to be carried out, and from one that another leader has answered. The API server ignores a UID in a merge
+        # patch of a status, and takes a field that is not there as null.
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "test", "path": "/status", "value": None},
             {"op": "add", "path": "/status", "value": answer.to_wire()},
         ]
+        path = _path(namespace, ACTIONS, name) + "/status"
         try:
-            await self._api.request("PATCH", _path(namespace, ACTIONS, name) + "/status", patch, content=JSON_PATCH)
+            await self._api.request("PATCH", path, patch, content=JSON_PATCH)
         except NotFound:
             return  # deleted before the response: nobody waits for it
         except SpecError:
-            if await self._exists(namespace, name, uid):
+            known = await self._action(namespace, name, uid)
+            if known is None or "accepted" in known.get("status", {}):
+                return  # deleted and created again, or answered: the first answer stays
+            if "status" not in known:
                 raise
-            return  # deleted and created again
+            await self._api.request("PATCH", path, [patch[0], patch[2]], content=JSON_PATCH)
         answered(answer)
 
-    async def _exists(self, namespace: str, name: str, uid: str) -> bool:
-        """Whether this very action exists; the operator has the permission to list actions, but not to get one."""
+    async def _action(self, namespace: str, name: str, uid: str) -> Mapping[str, Any] | None:
+        """This very action, if it exists; the operator has the permission to list actions, but not to get one."""
         query = {"fieldSelector": f"metadata.name={name}"}
         listed = await self._api.request("GET", _path(namespace, ACTIONS), query=query)
-        return any(item["metadata"]["uid"] == uid for item in listed["items"])
+        return next((item for item in listed["items"] if item["metadata"]["uid"] == uid), None)
 
     async def delete_action(self, namespace: str, name: str, *, uid: str) -> None:
         """See `RolloutStore.delete_action`."""

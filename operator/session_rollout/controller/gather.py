@@ -9,7 +9,7 @@ from typing import Final
 
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
-from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status import REFUSALS_LENGTH, RolloutStatus
 from session_rollout.api.status_records import Refusal
 from session_rollout.controller.documents import Documents
 from session_rollout.controller.downtime import Downtime
@@ -79,7 +79,7 @@ class Gatherer:
         concerned = tuple(
             refusal for refusal in (*unlisted, *unwatched) if refusal.effect not in OF_JOBS or has_jobs(rollout.spec)
         )
-        return (*state.shown_refusals(now), *concerned)
+        return (*state.shown_refusals(now), *concerned)[:REFUSALS_LENGTH]
 
     def _last_evaluation(self, rollout: SessionRollout, state: RolloutState) -> datetime | None:
         return None if state.restored else state.last_observed or self._downtime.since_in(rollout.namespace)
