@@ -47,7 +47,9 @@ def answered(lab: Lab, name: str, *answers: dict[str, Any], status: Object | Non
     return dict(lab.kube.get(path)["status"])
 
 
-@pytest.mark.parametrize(("first", "second"), [(YES, NO), (NO, YES), (YES, YES)], ids=["refused later", "accepted later", "again"])
+@pytest.mark.parametrize(
+    ("first", "second"), [(YES, NO), (NO, YES), (YES, YES)], ids=["refused later", "accepted later", "again"]
+)
 def test_first_answer_of_two_leaders_stays(lab: Lab, first: dict[str, Any], second: dict[str, Any]) -> None:
     """R8: to the one that comes late, what was carried out no longer applies."""
     status = answered(lab, "answers", first, second)

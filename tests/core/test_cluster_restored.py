@@ -7,8 +7,8 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from core.model.cluster import run
 from core.model.lives import Life
+from core.model.replica import run
 
 SECONDS = 30
 
@@ -29,7 +29,7 @@ def pass_time(life: Life) -> None:
     """Reconcile and sweep, as the process does."""
     for _ in range(SECONDS // 5):
         life.cluster.time += timedelta(seconds=5)
-        life.cluster.replica.reconcile(life.cluster.keys[0])
+        run(life.cluster.replica.reconcile(life.cluster.keys[0]))
 
 
 def flags(life: Life) -> dict[str, Any]:

@@ -319,3 +319,20 @@ def test_clock_that_was_set_back_blinds_nobody(*, breach: bool) -> None:
         assert world.status.outcome is Outcome.ROLLED_BACK
     else:
         assert 60 <= world.until(at("one", 2, 1)) <= 120
+
+
+def test_time_that_another_leader_has_counted_extends_a_hold_by_no_more_than_itself() -> None:
+    """R13: its results are late, and it pauses the hold since its own last evaluation, again and again."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.until(lambda world: world.status.current.hold_until is not None)
+    late = world.now
+    for _ in range(20):
+        world.now += timedelta(seconds=10)
+        world.answering, world.last_reconcile = False, late
+        world.reconcile()
+        world.answering, world.last_reconcile = True, world.now
+        world.reconcile()
+    left = world.status.current.hold_until
+    assert left is not None
+    assert left <= world.now + timedelta(seconds=60)

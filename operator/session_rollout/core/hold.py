@@ -179,11 +179,21 @@ def advance_hold(context: DecisionContext, problems: tuple[str, ...]) -> None:
 
 
 def _pause_since_last_results(context: DecisionContext) -> None:
-    """Results are on their way for longer than they should. Another process would not know since when."""
+    """Results are on their way for longer than they should. Another process would not know since when.
+
+    The hold had begun by then: another leader may have counted a part of that time.
+    """
     current, away = context.current, context.unobserved
     if current.hold_until is not None and current.hold_paused_time is None and timedelta(0) < away < timedelta.max:
         _change_pause(context, DecisionReason.AWAITING_EVIDENCE, missing_evidence(context) or ("results are on their way",))
-        context.move(hold_paused_time=context.now - away)
+        begun = min(current.hold_until - _length(context), context.now)
+        context.move(hold_paused_time=max(context.now - away, begun))
+
+
+def _length(context: DecisionContext) -> timedelta:
+    """How long the running step or the bake is held."""
+    increment = context.increment
+    return increment.hold if increment is not None else duration(context.spec.bake)
 
 
 def judge_again(context: DecisionContext) -> None:
@@ -194,8 +204,7 @@ def judge_again(context: DecisionContext) -> None:
     """
     context.change(flags=context.status.flags.updated(published_time=None))
     context.move(approved_by=None, promoted_by=None)
-    current, increment = context.current, context.increment
-    length = increment.hold if increment is not None else duration(context.spec.bake)
+    current, length = context.current, _length(context)
     if current.hold_until is not None:
         metrics = {name for check in counted_checks(context) for name in check.metrics}
         interval = max((context.spec.interval_of(name) for name in metrics), default=context.interval)

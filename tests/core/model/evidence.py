@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from core.model.cluster import LOOK_BACK, RULE, SCRAPE, Cluster, Reading
+from core.model.cluster import Cluster
+from core.model.replica import LOOK_BACK, RULE, SCRAPE, Reading
 from session_rollout.api.checks import Check, Guard, OnBreach
 from session_rollout.api.enums import Verdict
 from session_rollout.api.phases import OnDeadline, Phase

@@ -29,6 +29,22 @@ FAULTS: tuple[Story, ...] = (
     ),
     story(
         "R8",
+        "an audience that another leader publishes, and one that has no results",
+        "plain",
+        "no-fall",
+        ("overtake", "document status", True, "status"),
+        ("proceed", "step"),
+    ),
+    story(
+        "R8",
+        "an action that both leaders answer",
+        "plain",
+        "approved",
+        ("overtake", "status", False, ""),
+        ("proceed", "end"),
+    ),
+    story(
+        "R8",
         "a breach and an edit at one moment, and a process that ends between document and status",
         "guard of its own",
         "stays-off",

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from core.model.cluster import START, Broken, Cluster
+from core.model.cluster import Broken, Cluster
 from core.model.documents import NOBODY, Given, audiences, revision
 from core.model.evidence import Evidence, interval
 from core.model.promises import PROMISES
+from core.model.replica import START
 from core.model.server import Object
 from session_rollout.api import ACTIONS
 from session_rollout.api.checks import OnBreach
@@ -47,6 +48,7 @@ class Landings:
     killed: set[str] = field(default_factory=set)  # by somebody who edited the document
     highest: int = 0
     by_hand: bool = False
+    foreign: bool = False  # somebody has edited the document, or its object has lost its status: at any time before
     paused: bool = False
     landed: bool = False  # the operator published since the last look
     orphaned: bool = False  # the object was created again; nothing in the cluster was published by it

@@ -9,9 +9,10 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from core.model.cluster import Cluster, Reading
+from core.model.cluster import Cluster
 from core.model.evidence import reach
 from core.model.promises import PROMISES
+from core.model.replica import Reading, Replica
 from core.model.shapes import BY_HAND, SHAPES, applicable
 from core.model.witness import Witness
 from session_rollout.api.enums import ActionType, Verdict
@@ -82,7 +83,11 @@ class Life:
             self.tick(timedelta(seconds=every))
 
     def jump(self, seconds: int) -> None:
-        """The clock of the API server is set; the process that leads goes on by elapsed time, and the next one adopts it."""
+        """The clock of the API server is set; the process that leads goes on by elapsed time, and the next one adopts it.
+
+        Two that lead with clocks of different hours are no life.
+        """
+        self.alone()
         cluster, by = self.cluster, timedelta(seconds=seconds)
         cluster.offset += by
         cluster.replica.memory.clock_jump = ClockJump(cluster.now(), by, "api-server")
@@ -115,6 +120,7 @@ class Life:
         """Whatever hinders is taken away; then the rollout has to end, or to say what a person must do."""
         server, witness = self.cluster.server, self.witness
         server.refused, server.lost, server.held, self.pattern = {}, set(), {}, {}
+        self.alone()
         self.say("errors", "good")
         self.say("slow", "good")
         self.cluster.answering = True
@@ -285,6 +291,29 @@ class Life:
         """The next write of this kind is late; with `frozen` its process never comes back, and another one leads."""
         self.cluster.server.held[kind] = frozen
 
+    def overtake(self, kinds: str, *, deaf: bool, fails: str) -> None:
+        """Another process leads, too, from now on, and comes first at the next writes of these kinds, in this order.
+
+        Then a deaf one has no results; what `fails` the first time are its own writes of this kind.
+        """
+        cluster, server = self.cluster, self.cluster.server
+        if cluster.replica.clock.now() != cluster.time + cluster.offset:
+            return
+        rival = cluster.rival = cluster.rival or Replica(cluster, since=cluster.last_led)
+        failures = [{fails: REFUSALS["500"]} if fails else {}]
+
+        async def come_first() -> None:
+            refused = server.refused
+            rival.metrics.answering, server.refused = not deaf, {**refused, **(failures.pop() if failures else {})}
+            await cluster.overtake()
+            rival.metrics.answering, server.refused = True, refused
+
+        server.overtaken = [(kind, come_first) for kind in kinds.split()]
+
+    def alone(self) -> None:
+        """One process leads."""
+        self.cluster.rival, self.cluster.server.overtaken = None, []
+
     def land(self) -> None:
         """What was late arrives."""
         self.cluster.server.held = {}
@@ -331,6 +360,8 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "accept": Life.accept,
     "lose": Life.lose,
     "delay": lambda life, kind, frozen: life.delay(kind, frozen=frozen),
+    "overtake": lambda life, kinds, deaf, fails: life.overtake(kinds, deaf=deaf, fails=fails),
+    "alone": Life.alone,
     "land": Life.land,
     "crash": Life.crash,
 }

@@ -23,6 +23,7 @@ PROMISES = {
     "bake": "a rollout is promoted only after its guards had values for the whole bake",
     "evidence": "EvidenceAvailable means that every criterion and guard has a value",
     "explained": "there is always an end or an explanation",
+    "own-document": "only a person's document, or one without its status, waits for Adopt or Reset",
     "transition": "no transition that the table of stages lacks",
     "kill-by-hand": "what somebody took away whole in the document stays off until an EmergencyEnable",
     "deletion": "with `deletionPolicy: Off` a deletion turns everything off",

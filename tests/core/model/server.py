@@ -6,7 +6,7 @@ resourceVersion is refused when the object has changed; one without is not, as o
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,9 @@ class Server(ApiServer):
     refused_once: dict[str, list[RolloutError]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)  # the next write of this kind is done, and its response is lost
     held: dict[str, bool] = field(default_factory=dict)  # the next write of this kind is late; whether the process freezes
+    overtaken: list[tuple[str, Callable[[], Awaitable[None]]]] = field(
+        default_factory=list
+    )  # what comes before writes of a kind, in order
     late: list[Callable[[], Object]] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)  # kinds of write that did not go well since somebody cleared this
     invalid: list[str] = field(default_factory=list)  # why a status was refused by the schema
@@ -117,6 +120,11 @@ class Server(ApiServer):
         kind = kind_of(method, path)
         if kind == "read":
             return self._get(path, query or {})
+        if self.overtaken and self.overtaken[0][0] == kind:
+            (_, come_first), *later = self.overtaken
+            self.overtaken = []  # nobody overtakes the one that comes first
+            await come_first()
+            self.overtaken = later
         write = functools.partial(self._write, method, path, body, content)
         if problem := self._fault(kind, write):
             self.failed.add(kind)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from core.model.cluster import known
+from core.model.replica import known
 from session_rollout.api.rollout import Metric, RolloutSpec
 
 

@@ -56,6 +56,8 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (2, (("accept",),)),
     (1, (("lose",), WRITES)),
     (1, (("delay",), WRITES, (True, False))),
+    (2, (("overtake",), (*WRITES, "document status", "status document"), (True, False), ("", "", "status", "document"))),
+    (1, (("alone",),)),
     (1, (("land",),)),
     (2, (("crash",), (*WRITES, "known", "unknown"))),
     (1, (("jump",), (-3600, -60, 60, 3600))),

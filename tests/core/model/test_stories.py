@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from core.model.cluster import NAMESPACE, Cluster, Reading, known
+from core.model.cluster import Cluster
 from core.model.documents import audiences
 from core.model.fault_stories import STORIES
 from core.model.lives import GOOD, Life
+from core.model.replica import NAMESPACE, Reading, known
 from core.model.server import kind_of
 from core.model.shapes import SHAPES
 from core.model.stories import Story

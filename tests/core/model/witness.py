@@ -83,7 +83,7 @@ class Witness(Landings):
 
     def _is_off(self, name: str | None) -> bool:
         phase = phase_named(self.cluster.spec, name)
-        return phase is not None and set(phase.features) <= self._surely_off()
+        return phase is not None and set(phase.features) <= self._surely_off() | self._disabling()
 
     def _is_recent(self) -> bool:
         """Whether guards may measure something from before the document that is published now."""
@@ -120,6 +120,7 @@ class Witness(Landings):
     def recreated(self) -> None:
         """Another object of this name: users still have what they had."""
         self._anew()
+        self.foreign = True
         if self.fallen:
             self.reasons.add("Retry")
             self.fallen = set()
@@ -133,6 +134,7 @@ class Witness(Landings):
 
     def wrote_by_hand(self, before: dict[str, Given]) -> None:
         """Somebody edited the document: what is taken away whole is an emergency of theirs."""
+        self.foreign = True
         self.killed |= {name for name in off_for_all(self.cluster.document) if not before.get(name, NOBODY).emergency}
 
     # --- after the decision
@@ -297,10 +299,13 @@ class Witness(Landings):
             return  # its first status has not been written
         if status.decision.reason is DecisionReason.NOT_DECIDED or not (status.outcome or status.decision.details):
             self.objects("explained", f"the decision is {status.decision}")
+        if status.flags.adoption_required and not self.foreign:
+            self.objects("own-document", "it waits for a person")
         if (off := self._surely_off()) and cluster.condition("EmergencyActive") != "True":
             self.objects("emergency-shown", f"{sorted(off)} are off")
         self._look_at_rollback()
         over = all(phase.name in self.complete for phase in cluster.spec.phases) or status.outcome is not None
+        over = over or bool(self._waiting("Promote"))  # it may have completed the last phase
         judged = self.evidence.guards_judged() if over else self.evidence.all_judged()
         if cluster.condition("EvidenceAvailable") == "True" and self.evidence.exposed and not judged:
             self.objects("evidence", "a check has no value")
@@ -339,7 +344,13 @@ class Witness(Landings):
         if phase is None or phase.name in self.complete or not self.known.get(phase.features[0], NOBODY).on:
             return
         late = self.evidence.deadline(phase, self._hold(phase, phase.features[0]), strict=True)
-        excused = self.evidence.all_passing() or self.evidence.provider_fails() or self.evidence.stopped or self.paused
+        excused = (
+            self.evidence.all_passing()
+            or self.evidence.provider_fails()
+            or self.evidence.stopped
+            or self.paused
+            or self._waiting("Pause")
+        )
         if late and not excused and self.cluster.condition("Stalled") != "True":
             self.objects("deadline", f"phase {phase.name} has waited for {self.evidence.waited}")
 
