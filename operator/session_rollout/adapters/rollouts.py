@@ -194,7 +194,7 @@ class ApiRolloutStore:
             return  # deleted before the response: nobody waits for it
         except SpecError:
             known = await self._action(namespace, name, uid)
-            if known is None or "accepted" in known.get("status", {}):
+            if known is None or "accepted" in (known.get("status") or {}):
                 return  # deleted and created again, or answered: the first answer stays
             if "status" not in known:
                 raise

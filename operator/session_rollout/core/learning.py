@@ -30,11 +30,11 @@ def learn(context: DecisionContext) -> None:
     forget_kept(context)
     if document is None:
         return
-    news = [protection for protection in document.protections if _is_news(context, protection)]
-    for protection in news:
-        _adopt(context, protection)
-    if any(protection.uid == context.current.rollback_uid for protection in news):
-        _forget_explained(context, document)
+    for protection in document.protections:
+        if _is_news(context, protection):
+            _adopt(context, protection)
+            if protection.uid == context.current.rollback_uid:
+                _forget_explained(context, document)
     flags = context.status.flags
     by_hand = document.editor is not None and flags.sha256 is not None
     if not (flags.adoption_required or by_hand) and (flags.sha256 is None or document.revision > flags.revision):
