@@ -148,7 +148,8 @@ chaos-migrations: setup
 	@$(BIN)/python -m chaos $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 faults: setup
-	@$(BIN)/python -m lab.faults $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(DO),--do $(DO))
+	@$(BIN)/python -m lab.faults $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(DO),--do $(DO)) \
+	$(if $(LEADERS),--leaders $(LEADERS))
 
 fuzz-promql: setup
 	@FUZZ_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest -q -s -p no:cacheprovider -o timeout=0 tests/adapters/test_promql_fuzz.py
