@@ -155,6 +155,33 @@ def test_document_that_the_watch_has_delivered_since_is_decided_about_again(*, u
     run(body)
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["its own", "somebody else's"])
+def test_document_that_the_watch_delivers_before_the_response(*, own: bool) -> None:
+    """Its own is written again by the same decision; an edit since is read, and not forgotten."""
+
+    async def body() -> None:
+        fixture = Fixture()
+        await fixture.apply(PUBLISH)
+        publish = fixture.cluster.publish
+
+        async def delivered(rollout: SessionRollout, document: Publish, *, urgent: bool = False) -> PublishedDocument:
+            written = await publish(rollout, document, urgent=urgent)
+            seen = written if own else replace(written, version=written.version + 1, sha256="sha256:edited")
+            fixture.cluster.document = seen
+            fixture.state.know(seen, seen.version)
+            return written
+
+        fixture.cluster.publish = delivered  # type: ignore[method-assign]
+        fixture.applier = Applier(fixture.cluster.ports())
+        effect = replace(PUBLISH, text='{"flags": {}}', version=1)
+        assert await fixture.applier._attempt(fixture.rollout, fixture.state, effect, urgent=True) is None
+        assert fixture.state.document == (fixture.cluster.document if own else None)
+        if own:
+            assert await fixture.applier._attempt(fixture.rollout, fixture.state, effect) is None
+
+    run(body)
+
+
 @pytest.mark.parametrize("changes", [{"sha256": "sha256:other"}, {"owner": None}, {"editor": "kubectl-edit"}], ids=str)
 def test_document_that_was_changed_is_decided_about_again(changes: dict[str, Any]) -> None:
     """It may be another leader's, which has turned more off."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core.world import World, at, ended, spec, with_another_plan
+from core.world import World, at, edited, ended, spec, with_another_plan
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, Stage, State
 from session_rollout.api.protection import Protection
 from session_rollout.api.status import RolloutStatus
@@ -193,6 +193,24 @@ def test_annotation_that_came_later_explains_a_rollback(*, lost: bool) -> None:
     world.run(60)
     assert world.reason is (DecisionReason.ADOPTION_REQUIRED if lost else DecisionReason.ROLLED_BACK)
     assert world.document.audiences["gamma"] == NOBODY
+
+
+def test_rollback_by_one_step_is_in_the_document_before_the_status() -> None:
+    """R12: the document has what the rollback left, and no person is needed."""
+    steps = [{"percent": percent, "hold": "60s"} for percent in (10, 50, 100)]
+    world = World(edited(lambda data: data["phases"][0].update(steps=steps), rollback={"scope": "Step"}))
+    world.until(at("one", 2))
+    world.values["errors"], before = Decimal("0.5"), world.status
+    while world.status.current.stage is not Stage.ROLLING_BACK:
+        before = world.status
+        world.now += timedelta(seconds=10)
+        world.reconcile()
+    world.status = before
+    world.values["errors"] = Decimal("0.001")
+    world.run(60)
+    assert (world.status.outcome, world.percents()["one"]) == (Outcome.ROLLED_BACK, "10")
+    assert world.document is not None
+    assert world.document.audiences["alpha"] == Audience(Decimal(10))
 
 
 def annotated(world: World, **fields: Any) -> World:

@@ -4,6 +4,7 @@ Not here: what is corrected by hand (test_documents), and a document that keeps 
 """
 
 import copy
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -13,6 +14,8 @@ import pytest
 
 from core.world import World, at, edited, spec
 from session_rollout.api.enums import DecisionReason, EventReason, Verdict
+from session_rollout.api.status_records import Refusal
+from session_rollout.core.documents import read_document
 from session_rollout.core.flags import Audience
 from session_rollout.core.observed import Publish
 
@@ -121,6 +124,38 @@ def test_audience_that_another_leader_publishes_is_not_taken_back(step: int) -> 
     assert not any(isinstance(effect, Publish) for effect in decision.effects)
     assert world.status.current.published_time is not None
     assert published(world) == Audience(Decimal(10 if step == 1 else 100))
+
+
+@pytest.mark.parametrize("interval", ["10s", "60s"])
+def test_refused_document_is_requested_while_an_audience_waits_for_it(interval: str) -> None:
+    """Without a request the refusal would seem over: each decision would undo what the one before has shown."""
+    world = World(rollout([TEN, ALL], checkInterval=interval))
+    refuse(world, 2)
+    refusal = Refusal(effect="Publish", verb="patch", resource="configmaps", since=world.now, message="forbidden")
+    world.refusals, before = (refusal,), len(world.history)
+    for _ in range(20):
+        world.now += timedelta(seconds=10)
+        decision = world.reconcile()
+        assert any(isinstance(effect, Publish) for effect in (*decision.effects, decision.urgent))
+    assert len(world.history) <= before + 2
+
+
+@pytest.mark.parametrize("editor", [None, "kubectl-edit"])
+def test_rules_edited_by_hand_while_an_audience_waits_are_corrected(editor: str | None) -> None:
+    """Everybody is forced on, and the audience of each feature reads the same."""
+    world = World(rollout([TEN, ALL]))
+    refuse(world, 2)
+    world.request("Pause")
+    world.run(20)
+    world.publishing = True
+    world.run(20)
+    assert world.document is not None
+    document = json.loads(world.documents[-1])
+    document["$evaluators"]["forcedOn"] = True
+    edited = json.dumps(document, indent=1)
+    world.document = read_document(edited, version=world.document.version + 1, owner=world.name, editor=editor)
+    world.run(20)
+    assert world.document.sha256 != read_document(edited).sha256
 
 
 def refused_raise(kind: str) -> World:

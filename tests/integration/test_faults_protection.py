@@ -296,7 +296,7 @@ def test_watch_that_is_refused_for_a_minute_is_in_status(fault_site: FaultSite) 
     try:
         site.lab.until(lambda: site.proxy.disturb("sessionrolloutactions", "cut"), 20, "an open watch")
         # One minute, the pause before the next attempt, and a slow list.
-        [refusal] = site.lab.within(lambda: look(site, namespace)["refusals"], 100, "the refusal in status")
+        [refusal] = site.lab.until(lambda: look(site, namespace)["refusals"], 100, "the refusal in status")
         assert (refusal["effect"], refusal["verb"], refusal["resource"]) == ("WatchActions", "watch", "sessionrolloutactions")
         assert "forbidden" in refusal["message"]
         assert look(site, namespace)["conditions"]["Stalled"] == "True"

@@ -198,7 +198,12 @@ class ApiRolloutStore:
                 return  # deleted and created again, or answered: the first answer stays
             if "status" not in known:
                 raise
-            await self._api.request("PATCH", path, [patch[0], patch[2]], content=JSON_PATCH)
+            patch[1] = {
+                "op": "test",
+                "path": "/status",
+                "value": known["status"],
+            }  # somebody else has written it, and it is none
+            await self._api.request("PATCH", path, patch, content=JSON_PATCH)
         answered(answer)
 
     async def _action(self, namespace: str, name: str, uid: str) -> Mapping[str, Any] | None:

@@ -132,7 +132,7 @@ class Applier:
     async def _carry_out(self, rollout: SessionRollout, state: RolloutState, effect: Effect, *, urgent: bool) -> None:
         match effect:
             case Publish():
-                state.published(await self._publish(rollout, state, effect, urgent=urgent))
+                state.published(await self._publish(rollout, state, effect, urgent=urgent), _seen(effect))
             case StartJob() | StartCheck() | SuspendJob():
                 await self._change_job(rollout, effect)
             case UndoWorkload() | RestartWorkload():
@@ -150,8 +150,7 @@ class Applier:
         Whoever changes an annotation in a loop must not delay what protects users. Raises Conflict when anything else has changed:
         also when the watch has delivered that after the decision, so that what is known is no longer what it saw.
         """
-        seen, flags = effect.version if effect.version is not None else -1, self._ports.flags
-        known = state.document if seen >= state.document_since else None
+        known, flags = state.document if _seen(effect) >= state.document_since else None, self._ports.flags
         for _ in range(TOUCHED_AT_ONCE):
             try:
                 return await flags.publish(rollout, effect, urgent=urgent)
@@ -187,6 +186,11 @@ class Applier:
         status = answer(accepted=effect.accepted, reason=effect.reason, message=effect.message, now=self._ports.clock.now())
         await self._ports.store.answer(rollout.namespace, effect.action, status, uid=effect.uid)
         state.actions.finish(effect.uid)
+
+
+def _seen(effect: Publish) -> int:
+    """The version of the document that the decision saw; -1 for none."""
+    return -1 if effect.version is None else effect.version
 
 
 def _only_stops(effect: Effect) -> bool:

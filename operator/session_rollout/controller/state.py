@@ -240,8 +240,12 @@ class RolloutState:
             self.document_since = version
         self._know(document, version)
 
-    def published(self, document: PublishedDocument) -> None:
-        """This process has written what is published now."""
+    def published(self, document: PublishedDocument, seen: int) -> None:
+        """This process has written a document over the version `seen`; the watch may have delivered a later one meanwhile."""
+        if document.version < self.document_version:
+            self.forget_document()
+            return
+        self.document_since = min(self.document_since, seen)
         self._know(document, document.version)
 
     def _know(self, document: PublishedDocument | None, version: int) -> None:

@@ -100,7 +100,7 @@ def _adopt(context: DecisionContext, protection: Protection) -> None:
     if any(record.features for record in context.status.phases):
         # Whoever may edit the annotation may write any outcome; a rollback has only these two.
         outcome = Outcome.ABORTED if protection.outcome is Outcome.ABORTED else Outcome.ROLLED_BACK
-        if protection.guard is not None:  # the status that had this event could not be written
+        if protection.guard is not None and protection.causes:  # the status that had this event could not be written
             context.record_event(EventReason.GUARD_BREACHED, "; ".join(protection.causes), check=protection.guard)
         begin_rollback(context, outcome, protection.causes, protection.uid, guard=protection.guard, phases=protection.phases)
 

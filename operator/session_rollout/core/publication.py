@@ -89,7 +89,7 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
     given, disabled = _given(context), disabled_features(context.spec, context.status)
     if holds_back:
         given.update({name: published_audience(context, name) for name in context.running_features if name in given})
-        if document is not None and document.labelled and document.editor is None and document.gives(given, disabled):
+        if _stays(context, document, given, disabled):
             return
     less = _less_than_published(document, given, disabled) if document is not None else None
     floor = document.revision if document is not None else 0
@@ -101,6 +101,17 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         _request(context, wanted, urgent=less == (given, disabled))
     elif not (document.labelled and _knows_rollback(context, document)):
         context.effects.append(_effect(context, wanted))
+
+
+def _stays(context: DecisionContext, document: PublishedDocument | None, given: Given, disabled: Mapping[str, str]) -> bool:
+    """Whether the document in the cluster is the one that was read back before, and gives just this.
+
+    A refused write is requested again all the same: as long as it is refused, it is shown.
+    """
+    refused = any(refusal.effect == Publish.__name__ for refusal in context.observed.refusals)
+    if document is None or refused or not document.labelled:
+        return False
+    return document.sha256 == context.status.flags.published_sha256 and document.gives(given, disabled)
 
 
 def _knows_rollback(context: DecisionContext, document: PublishedDocument) -> bool:

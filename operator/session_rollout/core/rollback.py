@@ -50,7 +50,7 @@ def begin_rollback(
     takes_away = phases is not None or any(_is_measured(context, record) for record in records)
     percent, groups = "0", tuple[str, ...]()
     for record in records:
-        percent, groups = _audience_left(context, record)
+        percent, groups = _audience_left(context, record, learned=phases is not None)
         fields = {"percent": percent, "groups": groups, "end_time": context.now, "promoted_time": None}  # guarded again
         context.mark(record.name, state=PhaseState.ROLLED_BACK, **fields)
     context.change(flags=settled(context.status.flags, (uid,)), outcome=None)
@@ -116,15 +116,20 @@ def breach_uid(context: DecisionContext, cause: str) -> str:
     return f"breach-{sha256_of(identity).removeprefix('sha256:')[:32]}"
 
 
-def _audience_left(context: DecisionContext, record: PhaseRecord) -> tuple[str, tuple[str, ...]]:
-    """What the phase keeps: nothing, or with scope Step and in a step the audience before this one."""
+def _audience_left(context: DecisionContext, record: PhaseRecord, *, learned: bool) -> tuple[str, tuple[str, ...]]:
+    """What the phase keeps: nothing, or with scope Step and in a step the audience before this one.
+
+    A document that a rollback was learned from has its result.
+    """
     here = context.increment if context.current.stage is Stage.STEP else None
     if context.spec.rollback.scope is not RollbackScope.STEP or context.phase is None or here is None:
         return "0", ()
     if record.name != context.current.phase:
         return "0", ()
     earlier = increments_before(context.phase, here)
-    if not _is_published(context, here):
+    if learned:
+        earlier = tuple(increment for increment in earlier if _is_published(context, increment))
+    elif not _is_published(context, here):
         earlier = earlier[:-1]  # what is in breach is the audience before this one, which was decided and not published
     return (percent_text(earlier[-1].percent), earlier[-1].groups) if earlier else ("0", ())
 
