@@ -37,6 +37,15 @@ FAULTS: tuple[Story, ...] = (
     ),
     story(
         "R8",
+        "an abort and an edit that names another feature, by two leaders",
+        "all scope",
+        "own-document",
+        ("wait", 10),
+        ("overtake", "status", False, ""),
+        ("act then edit", "Abort", "replace feature"),
+    ),
+    story(
+        "R8",
         "an action that both leaders answer",
         "plain",
         "approved",
