@@ -48,9 +48,11 @@ class PublishedDocument:
         return self.owner in {rollout, None} if self.managed else self.author == rollout
 
     def gives(self, audiences: Mapping[str, Audience], disabled: Collection[str]) -> bool:
-        """Whether these features have these audiences, and exactly the disabled ones are off by an emergency."""
-        given = {name: NOBODY if name in disabled else audience for name, audience in audiences.items()}
-        return self.audiences == given and set(self.disabled) == set(disabled)
+        """Whether these features have these audiences, others nobody, and exactly the disabled ones are off by an emergency."""
+        given = {**audiences, **dict.fromkeys(disabled, NOBODY)}
+        names = self.audiences.keys() | given.keys()
+        same = all(self.audiences.get(name, NOBODY) == given.get(name, NOBODY) for name in names)
+        return same and set(self.disabled) == set(disabled)
 
     def same_as(self, other: "PublishedDocument") -> bool:
         """Whether it says the same: nothing but metadata that no decision depends on was changed between the two versions."""

@@ -5,7 +5,6 @@ was published for: then it is kept until a person decides. What takes a feature 
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from session_rollout.api.enums import EventReason, Outcome
 from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature
@@ -174,9 +173,7 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
 
 def _gives_the_same(context: DecisionContext, document: PublishedDocument) -> bool:
     """Whether the document gives what the status gives; an edit may have named features since that nobody has."""
-    given, disabled = audiences(context.spec, context.status), disabled_features(context.spec, context.status)
-    nobody = dict.fromkeys((*given, *document.audiences), NOBODY)
-    return replace(document, audiences={**nobody, **document.audiences}).gives({**nobody, **given}, disabled)
+    return document.gives(audiences(context.spec, context.status), disabled_features(context.spec, context.status))
 
 
 def _keep(context: DecisionContext, document: PublishedDocument) -> None:

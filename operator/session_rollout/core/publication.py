@@ -111,7 +111,8 @@ def _stays(context: DecisionContext, document: PublishedDocument | None, given: 
     refused = any(refusal.effect == Publish.__name__ for refusal in context.observed.refusals)
     if document is None or refused or not document.labelled:
         return False
-    return document.sha256 == context.status.flags.published_sha256 and document.gives(given, disabled)
+    same = document.audiences.keys() == given.keys() and document.gives(given, disabled)
+    return same and document.sha256 == context.status.flags.published_sha256
 
 
 def _knows_rollback(context: DecisionContext, document: PublishedDocument) -> bool:
