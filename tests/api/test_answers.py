@@ -3,18 +3,15 @@
 Not here: when an action is answered (tests/controller, tests/core), and by which leader (the model).
 """
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
 
+from api.connection import connected
 from lab.kube import Object
 from lab.lab import Lab
 from session_rollout.adapters.api_server import ApiServer
-from session_rollout.adapters.clock import ServerClock
 from session_rollout.adapters.rollouts import ApiRolloutStore
 from session_rollout.api.action import answer
 from session_rollout.api.enums import ActionReason
@@ -33,17 +30,11 @@ def answered(lab: Lab, name: str, *answers: dict[str, Any], status: Object | Non
         lab.kube.merge(f"{path}/status", {"status": status})
     uid = lab.kube.get(path)["metadata"]["uid"]
 
-    async def give() -> None:
-        configuration = Configuration()
-        await config.load_kube_config(str(lab.kubeconfig), client_configuration=configuration)
-        api = ApiServer(ApiClient(configuration), configuration, ServerClock())
-        try:
-            for fields in answers:
-                await ApiRolloutStore(api).answer("default", action, answer(**fields, now=NOW), uid=uid)
-        finally:
-            await api.close()
+    async def give(api: ApiServer) -> None:
+        for fields in answers:
+            await ApiRolloutStore(api).answer("default", action, answer(**fields, now=NOW), uid=uid)
 
-    asyncio.run(give())
+    connected(lab, give)
     return dict(lab.kube.get(path)["status"])
 
 

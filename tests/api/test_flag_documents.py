@@ -3,20 +3,17 @@
 Not here: what a rollout does with a document (tests/core), and protections that are difficult to write (test_protections).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import pytest
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
 
+from api.connection import connected
 from api.corpus import GOOD
 from lab.kube import Object
 from lab.lab import Lab
-from session_rollout.adapters.api_server import FIELD_MANAGER, ApiServer
-from session_rollout.adapters.clock import ServerClock
+from session_rollout.adapters.api_server import FIELD_MANAGER
 from session_rollout.adapters.flags import LABEL, ConfigMapPublisher
 from session_rollout.api.parsing import rollout_of
 from session_rollout.api.protection import ANNOTATION, Protection, ProtectionKind
@@ -38,17 +35,7 @@ def document(name: str, revision: int = 1) -> FlagDocument:
 
 def run(lab: Lab, work: Callable[[ConfigMapPublisher], Awaitable[T]]) -> T:
     """What a publisher on the real API server does."""
-
-    async def connected() -> T:
-        configuration = Configuration()
-        await config.load_kube_config(str(lab.kubeconfig), client_configuration=configuration)
-        api = ApiServer(ApiClient(configuration), configuration, ServerClock())
-        try:
-            return await work(ConfigMapPublisher(api))
-        finally:
-            await api.close()
-
-    return asyncio.run(connected())
+    return connected(lab, lambda api: work(ConfigMapPublisher(api)))
 
 
 def publish(lab: Lab, written: FlagDocument, version: int | None, *protections: Protection) -> PublishedDocument:

@@ -3,17 +3,14 @@
 Not here: what an operator does with it (tests/core, tests/integration).
 """
 
-import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
 
+from api.connection import connected
 from api.corpus import GOOD
 from lab.lab import Lab
 from session_rollout.adapters.api_server import ApiServer
-from session_rollout.adapters.clock import ServerClock
 from session_rollout.adapters.flags import ConfigMapPublisher
 from session_rollout.api.parsing import rollout_of
 from session_rollout.api.protection import Protection, ProtectionKind
@@ -30,20 +27,14 @@ def published(lab: Lab, protections: tuple[Protection, ...]) -> PublishedDocumen
     raw = {"metadata": {"name": "shop", "namespace": "default", "uid": "u", "generation": 1}, "spec": GOOD}
     rollout = rollout_of(raw)
 
-    async def written() -> PublishedDocument:
-        configuration = Configuration()
-        await config.load_kube_config(str(lab.kubeconfig), client_configuration=configuration)
-        api = ApiServer(ApiClient(configuration), configuration, ServerClock())
-        try:
-            publisher = ConfigMapPublisher(api)
-            before = await publisher.read("default", document.config_map)
-            version = before.version if before is not None else None
-            wanted = Publish(document.config_map, document.text, document.sha256, version, protections)
-            return await publisher.publish(rollout, wanted, urgent=True)
-        finally:
-            await api.close()
+    async def written(api: ApiServer) -> PublishedDocument:
+        publisher = ConfigMapPublisher(api)
+        before = await publisher.read("default", document.config_map)
+        version = before.version if before is not None else None
+        wanted = Publish(document.config_map, document.text, document.sha256, version, protections)
+        return await publisher.publish(rollout, wanted, urgent=True)
 
-    return asyncio.run(written())
+    return connected(lab, written)
 
 
 @pytest.mark.parametrize(

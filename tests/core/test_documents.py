@@ -102,6 +102,17 @@ def test_kill_by_hand_of_a_feature_that_nobody_has_yet_is_an_emergency() -> None
     assert "targeting" not in world.flag("gamma")
 
 
+def roll_back(world: World) -> RolloutStatus:
+    """A guard fails until its rollback begins, and passes from then on; the status before that decision."""
+    world.values["errors"], before = Decimal("0.5"), world.status
+    while world.status.current.stage is not Stage.ROLLING_BACK:
+        before = world.status
+        world.now += timedelta(seconds=10)
+        world.reconcile()
+    world.values["errors"] = Decimal("0.001")
+    return before
+
+
 @pytest.mark.parametrize("later", [False, True], ids=["the same spec", "a later spec"])
 def test_rollback_of_a_process_that_ended_is_not_tried_again_by_its_own_spec(*, later: bool) -> None:
     """R12: the edit and the breach came at one moment; only an edit after it is a new try."""
@@ -109,12 +120,8 @@ def test_rollback_of_a_process_that_ended_is_not_tried_again_by_its_own_spec(*, 
     world.until(at("two", 1))
     before = world.status
     world.edit(spec(bake="10s"))
-    world.values["errors"] = Decimal("0.5")
-    while world.status.current.stage is not Stage.ROLLING_BACK:
-        world.now += timedelta(seconds=10)
-        world.reconcile()
+    roll_back(world)
     world.status = before  # no status could be written since before the edit
-    world.values["errors"] = Decimal("0.001")
     if later:
         world.edit(with_another_plan())
     world.run(60)
@@ -155,14 +162,7 @@ def test_rollback_is_in_the_document_before_the_status() -> None:
     """R12: the same for a breach, whatever the guard says afterwards."""
     world = World(spec())
     world.until(at("two", 1))
-    world.values["errors"] = Decimal("0.5")
-    before = world.status
-    while world.status.current.stage is not Stage.ROLLING_BACK:
-        before = world.status
-        world.now += timedelta(seconds=10)
-        world.reconcile()
-    world.status = before
-    world.values["errors"] = Decimal("0.001")
+    world.status = roll_back(world)
     world.run(60)
     assert world.status.outcome is Outcome.ROLLED_BACK
     assert world.status.current.rollback_guard == "errors"
@@ -176,16 +176,10 @@ def test_annotation_that_came_later_explains_a_rollback(*, lost: bool) -> None:
     """Another leader has read the document between the writes of its text and of its annotation. Without a status, a person decides."""
     world = World(spec())
     world.until(at("two", 1))
-    before = world.status
-    world.values["errors"] = Decimal("0.5")
-    while world.status.current.stage is not Stage.ROLLING_BACK:
-        before = world.status
-        world.now += timedelta(seconds=10)
-        world.reconcile()
+    before = roll_back(world)
     world.status, explained = before if not lost else RolloutStatus(), world.document
     assert explained is not None
     assert explained.protections
-    world.values["errors"] = Decimal("0.001")
     world.document = replace(explained, protections=())
     world.run(30)
     assert world.reason is DecisionReason.ADOPTION_REQUIRED
@@ -200,13 +194,7 @@ def test_rollback_by_one_step_is_in_the_document_before_the_status() -> None:
     steps = [{"percent": percent, "hold": "60s"} for percent in (10, 50, 100)]
     world = World(edited(lambda data: data["phases"][0].update(steps=steps), rollback={"scope": "Step"}))
     world.until(at("one", 2))
-    world.values["errors"], before = Decimal("0.5"), world.status
-    while world.status.current.stage is not Stage.ROLLING_BACK:
-        before = world.status
-        world.now += timedelta(seconds=10)
-        world.reconcile()
-    world.status = before
-    world.values["errors"] = Decimal("0.001")
+    world.status = roll_back(world)
     world.run(60)
     assert (world.status.outcome, world.percents()["one"]) == (Outcome.ROLLED_BACK, "10")
     assert world.document is not None

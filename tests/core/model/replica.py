@@ -90,8 +90,7 @@ class Application(PrometheusSource):
     """The measured application behind the production reader of results: no thread and no HTTP."""
 
     def __init__(self, cluster: "Cluster") -> None:
-        self._by = SteadyClock(cluster)
-        super().__init__(PROVIDERS, self._by, 1)
+        super().__init__(PROVIDERS, SteadyClock(cluster), 1)
         self._cluster, self.answering = cluster, True
 
     def measurements(
@@ -102,7 +101,7 @@ class Application(PrometheusSource):
         return {metric.name: self._measured(self._cluster.readings[metric.name]) for metric in metrics}
 
     def _measured(self, reading: Reading) -> Measurement:
-        now, value = self._by.now(), reading.value
+        now, value = self._clock.now(), reading.value
         sample = {"metric": {}, "value": [(now - reading.age).timestamp(), str(value)]}
         match value:
             case Verdict.NO_DATA:
