@@ -189,6 +189,31 @@ def test_annotation_that_came_later_explains_a_rollback(*, lost: bool) -> None:
     assert world.document.audiences["gamma"] == NOBODY
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_emergency_is_known_before_its_annotation(*, comes: bool) -> None:
+    """Another leader has read the document between the writes of its text and of its annotation: no person is needed."""
+    world = World(spec())
+    world.until(at("two", 1))
+    before = world.status
+    world.request("EmergencyDisable", features=["alpha"])
+    world.reconcile()
+    explained = world.document
+    assert explained is not None
+    assert explained.protections
+    world.document, world.status, world.actions = replace(explained, protections=()), before, []
+    world.run(30)
+    assert [(record.feature, record.by) for record in world.status.flags.disabled] == [("alpha", "the flag document")]
+    if comes:
+        world.tamper(protections=explained.protections)
+    world.run(60)
+    assert not world.status.flags.adoption_required
+    assert "targeting" not in world.flag("alpha")
+    assert world.condition("EmergencyActive") == "True"
+    world.request("EmergencyEnable", features=["alpha"])
+    world.run(60)
+    assert "targeting" in world.flag("alpha")
+
+
 def test_rollback_by_one_step_is_in_the_document_before_the_status() -> None:
     """R12: the document has what the rollback left, and no person is needed."""
     steps = [{"percent": percent, "hold": "60s"} for percent in (10, 50, 100)]

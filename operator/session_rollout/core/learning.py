@@ -160,7 +160,8 @@ def _adopt_edit(context: DecisionContext, document: PublishedDocument, gone: Ite
 
 
 def _compare_revisions(context: DecisionContext, document: PublishedDocument) -> None:
-    """Take over the revision of a document that gives the same; keep one that gives something else."""
+    """Take over the revision of a document that gives the same, emergencies aside; keep one that gives something else."""
+    _adopt_marks(context, document)
     flags = context.status.flags
     same = _gives_the_same(context, document)
     if flags.sha256 is None:  # nothing was published for this status
@@ -176,15 +177,16 @@ def _gives_the_same(context: DecisionContext, document: PublishedDocument) -> bo
     return document.gives(audiences(context.spec, context.status), disabled_features(context.spec, context.status))
 
 
-def _keep(context: DecisionContext, document: PublishedDocument) -> None:
+def _adopt_marks(context: DecisionContext, document: PublishedDocument) -> None:
+    """What the document marks as disabled stays off, also before its annotation, or without it."""
+    by, uid, kind = "the flag document", f"document-{document.version}", ProtectionKind.EMERGENCY
     for name, reason in sorted(document.disabled.items()):
         if name in disabled_features(context.spec, context.status):
-            continue  # known from its annotation, or as a dependent
-        uid = f"document-{document.version}"
-        kind = ProtectionKind.EMERGENCY
-        disable(
-            context, Protection(kind=kind, uid=uid, by="the flag document", reason=reason, time=context.now, features=(name,))
-        )
+            continue  # known from the annotation, or as a dependent
+        disable(context, Protection(kind=kind, uid=uid, by=by, reason=reason, time=context.now, features=(name,)))
+
+
+def _keep(context: DecisionContext, document: PublishedDocument) -> None:
     _adopt_edit(context, document, document.taken_away)
     name = config_map_name(context.spec.flag_set)
     kept = {"revision": document.revision, "sha256": document.sha256, "config_map": name, "adoption_required": True}
