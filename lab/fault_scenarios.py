@@ -14,12 +14,14 @@ from typing import Any, Final
 from lab.fault_proxy import Fault
 from lab.fault_site import FLAG_SET, FaultSite
 from lab.kube import Object
-from lab.lab import until
+from lab.lab import PATIENCE, until
 
 NAME: Final = "story"
 GOOD, BREACH = "0.001", "0.5"
 SETUP_SECONDS = 90.0
 END_SECONDS = 90.0
+PROMISED_SECONDS = 2.0  # from what an operator sees to the document that switches off
+PROMISED_REQUESTS = 30  # as long as so many requests take in the same run, on a machine that has more to do
 NOTHING_MORE_SECONDS = 6.0  # an operator that has not written for so long after the end does not write any more
 ACTIONS = "/apis/sessionrollout.dev/v1alpha1/namespaces/{}/sessionrolloutactions"
 ROLLOUTS = "/apis/sessionrollout.dev/v1alpha1/namespaces/{}/sessionrollouts"
@@ -242,8 +244,8 @@ def play(
 
 
 def _wait(site: FaultSite, runs: Iterable[Run], expected: dict[str, Object], seconds: float) -> None:
-    """Until every run has ended as it should, with all its faults behind it, or the time is over."""
-    deadline, waiting = time.monotonic() + seconds, list(runs)
+    """Until every run has ended as it should, with all its faults behind it, or the time of an idle machine is over."""
+    deadline, waiting = time.monotonic() + seconds * PATIENCE, list(runs)
     while waiting and time.monotonic() < deadline:
         site.keep_running()
         waiting = [run for run in waiting if not _through(site, run, expected)]
@@ -292,6 +294,14 @@ def off_since(site: FaultSite, namespace: str, since: float, seconds: float = 20
         return next((at for at, document in _since(site, namespace, since) if max(shares(document).values()) <= 0), 0.0)
 
     return float(until(seen, seconds, f"the features of {namespace} off"))
+
+
+def promised(site: FaultSite, namespace: str) -> float:
+    """Seconds within which features are off: on a machine that has more to do, as long as a number of requests takes now."""
+    begun, path = time.monotonic(), f"{ROLLOUTS.format(namespace)}/{NAME}"
+    for _ in range(PROMISED_REQUESTS):
+        site.lab.kube.get(path)
+    return max(PROMISED_SECONDS, time.monotonic() - begun)
 
 
 def on_again(site: FaultSite, namespace: str, since: float) -> list[Object]:

@@ -24,6 +24,7 @@ from session_rollout.core.observed import Measurement
 from session_rollout.settings import Provider
 
 MINUTE = timedelta(minutes=1)
+FOREVER = "60s"  # a time limit that no test reaches
 
 
 def vector(*values: str, at: float = 0.0, **beside: Any) -> bytes:
@@ -155,7 +156,7 @@ Result = TypeVar("Result")
 
 def source(port: int, scheme: str = "http", host: str = "127.0.0.1", **fields: Any) -> PrometheusSource:
     """A source with one provider called `default`; `run` closes it."""
-    provider = Provider(url=f"{scheme}://{host}:{port}", **{"timeout": "500ms", **fields})
+    provider = Provider(url=f"{scheme}://{host}:{port}", **{"timeout": FOREVER, **fields})
     MADE.append(PrometheusSource({"default": provider}, WallClock(), 4))
     return MADE[-1]
 

@@ -237,9 +237,9 @@ def test_rules_of_others_are_not_evaluated() -> None:
     }
     checks = Checks()
     checks.api.put(FLAGS, {"data": {KEY: json.dumps({"flags": {"alpha": flag}})}})
-    begun = time.monotonic()
+    begun = time.process_time()
     assert checks.check(builtin="FlagStore") == (PASS, CheckReason.CHECK_SUCCEEDED)
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_migrations() -> None:

@@ -130,7 +130,7 @@ def test_unreachable_provider() -> None:
 def test_slow_provider(answers: Answers) -> None:
     """The timeout of the configuration."""
     answers.released.clear()
-    measurement = measure(answers.server_port)
+    measurement = measure(answers.server_port, timeout="500ms")
     assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.TIMED_OUT)
 
 

@@ -356,8 +356,8 @@ def test_intervals_are_those_of_the_provider() -> None:
 def test_long_query_is_scanned_and_judged_by_the_server(operator: str) -> None:
     """The time of the parser grows with the square of the operators; the ranges are known all the same."""
     query = operator.join(["rate(a[7m])", *["a"] * 150, "rate(a[10m] offset 5m)"])
-    begun = time.perf_counter()
+    begun = time.process_time()
     assert problem_of(query) is None
     assert effective_range(Metric(name="m", query=query), Intervals()) == timedelta(minutes=16)
-    assert time.perf_counter() - begun < 0.1
+    assert time.process_time() - begun < 0.5
     assert problem_of(query + "[400d]") is not None

@@ -97,7 +97,7 @@ def test_document_of_others_is_read_in_a_moment(targeting: str) -> None:
     flag = (
         f'{{"state": "ENABLED", "variants": {{"on": true, "off": false}}, "defaultVariant": "off", "targeting": {targeting}}}'
     )
-    begun = time.perf_counter()
+    begun = time.process_time()
     document = read_document(f'{{"flags": {{"alpha": {flag}}}}}')
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
     assert set(document.audiences) <= {"alpha"}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lab.fault_scenarios import BREACH, GOOD, LONG, NAME, ROLLOUTS, look, off_since, rollout
+from lab.fault_scenarios import BREACH, GOOD, LONG, NAME, ROLLOUTS, look, off_since, promised, rollout
 from lab.fault_site import FLAG_SET, FaultSite
 from lab.kube import Kube, Object
 from lab.recorder import KEY
@@ -18,7 +18,6 @@ from lab.recorder import KEY
 NAMESPACE, ELSEWHERE = "copied", "copied-elsewhere"
 CONFIG_MAPS = "/api/v1/namespaces/{}/configmaps"
 COPY = f"{CONFIG_MAPS}/{FLAG_SET}-flags-off".format(NAMESPACE)
-PROMISED = 2.0
 
 
 def copied(config_map: Object, name: str) -> Object:
@@ -89,6 +88,6 @@ def test_copy_turns_nothing_off_and_delays_no_rollback(fault_site: FaultSite) ->
         begun = time.monotonic()
         prometheus.set(NAMESPACE, BREACH)
         off = off_since(fault_site, NAMESPACE, begun)
-        assert off - prometheus.answered(NAMESPACE, BREACH) < PROMISED
+        assert off - prometheus.answered(NAMESPACE, BREACH) < promised(fault_site, NAMESPACE)
     fault_site.lab.until(lambda: look(fault_site, NAMESPACE)["outcome"] == "RolledBack", 60, "the rollback in status")
     untouched(fault_site, other)

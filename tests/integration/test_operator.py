@@ -5,7 +5,6 @@ put right, mistakes are said in status, secrets show nowhere. Not here: whole ro
 """
 
 import re
-import time
 import urllib.request
 from datetime import UTC, datetime
 
@@ -55,10 +54,8 @@ def test_emergency_by_kubectl_is_off_within_three_seconds_and_stays(operator: La
     """Groups and percentages do not matter; Restore lifts it."""
     operator.apply(rollout("hot", LONG))
     holding(operator, "hot")
-    begun = time.monotonic()
     operator.act("EmergencyDisable", "hot", features=["alpha"], reason="drill")
     operator.within(lambda: "targeting" not in flags(operator, "hot")["alpha"], 3, "alpha off")
-    assert time.monotonic() - begun < 3
     operator.reconciles("hot", 3)
     assert "targeting" not in flags(operator, "hot")["alpha"]
     name = operator.act("EmergencyEnable", "hot", reason="over")
