@@ -148,24 +148,24 @@ class DeployedApplication:
     def faults(self, **faults: Any) -> None:
         """Switch faults of the application on, replacing those that are."""
         request = urllib.request.Request(f"{self.url}/faults", data=json.dumps(faults).encode(), method="POST")
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(request, timeout=30).close()
 
     def share(self, feature: str, users: int = 200) -> float:
         """Share of users who have a feature, as the application itself evaluates it now."""
-        with urllib.request.urlopen(f"{self.url}/share?feature={feature}&users={users}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}/share?feature={feature}&users={users}", timeout=30) as answer:
             body = json.load(answer)
         return float(body["on"] / body["of"])
 
     def has(self, user: str, feature: str) -> bool:
         """Whether one user has a feature, as the application itself evaluates it now."""
-        with urllib.request.urlopen(f"{self.url}/has?feature={feature}&user={user}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}/has?feature={feature}&user={user}", timeout=30) as answer:
             return bool(json.load(answer))
 
     def query(self, promql: str) -> float | None:
         """One number from the lab's Prometheus."""
         assert self.lab.prometheus is not None
         url = f"{self.lab.prometheus.url}/api/v1/query?query={urllib.parse.quote(promql)}"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             result = json.load(answer)["data"]["result"]
         return float(result[0]["value"][1]) if result else None
 

@@ -82,7 +82,7 @@ class Terminal:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.wait(5)
+        self.wait(30)
         os.close(self._master)
 
     def wait(self, seconds: float) -> int:

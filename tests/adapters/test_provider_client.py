@@ -134,7 +134,7 @@ def ended_calls() -> int:
     """Wait until no query has a thread any more, and return how many had one."""
     calls = [thread for thread in threading.enumerate() if isinstance(thread, Call)]
     for call in calls:
-        call.join(5)
+        call.join(60)
         assert not call.is_alive(), f"{call.name} still runs"
     return len(calls)
 

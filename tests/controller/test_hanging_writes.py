@@ -53,7 +53,7 @@ def test_write_that_hangs_delays_no_emergency(call: str, monkeypatch: pytest.Mon
         process.inbox.action_changed(cluster.add_action("pause", "Pause", reason="a write that hangs"))
         await until(lambda: process.state.writes.under_way("the status" if call == "write_status" else "the finalizer"))
         process.inbox.action_changed(cluster.add_action("emergency", "EmergencyDisable", reason="drill"))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await until(lambda: is_off(cluster))
         released.set()
         await until(lambda: cluster.status.flags.disabled and cluster.status.paused_by and not process.state.actions.waiting)

@@ -81,7 +81,7 @@ def test_job_that_cannot_be_read_delays_no_rollback(monkeypatch: pytest.MonkeyPa
 
         monkeypatch.setattr(process.reconciler._ports.jobs, "observe", observe)
         cluster.values["errors"] = Decimal("0.5")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await process.reconcile()
         assert not read_document(cluster.text).gives_something
         assert process.memory.of(KEY).refusals["ReadJob"].message

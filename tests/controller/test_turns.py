@@ -74,7 +74,7 @@ def test_new_one_has_its_turn_where_there_is_always_more_to_do() -> None:
             async with turns.take(always(Priority.NEW)):
                 seen.append("new")
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await asyncio.gather(come_back("a"), come_back("b"), come_back("c"), come_once())
         assert seen.index("new") < 2 * TO_LONGEST
 

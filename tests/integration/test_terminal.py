@@ -10,7 +10,7 @@ def test_terminal_keeps_what_a_program_drew() -> None:
     seen: list[str] = []
     draw = r"printf '\033[1;31mbad\033[0m \033[2;36mfaint\033[0m ✔ %s' $(tput cols)"
     with Terminal([draw, "exit 3"], {}, height=5, seen=seen.append) as terminal:
-        assert terminal.wait(10) == 3
+        assert terminal.wait(60) == 3
     line = next(line for line in terminal.text().splitlines() if line.startswith("bad"))
     assert line.startswith(f"bad faint ✔ {COLUMNS}")
     row = terminal.text().splitlines().index(line)

@@ -22,7 +22,7 @@ def test_lost_connection_is_retried(dsn: str, tmp_path: Path) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1.5)%' AND pid <> pg_backend_pid()"
     )
     until(lambda: rows(dsn, query), 10, "the step running")
-    runner.join(20)
+    runner.join()
     assert rows(dsn, LEDGER) == [1]
     assert value(dsn, "SELECT count(*) FROM session_rollout.history") == 1
 

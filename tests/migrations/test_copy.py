@@ -93,7 +93,7 @@ def test_open_transactions_at_the_switch_lose_nothing(dsn: str) -> None:
         slow.execute("DELETE FROM user_sessions WHERE id = md5('session10')::uuid")
         wait_for(lambda: "an open transaction" in here.reporter.last.waiting)
         assert capturing.is_alive()
-    capturing.join(20)
+    capturing.join()
     assert difference(dsn) == 0
 
 

@@ -138,7 +138,7 @@ def test_a_full_disk_is_retried(dsn: str) -> None:
     runner.start()
     wait_for(lambda: "No space left" in context.reporter.last.waiting)
     run(dsn, "UPDATE trouble SET on_now = false")
-    runner.join(20)
+    runner.join()
     assert value(dsn, MOVED) == 3_000
 
 

@@ -91,5 +91,5 @@ def test_a_pause_reports_its_reason(dsn: str) -> None:
     wait_for(lambda: context.reporter.last.waiting)
     assert lifecycle.status(context, FAST)["paused"] is True
     lifecycle.pause(context, FAST, paused=False)
-    runner.join(20)
+    runner.join()
     assert difference(dsn) == 0
