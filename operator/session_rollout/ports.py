@@ -72,9 +72,10 @@ class Stored:
 class Reconciled:
     """The result of one reconciliation, for the metrics of the operator."""
 
-    rollout: SessionRollout  # with the status that was read
+    rollout: SessionRollout  # with the status that the decision began with, which may not have been stored
     decision: Decision
     wrote: bool
+    stored: RolloutStatus  # that the API server has now
     seconds: float
     waited: float  # seconds for its turn, before
     measurements: Mapping[str, Measurement]

@@ -6,7 +6,7 @@ That they are served is for the integration tests; that alerts and dashboards na
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +20,8 @@ from session_rollout.adapters.rollouts import ApiRolloutStore
 from session_rollout.api.action import ActionSpec, SessionRolloutAction, answer
 from session_rollout.api.enums import ActionReason, ActionType, Verdict
 from session_rollout.api.quantities import duration
+from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import Refusal
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.core.observed import Decision
@@ -37,7 +39,7 @@ class ObservedWorld(World):
         before, measurements = self.rollout(), self.observed().measurements
         decision = super().reconcile(crash_before_effects=crash_before_effects)
         wrote = decision.status.to_wire() != before.status.to_wire()
-        telemetry.observe(KEY, Reconciled(before, decision, wrote, 0.01, 0.0, measurements))
+        telemetry.observe(KEY, Reconciled(before, decision, wrote, decision.status, 0.01, 0.0, measurements))
         return decision
 
 
@@ -86,9 +88,9 @@ def test_interval_is_compared_with_the_wait_for_the_turn_too(world: ObservedWorl
     """An operator with too much to do reconciles each rollout in milliseconds, and hardly any in time."""
     interval = duration(world.rollout().spec.check_interval).total_seconds()
     for waited, overrun in ((interval - 2, 0.0), (interval + 2, 3.0)):
-        telemetry.observe(
-            KEY, Reconciled(world.rollout(), world.reconcile(), wrote=False, seconds=1.0, waited=waited, measurements={})
-        )
+        decision = world.reconcile()
+        seen = Reconciled(world.rollout(), decision, False, decision.status, seconds=1.0, waited=waited, measurements={})
+        telemetry.observe(KEY, seen)
         assert value("sessionrollout_interval_overrun_seconds") == overrun
 
 
@@ -188,6 +190,28 @@ def test_a_rollback_names_its_guard(world: ObservedWorld) -> None:
     detection = value("sessionrollout_rollback_detection_seconds")
     assert detection is not None
     assert 20 <= detection <= (world.now - began).total_seconds()
+    assert value("sessionrollout_audience_ratio") == 0
+
+
+@pytest.mark.parametrize("wrote", [True, False], ids=["written at the second attempt", "written, but the response was lost"])
+def test_a_rollback_is_counted_when_the_status_has_it(world: ObservedWorld, *, wrote: bool) -> None:
+    """The first write fails, and the next decision begins with what could not be written: it sees no change."""
+
+    def observe(begun: SessionRollout, *, wrote: bool, stored: RolloutStatus) -> tuple[float | None, float]:
+        telemetry.observe(KEY, Reconciled(begun, decision, wrote, stored, 0.01, 0.0, {}))
+        ended = REGISTRY.get_sample_value("sessionrollout_outcomes_total", {"namespace": "default", "outcome": "RolledBack"})
+        return value("sessionrollout_rollbacks_total", guard="errors"), (ended or 0) - earlier
+
+    world.until(step(2))
+    before, earlier = world.rollout(), 0.0
+    world.values["errors"] = Decimal("0.5")
+    while world.status.outcome is None:
+        decision = World.reconcile(world)
+        world.now += timedelta(seconds=10)
+    _, earlier = observe(before, wrote=False, stored=before.status)
+    assert observe(before, wrote=False, stored=before.status) == (0, 0)
+    assert observe(world.rollout(), wrote=wrote, stored=world.status) == (1, 1)
+    assert observe(world.rollout(), wrote=False, stored=world.status) == (1, 1), "once"
     assert value("sessionrollout_audience_ratio") == 0
 
 

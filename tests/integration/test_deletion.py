@@ -135,6 +135,7 @@ def test_policy_off_begins_when_its_finalizer_is_admitted(operator: Lab) -> None
         operator.apply(rollout("bare", LONG, deletionPolicy="Off"))
         [refusal] = decided(operator, "bare", "RequestRefused")["refusals"]
         assert (refusal["effect"], refusal["verb"], refusal["resource"]) == ("Finalizer", "patch", "sessionrollouts")
+        operator.until(lambda: operator.document("bare").get("flags"), 20, "the document, which may come after the status")
         assert flags(operator, "bare")["alpha"]["targeting"]["if"][-1] == "off"
     assert FINALIZER in holding(operator, "bare", 60)["metadata"]["finalizers"]
     assert not operator.rollout("bare")["status"].get("refusals")

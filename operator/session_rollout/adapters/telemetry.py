@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from session_rollout.api.action import ActionStatus
 from session_rollout.api.checks import Check, ComparedTo, Gate, OnBreach
-from session_rollout.api.enums import CheckKind, Condition, ConditionReason, EventReason, Outcome, Stage
+from session_rollout.api.enums import CheckKind, Condition, ConditionReason, EventReason, Outcome
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.quantities import bound, duration
 from session_rollout.api.rollout import SessionRollout
@@ -170,23 +170,27 @@ CONDITION_STATUSES: Final = ("True", "False", "Unknown")
 Family = Gauge | Counter
 Labels = tuple[str, ...]
 _series: Final[dict[Key, dict[Family, set[Labels]]]] = {}
+_statuses: Final[dict[Key, RolloutStatus]] = {}  # that each rollout had in the API server when it was last observed
 
 
 def observe(key: Key, seen: Reconciled) -> None:
-    """Bring the operator's metrics up to one reconciliation."""
-    # A process that has just taken over has no series yet: it sets them without waiting for a status that changes.
-    new = key not in _series
+    """Bring the operator's metrics up to one reconciliation.
+
+    What counts is the status that the API server has: also of a write whose response was lost, or one that another decision made.
+    A process that has just taken over has no series yet: it sets them without waiting for a status that changes.
+    """
+    before, _statuses[key] = _statuses.get(key), seen.stored
     RECONCILES.labels("changed" if seen.wrote else "unchanged").inc()
     RECONCILE_SECONDS.observe(seen.seconds)
     _replace(key, LAST_RECONCILE, {(): time.time()})
     interval = duration(seen.rollout.spec.check_interval).total_seconds()
     _replace(key, INTERVAL_OVERRUN, {(): max(0.0, seen.waited + seen.seconds - interval)})
     _observe_checks(key, seen)
-    if seen.wrote or new:
-        _observe_status(key, seen.decision.status)
+    if before != seen.stored:
+        _observe_status(key, seen.stored)
         _start_counters(key, seen.rollout)
-    if seen.wrote:
-        _count_ends(key, seen.rollout, seen.decision.status)
+    if before is not None:
+        _count_ends(key, before, seen.stored)
 
 
 def answered(status: ActionStatus) -> None:
@@ -197,6 +201,7 @@ def answered(status: ActionStatus) -> None:
 def forget(namespace: str, name: str) -> None:
     """Remove the series of a rollout that was deleted."""
     key = Key(namespace, name)
+    _statuses.pop(key, None)
     for family, known in _series.pop(key, {}).items():
         for labels in known:
             family.remove(*_identity(key), *labels)
@@ -280,10 +285,10 @@ def _start_counters(key: Key, rollout: SessionRollout) -> None:
         OUTCOMES.labels(key.namespace, outcome)
 
 
-def _count_ends(key: Key, before: SessionRollout, status: RolloutStatus) -> None:
-    if status.outcome is not None and status.outcome is not before.status.outcome:
+def _count_ends(key: Key, before: RolloutStatus, status: RolloutStatus) -> None:
+    if status.outcome is not None and status.outcome is not before.outcome:
         OUTCOMES.labels(key.namespace, status.outcome).inc()
-    if status.current.stage is Stage.ROLLING_BACK and before.status.current.stage is not Stage.ROLLING_BACK:
+    if status.current.rollback_uid not in {None, before.current.rollback_uid}:
         ROLLBACKS.labels(*_identity(key), status.current.rollback_guard or "").inc()
 
 

@@ -167,7 +167,8 @@ class Reconciler:
         elif decision.complete:
             state.reconciled(now)
             self._downtime.account(key)
-        result = Reconciled(rollout, decision, wrote, time.monotonic() - start, state.waited, observed.measurements)
+        known, seconds = decision.status if wrote else stored.rollout.status, time.monotonic() - start
+        result = Reconciled(rollout, decision, wrote, known, seconds, state.waited, observed.measurements)
         self._on_reconciled(key, result)
         if failure is not None:
             await self._applier.answer_protections(rollout, state, decision)
