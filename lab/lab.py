@@ -44,10 +44,7 @@ def until(condition: Callable[[], Any], seconds: float, what: str = "the conditi
 
 
 def within(condition: Callable[[], Any], seconds: float, what: str = "the condition") -> Any:
-    """Wait for a condition that is promised to hold within this time; its value. Raises TimeoutError.
-
-    The pauses count, not the looks: on a machine that has more to do, these are as late as what they look for.
-    """
+    """Wait for a condition that is promised to hold within this time, without that of the looks; its value. Raises TimeoutError."""
     waited, pause = 0.0, FIRST_PAUSE_SECONDS
     while not (value := condition()):
         if waited > seconds:
