@@ -3,10 +3,12 @@
 Their Events, log lines and records are late, not lost: they follow when a status is read or written that the decisions led to.
 """
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
+from session_rollout.api.base import sha256_of
 from session_rollout.api.status import RolloutStatus
 from session_rollout.core.observed import Decision, Emit, Observed
 
@@ -29,32 +31,54 @@ class Made:
         return any(isinstance(effect, Emit) for effect in self.decision.effects)
 
 
+@dataclass(frozen=True)
+class Step:
+    """A decision by fingerprints: of the status that it was made from, or that the last decision with an event was, and of its own."""
+
+    before: str
+    after: str
+    made: Made
+
+
 @dataclass
 class Unconfirmed:
-    """The last decisions of one rollout that are not known to be in its status, each made from the status of the one before."""
+    """The last decisions of one rollout that are not known to be in its status.
 
-    made: list[Made] = field(default_factory=list)
+    Most were made from the status of the one before. Several may have been made from one status: a write whose response has not come
+    may be stored after another decision about the same object was made.
+    """
+
+    steps: list[Step] = field(default_factory=list)
 
     def add(self, made: Made) -> None:
-        """The status of this decision could not be written, as far as is known. It replaces those that were made from the same status."""
-        self._back_to(made.observed.rollout.status)
-        if made.decision.status != made.observed.rollout.status:
-            self.made.append(made)
-        older = len(self.made) - NEWEST
-        self.made = [each for place, each in enumerate(self.made) if place >= older or each.has_events][-MOST:]
+        """The status of this decision could not be written, as far as is known."""
+        before, after = _fingerprint(made.observed.rollout.status), _fingerprint(made.decision.status)
+        if before != after:
+            self.steps.append(Step(before, after, made))
+        for step in self.steps[:-NEWEST]:
+            if not step.made.has_events:
+                self._leave_out(step)
+        self.steps = self.steps[-MOST:]
 
     def confirmed(self, status: RolloutStatus) -> tuple[Made, ...]:
         """Those that led to this status, which is or was stored, oldest first. All are forgotten."""
-        self._back_to(status)
-        confirmed, self.made = tuple(self.made), []
-        return confirmed
+        if not self.steps:
+            return ()
+        path, wanted = list[Made](), _fingerprint(status)
+        for step in reversed(self.steps):
+            if step.after == wanted:
+                path.insert(0, step.made)
+                wanted = step.before
+        self.steps = []
+        return tuple(path)
 
-    def _back_to(self, status: RolloutStatus) -> None:
-        content = _content(status) if self.made else None
-        while self.made and _content(self.made[-1].decision.status) != content:
-            self.made.pop()
+    def _leave_out(self, dropped: Step) -> None:
+        """What was made from its status is as if made from the one before."""
+        left = (step for step in self.steps if step is not dropped)
+        self.steps = [replace(step, before=dropped.before) if step.before == dropped.after else step for step in left]
 
 
-def _content(status: RolloutStatus) -> dict[str, Any]:
-    """As it is on the wire, but the time of the write."""
-    return {name: value for name, value in status.to_wire().items() if name != "lastUpdateTime"}
+def _fingerprint(status: RolloutStatus) -> str:
+    """Of the status as it is on the wire, but for the time of the write."""
+    content = {name: value for name, value in status.to_wire().items() if name != "lastUpdateTime"}
+    return sha256_of(json.dumps(content, sort_keys=True))
