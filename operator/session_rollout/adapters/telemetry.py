@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from importlib.metadata import version
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
@@ -170,7 +170,22 @@ CONDITION_STATUSES: Final = ("True", "False", "Unknown")
 Family = Gauge | Counter
 Labels = tuple[str, ...]
 _series: Final[dict[Key, dict[Family, set[Labels]]]] = {}
-_statuses: Final[dict[Key, RolloutStatus]] = {}  # that each rollout had in the API server when it was last observed
+
+
+class Stored(NamedTuple):
+    """What is remembered of the status that the API server had: whole ones of a thousand rollouts would fill the memory."""
+
+    write: datetime | None
+    outcome: Outcome | None
+    rollback: str | None
+
+    @classmethod
+    def of(cls, status: RolloutStatus) -> "Stored":
+        """Of this status."""
+        return cls(status.last_update_time, status.outcome, status.current.rollback_uid)
+
+
+_stored: Final[dict[Key, Stored]] = {}  # when each rollout was last observed
 
 
 def observe(key: Key, seen: Reconciled) -> None:
@@ -179,14 +194,15 @@ def observe(key: Key, seen: Reconciled) -> None:
     What counts is the status that the API server has: also of a write whose response was lost, or one that another decision made.
     A process that has just taken over has no series yet: it sets them without waiting for a status that changes.
     """
-    before, _statuses[key] = _statuses.get(key), seen.stored
+    before, now = _stored.get(key), Stored.of(seen.stored)
+    _stored[key] = now
     RECONCILES.labels("changed" if seen.wrote else "unchanged").inc()
     RECONCILE_SECONDS.observe(seen.seconds)
     _replace(key, LAST_RECONCILE, {(): time.time()})
     interval = duration(seen.rollout.spec.check_interval).total_seconds()
     _replace(key, INTERVAL_OVERRUN, {(): max(0.0, seen.waited + seen.seconds - interval)})
     _observe_checks(key, seen)
-    if before != seen.stored:
+    if seen.wrote or before != now:
         _observe_status(key, seen.stored)
         _start_counters(key, seen.rollout)
     if before is not None:
@@ -201,7 +217,7 @@ def answered(status: ActionStatus) -> None:
 def forget(namespace: str, name: str) -> None:
     """Remove the series of a rollout that was deleted."""
     key = Key(namespace, name)
-    _statuses.pop(key, None)
+    _stored.pop(key, None)
     for family, known in _series.pop(key, {}).items():
         for labels in known:
             family.remove(*_identity(key), *labels)
@@ -285,10 +301,10 @@ def _start_counters(key: Key, rollout: SessionRollout) -> None:
         OUTCOMES.labels(key.namespace, outcome)
 
 
-def _count_ends(key: Key, before: RolloutStatus, status: RolloutStatus) -> None:
+def _count_ends(key: Key, before: Stored, status: RolloutStatus) -> None:
     if status.outcome is not None and status.outcome is not before.outcome:
         OUTCOMES.labels(key.namespace, status.outcome).inc()
-    if status.current.rollback_uid not in {None, before.current.rollback_uid}:
+    if status.current.rollback_uid not in {None, before.rollback}:
         ROLLBACKS.labels(*_identity(key), status.current.rollback_guard or "").inc()
 
 
