@@ -156,7 +156,7 @@ def test_what_happened_has_its_event_and_its_record(server: type[Slow], monkeypa
             return [each for each in cluster.records if any(is_disabled(effect) for effect in each.effects)]
 
         await until(lambda: recorded() and not process.state.refusals)
-        await until(lambda: not process.state.unconfirmed.steps)
+        await until(lambda: not process.state.unconfirmed.links)
         assert len(recorded()) == 1
         assert cluster.events.count(EventReason.FLAGS_DISABLED) == 1
         await process.loops.close()

@@ -32,8 +32,8 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A decision by fingerprints: of the status that it was made from, or that the last decision with an event was, and of its own."""
+class Link:
+    """A decision, with the fingerprints of its own status and of the one that it was made from. Links between them may be left out."""
 
     before: str
     after: str
@@ -48,34 +48,32 @@ class Unconfirmed:
     may be stored after another decision about the same object was made.
     """
 
-    steps: list[Step] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
 
     def add(self, made: Made) -> None:
         """The status of this decision could not be written, as far as is known."""
         before, after = _fingerprint(made.observed.rollout.status), _fingerprint(made.decision.status)
         if before != after:
-            self.steps.append(Step(before, after, made))
-        for step in self.steps[:-NEWEST]:
-            if not step.made.has_events:
-                self._leave_out(step)
-        self.steps = self.steps[-MOST:]
+            self.links.append(Link(before, after, made))
+            if len(self.links) > NEWEST and not self.links[-NEWEST - 1].made.has_events:
+                self._leave_out(self.links.pop(-NEWEST - 1))
+            self.links = self.links[-MOST:]
 
     def confirmed(self, status: RolloutStatus) -> tuple[Made, ...]:
         """Those that led to this status, which is or was stored, oldest first. All are forgotten."""
-        if not self.steps:
+        if not self.links:
             return ()
         path, wanted = list[Made](), _fingerprint(status)
-        for step in reversed(self.steps):
-            if step.after == wanted:
-                path.insert(0, step.made)
-                wanted = step.before
-        self.steps = []
-        return tuple(path)
+        for link in reversed(self.links):
+            if link.after == wanted:
+                path.append(link.made)
+                wanted = link.before
+        self.links = []
+        return tuple(reversed(path))
 
-    def _leave_out(self, dropped: Step) -> None:
+    def _leave_out(self, dropped: Link) -> None:
         """What was made from its status is as if made from the one before."""
-        left = (step for step in self.steps if step is not dropped)
-        self.steps = [replace(step, before=dropped.before) if step.before == dropped.after else step for step in left]
+        self.links = [replace(link, before=dropped.before) if link.before == dropped.after else link for link in self.links]
 
 
 def _fingerprint(status: RolloutStatus) -> str:
