@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab.lab import PATIENCE, ROOT, until
+from lab.lab import ROOT, until
 from lab.processes import free_port
 from misbehaving_api import MisbehavingApi, misbehaving_api
 
@@ -58,9 +59,9 @@ class Operator:
         """Wait until it leads."""
         until(lambda: self.probe("readyz") == "ok", 60, "readiness")
 
-    def ends(self) -> int:
-        """Its exit code; nothing it waits for would have an answer by then."""
-        return self.popen.wait(END_SECONDS * PATIENCE)
+    def ends(self, seconds: float) -> int:
+        """Its exit code."""
+        return self.popen.wait(seconds)
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -155,8 +156,10 @@ def test_signal_ends_the_process_whatever_hangs(api: MisbehavingApi, tmp_path: P
         api.hangs = True
         before = api.waiting
         until(lambda: api.waiting > before or role == "starting", 15, "a request that hangs")
+        begun = time.monotonic()
         operator.popen.send_signal(signal.SIGTERM)
-        operator.ends()
+        operator.ends(END_SECONDS)
+        assert time.monotonic() - begun < END_SECONDS
     assert [line for line in operator.lines if line["level"] == "CRITICAL"] == []
 
 
@@ -166,7 +169,9 @@ def test_signal_releases_the_lease(api: MisbehavingApi, tmp_path: Path, hangs_at
     api.hangs_at = hangs_at
     with running(api, tmp_path) as operator:
         operator.leads() if hangs_at is None else until(lambda: api.waiting, 60, "a request that hangs")
+        begun = time.monotonic()
         operator.popen.send_signal(signal.SIGTERM)
-        assert operator.ends() == 0
+        assert operator.ends(END_SECONDS) == 0
+        assert time.monotonic() - begun < END_SECONDS
     assert api.lease is not None
     assert api.lease["spec"]["holderIdentity"] == ""

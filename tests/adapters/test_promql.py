@@ -359,5 +359,5 @@ def test_long_query_is_scanned_and_judged_by_the_server(operator: str) -> None:
     begun = time.process_time()
     assert problem_of(query) is None
     assert effective_range(Metric(name="m", query=query), Intervals()) == timedelta(minutes=16)
-    assert time.process_time() - begun < 0.5
+    assert time.process_time() - begun < 0.1
     assert problem_of(query + "[400d]") is not None

@@ -33,7 +33,7 @@ from adapters.providers import (
     trickling,
     vector,
 )
-from lab.lab import ROOT
+from lab.lab import PATIENCE, ROOT
 from lab.processes import free_port
 from session_rollout.adapters.blocking import Call
 from session_rollout.adapters.clock import WallClock
@@ -121,7 +121,7 @@ def test_time_limit_is_for_the_whole_answer(name: str) -> None:
         begun = time.monotonic()
         measurement = measure(server.port, timeout="500ms")
         assert (measurement.problem, measurement.reason) == (Verdict.PROVIDER_ERROR, CheckReason.TIMED_OUT)
-        assert time.monotonic() - begun >= 0.5
+        assert 0.5 <= time.monotonic() - begun < 2 * PATIENCE
 
 
 def test_time_limit_includes_the_tls_handshake() -> None:
@@ -266,7 +266,7 @@ def test_end_of_the_process_waits_for_no_query() -> None:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen(argv, cwd=ROOT / "operator", text=True, **pipes) as process:
             assert server.accepted.acquire(timeout=30)
-            output, errors = process.communicate("close\n", timeout=30)  # half of the time limit of a query
+            output, errors = process.communicate("close\n", timeout=3 * PATIENCE)
     assert (output, errors, process.returncode) == ("closed\n", "", 0)
 
 

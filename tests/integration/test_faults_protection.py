@@ -302,7 +302,7 @@ def test_watch_that_is_refused_for_a_minute_is_in_status(fault_site: FaultSite) 
         assert "forbidden" in refusal["message"]
         assert look(site, namespace)["conditions"]["Stalled"] == "True"
         act(site, namespace, "EmergencyDisable")
-        site.lab.until(lambda: look(site, namespace)["disabled"], 40, "the emergency")
+        site.lab.within(lambda: look(site, namespace)["disabled"], 40, "the emergency")
     finally:
         site.grant(*site.shipped())
     site.lab.until(lambda: not look(site, namespace)["refusals"], 40, "no refusal any more")

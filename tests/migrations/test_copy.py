@@ -5,9 +5,11 @@ Not here: throughput and the latency of the application (`make bench-migrations`
 """
 
 import threading
+import time
 
 import psycopg
 
+from lab.lab import PATIENCE
 from lab.sessions import People, difference, fill, run, value
 from migrations.copies import FAST, GENTLE, MOVED, quarantine, target, wait_for
 from session_rollout.migrations.copy import lifecycle as settling
@@ -122,7 +124,9 @@ def test_application_waits_only_briefly_for_a_locked_target(dsn: str) -> None:
     copying.up(here, FAST)
     with psycopg.connect(dsn) as holder:
         holder.execute("SELECT FROM enhanced_user_sessions WHERE id = md5('session1')::uuid FOR UPDATE")
-        run(dsn, "UPDATE user_sessions SET form_data = '{\"n\": 1}' WHERE id = md5('session1')::uuid")  # the lock is still held
+        started = time.monotonic()
+        run(dsn, "UPDATE user_sessions SET form_data = '{\"n\": 1}' WHERE id = md5('session1')::uuid")
+        assert time.monotonic() - started < 0.5 * PATIENCE
     assert difference(dsn) == 2
     copying.up(here, FAST)
     assert difference(dsn) == 0
