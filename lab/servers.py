@@ -86,10 +86,11 @@ class Prometheus:
         self.process: Process | None = None
         self.targets({})
 
-    def targets(self, jobs: dict[str, int | str]) -> None:
-        """Scrape these under these job names: a port of loopback, or host:port."""
+    def targets(self, jobs: dict[str, int | str], scrape: dict[str, str] | None = None) -> None:
+        """Scrape these under these job names: a port of loopback, or host:port. `scrape` are labels that say how often."""
         groups = [
-            {"targets": [at if isinstance(at, str) else f"{LOOPBACK}:{at}"], "labels": {"job": job}} for job, at in jobs.items()
+            {"targets": [at if isinstance(at, str) else f"{LOOPBACK}:{at}"], "labels": {"job": job, **(scrape or {})}}
+            for job, at in jobs.items()
         ]
         scratch = self.directory / "targets.new"
         scratch.write_text(json.dumps(groups))

@@ -307,12 +307,20 @@ class Backoffs:
         return chain((1, 1, 2, 3, 5, 8), repeat(13))
 
 
+class NoDifferences(kopf.AnnotationsDiffBaseStorage):
+    """Kopf compares objects with nothing: no handler asks what has changed, and a copy of each object that comes costs time."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """The part of an object that is compared."""
+        return kopf.BodyEssence()
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Settings of Kopf. A comment explains each setting whose default would break the operator."""
     settings = kopf.OperatorSettings()
     settings.persistence.finalizer = f"{GROUP}/kopf"  # never set: it would remove ours, which no handler of Kopf needs
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP, v1=False)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP, v1=False)
+    settings.persistence.diffbase_storage = NoDifferences(prefix=GROUP, v1=False)
     settings.scanning.disabled = True  # otherwise Kopf needs the permission to list namespaces and CRDs
     settings.posting.enabled = False  # the operator sends its own Events
     settings.networking.request_timeout = 30

@@ -20,6 +20,7 @@ class Memory:
         self.listings, self.watches = Listings(), Watches()
         self.served = False  # a loop could read its rollout since the last sweep began
         self._states: dict[Key, RolloutState] = {}
+        self._having: dict[tuple[str, str], set[str]] = {}  # by namespace and feature: the rollouts that have one of this name
         self.actions: ActionList | None = None
 
     def actions_in(self, namespace: str) -> ActionList | None:
@@ -36,18 +37,31 @@ class Memory:
 
     def forget(self, key: Key) -> None:
         """Drop the state of a rollout that was deleted."""
+        self.has_features(key, frozenset())
         self._states.pop(key, None)
 
     def end(self, key: Key) -> None:
         """Drop it, but for actions that wait: they may be about an object that was created under the same name."""
+        self.has_features(key, frozenset())
         ended = self._states.pop(key, None)
         if ended is not None and ended.actions.waiting:
             self._states[key] = RolloutState(actions=ended.actions)
 
-    def others_with(self, key: Key, features: frozenset[str]) -> dict[str, str]:
-        """By feature: another rollout of the namespace that has a feature of this name."""
-        others = ((other, state) for other, state in self._states.items() if other.namespace == key.namespace and other != key)
-        return {feature: other.name for other, state in others for feature in features & state.features}
+    def has_features(self, key: Key, features: frozenset[str]) -> None:
+        """Remember which features a rollout has: among a thousand rollouts, each decision asks who else has them."""
+        state = self.of(key)
+        for feature in features - state.features:
+            self._having.setdefault((key.namespace, feature), set()).add(key.name)
+        for place in ((key.namespace, feature) for feature in state.features - features):
+            self._having[place].remove(key.name)
+            if not self._having[place]:
+                del self._having[place]
+        state.features = features
+
+    def others_with(self, key: Key) -> dict[str, str]:
+        """By feature of a rollout: another one of its namespace that has a feature of this name."""
+        others = {feature: self._having[key.namespace, feature] - {key.name} for feature in self.of(key).features}
+        return {feature: min(names) for feature, names in others.items() if names}
 
     def listed(self, effect: str, problems: Problems, now: datetime, *, served: bool) -> None:
         """Remember how a list ended, and wake the loops of rollouts whose refusals change by that."""

@@ -146,7 +146,7 @@ class Reconciler:
         if stored.deleting and not awaited:
             return self._end(key, state)
         stored = await self._keep_finalizer(stored, state, protected=False)
-        state.features = frozenset(feature.name for feature in stored.rollout.spec.features)
+        self._memory.has_features(key, frozenset(feature.name for feature in stored.rollout.spec.features))
         state.publishes_in(config_map_name(stored.rollout.spec.flag_set))
         if not stored.problem:
             state.read(stored.rollout.status, stored.created)

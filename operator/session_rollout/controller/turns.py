@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
+from itertools import count
 from typing import Final
 
 AT_ONCE: Final = 16
@@ -37,6 +38,7 @@ class Waiting:
     """One rollout that waits for its turn; its priority may rise while it does."""
 
     priority: Callable[[], Priority]
+    arrival: int = 0
     called: asyncio.Event = field(default_factory=asyncio.Event)
     long: bool = False  # it has given its place to another, and goes on
     timer: asyncio.TimerHandle | None = None  # until it is long
@@ -53,7 +55,10 @@ class Turns:
         self._at_once, self._reserved = at_once, reserved
         self._running = self._long = 0
         self._ordinary = 0  # turns that were not urgent
-        self._queue: list[Waiting] = []  # in the order of arrival
+        self._arrivals = count()
+        self._queues: dict[Priority, dict[Waiting, None]] = {
+            priority: {} for priority in Priority
+        }  # each in the order of arrival
 
     @asynccontextmanager
     async def take(self, priority: Callable[[], Priority]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
@@ -64,12 +69,13 @@ class Turns:
             yield partial(self._pass_on, waiting)
         finally:
             self._leave(waiting)
-            self.call()
+            self._next()
 
     async def _wait(self, waiting: Waiting) -> None:
         waiting.called.clear()
-        self._queue.append(waiting)
-        self.call()
+        waiting.arrival = next(self._arrivals)
+        self._queues[waiting.priority()][waiting] = None
+        self._next()
         await waiting.called.wait()
         waiting.timer = asyncio.get_running_loop().call_later(LONG_SECONDS, self._give_up_place, waiting)
 
@@ -80,8 +86,8 @@ class Turns:
     def _leave(self, waiting: Waiting) -> None:
         if waiting.timer is not None:
             waiting.timer.cancel()
-        if waiting in self._queue:
-            self._queue.remove(waiting)
+        if queue := next((queue for queue in self._queues.values() if waiting in queue), None):
+            del queue[waiting]
         elif waiting.long:
             self._long, waiting.long = self._long - 1, False
         else:
@@ -91,19 +97,32 @@ class Turns:
         if self._long < MOST_LONG:
             waiting.long = True
             self._long, self._running = self._long + 1, self._running - 1
-            self.call()
+            self._next()
 
     def call(self) -> None:
         """Call those whose turn it is; to be called when a priority rises."""
-        while self._queue:
-            first = min(self._queue, key=lambda waiting: waiting.priority())
-            urgent = first.priority() is Priority.URGENT
-            if self._running >= self._at_once + (self._reserved if urgent else 0):
-                return
-            if not urgent:
-                self._ordinary += 1
-                if self._ordinary % TO_LONGEST == 0:
-                    first = self._queue[0]
-            self._queue.remove(first)
-            self._running += 1
-            first.called.set()
+        waiting = sorted((each for queue in self._queues.values() for each in queue), key=lambda each: each.arrival)
+        for queue in self._queues.values():
+            queue.clear()
+        for each in waiting:
+            self._queues[each.priority()][each] = None
+        self._next()
+
+    def _next(self) -> None:
+        urgent, *ordinary = self._queues.values()
+        while urgent and self._running < self._at_once + self._reserved:
+            self._call(urgent)
+        while self._running < self._at_once and (queues := [queue for queue in ordinary if queue]):
+            self._ordinary += 1
+            longest = self._ordinary % TO_LONGEST == 0
+            self._call(min(queues, key=_arrival_of_first) if longest else queues[0])
+
+    def _call(self, queue: dict[Waiting, None]) -> None:
+        waiting = next(iter(queue))
+        del queue[waiting]
+        self._running += 1
+        waiting.called.set()
+
+
+def _arrival_of_first(queue: dict[Waiting, None]) -> int:
+    return next(iter(queue)).arrival
