@@ -26,9 +26,31 @@ def test_every_metric_has_an_interval_of_its_own() -> None:
     cluster.add_rollout(metrics=metrics, guards=guards)
 
     async def body() -> None:
-        await Process(cluster).settle()
+        process = Process(cluster)
+        await process.settle()
+        cluster.time += timedelta(minutes=5)  # the baseline waits for `eager`; what is older than this wait says nothing
+        await process.reconcile()
         wanted = {"errors": 10, "load": 300, "eager": 10}
         assert cluster.max_ages == {name: timedelta(seconds=seconds) * REFRESH_AFTER for name, seconds in wanted.items()}
+
+    run(body)
+
+
+def test_result_of_before_the_baseline_is_not_waited_out() -> None:
+    """Another rollout has asked the same a moment ago: its result says nothing about the baseline, and the next is an interval away."""
+    cluster = Cluster()
+    metrics = [{"name": "errors", "query": "errors"}]
+    cluster.add_rollout(metrics=metrics, guards=[{"name": "errors", "metric": "errors", "below": "5"}])
+    cluster.values = {}
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        assert cluster.rollouts[KEY]["status"]["current"]["stage"] == "Baseline"
+        for seconds, oldest in ((0, 1), (4, 4), (30, 9)):
+            cluster.time += timedelta(seconds=seconds)
+            await process.reconcile()
+            assert cluster.max_ages["errors"] == timedelta(seconds=oldest)
 
     run(body)
 

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import groupby
 from typing import Final
 
+from session_rollout.api.enums import Stage
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
 from session_rollout.api.status import REFUSALS_LENGTH, RolloutStatus
@@ -23,6 +24,9 @@ from session_rollout.core.publication import protection_uids
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Key, Ports, Queries
 
+SHORTEST_AGE: Final = timedelta(
+    seconds=1
+)  # so that no clock that was set back has a result queried again as soon as it is there
 REFRESH_AFTER: Final = 0.9  # a metric is queried again when its result is older than this share of the check interval
 
 
@@ -47,7 +51,7 @@ class Gatherer:
             measurements=self._measurements(rollout, state),
             ranges=queries.ranges,
             queries=queries.spelled,
-            other_rollouts=self._memory.others_with(Key(rollout.namespace, rollout.name), state.features),
+            other_rollouts=self._memory.others_with(Key(rollout.namespace, rollout.name)),
             jobs=await self._jobs(rollout, state, now),
             gates=self._gates(rollout, state, max_age),
             revisions=await self._revisions(rollout, state, now),
@@ -102,9 +106,16 @@ class Gatherer:
         spec, results = rollout.spec, dict[str, Measurement]()
         by_interval = groupby(sorted(needed_metrics(rollout), key=_interval(spec)), key=_interval(spec))
         for interval, metrics in by_interval:
-            max_age = interval * REFRESH_AFTER
+            max_age = min(interval * REFRESH_AFTER, self._oldest(rollout))
             results |= self._ports.metrics.measurements(spec.prometheus, tuple(metrics), max_age, state.wake_soon)
         return results
+
+    def _oldest(self, rollout: SessionRollout) -> timedelta:
+        """How old a result may be to say something: one of before the baseline's time says nothing, though another rollout has it."""
+        current = rollout.status.current
+        if current.stage is not Stage.BASELINE or current.stage_start_time is None:
+            return timedelta.max
+        return max(SHORTEST_AGE, self._ports.clock.now() - current.stage_start_time)
 
     def _gates(self, rollout: SessionRollout, state: RolloutState, max_age: timedelta) -> dict[str, CheckResult]:
         gates = external_gates(rollout)
