@@ -182,6 +182,7 @@ class Witness(Landings):
         match kind:
             case "Pause" | "Resume":
                 self.paused = kind == "Pause"
+                self.promotes = {} if self.paused else self.promotes
                 self.begun |= self._is_stuck()
             case "EmergencyDisable":
                 self._disabled(uid, spec)
@@ -201,6 +202,7 @@ class Witness(Landings):
 
     def _enabled(self, uid: str, spec: Object) -> None:
         self.disabled = self.disabled - self._named(spec) if spec.get("features") else set()
+        self.promotes = {}  # of before an emergency that has ended
         self.killed = self.killed - self._named(spec) if spec.get("features") else set()
         off = self.off | self._dependents(self.killed) | self._disabling()
         if left := [name for name, given in self.known.items() if given.emergency and name not in off]:
@@ -355,6 +357,9 @@ class Witness(Landings):
             self.objects("deadline", f"phase {phase.name} has waited for {self.evidence.waited}")
 
     def _look_at_promotes(self) -> None:
+        """What was accepted happens, unless a pause or an emergency has come first: whoever promoted did not know of it."""
+        if self.cluster.condition("Paused") == "True":
+            self.promotes = {}
         stalled = self.cluster.condition("Stalled") == "True"
         failing = self.evidence.breached() or not self.evidence.all_guards_passing()
         calm = not (stalled or self.evidence.stopped or failing or self.cluster.server.refused)
