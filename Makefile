@@ -22,7 +22,7 @@ help:
 	@echo "make test-messages   tests and demo with every message replaced by its reason"
 	@echo "make generated [OBJECTS=50000] [ON_SERVER=500] [SEED=n]   generated objects for decide, the plugin and the operator"
 	@echo "make fuzz-yaml [SECONDS=600]   hostile YAML for the plugin"
-	@echo "make test-model [RUNS=20000]   random lives; make mutants: whether they notice faults that are put in"
+	@echo "make test-model [RUNS=20000 SEED=n]   random lives; make mutants: whether they notice faults that are put in"
 	@echo "make lint        ruff, mypy, squawk"
 	@echo "make bench       figures as JSON and a table"
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
@@ -104,7 +104,7 @@ coverage: test-groups
 
 # RUNS random lives; CI runs fewer.
 test-model: setup
-	@MODEL_RUNS=$(or $(RUNS),20000) $(BIN)/python -m pytest -q -o timeout=0 --group=model
+	@MODEL_RUNS=$(or $(RUNS),20000) MODEL_SEED=$(or $(SEED),0) $(BIN)/python -m pytest -q -o timeout=0 --group=model
 
 # Faults that are put into a copy of the operator: the model has to notice each of them.
 mutants: setup

@@ -362,7 +362,7 @@ class Witness(Landings):
             self.promotes = {}
         stalled = self.cluster.condition("Stalled") == "True"
         failing = self.evidence.breached() or not self.evidence.all_guards_passing()
-        calm = not (stalled or self.evidence.stopped or failing or self.cluster.server.refused)
+        calm = not (stalled or self.evidence.stopped or failing or self.killed or self.cluster.server.refused)
         for uid, (phase, step, looks) in list(self.promotes.items()):
             current, spec = self.cluster.status.current, phase_named(self.cluster.spec, phase)
             ramp = spec.steps[step - 1].ramp if spec is not None and step <= len(spec.steps) else None
