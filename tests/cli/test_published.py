@@ -16,6 +16,7 @@ import yaml
 from cli.fake_kubectl import install
 from core.world import World, at, ended, spec
 from lab.lab import ROOT
+from session_rollout.api.base import sha256_of
 from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
 from session_rollout.core.flags import KEY, Audience, FlagSource, compile_document
@@ -244,3 +245,16 @@ def test_stale_features_of_a_namespace(plugin: Plugin) -> None:
     assert "2026-01-05" in out
     code, out, _ = plugin({"items": [rollout(phases=[])]}, "flags", "stale")
     assert (code, out) == (Exit.DONE, "no stale features in 1 rollout\n")
+
+
+def test_document_that_is_held_back_is_not_called_an_edit(plugin: Plugin) -> None:
+    """The cluster has what was published last; the next one waits, and the decision says for what."""
+    there, held_back, edited = document(), document(("newCheckout",)), document(("newCheckout", "oldBanner"))
+    now, following = (sha256_of(each["data"][KEY]) for each in (there, held_back))
+    flags = {"configMap": "checkout-flags", "revision": 3, "sha256": following, "publishedSha256": now}
+    why = {"action": "Stall", "reason": "RequestRefused", "message": "the API server refuses the document"}
+    body = rollout(flags=flags, decision=why)
+    given = "flags", "verify", "--users", "5", "--in", "checkout"
+    for found, says_why in ((there, True), (edited, False)):
+        code, _, message = plugin(body, *given, configmap=found)
+        assert (code, why["message"] in message) == (Exit.REFUSED, says_why)
