@@ -243,3 +243,28 @@ def test_edit_by_hand_while_a_raise_is_refused_is_no_audience_of_the_rollout(per
     world.values["errors"] = Decimal("0.001")
     world.run(900)
     assert (world.percents()["one"], world.status.outcome) in {("10", None), ("50", None)}
+
+
+def _without_alpha(data: dict[str, Any]) -> None:
+    data["features"] = [*data["features"][1:], {"name": "delta"}]
+    data["phases"][0].update(steps=[TEN, ALL], features=["delta", *data["phases"][0]["features"][1:]])
+
+
+def _with_delta(data: dict[str, Any]) -> None:
+    data["features"] = [*data["features"], {"name": "delta"}]
+    data["phases"][0].update(steps=[TEN, ALL], features=[*data["phases"][0]["features"], "delta"])
+
+
+@pytest.mark.parametrize("change", [_without_alpha, _with_delta])
+def test_raise_that_is_in_the_document_does_not_fall_by_an_edit(change: Callable[[dict[str, Any]], None]) -> None:
+    """Users have it. That the new spec names other features does not make it one that was never published."""
+    world = World(rollout([TEN, ALL]))
+    world.until(at("one", 1))
+    world.request("Promote", generation=1, phase="one", step=1)
+    world.reconcile()
+    assert published(world) == Audience(Decimal(100))
+    assert world.status.current.published_time is None
+    world.edit(edited(change, guards=SLOW))
+    for _ in range(6):
+        world.run(10)
+        assert published(world) == Audience(Decimal(100))

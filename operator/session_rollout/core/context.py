@@ -91,6 +91,12 @@ class DecisionContext:
         return self.phase.features if self.phase is not None else ()
 
     @property
+    def decided_features(self) -> tuple[str, ...]:
+        """Features that the audience of the running step was decided for: an edit that is new may name others."""
+        record = self.status.phase(self.current.phase)
+        return record.features if record is not None and record.features else self.running_features
+
+    @property
     def document(self) -> PublishedDocument | None:
         """The flag document in the cluster, if this rollout may write it."""
         document = self.observed.document

@@ -78,7 +78,7 @@ def learn_kills(context: DecisionContext) -> None:
 def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> set[str]:
     """Features that nobody has in an edited document, and that users had: in whatever form, also that of one that is off."""
     given = audiences(context.spec, context.status)
-    unpublished = context.running_features if context.current.is_unpublished else ()  # the document never gave what was decided
+    unpublished = context.decided_features if context.current.is_unpublished else ()  # the document never gave what was decided
     return {
         name
         for name, audience in document.audiences.items()

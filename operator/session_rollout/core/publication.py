@@ -69,7 +69,7 @@ def publishing(message: str, detail: str) -> StageResult:
 def has_audience(context: DecisionContext, document: PublishedDocument) -> bool:
     """Whether the document gives the features of the running phase to the audience of its step, as far as no emergency hides it."""
     given = _given(context)
-    names = [name for name in context.running_features if name in given and name not in document.disabled]
+    names = [name for name in context.decided_features if name in given and name not in document.disabled]
     return bool(names) and all(document.audiences.get(name) == given[name] for name in names)
 
 
