@@ -182,18 +182,13 @@ def _require_published(rollout: SessionRollout, text: str) -> None:
     published = rollout.status.flags
     if published.sha256 is None:
         raise refusal(f"{rollout.name} has not published a flag document yet; the one in the cluster is older")
-    if (digest := sha256_of(text)) == published.sha256:
-        validate(text)
-    elif digest == published.published_sha256:
-        raise refusal(
-            f"ConfigMap {published.config_map} is the document that was published last; the next one is not published yet:"
-            f" {rollout.status.decision.message}"
-        )
-    else:
-        raise refusal(
-            f"ConfigMap {published.config_map} is not what the rollout published:"
-            " it was modified externally, or its update is not visible yet"
-        )
+    where, digest = f"ConfigMap {published.config_map} is", sha256_of(text)
+    if digest not in {published.sha256, published.published_sha256}:
+        raise refusal(f"{where} not what the rollout published: it was modified externally, or its update is not visible yet")
+    if digest != published.sha256:
+        waiting = rollout.status.decision.message
+        raise refusal(f"{where} the document that was published last; the next one is not published yet: {waiting}")
+    validate(text)
 
 
 def _shares(rollout: SessionRollout, evaluations: Sequence[Evaluation], users: int) -> list[dict[str, str]]:
