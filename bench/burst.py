@@ -27,10 +27,9 @@ from lab.lab import LEASE, Lab, ended_by_signals
 
 NAMESPACE = "default"
 INTERVAL_SECONDS = 30
-SCRAPE = {
-    "__scrape_interval__": "15s",
-    "__scrape_timeout__": "10s",
-}  # as in a cluster: a lab's every second costs 40 % of the operator
+# As in a cluster: a lab's every second costs 40 % of the operator.
+SCRAPE = {"__scrape_interval__": "15s", "__scrape_timeout__": "10s"}
+COUNTERS = ("reconcile", "status_writes", "rest_client_requests")
 LEASE_SECONDS = 10.0  # without a renewal for this time, the process ends
 ACTION_SECONDS = 3.0
 ACTION_REQUESTS = 12  # as long as so many requests take in the same run: an action, a watch, a document and a look at it
@@ -196,10 +195,10 @@ def figures(seen: Burst, count: int) -> list[Figure]:
     ]
 
 
-def _counted(metrics: str, name: str) -> float:
-    """What a counter of the operator has counted, under whatever labels."""
-    families = text_string_to_metric_families(metrics)
-    return sum(sample.value for family in families if family.name == f"sessionrollout_{name}" for sample in family.samples)
+def _counted(metrics: str) -> dict[str, float]:
+    """What the operator has counted, under whatever labels."""
+    families = {family.name: family for family in text_string_to_metric_families(metrics)}
+    return {name: sum(sample.value for sample in families[f"sessionrollout_{name}"].samples) for name in COUNTERS}
 
 
 def main() -> int:
@@ -221,9 +220,7 @@ def main() -> int:
         seen = burst(lab, options.rollouts, options.seconds, 300)
         cpu = sum(process.cpu_times()[:2]) - before
         seen.together = emergencies(lab, sorted(seen.judged)[1 : TOGETHER + 1])
-        counted = {
-            name: _counted(lab.operator_metrics(), name) for name in ("reconcile", "status_writes", "rest_client_requests")
-        }
+        counted = _counted(lab.operator_metrics())
     measured = figures(seen, options.rollouts)
     show(measured)
     times = sorted(seen.judged.values()) or [0.0]

@@ -50,6 +50,11 @@ class Reference:
         """Whether it is one of the last two of many writes of a kind: on a busy machine there are a few more or fewer."""
         return number > FEW and (kind, number + 2) not in self.writes[scenario]
 
+    def was_absent(self, run: Run) -> bool:
+        """Whether the write of its fault was never made, and that is the only problem."""
+        only = not run.happened and len(run.problems) == 1
+        return only and all(self.is_surplus(run.scenario.name, fault.kind, fault.number) for fault in run.faults)
+
 
 def undisturbed(site: FaultSite, scenarios: Iterable[Scenario]) -> Reference:
     """Run each scenario twice: its end, and its writes by kind and number. Raises AssertionError when the ends differ."""
@@ -157,8 +162,9 @@ class Report:
         self.counts[*key, "runs"] += 1
         self.counts[*key, "fired"] += run.happened
         self.counts[*key, "absent"] += absent
-        self.counts[*key, "failed"] += bool(run.problems) and not absent
-        if run.problems and not absent:
+        failed = bool(run.problems) and not absent
+        self.counts[*key, "failed"] += failed
+        if failed:
             once_more = "" if again is None else f"; alone: {again.problems or 'as undisturbed'}"
             self.failed.append(f"{leaders}, {run}: {run.problems}{once_more}")
             self.console.print(f"FAILED {self.failed[-1]}", markup=False, soft_wrap=True)
@@ -192,11 +198,7 @@ def matrix(site: FaultSite, report: Report, scenarios: list[Scenario], do: str |
 def _play(site: FaultSite, report: Report, leaders: str, runs: Iterable[Run], reference: Reference, do: str | None) -> None:
     wanted = [run for run in runs if do is None or any(fault.do == do for fault in run.faults) or run.order == do]
     for run in play_all(site, wanted, reference, TOGETHER if leaders == "one" else TOGETHER // 2):
-        absent = (  # that it did not happen is the only problem
-            not run.happened
-            and len(run.problems) == 1
-            and all(reference.is_surplus(run.scenario.name, fault.kind, fault.number) for fault in run.faults)
-        )
+        absent = reference.was_absent(run)
         report.add(leaders, run, alone(site, run, reference) if run.problems and not absent else None, absent=absent)
 
 

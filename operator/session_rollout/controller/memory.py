@@ -37,15 +37,17 @@ class Memory:
 
     def forget(self, key: Key) -> None:
         """Drop the state of a rollout that was deleted."""
-        self.has_features(key, frozenset())
-        self._states.pop(key, None)
+        self._drop(key)
 
     def end(self, key: Key) -> None:
         """Drop it, but for actions that wait: they may be about an object that was created under the same name."""
-        self.has_features(key, frozenset())
-        ended = self._states.pop(key, None)
-        if ended is not None and ended.actions.waiting:
+        ended = self._drop(key)
+        if ended.actions.waiting:
             self._states[key] = RolloutState(actions=ended.actions)
+
+    def _drop(self, key: Key) -> RolloutState:
+        self.has_features(key, frozenset())
+        return self._states.pop(key)
 
     def has_features(self, key: Key, features: frozenset[str]) -> None:
         """Remember which features a rollout has: among a thousand rollouts, each decision asks who else has them."""

@@ -56,9 +56,8 @@ class Turns:
         self._running = self._long = 0
         self._ordinary = 0  # turns that were not urgent
         self._arrivals = count()
-        self._queues: dict[Priority, dict[Waiting, None]] = {
-            priority: {} for priority in Priority
-        }  # each in the order of arrival
+        # Each in the order of arrival; a dict, because any of hundreds may leave.
+        self._queues: dict[Priority, dict[Waiting, None]] = {priority: {} for priority in Priority}
 
     @asynccontextmanager
     async def take(self, priority: Callable[[], Priority]) -> AsyncIterator[Callable[[], Awaitable[None]]]:
