@@ -63,6 +63,21 @@ def test_missing_evidence_pauses_the_timer(problem: Verdict) -> None:
     assert world.status.outcome is Outcome.PROMOTED
 
 
+@pytest.mark.parametrize("tick", [1, 5, 10, 20])
+def test_only_time_between_two_evaluations_with_evidence_counts(tick: int) -> None:
+    """What was measured at the end of the time says nothing: it does not count, however often is looked."""
+    world = World(edited(lambda data: data["phases"][0].update(steps=[{"percent": 10, "hold": "200s"}, {"percent": 100}])))
+    world.until(lambda world: world.status.current.hold_until is not None)
+    for good in (True, False, True, False, False, True, False):
+        world.now += timedelta(seconds=tick)
+        world.values["errors"] = Decimal("0.001") if good else Verdict.NO_DATA
+        world.settle()
+    current = world.status.current
+    assert current.hold_until is not None
+    assert current.hold_paused_time is not None
+    assert current.hold_until - current.hold_paused_time == timedelta(seconds=200 - tick)
+
+
 def test_a_pause_by_a_user_is_not_told_as_lost_evidence() -> None:
     """The timer says why it is paused, and events speak of evidence only when evidence was lost and came back."""
     world = World(spec())

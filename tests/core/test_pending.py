@@ -182,6 +182,45 @@ def test_raise_that_could_not_be_written_lapses(kind: str) -> None:
     assert published(world) == Audience(Decimal(100))
 
 
+@pytest.mark.parametrize("kind", ["criterion", "provider"])
+def test_raise_waits_for_the_criteria_until_it_is_written(kind: str) -> None:
+    """One that fails since ends it at once; one without a result of now keeps it waiting."""
+    world = refused_raise(kind)
+    world.run(10)
+    assert world.where[:2] == ("one", 1 if kind == "criterion" else 2)
+    assert len(world.entries(EventReason.AUDIENCE_LAPSED)) == (kind == "criterion")
+    world.publishing = True
+    world.run(10)
+    assert published(world) == Audience(Decimal(10))
+    world.values["errors"] = Decimal("0.001")
+    assert world.until(lambda world: published(world) == Audience(Decimal(100))) >= (60 if kind == "criterion" else 0)
+
+
+@pytest.mark.parametrize("cause", ["criterion", "window", "pause"])
+def test_promote_is_not_asked_for_criteria_or_windows_when_it_is_written_late(cause: str) -> None:
+    """Who created it has seen them. A pause since then voids it, as it does before the decision."""
+    world = World(rollout([TEN, ALL]))
+    world.until(at("one", 1))
+    if cause == "window":
+        world.edit(rollout([TEN, ALL], windows=CLOSED))
+    else:
+        world.values["errors"] = Decimal("0.03")
+    world.run(10)
+    world.publishing = False
+    world.request("Promote", generation=world.generation, phase="one", step=1, reason="known")
+    world.until(decided("one", 2))
+    if cause == "pause":
+        world.request("Pause")
+        world.run(10)
+        world.request("Resume")
+    world.run(10)
+    assert (world.status.current.raised_by is not None) is (cause != "pause")
+    world.publishing = True
+    world.run(10)
+    assert published(world) == Audience(Decimal(10 if cause == "pause" else 100))
+    assert world.status.current.raised_by is None
+
+
 @pytest.mark.parametrize("step", [1, 2])
 @pytest.mark.parametrize("away", [5, 172_800])
 def test_raise_that_another_process_decided_waits_for_the_guards(step: int, away: int) -> None:

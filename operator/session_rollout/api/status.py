@@ -124,6 +124,10 @@ class Current(Model):
     promoted_by: Annotated[
         Text | None, Field(description="Name of the `Promote` action that skips the checks of this step.")
     ] = None
+    raised_by: Annotated[
+        Text | None,
+        Field(description="Name of the `Promote` action that gave users this audience. Unset once the audience is published."),
+    ] = None
     guards_start_time: Annotated[
         Time | None,
         Field(

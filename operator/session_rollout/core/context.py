@@ -159,7 +159,7 @@ class DecisionContext:
     def pause(self, by: str, message: str) -> None:
         """Keep the audience until a `Resume` action. A `Promote` that has not had its effect is void: whoever wanted it did not know."""
         self.change(paused_by=by, paused_message=message)
-        self.move(promoted_by=None)
+        self.move(promoted_by=None, raised_by=None)
 
     def resume(self) -> None:
         """End a pause."""

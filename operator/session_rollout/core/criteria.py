@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -83,6 +83,11 @@ def _evaluated(
         limit = _stale_after(context, minimum.metric)
         given = replace(given, minimum=minimum, counted=measurements.get(minimum.metric), counted_stale_after=limit)
     return evaluate(given)
+
+
+def evaluate_now(context: DecisionContext, check: Check, record: CheckRecord) -> Evaluation:
+    """What a check says by its last result, whatever audience that is about."""
+    return _evaluated(context, check, datetime.min.replace(tzinfo=UTC), Decimal(record.baseline) if record.baseline else None)
 
 
 def unmeasured(context: DecisionContext, check: Check, not_before: datetime) -> Evaluation | None:

@@ -43,7 +43,7 @@ from session_rollout.core.publication import is_published, publishing
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
 from session_rollout.core.steps import Increment, increment_after, increment_from, increment_with, percent_text
-from session_rollout.core.unpublished import has_lapsed, hold_again
+from session_rollout.core.unpublished import await_criteria, hold_again, lapse_cause
 from session_rollout.core.windows import next_opening
 
 
@@ -71,8 +71,8 @@ def _await_raise(context: DecisionContext) -> StageResult | None:
 
 def await_window(context: DecisionContext) -> StageResult | None:
     """What to do while no window is open; an action that skips the checks does not wait."""
-    opening = next_opening(context.spec.windows, context.now)
-    if opening.time <= context.now or context.current.promoted_by is not None:
+    opening, current = next_opening(context.spec.windows, context.now), context.current
+    if opening.time <= context.now or current.promoted_by is not None or current.raised_by is not None:
         return None
     return StageResult(
         DecisionAction.WAIT,
@@ -107,6 +107,7 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
         groups=increment.groups,
         earlier_percent=before.percent if before is not None else None,
         earlier_groups=before.groups if before is not None else (),
+        raised_by=current.promoted_by,
         approved_by=current.approved_by if increment.step == current.step else None,
     )
     restart_criteria(context)
@@ -131,15 +132,15 @@ def _await_late_raise(context: DecisionContext) -> StageResult | None:
     """The same for an audience that an earlier decision raised: perhaps of another process, and guards may have failed since."""
     if context.awaits_results:
         return repeat_decision(context)
-    return await_judged_guards(context) or _await_raise(context)
+    return await_judged_guards(context) or await_criteria(context) or _await_raise(context)
 
 
 def run_step(context: DecisionContext) -> StageResult | None:
     """Keep the audience until every rule lets the step be promoted, or a `Promote` action skips the rules."""
     increment = context.increment
     assert increment is not None, "generation.conflict stalls a rollout whose step has vanished"
-    if has_lapsed(context):
-        hold_again(context, running_phase(context))
+    if cause := lapse_cause(context):
+        hold_again(context, running_phase(context), cause)
         return None
     if _was_raised_earlier(context) and (result := _await_late_raise(context)):
         return result

@@ -1,19 +1,21 @@
 """An audience that was decided and is not published: what users have instead, and how the rollout continues from there.
 
-A raise rests on evidence of the moment. If the document cannot be written for a while, that is over: the audience that users
-have is held again.
+A raise rests on evidence of the moment. If the document cannot be written for a while, or a criterion fails before it is, that is
+over: the audience that users have is held again.
 """
 
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
-from session_rollout.api.enums import EventReason, Stage
+from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason, Stage, Verdict
 from session_rollout.api.phases import Phase
 from session_rollout.api.status import Current
 from session_rollout.api.status_records import PhaseRecord
-from session_rollout.core.context import DecisionContext
-from session_rollout.core.criteria import forget_criteria, restart_criteria
+from session_rollout.core.context import DecisionContext, StageResult
+from session_rollout.core.criteria import criteria_records, evaluate_now, forget_criteria, restart_criteria
+from session_rollout.core.evaluation import Evaluation
+from session_rollout.core.flags import Audience
 from session_rollout.core.publication import audience_before, has_audience, published_audience
 from session_rollout.core.steps import Increment, increment_at, increment_with, percent_text
 
@@ -21,18 +23,46 @@ VALID_INTERVALS: Final = 2
 VALID_AT_LEAST: Final = timedelta(seconds=10)  # a slow API server is no reason to hold again
 
 
-def has_lapsed(context: DecisionContext) -> bool:
-    """Whether the audience of the step was decided too long ago to be published on that evidence. An emergency hides whether it was."""
+def lapse_cause(context: DecisionContext) -> str | None:
+    """Why the audience of the step must not be published on the evidence that it was decided on; None while it may.
+
+    That is too old, or a criterion fails since. An emergency hides whether the audience was published.
+    """
     current, valid = context.current, max(VALID_INTERVALS * context.interval, VALID_AT_LEAST)
-    held = (current.earlier_percent, current.earlier_groups) == (current.percent, current.groups)
-    if not current.is_unpublished or held or context.off_here:
-        return False
+    if not current.is_unpublished or _is_held(context) or context.off_here:
+        return None
     if context.document is not None and has_audience(context, context.document):
-        return False
-    return current.stage_start_time is not None and context.now - current.stage_start_time > valid
+        return None
+    if current.stage_start_time is not None and context.now - current.stage_start_time > valid:
+        return "could not be published in time"
+    failing = [known.message for known in _criteria_now(context) if known.verdict is Verdict.FAIL]
+    return f"is not published, because {failing[0]}" if failing else None
 
 
-def hold_again(context: DecisionContext, phase: Phase) -> None:
+def await_criteria(context: DecisionContext) -> StageResult | None:
+    """What keeps a raise that is not published yet: a criterion without evidence of now."""
+    missing = tuple(known.message for known in _criteria_now(context) if known.verdict is not Verdict.PASS)
+    if not missing:
+        return None
+    next_actions = ("wait until each criterion has evidence; the audience that users have is held again if it takes too long",)
+    return StageResult(DecisionAction.WAIT, DecisionReason.AWAITING_EVIDENCE, missing[0], missing, next_actions)
+
+
+def _criteria_now(context: DecisionContext) -> tuple[Evaluation, ...]:
+    """What the criteria say about the step that users have. Nobody asks them before the first one, after a `Promote`, or when an edit gives more."""
+    before = audience_before(context)
+    step = increment_with(context.phase, before.percent, before.groups) if context.phase is not None else None
+    if context.current.raised_by is not None or step is None or _is_held(context):
+        return ()
+    return tuple(evaluate_now(context, criterion, record) for criterion, record in criteria_records(context))
+
+
+def _is_held(context: DecisionContext) -> bool:
+    """Whether users have had the audience of the step all the time: it is published again, or held again."""
+    return audience_before(context) == Audience(Decimal(context.current.percent), context.current.groups)
+
+
+def hold_again(context: DecisionContext, phase: Phase, cause: str) -> None:
     """Return to the audience that users have, with a new hold; to the stage before the first one while they have none."""
     late = context.current
     forget_unpublished(context)
@@ -47,7 +77,7 @@ def hold_again(context: DecisionContext, phase: Phase) -> None:
         kept = {"earlier_percent": record.percent, "earlier_groups": record.groups}
         context.enter(Stage.STEP, step=place.step, increment=place.index, **kept)
         restart_criteria(context)
-    message = f"{late.audience} could not be published in time; {context.current.audience} is held again"
+    message = f"{late.audience} {cause}; {context.current.audience} is held again"
     context.record_event(EventReason.AUDIENCE_LAPSED, message, at=late)
 
 

@@ -140,11 +140,11 @@ class Evidence:
         gap = INTERVALS_OF_A_GAP * interval(cluster.spec)
         counted = min(away, gap) if self.away else away
         surely = away if away <= gap and not self.away else NOTHING
-        if self.counting:
+        if self.counting and self.all_judged():  # a time counts with evidence at both of its ends
             self.judged.append((counted, self.passing))
         self.waited += counted if self.delayed else NOTHING
         self.surely_waited += surely if self.waiting else NOTHING
-        self.baked += counted if self.guarded else NOTHING
+        self.baked += counted if self.guarded and self.guards_judged() else NOTHING
         self._account_guards(counted, surely)
         self.last, self.away = now, False
         self.look()

@@ -220,5 +220,26 @@ FAULTS: tuple[Story, ...] = (
         ("refuse", "document", "409"),
         ("by hand", "more"),
     ),
+    story(
+        "R12",
+        "a criterion that fails between a larger audience's decision and its document",
+        "plain",
+        "passing",
+        ("wait", 30),
+        ("lose", "status"),
+        ("wait", 10),
+        ("say", "errors", "bad"),
+        ("wait", 10),
+    ),
+    story(
+        "D1",
+        "the time until evidence is found lost",
+        "long hold",
+        "judged",
+        ("wait", 30),
+        ("say", "errors", "good", 86400),
+        ("wait", 120, 20),
+        ("proceed", "step"),
+    ),
 )
 STORIES = (*DECISIONS, *FAULTS)

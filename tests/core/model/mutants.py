@@ -61,6 +61,18 @@ MUTANTS: Final = (
         "context.move(hold_until=current.hold_until)",
     ),
     Mutant(
+        "the time until evidence is found lost counts",
+        "core/hold.py",
+        "hold_paused_time=since if reason is DecisionReason.AWAITING_EVIDENCE else context.now",
+        "hold_paused_time=context.now",
+    ),
+    Mutant(
+        "a late document asks no criterion",
+        "core/unpublished.py",
+        "    if context.current.raised_by is not None or ",
+        "    if context.current.step or ",
+    ),
+    Mutant(
         "the hold outlives an edit",
         "core/generation.py",
         'timers = ("hold_until", ',
@@ -117,7 +129,7 @@ MUTANTS: Final = (
     Mutant(
         "a rollback keeps the audience",
         "core/rollback.py",
-        "percent, groups = _audience_left(context, record)\n",
+        "percent, groups = _audience_left(context, record, learned=phases is not None)\n",
         "percent, groups = record.percent, record.groups\n",
     ),
     Mutant(
