@@ -201,6 +201,17 @@ DECISIONS: tuple[Story, ...] = (
     ),
     story("D11", "a deadline without data", "deadline", "deadline", ("say", "errors", "no data"), ("wait", 180)),
     story("D11", "... that stalls", "stalls", "deadline", ("say", "errors", "unclear"), ("wait", 180)),
+    story(
+        "D11",
+        "evidence that is back after the deadline, and fails to the end of the hold",
+        "stalls",
+        "deadline",
+        ("wait", 10),
+        ("say", "errors", "no data"),
+        ("wait", 120, 10),
+        ("say and act", "errors", "breach", "Approve"),
+        ("wait", 120),
+    ),
     story("D11", "a provider that is away", "deadline", "no-fall", ("say", "errors", "error"), ("wait", 600)),
     story(
         "D11",

@@ -6,7 +6,7 @@ applications read; what may happen comes from readings, actions with their respo
 
 from core.model.cluster import Broken
 from core.model.documents import NOBODY, Given, off_for_all
-from core.model.evidence import NOTHING, reach
+from core.model.evidence import NOTHING, interval, reach
 from core.model.landings import Landings, same
 from core.model.server import Object
 from core.transitions import TRANSITIONS
@@ -345,15 +345,11 @@ class Witness(Landings):
         phase = phase_named(self.cluster.spec, self.evidence.phase)
         if phase is None or phase.name in self.complete or not self.known.get(phase.features[0], NOBODY).on:
             return
-        late = self.evidence.deadline(phase, self._hold(phase, phase.features[0]), strict=True)
-        excused = (
-            self.evidence.all_passing()
-            or self.evidence.provider_fails()
-            or self.evidence.stopped
-            or self.paused
-            or self._waiting("Pause")
-        )
-        if late and not excused and self.cluster.condition("Stalled") != "True":
+        evidence, hold = self.evidence, self._hold(phase, phase.features[0])
+        begins = evidence.counting and evidence.held() < hold + 2 * interval(self.cluster.spec)  # with evidence that is back
+        excused = evidence.all_passing() or evidence.provider_fails() or evidence.stopped or self.paused or begins
+        excused = excused or bool(self._waiting("Pause"))
+        if evidence.deadline(phase, hold, strict=True) and not excused and self.cluster.condition("Stalled") != "True":
             self.objects("deadline", f"phase {phase.name} has waited for {self.evidence.waited}")
 
     def _look_at_promotes(self) -> None:
