@@ -157,8 +157,12 @@ class DecisionContext:
         self.change(phases=tuple(record.updated(**fields) if record.name == phase else record for record in self.status.phases))
 
     def pause(self, by: str, message: str) -> None:
-        """Keep the audience until a `Resume` action. A `Promote` that has not had its effect is void: whoever wanted it did not know."""
+        """Keep the audience until a `Resume` action."""
         self.change(paused_by=by, paused_message=message)
+        self.void_promote()
+
+    def void_promote(self) -> None:
+        """A `Promote` that has not had its effect has none: whoever wanted it did not know of what has happened."""
         self.move(promoted_by=None, raised_by=None)
 
     def resume(self) -> None:

@@ -47,7 +47,7 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
     needed = check.metrics if isinstance(check, Check) else (check.metric or "",)
     if any(name not in measurements for name in needed) and before.verdict is not Verdict.NOT_EVALUATED:
         return  # the result is on its way; until then the last verdict stands, and nothing is promoted on it
-    evaluation = _evaluated(context, check, not_before, Decimal(before.baseline) if before.baseline is not None else None)
+    evaluation = _evaluated(context, check, not_before, _baseline(before))
     if isinstance(check, Check) and check.dry_run:
         evaluation = replace(evaluation, message=f"{evaluation.message} (dry run: not counted)")
     keep(context, kind, check.name, evaluation)
@@ -87,7 +87,11 @@ def _evaluated(
 
 def evaluate_now(context: DecisionContext, check: Check, record: CheckRecord) -> Evaluation:
     """What a check says by its last result, whatever audience that is about."""
-    return _evaluated(context, check, datetime.min.replace(tzinfo=UTC), Decimal(record.baseline) if record.baseline else None)
+    return _evaluated(context, check, datetime.min.replace(tzinfo=UTC), _baseline(record))
+
+
+def _baseline(record: CheckRecord) -> Decimal | None:
+    return Decimal(record.baseline) if record.baseline is not None else None
 
 
 def unmeasured(context: DecisionContext, check: Check, not_before: datetime) -> Evaluation | None:

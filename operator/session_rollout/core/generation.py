@@ -179,7 +179,8 @@ def _resume_step(context: DecisionContext) -> None:
     if context.current.published_time is None:
         forget_unpublished(context)
     timers = ("hold_until", "hold_paused_time", "hold_paused_reason", "deadline_wait")
-    context.move(**dict.fromkeys(timers), approved_by=None, promoted_by=None, raised_by=None)
+    context.move(**dict.fromkeys(timers), approved_by=None)
+    context.void_promote()
     current, phase = context.current, context.phase
     record = context.status.phase(current.phase)
     if phase is None or record is None or conflict(context.spec, context.status) is not None:

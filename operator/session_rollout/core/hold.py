@@ -186,8 +186,8 @@ def _pause_since_last_results(context: DecisionContext) -> None:
     current, away = context.current, context.unobserved
     if current.hold_until is not None and current.hold_paused_time is None and timedelta(0) < away < timedelta.max:
         missing = missing_evidence(context) or ("results are on their way",)
-        begun = min(current.hold_until - _length(context), context.now)
-        _change_pause(context, DecisionReason.AWAITING_EVIDENCE, missing, since=max(context.now - away, begun))
+        since = _last_evaluation(context, _length(context))
+        _change_pause(context, DecisionReason.AWAITING_EVIDENCE, missing, since=since)
 
 
 def _length(context: DecisionContext) -> timedelta:
@@ -203,7 +203,8 @@ def judge_again(context: DecisionContext) -> None:
     step, or promoted it in vain, did not know of the emergency.
     """
     context.change(flags=context.status.flags.updated(published_time=None))
-    context.move(approved_by=None, promoted_by=None, raised_by=None)
+    context.void_promote()
+    context.move(approved_by=None)
     current, length = context.current, _length(context)
     if current.hold_until is not None:
         metrics = {name for check in counted_checks(context) for name in check.metrics}
@@ -255,17 +256,16 @@ def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: Decision
             context.move(hold_until=min(current.hold_until + context.unobserved, longest))
     paused = current.hold_paused_time is not None
     if reason is not current.hold_paused_reason or paused is (reason is None):
-        _change_pause(context, reason, missing, since=_last_evidence(context, hold))
+        # Only the time between two evaluations with evidence counts. The end of the hold has moved by an absence already.
+        is_lost = reason is DecisionReason.AWAITING_EVIDENCE and not context.unobserved
+        _change_pause(context, reason, missing, since=_last_evaluation(context, hold) if is_lost else context.now)
 
 
-def _last_evidence(context: DecisionContext, hold: timedelta) -> datetime:
-    """When evidence was evaluated last, in a hold of this length. Only the time between two evaluations with evidence counts.
-
-    An absence is now: the end of the hold has moved by it.
-    """
+def _last_evaluation(context: DecisionContext, hold: timedelta) -> datetime:
+    """When evidence was evaluated last in a hold of this length that has begun; the absence since then is of known length."""
     last, until = context.observed.last_reconcile, context.current.hold_until
-    if last is None or until is None or context.unobserved:
-        return context.now
+    assert last is not None
+    assert until is not None
     return min(max(last, until - hold), context.now)
 
 
@@ -279,15 +279,12 @@ def pause_timer(context: DecisionContext, reason: DecisionReason) -> None:
 def _change_pause(
     context: DecisionContext, reason: DecisionReason | None, missing: tuple[str, ...], *, since: datetime
 ) -> None:
-    """Pause the timer, resume it, or pause it for another reason; events tell when evidence is lost and when it is back.
-
-    A pause for lost evidence begins at `since`, when there was some; another one begins now.
-    """
+    """Pause the timer `since` a time, resume it, or pause it for another reason; events tell when evidence is lost and back."""
     before, paused = context.current.hold_paused_reason, context.current.hold_paused_time
     if reason is None and paused is not None and context.current.hold_until is not None:
         context.move(hold_until=context.current.hold_until + (context.now - paused), hold_paused_time=None)
     elif paused is None:
-        context.move(hold_paused_time=since if reason is DecisionReason.AWAITING_EVIDENCE else context.now)
+        context.move(hold_paused_time=since)
     context.move(hold_paused_reason=reason)
     if reason is DecisionReason.AWAITING_EVIDENCE:
         context.record_event(EventReason.EVIDENCE_LOST, "the hold timer is paused: " + "; ".join(missing))

@@ -63,8 +63,8 @@ MUTANTS: Final = (
     Mutant(
         "the time until evidence is found lost counts",
         "core/hold.py",
-        "hold_paused_time=since if reason is DecisionReason.AWAITING_EVIDENCE else context.now",
-        "hold_paused_time=context.now",
+        "is_lost = reason is DecisionReason.AWAITING_EVIDENCE and not context.unobserved",
+        "is_lost = False",
     ),
     Mutant(
         "a late document asks no criterion",
@@ -81,8 +81,8 @@ MUTANTS: Final = (
     Mutant(
         "the approval outlives an edit",
         "core/generation.py",
-        "**dict.fromkeys(timers), approved_by=None, ",
-        "**dict.fromkeys(timers), ",
+        "**dict.fromkeys(timers), approved_by=None)",
+        "**dict.fromkeys(timers))",
     ),
     Mutant(
         "an edit that is no fix starts again what was rolled back",
@@ -178,15 +178,19 @@ MUTANTS: Final = (
 )
 
 
+def faulty(mutant: Mutant) -> str:
+    """The text of its file with this fault. Raises ValueError when what it replaces is not there once."""
+    text = (ROOT / "operator" / PACKAGE / mutant.path).read_text()
+    if text.count(mutant.before) != 1:
+        raise ValueError(f"{mutant.path} has {text.count(mutant.before)} times: {mutant.before.strip()}")
+    return text.replace(mutant.before, mutant.after)
+
+
 def copy_with(mutant: Mutant | None, directory: Path) -> Path:
-    """A copy of the operator with this fault; where to import it from. Raises ValueError when the text is not there once."""
+    """A copy of the operator with this fault; where to import it from."""
     shutil.copytree(ROOT / "operator" / PACKAGE, directory / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
     if mutant is not None:
-        path = directory / PACKAGE / mutant.path
-        text = path.read_text()
-        if text.count(mutant.before) != 1:
-            raise ValueError(f"{mutant.path} has {text.count(mutant.before)} times: {mutant.before.strip()}")
-        path.write_text(text.replace(mutant.before, mutant.after))
+        (directory / PACKAGE / mutant.path).write_text(faulty(mutant))
     return directory
 
 

@@ -350,7 +350,7 @@ class Witness(Landings):
         excused = evidence.all_passing() or evidence.provider_fails() or evidence.stopped or self.paused or begins
         excused = excused or bool(self._waiting("Pause"))
         if evidence.deadline(phase, hold, strict=True) and not excused and self.cluster.condition("Stalled") != "True":
-            self.objects("deadline", f"phase {phase.name} has waited for {self.evidence.waited}")
+            self.objects("deadline", f"phase {phase.name} has waited for {evidence.waited}")
 
     def _look_at_promotes(self) -> None:
         """What was accepted happens, unless a pause or an emergency has come first: whoever promoted did not know of it."""
