@@ -7,7 +7,7 @@ export PYTHONPATH := operator:tests:.
 # Tests start hundreds of processes: each would compile all that it imports again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast coverage test-model mutants test-messages lint crds chart bench bench-migrations chaos-migrations faults fuzz-promql fuzz-yaml generated wheel krew clean
+.PHONY: help setup demo cluster-demo ha-demo image docs lab transcripts test test-fast coverage test-model mutants test-messages lint crds chart bench evidence bench-migrations chaos-migrations faults fuzz-promql fuzz-yaml generated wheel krew clean
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole rollout on real parts, proved at its end"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-model [RUNS=20000 SEED=n]   random lives; make mutants: whether they notice faults that are put in"
 	@echo "make lint        ruff, mypy, squawk"
 	@echo "make bench       figures as JSON and a table"
+	@echo "make evidence [SCENARIO=detection SCALE=0.1]   simulations of the comparison with users without a feature"
 	@echo "make bench-migrations, make chaos-migrations [FAULTS=500 SEED=n]   the database half under load, and under faults"
 	@echo "make faults [SCENARIO=breach] [DO=kill]   every write of the operator with every fault, by one leader and by two"
 	@echo "make fuzz-promql [SECONDS=600]   queries that nobody would write, for that long"
@@ -140,6 +141,9 @@ chart: setup crds
 
 bench: setup
 	@$(BIN)/python -m bench $(BENCH)
+
+evidence: setup
+	@$(BIN)/python -m bench.evidence $(SCENARIO) $(if $(SCALE),--scale $(SCALE))
 
 bench-migrations: setup
 	@$(BIN)/python -m bench.migrations $(BENCH)

@@ -22,7 +22,7 @@ CELLS = (Block(0, 50, 1, 950), Block(5, 50, 0, 950), Block(0, 50, 0, 950), Block
 
 
 def test_four_cells() -> None:
-    """The example of the page."""
+    """A worked example."""
     assert inflation_of(CELLS, 1.25, ALPHA) == pytest.approx(38.583477, abs=1e-6)
     assert inflation_of(CELLS, 1.25, 0.05) == pytest.approx(10.768419, abs=1e-6)
     assert inflation_of_safety(CELLS, 1.25) == pytest.approx(14.996847, abs=1e-6)

@@ -1,4 +1,4 @@
-"""What a comparison would see: the figures of `docs/explanation/statistics.md`, and simulations that agree."""
+"""What a comparison would see: fixed figures, and simulations that agree."""
 
 import math
 

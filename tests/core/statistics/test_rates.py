@@ -1,4 +1,4 @@
-"""The test of two rates: its figures are those of `docs/explanation/statistics.md`, and it agrees with other implementations.
+"""The test of two rates: a worked example, and agreement with other implementations.
 
 Covered: e-values whose expectation under the null hypothesis is at most 1, optimal stakes, the three processes, and blocks that
 say nothing. Not here: error rates over weeks (`make evidence`).
@@ -35,7 +35,7 @@ def after(*blocks: Block, prior: float = 0.0001, tolerance: Tolerance = DEFAULT)
 
 
 def test_five_blocks() -> None:
-    """The example of the page, to six digits."""
+    """A worked example, to six digits."""
     test = after(*BLOCKS, prior=0.001)
     assert test.start == pytest.approx(
         (1.713326, 3.779547, 6.380016, 9.878364, 13.861314, 17.949081, 19.588114, 17.778021), abs=1e-6

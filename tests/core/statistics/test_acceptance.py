@@ -1,0 +1,97 @@
+"""The error rates and the speed of the tests, by simulations with fixed seeds: a part of `make evidence`.
+
+The simulations have the formulas once more, over arrays. Here they also get the blocks that the tests of the operator get.
+"""
+
+from dataclasses import replace
+from functools import reduce
+
+import numpy as np
+import pytest
+
+from bench.evidence.runs import Ratios, Runs, WithoutCells
+from bench.evidence.scenarios import ALPHA, CLUSTERED, DEFAULT, SCENARIOS
+from bench.evidence.traffic import CELLS, Counts, Traffic, Users
+from session_rollout.core.statistics.inflation import InformationBlocks, inflation_of, inflation_of_safety
+from session_rollout.core.statistics.rates import NOTHING, Block, RateTest
+from session_rollout.core.statistics.ratio import RatioTest, inflation_of_ratio
+
+# The part of the runs that is simulated here, of each scenario.
+PARTS = {"false-rollbacks": 0.1, "clustered-rollbacks": 0.1, "detection": 1.0, "passes": 0.5, "exposures": 0.1}
+HORIZON = 10_080
+BLOCKS = 600
+
+
+def test_every_scenario_has_a_part() -> None:
+    assert PARTS.keys() == SCENARIOS.keys()
+
+
+@pytest.mark.parametrize("scenario", PARTS)
+def test_figures_are_within_their_limits(scenario: str) -> None:
+    exceeded = [figure for figure in SCENARIOS[scenario](PARTS[scenario]) if figure.ratio > 1]
+    assert not exceeded
+
+
+def cells_of(counts: Counts, run: int) -> list[Block]:
+    """The counts of one run."""
+    columns = (counts.on_bad, counts.on_total, counts.off_bad, counts.off_total)
+    return [Block(*(float(column[run, cell]) for column in columns)) for cell in range(counts.on_bad.shape[1])]
+
+
+def together(cells: list[Block]) -> Block:
+    """All cells of one block."""
+    return sum(cells, NOTHING)
+
+
+def test_simulated_tests_are_those_of_the_operator() -> None:
+    """Same blocks, same evidence, same inflation, with cells."""
+    users = Users(replace(CLUSTERED, harm=0.002), 3, np.random.default_rng(9))
+    runs = Runs(3, users.cells, DEFAULT, ALPHA)
+    tests, cells, inflation = [RateTest()] * 3, [[NOTHING] * CELLS] * 3, [1.0] * 3
+    for number in range(BLOCKS):
+        counts = users.block(number)
+        runs.add(counts)
+        for run in range(3):
+            block = cells_of(counts, run)
+            cells[run] = [before + more for before, more in zip(cells[run], block, strict=True)]
+            after = inflation_of(cells[run], DEFAULT.times, ALPHA)
+            tests[run] = tests[run].add(together(block), DEFAULT, max(inflation[run], after))
+            inflation[run] = after
+            assert runs.shows_harm(HORIZON)[run] == tests[run].shows_harm(ALPHA, HORIZON, after)
+    for run, test in enumerate(tests):
+        assert runs.start[:, run] == pytest.approx(test.start, rel=1e-9)
+        assert runs.recent[:, run] == pytest.approx(test.recent, rel=1e-9)
+        assert runs.safe[:, run] == pytest.approx(test.safe, rel=1e-9)
+        assert runs.inflation[run] == pytest.approx(inflation[run])
+        assert runs.safe_inflation[run] == pytest.approx(inflation_of_safety(cells[run], DEFAULT.times))
+
+
+def test_simulated_tests_without_cells_are_those_of_the_operator() -> None:
+    users = Users(CLUSTERED, 2, np.random.default_rng(10))
+    runs = WithoutCells(2, DEFAULT, ALPHA)
+    tests, known = [RateTest()] * 2, [InformationBlocks()] * 2
+    for number in range(BLOCKS):
+        counts = users.block(number)
+        runs.add(counts)
+        for run in range(2):
+            block, before = together(cells_of(counts, run)), known[run].inflation(ALPHA)
+            known[run] = known[run].add(block, tests[run].events.on_bad, tests[run].expected)
+            tests[run] = tests[run].add(block, DEFAULT, max(before, known[run].inflation(ALPHA)))
+    for run in range(2):
+        assert runs.inflation[run] == pytest.approx(known[run].inflation(ALPHA))
+        assert runs.recent[:, run] == pytest.approx(tests[run].recent, rel=1e-9)
+
+
+def test_simulated_ratios_are_those_of_the_operator() -> None:
+    users = Users(Traffic(per_hour=1_667, users=20_000, variation=2), 2, np.random.default_rng(11))
+    runs = Ratios(2, 5.0)
+    blocks = [users.sessions(number, wired=True) for number in range(200)]
+    for on, off in blocks:
+        runs.add(on, off)
+    for run in range(2):
+        counts = [(float(on[run].sum()), float(off[run].sum())) for on, off in blocks]
+        test = reduce(lambda test, block: test.add(*block, 5.0), counts, RatioTest())
+        assert runs.more[:, run] == pytest.approx(test.more, rel=1e-9)
+        assert runs.fewer[:, run] == pytest.approx(test.fewer, rel=1e-9)
+        cells = [(sum(on[run, cell] for on, _ in blocks), sum(off[run, cell] for _, off in blocks)) for cell in range(CELLS)]
+        assert runs.rejects()[run] == test.rejects(inflation_of_ratio(cells))
