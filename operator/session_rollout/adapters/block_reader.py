@@ -1,0 +1,81 @@
+"""Reads the results of two range queries of `promql_blocks`, for bad and for all events, as blocks of evidence."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from session_rollout.adapters.promql_blocks import CELL, VARIANT
+from session_rollout.core.blocks import BlockProblem, CohortBlock
+from session_rollout.core.statistics.rates import NOTHING, Block
+
+Key = tuple[str, str]  # variant and cell
+Counts = Mapping[Key, float]
+HASHED: Final = ("on", "off")
+CHOSEN: Final = ("on-chosen", "off-chosen")
+MOST_CELLS: Final = 64
+SLACK: Final = 1.01  # each count is an estimate of its own
+
+
+class UnreadableBlock(Exception):
+    """The period is no evidence."""
+
+    def __init__(self, problem: BlockProblem) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+def read_blocks(bad: Any, total: Any, ends: Sequence[datetime]) -> tuple[CohortBlock, ...]:
+    """One block for each end. `bad` and `total` are the field `data` of two responses.
+
+    Raises LookupError, TypeError or ValueError if a response is none of Prometheus, or about other times than `ends`.
+    """
+    times = {end.timestamp() for end in ends}
+    bad_counts, total_counts = _counts(bad, times), _counts(total, times)
+    return tuple(_block(end, bad_counts[end.timestamp()], total_counts[end.timestamp()]) for end in ends)
+
+
+def _counts(data: Any, times: set[float]) -> dict[float, dict[Key, float]]:
+    """The counts of each time, by variant and cell."""
+    if data["resultType"] != "matrix":
+        raise ValueError("the result of a range query is a matrix")
+    counts: dict[float, dict[Key, float]] = defaultdict(dict)
+    for series in data["result"]:
+        key = series["metric"].get(VARIANT, ""), series["metric"].get(CELL, "")
+        for moment, value in series["values"]:
+            if moment not in times or key in counts[moment]:
+                raise ValueError("a sample comes twice, or at a time that was not requested")
+            counts[moment][key] = float(value)
+    return counts
+
+
+def _block(end: datetime, bad: Counts, total: Counts) -> CohortBlock:
+    try:
+        names = _cells(total)
+        cells = {name: _cell(bad, total, name, HASHED) for name in names}
+        chosen = sum((_cell(bad, total, name, CHOSEN) for name in names), NOTHING)
+    except UnreadableBlock as unreadable:
+        return CohortBlock(end, problem=unreadable.problem)
+    block = CohortBlock(end, cells, chosen)
+    return block if block.whole.on_total > 0 and block.whole.off_total > 0 else CohortBlock(end, problem=BlockProblem.NO_EVENTS)
+
+
+def _cells(total: Counts) -> tuple[str, ...]:
+    """The names of the cells of users who were not chosen: one without a name, or each with a name."""
+    names = {cell for variant, cell in total if variant in HASHED}
+    if not names:
+        raise UnreadableBlock(BlockProblem.NO_VARIANTS if total else BlockProblem.NO_EVENTS)
+    if ("" in names and len(names) > 1) or len(names) > MOST_CELLS:
+        raise UnreadableBlock(BlockProblem.UNEVEN_CELLS)
+    return tuple(sorted(names))
+
+
+def _cell(bad: Counts, total: Counts, name: str, variants: tuple[str, str]) -> Block:
+    """The counts of one cell. A counter of bad events may begin with the first one, so that none is zero."""
+    counts = [series.get((variant, name), 0.0) for variant in variants for series in (bad, total)]
+    if not all(math.isfinite(count) and count >= 0 for count in counts):
+        raise UnreadableBlock(BlockProblem.NOT_A_COUNT)
+    if any(part > SLACK * whole + 1 for part, whole in (counts[:2], counts[2:])):
+        raise UnreadableBlock(BlockProblem.IMPOSSIBLE_COUNTS)
+    return Block(*counts)

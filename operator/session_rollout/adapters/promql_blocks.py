@@ -1,0 +1,68 @@
+"""PromQL that counts the events of one block by cohort: increases of counters, and what new counters begin with.
+
+Prometheus estimates an increase from samples within the range alone, so that the range is one scrape longer than the block, and
+the result is scaled. A counter that is born with its first event has no increase. The counters of a new feature are all of
+this kind: in the first hour most of its failures would not be seen, and only its own. They count with their value, if the operator
+can be sure that the counter is new: Prometheus reached the target before the block, or its process began in the block. After a
+gap of Prometheus, or in a target that it found late, an old counter would count with its whole history.
+"""
+
+from datetime import timedelta
+from typing import Any, Final
+
+import promql_parser
+
+from session_rollout.adapters.promql import parse
+from session_rollout.adapters.promql_spelling import spelling
+
+VARIANT: Final = "variant"
+CELL: Final = "cell"
+LABELS: Final = (VARIANT, CELL)
+TARGET: Final = ("job", "instance")
+REMEMBERED: Final = timedelta(hours=1)  # a counter that was there in the hour before the block is not new
+MILLISECOND: Final = timedelta(milliseconds=1)
+PLAIN: Final = 'must select a counter and do nothing else, such as `sessions_total{result="failure"}`'
+
+
+def counter_of(text: str) -> str:
+    """The selector of a counter in one spelling. Raises ValueError with a sentence."""
+    return spelling(_selector(text))
+
+
+def _selector(text: str) -> Any:
+    tree = parse(text)
+    if not isinstance(tree, promql_parser.VectorSelector) or tree.offset is not None or tree.at is not None:
+        raise ValueError(PLAIN)
+    for matcher in (*tree.matchers.matchers, *(each for group in tree.matchers.or_matchers for each in group)):
+        if matcher.name in LABELS:
+            raise ValueError(f"must not select by the label `{matcher.name}`: the operator groups by it")
+    return tree
+
+
+def buckets(histogram: str, over: timedelta) -> tuple[str, str]:
+    """Counters of all observations of a histogram, and of those that are not over a bound. Raises ValueError with a sentence.
+
+    Of a bound of one second, some clients write `le="1"`, and others `le="1.0"`.
+    """
+    tree = _selector(histogram)
+    if tree.name is None:
+        raise ValueError('must select a histogram by its name, such as `page_load_seconds{page="start"}`')
+    named, seconds = f'__name__="{tree.name}"', f"{over.total_seconds():.3f}".rstrip("0").rstrip(".")
+    bound = f'le="{seconds}"' if "." in seconds else f'le=~"{seconds}([.]0+)?"'
+    text = spelling(tree)
+    observed = text.replace(named, f'__name__="{tree.name}_count"')
+    return observed, counter_of(text.replace(named, f'__name__="{tree.name}_bucket", {bound}'))
+
+
+def increases(counter: str, block: timedelta, scrape: timedelta) -> str:
+    """The events of the block that ends at the time of the query, by variant and cell. `counter` is from `counter_of`."""
+    reach = block + scrape
+    known = f"present_over_time({counter}[{_text(REMEMBERED)}] offset {_text(block)})"
+    grown = f"increase({counter}[{_text(reach)}]) * {block / reach!r} and {known}"
+    sure = f"up offset {_text(block)} == 1 or time() - process_start_time_seconds < {reach.total_seconds()!r}"
+    born = f"({counter} unless {known}) and on ({', '.join(TARGET)}) ({sure})"
+    return f"sum by ({', '.join(LABELS)}) (({grown}) or ({born}))"
+
+
+def _text(length: timedelta) -> str:
+    return f"{length // MILLISECOND}ms"

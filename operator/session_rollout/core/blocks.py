@@ -1,0 +1,39 @@
+"""Blocks of evidence: the events of users with the feature and without it in one period, by cells of users."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+
+from session_rollout.core.statistics.rates import NOTHING, Block
+
+
+class BlockProblem(StrEnum):
+    """Why a period is no evidence about a feature."""
+
+    NO_VARIANTS = "NoVariants"  # No series has the label `variant` with the value `on` or `off`.
+    NO_EVENTS = "NoEvents"  # One of the cohorts has no events.
+    UNEVEN_CELLS = "UnevenCells"  # Some series have the label `cell`, and others have not, or have another number of cells.
+    IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cell has more bad events than events.
+    NOT_A_COUNT = "NotACount"  # A count is negative, infinite or not a number.
+
+
+@dataclass(frozen=True)
+class CohortBlock:
+    """One period of a metric that is counted by cohort.
+
+    `cells` are by name, and one with an empty name if the metric has none. Users who were chosen (by a group, or
+    with a value for everybody) cannot be compared with the others: their events are only reported. With a problem, there is
+    nothing else, so that a period never counts by half.
+    """
+
+    end: datetime
+    cells: Mapping[str, Block] = field(default_factory=dict)
+    chosen: Block = NOTHING
+    problem: BlockProblem | None = None
+
+    @cached_property
+    def whole(self) -> Block:
+        """All cells together."""
+        return sum(self.cells.values(), NOTHING)

@@ -1,0 +1,117 @@
+"""Results of range queries become blocks of evidence, or say why a period is none: it never counts by half."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from session_rollout.adapters.block_reader import MOST_CELLS, read_blocks
+from session_rollout.core.blocks import BlockProblem, CohortBlock
+from session_rollout.core.statistics.rates import NOTHING, Block
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+ENDS = tuple(START + number * timedelta(minutes=5) for number in (1, 2))
+
+
+def matrix(*series: tuple[dict[str, str], list[str]], first: int = 0) -> dict[str, Any]:
+    """A result with these series, one value for each end from the first one on."""
+    times = [end.timestamp() for end in ENDS[first:]]
+    result = [
+        {"metric": labels, "values": [[time, value] for time, value in zip(times, values, strict=True)]}
+        for labels, values in series
+    ]
+    return {"resultType": "matrix", "result": result}
+
+
+def cohort(variant: str, cell: str = "") -> dict[str, str]:
+    """The labels of a cohort, as Prometheus leaves out empty ones."""
+    return {"variant": variant} | ({"cell": cell} if cell else {})
+
+
+TOTAL = matrix((cohort("on"), ["50", "60"]), (cohort("off"), ["950", "940"]))
+NONE = matrix()
+
+
+def problems(bad: Any, total: Any) -> list[BlockProblem | None]:
+    """Of both blocks."""
+    return [block.problem for block in read_blocks(bad, total, ENDS)]
+
+
+def test_counts_by_cohort() -> None:
+    """A counter of bad events may be absent: then there are none."""
+    bad = matrix((cohort("on"), ["1.5", "0"]))
+    assert read_blocks(bad, TOTAL, ENDS) == (
+        CohortBlock(ENDS[0], {"": Block(1.5, 50, 0, 950)}),
+        CohortBlock(ENDS[1], {"": Block(0, 60, 0, 940)}),
+    )
+
+
+def test_counts_by_cell() -> None:
+    """A cell without events of a cohort has none of them."""
+    total = matrix((cohort("on", "2"), ["5", "6"]), (cohort("off", "1"), ["90", "91"]), (cohort("off", "2"), ["80", "81"]))
+    bad = matrix((cohort("off", "1"), ["3", "4"]))
+    first, second = read_blocks(bad, total, ENDS)
+    assert first.cells == {"1": Block(0, 0, 3, 90), "2": Block(0, 5, 0, 80)}
+    assert second.whole == Block(0, 6, 4, 172)
+
+
+def test_chosen_users_are_apart() -> None:
+    """They are reported, and not compared."""
+    total = matrix(*((cohort(variant), ["9", "9"]) for variant in ("on", "off", "on-chosen", "off-chosen")))
+    bad = matrix((cohort("on-chosen"), ["7", "7"]))
+    block = read_blocks(bad, total, ENDS)[0]
+    assert block.whole == Block(0, 9, 0, 9)
+    assert block.chosen == Block(7, 9, 0, 9)
+
+
+@pytest.mark.parametrize(
+    ("bad", "total", "problem"),
+    [
+        (NONE, NONE, BlockProblem.NO_EVENTS),
+        (NONE, matrix((cohort("on"), ["5", "5"])), BlockProblem.NO_EVENTS),
+        (NONE, matrix((cohort("off"), ["5", "5"])), BlockProblem.NO_EVENTS),
+        (NONE, matrix((cohort("on"), ["0", "0"]), (cohort("off"), ["5", "5"])), BlockProblem.NO_EVENTS),
+        (NONE, matrix(({}, ["5", "5"])), BlockProblem.NO_VARIANTS),
+        (NONE, matrix((cohort("true"), ["5", "5"]), (cohort("false"), ["5", "5"])), BlockProblem.NO_VARIANTS),
+        (NONE, matrix((cohort("on-chosen"), ["5", "5"])), BlockProblem.NO_VARIANTS),
+        (NONE, matrix((cohort("on"), ["5", "5"]), (cohort("off", "1"), ["5", "5"])), BlockProblem.UNEVEN_CELLS),
+        (
+            NONE,
+            matrix(*((cohort("on", f"user-{number}"), ["1", "1"]) for number in range(MOST_CELLS + 1))),
+            BlockProblem.UNEVEN_CELLS,
+        ),
+        (matrix((cohort("on"), ["70", "70"])), TOTAL, BlockProblem.IMPOSSIBLE_COUNTS),
+        (matrix((cohort("on"), ["NaN", "NaN"])), TOTAL, BlockProblem.NOT_A_COUNT),
+        (matrix((cohort("off"), ["+Inf", "+Inf"])), TOTAL, BlockProblem.NOT_A_COUNT),
+        (matrix((cohort("off"), ["-1", "-1"])), TOTAL, BlockProblem.NOT_A_COUNT),
+    ],
+)
+def test_no_evidence(bad: Any, total: Any, problem: BlockProblem) -> None:
+    assert problems(bad, total) == [problem, problem]
+    assert all(block.whole == NOTHING for block in read_blocks(bad, total, ENDS))
+
+
+def test_one_block_does_not_spoil_the_other() -> None:
+    """A cohort whose series begin in the second block: the first one is no evidence, not one with zeros."""
+    total = matrix((cohort("on"), ["60"]), (cohort("off"), ["940"]), first=1)
+    assert problems(NONE, total) == [BlockProblem.NO_EVENTS, None]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        None,
+        {"resultType": "vector", "result": []},
+        {"resultType": "matrix"},
+        {"resultType": "matrix", "result": [{"metric": {}}]},
+        {"resultType": "matrix", "result": [{"metric": {}, "values": [[1]]}]},
+        matrix((cohort("on"), ["x", "1"])),
+        matrix((cohort("on"), ["1", "1"]), (cohort("on"), ["1", "1"])),
+        {"resultType": "matrix", "result": [{"metric": cohort("on"), "values": [[START.timestamp(), "1"]]}]},
+        {"resultType": "matrix", "result": [{"metric": cohort("on"), "values": [[ENDS[0].timestamp(), "1"]] * 2}]},
+    ],
+)
+def test_another_response_is_an_error(data: Any) -> None:
+    with pytest.raises((LookupError, TypeError, ValueError)):
+        read_blocks(data, TOTAL, ENDS)
