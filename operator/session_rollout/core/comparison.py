@@ -1,0 +1,82 @@
+"""The evidence of one check that compares users with the feature and users without it: blocks come in, a verdict comes out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from session_rollout.api.enums import Verdict
+from session_rollout.core.blocks import CohortBlock
+from session_rollout.core.statistics.inflation import (
+    ALPHA_OF_SAFETY,
+    InformationBlocks,
+    inflation_of,
+    inflation_of_safety,
+)
+from session_rollout.core.statistics.rates import NOTHING, Block, RateTest, Tolerance
+
+FEWEST_CELLS: Final = 2  # between which a variance can be measured
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is known after some blocks. The same blocks in the same order give the same comparison, together or one by one."""
+
+    tolerance: Tolerance
+    alpha: float  # probability of a wrong Fail, for this check in this phase
+    horizon: float  # number of blocks for which `alpha` holds
+    until: datetime  # end of the last block that was read
+    test: RateTest = field(default_factory=RateTest)
+    cells: Mapping[str, Block] = field(default_factory=dict)  # the sums of each cell of users
+    information: InformationBlocks = field(default_factory=InformationBlocks)
+
+    def add(self, blocks: Iterable[CohortBlock]) -> "Comparison":
+        """The comparison after these blocks, of which only those after `until` count."""
+        known = self
+        for block in blocks:
+            if block.end > known.until:
+                known = known._after(block)
+        return known
+
+    def _after(self, block: CohortBlock) -> "Comparison":
+        """A block that cannot be compared is over as well: it counts for neither cohort."""
+        if block.problem is not None or not block.whole.is_comparable(self.tolerance):
+            return replace(self, until=block.end)
+        counted = replace(
+            self,
+            until=block.end,
+            cells={
+                name: self.cells.get(name, NOTHING) + block.cells.get(name, NOTHING) for name in {**self.cells, **block.cells}
+            },
+            information=self.information.add(block.whole, self.test.events.on_bad, self.test.expected),
+        )
+        inflation = max(self.inflation, counted.inflation)
+        return replace(counted, test=self.test.add(block.whole, self.tolerance, inflation))
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether clustering can be measured between cells of users."""
+        return len(self.cells) >= FEWEST_CELLS
+
+    @property
+    def inflation(self) -> float:
+        """That of evidence of harm; 1 before the first block."""
+        if not self.cells:
+            return 1.0
+        if self.has_cells:
+            return inflation_of(tuple(self.cells.values()), self.tolerance.times, self.alpha)
+        return self.information.inflation(self.alpha)
+
+    @property
+    def safe_inflation(self) -> float:
+        """That of evidence of safety."""
+        if self.has_cells:
+            return inflation_of_safety(tuple(self.cells.values()), self.tolerance.times)
+        return self.information.inflation(ALPHA_OF_SAFETY)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Fail once harm is shown, Pass once harmlessness is, and Inconclusive until then."""
+        if self.test.shows_harm(self.alpha, self.horizon, self.inflation):
+            return Verdict.FAIL
+        return Verdict.PASS if self.test.shows_safety(self.safe_inflation) else Verdict.INCONCLUSIVE

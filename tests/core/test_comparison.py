@@ -1,0 +1,82 @@
+"""Blocks become a verdict: the same together or one by one, and never from a block that is no evidence."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from session_rollout.api.enums import Verdict
+from session_rollout.core.blocks import BlockProblem, CohortBlock
+from session_rollout.core.comparison import Comparison
+from session_rollout.core.statistics.inflation import UNKNOWN
+from session_rollout.core.statistics.rates import Block, Tolerance
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+BLOCK = timedelta(minutes=5)
+DEFAULT = Tolerance(times=1.25, plus=0.001)
+NEW = Comparison(tolerance=DEFAULT, alpha=0.01 / 12, horizon=10_080, until=START)
+CELLS = tuple(str(number) for number in range(16))
+
+
+def block(number: int, counts: Block, cells: tuple[str, ...] = CELLS) -> CohortBlock:
+    """The block of this number, whose events are the same in each cell."""
+    return CohortBlock(START + number * BLOCK, dict.fromkeys(cells, counts))
+
+
+def many(counts: Block, number: int, cells: tuple[str, ...] = CELLS) -> list[CohortBlock]:
+    """As many equal blocks."""
+    return [block(each, counts, cells) for each in range(1, number + 1)]
+
+
+def test_harm_fails() -> None:
+    """One bad event with the feature in each cell, of five, and one of two hundred without it."""
+    assert NEW.verdict is Verdict.INCONCLUSIVE
+    assert NEW.add(many(Block(1, 5, 1, 200), 3)).verdict is Verdict.FAIL
+
+
+def test_no_effect_passes() -> None:
+    assert NEW.add(many(Block(0, 50, 0, 950), 3)).verdict is Verdict.INCONCLUSIVE
+    assert NEW.add(many(Block(0, 50, 0, 950), 10)).verdict is Verdict.PASS
+
+
+def test_without_cells_it_takes_longer() -> None:
+    """Nobody knows how clustered the events are."""
+    one = NEW.add(many(Block(0, 50, 0, 950), 100, ("",)))
+    assert not one.has_cells
+    assert one.safe_inflation == UNKNOWN
+    assert one.verdict is Verdict.INCONCLUSIVE
+    assert NEW.add(many(Block(0, 50, 0, 950), 1_200, ("",))).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("problem", BlockProblem)
+def test_a_block_that_is_no_evidence_changes_only_the_time(problem: BlockProblem) -> None:
+    known = NEW.add(many(Block(1, 50, 1, 950), 2))
+    after = known.add([CohortBlock(START + 3 * BLOCK, problem=problem)])
+    assert after.until == START + 3 * BLOCK
+    assert (after.test, after.cells, after.information) == (known.test, known.cells, known.information)
+
+
+def test_a_block_counts_once() -> None:
+    """One that comes again, or late, is over."""
+    known = NEW.add(many(Block(1, 50, 1, 950), 3))
+    assert known.add(many(Block(1, 50, 1, 950), 3)) == known
+
+
+def test_a_cell_may_begin_later() -> None:
+    known = NEW.add([block(1, Block(0, 5, 0, 95), CELLS[:3]), block(2, Block(0, 5, 0, 95), CELLS[2:4])])
+    assert {name: cell.on_total for name, cell in known.cells.items()} == {"0": 5, "1": 5, "2": 10, "3": 5}
+
+
+COUNTS = st.builds(Block, st.integers(0, 5), st.integers(0, 50), st.integers(0, 5), st.integers(0, 900))
+BLOCKS = st.lists(st.dictionaries(st.sampled_from(("1", "2", "3")), COUNTS, max_size=3), max_size=12)
+
+
+@given(BLOCKS, st.integers(0, 12))
+def test_to_catch_up_is_to_have_looked_each_time(counts: list[dict[str, Block]], together: int) -> None:
+    """After an outage, the blocks that were missed come at once."""
+    blocks = [CohortBlock(START + (number + 1) * BLOCK, cells) for number, cells in enumerate(counts)]
+    one_by_one = NEW
+    for each in blocks:
+        one_by_one = one_by_one.add([each])
+    assert NEW.add(blocks[:together]).add(blocks[together:]) == one_by_one == NEW.add(blocks)
