@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lab import sources
-from session_rollout.adapters.promql_blocks import buckets, counter_of, increases
+from session_rollout.adapters.promql_blocks import CohortQueries, buckets, counter_of, increases
 
 BLOCK, SCRAPE = timedelta(minutes=5), timedelta(seconds=30)
 LABELS = '{job="app", instance="a", flag="f", variant="on", cell="3", result="failure"}'
@@ -122,9 +122,11 @@ def test_observations_over_a_bound(tmp_path: Path) -> None:
         series[f"page_load_seconds_count{{{common}}}"] = f"0+3x{SAMPLES}"
         series[f'page_load_seconds_bucket{{{common}, le="{bound}"}}'] = f"0+2x{SAMPLES}"
         series[f'page_load_seconds_bucket{{{common}, le="10"}}'] = f"0+3x{SAMPLES}"
-    observed, within = (increases(each, BLOCK, SCRAPE) for each in buckets("page_load_seconds", timedelta(seconds=1)))
-    assert events(series, tmp_path, query=observed) == pytest.approx([60], rel=0.01)
-    assert events(series, tmp_path, query=within) == pytest.approx([40], rel=0.01)
+    slow = 'job="app", instance="a", variant="off", cell="1"'
+    series[f"page_load_seconds_count{{{slow}}}"] = f"0+5x{SAMPLES}"  # none of them is in the bucket
+    queries = CohortQueries.of_histogram("page_load_seconds", timedelta(seconds=1), BLOCK, SCRAPE)
+    assert events(series, tmp_path, query=queries.total) == pytest.approx([50, 60], rel=0.01)
+    assert events(series, tmp_path, query=queries.bad) == pytest.approx([20, 50], rel=0.01)
 
 
 def test_a_bound_below_a_second() -> None:

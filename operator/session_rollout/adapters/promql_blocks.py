@@ -7,6 +7,7 @@ can be sure that the counter is new: Prometheus reached the target before the bl
 gap of Prometheus, or in a target that it found late, an old counter would count with its whole history.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -52,6 +53,27 @@ def buckets(histogram: str, over: timedelta) -> tuple[str, str]:
     text = spelling(tree)
     observed = text.replace(named, f'__name__="{tree.name}_count"')
     return observed, counter_of(text.replace(named, f'__name__="{tree.name}_bucket", {bound}'))
+
+
+@dataclass(frozen=True)
+class CohortQueries:
+    """PromQL for the bad and for all events of a block, by variant and cell."""
+
+    bad: str
+    total: str
+    block: timedelta
+    scrape: timedelta
+
+    @classmethod
+    def of_counters(cls, bad: str, total: str, block: timedelta, scrape: timedelta) -> "CohortQueries":
+        """Queries of two counters. Raises ValueError with a sentence."""
+        return cls(increases(counter_of(bad), block, scrape), increases(counter_of(total), block, scrape), block, scrape)
+
+    @classmethod
+    def of_histogram(cls, histogram: str, over: timedelta, block: timedelta, scrape: timedelta) -> "CohortQueries":
+        """Queries of a histogram: observations over a bound are bad. Raises ValueError with a sentence."""
+        observed, within = (increases(each, block, scrape) for each in buckets(histogram, over))
+        return cls(f"{observed} - ({within} or {observed} * 0)", observed, block, scrape)
 
 
 def increases(counter: str, block: timedelta, scrape: timedelta) -> str:

@@ -51,6 +51,10 @@ class ProviderClient:
         """The result of an instant query."""
         return await self._call(lambda session: session.query(query))
 
+    async def query_range(self, query: str, start: datetime, end: datetime, step: timedelta) -> Response:
+        """The results at `start` and every `step` until `end`, all of them whole seconds."""
+        return await self._call(lambda session: session.query_range(query, start, end, step))
+
     async def alert_rules(self) -> Response:
         """All groups of alerting rules."""
         return await self._call(Session.alert_rules)
@@ -104,10 +108,18 @@ class Session(PlainSession):
         self.mount(self._api.url, self.get_adapter("http://"))  # instead of the one that the library mounts
 
     def query(self, query: str) -> Response:
-        """The result of an instant query. No two requests are equal, so that a cache that ignores `no-cache` has no response."""
-        unique = secrets.randbelow(10**9) / 10**9
-        self._api.custom_query(query, {"timeout": f"{self._seconds + unique:.9f}"})
+        """The result of an instant query."""
+        self._api.custom_query(query, self._unique())
         return self._dated()
+
+    def query_range(self, query: str, start: datetime, end: datetime, step: timedelta) -> Response:
+        """The results of a range query."""
+        self._api.custom_query_range(query, start, end, str(step // timedelta(seconds=1)), self._unique())
+        return self._dated()
+
+    def _unique(self) -> dict[str, str]:
+        """Parameters. No two requests are equal, so that a cache that ignores `no-cache` has no response."""
+        return {"timeout": f"{self._seconds + secrets.randbelow(10**9) / 10**9:.9f}"}
 
     def alert_rules(self) -> Response:
         """All groups of alerting rules, for which the library has no call."""

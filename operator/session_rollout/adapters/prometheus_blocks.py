@@ -1,0 +1,57 @@
+"""Blocks of evidence from Prometheus: one range query for bad and one for all events, also after an outage."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from session_rollout.adapters.block_reader import read_blocks
+from session_rollout.adapters.promql_blocks import CohortQueries
+from session_rollout.adapters.provider_client import ProviderClient, Response, invalid
+from session_rollout.adapters.provider_clock import ProviderClock
+from session_rollout.api.enums import CheckReason
+from session_rollout.api.quantities import format_duration
+from session_rollout.core.blocks import CohortBlock
+from session_rollout.errors import ProviderFailed
+from session_rollout.ports import Clock
+
+MOST_BLOCKS: Final = 100  # of one answer, which is then below a megabyte for four cohorts of 16 cells
+
+
+def ends_of_blocks(since: datetime, until: datetime, block: timedelta) -> tuple[datetime, ...]:
+    """The ends of the blocks that lie between two times, the oldest first: at most 100, at whole multiples of the block."""
+    first = -(-since.timestamp() // block.total_seconds()) + 1
+    last = until.timestamp() // block.total_seconds()
+    return tuple(_numbered(int(first), int(last), block))[:MOST_BLOCKS]
+
+
+def _numbered(first: int, last: int, block: timedelta) -> Iterator[datetime]:
+    for number in range(first, min(last, first + MOST_BLOCKS - 1) + 1):
+        yield datetime.fromtimestamp(number * block.total_seconds(), UTC)
+
+
+async def fetch_blocks(
+    client: ProviderClient, provider_clock: ProviderClock, clock: Clock, queries: CohortQueries, ends: tuple[datetime, ...]
+) -> tuple[CohortBlock, ...]:
+    """The blocks with these ends, of which there is at least one. Raises ProviderFailed.
+
+    An answer from before the end of the last block would have only a part of its events.
+    """
+
+    async def current(query: str) -> Any:
+        sent, asked = clock.monotonic(), clock.now()
+        answer = await client.query_range(query, ends[0], ends[-1], queries.block)
+        return _current(provider_clock.aged(query, answer, sent), asked, ends[-1] + queries.scrape)
+
+    bad, total = await current(queries.bad), await current(queries.total)
+    try:
+        return read_blocks(bad, total, ends)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise invalid(error) from error
+
+
+def _current(response: Response, asked: datetime, needed: datetime) -> Any:
+    """The data of a response that knows all scrapes until `needed`."""
+    if asked - response.cached < needed and response.cached > timedelta(0):
+        age = format_duration(response.cached)
+        raise ProviderFailed(CheckReason.STALE_SAMPLE, f"the response is {age} old by its `Age` or `Date`, as from a cache")
+    return response.data

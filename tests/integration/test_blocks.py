@@ -1,0 +1,152 @@
+"""Blocks of evidence from a real Prometheus: every event of an application is in one block, and in no other."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from lab.lab import Lab
+from session_rollout.adapters.clock import WallClock
+from session_rollout.adapters.prometheus_blocks import ends_of_blocks, fetch_blocks
+from session_rollout.adapters.promql_blocks import CohortQueries
+from session_rollout.adapters.provider_client import ProviderClient
+from session_rollout.adapters.provider_clock import ProviderClock
+from session_rollout.core.blocks import BlockProblem, CohortBlock
+from session_rollout.core.statistics.rates import NOTHING, Block
+from session_rollout.settings import Provider
+
+BLOCK, SCRAPE, LAG = timedelta(seconds=5), timedelta(seconds=1), timedelta(seconds=2)
+SESSIONS = 40  # of each cohort and cell before the next scrape
+CELLS = ("1", "2", "3")
+
+
+class Application(ThreadingHTTPServer):
+    """Counts sessions. A counter exists from its first session on, and a new process counts again."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.counted: Counter[tuple[str, str, str]] = Counter()  # of this process
+        self.total: Counter[tuple[str, str, str]] = Counter()  # of all processes
+        self.started = datetime.now(UTC).timestamp()
+        self.scrapes = 0
+        self.changed = threading.Condition()
+
+    def count(self, variant: str, cell: str, result: str, number: int) -> None:
+        self.counted[variant, cell, result] += number
+        self.total[variant, cell, result] += number
+
+    def restart(self) -> None:
+        self.counted.clear()
+        self.started = datetime.now(UTC).timestamp()
+
+    def metrics(self) -> str:
+        lines = [f"process_start_time_seconds {self.started}"]
+        for (variant, cell, result), number in self.counted.items():
+            lines.append(f'lab_sessions_total{{variant="{variant}",cell="{cell}",result="{result}"}} {number}')
+        return "\n".join([*lines, ""])
+
+    def scraped(self, times: int = 1) -> None:
+        """Wait until Prometheus has come so often."""
+        with self.changed:
+            wanted = self.scrapes + times
+            assert self.changed.wait_for(lambda: self.scrapes >= wanted, 30)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Application
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        body = self.server.metrics().encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.end_headers()
+        self.wfile.write(body)
+        with self.server.changed:
+            self.server.scrapes += 1
+            self.server.changed.notify_all()
+
+
+@contextmanager
+def application(lab: Lab) -> Iterator[Application]:
+    """One that the lab's Prometheus scrapes every second."""
+    assert lab.prometheus is not None
+    server = Application()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    lab.targets["blocks"] = server.server_port
+    lab.prometheus.targets(lab.targets)
+    try:
+        yield server
+    finally:
+        del lab.targets["blocks"]
+        lab.prometheus.targets(lab.targets)
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def blocks(lab: Lab) -> tuple[Application, tuple[CohortBlock, ...]]:
+    """Blocks of an application in which failures begin, and which is restarted, with a block before and after."""
+    with application(lab) as running:
+        running.scraped(3)
+        begun = datetime.now(UTC)
+        for second in range(20):
+            for cell in CELLS:
+                running.count("on", cell, "success", SESSIONS)
+                running.count("off", cell, "success", 9 * SESSIONS)
+            if second >= 7:
+                running.count("on", "2", "failure", 3)
+            running.scraped()
+            if second == 13:
+                running.restart()
+        running.scraped(int((BLOCK + LAG) / SCRAPE) + 2)
+        until = datetime.now(UTC) - LAG
+        return running, read(lab, begun - 2 * BLOCK, until)
+
+
+def read(lab: Lab, since: datetime, until: datetime) -> tuple[CohortBlock, ...]:
+    """The blocks between two times."""
+    assert lab.prometheus is not None
+    clock, client = WallClock(), ProviderClient(Provider(url=lab.prometheus.url), 4)
+    selector = 'lab_sessions_total{job="blocks"}'
+    queries = CohortQueries.of_counters('lab_sessions_total{job="blocks",result="failure"}', selector, BLOCK, SCRAPE)
+    try:
+        ends = ends_of_blocks(since, until, BLOCK)
+        return asyncio.run(fetch_blocks(client, ProviderClock(clock), clock, queries, ends))
+    finally:
+        client.close()
+
+
+def test_blocks_have_all_events(blocks: tuple[Application, tuple[CohortBlock, ...]]) -> None:
+    """Failures in particular, whose counters were born twice; what a process counts after its last scrape is never known."""
+    running, known = blocks
+    whole: Block = sum((block.whole for block in known), NOTHING)
+    wanted = {variant: sum(n for (each, *_), n in running.total.items() if each == variant) for variant in ("on", "off")}
+    failures = sum(number for (*_, result), number in running.total.items() if result == "failure")
+    assert whole.on_bad == pytest.approx(failures, rel=0.15)
+    assert whole.on_total == pytest.approx(wanted["on"], rel=0.15)
+    assert whole.off_total == pytest.approx(wanted["off"], rel=0.15)
+    assert whole.on_total / whole.off_total == pytest.approx(wanted["on"] / wanted["off"], rel=0.02)
+
+
+def test_blocks_have_cells(blocks: tuple[Application, tuple[CohortBlock, ...]]) -> None:
+    """The failures are all in one of them."""
+    _, known = blocks
+    assert {name for block in known for name in block.cells} == set(CELLS)
+    assert {name for block in known for name, cell in block.cells.items() if cell.on_bad > 0} == {"2"}
+
+
+def test_before_and_after_there_is_no_evidence(blocks: tuple[Application, tuple[CohortBlock, ...]]) -> None:
+    _, known = blocks
+    assert known[0].problem is BlockProblem.NO_EVENTS
+    assert any(block.problem is None for block in known)
