@@ -29,6 +29,7 @@ from session_rollout.simulation.values import best_value, measurement_of
 
 Object = dict[str, Any]
 GENERATIONS: Final = (1, 2**53 - 40)
+MOST_STEPS: Final = 16  # that an action may name
 LONG_TEXT: Final = "\U0001d54f\n" * 20_000
 NUMBERS: Final = tuple(
     Decimal(text)
@@ -263,7 +264,7 @@ class Life(World):
         there: dict[str, list[Any]] = {
             "generation": [self.status.observed_generation],
             "phase": [current.phase or spec.phases[0].name],
-            "step": [max(current.step, 1)],
+            "step": [min(max(current.step, 1), MOST_STEPS)],  # a status of somebody else may be at step 999
             "check": gates,
             "features": [[feature.name for feature in spec.features]],
             "migration": [migration.name for migration in spec.migrations],
