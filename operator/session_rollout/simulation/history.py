@@ -1,0 +1,60 @@
+"""What a metric was in the past: one number for each interval, or none."""
+
+import math
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from typing import Final
+
+from session_rollout.api.enums import CheckReason, Verdict
+from session_rollout.core.observed import Measurement
+
+STRETCH: Final = 256  # values whose smallest and largest are known together
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The results of one query, eight bytes each. NaN stands for a time without a result."""
+
+    start: datetime
+    interval: timedelta
+    values: "array[float]"
+
+    @classmethod
+    def of(cls, start: datetime, interval: timedelta, values: Iterable[float]) -> "History":
+        """A history of these values."""
+        return cls(start, interval, array("d", values))
+
+    @property
+    def end(self) -> datetime:
+        """When the last value stops being the newest."""
+        return self.start + len(self.values) * self.interval
+
+    def time(self, number: int) -> datetime:
+        """When the value of this number was measured."""
+        return self.start + number * self.interval
+
+    def number(self, time: datetime) -> int:
+        """The number of the newest value at a time; below 0 before the first, and that of the last one after it."""
+        return min((time - self.start) // self.interval, len(self.values) - 1)
+
+    def measurement(self, number: int) -> Measurement:
+        """The value as the operator would have measured it."""
+        time = self.time(number) if number >= 0 else self.start
+        value = self.values[number] if number >= 0 else math.nan
+        if math.isnan(value):
+            return Measurement(time, problem=Verdict.NO_DATA, reason=CheckReason.EMPTY_RESULT, message="no result")
+        if math.isinf(value):
+            return Measurement(
+                time, problem=Verdict.INCONCLUSIVE, reason=CheckReason.INFINITE_VALUE, message=f"the result is {value:+}"
+            )
+        return Measurement(time, value=Decimal(repr(value).removesuffix(".0")))
+
+    @cached_property
+    def stretches(self) -> tuple[tuple[float, float] | None, ...]:
+        """The smallest and the largest value of each stretch; None if a value of it is missing or infinite."""
+        parts = (self.values[first : first + STRETCH] for first in range(0, len(self.values), STRETCH))
+        return tuple((min(part), max(part)) if all(map(math.isfinite, part)) else None for part in parts)
