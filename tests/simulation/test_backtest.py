@@ -1,125 +1,132 @@
-"""A backtest acts when the operator would have: each kind of guard, over recorded values with noise, gaps and incidents.
-
-The reference is slow: a world whose metrics are the recorded ones, in which the operator decides at each value and at each timer.
-"""
+"""Backtests: which starts end in a false abort, at which hours, and when incidents are found. When a guard acts: test_replay."""
 
 import math
-import random
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 
 from core.world import spec
-from session_rollout.api.checks import Guard
-from session_rollout.api.enums import Outcome
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.core.observed import Measurement
-from session_rollout.simulation.backtest import replay_of
-from session_rollout.simulation.history import STRETCH, History
-from session_rollout.simulation.world import World
+from session_rollout.simulation.backtest import Aborts, GuardBacktest, Incident, PhaseBacktest, backtest
+from session_rollout.simulation.history import History
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
-INTERVAL = timedelta(seconds=30)
-VALUES, LENGTH, STARTS = 3_000, 400, 10
-GUARDS: dict[str, dict[str, Any]] = {
-    "fixed": {"below": "1.3%"},
-    "fixed for a time": {"below": "1%", "for": "2m"},
-    "for a time between two values": {"below": "1%", "for": "75s"},
-    "range": {"between": ["0.5%", "1.1%"], "for": "90s"},
-    "often": {"below": "0.9%", "outOf": "4/6"},
-    "baseline": {"comparedTo": "Baseline", "maxIncrease": "40%", "for": "1m"},
-    "baseline, fall": {"comparedTo": "Baseline", "maxDecrease": "0.003", "outOf": "3/5"},
-    "baseline, few events": {
-        "comparedTo": "Baseline",
-        "maxIncrease": "20%",
-        "for": "1m",
-        "minimum": {"metric": "load", "above": "30"},
-    },
-    "few events": {"below": "1%", "for": "1m", "minimum": {"metric": "load", "above": "30"}},
-    "no data fails": {"below": "2%", "for": "1m", "onNoData": "Fail"},
-    "no data passes": {"below": "1%", "for": "1m", "onNoData": "Pass"},
-}
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+DAYS = 4
+Hours = Sequence[tuple[float, float]]
 
 
-def recorded(seed: int) -> dict[str, History]:
-    """An error rate with a daily wave, incidents and gaps, and its traffic."""
-    rng, errors, load = random.Random(seed), list[float](), list[float]()
-    bad = gap = 0
-    for number in range(VALUES):
-        bad = max(bad - 1, 0) or (rng.randrange(2, 12) if rng.random() < 0.004 else 0)
-        gap = max(gap - 1, 0) or (rng.randrange(1, 6) if rng.random() < 0.006 else 0)
-        wave = 1 + 0.2 * math.sin(number / 400)
-        value = 0.007 * wave * rng.lognormvariate(0, 0.12) * (2 if bad else 1)
-        errors.append(math.nan if gap else math.inf if rng.random() < 0.001 else value)
-        load.append(rng.uniform(20, 200))
-    return {"errors": History.of(START, INTERVAL, errors), "load": History.of(START, INTERVAL, load)}
-
-
-@dataclass
-class Recorded(World):
-    """A world whose metrics are the recorded ones."""
-
-    histories: dict[str, History] = field(default_factory=dict)
-
-    def measure(self, name: str) -> Measurement | None:
-        history = self.histories[name]
-        return history.measurement(history.number(self.now))
-
-
-def rollout(guard: dict[str, Any]) -> RolloutSpec:
-    """One step for everybody, as long as the part that is replayed."""
+def rollout(guards: list[dict[str, Any]], **phase: Any) -> RolloutSpec:
+    """One phase of six hours."""
+    steps = [{"percent": 50, "hold": "2h"}, {"percent": 100, "hold": "4h"}]
     return spec(
-        checkInterval="30s",
-        phases=[{"name": "one", "features": ["alpha"], "steps": [{"percent": 100, "hold": "10d"}]}],
+        checkInterval="1m",
         features=[{"name": "alpha"}],
-        guards=[{"name": "errors", "metric": "errors", **guard}],
+        phases=[{"name": "one", "features": ["alpha"], "steps": steps, **phase}],
+        guards=guards,
     )
 
 
-def decided(plan: RolloutSpec, histories: dict[str, History], first: int) -> tuple[bool, float | None]:
-    """Whether the operator publishes at this value, and when it rolls back: in intervals from the first value."""
-    begun = START + first * INTERVAL
-    world = Recorded(plan, begun, last_reconcile=begun, histories=histories)
-    decision = world.settle()
-    if world.status.current.published_time is None:
-        return False, None
-    while world.status.current.rollback_outcome is not Outcome.ROLLED_BACK:
-        following = START + ((world.now - START) // INTERVAL + 1) * INTERVAL
-        world.now = min(following, world.now + decision.next_reconcile)
-        if world.now >= START + (first + LENGTH) * INTERVAL:
-            return True, None
-        decision = world.settle()
-    return True, (world.now - START) / INTERVAL
+def recorded(bad: Hours = (), missing: Hours = ()) -> dict[str, History]:
+    """Errors of a minute each: 0.1 %, but 5 % between some hours, and none between others."""
+
+    def value(hour: float) -> float:
+        if any(begin <= hour < end for begin, end in missing):
+            return math.nan
+        return 0.05 if any(begin <= hour < end for begin, end in bad) else 0.001
+
+    errors = [value(number / 60) for number in range(DAYS * 24 * 60)]
+    return {"errors": History.of(START, MINUTE, errors), "load": History.of(START, MINUTE, [1.0] * len(errors))}
 
 
-@pytest.mark.parametrize("kind", GUARDS)
-def test_it_acts_when_the_operator_would_have(kind: str) -> None:
-    """At ten starts; some act soon, some late and some never; at some the operator does not start."""
-    plan, histories = rollout(GUARDS[kind]), recorded(sum(map(ord, kind)))
-    guard: Guard = plan.guards[0]
-    replay, rng = replay_of(guard, histories), random.Random(7)
-    starts = sorted(rng.sample(range(VALUES - LENGTH), STARTS))
-    expected = {first: decided(plan, histories, first) for first in starts}
-    possible = [first for first in starts if replay.allows(first)]
-    assert {first: (True, replay.breach(first, first + LENGTH)) for first in possible} == {
-        first: expected[first] for first in possible
-    }
-    assert any(expected[first][1] is not None for first in possible)
-    failing = [first for first in starts if first not in possible and math.isfinite(histories["errors"].values[first])]
-    assert not any(expected[first][0] for first in failing)
+ERRORS: dict[str, Any] = {"name": "errors", "metric": "errors", "below": "1%", "for": "2m"}
 
 
-def test_a_history_has_the_newest_value_of_a_time() -> None:
-    history = History.of(START, INTERVAL, [1.0, math.nan, 3.0])
-    assert [history.number(START + timedelta(seconds=seconds)) for seconds in (-1, 0, 29, 30, 61, 500)] == [-1, 0, 0, 1, 2, 2]
-    assert history.end == START + timedelta(seconds=90)
-    assert history.measurement(-1).value is None
-    assert [history.measurement(number).is_absent for number in (0, 1, 2)] == [False, True, False]
+def only(results: tuple[PhaseBacktest, ...]) -> GuardBacktest:
+    """Of the only guard in the only phase."""
+    (phase,) = results
+    (guard,) = phase.guards
+    return guard
 
 
-def test_stretches_have_bounds_only_if_they_are_complete() -> None:
-    values = [float(number) for number in range(STRETCH)] * 2
-    values[STRETCH + 3] = math.nan
-    assert History.of(START, INTERVAL, values).stretches == ((0.0, STRETCH - 1.0), None)
+def test_a_quiet_past_has_no_false_abort() -> None:
+    """A phase of six hours fits into four days from 91 hours on."""
+    (phase,) = backtest(rollout([ERRORS]), recorded())
+    assert phase.length == 6 * HOUR
+    (guard,) = phase.guards
+    assert guard.aborts == Aborts(starts=DAYS * 24 - 6 + 1, aborted=0)
+    assert sum(hour.starts for hour in guard.by_hour) == guard.aborts.starts
+
+
+def test_what_was_no_incident_is_a_false_abort() -> None:
+    """Three bad minutes a little after ten each day: every phase that runs then ends, and none starts within them."""
+    bad = [(24 * day + 10.2, 24 * day + 10.25) for day in range(DAYS)]
+    guard = only(backtest(rollout([ERRORS]), recorded(bad)))
+    assert [hour for hour, aborts in enumerate(guard.by_hour) if aborts.aborted] == [5, 6, 7, 8, 9, 10]
+    assert all(aborts.aborted == aborts.starts for hour, aborts in enumerate(guard.by_hour) if 5 <= hour <= 10)
+
+
+def test_an_incident_is_detected() -> None:
+    """After `for`, by the phases that run when it begins; that is no false abort."""
+    incident = Incident(START + 30 * HOUR, START + 31 * HOUR)
+    guard = only(backtest(rollout([ERRORS]), recorded([(30, 31)]), [incident]))
+    assert guard.aborts.aborted == 0
+    (detection,) = guard.detections
+    assert (detection.starts, detection.detected, detection.delay) == (5, 5, 2 * MINUTE)
+
+
+def test_a_start_in_an_incident_is_none() -> None:
+    """The guard fails, so that the operator does not publish."""
+    guard = only(backtest(rollout([ERRORS]), recorded([(30, 31)])))
+    assert guard.aborts.starts == DAYS * 24 - 6
+    assert guard.by_hour[6].starts == DAYS - 1
+
+
+def test_an_incident_that_is_not_seen() -> None:
+    guard = only(
+        backtest(rollout([{**ERRORS, "below": "10%"}]), recorded([(30, 31)]), [Incident(START + 30 * HOUR, START + 31 * HOUR)])
+    )
+    (detection,) = guard.detections
+    assert (detection.starts, detection.detected, detection.delay) == (6, 0, None)
+
+
+def test_all_guards_together() -> None:
+    """The first that acts ends the rollout; what only warns or is in a dry run does not."""
+    guards: list[dict[str, Any]] = [
+        ERRORS,
+        {"name": "load", "metric": "load", "below": "2"},
+        {"name": "warns", "metric": "errors", "below": "0.2%", "onBreach": "Warn"},
+        {"name": "dry", "metric": "errors", "below": "0.2%", "dryRun": True},
+    ]
+    (phase,) = backtest(rollout(guards), recorded([(10.2, 10.25)]))
+    assert [guard.guard for guard in phase.guards] == ["errors", "load", None]
+    errors, load, together = phase.guards
+    assert errors.aborts == together.aborts
+    assert errors.aborts.aborted == 6
+    assert load.aborts.aborted == 0
+
+
+def test_how_often_criteria_pass() -> None:
+    """Times without a verdict do not count; a criterion with a baseline has no share of its own."""
+    criteria = [
+        {"name": "errors", "metric": "errors", "below": "1%"},
+        {"name": "rise", "metric": "errors", "comparedTo": "Baseline", "maxIncrease": "10%"},
+    ]
+    (phase,) = backtest(rollout([], criteria=criteria), recorded([(0, 12)], [(12, 48)]))
+    assert phase.passing == {"errors": pytest.approx(0.8)}
+    assert phase.guards == ()
+
+
+def test_a_history_that_is_too_short_has_no_start() -> None:
+    short = {name: History.of(START, MINUTE, history.values[: 5 * 60]) for name, history in recorded().items()}
+    assert only(backtest(rollout([ERRORS]), short)).aborts == Aborts(0, 0)
+
+
+@pytest.mark.parametrize(("starts", "aborted"), [(672, 0), (672, 5), (20, 20), (1, 0)])
+def test_the_interval_is_that_of_wilson(starts: int, aborted: int) -> None:
+    expected = binomtest(aborted, starts).proportion_ci(method="wilson")
+    assert Aborts(starts, aborted).interval == pytest.approx((expected.low, expected.high))
+    assert Aborts(0, 0).interval == (0, 1)

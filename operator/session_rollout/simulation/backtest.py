@@ -1,214 +1,172 @@
-"""When guards would have acted in the past: for every start of a phase, without a decision for each recorded value.
+"""What a rollout would have met in the past: how often its guards act on healthy features, and how soon on real incidents.
 
-A verdict is a function of one value, and of the baseline for a guard that is compared with it. The operator's own `evaluate`
-gives it, once for each value, or once for the largest or smallest value that passes. What follows from verdicts is counted here, by the
-rules of `core.failures`; the tests replay a sample of starts with the operator's own decisions.
-
-A start is a moment at which every guard passes. The operator publishes while none fails; one without data says nothing of the start.
+Each phase is started at every hour at which it fits into the history whole and its guards pass. The recorded users have no
+feature, so that a guard that acts outside of the marked incidents is a false abort.
 """
 
 import math
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from decimal import Decimal
-from functools import cached_property
-from itertools import groupby, islice
-from typing import Final, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from statistics import NormalDist, median
+from typing import Final
 
-from session_rollout.api.checks import Check, ComparedTo
+from session_rollout.api.checks import Check, ComparedTo, OnBreach
 from session_rollout.api.enums import Verdict
-from session_rollout.api.quantities import duration
-from session_rollout.core.evaluation import evaluate, input_of, tolerance_of
-from session_rollout.core.observed import Measurement
-from session_rollout.simulation.history import STRETCH, History
+from session_rollout.api.phases import Phase
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.steps import increments
+from session_rollout.simulation.history import History
+from session_rollout.simulation.replay import FixedReplay, Histories, Replay, replay_of
 
-Run = tuple[Verdict, int, int]  # a verdict, the number of its first value, and the number after its last one
-EVIDENCE: Final = (Verdict.PASS, Verdict.FAIL)
-Histories = Mapping[str, History]
-
-
-class Replay(Protocol):
-    """One guard over its history."""
-
-    def allows(self, number: int) -> bool:
-        """Whether a phase can start at this value: whether the guard passes there."""
-
-    def breach(self, first: int, end: int) -> float | None:
-        """When the guard acts if a phase starts at value `first` and ends before value `end`: in intervals of the history; or None."""
-
-
-def replay_of(check: Check, histories: Histories) -> Replay:
-    """The replay of a guard with a fixed bound or a baseline."""
-    history = histories[check.metric]
-    counted = histories[check.minimum.metric] if check.minimum is not None else None
-    if check.compared_to is ComparedTo.BASELINE:
-        return BaselineReplay(check, history, counted)
-    return FixedReplay(check, history, counted)
-
-
-def breaches(check: Check, interval: timedelta, runs: Iterable[Run]) -> Iterator[float]:
-    """When the check fails by its own rule, by `for` or `outOf`, in intervals from value 0."""
-    return _often(check.quota, runs) if check.quota is not None else _long(duration(check.for_) / interval, runs)
-
-
-def _often(quota: tuple[int, int], runs: Iterable[Run]) -> Iterator[float]:
-    """A value at which so many of the last results fail. Values without a verdict of Pass or Fail do not count."""
-    failures, results = quota
-    last: deque[bool] = deque(maxlen=results)
-    for verdict, first, end in runs:
-        for number in range(first, end) if verdict in EVIDENCE else ():
-            last.append(verdict is Verdict.FAIL)
-            if verdict is Verdict.FAIL and sum(last) >= failures:
-                yield number
-
-
-def _long(length: float, runs: Iterable[Run]) -> Iterator[float]:
-    """The moment in which a failure has lasted for `length`, without its gaps. A pass that comes in that moment ends it."""
-    left = length
-    for verdict, first, end in runs:
-        if verdict is Verdict.PASS:
-            left = length
-        elif verdict is Verdict.FAIL:
-            if first + left < end or left <= 0:
-                yield first + max(left, 0)
-                left = math.inf  # until it passes again
-            left -= end - first
-
-
-def _verdict(check: Check, measurement: Measurement, counted: Measurement | None, baseline: Measurement | None) -> Verdict:
-    """What the operator says about a value when it is new."""
-    time = measurement.time
-    given = input_of(
-        check,
-        measurement=measurement,
-        not_before=time,
-        stale_after=timedelta.max,
-        now=time,
-        baseline=baseline.value if baseline is not None else None,
-    )
-    beside = replace(counted, time=time) if counted is not None else None
-    return evaluate(replace(given, minimum=check.minimum, counted=beside)).verdict
+Replays = Mapping[str, tuple[Replay, History]]  # by name of the guard
+EVERY: Final = timedelta(hours=1)
+HOURS: Final = 24
+Z: Final = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
-class FixedReplay:
-    """A guard whose verdicts do not depend on the start."""
+class Incident:
+    """A time in which something was wrong, as people have marked it."""
 
-    check: Check
-    history: History
-    counted: History | None
+    start: datetime
+    end: datetime
 
-    def allows(self, number: int) -> bool:
-        """See `Replay.allows`."""
-        return self._verdicts[number] is Verdict.PASS
-
-    def breach(self, first: int, end: int) -> float | None:
-        """See `Replay.breach`."""
-        full = self._full(first)
-        early = next(breaches(self.check, self.history.interval, runs_of(self._verdicts[first:full], first)), None)
-        later = self._breaches[bisect_left(self._breaches, full) :][:1]
-        return next((time for time in ([early] if early is not None else later) if time < end), None)
-
-    @cached_property
-    def _verdicts(self) -> list[Verdict]:
-        return [_verdict_at(self.check, self.history, self.counted, number) for number in range(len(self.history.values))]
-
-    @cached_property
-    def _breaches(self) -> list[float]:
-        """Each moment in which the guard acts in a phase that started long before."""
-        return list(breaches(self.check, self.history.interval, runs_of(self._verdicts)))
-
-    def _full(self, first: int) -> int:
-        """From which value on the start makes no difference: `outOf` counts only results since then."""
-        if self.check.quota is None:
-            return first  # a pass ends what failed before
-        evidence = (number for number in range(first, len(self._verdicts)) if self._verdicts[number] in EVIDENCE)
-        return next(islice(evidence, self.check.quota[1], None), len(self._verdicts))
-
-
-def runs_of(verdicts: Iterable[Verdict], first: int = 0) -> Iterator[Run]:
-    """Equal verdicts together; `first` is the number of the first one."""
-    for verdict, group in groupby(verdicts):
-        end = first + sum(1 for _ in group)
-        yield verdict, first, end
-        first = end
-
-
-def _verdict_at(
-    check: Check, history: History, counted: History | None, number: int, baseline: Measurement | None = None
-) -> Verdict:
-    beside = counted.measurement(counted.number(history.time(number))) if counted is not None else None
-    return _verdict(check, history.measurement(number), beside, baseline)
+    def contains(self, time: datetime) -> bool:
+        """Whether a guard that acts at this time acts on the incident."""
+        return self.start <= time <= self.end
 
 
 @dataclass(frozen=True)
-class BaselineReplay:
-    """A guard that is compared with the value at the start."""
+class Aborts:
+    """How many of a number of starts end in a false abort."""
 
-    check: Check
-    history: History
-    counted: History | None
+    starts: int
+    aborted: int
 
-    def allows(self, number: int) -> bool:
-        """See `Replay.allows`."""
-        own = self.history.measurement(number)
-        return own.value is not None and _verdict_at(self.check, self.history, self.counted, number, own) is Verdict.PASS
+    @property
+    def share(self) -> float:
+        """The probability of a false abort; 0 without a start."""
+        return self.aborted / self.starts if self.starts else 0.0
 
-    def breach(self, first: int, end: int) -> float | None:
-        """See `Replay.breach`."""
-        runs = self._runs(first, end, *self._bounds(first))
-        return next((time for time in breaches(self.check, self.history.interval, runs) if time < end), None)
-
-    def _runs(self, first: int, end: int, low: float, high: float) -> Iterator[Run]:
-        """Runs, of which two may have the same verdict. A stretch that is within the bounds is one of them."""
-        values, number = self.history.values, first
-        while number < end:
-            stretch, until = number // STRETCH, min((number // STRETCH + 1) * STRETCH, end)
-            known = self.history.stretches[stretch] if self.counted is None else None
-            if known is not None and low <= known[0] and known[1] <= high:
-                yield Verdict.PASS, number, until
-            else:
-                verdicts = (self._apart[each] or _within(values[each], low, high) for each in range(number, until))
-                yield from runs_of(verdicts, number)
-            number = until
-
-    @cached_property
-    def _apart(self) -> list[Verdict | None]:
-        """The verdicts that no baseline changes: without a value, or with too few events. None for the others."""
-        apart: list[Verdict | None] = []
-        for number, value in enumerate(self.history.values):
-            own = self.history.measurement(number)
-            verdict = _verdict_at(self.check, self.history, self.counted, number, own)
-            apart.append(None if math.isfinite(value) and verdict in EVIDENCE else verdict)
-        return apart
-
-    def _bounds(self, first: int) -> tuple[float, float]:
-        """The smallest and the largest value that pass, if the phase starts at this value; one of them is infinite."""
-        baseline, tolerance = self.history.measurement(first).value, tolerance_of(self.check)
-        assert baseline is not None, "a guard passes at the start"
-        assert tolerance is not None, "a rule of the CRD demands one for every comparison"
-        limit = tolerance.limit(baseline)
-
-        def passes(value: float) -> bool:
-            return tolerance.allows(Decimal(repr(value)) - baseline, limit)
-
-        if self.check.max_increase is not None:
-            return -math.inf, _last(float(baseline + limit), math.inf, passes)
-        edge = baseline - limit if self.check.max_decrease is not None else baseline + limit
-        return _last(float(edge), -math.inf, passes), math.inf
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95% interval (Wilson), from 0 to 1 without a start. Neighboring starts are alike, so that it is too narrow."""
+        if not self.starts:
+            return 0.0, 1.0
+        weight = Z * Z / self.starts
+        middle = (self.share + weight / 2) / (1 + weight)
+        spread = Z * math.sqrt(self.share * (1 - self.share) / self.starts + weight / (4 * self.starts)) / (1 + weight)
+        return max(middle - spread, 0.0), min(middle + spread, 1.0)
 
 
-def _within(value: float, low: float, high: float) -> Verdict:
-    return Verdict.PASS if low <= value <= high else Verdict.FAIL
+@dataclass(frozen=True)
+class Detection:
+    """How often and how soon a guard acts on an incident, in the starts whose phase runs when it begins."""
+
+    incident: Incident
+    starts: int
+    detected: int
+    delay: timedelta | None  # the median from the start of the incident; None if it was never detected
 
 
-def _last(near: float, toward: float, passes: Callable[[float], bool]) -> float:
-    """The last number in a direction that passes, from one that is near it: decimal and binary fractions differ by a little."""
-    while not passes(near):
-        near = math.nextafter(near, -toward)
-    while passes(following := math.nextafter(near, toward)):
-        near = following
-    return near
+@dataclass(frozen=True)
+class GuardBacktest:
+    """One guard in one phase; `guard` is None for all guards together."""
+
+    guard: str | None
+    aborts: Aborts
+    by_hour: tuple[Aborts, ...]  # by the hour of the start, in UTC
+    detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True)
+class PhaseBacktest:
+    """One phase. Without a start, the history is shorter than the phase, or its guards never pass."""
+
+    phase: str
+    length: timedelta
+    guards: tuple[GuardBacktest, ...]
+    passing: dict[str, float]  # by criterion with a fixed bound: the share of its results with which it passes
+
+
+@dataclass(frozen=True)
+class _Start:
+    time: datetime
+    breaches: dict[str, datetime]  # by guard
+
+
+def length_of(phase: Phase) -> timedelta:
+    """The time of its holds. Warm-ups, approvals and windows make a phase longer."""
+    return sum((increment.hold for increment in increments(phase)), timedelta(0))
+
+
+def backtest(spec: RolloutSpec, histories: Histories, incidents: Sequence[Incident] = ()) -> tuple[PhaseBacktest, ...]:
+    """Start each phase at every hour of the histories, of which there is one for each metric of a check."""
+    guards = [guard for guard in spec.guards if _is_replayed(guard) and guard.on_breach is not OnBreach.WARN]
+    replays = {guard.name: (replay_of(guard, histories), histories[guard.metric]) for guard in guards}
+    return tuple(_of_phase(phase, replays, histories, incidents) for phase in spec.phases)
+
+
+def _is_replayed(check: Check) -> bool:
+    """Whether it counts, and is not about cohorts, which have no history."""
+    return not check.dry_run and (check.compared_to is None or check.compared_to is ComparedTo.BASELINE)
+
+
+def _of_phase(phase: Phase, replays: Replays, histories: Histories, incidents: Sequence[Incident]) -> PhaseBacktest:
+    length = length_of(phase)
+    starts = tuple(_starts(replays, length))
+    names = [*replays, None]
+    results = tuple(_of_guard(name, starts, length, incidents) for name in (names if len(replays) > 1 else [*replays]))
+    fixed = [each for each in phase.criteria if _is_replayed(each) and each.compared_to is None]
+    return PhaseBacktest(phase.name, length, results, {each.name: _passing(each, histories) for each in fixed})
+
+
+def _starts(replays: Replays, length: timedelta) -> Iterator[_Start]:
+    """Every hour at which all guards pass and from which on the history has the whole phase."""
+    known = [history for _, history in replays.values()]
+    if not known:
+        return
+    begin, end = max(history.start for history in known), min(history.end for history in known)
+    time = datetime.fromtimestamp(-(-begin.timestamp() // EVERY.total_seconds()) * EVERY.total_seconds(), UTC)
+    while time + length <= end:
+        if all(replay.allows(history.number(time)) for replay, history in replays.values()):
+            breaches = {
+                name: history.start + breach * history.interval
+                for name, (replay, history) in replays.items()
+                if (breach := replay.breach(history.number(time), history.number(time + length))) is not None
+            }
+            yield _Start(time, breaches)
+        time += EVERY
+
+
+def _of_guard(name: str | None, starts: Sequence[_Start], length: timedelta, incidents: Sequence[Incident]) -> GuardBacktest:
+    """A rollout ends with the first guard that acts; a guard alone with its own."""
+    ends = [
+        (start.time, min(start.breaches.values(), default=None) if name is None else start.breaches.get(name))
+        for start in starts
+    ]
+    false = [(time, end is not None and not any(incident.contains(end) for incident in incidents)) for time, end in ends]
+    by_hour = tuple(_aborts([wrong for time, wrong in false if time.hour == hour]) for hour in range(HOURS))
+    detections = tuple(_detection(incident, ends, length) for incident in incidents)
+    return GuardBacktest(name, _aborts([wrong for _, wrong in false]), by_hour, detections)
+
+
+def _aborts(false: Sequence[bool]) -> Aborts:
+    return Aborts(len(false), sum(false))
+
+
+def _detection(incident: Incident, ends: Sequence[tuple[datetime, datetime | None]], length: timedelta) -> Detection:
+    running = [
+        end for time, end in ends if time <= incident.start < time + length and not (end is not None and end < incident.start)
+    ]
+    delays = [(end - incident.start).total_seconds() for end in running if end is not None and incident.contains(end)]
+    return Detection(incident, len(running), len(delays), timedelta(seconds=median(delays)) if delays else None)
+
+
+def _passing(check: Check, histories: Histories) -> float:
+    """The share of results with which the criterion passes, of those with a verdict of Pass or Fail."""
+    replay = replay_of(check, histories)
+    verdicts = replay.verdicts if isinstance(replay, FixedReplay) else []
+    passed, failed = (sum(each is verdict for each in verdicts) for verdict in (Verdict.PASS, Verdict.FAIL))
+    return passed / (passed + failed) if passed + failed else 0.0
