@@ -30,6 +30,7 @@ VARIABLES: Final = {
         "Address that receives traces. All `OTEL_*` variables of the OpenTelemetry SDK apply. If unset, no traces are sent.",
     ),
     "KUBECTL": (PLUGIN, "`kubectl`", "The kubectl that the plugin runs."),
+    "XDG_CACHE_HOME": (PLUGIN, "`~/.cache`", "Directory in which `backtest` keeps results of Prometheus."),
     "SESSION_ROLLOUT_ACTOR": (MIGRATE, "`$USER`", "Name of the user or the Job; the ledger records it."),
     "SESSION_ROLLOUT_JOB_UID": (MIGRATE, "none", "UID of the Job; the ledger records it."),
     "USER": (MIGRATE, "none", "Used when `SESSION_ROLLOUT_ACTOR` is not set."),

@@ -45,7 +45,7 @@ class Answers(ThreadingHTTPServer):
     date: float | None = 0.0  # how far the provider's clock is ahead of ours; None without the header
     cached: str | None = None  # a `Date` that a cache keeps
 
-    def __init__(self) -> None:
+    def __init__(self, handler: type["Handler"]) -> None:
         self.released = threading.Event()
         self.released.set()
         self.fast = threading.Event()  # otherwise the body takes 20 ms a byte
@@ -57,7 +57,7 @@ class Answers(ThreadingHTTPServer):
         self.targets: list[str] = []  # path and parameters of each request
         self.clients: list[tuple[str, int]] = []  # of each request
         self.fields: dict[str, str] = {}
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), handler)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -92,9 +92,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def answering(context: ssl.SSLContext | None = None) -> Iterator[Answers]:
+def answering(context: ssl.SSLContext | None = None, handler: type[Handler] = Handler) -> Iterator[Answers]:
     """A running provider, with TLS if there is a context."""
-    server = Answers()
+    server = Answers(handler)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))

@@ -14,6 +14,7 @@ Commands, one module for each group:
     manifests.py      init, diff
     validate.py       validate
     rehearse.py       rehearse
+    backtest.py       backtest
 
 Shared by commands:
     app.py            the list of commands; `__main__.py` runs it

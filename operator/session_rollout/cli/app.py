@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "init": ("manifests", "init", "Write a valid SessionRollout."),
     "validate": ("validate", "validate", "Check files as the API server would, and warn about probable mistakes."),
     "rehearse": ("rehearse", "rehearse", "Simulate a whole rollout on a virtual clock."),
+    "backtest": ("backtest", "backtest", "Say how often guards would have ended a rollout in the past."),
     "diff": ("manifests", "diff", "Show what applying a file would change."),
 }
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from statistics import NormalDist, median
 from typing import Final
 
-from session_rollout.api.checks import Check, ComparedTo, OnBreach
+from session_rollout.api.checks import Check, Guard, OnBreach
 from session_rollout.api.enums import Verdict
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
@@ -101,16 +101,26 @@ def length_of(phase: Phase) -> timedelta:
     return sum((increment.hold for increment in increments(phase)), timedelta(0))
 
 
+def metrics_of(spec: RolloutSpec) -> tuple[str, ...]:
+    """Names of the metrics whose history a backtest needs."""
+    criteria = [each for phase in spec.phases for each in phase.criteria if _is_fixed(each)]
+    return tuple(dict.fromkeys(name for check in (*_guards(spec), *criteria) for name in check.metrics))
+
+
 def backtest(spec: RolloutSpec, histories: Histories, incidents: Sequence[Incident] = ()) -> tuple[PhaseBacktest, ...]:
     """Start each phase at every hour of the histories, of which there is one for each metric of a check."""
-    guards = [guard for guard in spec.guards if _is_replayed(guard) and guard.on_breach is not OnBreach.WARN]
-    replays = {guard.name: (replay_of(guard, histories), histories[guard.metric]) for guard in guards}
+    replays = {guard.name: (replay_of(guard, histories), histories[guard.metric]) for guard in _guards(spec)}
     return tuple(_of_phase(phase, replays, histories, incidents) for phase in spec.phases)
 
 
-def _is_replayed(check: Check) -> bool:
-    """Whether it counts, and is not about cohorts, which have no history."""
-    return not check.dry_run and (check.compared_to is None or check.compared_to is ComparedTo.BASELINE)
+def _guards(spec: RolloutSpec) -> tuple[Guard, ...]:
+    """Those that end or pause a rollout."""
+    return tuple(guard for guard in spec.guards if not guard.dry_run and guard.on_breach is not OnBreach.WARN)
+
+
+def _is_fixed(criterion: Check) -> bool:
+    """Whether a criterion has verdicts without a phase, of users of whom nobody has the feature."""
+    return not criterion.dry_run and criterion.compared_to is None
 
 
 def _of_phase(phase: Phase, replays: Replays, histories: Histories, incidents: Sequence[Incident]) -> PhaseBacktest:
@@ -118,8 +128,8 @@ def _of_phase(phase: Phase, replays: Replays, histories: Histories, incidents: S
     starts = tuple(_starts(replays, length))
     names = [*replays, None]
     results = tuple(_of_guard(name, starts, length, incidents) for name in (names if len(replays) > 1 else [*replays]))
-    fixed = [each for each in phase.criteria if _is_replayed(each) and each.compared_to is None]
-    return PhaseBacktest(phase.name, length, results, {each.name: _passing(each, histories) for each in fixed})
+    passing = {each.name: _passing(each, histories) for each in phase.criteria if _is_fixed(each)}
+    return PhaseBacktest(phase.name, length, results, passing)
 
 
 def _starts(replays: Replays, length: timedelta) -> Iterator[_Start]:

@@ -1,0 +1,135 @@
+"""The command backtest."""
+
+import asyncio
+import math
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from session_rollout.cli.command import emit, refusal, usage_error
+from session_rollout.cli.common import ANY_FILE, parse_duration, parse_time
+from session_rollout.cli.render import backtest as render
+from session_rollout.cli.validate import read_rollout_file
+from session_rollout.errors import ProviderFailed
+from session_rollout.simulation.backtest import Incident, metrics_of
+from session_rollout.simulation.backtest import backtest as run_backtest
+from session_rollout.simulation.history import History
+
+if TYPE_CHECKING:
+    from session_rollout.adapters.recorded import Recorder
+    from session_rollout.api.rollout import RolloutSpec
+
+BETWEEN: Final = ".."
+LONGEST: Final = timedelta(days=365)
+
+
+@click.command("backtest")
+@click.argument("file", type=ANY_FILE)
+@click.option("--prometheus", "url", metavar="URL", required=True, help="Read the past from this Prometheus server.")
+@click.option("--from", "begin", metavar="TIME", default="28d", show_default=True, help="Go back this far, or to this time.")
+@click.option("--to", "end", metavar="TIME", help="Go up to this time.", show_default="now")
+@click.option(
+    "--incident",
+    "incidents",
+    multiple=True,
+    metavar="START..END",
+    help="Mark a time in which something was wrong, such as 2026-11-24T14:02..2026-11-24T14:30. Can be repeated.",
+)
+@click.option("--token-file", type=click.Path(path_type=Path), help="Send the bearer token in this file.")
+@click.option("--ca-file", type=click.Path(path_type=Path), help="Trust the certificate authorities in this PEM file.")
+@click.option("--cache", "directory", type=click.Path(path_type=Path), help="Keep results in this directory.")
+@click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Print in this format.",
+)
+def backtest(file: str, *, url: str, incidents: Sequence[str], form: str, begin: str, end: str | None, **places: Any) -> None:
+    """Say how often the guards of a rollout would have ended it in the past, although nobody had its features.
+
+    Each phase is started at every hour of the recorded past. The command needs no cluster, and changes nothing.
+    """
+    source = read_rollout_file(file)
+    start, until = _span(begin, end, datetime.now(UTC))
+    marked = [_incident(text) for text in incidents]
+    histories = _histories(source.spec, _recorder(url, places), start, until)
+    result = run_backtest(source.spec, histories, marked)
+    if form == "json":
+        emit(render.as_data(result), "json")
+    else:
+        render.print_text(source.name, result, start, until)
+
+
+def _span(begin: str, end: str | None, now: datetime) -> tuple[datetime, datetime]:
+    """The first and the last moment. `begin` is a time, or how long before the last one it was."""
+    until = now if end is None else _time(end, "--to")
+    try:
+        start = until - parse_duration(begin)
+    except ValueError:
+        start = _time(begin, "--from")
+    if not now - LONGEST <= start < until <= now:
+        raise usage_error(f"--from is {begin}; it must be before --to, and both in the past {LONGEST.days} days")
+    return start, until
+
+
+def _time(text: str, option: str) -> datetime:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise usage_error(f"{option}: {error}") from error
+
+
+def _incident(text: str) -> Incident:
+    begin, separator, end = text.partition(BETWEEN)
+    if not separator:
+        raise usage_error(f"--incident is {text!r}; use START..END, such as 2026-11-24T14:02..2026-11-24T14:30")
+    incident = Incident(_time(begin, "--incident"), _time(end, "--incident"))
+    if incident.end < incident.start:
+        raise usage_error(f"--incident is {text!r}; its end is before its start")
+    return incident
+
+
+def _recorder(url: str, places: dict[str, Any]) -> "Recorder":
+    from session_rollout.adapters.recorded import Place, Recorder
+
+    if not url.startswith(("http://", "https://")):
+        raise usage_error(f"--prometheus is {url!r}; it must begin with http:// or https://")
+    directory = places.pop("directory") or _cache()
+    return Recorder(Place(url.rstrip("/"), **places), directory, datetime.now(UTC))
+
+
+def _cache() -> Path:
+    """Where programs of a user keep what they can get again (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "session-rollout" / "backtest"
+
+
+def _histories(spec: "RolloutSpec", recorder: "Recorder", start: datetime, end: datetime) -> dict[str, History]:
+    """The past of each metric that is needed, one after the other."""
+
+    async def read() -> dict[str, History]:
+        return {name: await _history(spec, recorder, name, start, end) for name in metrics_of(spec)}
+
+    try:
+        return asyncio.run(read())
+    finally:
+        recorder.close()
+
+
+async def _history(spec: "RolloutSpec", recorder: "Recorder", name: str, start: datetime, end: datetime) -> History:
+    metric = spec.metric(name)
+    if metric is None or metric.query is None:
+        raise refusal(f"metric {name} has no `query`; cohorts have no past")
+    interval = timedelta(seconds=math.ceil(spec.interval_of(name).total_seconds()))
+    try:
+        first, values = await recorder.values(metric.query, start, end, interval)
+    except ProviderFailed as failure:
+        raise refusal(f"metric {name}: {failure}") from failure
+    return History(first, interval, values)

@@ -1,0 +1,152 @@
+"""`backtest` on a real Prometheus that has a past, and its options. What a backtest says: tests/simulation."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab import sources
+from lab.processes import Processes
+from lab.servers import Prometheus
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.cli.app import app
+from session_rollout.cli.command import Exit, code_of
+from session_rollout.cli.render.backtest import as_data
+from session_rollout.simulation.backtest import Incident
+from session_rollout.simulation.backtest import backtest as run
+from session_rollout.simulation.history import History
+
+STEP = timedelta(seconds=30)
+DAYS = 4
+END = datetime.fromtimestamp(datetime.now(UTC).timestamp() // 3600 * 3600, UTC)  # the past ends with a full hour
+START = END - timedelta(days=DAYS)
+INCIDENT = Incident(START + timedelta(hours=30), START + timedelta(hours=30, minutes=20))
+SPEC: dict[str, Any] = {
+    "flagSet": "shop",
+    "checkInterval": "30s",
+    "features": [{"name": "alpha"}],
+    "metrics": [{"name": "errors", "query": "past_errors"}, {"name": "load", "query": "past_load"}],
+    "phases": [
+        {
+            "name": "one",
+            "features": ["alpha"],
+            "steps": [{"percent": 50, "hold": "2h"}, {"percent": 100, "hold": "4h"}],
+            "criteria": [{"name": "few", "metric": "errors", "below": "0.5%"}],
+        }
+    ],
+    "guards": [
+        {"name": "errors", "metric": "errors", "below": "1%", "for": "2m"},
+        {"name": "load", "metric": "load", "comparedTo": "Baseline", "maxIncrease": "30%", "for": "5m"},
+    ],
+}
+
+
+def errors(time: datetime) -> float:
+    """0.1 %, but 3 % in the incident and in five minutes of each day."""
+    daily = time.hour == START.hour and 10 <= time.minute < 15
+    return 0.03 if daily or INCIDENT.start <= time < INCIDENT.end else 0.001
+
+
+def load(time: datetime) -> float:
+    """Twice as much at noon as at midnight."""
+    return 100 + 50 * (1 - abs(time.hour - 12) / 6)
+
+
+PAST = {"past_errors": errors, "past_load": load}
+
+
+def rollout(directory: Path, **changes: Any) -> str:
+    """The path of the rollout, with fields of its spec replaced."""
+    file = directory / "shop.yaml"
+    head = {"apiVersion": "sessionrollout.dev/v1alpha1", "kind": "SessionRollout", "metadata": {"name": "shop"}}
+    file.write_text(yaml.safe_dump({**head, "spec": {**SPEC, **changes}}))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """One with four days of both metrics, written by promtool."""
+    directory = tmp_path_factory.mktemp("prometheus")
+    lines = []
+    for name, value in PAST.items():
+        lines.append(f"# TYPE {name} gauge")
+        times = (START + number * STEP for number in range(DAYS * 24 * 120 + 1))
+        lines += [f"{name} {value(time)} {time.timestamp():.0f}" for time in times]
+    past = directory / "past.txt"
+    past.write_text("\n".join([*lines, "# EOF", ""]))
+    promtool = sources.prometheus().parent / "promtool"
+    command = [str(promtool), "tsdb", "create-blocks-from", "openmetrics", str(past), str(directory / "data")]
+    subprocess.run(command, check=True, capture_output=True)
+    processes = Processes(directory)
+    server = Prometheus(directory, processes)
+    processes.wait(server.start(), server.ready)
+    yield server
+    server.stop()
+
+
+@pytest.mark.lab
+def test_it_says_what_the_past_was(prometheus: Prometheus, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same as of the values themselves; a second time without most of the queries."""
+    marked = f"{INCIDENT.start:%Y-%m-%dT%H:%M}..{INCIDENT.end:%Y-%m-%dT%H:%M}"
+    options = ["--prometheus", prometheus.url, "--from", f"{DAYS}d", "--to", f"{END:%Y-%m-%dT%H:%M}", "--incident", marked]
+    options += ["--cache", str(tmp_path / "cache")]
+    assert code_of(app, ["backtest", rollout(tmp_path), *options, "-o", "json"]) == Exit.DONE
+    shown = json.loads(capsys.readouterr().out)
+    times = [START + number * STEP for number in range(DAYS * 24 * 120 + 1)]
+    histories = {
+        name: History.of(START, STEP, [value(time) for time in times]) for name, value in (("errors", errors), ("load", load))
+    }
+    expected = as_data(run(RolloutSpec.model_validate(SPEC), histories, [INCIDENT]))
+    assert shown == json.loads(json.dumps(expected))
+    guards = {guard["guard"]: guard for guard in shown[0]["guards"]}
+    assert guards["errors"]["incidents"][0]["detected"] == guards["errors"]["incidents"][0]["phases"] > 0
+    assert 0 < guards["errors"]["falseAborts"] < guards["errors"]["starts"]
+    assert code_of(app, ["backtest", rollout(tmp_path), *options]) == Exit.DONE
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("errors", "load", "all guards", "after 2 min"))
+
+
+WRONG: dict[str, tuple[list[str], int]] = {
+    "no server": ([], Exit.USAGE),
+    "not a URL": (["--prometheus", "prometheus:9090"], Exit.USAGE),
+    "a future": (["--prometheus", "http://127.0.0.1:9", "--from", "2099-01-01"], Exit.USAGE),
+    "too long ago": (["--prometheus", "http://127.0.0.1:9", "--from", "366d"], Exit.USAGE),
+    "before --from": (["--prometheus", "http://127.0.0.1:9", "--from", "14:02", "--to", "14:01"], Exit.USAGE),
+    "no end": (["--prometheus", "http://127.0.0.1:9", "--to", "soon"], Exit.USAGE),
+    "no time": (["--prometheus", "http://127.0.0.1:9", "--from", "yesterday"], Exit.USAGE),
+    "half an incident": (["--prometheus", "http://127.0.0.1:9", "--incident", "2026-11-24T14:02"], Exit.USAGE),
+    "an incident that ends before": (
+        ["--prometheus", "http://127.0.0.1:9", "--incident", "2026-11-24T14:02..2026-11-24T14:01"],
+        Exit.USAGE,
+    ),
+    "no time of an incident": (["--prometheus", "http://127.0.0.1:9", "--incident", "noon..one"], Exit.USAGE),
+    "nobody answers": (["--prometheus", "http://127.0.0.1:9"], Exit.REFUSED),
+    "no token": (["--prometheus", "http://127.0.0.1:9", "--token-file", "/nowhere"], Exit.REFUSED),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_sentence(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options, code = WRONG[case]
+    assert code_of(app, ["backtest", rollout(tmp_path), *options, *(["--cache", str(tmp_path)] if options else [])]) == code
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert said.strip()
+
+
+def test_cohorts_have_no_past(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A guard on their metric is refused, with its name."""
+    queries = {"good": 'sum(increase(good{variant="$cohort"}[1h]))', "total": 'sum(increase(all{variant="$cohort"}[1h]))'}
+    file = rollout(
+        tmp_path,
+        metrics=[{"name": "sessions", "cohorts": queries}],
+        guards=[{"name": "sessions", "metric": "sessions", "above": "90%"}],
+        phases=[{"name": "one", "features": ["alpha"], "steps": [{"percent": 100, "hold": "1h"}]}],
+    )
+    assert code_of(app, ["backtest", file, "--prometheus", "http://127.0.0.1:9", "--cache", str(tmp_path)]) == Exit.REFUSED
+    assert "sessions" in capsys.readouterr().err
