@@ -122,6 +122,7 @@ class Prometheus:
                 f"--config.file={self.directory / 'prometheus.yml'}",
                 f"--storage.tsdb.path={self.directory / 'data'}",
                 f"--web.listen-address={self.host}:{self.port}",
+                "--storage.tsdb.retention.time=1y",
                 "--query.lookback-delta=5s",  # INTERVALS say so to the operator
                 "--log.level=warn",
             ],

@@ -1,7 +1,6 @@
 """`backtest` on a real Prometheus that has a past, and its options. What a backtest says: tests/simulation."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lab import sources
-from lab.processes import Processes
+from lab.past import remembering
 from lab.servers import Prometheus
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.app import app
@@ -70,23 +68,9 @@ def rollout(directory: Path, **changes: Any) -> str:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """One with four days of both metrics, written by promtool."""
-    directory = tmp_path_factory.mktemp("prometheus")
-    lines = []
-    for name, value in PAST.items():
-        lines.append(f"# TYPE {name} gauge")
-        times = (START + number * STEP for number in range(DAYS * 24 * 120 + 1))
-        lines += [f"{name} {value(time)} {time.timestamp():.0f}" for time in times]
-    past = directory / "past.txt"
-    past.write_text("\n".join([*lines, "# EOF", ""]))
-    promtool = sources.prometheus().parent / "promtool"
-    command = [str(promtool), "tsdb", "create-blocks-from", "openmetrics", str(past), str(directory / "data")]
-    subprocess.run(command, check=True, capture_output=True)
-    processes = Processes(directory)
-    server = Prometheus(directory, processes)
-    processes.wait(server.start(), server.ready)
-    yield server
-    server.stop()
+    """One with four days of both metrics."""
+    with remembering(tmp_path_factory.mktemp("prometheus"), PAST, START, END, STEP) as server:
+        yield server
 
 
 @pytest.mark.lab

@@ -120,6 +120,14 @@ def test_how_often_criteria_pass() -> None:
     assert phase.guards == ()
 
 
+def test_guards_that_never_pass_are_named() -> None:
+    """By the number of hours at which each of them passes."""
+    guards = [ERRORS, {"name": "load", "metric": "load", "above": "2"}]
+    (phase,) = backtest(rollout(guards), recorded([(30, 31)]))
+    assert (phase.hours, phase.allowed) == (DAYS * 24 - 6 + 1, {"errors": DAYS * 24 - 6, "load": 0})
+    assert all(guard.aborts.starts == 0 for guard in phase.guards)
+
+
 def test_a_history_that_is_too_short_has_no_start() -> None:
     short = {name: History.of(START, MINUTE, history.values[: 5 * 60]) for name, history in recorded().items()}
     assert only(backtest(rollout([ERRORS]), short)).aborts == Aborts(0, 0)

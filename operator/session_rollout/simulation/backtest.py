@@ -57,7 +57,7 @@ class Aborts:
         weight = Z * Z / self.starts
         middle = (self.share + weight / 2) / (1 + weight)
         spread = Z * math.sqrt(self.share * (1 - self.share) / self.starts + weight / (4 * self.starts)) / (1 + weight)
-        return max(middle - spread, 0.0), min(middle + spread, 1.0)
+        return middle - spread if self.aborted else 0.0, middle + spread if self.aborted < self.starts else 1.0
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,12 @@ class GuardBacktest:
 
 @dataclass(frozen=True)
 class PhaseBacktest:
-    """One phase. Without a start, the history is shorter than the phase, or its guards never pass."""
+    """One phase. Without an hour, the history is shorter than the phase; without a start, its guards never pass together."""
 
     phase: str
     length: timedelta
+    hours: int  # at which the phase fits into the history
+    allowed: dict[str, int]  # by guard: the number of these hours at which it passes
     guards: tuple[GuardBacktest, ...]
     passing: dict[str, float]  # by criterion with a fixed bound: the share of its results with which it passes
 
@@ -125,29 +127,35 @@ def _is_fixed(criterion: Check) -> bool:
 
 def _of_phase(phase: Phase, replays: Replays, histories: Histories, incidents: Sequence[Incident]) -> PhaseBacktest:
     length = length_of(phase)
-    starts = tuple(_starts(replays, length))
-    names = [*replays, None]
-    results = tuple(_of_guard(name, starts, length, incidents) for name in (names if len(replays) > 1 else [*replays]))
+    hours = tuple(_hours(replays, length))
+    allowed = {time: [name for name, (replay, past) in replays.items() if replay.allows(past.number(time))] for time in hours}
+    starts = tuple(_start(replays, time, length) for time in hours if len(allowed[time]) == len(replays))
+    names = [*replays, None] if len(replays) > 1 else [*replays]
+    results = tuple(_of_guard(name, starts, length, incidents) for name in names)
+    counts = {name: sum(name in known for known in allowed.values()) for name in replays}
     passing = {each.name: _passing(each, histories) for each in phase.criteria if _is_fixed(each)}
-    return PhaseBacktest(phase.name, length, results, passing)
+    return PhaseBacktest(phase.name, length, len(hours), counts, results, passing)
 
 
-def _starts(replays: Replays, length: timedelta) -> Iterator[_Start]:
-    """Every hour at which all guards pass and from which on the history has the whole phase."""
+def _hours(replays: Replays, length: timedelta) -> Iterator[datetime]:
+    """Every hour from which on the history has the whole phase."""
     known = [history for _, history in replays.values()]
     if not known:
         return
     begin, end = max(history.start for history in known), min(history.end for history in known)
     time = datetime.fromtimestamp(-(-begin.timestamp() // EVERY.total_seconds()) * EVERY.total_seconds(), UTC)
     while time + length <= end:
-        if all(replay.allows(history.number(time)) for replay, history in replays.values()):
-            breaches = {
-                name: history.start + breach * history.interval
-                for name, (replay, history) in replays.items()
-                if (breach := replay.breach(history.number(time), history.number(time + length))) is not None
-            }
-            yield _Start(time, breaches)
+        yield time
         time += EVERY
+
+
+def _start(replays: Replays, time: datetime, length: timedelta) -> _Start:
+    breaches = {
+        name: history.start + breach * history.interval
+        for name, (replay, history) in replays.items()
+        if (breach := replay.breach(history.number(time), history.number(time + length))) is not None
+    }
+    return _Start(time, breaches)
 
 
 def _of_guard(name: str | None, starts: Sequence[_Start], length: timedelta, incidents: Sequence[Incident]) -> GuardBacktest:

@@ -31,7 +31,10 @@ def print_text(name: str, phases: Sequence[PhaseBacktest], start: datetime, end:
 def _without_start(phase: PhaseBacktest) -> str:
     if not phase.guards:
         return "the rollout has no guard that ends or pauses it"
-    return "no start: the recorded past is shorter than the phase, or a guard fails at every hour; use a longer --from"
+    if not phase.hours:
+        return "no start: the recorded past is shorter than the holds of the phase; use an earlier --from"
+    guards = ", ".join(f"{name} at {number:,}" for name, number in phase.allowed.items())
+    return f"no start: the guards never pass together; of {counted(phase.hours, 'hour')}, they pass: {guards}"
 
 
 def _row(guard: GuardBacktest) -> tuple[str, ...]:
@@ -51,7 +54,7 @@ def _percent(share: float) -> str:
 
 def _lines(phase: PhaseBacktest) -> Iterator[str]:
     for guard in phase.guards:
-        for detection in guard.detections:
+        for detection in guard.detections if guard.aborts.starts else ():
             yield f"incident {detection.incident.start:%Y-%m-%d %H:%M} UTC: {guard.guard or ALL}: {_found(detection)}"
     for name, share in phase.passing.items():
         yield f"criterion {name} passes in {_percent(share)} of its results"
@@ -73,18 +76,20 @@ def as_data(phases: Sequence[PhaseBacktest]) -> list[dict[str, Any]]:
         {
             "phase": phase.phase,
             "seconds": phase.length.total_seconds(),
-            "guards": [_guard(guard) for guard in phase.guards],
+            "hours": phase.hours,
+            "guards": [_guard(guard, phase) for guard in phase.guards],
             "criteria": [{"name": name, "passing": share} for name, share in phase.passing.items()],
         }
         for phase in phases
     ]
 
 
-def _guard(guard: GuardBacktest) -> dict[str, Any]:
+def _guard(guard: GuardBacktest, phase: PhaseBacktest) -> dict[str, Any]:
     """`guard` is null for all guards together."""
     low, high = guard.aborts.interval
     return {
         "guard": guard.guard,
+        "passes": phase.allowed[guard.guard] if guard.guard is not None else guard.aborts.starts,
         "starts": guard.aborts.starts,
         "falseAborts": guard.aborts.aborted,
         "probability": guard.aborts.share,
