@@ -1,6 +1,7 @@
 """`backtest` on a real Prometheus that has a past, and its options. What a backtest says: tests/simulation."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,6 +94,13 @@ def test_it_says_what_the_past_was(prometheus: Prometheus, tmp_path: Path, capsy
     assert code_of(app, ["backtest", rollout(tmp_path), *options]) == Exit.DONE
     text = capsys.readouterr().out
     assert all(word in text for word in ("errors", "load", "all guards", "after 2 min"))
+    assert code_of(app, ["backtest", rollout(tmp_path), *options, "-o", "html"]) == Exit.DONE
+    page = capsys.readouterr().out
+    assert page.startswith("<!doctype html>")
+    assert page.count("<svg ") == len(SPEC["guards"])
+    assert page.count("<title>incident ") == len(SPEC["guards"])
+    assert page.count("<title>acts at ") >= 2
+    assert not re.search(r"(src|href)=", page)
 
 
 WRONG: dict[str, tuple[list[str], int]] = {

@@ -15,7 +15,7 @@ from session_rollout.cli.common import ANY_FILE, parse_duration, parse_time
 from session_rollout.cli.render import backtest as render
 from session_rollout.cli.validate import read_rollout_file
 from session_rollout.errors import ProviderFailed
-from session_rollout.simulation.backtest import Incident, metrics_of
+from session_rollout.simulation.backtest import Incident, guards_of, metrics_of
 from session_rollout.simulation.backtest import backtest as run_backtest
 from session_rollout.simulation.history import History
 
@@ -46,7 +46,7 @@ LONGEST: Final = timedelta(days=365)
     "-o",
     "--output",
     "form",
-    type=click.Choice(["text", "json"]),
+    type=click.Choice(["text", "json", "html"]),
     default="text",
     show_default=True,
     help="Print in this format.",
@@ -61,10 +61,14 @@ def backtest(file: str, *, url: str, incidents: Sequence[str], form: str, begin:
     marked = [_incident(text) for text in incidents]
     histories = _histories(source.spec, _recorder(url, places), start, until)
     result = run_backtest(source.spec, histories, marked)
-    if form == "json":
-        emit(render.as_data(result), "json")
-    else:
-        render.print_text(source.name, result, start, until)
+    match form:
+        case "json":
+            emit(render.as_data(result), "json")
+        case "html":
+            shown = {guard.name: histories[guard.metric] for guard in guards_of(source.spec)}
+            click.echo(render.as_html(source.name, result, shown, marked))
+        case _:
+            render.print_text(source.name, result, start, until)
 
 
 def _span(begin: str, end: str | None, now: datetime) -> tuple[datetime, datetime]:

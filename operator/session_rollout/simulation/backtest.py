@@ -78,6 +78,7 @@ class GuardBacktest:
     aborts: Aborts
     by_hour: tuple[Aborts, ...]  # by the hour of the start, in UTC
     detections: tuple[Detection, ...]
+    acts: tuple[datetime, ...]  # when it acts in one of the starts, each time once
 
 
 @dataclass(frozen=True)
@@ -106,16 +107,16 @@ def length_of(phase: Phase) -> timedelta:
 def metrics_of(spec: RolloutSpec) -> tuple[str, ...]:
     """Names of the metrics whose history a backtest needs."""
     criteria = [each for phase in spec.phases for each in phase.criteria if _is_fixed(each)]
-    return tuple(dict.fromkeys(name for check in (*_guards(spec), *criteria) for name in check.metrics))
+    return tuple(dict.fromkeys(name for check in (*guards_of(spec), *criteria) for name in check.metrics))
 
 
 def backtest(spec: RolloutSpec, histories: Histories, incidents: Sequence[Incident] = ()) -> tuple[PhaseBacktest, ...]:
     """Start each phase at every hour of the histories, of which there is one for each metric of a check."""
-    replays = {guard.name: (replay_of(guard, histories), histories[guard.metric]) for guard in _guards(spec)}
+    replays = {guard.name: (replay_of(guard, histories), histories[guard.metric]) for guard in guards_of(spec)}
     return tuple(_of_phase(phase, replays, histories, incidents) for phase in spec.phases)
 
 
-def _guards(spec: RolloutSpec) -> tuple[Guard, ...]:
+def guards_of(spec: RolloutSpec) -> tuple[Guard, ...]:
     """Those that end or pause a rollout."""
     return tuple(guard for guard in spec.guards if not guard.dry_run and guard.on_breach is not OnBreach.WARN)
 
@@ -167,7 +168,8 @@ def _of_guard(name: str | None, starts: Sequence[_Start], length: timedelta, inc
     false = [(time, end is not None and not any(incident.contains(end) for incident in incidents)) for time, end in ends]
     by_hour = tuple(_aborts([wrong for time, wrong in false if time.hour == hour]) for hour in range(HOURS))
     detections = tuple(_detection(incident, ends, length) for incident in incidents)
-    return GuardBacktest(name, _aborts([wrong for _, wrong in false]), by_hour, detections)
+    acts = tuple(sorted({end for _, end in ends if end is not None}))
+    return GuardBacktest(name, _aborts([wrong for _, wrong in false]), by_hour, detections, acts)
 
 
 def _aborts(false: Sequence[bool]) -> Aborts:

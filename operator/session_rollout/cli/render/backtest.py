@@ -1,6 +1,7 @@
-"""A backtest as text or as data."""
+"""A backtest as text, as data, or as an HTML page with a picture of each history."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -8,24 +9,35 @@ import click
 
 from session_rollout.api.quantities import format_duration
 from session_rollout.cli.common import counted, print_table
-from session_rollout.simulation.backtest import Aborts, Detection, GuardBacktest, PhaseBacktest
+from session_rollout.simulation.backtest import Aborts, Detection, GuardBacktest, Incident, PhaseBacktest
+from session_rollout.simulation.history import History
 
-TITLES: Final = ("GUARD", "FALSE ABORTS", "PROBABILITY", "95% INTERVAL", "WORST HOUR (UTC)")
+TITLES: Final = ("Guard", "False aborts", "Probability", "95% interval", "Worst hour (UTC)")
 ALL: Final = "all guards"
+WIDTH, HEIGHT = 1_100, 120  # of the picture of a history
 
 
 def print_text(name: str, phases: Sequence[PhaseBacktest], start: datetime, end: datetime) -> None:
     """A table for each phase."""
     click.echo(f"{name}: backtest from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC")
     for phase in phases:
-        starts = phase.guards[0].aborts.starts if phase.guards else 0
-        click.echo(f"\nphase {phase.phase}: holds of {format_duration(phase.length)}, {counted(starts, 'start')}")
-        if starts:
-            print_table(TITLES, [_row(guard) for guard in phase.guards])
-        else:
-            click.echo(f"  {_without_start(phase)}")
+        click.echo(f"\nphase {_title(phase)}")
+        if rows := _rows(phase):
+            print_table([title.upper() for title in TITLES], rows)
         for line in _lines(phase):
             click.echo(f"  {line}")
+
+
+def _title(phase: PhaseBacktest) -> str:
+    return f"{phase.phase}: holds of {format_duration(phase.length)}, {counted(_starts(phase), 'start')}"
+
+
+def _starts(phase: PhaseBacktest) -> int:
+    return phase.guards[0].aborts.starts if phase.guards else 0
+
+
+def _rows(phase: PhaseBacktest) -> list[tuple[str, ...]]:
+    return [_row(guard) for guard in phase.guards] if _starts(phase) else []
 
 
 def _without_start(phase: PhaseBacktest) -> str:
@@ -53,6 +65,8 @@ def _percent(share: float) -> str:
 
 
 def _lines(phase: PhaseBacktest) -> Iterator[str]:
+    if not _starts(phase):
+        yield _without_start(phase)
     for guard in phase.guards:
         for detection in guard.detections if guard.aborts.starts else ():
             yield f"incident {detection.incident.start:%Y-%m-%d %H:%M} UTC: {guard.guard or ALL}: {_found(detection)}"
@@ -65,6 +79,64 @@ def _found(detection: Detection) -> str:
         return "no phase runs when it begins"
     after = f", after {format_duration(detection.delay)} (median)" if detection.delay is not None else ""
     return f"acts in {detection.detected:,} of {detection.starts:,} phases that run when it begins{after}"
+
+
+# --- a page
+
+
+def as_html(name: str, phases: Sequence[PhaseBacktest], histories: Mapping[str, History], incidents: Sequence[Incident]) -> str:
+    """One self-contained page; `histories` has the history of each guard by the guard's name."""
+    from session_rollout.cli.render.html import render
+
+    start = min((history.start for history in histories.values()), default=None)
+    end = max((history.end for history in histories.values()), default=None)
+    return render(
+        "backtest.html.j2",
+        name=name,
+        start=f"{start:%Y-%m-%d %H:%M}" if start else "",
+        end=f"{end:%Y-%m-%d %H:%M}" if end else "",
+        charts=[_chart(guard, history, phases, incidents) for guard, history in histories.items()],
+        titles=TITLES,
+        phases=[{"title": _title(phase), "rows": _rows(phase), "lines": list(_lines(phase))} for phase in phases],
+    )
+
+
+def _chart(name: str, history: History, phases: Sequence[PhaseBacktest], incidents: Sequence[Incident]) -> dict[str, Any]:
+    def at(time: datetime) -> float:
+        share = (time - history.start) / (history.end - history.start)
+        return WIDTH * min(max(share, 0.0), 1.0)
+
+    finite = [value for value in history.values if math.isfinite(value)] or [0.0]
+    lowest, highest = min(finite), max(finite)
+    acts = sorted({time for phase in phases for guard in phase.guards if guard.guard == name for time in guard.acts})
+    return {
+        "guard": name,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "lowest": f"{lowest:.4g}",
+        "highest": f"{highest:.4g}",
+        "path": " ".join(_path(history, lowest, highest)),
+        "marks": [{"x": at(time), "title": f"acts at {time:%Y-%m-%d %H:%M} UTC"} for time in acts],
+        "incidents": [
+            {
+                "x": at(each.start),
+                "width": max(at(each.end) - at(each.start), 2.0),
+                "title": f"incident {each.start:%Y-%m-%d %H:%M} to {each.end:%Y-%m-%d %H:%M} UTC",
+            }
+            for each in incidents
+        ],
+    }
+
+
+def _path(history: History, lowest: float, highest: float) -> Iterator[str]:
+    """For each column of the picture, a line between the lowest and the highest value; none where there are no values."""
+    spread, count = (highest - lowest) or 1.0, len(history.values)
+    for column in range(WIDTH):
+        part = history.values[column * count // WIDTH : max((column + 1) * count // WIDTH, column * count // WIDTH + 1)]
+        known = [value for value in part if math.isfinite(value)]
+        if known:
+            top, bottom = (HEIGHT - 1 - (HEIGHT - 2) * (value - lowest) / spread for value in (max(known), min(known)))
+            yield f"M{column} {top:.1f}V{max(bottom, top + 1):.1f}"
 
 
 # --- data
