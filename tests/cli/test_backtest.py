@@ -132,13 +132,18 @@ def test_wrong_input_is_one_sentence(case: str, tmp_path: Path, capsys: pytest.C
 
 
 def test_cohorts_have_no_past(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A guard on their metric is refused, with its name."""
+    """Checks of their metrics are left out, which is said."""
     queries = {"good": 'sum(increase(good{variant="$cohort"}[1h]))', "total": 'sum(increase(all{variant="$cohort"}[1h]))'}
+    criteria = [{"name": "compared", "metric": "sessions", "comparedTo": "Control", "maxDecrease": "1%"}]
     file = rollout(
         tmp_path,
         metrics=[{"name": "sessions", "cohorts": queries}],
-        guards=[{"name": "sessions", "metric": "sessions", "above": "90%"}],
-        phases=[{"name": "one", "features": ["alpha"], "steps": [{"percent": 100, "hold": "1h"}]}],
+        guards=[{"name": "share", "metric": "sessions", "above": "90%"}],
+        phases=[
+            {"name": "one", "features": ["alpha"], "steps": [{"percent": 100, "hold": "1h"}], "criteria": criteria},
+        ],
     )
-    assert code_of(app, ["backtest", file, "--prometheus", "http://127.0.0.1:9", "--cache", str(tmp_path)]) == Exit.REFUSED
-    assert "sessions" in capsys.readouterr().err
+    assert code_of(app, ["backtest", file, "--prometheus", "http://127.0.0.1:9", "--cache", str(tmp_path)]) == Exit.DONE
+    printed = capsys.readouterr()
+    assert "share, compared" in printed.err
+    assert "0 starts" in printed.out

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from session_rollout.cli.command import emit, refusal, usage_error
-from session_rollout.cli.common import ANY_FILE, parse_duration, parse_time
+from session_rollout.cli.common import ANY_FILE, listed, parse_duration, parse_time
 from session_rollout.cli.render import backtest as render
 from session_rollout.cli.validate import read_rollout_file
 from session_rollout.errors import ProviderFailed
-from session_rollout.simulation.backtest import Incident, guards_of, metrics_of
+from session_rollout.simulation.backtest import Incident, guards_of, left_out, metrics_of
 from session_rollout.simulation.backtest import backtest as run_backtest
 from session_rollout.simulation.history import History
 
@@ -61,6 +61,8 @@ def backtest(file: str, *, url: str, incidents: Sequence[str], form: str, begin:
     marked = [_incident(text) for text in incidents]
     histories = _histories(source.spec, _recorder(url, places), start, until)
     result = run_backtest(source.spec, histories, marked)
+    if names := left_out(source.spec):
+        click.echo(f"left out, because a metric has `cohorts`: {listed(names)}", err=True)
     match form:
         case "json":
             emit(render.as_data(result), "json")
@@ -129,8 +131,8 @@ def _histories(spec: "RolloutSpec", recorder: "Recorder", start: datetime, end: 
 
 async def _history(spec: "RolloutSpec", recorder: "Recorder", name: str, start: datetime, end: datetime) -> History:
     metric = spec.metric(name)
-    if metric is None or metric.query is None:
-        raise refusal(f"metric {name} has no `query`; cohorts have no past")
+    assert metric is not None, "`metrics_of` names metrics"
+    assert metric.query is not None, "with a past"
     interval = timedelta(seconds=math.ceil(spec.interval_of(name).total_seconds()))
     try:
         first, values = await recorder.values(metric.query, start, end, interval)

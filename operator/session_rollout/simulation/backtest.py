@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from statistics import NormalDist, median
 from typing import Final
 
-from session_rollout.api.checks import Check, Guard, OnBreach
+from session_rollout.api.checks import Check, Criterion, Guard, OnBreach
 from session_rollout.api.enums import Verdict
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
@@ -106,27 +106,42 @@ def length_of(phase: Phase) -> timedelta:
 
 def metrics_of(spec: RolloutSpec) -> tuple[str, ...]:
     """Names of the metrics whose history a backtest needs."""
-    criteria = [each for phase in spec.phases for each in phase.criteria if _is_fixed(each)]
+    criteria = [each for phase in spec.phases for each in criteria_of(spec, phase)]
     return tuple(dict.fromkeys(name for check in (*guards_of(spec), *criteria) for name in check.metrics))
+
+
+def left_out(spec: RolloutSpec) -> tuple[str, ...]:
+    """Names of guards and criteria that cannot be replayed, because a metric has `cohorts`: nobody had the feature."""
+    checks = (*spec.guards, *(each for phase in spec.phases for each in phase.criteria))
+    return tuple(dict.fromkeys(check.name for check in checks if not _has_past(spec, check)))
 
 
 def backtest(spec: RolloutSpec, histories: Histories, incidents: Sequence[Incident] = ()) -> tuple[PhaseBacktest, ...]:
     """Start each phase at every hour of the histories, of which there is one for each metric of a check."""
     replays = {guard.name: (replay_of(guard, histories), histories[guard.metric]) for guard in guards_of(spec)}
-    return tuple(_of_phase(phase, replays, histories, incidents) for phase in spec.phases)
+    return tuple(_of_phase(phase, criteria_of(spec, phase), replays, histories, incidents) for phase in spec.phases)
 
 
 def guards_of(spec: RolloutSpec) -> tuple[Guard, ...]:
-    """Those that end or pause a rollout."""
-    return tuple(guard for guard in spec.guards if not guard.dry_run and guard.on_breach is not OnBreach.WARN)
+    """The guards that end or pause a rollout, and have a past."""
+    acting = (guard for guard in spec.guards if not guard.dry_run and guard.on_breach is not OnBreach.WARN)
+    return tuple(guard for guard in acting if _has_past(spec, guard))
 
 
-def _is_fixed(criterion: Check) -> bool:
-    """Whether a criterion has verdicts without a phase, of users of whom nobody has the feature."""
-    return not criterion.dry_run and criterion.compared_to is None
+def criteria_of(spec: RolloutSpec, phase: Phase) -> tuple[Criterion, ...]:
+    """The criteria of a phase that have verdicts without it: those with a fixed bound, and a past."""
+    fixed = (each for each in phase.criteria if not each.dry_run and each.compared_to is None)
+    return tuple(each for each in fixed if _has_past(spec, each))
 
 
-def _of_phase(phase: Phase, replays: Replays, histories: Histories, incidents: Sequence[Incident]) -> PhaseBacktest:
+def _has_past(spec: RolloutSpec, check: Check) -> bool:
+    metrics = [spec.metric(name) for name in check.metrics]
+    return all(metric is not None and metric.query is not None for metric in metrics)
+
+
+def _of_phase(
+    phase: Phase, criteria: Sequence[Criterion], replays: Replays, histories: Histories, incidents: Sequence[Incident]
+) -> PhaseBacktest:
     length = length_of(phase)
     hours = tuple(_hours(replays, length))
     allowed = {time: [name for name, (replay, past) in replays.items() if replay.allows(past.number(time))] for time in hours}
@@ -134,7 +149,7 @@ def _of_phase(phase: Phase, replays: Replays, histories: Histories, incidents: S
     names = [*replays, None] if len(replays) > 1 else [*replays]
     results = tuple(_of_guard(name, starts, length, incidents) for name in names)
     counts = {name: sum(name in known for known in allowed.values()) for name in replays}
-    passing = {each.name: _passing(each, histories) for each in phase.criteria if _is_fixed(each)}
+    passing = {each.name: _passing(each, histories) for each in criteria}
     return PhaseBacktest(phase.name, length, len(hours), counts, results, passing)
 
 

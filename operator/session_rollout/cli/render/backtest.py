@@ -42,7 +42,7 @@ def _rows(phase: PhaseBacktest) -> list[tuple[str, ...]]:
 
 def _without_start(phase: PhaseBacktest) -> str:
     if not phase.guards:
-        return "the rollout has no guard that ends or pauses it"
+        return "no guard that ends or pauses the rollout has a past"
     if not phase.hours:
         return "no start: the recorded past is shorter than the holds of the phase; use an earlier --from"
     guards = ", ".join(f"{name} at {number:,}" for name, number in phase.allowed.items())
