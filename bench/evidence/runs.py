@@ -45,15 +45,14 @@ class Runs:
         harm = log_e(x1, n1, x0, n0, self.tolerance, stakes)
         self.start += harm
         earlier = self.inflation.copy()
-        self._count(counts, before)
+        self._count(counts)
         self.recent = np.logaddexp(0, self.recent) + harm / np.maximum(earlier, self.inflation)
         bets = np.stack([off, (off + limit) / 2, 0.75 * off, 0.5 * off])
         self.safe += log_e(x1, n1, x0, n0, self.tolerance, optimal_stakes(n1, n0, self.tolerance, bets, off))
         self.expected += n1 * x0 / n0
 
-    def _count(self, counts: Counts, before: Array) -> None:
-        """Add the counts, of which `before` are the earlier ones, and measure the inflation."""
-        del before
+    def _count(self, counts: Counts) -> None:
+        """Add the counts, and measure the inflation."""
         self.sums += np.stack([counts.on_bad, counts.on_total, counts.off_bad, counts.off_total])
         if self.sums.shape[2] > 1:
             difference = self._difference()
@@ -94,11 +93,12 @@ class WithoutCells(Runs):
         self.open, self.closed, self.deviations = np.zeros((3, runs)), np.zeros(runs), np.zeros(runs)
         self.inflation, self.safe_inflation = np.full(runs, UNKNOWN), np.full(runs, UNKNOWN)
 
-    def _count(self, counts: Counts, before: Array) -> None:
+    def _count(self, counts: Counts) -> None:
+        before = self.sums[0, :, 0].copy()  # bad events with the feature
         block = np.stack([each.sum(axis=1) for each in (counts.on_bad, counts.on_total, counts.off_bad, counts.off_total)])
         self.sums += block[:, :, None]
         x1, n1, x0, n0 = block
-        ratio = (before[0] + 1) / (self.expected + 1)
+        ratio = (before + 1) / (self.expected + 1)
         share = ratio * n1 / (ratio * n1 + n0)
         self.open += np.stack([x1, (x1 + x0) * share, (x1 + x0) * share * (1 - share)])
         full = self.open[2] >= INFORMATION
@@ -111,6 +111,22 @@ class WithoutCells(Runs):
             mean = self.deviations[these] / number
             self.inflation[these] = np.maximum(1, MARGIN * small_sample_factor(int(number), self.alpha) * mean)
             self.safe_inflation[these] = np.maximum(1, MARGIN * small_sample_factor(int(number), ALPHA_OF_SAFETY) * mean)
+
+
+class Oracle:
+    """Wald's sequential probability ratio test in each run, which knows the rates with the feature and without it."""
+
+    def __init__(self, runs: int, on: float, off: float, alpha: float) -> None:
+        self.on, self.off, self.alpha, self.logs = on, off, alpha, np.zeros(runs)
+
+    def add(self, counts: Counts) -> None:
+        """One more block in every run."""
+        bad, total = counts.on_bad.sum(axis=1), counts.on_total.sum(axis=1)
+        self.logs += bad * math.log(self.on / self.off) - total * (self.on - self.off)
+
+    def shows_harm(self) -> Truths:
+        """Runs in which harm is shown."""
+        return self.logs >= math.log(1 / self.alpha)
 
 
 class Ratios:

@@ -1,13 +1,12 @@
 """What is simulated: each scenario ends in figures against the limits of the comparison with users without the feature."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from bench.evidence.runs import Ratios, Runs, WithoutCells
+from bench.evidence.runs import Oracle, Ratios, Runs, WithoutCells
 from bench.evidence.traffic import Array, Step, Traffic, Truths, Users
 from bench.figures import Figure
 from session_rollout.core.statistics.rates import Tolerance
@@ -43,7 +42,7 @@ class Result:
         return float(np.median(hours)) - traffic.harm_from_hour + LAG_MINUTES / 60
 
 
-def follow(traffic: Traffic, tests: Runs, users: Users, shown: Callable[[Runs], Truths]) -> Result:
+def follow(traffic: Traffic, tests: Runs | Oracle, users: Users, shown: Callable[[], Truths]) -> Result:
     """Add one block after the other, and read the tests after each."""
     runs = users.runs
     block, harmed, sofar = np.full(runs, -1.0), np.zeros(runs), np.zeros(runs)
@@ -52,7 +51,7 @@ def follow(traffic: Traffic, tests: Runs, users: Users, shown: Callable[[Runs], 
         if (number + 0.5) * traffic.minutes / 60 >= traffic.harm_from_hour:
             sofar += counts.on_bad.sum(axis=1)
         tests.add(counts)
-        now = shown(tests) & (block < 0)
+        now = shown() & (block < 0)
         block[now], harmed[now] = number, sofar[now]
         if (block >= 0).all():
             break
@@ -72,18 +71,20 @@ def harm(
     users = Users(traffic, runs, np.random.default_rng(seed))
     horizon = max(LONGEST_HOURS * 60 / traffic.minutes, traffic.blocks)
     tests = Runs(runs, users.cells, tolerance, alpha, start_only=start_only)
-    return follow(traffic, tests, users, lambda tests: tests.shows_harm(horizon))
+    return follow(traffic, tests, users, lambda: tests.shows_harm(horizon))
 
 
 def safety(traffic: Traffic, runs: int, *, seed: int = 2) -> Result:
     """When a criterion would have passed."""
     users = Users(traffic, runs, np.random.default_rng(seed))
-    return follow(traffic, Runs(runs, users.cells, DEFAULT, ALPHA), users, lambda tests: tests.shows_safety())
+    tests = Runs(runs, users.cells, DEFAULT, ALPHA)
+    return follow(traffic, tests, users, tests.shows_safety)
 
 
 def false_rollbacks(scale: float) -> Iterator[Figure]:
     """Harmless features that are rolled back."""
-    runs, wrong = some(1_000, scale), np.zeros(some(1_000, scale), dtype=bool)
+    runs = some(1_000, scale)
+    wrong = np.zeros(runs, dtype=bool)
     for rate, tests in TESTS_BY_RATE.items():
         result = harm(Traffic(rate=rate), runs * tests, EDGE, seed=10)
         wrong |= (result.block.reshape(tests, runs) >= 0).any(axis=0)
@@ -117,7 +118,7 @@ def clustered_rollbacks(scale: float) -> Iterator[Figure]:
     runs = some(1_600, scale)
     users = Users(CLUSTERED, runs, np.random.default_rng(42))
     tests = WithoutCells(runs, EDGE, ALPHA)
-    result = follow(CLUSTERED, tests, users, lambda tests: tests.shows_harm(LONGEST_HOURS * 12))
+    result = follow(CLUSTERED, tests, users, lambda: tests.shows_harm(LONGEST_HOURS * 12))
     yield Figure(f"users differ, without cells, {runs} runs", 100 * result.share, "%", 1)
 
 
@@ -142,20 +143,10 @@ def detection(scale: float) -> Iterator[Figure]:
 
 
 def oracle(traffic: Traffic, runs: int, *, seed: int = 50) -> Result:
-    """Wald's sequential probability ratio test, which knows the rates with the feature and without it."""
+    """When a test that knows the rates would have acted."""
     users = Users(traffic, runs, np.random.default_rng(seed))
-    logs, block, harmed, sofar = np.zeros(runs), np.full(runs, -1.0), np.zeros(runs), np.zeros(runs)
-    with_it = traffic.rate + traffic.harm
-    for number in range(traffic.blocks):
-        counts = users.block(number)
-        bad, total = counts.on_bad.sum(axis=1), counts.on_total.sum(axis=1)
-        logs += bad * math.log(with_it / traffic.rate) - total * (with_it - traffic.rate)
-        sofar += bad
-        now = (logs >= math.log(1 / ALPHA)) & (block < 0)
-        block[now], harmed[now] = number, sofar[now]
-        if (block >= 0).all():
-            break
-    return Result(block, harmed + harmed_in_lag(traffic))
+    test = Oracle(runs, traffic.rate + traffic.harm, traffic.rate, ALPHA)
+    return follow(traffic, test, users, test.shows_harm)
 
 
 def passes(scale: float) -> Iterator[Figure]:

@@ -1,6 +1,6 @@
 """Blocks of evidence from Prometheus: one range query for bad and one for all events, also after an outage."""
 
-from collections.abc import Iterator
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -19,14 +19,10 @@ MOST_BLOCKS: Final = 100  # of one answer, which is then below a megabyte for fo
 
 def ends_of_blocks(since: datetime, until: datetime, block: timedelta) -> tuple[datetime, ...]:
     """The ends of the blocks that lie between two times, the oldest first: at most 100, at whole multiples of the block."""
-    first = -(-since.timestamp() // block.total_seconds()) + 1
-    last = until.timestamp() // block.total_seconds()
-    return tuple(_numbered(int(first), int(last), block))[:MOST_BLOCKS]
-
-
-def _numbered(first: int, last: int, block: timedelta) -> Iterator[datetime]:
-    for number in range(first, min(last, first + MOST_BLOCKS - 1) + 1):
-        yield datetime.fromtimestamp(number * block.total_seconds(), UTC)
+    seconds = block.total_seconds()
+    first, last = math.ceil(since.timestamp() / seconds) + 1, math.floor(until.timestamp() / seconds)
+    numbers = range(first, last + 1)[:MOST_BLOCKS]
+    return tuple(datetime.fromtimestamp(number * seconds, UTC) for number in numbers)
 
 
 async def fetch_blocks(

@@ -14,14 +14,13 @@ from typing import Any, Final
 import promql_parser
 
 from session_rollout.adapters.promql import parse
-from session_rollout.adapters.promql_spelling import spelling
+from session_rollout.adapters.promql_spelling import length_text, spelling
 
 VARIANT: Final = "variant"
 CELL: Final = "cell"
 LABELS: Final = (VARIANT, CELL)
 TARGET: Final = ("job", "instance")
 REMEMBERED: Final = timedelta(hours=1)  # a counter that was there in the hour before the block is not new
-MILLISECOND: Final = timedelta(milliseconds=1)
 PLAIN: Final = 'must select a counter and do nothing else, such as `sessions_total{result="failure"}`'
 
 
@@ -79,12 +78,8 @@ class CohortQueries:
 def increases(counter: str, block: timedelta, scrape: timedelta) -> str:
     """The events of the block that ends at the time of the query, by variant and cell. `counter` is from `counter_of`."""
     reach = block + scrape
-    known = f"present_over_time({counter}[{_text(REMEMBERED)}] offset {_text(block)})"
-    grown = f"increase({counter}[{_text(reach)}]) * {block / reach!r} and {known}"
-    sure = f"up offset {_text(block)} == 1 or time() - process_start_time_seconds < {reach.total_seconds()!r}"
+    known = f"present_over_time({counter}[{length_text(REMEMBERED)}] offset {length_text(block)})"
+    grown = f"increase({counter}[{length_text(reach)}]) * {block / reach!r} and {known}"
+    sure = f"up offset {length_text(block)} == 1 or time() - process_start_time_seconds < {reach.total_seconds()!r}"
     born = f"({counter} unless {known}) and on ({', '.join(TARGET)}) ({sure})"
     return f"sum by ({', '.join(LABELS)}) (({grown}) or ({born}))"
-
-
-def _text(length: timedelta) -> str:
-    return f"{length // MILLISECOND}ms"

@@ -35,9 +35,9 @@ def spelling(node: Any) -> str:
         case promql_parser.Call():
             return f"{node.func.name}{_arguments(node.args)}"
         case promql_parser.SubqueryExpr():
-            return f"({spelling(node.expr)})[{_length(node.range)}:{_length(node.step)}]{_time(node)}"
+            return f"({spelling(node.expr)})[{length_text(node.range)}:{length_text(node.step)}]{_time(node)}"
         case promql_parser.MatrixSelector(vector_selector=selector):
-            return f"{_selector(selector)}[{_length(node.range)}]{_time(selector)}"
+            return f"{_selector(selector)}[{length_text(node.range)}]{_time(selector)}"
         case promql_parser.VectorSelector():
             return f"{_selector(node)}{_time(node)}"
         case promql_parser.NumberLiteral():
@@ -63,7 +63,7 @@ def _matcher(matcher: Any) -> str:
 
 def _time(node: Any) -> str:
     """Modifiers that move a selector in time."""
-    offset = f" offset {_length(node.offset)}" if node.offset else ""
+    offset = f" offset {length_text(node.offset)}" if node.offset else ""
     if node.at is None:
         return offset
     return f"{offset} @ {TIMES.get(str(node.at.type)) or format(node.at.at.timestamp(), '.3f')}"
@@ -97,7 +97,8 @@ def _label(name: str) -> str:
     return name if IDENTIFIER.fullmatch(name) else _text(name)
 
 
-def _length(length: timedelta | None) -> str:
+def length_text(length: timedelta | None) -> str:
+    """A length in milliseconds; nothing for None."""
     return "" if length is None else f"{length // MILLISECOND}ms"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from session_rollout.cli.command import emit, refusal, usage_error
+from session_rollout.cli.command import emit, page_output, refusal, usage_error
 from session_rollout.cli.common import ANY_FILE, listed, parse_duration, parse_time
 from session_rollout.cli.render import backtest as render
 from session_rollout.cli.validate import read_rollout_file
@@ -42,15 +42,7 @@ LONGEST: Final = timedelta(days=365)
 @click.option("--token-file", type=click.Path(path_type=Path), help="Send the bearer token in this file.")
 @click.option("--ca-file", type=click.Path(path_type=Path), help="Trust the certificate authorities in this PEM file.")
 @click.option("--cache", "directory", type=click.Path(path_type=Path), help="Keep results in this directory.")
-@click.option(
-    "-o",
-    "--output",
-    "form",
-    type=click.Choice(["text", "json", "html"]),
-    default="text",
-    show_default=True,
-    help="Print in this format.",
-)
+@page_output("Print in this format.")
 def backtest(file: str, *, url: str, incidents: Sequence[str], form: str, begin: str, end: str | None, **places: Any) -> None:
     """Say how often the guards of a rollout would have ended it in the past, although nobody had its features.
 

@@ -167,6 +167,12 @@ def output(*, wide: bool = False) -> Callable[[Any], Any]:
     return click.option("-o", "--output", "form", type=click.Choice(kinds), help="Print data in this format instead of text.")
 
 
+def page_output(text: str) -> Callable[[Any], Any]:
+    """The option --output of a command that can also print a page."""
+    kinds = click.Choice(["text", "json", "html"])
+    return click.option("-o", "--output", "form", type=kinds, default="text", show_default=True, help=text)
+
+
 def emit(data: Any, form: str) -> None:
     """Print data as JSON or YAML."""
     text = json.dumps(data, indent=2, ensure_ascii=False)

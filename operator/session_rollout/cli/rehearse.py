@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from session_rollout.cli.command import emit, refusal
+from session_rollout.cli.command import emit, page_output, refusal
 from session_rollout.cli.common import ANY_FILE
 from session_rollout.cli.render import timeline
 from session_rollout.cli.scenario import ScenarioOptions, scenario_of
@@ -47,15 +47,7 @@ from session_rollout.cli.validate import read_rollout_file
     help="Approve steps and gates after this time; with `never`, do not approve them.",
     show_default="0s",
 )
-@click.option(
-    "-o",
-    "--output",
-    "form",
-    type=click.Choice(["text", "json", "html"]),
-    default="text",
-    show_default=True,
-    help="Print the timeline in this format.",
-)
+@page_output("Print the timeline in this format.")
 def rehearse(file: str, *, form: str, **options: Any) -> None:
     """Simulate a whole rollout on a virtual clock, with the operator's own decisions.
 

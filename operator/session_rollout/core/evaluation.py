@@ -16,6 +16,7 @@ from session_rollout.api.checks import Check, ComparedTo, Gate, Minimum, OnNoDat
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, format_duration, show, unit_of
 from session_rollout.core.observed import Counts, Measurement
+from session_rollout.core.statistics.proportion import wilson
 
 CONFIDENCE_Z: Final = 1.96  # two-sided 95%
 MINIMUM_EVENTS: Final = 50  # per cohort; below, the normal approximation says nothing
@@ -314,9 +315,6 @@ def _difference(on: Counts, off: Counts) -> tuple[Decimal, Decimal]:
 
 
 def _share(counts: Counts) -> tuple[float, float, float]:
-    """The good share, and its 95% interval (Wilson)."""
-    total = float(counts.total)
-    rate, weight = float(counts.good / counts.total), CONFIDENCE_Z**2 / total
-    middle = (rate + weight / 2) / (1 + weight)
-    spread = CONFIDENCE_Z * math.sqrt(rate * (1 - rate) / total + weight / (4 * total)) / (1 + weight)
-    return rate, middle - spread, middle + spread
+    """The good share, and its 95% interval."""
+    rate = float(counts.good / counts.total)
+    return rate, *wilson(rate, float(counts.total), CONFIDENCE_Z)

@@ -4,17 +4,18 @@ Each phase is started at every hour at which it fits into the history whole and 
 feature, so that a guard that acts outside of the marked incidents is a false abort.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import NormalDist, median
 from typing import Final
 
-from session_rollout.api.checks import Check, Criterion, Guard, OnBreach
+from session_rollout.api.checks import Check, Criterion, Guard
 from session_rollout.api.enums import Verdict
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.hold import acts
+from session_rollout.core.statistics.proportion import wilson
 from session_rollout.core.steps import increments
 from session_rollout.simulation.history import History
 from session_rollout.simulation.replay import FixedReplay, Histories, Replay, replay_of
@@ -54,10 +55,8 @@ class Aborts:
         """Its 95% interval (Wilson), from 0 to 1 without a start. Neighboring starts are alike, so that it is too narrow."""
         if not self.starts:
             return 0.0, 1.0
-        weight = Z * Z / self.starts
-        middle = (self.share + weight / 2) / (1 + weight)
-        spread = Z * math.sqrt(self.share * (1 - self.share) / self.starts + weight / (4 * self.starts)) / (1 + weight)
-        return middle - spread if self.aborted else 0.0, middle + spread if self.aborted < self.starts else 1.0
+        low, high = wilson(self.share, self.starts, Z)
+        return low if self.aborted else 0.0, high if self.aborted < self.starts else 1.0
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,7 @@ def backtest(spec: RolloutSpec, histories: Histories, incidents: Sequence[Incide
 
 def guards_of(spec: RolloutSpec) -> tuple[Guard, ...]:
     """The guards that end or pause a rollout, and have a past."""
-    acting = (guard for guard in spec.guards if not guard.dry_run and guard.on_breach is not OnBreach.WARN)
-    return tuple(guard for guard in acting if _has_past(spec, guard))
+    return tuple(guard for guard in spec.guards if acts(guard) and _has_past(spec, guard))
 
 
 def criteria_of(spec: RolloutSpec, phase: Phase) -> tuple[Criterion, ...]:
@@ -183,8 +181,8 @@ def _of_guard(name: str | None, starts: Sequence[_Start], length: timedelta, inc
     false = [(time, end is not None and not any(incident.contains(end) for incident in incidents)) for time, end in ends]
     by_hour = tuple(_aborts([wrong for time, wrong in false if time.hour == hour]) for hour in range(HOURS))
     detections = tuple(_detection(incident, ends, length) for incident in incidents)
-    acts = tuple(sorted({end for _, end in ends if end is not None}))
-    return GuardBacktest(name, _aborts([wrong for _, wrong in false]), by_hour, detections, acts)
+    when = tuple(sorted({end for _, end in ends if end is not None}))
+    return GuardBacktest(name, _aborts([wrong for _, wrong in false]), by_hour, detections, when)
 
 
 def _aborts(false: Sequence[bool]) -> Aborts:
@@ -201,7 +199,6 @@ def _detection(incident: Incident, ends: Sequence[tuple[datetime, datetime | Non
 
 def _passing(check: Check, histories: Histories) -> float:
     """The share of results with which the criterion passes, of those with a verdict of Pass or Fail."""
-    replay = replay_of(check, histories)
-    verdicts = replay.verdicts if isinstance(replay, FixedReplay) else []
+    verdicts = FixedReplay.of(check, histories).verdicts
     passed, failed = (sum(each is verdict for each in verdicts) for verdict in (Verdict.PASS, Verdict.FAIL))
     return passed / (passed + failed) if passed + failed else 0.0

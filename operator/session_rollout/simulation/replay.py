@@ -8,6 +8,7 @@ A start is a moment at which every guard passes. The operator publishes while no
 """
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from datetime import timedelta
 from decimal import Decimal
 from functools import cached_property
 from itertools import groupby, islice
-from typing import Final, Protocol
+from typing import Final, Self
 
 from session_rollout.api.checks import Check, ComparedTo
 from session_rollout.api.enums import Verdict
@@ -30,20 +31,49 @@ EVIDENCE: Final = (Verdict.PASS, Verdict.FAIL)
 Histories = Mapping[str, History]
 
 
-class Replay(Protocol):
+@dataclass(frozen=True)
+class Replay(ABC):
     """One guard over its history."""
 
+    check: Check
+    history: History
+    counted: History | None  # of the metric in `minimum`
+
+    @classmethod
+    def of(cls, check: Check, histories: Histories) -> Self:
+        """The replay of a check."""
+        return cls(check, histories[check.metric], histories[check.minimum.metric] if check.minimum is not None else None)
+
+    @abstractmethod
     def allows(self, number: int) -> bool:
         """Whether a phase can start at this value: whether the guard passes there."""
 
+    @abstractmethod
     def breach(self, first: int, end: int) -> float | None:
         """When the guard acts if a phase starts at value `first` and ends before value `end`: in intervals of the history; or None."""
 
+    def verdict(self, number: int, baseline: Measurement | None = None) -> Verdict:
+        """What the operator says about a value when it is new."""
+        measurement = self.history.measurement(number)
+        time = measurement.time
+        given = input_of(
+            self.check,
+            measurement=measurement,
+            not_before=time,
+            stale_after=timedelta.max,
+            now=time,
+            baseline=baseline.value if baseline is not None else None,
+        )
+        beside = None
+        if self.counted is not None:
+            beside = replace(self.counted.measurement(self.counted.number(self.history.time(number))), time=time)
+        return evaluate(replace(given, minimum=self.check.minimum, counted=beside)).verdict
 
-def replay_of(check: Check, histories: Histories) -> "FixedReplay | BaselineReplay":
+
+def replay_of(check: Check, histories: Histories) -> Replay:
     """The replay of a guard with a fixed bound or a baseline."""
     kind = BaselineReplay if check.compared_to is ComparedTo.BASELINE else FixedReplay
-    return kind(check, histories[check.metric], histories[check.minimum.metric] if check.minimum is not None else None)
+    return kind.of(check, histories)
 
 
 def breaches(check: Check, interval: timedelta, runs: Iterable[Run]) -> Iterator[float]:
@@ -75,28 +105,9 @@ def _long(length: float, runs: Iterable[Run]) -> Iterator[float]:
             left -= end - first
 
 
-def _verdict(check: Check, measurement: Measurement, counted: Measurement | None, baseline: Measurement | None) -> Verdict:
-    """What the operator says about a value when it is new."""
-    time = measurement.time
-    given = input_of(
-        check,
-        measurement=measurement,
-        not_before=time,
-        stale_after=timedelta.max,
-        now=time,
-        baseline=baseline.value if baseline is not None else None,
-    )
-    beside = replace(counted, time=time) if counted is not None else None
-    return evaluate(replace(given, minimum=check.minimum, counted=beside)).verdict
-
-
 @dataclass(frozen=True)
-class FixedReplay:
+class FixedReplay(Replay):
     """A guard whose verdicts do not depend on the start."""
-
-    check: Check
-    history: History
-    counted: History | None
 
     def allows(self, number: int) -> bool:
         """See `Replay.allows`."""
@@ -112,7 +123,7 @@ class FixedReplay:
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """The verdict of each value."""
-        return [_verdict_at(self.check, self.history, self.counted, number) for number in range(len(self.history.values))]
+        return [self.verdict(number) for number in range(len(self.history.values))]
 
     @cached_property
     def _breaches(self) -> list[float]:
@@ -135,25 +146,14 @@ def runs_of(verdicts: Iterable[Verdict], first: int = 0) -> Iterator[Run]:
         first = end
 
 
-def _verdict_at(
-    check: Check, history: History, counted: History | None, number: int, baseline: Measurement | None = None
-) -> Verdict:
-    beside = counted.measurement(counted.number(history.time(number))) if counted is not None else None
-    return _verdict(check, history.measurement(number), beside, baseline)
-
-
 @dataclass(frozen=True)
-class BaselineReplay:
+class BaselineReplay(Replay):
     """A guard that is compared with the value at the start."""
-
-    check: Check
-    history: History
-    counted: History | None
 
     def allows(self, number: int) -> bool:
         """See `Replay.allows`."""
         own = self.history.measurement(number)
-        return own.value is not None and _verdict_at(self.check, self.history, self.counted, number, own) is Verdict.PASS
+        return own.value is not None and self.verdict(number, own) is Verdict.PASS
 
     def breach(self, first: int, end: int) -> float | None:
         """See `Replay.breach`."""
@@ -179,7 +179,7 @@ class BaselineReplay:
         apart: list[Verdict | None] = []
         for number, value in enumerate(self.history.values):
             own = self.history.measurement(number)
-            verdict = _verdict_at(self.check, self.history, self.counted, number, own)
+            verdict = self.verdict(number, own)
             apart.append(None if math.isfinite(value) and verdict in EVIDENCE else verdict)
         return apart
 
