@@ -153,7 +153,8 @@ class Operator:
 
     async def _lead(self) -> None:
         self.clock.hold_steady()
-        self.downtime.begin(replace(self.lease.unled).since_in)  # the Lease's own is accounted for one day
+        self.downtime.begin(replace(self.lease.unled).since_for)  # the Lease's own is accounted for one day
+        self.downtime.unstored = self.lease.unled.unstored
         self._expect_beats()
         before = asyncio.all_tasks()
         tasks = (
@@ -176,13 +177,16 @@ class Operator:
         for failures in count(1):
             try:
                 listed = await self.store.listed()
-                return [Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in listed.items]
             except RolloutError as error:
                 log.warning("cannot list the rollouts: %s", error)
                 if isinstance(error, Forbidden):
                     # The rights are gone. A rollout that is watched all the same must not be left alone for that.
                     break
                 await asyncio.sleep(delay(failures))
+            else:
+                existing = [Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in listed.items]
+                self.lease.unled.forget_deleted(existing, listed.lacks)
+                return existing
         return ()
 
     def _on_watch(self, path: str, error: RolloutError | None) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from adapters.api import Api
 from session_rollout.adapters import lease as module
-from session_rollout.adapters.lease import UNACCOUNTED, Lease
+from session_rollout.adapters.lease import UNACCOUNTED, UNSTORED, UNSTORED_LENGTH, Lease, UnledTime
 from session_rollout.cli.operator_lease import LABEL
 from session_rollout.errors import Conflict, Unavailable
+from session_rollout.ports import Key
 
 PATH = "/apis/coordination.k8s.io/v1/namespaces/ops/leases/session-rollout"
 NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -222,13 +223,13 @@ def test_annotation_that_is_no_time_is_an_unknown_time_until_it_is_accounted_for
         clock.seconds += 60
         restarted = replica(api, clock)
         assert acquires(restarted)
-        assert restarted.unled.since_in("default") is None
+        assert restarted.unled.since_for(Key("default", "shop")) is None
     asyncio.run(restarted.accounted())
     renewed = clock.now()
     clock.seconds += 60
     after = replica(api, clock)
     assert acquires(after)
-    assert after.unled.since_in("default") == renewed
+    assert after.unled.since_for(Key("default", "shop")) == renewed
 
 
 def test_annotations_of_others_stay(api: Api, clock: Clock) -> None:
@@ -257,13 +258,79 @@ def test_lease_proves_nothing_about_namespaces_that_were_not_watched(
         clock.seconds += 60
     last = replica(api, clock)
     assert acquires(last)
-    assert known is None or last.unled.since_in(known) is not None
-    assert unknown is None or last.unled.since_in(unknown) is None
+    assert known is None or last.unled.since_for(Key(known, "shop")) is not None
+    assert unknown is None or last.unled.since_for(Key(unknown, "shop")) is None
     asyncio.run(last.accounted())
     clock.seconds += 60
     after = replica(api, clock)
     assert acquires(after)
-    assert after.unled.since_in("z") is not None
+    assert after.unled.since_for(Key("z", "shop")) is not None
+
+
+def test_decision_that_no_status_has_makes_the_time_of_its_rollout_unknown(api: Api, clock: Clock) -> None:
+    """Until its status has one: each process after it has to know, and holds of other rollouts go on."""
+    refused, other = Key("default", "refused"), Key("default", "other")
+    first = replica(api, clock)
+    assert acquires(first)
+    first.unled.unstored.add(refused)
+    assert acquires(first)
+    for _ in range(2):
+        clock.seconds += 60
+        after = replica(api, clock)
+        assert acquires(after)
+        assert (after.unled.since_for(refused) is None, after.unled.since_for(other) is None) == (True, False)
+    after.unled.unstored.discard(refused)
+    asyncio.run(after.accounted())
+    assert UNSTORED not in api.objects[PATH]["metadata"]["annotations"]
+    last = replica(api, clock)
+    assert acquires(last)
+    assert last.unled.since_for(refused) is not None
+
+
+def test_release_says_what_no_status_has(api: Api, clock: Clock) -> None:
+    """A status that was refused since the last renewal."""
+    first = replica(api, clock)
+    assert acquires(first)
+    first.unled.unstored.add(Key("default", "refused"))
+    asyncio.run(first.release())
+    after = replica(api, clock)
+    assert acquires(after)
+    assert after.unled.lost == {Key("default", "refused")}
+
+
+def test_so_many_decisions_that_no_status_has_make_the_time_of_all_unknown(api: Api, clock: Clock) -> None:
+    """The annotations of an object are limited; this process itself still knows since when nobody led."""
+    first = replica(api, clock)
+    assert acquires(first)
+    first.unled.unstored.update(Key("n" * 63, f"{'r' * 240}-{number}") for number in range(UNSTORED_LENGTH))
+    assert acquires(first)
+    assert len(str(api.objects[PATH]["metadata"]["annotations"])) < 200_000
+    first.unled.unstored.add(Key("default", "one-more"))
+    assert acquires(first)
+    after = replica(api, clock)
+    assert acquires(after)
+    assert after.unled.unknown
+    assert not first.unled.unknown
+
+
+@pytest.mark.parametrize("text", ["shop", "a/b/c", ",", "/"])
+def test_names_of_somebody_else_in_the_annotation_are_ignored(api: Api, clock: Clock, text: str) -> None:
+    assert acquires(replica(api, clock))
+    api.objects[PATH]["metadata"]["annotations"][UNSTORED] = text
+    after = replica(api, clock)
+    assert acquires(after)
+    assert after.unled.since_for(Key("default", "shop")) is not None
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "lacking", "left"),
+    [((), "", set()), ((), "b", {"b"}), (("a",), "", {"b"}), (("a", "b"), "a", {"a"})],
+)
+def test_decision_of_a_deleted_rollout_is_forgotten(namespaces: tuple[str, ...], lacking: str, left: set[str]) -> None:
+    """Unless its namespace could not be listed, or belongs to another replica."""
+    unled = UnledTime(frozenset(namespaces), unstored={Key("a", "gone"), Key("b", "gone"), Key("a", "here")})
+    unled.forget_deleted([Key("a", "here")], lambda namespace: namespace == lacking)
+    assert unled.unstored == {Key("a", "here")} | {Key(namespace, "gone") for namespace in left}
 
 
 def test_lease_of_an_earlier_version_is_about_every_namespace(api: Api, clock: Clock) -> None:
@@ -272,7 +339,7 @@ def test_lease_of_an_earlier_version_is_about_every_namespace(api: Api, clock: C
     api.objects[PATH]["metadata"]["annotations"] = {}
     upgraded = Lease(api, "ops", "session-rollout", "a", clock, ("a",))
     assert acquires(upgraded)
-    assert upgraded.unled.since_in("a") is not None
+    assert upgraded.unled.since_for(Key("a", "shop")) is not None
 
 
 def test_namespace_that_could_not_be_listed_was_not_watched(api: Api, clock: Clock) -> None:
@@ -283,4 +350,4 @@ def test_namespace_that_could_not_be_listed_was_not_watched(api: Api, clock: Clo
     assert acquires(process)
     after = Lease(api, "ops", "session-rollout", "a", clock, ("a", "b"))
     assert acquires(after)
-    assert (after.unled.since_in("a") is None, after.unled.since_in("b") is None) == (False, True)
+    assert (after.unled.since_for(Key("a", "shop")) is None, after.unled.since_for(Key("b", "shop")) is None) == (False, True)

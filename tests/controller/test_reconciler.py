@@ -189,6 +189,24 @@ def test_downtime_is_accounted_once_every_measurement_was_seen(cluster: Cluster)
     run(body)
 
 
+def test_downtime_is_accounted_once_a_status_has_it(cluster: Cluster) -> None:
+    """Until then the next leader finds it in the Lease, and that the last decision about this rollout was not stored."""
+
+    async def body() -> None:
+        await Process(cluster).settle()
+        cluster.time += timedelta(seconds=90)
+        process = Process(cluster)
+        process.downtime.begin(lambda _: NOW, [KEY])
+        cluster.failures["write_status"] = [Unavailable("down")] * 3
+        await process.reconcile()
+        assert (process.downtime.accounted.is_set(), process.downtime.unstored) == (False, {KEY})
+        cluster.failures.clear()
+        await process.settle()
+        assert (process.downtime.accounted.is_set(), process.downtime.unstored) == (True, set())
+
+    run(body)
+
+
 def test_no_rollout_has_downtime_to_account(cluster: Cluster) -> None:
     """Or the first start of all."""
     process = Process(cluster)

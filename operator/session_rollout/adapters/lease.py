@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -20,7 +20,7 @@ from session_rollout.adapters.labels import recommended
 from session_rollout.adapters.telemetry import LEADER
 from session_rollout.api import GROUP
 from session_rollout.errors import Conflict, RolloutError, Unavailable
-from session_rollout.ports import Clock
+from session_rollout.ports import Clock, Key
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS: Final = 15
@@ -29,6 +29,8 @@ RETRY_SECONDS: Final = 2.0
 LABELS: Final = recommended("operator")  # the plugin finds the Lease by the first of them, whatever the release is called
 ATTEMPT_SECONDS: Final = RENEW_DEADLINE / 2  # for one request, as client-go has it: one that hangs leaves time for another
 UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
+UNSTORED: Final = f"{GROUP}/unstored-decisions"
+UNSTORED_LENGTH: Final = 500  # names in the annotation: with more of them, the time of every rollout is unknown
 WATCHED: Final = f"{GROUP}/watched-namespaces"
 ALL: Final = "*"
 UNKNOWN: Final = "unknown"  # instead of a time
@@ -39,7 +41,8 @@ class UnledTime:
     """Time since which no replica has watched the rollouts, until every rollout has taken that time into account.
 
     It is kept on the Lease: a process that crashes before it has reconciled every rollout must not lose it. So are the namespaces
-    that replicas have watched, because a Lease that is renewed proves nothing about the others.
+    that replicas have watched, and the rollouts whose last decision is in no status, because the API server refuses it: a Lease
+    that is renewed proves nothing about the other namespaces, nor that these rollouts had evidence.
     """
 
     namespaces: frozenset[str] = frozenset()  # that this process is to watch; empty for all
@@ -47,10 +50,13 @@ class UnledTime:
     since: datetime | None = None
     unknown: bool = False  # the annotation cannot be read: holds start again
     watched: frozenset[str] | None = None  # namespaces that every replica since then has watched; None for all
+    unstored: set[Key] = field(default_factory=set)  # rollouts whose last decision is in no status, now
+    lost: frozenset[Key] = frozenset()  # those of them that the previous leader has left
 
-    def since_in(self, namespace: str) -> datetime | None:
-        """The unled time of a namespace; None when it is unknown."""
-        return self.since if self.watched is None or namespace in self.watched else None
+    def since_for(self, rollout: Key) -> datetime | None:
+        """The unled time of a rollout; None when it is unknown."""
+        is_known = (self.watched is None or rollout.namespace in self.watched) and rollout not in self.lost
+        return self.since if is_known else None
 
     def read(self, lease: Mapping[str, Any]) -> None:
         """Set the time from the Lease of the previous leader.
@@ -62,6 +68,9 @@ class UnledTime:
         recorded, watched = annotations.get(UNACCOUNTED), annotations.get(WATCHED, ALL)
         self.watched = None if watched == ALL else frozenset(watched.split(","))
         self.unknown = bool(recorded) and _time_of(recorded) is None
+        names = annotations.get(UNSTORED, "").split(",")
+        self.lost = frozenset(Key(*name.split("/")) for name in names if name.count("/") == 1)
+        self.unstored |= self.lost
         renewed = lease["spec"].get("renewTime")
         if renewed and _time_of(renewed) is None:  # the API server stores nothing of the kind
             raise Unavailable("the Lease in the answer of the API server has an invalid time")
@@ -70,11 +79,12 @@ class UnledTime:
 
     def annotations(self, lease: Mapping[str, Any]) -> dict[str, str]:
         """The annotations of the Lease with this time in them, or without it once it is accounted for."""
-        kept = {
-            key: text for key, text in lease["metadata"].get("annotations", {}).items() if key not in {UNACCOUNTED, WATCHED}
-        }
-        text = UNKNOWN if self.unknown else "" if self.since is None else self.since.isoformat()
-        return {**kept, **({UNACCOUNTED: text} if text else {}), WATCHED: self._watched_by_all()}
+        many = len(self.unstored) > UNSTORED_LENGTH
+        since = UNKNOWN if self.unknown or many else "" if self.since is None else self.since.isoformat()
+        unstored = "" if many else ",".join(sorted(f"{key.namespace}/{key.name}" for key in self.unstored))
+        ours = {UNACCOUNTED: since, UNSTORED: unstored, WATCHED: self._watched_by_all()}
+        kept = {name: text for name, text in lease["metadata"].get("annotations", {}).items() if name not in ours}
+        return {**kept, **{name: text for name, text in ours.items() if text or name == WATCHED}}
 
     def _watched_by_all(self) -> str:
         if not self.namespaces and self.watched is None:
@@ -84,9 +94,14 @@ class UnledTime:
         )
         return ",".join(sorted((both or frozenset()) - self.unlisted))
 
+    def forget_deleted(self, existing: Iterable[Key], lacks: Callable[[str], bool]) -> None:
+        """These rollouts exist, but for namespaces that the list lacks. No status of one that was deleted will have its decision."""
+        listed = {key for key in self.unstored if key.namespace in self.namespaces or not self.namespaces}
+        self.unstored -= {key for key in listed if not lacks(key.namespace)}.difference(existing)
+
     def account(self) -> None:
         """Every rollout has taken the time into account."""
-        self.since, self.watched, self.unknown = None, None, False
+        self.since, self.watched, self.unknown, self.lost = None, None, False, frozenset()
 
 
 def _time_of(text: Any) -> datetime | None:
@@ -158,6 +173,7 @@ class Lease:
         lease = await self._find()
         if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
             lease["spec"]["holderIdentity"] = ""
+            lease["metadata"]["annotations"] = self.unled.annotations(lease)
             await self._write(lease)
 
     async def _try(self) -> bool:

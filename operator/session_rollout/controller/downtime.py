@@ -1,4 +1,7 @@
-"""The time in which no replica led: when every rollout has taken it into account, it is removed from the Lease."""
+"""What the next leader has to know from the Lease: since when no replica led, and which decisions no status has.
+
+When every rollout has taken the time into account, it is removed.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -12,14 +15,15 @@ from session_rollout.ports import Key
 class Downtime:
     """The time before this process led, in which no replica watched any rollout; each rollout's hold timer leaves it out."""
 
-    since_in: Callable[[str], datetime | None] = lambda _: None  # of a namespace; None: unknown
+    since: Callable[[Key], datetime | None] = lambda _: None  # of a rollout; None: unknown
+    unstored: set[Key] = field(default_factory=set)  # rollouts whose last decision is not in their status
     accounted: asyncio.Event = field(default_factory=asyncio.Event)  # every rollout has it in its status
     _accounted: set[Key] = field(default_factory=set)
     _expected: frozenset[Key] | None = None  # not known yet
 
-    def begin(self, since_in: Callable[[str], datetime | None], rollouts: Iterable[Key] | None = None) -> None:
+    def begin(self, since: Callable[[Key], datetime | None], rollouts: Iterable[Key] | None = None) -> None:
         """This process leads. Rollouts that exist have yet to take the downtime into account; None: see `expect`."""
-        self.since_in = since_in
+        self.since = since
         if rollouts is not None:
             self.expect(rollouts)
 
@@ -29,7 +33,8 @@ class Downtime:
         self._check()
 
     def account(self, key: Key) -> None:
-        """This rollout has taken the downtime into account, or does not need to."""
+        """This rollout has taken the downtime into account, or does not need to, and its status says so."""
+        self.unstored.discard(key)
         if not self.accounted.is_set():
             self._accounted.add(key)
             self._check()

@@ -86,7 +86,7 @@ class Gatherer:
         return (*state.shown_refusals(now), *concerned)[:REFUSALS_LENGTH]
 
     def _last_evaluation(self, rollout: SessionRollout, state: RolloutState) -> datetime | None:
-        return None if state.restored else state.last_observed or self._downtime.since_in(rollout.namespace)
+        return None if state.restored else state.last_observed or self._downtime.since(Key(rollout.namespace, rollout.name))
 
     def _busy(self, state: RolloutState) -> timedelta:
         """How long this rollout was being reconciled, or waited for its turn, since its evidence was last evaluated."""

@@ -57,12 +57,7 @@ class Reconciler:
     """Reconciles all rollouts of this process."""
 
     def __init__(
-        self,
-        ports: Ports,
-        memory: Memory,
-        downtime: Downtime,
-        on_reconciled: Callable[[Key, Reconciled], None],
-        span: Span,
+        self, ports: Ports, memory: Memory, downtime: Downtime, on_reconciled: Callable[[Key, Reconciled], None], span: Span
     ) -> None:
         self._ports, self._memory, self._downtime = ports, memory, downtime
         self._on_reconciled, self._span = on_reconciled, span
@@ -162,11 +157,7 @@ class Reconciler:
         stored = await self._keep_finalizer(stored, state, protected=True)
         made = Made(observed, now, decision, replayable=not (stored.problem or awaited))
         wrote, failure = await self._write_status(stored, stored.rollout, state, made)
-        if stored.problem or awaited:
-            self._downtime.account(key)  # no hold is running, so that no downtime can count
-        elif decision.complete:
-            state.reconciled(now)
-            self._downtime.account(key)
+        self._account(key, state, made, is_stored=failure is None)
         known, seconds = decision.status if wrote else stored.rollout.status, time.monotonic() - start
         result = Reconciled(rollout, decision, wrote, known, seconds, state.waited, observed.measurements)
         self._on_reconciled(key, result)
@@ -180,6 +171,14 @@ class Reconciler:
         if unprotected is not None:
             raise unprotected
         return seconds if decision.urgent is None else 0.0
+
+    def _account(self, key: Key, state: RolloutState, made: Made, *, is_stored: bool) -> None:
+        """Nothing that is not replayable has a hold, so that no downtime can count."""
+        is_evaluated = made.replayable and made.decision.complete
+        if is_evaluated:
+            state.reconciled(made.now)
+        if (is_evaluated and is_stored) or not made.replayable:
+            self._downtime.account(key)
 
     async def _keep_finalizer(self, stored: Stored, state: RolloutState, *, protected: bool) -> Stored:
         """After what protects users, because it may hang; before the first decision, because nothing is published without it."""
@@ -256,12 +255,14 @@ class Reconciler:
         except Conflict:
             state.stored = known
             state.unconfirmed.add(made)
+            self._downtime.unstored.add(stored.key)
             # Repeated conflicts must not blind a guard with `for`: whatever else changed in the object, its time counts.
             observed = now if decision.complete else state.last_observed
             state.keep_decided(DecidedStatus(rollout.status, decision.status, rollout.generation, observed))
             raise
         except RolloutError as error:
             state.unconfirmed.add(made)
+            self._downtime.unstored.add(stored.key)
             state.refused(STATUS_EFFECT, error, self._ports.clock.now())
             state.keep_decided(DecidedStatus(rollout.status, decision.status))
             return False, error

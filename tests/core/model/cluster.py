@@ -45,7 +45,6 @@ class Cluster:
     readings: dict[str, Reading] = field(default_factory=dict)  # by metric
     server: Server = field(default_factory=Server)
     keys: tuple[Key, ...] = (Key(NAMESPACE, NAME),)
-    last_led: datetime | None = None
     heard: list[Callable[[Reconciled], None]] = field(default_factory=list)  # called with each decision that was written
     numbers: int = 0
 
@@ -53,7 +52,8 @@ class Cluster:
         self.around = ports.Cluster()  # Jobs, gates, Events and notifications: lives have none of interest
         self.around.forget = lambda uid: None  # type: ignore[method-assign]  # noqa: ARG005
         self.server.on_document.append(self._document_changed)
-        self.replica = Replica(self, since=self.time)
+        self.lease: Object = {"metadata": {}, "spec": {"renewTime": self.time.isoformat()}}  # as the last leader has left it
+        self.take_over()
         self.rival: Replica | None = None  # another process that leads at the same time
         self._watched = self.document_object
         self._models: dict[str, tuple[Object, Model]] = {}
@@ -141,7 +141,7 @@ class Cluster:
         spec = self.spec
         self.server.remove(self.path)
         self.create(spec)
-        self.restart(since=self.last_led)
+        self.take_over()
 
     def delete(self) -> None:
         """The object is deleted: at once, or when the operator has finalized it."""
@@ -155,7 +155,8 @@ class Cluster:
         try:
             self.replica.end(raw)
         except Frozen:
-            self.restart(since=self.now())
+            self.renew()
+            self.take_over()
             if self.raw is not None:
                 self.replica.end(self.raw)
 
@@ -207,7 +208,8 @@ class Cluster:
                 try:
                     seconds = run(self.replica.reconcile(key))
                 except Frozen:
-                    self.restart(since=self.now())
+                    self.renew()
+                    self.take_over()
                     seconds, version = 0.0, -1
                 unchanged = unchanged + 1 if self.server.version == version else 0
                 if seconds > AT_ONCE or unchanged > 1:
@@ -216,7 +218,7 @@ class Cluster:
                 raise Broken("settles", "the operator changes things for ever at one moment")
         if self.rival is not None:
             run(self.overtake())
-        self.last_led = self.now()
+        self.renew()
 
     @property
     def leaders(self) -> tuple[Replica, ...]:
@@ -233,9 +235,18 @@ class Cluster:
                 except Frozen:
                     self.rival = None
 
-    def restart(self, *, since: datetime | None) -> None:
-        """Another process leads from now on; what the old one knew is lost."""
-        self.replica = Replica(self, since=since)
+    def renew(self) -> None:
+        """The process that leads writes the Lease, without the unled time that every rollout has taken into account."""
+        unled = self.replica.unled
+        if self.replica.downtime.accounted.is_set():
+            unled.account()
+        self.lease = {"metadata": {"annotations": unled.annotations(self.lease)}, "spec": {"renewTime": self.now().isoformat()}}
+
+    def take_over(self) -> None:
+        """Another process leads from now on; what the old one knew is lost, but for what it has left in the Lease."""
+        self.replica = Replica(self)
+        annotations = self.replica.unled.annotations(self.lease)
+        self.lease = {**self.lease, "metadata": {"annotations": annotations}}
 
     def crash_before(self, kind: str) -> None:
         """The process ends at its next write of this kind, which never arrives."""

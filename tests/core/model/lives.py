@@ -15,6 +15,7 @@ from core.model.promises import PROMISES
 from core.model.replica import Reading, Replica
 from core.model.shapes import BY_HAND, SHAPES, applicable
 from core.model.witness import Witness
+from session_rollout.adapters.lease import UNACCOUNTED, UNKNOWN
 from session_rollout.api.enums import ActionType, Verdict
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.observed import ClockJump
@@ -255,7 +256,7 @@ class Life:
         if not {"document", "status"} & set(self.cluster.server.refused):
             self.witness.deleted()
         self.cluster.create(self.spec)
-        self.cluster.restart(since=self.cluster.last_led)
+        self.cluster.take_over()
         self.witness.recreated()
         self.witness.reconcile()
 
@@ -299,7 +300,7 @@ class Life:
         cluster, server = self.cluster, self.cluster.server
         if cluster.replica.clock.now() != cluster.time + cluster.offset:
             return
-        rival = cluster.rival = cluster.rival or Replica(cluster, since=cluster.last_led)
+        rival = cluster.rival = cluster.rival or Replica(cluster)
         failures = [{fails: REFUSALS["500"]} if fails else {}]
 
         async def come_first() -> None:
@@ -328,7 +329,9 @@ class Life:
             return
         self.cluster.time += timedelta(seconds=90)
         self.witness.evidence.left_alone()
-        self.cluster.restart(since=None if kind == "unknown" else self.cluster.last_led)
+        if kind == "unknown":
+            self.cluster.lease["metadata"] = {"annotations": {UNACCOUNTED: UNKNOWN}}
+        self.cluster.take_over()
         if self.cluster.server.refused:
             self.witness.evidence.restart_guards()  # what was decided was never stored
         self.witness.reconcile()

@@ -61,6 +61,18 @@ MUTANTS: Final = (
         "context.move(hold_until=current.hold_until)",
     ),
     Mutant(
+        "an absence is accounted for before a status has it",
+        "controller/reconciler.py",
+        "if (is_evaluated and is_stored) or not made.replayable:",
+        "if is_evaluated or not made.replayable:",
+    ),
+    Mutant(
+        "the next leader knows no decision that was refused",
+        "controller/reconciler.py",
+        "            self._downtime.unstored.add(stored.key)\n            state.refused",
+        "            state.refused",
+    ),
+    Mutant(
         "the time until evidence is found lost counts",
         "core/hold.py",
         "is_lost = reason is DecisionReason.AWAITING_EVIDENCE and not context.unobserved",

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 from core.model.server import Object
 from session_rollout.adapters.flags import ConfigMapPublisher, document_of
+from session_rollout.adapters.lease import UnledTime
 from session_rollout.adapters.prometheus import PrometheusSource, read
 from session_rollout.adapters.provider_client import Response
 from session_rollout.adapters.rollouts import ApiRolloutStore, parse
@@ -141,7 +142,9 @@ class NoLoops(Loops):
 class Replica:
     """One operator process: its memory is lost with it, the cluster stays."""
 
-    def __init__(self, cluster: "Cluster", *, since: datetime | None) -> None:
+    def __init__(self, cluster: "Cluster") -> None:
+        self.unled = UnledTime()
+        self.unled.read(cluster.lease)
         self.memory, self.downtime, server = Memory(), Downtime(), cluster.server
         self.clock: SteadyClock = SteadyClock(cluster)
         store = ApiRolloutStore(server, monotonic=self.clock.monotonic)
@@ -152,7 +155,8 @@ class Replica:
         self.reconciler = Reconciler(around, self.memory, self.downtime, cluster.decided, lambda *_: nullcontext())
         loops = NoLoops(self.reconciler, self.deletion, self.memory, around)
         self.inbox = Inbox(self.memory, OnDemandChecks(around), loops, store, self.clock, action_of)
-        self.downtime.begin(lambda _: since, cluster.keys)
+        self.downtime.unstored = self.unled.unstored
+        self.downtime.begin(replace(self.unled).since_for, cluster.keys)
         run(self.inbox.sweep())
 
     async def reconcile(self, key: Key) -> float:

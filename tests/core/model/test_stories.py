@@ -51,7 +51,7 @@ class Neighbours(Cluster):
         self.reconcile()
         self.keys = (*self.keys, Key(NAMESPACE, "second"))
         self.create(RolloutSpec.model_validate({**SHAPES["plain"], **changes}), "second")
-        self.restart(since=self.time)
+        self.take_over()
         self.reconcile()
         return self
 

@@ -107,7 +107,7 @@ def test_the_stake_is_the_best_against_the_nearest_null(
     rate_off=RATES,
     bet=RATES,
     guess=RATES,
-    share=st.floats(0.0, 1.0),
+    share=st.just(0.0) | st.floats(1e-9, 1.0),  # binom.pmf overflows on rates that are too small for its own arithmetic
 )
 @example(on=5, off=7, tolerance=DEFAULT, rate_off=0.01, bet=0.4, guess=0.01, share=1.0)
 def test_the_expected_evidence_is_at_most_one_under_the_null(
