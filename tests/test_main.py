@@ -14,7 +14,7 @@ from controller.cluster import breathe
 from session_rollout import main
 from session_rollout.adapters.clock import ServerClock
 from session_rollout.adapters.heartbeats import WATCH_LIMIT
-from session_rollout.adapters.lease import Lease
+from session_rollout.adapters.lease import UNACCOUNTED_ROLLOUTS, Lease
 from session_rollout.controller.state import HUNG_SECONDS
 from session_rollout.errors import Forbidden, TooLarge, Unavailable
 from session_rollout.main import LEASE_LIMIT, NAMED, SWEEP_LIMIT, Backoffs, Operator, watched_paths
@@ -88,6 +88,22 @@ def test_watchdog_hands_a_jump_of_the_clock_to_the_reconciler(tmp_path: Path) ->
             assert leader.memory.clock_jump is not None
             assert leader.memory.clock_jump.by.total_seconds() == -3600
             watchdog.cancel()
+
+    asyncio.run(body())
+
+
+def test_next_leader_is_told_of_a_rollout_that_is_overdue(tmp_path: Path) -> None:
+    """This process renews the Lease, and still had no evidence for it."""
+    key = Key("default", "shop")
+
+    async def body() -> None:
+        with operator(Times(), tmp_path) as leader:
+            leader.downtime.unaccounted = leader.lease.unled.unaccounted
+            leader.memory.of(key).expect_next(-1000)
+            watchdog = asyncio.create_task(leader._watch())
+            await breathe()
+            watchdog.cancel()
+            assert leader.lease.unled.annotations({"metadata": {}})[UNACCOUNTED_ROLLOUTS] == "default/shop"
 
     asyncio.run(body())
 

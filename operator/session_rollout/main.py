@@ -154,7 +154,7 @@ class Operator:
     async def _lead(self) -> None:
         self.clock.hold_steady()
         self.downtime.begin(replace(self.lease.unled).since_for)  # the Lease's own is accounted for one day
-        self.downtime.unstored = self.lease.unled.unstored
+        self.downtime.unaccounted = self.lease.unled.unaccounted
         self._expect_beats()
         before = asyncio.all_tasks()
         tasks = (
@@ -259,6 +259,7 @@ class Operator:
             self.memory.clock_jump = self.clock.jump
             late = self.memory.overdue()
             telemetry.OVERDUE.set(len(late))
+            self.downtime.unaccounted.update(late)
             for key in late:
                 log.error("reconcile overdue", extra=key.fields)
             await asyncio.sleep(WATCHDOG_SECONDS)

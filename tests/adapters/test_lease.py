@@ -8,7 +8,7 @@ import pytest
 
 from adapters.api import Api
 from session_rollout.adapters import lease as module
-from session_rollout.adapters.lease import UNACCOUNTED, UNSTORED, UNSTORED_LENGTH, Lease, UnledTime
+from session_rollout.adapters.lease import ROLLOUTS_LENGTH, UNACCOUNTED, UNACCOUNTED_ROLLOUTS, Lease, UnledTime
 from session_rollout.cli.operator_lease import LABEL
 from session_rollout.errors import Conflict, Unavailable
 from session_rollout.ports import Key
@@ -272,16 +272,16 @@ def test_decision_that_no_status_has_makes_the_time_of_its_rollout_unknown(api: 
     refused, other = Key("default", "refused"), Key("default", "other")
     first = replica(api, clock)
     assert acquires(first)
-    first.unled.unstored.add(refused)
+    first.unled.unaccounted.add(refused)
     assert acquires(first)
     for _ in range(2):
         clock.seconds += 60
         after = replica(api, clock)
         assert acquires(after)
         assert (after.unled.since_for(refused) is None, after.unled.since_for(other) is None) == (True, False)
-    after.unled.unstored.discard(refused)
+    after.unled.unaccounted.discard(refused)
     asyncio.run(after.accounted())
-    assert UNSTORED not in api.objects[PATH]["metadata"]["annotations"]
+    assert UNACCOUNTED_ROLLOUTS not in api.objects[PATH]["metadata"]["annotations"]
     last = replica(api, clock)
     assert acquires(last)
     assert last.unled.since_for(refused) is not None
@@ -291,7 +291,7 @@ def test_release_says_what_no_status_has(api: Api, clock: Clock) -> None:
     """A status that was refused since the last renewal."""
     first = replica(api, clock)
     assert acquires(first)
-    first.unled.unstored.add(Key("default", "refused"))
+    first.unled.unaccounted.add(Key("default", "refused"))
     asyncio.run(first.release())
     after = replica(api, clock)
     assert acquires(after)
@@ -302,10 +302,10 @@ def test_so_many_decisions_that_no_status_has_make_the_time_of_all_unknown(api: 
     """The annotations of an object are limited; this process itself still knows since when nobody led."""
     first = replica(api, clock)
     assert acquires(first)
-    first.unled.unstored.update(Key("n" * 63, f"{'r' * 240}-{number}") for number in range(UNSTORED_LENGTH))
+    first.unled.unaccounted.update(Key("n" * 63, f"{'r' * 240}-{number}") for number in range(ROLLOUTS_LENGTH))
     assert acquires(first)
     assert len(str(api.objects[PATH]["metadata"]["annotations"])) < 200_000
-    first.unled.unstored.add(Key("default", "one-more"))
+    first.unled.unaccounted.add(Key("default", "one-more"))
     assert acquires(first)
     after = replica(api, clock)
     assert acquires(after)
@@ -316,7 +316,7 @@ def test_so_many_decisions_that_no_status_has_make_the_time_of_all_unknown(api: 
 @pytest.mark.parametrize("text", ["shop", "a/b/c", ",", "/"])
 def test_names_of_somebody_else_in_the_annotation_are_ignored(api: Api, clock: Clock, text: str) -> None:
     assert acquires(replica(api, clock))
-    api.objects[PATH]["metadata"]["annotations"][UNSTORED] = text
+    api.objects[PATH]["metadata"]["annotations"][UNACCOUNTED_ROLLOUTS] = text
     after = replica(api, clock)
     assert acquires(after)
     assert after.unled.since_for(Key("default", "shop")) is not None
@@ -328,9 +328,9 @@ def test_names_of_somebody_else_in_the_annotation_are_ignored(api: Api, clock: C
 )
 def test_decision_of_a_deleted_rollout_is_forgotten(namespaces: tuple[str, ...], lacking: str, left: set[str]) -> None:
     """Unless its namespace could not be listed, or belongs to another replica."""
-    unled = UnledTime(frozenset(namespaces), unstored={Key("a", "gone"), Key("b", "gone"), Key("a", "here")})
+    unled = UnledTime(frozenset(namespaces), unaccounted={Key("a", "gone"), Key("b", "gone"), Key("a", "here")})
     unled.forget_deleted([Key("a", "here")], lambda namespace: namespace == lacking)
-    assert unled.unstored == {Key("a", "here")} | {Key(namespace, "gone") for namespace in left}
+    assert unled.unaccounted == {Key("a", "here")} | {Key(namespace, "gone") for namespace in left}
 
 
 def test_lease_of_an_earlier_version_is_about_every_namespace(api: Api, clock: Clock) -> None:

@@ -199,10 +199,10 @@ def test_downtime_is_accounted_once_a_status_has_it(cluster: Cluster) -> None:
         process.downtime.begin(lambda _: NOW, [KEY])
         cluster.failures["write_status"] = [Unavailable("down")] * 3
         await process.reconcile()
-        assert (process.downtime.accounted.is_set(), process.downtime.unstored) == (False, {KEY})
+        assert (process.downtime.accounted.is_set(), process.downtime.unaccounted) == (False, {KEY})
         cluster.failures.clear()
         await process.settle()
-        assert (process.downtime.accounted.is_set(), process.downtime.unstored) == (True, set())
+        assert (process.downtime.accounted.is_set(), process.downtime.unaccounted) == (True, set())
 
     run(body)
 

@@ -29,8 +29,8 @@ RETRY_SECONDS: Final = 2.0
 LABELS: Final = recommended("operator")  # the plugin finds the Lease by the first of them, whatever the release is called
 ATTEMPT_SECONDS: Final = RENEW_DEADLINE / 2  # for one request, as client-go has it: one that hangs leaves time for another
 UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
-UNSTORED: Final = f"{GROUP}/unstored-decisions"
-UNSTORED_LENGTH: Final = 500  # names in the annotation: with more of them, the time of every rollout is unknown
+UNACCOUNTED_ROLLOUTS: Final = f"{GROUP}/unaccounted-rollouts"
+ROLLOUTS_LENGTH: Final = 500  # names in the annotation: with more of them, the time of every rollout is unknown
 WATCHED: Final = f"{GROUP}/watched-namespaces"
 ALL: Final = "*"
 UNKNOWN: Final = "unknown"  # instead of a time
@@ -41,8 +41,8 @@ class UnledTime:
     """Time since which no replica has watched the rollouts, until every rollout has taken that time into account.
 
     It is kept on the Lease: a process that crashes before it has reconciled every rollout must not lose it. So are the namespaces
-    that replicas have watched, and the rollouts whose last decision is in no status, because the API server refuses it: a Lease
-    that is renewed proves nothing about the other namespaces, nor that these rollouts had evidence.
+    that replicas have watched, because a Lease that is renewed proves nothing about the others. Nor does it prove that a rollout had
+    evidence that is overdue, or whose status the API server refuses: their names are kept, too.
     """
 
     namespaces: frozenset[str] = frozenset()  # that this process is to watch; empty for all
@@ -50,7 +50,7 @@ class UnledTime:
     since: datetime | None = None
     unknown: bool = False  # the annotation cannot be read: holds start again
     watched: frozenset[str] | None = None  # namespaces that every replica since then has watched; None for all
-    unstored: set[Key] = field(default_factory=set)  # rollouts whose last decision is in no status, now
+    unaccounted: set[Key] = field(default_factory=set)  # rollouts of which no status says what this process knows
     lost: frozenset[Key] = frozenset()  # those of them that the previous leader has left
 
     def since_for(self, rollout: Key) -> datetime | None:
@@ -68,9 +68,9 @@ class UnledTime:
         recorded, watched = annotations.get(UNACCOUNTED), annotations.get(WATCHED, ALL)
         self.watched = None if watched == ALL else frozenset(watched.split(","))
         self.unknown = bool(recorded) and _time_of(recorded) is None
-        names = annotations.get(UNSTORED, "").split(",")
+        names = annotations.get(UNACCOUNTED_ROLLOUTS, "").split(",")
         self.lost = frozenset(Key(*name.split("/")) for name in names if name.count("/") == 1)
-        self.unstored |= self.lost
+        self.unaccounted |= self.lost
         renewed = lease["spec"].get("renewTime")
         if renewed and _time_of(renewed) is None:  # the API server stores nothing of the kind
             raise Unavailable("the Lease in the answer of the API server has an invalid time")
@@ -79,10 +79,10 @@ class UnledTime:
 
     def annotations(self, lease: Mapping[str, Any]) -> dict[str, str]:
         """The annotations of the Lease with this time in them, or without it once it is accounted for."""
-        many = len(self.unstored) > UNSTORED_LENGTH
+        many = len(self.unaccounted) > ROLLOUTS_LENGTH
         since = UNKNOWN if self.unknown or many else "" if self.since is None else self.since.isoformat()
-        unstored = "" if many else ",".join(sorted(f"{key.namespace}/{key.name}" for key in self.unstored))
-        ours = {UNACCOUNTED: since, UNSTORED: unstored, WATCHED: self._watched_by_all()}
+        unaccounted = "" if many else ",".join(sorted(f"{key.namespace}/{key.name}" for key in self.unaccounted))
+        ours = {UNACCOUNTED: since, UNACCOUNTED_ROLLOUTS: unaccounted, WATCHED: self._watched_by_all()}
         kept = {name: text for name, text in lease["metadata"].get("annotations", {}).items() if name not in ours}
         return {**kept, **{name: text for name, text in ours.items() if text or name == WATCHED}}
 
@@ -96,8 +96,8 @@ class UnledTime:
 
     def forget_deleted(self, existing: Iterable[Key], lacks: Callable[[str], bool]) -> None:
         """These rollouts exist, but for namespaces that the list lacks. No status of one that was deleted will have its decision."""
-        listed = {key for key in self.unstored if key.namespace in self.namespaces or not self.namespaces}
-        self.unstored -= {key for key in listed if not lacks(key.namespace)}.difference(existing)
+        listed = {key for key in self.unaccounted if key.namespace in self.namespaces or not self.namespaces}
+        self.unaccounted -= {key for key in listed if not lacks(key.namespace)}.difference(existing)
 
     def account(self) -> None:
         """Every rollout has taken the time into account."""

@@ -1,4 +1,4 @@
-"""What the next leader has to know from the Lease: since when no replica led, and which decisions no status has.
+"""What the next leader has to know from the Lease: since when no replica led, and of which rollouts no status says more.
 
 When every rollout has taken the time into account, it is removed.
 """
@@ -16,7 +16,7 @@ class Downtime:
     """The time before this process led, in which no replica watched any rollout; each rollout's hold timer leaves it out."""
 
     since: Callable[[Key], datetime | None] = lambda _: None  # of a rollout; None: unknown
-    unstored: set[Key] = field(default_factory=set)  # rollouts whose last decision is not in their status
+    unaccounted: set[Key] = field(default_factory=set)  # rollouts of which no status says what this process knows
     accounted: asyncio.Event = field(default_factory=asyncio.Event)  # every rollout has it in its status
     _accounted: set[Key] = field(default_factory=set)
     _expected: frozenset[Key] | None = None  # not known yet
@@ -34,7 +34,7 @@ class Downtime:
 
     def account(self, key: Key) -> None:
         """This rollout has taken the downtime into account, or does not need to, and its status says so."""
-        self.unstored.discard(key)
+        self.unaccounted.discard(key)
         if not self.accounted.is_set():
             self._accounted.add(key)
             self._check()

@@ -255,14 +255,14 @@ class Reconciler:
         except Conflict:
             state.stored = known
             state.unconfirmed.add(made)
-            self._downtime.unstored.add(stored.key)
+            self._downtime.unaccounted.add(stored.key)
             # Repeated conflicts must not blind a guard with `for`: whatever else changed in the object, its time counts.
             observed = now if decision.complete else state.last_observed
             state.keep_decided(DecidedStatus(rollout.status, decision.status, rollout.generation, observed))
             raise
         except RolloutError as error:
             state.unconfirmed.add(made)
-            self._downtime.unstored.add(stored.key)
+            self._downtime.unaccounted.add(stored.key)
             state.refused(STATUS_EFFECT, error, self._ports.clock.now())
             state.keep_decided(DecidedStatus(rollout.status, decision.status))
             return False, error

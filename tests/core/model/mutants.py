@@ -69,7 +69,7 @@ MUTANTS: Final = (
     Mutant(
         "the next leader knows no decision that was refused",
         "controller/reconciler.py",
-        "            self._downtime.unstored.add(stored.key)\n            state.refused",
+        "            self._downtime.unaccounted.add(stored.key)\n            state.refused",
         "            state.refused",
     ),
     Mutant(

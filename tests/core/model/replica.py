@@ -155,7 +155,7 @@ class Replica:
         self.reconciler = Reconciler(around, self.memory, self.downtime, cluster.decided, lambda *_: nullcontext())
         loops = NoLoops(self.reconciler, self.deletion, self.memory, around)
         self.inbox = Inbox(self.memory, OnDemandChecks(around), loops, store, self.clock, action_of)
-        self.downtime.unstored = self.unled.unstored
+        self.downtime.unaccounted = self.unled.unaccounted
         self.downtime.begin(replace(self.unled).since_for, cluster.keys)
         run(self.inbox.sweep())
 
