@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import EventReason
+from session_rollout.api.metrics import DEFAULT_CONTROL, Control, Metric
 from session_rollout.api.migration_enums import Operation
-from session_rollout.api.rollout import Metric, SessionRollout, Workload
+from session_rollout.api.rollout import SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PendingNotification
 from session_rollout.core.documents import PublishedDocument
@@ -266,7 +267,15 @@ class MetricSource(Protocol):
         Rollouts are told apart by their `wake`: the queries of each have turns with those of the others.
         """
 
-    async def read_queries(self, provider: str, metrics: tuple[Metric, ...]) -> Queries:
+    def blocks(
+        self, provider: str, metric: Metric, control: Control, since: datetime, wake: Callable[[], None]
+    ) -> Measurement | None:
+        """The latest blocks of a metric that is counted by cohort, those that begin at `since` or later; None before the first result.
+
+        As `measurements` otherwise. A new block is requested once Prometheus has all of its events.
+        """
+
+    async def read_queries(self, provider: str, metrics: tuple[Metric, ...], control: Control = DEFAULT_CONTROL) -> Queries:
         """What the queries themselves say. It takes milliseconds for each, so others have their turns in between."""
 
     async def query(self, provider: str, query: str) -> Measurement:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus import PrometheusSource
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Metric
 from session_rollout.core.observed import Measurement
 from session_rollout.settings import Provider
 

@@ -20,8 +20,9 @@ from session_rollout.adapters.gate_checks import GateChecks
 from session_rollout.adapters.promql import Intervals, effective_range
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, Verdict
+from session_rollout.api.metrics import DEFAULT_CONTROL, Control, Metric
 from session_rollout.api.migration_enums import MigrationState
-from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout, Workload
+from session_rollout.api.rollout import RolloutSpec, SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.flags import KEY
@@ -50,9 +51,9 @@ class Surroundings(Cluster):
     async def query(self, _provider: str, _query: str) -> Measurement:
         return self.measured
 
-    async def read_queries(self, provider: str, metrics: tuple[Metric, ...]) -> Queries:
+    async def read_queries(self, provider: str, metrics: tuple[Metric, ...], control: Control = DEFAULT_CONTROL) -> Queries:
         exact = Intervals(timedelta(0), timedelta(0), timedelta(0))
-        read = await super().read_queries(provider, metrics)
+        read = await super().read_queries(provider, metrics, control)
         return replace(read, ranges={metric.name: effective_range(metric, exact) for metric in metrics})
 
     async def alert_rules(self, _provider: str) -> frozenset[str]:

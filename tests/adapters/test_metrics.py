@@ -14,6 +14,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from controller.cluster import Cluster
+from core.counting import Counting
+from core.counting import spec as counted_spec
 from core.world import World, spec
 from session_rollout.adapters import telemetry
 from session_rollout.adapters.rollouts import ApiRolloutStore
@@ -160,6 +162,18 @@ def test_checks_have_values_and_bounds(world: ObservedWorld) -> None:
     assert value("sessionrollout_check_bound", kind="Criterion", check="errors") == 0.01
     assert value("sessionrollout_check_value", kind="Criterion", check="load") == 1
     assert value("sessionrollout_check_bound", kind="Criterion", check="load") == pytest.approx(1.1)
+
+
+def test_a_comparison_has_a_difference_and_the_tolerated_one(world: ObservedWorld) -> None:
+    """Of the rates of bad events with the feature and without it: 1.25 times the latter plus 0.1 points are tolerated."""
+    counting = Counting(counted_spec(), rates=(0.004, 0.002), traffic=1000)
+    counting.until(lambda counting: any(record.blocks for record in counting.status.evidence))
+    before, measurements = counting.rollout(), counting.observed().measurements
+    telemetry.observe(KEY, Reconciled(before, counting.decide(), False, before.status, 0.01, 0.0, measurements))
+    for kind in ("Guard", "Criterion"):
+        assert value("sessionrollout_check_value", kind=kind, check="failures") == pytest.approx(0.002)
+        assert value("sessionrollout_check_bound", kind=kind, check="failures") == pytest.approx(0.0015)
+    assert world.status.outcome is None
 
 
 def test_a_value_that_is_missing_is_not_the_last_one(world: ObservedWorld) -> None:

@@ -21,7 +21,7 @@ from lab.processes import free_port
 from session_rollout.adapters.prometheus import PrometheusSource, read
 from session_rollout.adapters.provider_client import Response
 from session_rollout.api.enums import CheckReason, Verdict
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Metric
 from session_rollout.core.observed import Measurement
 from session_rollout.errors import ProviderFailed
 from session_rollout.settings import Provider

@@ -21,7 +21,7 @@ from session_rollout.adapters.promql import (
     problem_of,
 )
 from session_rollout.adapters.promql_scan import scanned
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Metric
 from session_rollout.settings import Dialect, Provider
 
 PROMETHEUS, THANOS, METRICS_QL = Dialect.PROMETHEUS, Dialect.THANOS, Dialect.METRICS_QL

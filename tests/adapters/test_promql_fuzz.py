@@ -16,7 +16,7 @@ from session_rollout.adapters import promql
 from session_rollout.adapters.promql import LONGEST_QUERY, LONGEST_RANGE, Intervals
 from session_rollout.adapters.promql_ratios import is_zero_without_traffic, ratios
 from session_rollout.adapters.promql_scan import nesting, scanned
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Metric
 from session_rollout.settings import Dialect
 
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "0"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lab import sources
 from session_rollout.adapters.promql import parse, spelled
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Metric
 
 
 def of(query: str) -> str:

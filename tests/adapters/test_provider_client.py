@@ -39,7 +39,7 @@ from session_rollout.adapters.blocking import Call
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.api.enums import CheckReason, Verdict
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Metric
 from session_rollout.core.observed import Measurement
 from session_rollout.settings import Provider
 
@@ -244,7 +244,7 @@ from datetime import timedelta
 from session_rollout.adapters.blocking import Call
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus import PrometheusSource
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Metric
 from session_rollout.settings import Provider
 
 async def main():

@@ -22,6 +22,9 @@ metrics:
 - {name: errors, query: errors}
 - name: recovery
   cohorts: {good: 'good{variant="$cohort"}', total: 'total{variant="$cohort"}'}
+- {name: failures, cohorts: {feature: beta, bad: 'sessions_total{result="failure"}', total: sessions_total}}
+- {name: slow, cohorts: {feature: gamma, histogram: load_seconds, over: 500ms}}
+control: {falseRollback: "0.5%", block: 30s, lag: 15s}
 preflight:
 - {name: calm, metric: errors, below: 1%}
 - {name: signed, approval: {}}
@@ -41,10 +44,13 @@ phases:
   - {name: errors, metric: errors, below: 1%}
   - {name: no-worse, metric: errors, comparedTo: Baseline, maxIncrease: 5%}
   - {name: recovery, metric: recovery, comparedTo: Control, maxDecrease: 1%}
+  - {name: failures, metric: failures, comparedTo: Control}
   deadline: 1d
   verification: [{name: still-calm, metric: errors, below: 1%}]
 guards:
 - {name: errors, metric: errors, below: 5%, for: 2m, onBreach: Rollback}
+- {name: failures, metric: failures, comparedTo: Control}
+- {name: slow, metric: slow, comparedTo: Control, tolerate: {times: "1.1", plus: "1%"}, onBreach: Pause}
 migrations:
 - {name: tables, bundle: shop/schema}
 - {name: rows, configMapRef: {name: sql}}

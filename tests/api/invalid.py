@@ -83,7 +83,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("metric with url", put("metrics.0.address", "http://x"), ("spec.metrics[0].address", "unknown field")),
     ("metric twice", put("metrics.1.name", "errors"), ("spec.metrics[1]", "Duplicate")),
     ("cohorts without placeholder", put("metrics.1.cohorts.good", "good"), ("spec.metrics[1]", "`$cohort`")),
-    ("cohorts without total", drop("metrics.1.cohorts.total"), ("spec.metrics[1].cohorts.total", "Required")),
+    ("cohorts without total", drop("metrics.1.cohorts.total"), ("spec.metrics[1].cohorts", "`total` is required")),
     # gates
     (
         "gate without anything",
@@ -302,14 +302,14 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     (
         "guard compared to off",
         put("guards.0", {"name": "recovery", "metric": "recovery", "comparedTo": "Control", "maxDecrease": "1%"}),
-        ("spec.guards[0].comparedTo", 'supported values: "Baseline"'),
+        ("spec.guards[0]", "`tolerate` is what it is compared with"),
     ),
     ("guard action unknown", put("guards.0.onBreach", "Abort"), ("spec.guards[0].onBreach", '"Rollback", "Pause", "Warn"')),
     ("guard for without unit", put("guards.0.for", "20"), ("spec.guards[0].for", "must be a duration")),
     (
         "guards of one name",
         lambda s: s["guards"].append({"name": "errors", "metric": "errors", "below": "9%"}),
-        ("spec.guards[1]", "Duplicate"),
+        ("spec.guards[3]", "Duplicate"),
     ),
     # migrations
     (

@@ -14,7 +14,73 @@ def checked(place: str, **fields: Any) -> Mistake:
     return put(place, {"name": "errors", "metric": "errors", **bound, **fields})
 
 
+COHORTS = "metrics.2.cohorts"
+BAD_COHORTS: list[tuple[str, Mistake, tuple[str, ...]]] = [
+    ("counters without a feature", drop(f"{COHORTS}.feature"), ("metrics[2].cohorts", "`feature` is required by `bad`")),
+    ("counters without total", drop(f"{COHORTS}.total"), ("metrics[2].cohorts", "`total` is required by `bad`")),
+    ("bad counter and good query", put(f"{COHORTS}.good", "$cohort"), ("metrics[2].cohorts", "exactly one of `bad`")),
+    ("cohorts of nothing", put(COHORTS, {"feature": "beta"}), ("metrics[2].cohorts", "exactly one of `bad`")),
+    ("histogram without a bound", drop("metrics.3.cohorts.over"), ("metrics[3].cohorts", "`over` and `histogram`")),
+    ("bound without a histogram", put(f"{COHORTS}.over", "1s"), ("metrics[2].cohorts", "`over` and `histogram`")),
+    ("histogram with total", put("metrics.3.cohorts.total", "x"), ("metrics[3].cohorts", "excluded by `histogram`")),
+    ("good queries with a feature", put("metrics.1.cohorts.feature", "beta"), ("metrics[1].cohorts", "excluded by `good`")),
+    (
+        "feature of no phase",
+        put(f"{COHORTS}.feature", "delta"),
+        ("metrics[].cohorts.feature", "a name from `phases[].features`"),
+    ),
+    ("counter empty", put(f"{COHORTS}.bad", ""), ("metrics[2].cohorts.bad", "at least 1 chars")),
+    (
+        "comparison with a difference",
+        put("guards.1.maxIncrease", "5%"),
+        ("guards[1]", "`tolerate` is what it is compared with"),
+    ),
+    ("comparison with a bound", put("guards.1.below", "5%"), ("guards[1]", "`comparedTo` requires")),
+    ("comparison that lasts", put("guards.1.for", "2m"), ("guards[1]", "its evidence is over time already")),
+    ("comparison of so many", put("guards.1.outOf", "2/3"), ("guards[1]", "its evidence is over time already")),
+    ("comparison to a baseline", put("guards.1.comparedTo", "Baseline"), ("guards[1]", "`comparedTo` requires")),
+    (
+        "tolerance without a comparison",
+        put("guards.0.tolerate", {}),
+        ("guards[0]", "`tolerate` requires `comparedTo: Control`"),
+    ),
+    (
+        "tolerance of nothing",
+        put("guards.1.tolerate", {"times": "0", "plus": "0%"}),
+        ("guards[1].tolerate", "must tolerate something"),
+    ),
+    ("tolerance in percent", put("guards.1.tolerate", {"times": "125%"}), ("guards[1].tolerate.times", "should match")),
+    ("tolerance without unit", put("guards.1.tolerate", {"plus": "0.001"}), ("guards[1].tolerate.plus", "should match")),
+    (
+        "comparison of a query",
+        put("guards.1.metric", "errors"),
+        ("`guards` must compare a metric whose `cohorts` has a `feature`",),
+    ),
+    ("comparison of a metric of two queries", put("guards.1.metric", "recovery"), ("`guards` must compare a metric",)),
+    ("bound of a counted metric", put("guards.0.metric", "failures"), ("`guards` must compare a metric",)),
+    (
+        "criterion with a bound of a counted metric",
+        put("phases.1.criteria.0.metric", "slow"),
+        ("`phases[].criteria` must compare",),
+    ),
+    ("gate of a counted metric", put("preflight.0.metric", "failures"), ("preflight[].metric", "without `cohorts.feature`")),
+    (
+        "verification of a counted metric",
+        put("phases.1.verification.0.metric", "slow"),
+        ("verification[].metric", "without `cohorts.feature`"),
+    ),
+    (
+        "minimum of a counted metric",
+        put("guards.0.minimum", {"metric": "slow", "above": "5"}),
+        ("minimum.metric", "without `cohorts.feature`"),
+    ),
+    ("false rollbacks without unit", put("control.falseRollback", "1"), ("control.falseRollback", "should match")),
+    ("false rollbacks of all", put("control.falseRollback", "101%"), ("control.falseRollback", "should match")),
+    ("block of zero", put("control.block", "0s"), ("control.block", "from 1ms to 365d")),
+]
+
 BAD_CHECKS: list[tuple[str, Mistake, tuple[str, ...]]] = [
+    *BAD_COHORTS,
     ("range of one bound", checked(CRITERION, between=["1"]), ("criteria[0].between", "at least 2")),
     ("range of three bounds", checked(GUARD, between=["1", "2", "3"]), ("guards[0].between", "2")),
     ("range of numbers", checked(CRITERION, between=[1, 2]), ("criteria[0].between[0]", "string")),

@@ -16,8 +16,9 @@ from session_rollout.adapters.rollouts import parse, status_to_write
 from session_rollout.api.action import ActionStatus, Result
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckReason, EventReason, Verdict
+from session_rollout.api.metrics import DEFAULT_CONTROL, Control, Metric
 from session_rollout.api.parsing import action_of, first_missing
-from session_rollout.api.rollout import Metric, SessionRollout, Workload
+from session_rollout.api.rollout import SessionRollout, Workload
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PendingNotification
 from session_rollout.controller.deletion import Deletion
@@ -29,15 +30,7 @@ from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
 from session_rollout.controller.state import RolloutState
 from session_rollout.core.documents import PublishedDocument, read_document
-from session_rollout.core.observed import (
-    CheckResult,
-    Decision,
-    JobObservation,
-    Measurement,
-    Observed,
-    Publish,
-    Revisions,
-)
+from session_rollout.core.observed import CheckResult, Decision, JobObservation, Measurement, Observed, Publish, Revisions
 from session_rollout.errors import Conflict, Forbidden, Request, Unavailable
 from session_rollout.ports import Incomplete, Key, Listed, ListedDocuments, Ports, Queries, Reconciled, Stored
 
@@ -82,6 +75,8 @@ class Cluster:
         self.running_jobs: list[tuple[str, ...] | Exception] = []
         self.values: dict[str, Decimal] = {"errors": Decimal("0.001"), "load": Decimal("1.0")}
         self.max_ages: dict[str, timedelta] = {}  # by metric, as it was asked for last
+        self.counted: dict[str, Measurement] = {}  # blocks of events, by metric
+        self.since: dict[str, datetime] = {}  # by metric: from when on its blocks were asked for last
         self.metric_problems: tuple[str, ...] = ()
         self.enqueued: list[tuple[PendingNotification, ...]] = []
         self.records: list[Decision] = []
@@ -298,7 +293,13 @@ class Cluster:
             if metric.name in self.values
         }
 
-    async def read_queries(self, _provider: str, metrics: tuple[Metric, ...]) -> Queries:
+    def blocks(
+        self, _provider: str, metric: Metric, _control: Control, since: datetime, _wake: Callable[[], None]
+    ) -> Measurement | None:
+        self.since[metric.name] = since
+        return self.counted.get(metric.name)
+
+    async def read_queries(self, _provider: str, metrics: tuple[Metric, ...], _control: Control = DEFAULT_CONTROL) -> Queries:
         spellings = {metric.name: spelled(metric) for metric in metrics}
         return Queries({metric.name: timedelta(0) for metric in metrics}, spellings, self.metric_problems)
 

@@ -16,7 +16,7 @@ import pytest
 
 from controller.cluster import KEY, NOW, Cluster, Process, run, until
 from session_rollout.api.enums import CheckReason, DecisionReason, Outcome, State, Verdict
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Metric
 from session_rollout.controller import contest
 from session_rollout.core.documents import read_document
 from session_rollout.core.observed import Measurement

@@ -1,13 +1,13 @@
 """What the controller gathers for a decision, and how old it may be. Not here: the reconciliation around it."""
 
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from controller.cluster import KEY, Cluster, Process, run
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Control, Metric
 from session_rollout.api.status import REFUSALS_LENGTH
 from session_rollout.controller.gather import REFRESH_AFTER
 from session_rollout.errors import Forbidden
@@ -73,12 +73,12 @@ def test_queries_are_read_once_for_each_spec(monkeypatch: pytest.MonkeyPatch) ->
     run(body)
 
 
-def counted(cluster: Cluster, read: list[str]) -> Callable[[str, tuple[Metric, ...]], Coroutine[Any, Any, Queries]]:
+def counted(cluster: Cluster, read: list[str]) -> Callable[..., Coroutine[Any, Any, Queries]]:
     original = cluster.read_queries
 
-    async def read_queries(provider: str, metrics: tuple[Metric, ...]) -> Queries:
+    async def read_queries(provider: str, metrics: tuple[Metric, ...], control: Control) -> Queries:
         read.append(provider)
-        return await original(provider, metrics)
+        return await original(provider, metrics, control)
 
     return read_queries
 
@@ -95,5 +95,25 @@ def test_more_refusals_than_a_status_holds_keep_it_from_nothing() -> None:
             process.state.refused(f"Effect{number:02}", Forbidden("no right"), cluster.time)
         await process.reconcile()
         assert len(cluster.rollouts[KEY]["status"]["refusals"]) == REFUSALS_LENGTH
+
+    run(body)
+
+
+def test_blocks_are_asked_for_while_there_is_something_to_compare() -> None:
+    """From the publish on, and a little before the last block that has counted: one without events may have followed it."""
+    cluster, plain = Cluster(), [{"name": "errors", "query": "errors"}, {"name": "load", "query": "load"}]
+    cluster.add_rollout(
+        metrics=[*plain, {"name": "failures", "cohorts": {"feature": "alpha", "bad": "bad_total", "total": "all_total"}}],
+        guards=[{"name": "failures", "metric": "failures", "comparedTo": "Control"}],
+        control={"block": "10s"},
+    )
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        published = cluster.rollouts[KEY]["status"]["flags"]["publishedTime"]
+        assert cluster.since == {"failures": datetime.fromisoformat(published)}
+        check = next(each for each in cluster.rollouts[KEY]["status"]["checks"] if each["kind"] == "Guard")
+        assert check["verdict"] == "NotEvaluated"
 
     run(body)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from api.consistency import accepted, accepted_actions
 from core.world import START, World
-from session_rollout.adapters.promql import largest_range, queries_of
+from session_rollout.adapters.promql import effective_range, largest_range, queries_of
 from session_rollout.api.enums import ActionType, CheckReason, Outcome, Verdict
 from session_rollout.api.progress import Progress
 from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, ProtectionKind
@@ -146,7 +146,8 @@ class Life(World):
         self.ranges = {}
         for metric in spec.metrics:
             try:
-                self.ranges[metric.name] = max(largest_range(query) for query in queries_of(metric))
+                queries = queries_of(metric)
+                self.ranges[metric.name] = max(map(largest_range, queries)) if queries else effective_range(metric)
             except ValueError as error:
                 problems.append(f"metrics {metric.name}: {error}")
         self.problems = tuple(problems)

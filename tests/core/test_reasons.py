@@ -35,7 +35,7 @@ def name(value: StrEnum) -> str:
     return f"{type(value).__name__}.{value.name}"
 
 
-PROMETHEUS, PROVIDER = "adapters/prometheus.py", "adapters/provider_client.py"
+PROMETHEUS, PROVIDER, RESULTS = "adapters/prometheus.py", "adapters/provider_client.py", "adapters/provider_results.py"
 GATES, ON_DEMAND = "adapters/gate_checks.py", "controller/on_demand.py"
 MADE_ELSEWHERE: list[tuple[StrEnum, str]] = [  # not a mapping: values of two enumerations can be equal
     (DecisionReason.NOT_DECIDED, "api/status.py"),  # a new object
@@ -44,9 +44,7 @@ MADE_ELSEWHERE: list[tuple[StrEnum, str]] = [  # not a mapping: values of two en
     (CheckReason.MULTIPLE_SERIES, PROMETHEUS),
     (CheckReason.NOT_A_SAMPLE, PROMETHEUS),
     (CheckReason.PARTIAL_RESULT, "errors.py"),
-    (CheckReason.NO_EVENTS, PROMETHEUS),
-    (CheckReason.IMPOSSIBLE_COUNTS, PROMETHEUS),
-    (CheckReason.UNKNOWN_PROVIDER, PROMETHEUS),
+    (CheckReason.UNKNOWN_PROVIDER, RESULTS),
     (CheckReason.STALE_SAMPLE, PROMETHEUS),
     (CheckReason.NAME_NOT_RESOLVED, PROVIDER),
     (CheckReason.CERTIFICATE_REJECTED, PROVIDER),
@@ -57,7 +55,7 @@ MADE_ELSEWHERE: list[tuple[StrEnum, str]] = [  # not a mapping: values of two en
     (CheckReason.RESPONSE_TOO_LARGE, PROVIDER),
     (CheckReason.INVALID_RESPONSE, PROVIDER),
     (CheckReason.CREDENTIALS_UNREADABLE, PROVIDER),
-    (CheckReason.INTERNAL_ERROR, PROMETHEUS),
+    (CheckReason.INTERNAL_ERROR, RESULTS),
     (CheckReason.CHECK_SUCCEEDED, GATES),
     (CheckReason.CHECK_FAILED, GATES),
     (CheckReason.NOT_CONFIGURED, GATES),

@@ -20,10 +20,11 @@ from session_rollout.api.action import Result
 from session_rollout.api.base import sha256_of
 from session_rollout.api.checks import Builtin, Gate, HttpCheck
 from session_rollout.api.enums import CheckReason, Verdict
+from session_rollout.api.metrics import Metric
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.quantities import show
 from session_rollout.api.rollback import OnRollback, OnWorkload
-from session_rollout.api.rollout import Metric, SessionRollout
+from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.evaluation import compare
 from session_rollout.core.flags import KEY, config_map_name
 from session_rollout.core.observed import CheckResult, Measurement

@@ -14,17 +14,19 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
+from session_rollout.adapters.cohort_blocks import CohortBlocks
+from session_rollout.adapters.cohort_metrics import uncounted
 from session_rollout.adapters.fresh_cache import FreshCache
-from session_rollout.adapters.promql import Intervals, effective_range, problem_of, queries_of, spelled
+from session_rollout.adapters.promql import Intervals, counted_of, effective_range, problem_of, queries_of, spelled
 from session_rollout.adapters.provider_client import ProviderClient, Response, invalid
 from session_rollout.adapters.provider_clock import ProviderClock
-from session_rollout.adapters.telemetry import PROVIDER_REQUESTS, PROVIDER_SECONDS, QUERIES_REQUESTED
-from session_rollout.adapters.tracing import span
+from session_rollout.adapters.provider_results import UNKNOWN, internal_error, measured, no_value, unknown_provider
+from session_rollout.adapters.telemetry import QUERIES_REQUESTED
 from session_rollout.api.enums import CheckReason, Verdict
+from session_rollout.api.metrics import DEFAULT_CONTROL, Control, Metric
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.api.rollout import Metric
 from session_rollout.core.observed import Counts, Measurement
-from session_rollout.errors import PartialResponse, ProviderFailed
+from session_rollout.errors import ProviderFailed
 from session_rollout.ports import Clock, Queries
 from session_rollout.settings import Dialect, Provider
 
@@ -32,7 +34,6 @@ Query = tuple[str, str]  # provider, PromQL
 NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|inf)|nan", re.IGNORECASE | re.ASCII)
 LONGEST_KIND: Final = 20
 RULES: Final = ""  # stands for the request for all rules, where others are known by their query
-UNKNOWN: Final = "not in `prometheus` of the operator's configuration"
 AGES: Final = timedelta(days=36_500)  # a time further away is said to be as far
 EMPTY: Final = (
     "the query returns no series: its metrics are not exported, or no event has had its labels. For a ratio of which only the upper"
@@ -50,14 +51,17 @@ class PrometheusSource:
         self._clock = clock
         self._clients = {name: ProviderClient(provider, workers) for name, provider in providers.items()}
         self._clocks = {name: ProviderClock(clock) for name in providers}
-        self._cache: FreshCache[Query, Measurement] = FreshCache(clock, _internal_error)
+        self._cache: FreshCache[Query, Measurement] = FreshCache(clock, internal_error)
+        self._blocks = CohortBlocks(self._clients, self._clocks, clock)
 
     def measurements(
         self, provider: str, metrics: tuple[Metric, ...], max_age: timedelta, wake: Callable[[], None]
     ) -> dict[str, Measurement]:
-        """See `MetricSource.measurements`."""
+        """See `MetricSource.measurements`. What is counted in blocks has none."""
         results = {}
         for metric in metrics:
+            if counted_of(metric) is not None:
+                continue
             parts = [self._latest(provider, query, max_age, wake) for query in queries_of(metric)]
             known = [part for part in parts if part is not None]
             if len(known) == len(parts):
@@ -69,7 +73,13 @@ class PrometheusSource:
         fetch = partial(self._query, provider, query, wake)  # there is one `wake` for each rollout
         return self._cache.get((provider, query), fetch, max_age, wake)
 
-    async def read_queries(self, provider: str, metrics: tuple[Metric, ...]) -> Queries:
+    def blocks(
+        self, provider: str, metric: Metric, control: Control, since: datetime, wake: Callable[[], None]
+    ) -> Measurement | None:
+        """See `MetricSource.blocks`."""
+        return self._blocks.latest(provider, metric, control, since, wake)
+
+    async def read_queries(self, provider: str, metrics: tuple[Metric, ...], control: Control = DEFAULT_CONTROL) -> Queries:
         """See `MetricSource.read_queries`."""
         allowed = ", ".join(sorted(self._providers)) or "none"
         known = self._providers.get(provider)
@@ -82,7 +92,9 @@ class PrometheusSource:
             await asyncio.sleep(0)
             bad = (problem_of(query, dialect) for query in queries_of(metric))
             problems += [f"`metrics` {metric.name}: invalid PromQL: {problem}" for problem in bad if problem is not None]
-            ranges[metric.name], texts[metric.name] = effective_range(metric, intervals), spelled(metric)
+            if problem := uncounted(metric, control, intervals):
+                problems.append(f"`metrics` {metric.name}: {problem}")
+            ranges[metric.name], texts[metric.name] = effective_range(metric, intervals, control), spelled(metric)
         return Queries(ranges, texts, tuple(problems))
 
     async def query(self, provider: str, query: str) -> Measurement:
@@ -92,28 +104,14 @@ class PrometheusSource:
     async def _query(self, provider: str, query: str, caller: Hashable) -> Measurement:
         client = self._clients.get(provider)
         if client is None:
-            message = f"provider {provider}: {UNKNOWN}"
-            return _no_value(self._clock.now(), Verdict.PROVIDER_ERROR, CheckReason.UNKNOWN_PROVIDER, message)
-        return await client.slots.run(query, caller, partial(self._send, client, provider, query))
-
-    async def _send(self, client: ProviderClient, provider: str, query: str) -> Measurement:
-        # The time is taken here: a result that waited for its turn would be stale when it arrives.
-        start, begun = self._clock.now(), self._clock.monotonic()
-        with span("query", {"sessionrollout.provider": provider}):
-            measurement = await self._measure(client, provider, query, start)
-        PROVIDER_REQUESTS.labels(provider, measurement.problem or "Value").inc()
-        PROVIDER_SECONDS.labels(provider).observe(self._clock.monotonic() - begun)
-        return measurement
+            return unknown_provider(self._clock.now(), provider)
+        measure = partial(self._measure, client, provider, query)
+        return await client.slots.run(query, caller, partial(measured, self._clock, provider, measure))
 
     async def _measure(self, client: ProviderClient, name: str, query: str, start: datetime) -> Measurement:
         sent = self._clock.monotonic()
-        try:
-            response = self._clocks[name].aged(query, await client.query(query), sent)
-            return read(response, start, client.provider)
-        except PartialResponse as failure:
-            return _no_value(start, Verdict.INCONCLUSIVE, failure.reason, f"provider {name}: {failure}")
-        except ProviderFailed as failure:
-            return _no_value(start, Verdict.PROVIDER_ERROR, failure.reason, f"provider {name}: {failure}")
+        response = self._clocks[name].aged(query, await client.query(query), sent)
+        return read(response, start, client.provider)
 
     async def alert_rules(self, provider: str) -> frozenset[str]:
         """See `MetricSource.alert_rules`. Raises ProviderFailed."""
@@ -135,17 +133,9 @@ class PrometheusSource:
     def close(self) -> None:
         """Start no new query, and end those that run; waits for nothing."""
         self._cache.close()
+        self._blocks.close()
         for client in self._clients.values():
             client.close()
-
-
-def _no_value(time: datetime, problem: Verdict, reason: CheckReason, message: str) -> Measurement:
-    return Measurement(time, problem=problem, reason=reason, message=message)
-
-
-def _internal_error(time: datetime) -> Measurement:
-    message = "the query failed because of an error in the operator; see its log"
-    return _no_value(time, Verdict.PROVIDER_ERROR, CheckReason.INTERNAL_ERROR, message)
 
 
 def read(response: Response, start: datetime, provider: Provider) -> Measurement:
@@ -173,23 +163,23 @@ def _came(response: Response, start: datetime) -> datetime:
 
 def _single(response: Response, start: datetime, provider: Provider) -> Measurement:
     if response.cached > _oldest(provider):
-        return _no_value(start, Verdict.NO_DATA, CheckReason.STALE_SAMPLE, _old(response.cached))
+        return no_value(start, Verdict.NO_DATA, CheckReason.STALE_SAMPLE, _old(response.cached))
     kind, result = response.data["resultType"], response.data["result"]
     if kind == "scalar":
         return _sample(result, response, start, provider)
     if kind != "vector":
         message = f"the result is a {str(kind)[:LONGEST_KIND]}; a scalar or an instant vector is required"
-        return _no_value(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
+        return no_value(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
     if not isinstance(result, list):
         raise TypeError("a vector is a list")
     if not result:
-        return _no_value(start, Verdict.NO_DATA, CheckReason.EMPTY_RESULT, EMPTY)
+        return no_value(start, Verdict.NO_DATA, CheckReason.EMPTY_RESULT, EMPTY)
     if len(result) > 1:
         message = f"the result has {len(result)} series; exactly one is required"
-        return _no_value(start, Verdict.INCONCLUSIVE, CheckReason.MULTIPLE_SERIES, message)
+        return no_value(start, Verdict.INCONCLUSIVE, CheckReason.MULTIPLE_SERIES, message)
     if "value" not in result[0]:
         message = "the result is a histogram; a single number is required"
-        return _no_value(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
+        return no_value(start, Verdict.INCONCLUSIVE, CheckReason.NOT_A_SAMPLE, message)
     return _sample(result[0]["value"], response, start, provider)
 
 
@@ -200,7 +190,7 @@ def _sample(sample: list[Any], response: Response, start: datetime, provider: Pr
     if abs(age) > _oldest(provider):
         relation = "older" if age > timedelta(0) else "newer"
         message = f"the sample is {format_duration(abs(age))} {relation} than the response"
-        return _no_value(start, Verdict.NO_DATA, CheckReason.STALE_SAMPLE, message)
+        return no_value(start, Verdict.NO_DATA, CheckReason.STALE_SAMPLE, message)
     return _number(value, min(start, _came(response, start) - age))
 
 
@@ -219,9 +209,9 @@ def _number(text: Any, time: datetime) -> Measurement:
         raise ValueError("not a number of the API")
     value = float(text)
     if math.isnan(value):
-        return _no_value(time, Verdict.NO_DATA, CheckReason.NOT_A_NUMBER, NO_TRAFFIC)
+        return no_value(time, Verdict.NO_DATA, CheckReason.NOT_A_NUMBER, NO_TRAFFIC)
     if math.isinf(value):
-        return _no_value(time, Verdict.INCONCLUSIVE, CheckReason.INFINITE_VALUE, f"the result is {value:+}")
+        return no_value(time, Verdict.INCONCLUSIVE, CheckReason.INFINITE_VALUE, f"the result is {value:+}")
     return Measurement(time, value=Decimal(repr(value).removesuffix(".0")))  # bounded, whatever the text was
 
 
@@ -241,7 +231,7 @@ def _compared(parts: list[Measurement]) -> Measurement:
     values = [part.value or Decimal(0) for part in parts]
     on, off = Counts(*values[:2]), Counts(*values[2:])
     if on.total <= 0 or off.total <= 0:
-        return _no_value(oldest, Verdict.NO_DATA, CheckReason.NO_EVENTS, "a cohort has no events")
+        return no_value(oldest, Verdict.NO_DATA, CheckReason.NO_EVENTS, "a cohort has no events")
     if not (on.is_possible and off.is_possible):
-        return _no_value(oldest, Verdict.INCONCLUSIVE, CheckReason.IMPOSSIBLE_COUNTS, IMPOSSIBLE)
+        return no_value(oldest, Verdict.INCONCLUSIVE, CheckReason.IMPOSSIBLE_COUNTS, IMPOSSIBLE)
     return Measurement(oldest, value=on.good / on.total, on=on, off=off)

@@ -16,6 +16,8 @@ from session_rollout.ports import Clock
 
 MOST_BLOCKS: Final = 100  # of one answer, which is then below a megabyte for four cohorts of 16 cells
 
+RESOLUTION: Final = timedelta(seconds=1)  # of a `Date`
+
 
 def ends_of_blocks(since: datetime, until: datetime, block: timedelta) -> tuple[datetime, ...]:
     """The ends of the blocks that lie between two times, the oldest first: at most 100, at whole multiples of the block."""
@@ -23,6 +25,12 @@ def ends_of_blocks(since: datetime, until: datetime, block: timedelta) -> tuple[
     first, last = math.ceil(since.timestamp() / seconds) + 1, math.floor(until.timestamp() / seconds)
     numbers = range(first, last + 1)[:MOST_BLOCKS]
     return tuple(datetime.fromtimestamp(number * seconds, UTC) for number in numbers)
+
+
+def last_end(until: datetime, block: timedelta) -> datetime:
+    """The end of the last block that has ended until then."""
+    seconds = block.total_seconds()
+    return datetime.fromtimestamp(math.floor(until.timestamp() / seconds) * seconds, UTC)
 
 
 async def fetch_blocks(
@@ -36,7 +44,7 @@ async def fetch_blocks(
     async def current(query: str) -> Any:
         sent, asked = clock.monotonic(), clock.now()
         answer = await client.query_range(query, ends[0], ends[-1], queries.block)
-        return _current(provider_clock.aged(query, answer, sent), asked, ends[-1] + queries.scrape)
+        return _current(provider_clock.aged(query, answer, sent), asked, ends[-1], queries.scrape)
 
     bad, total = await current(queries.bad), await current(queries.total)
     try:
@@ -45,9 +53,15 @@ async def fetch_blocks(
         raise invalid(error) from error
 
 
-def _current(response: Response, asked: datetime, needed: datetime) -> Any:
-    """The data of a response that knows all scrapes until `needed`."""
-    if asked - response.cached < needed and response.cached > timedelta(0):
+def _current(response: Response, asked: datetime, end: datetime, scrape: timedelta) -> Any:
+    """The data of a response that knows all scrapes of a block.
+
+    Where the provider's clock is behind, the block may not have ended yet: it would have no events, and never get any.
+    """
+    if asked - response.cached < end + scrape and response.cached > timedelta(0):
         age = format_duration(response.cached)
         raise ProviderFailed(CheckReason.STALE_SAMPLE, f"the response is {age} old by its `Age` or `Date`, as from a cache")
+    if response.date is not None and response.date + RESOLUTION <= end:
+        behind = format_duration(asked - response.date)
+        raise ProviderFailed(CheckReason.STALE_SAMPLE, f"its clock is {behind} behind, so that the block has not ended there")
     return response.data

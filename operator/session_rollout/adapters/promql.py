@@ -14,12 +14,15 @@ from typing import Any, Final
 import promql_parser
 
 from session_rollout.adapters.promql_scan import FIXED, in_one_line, nesting, scanned, without_text
-from session_rollout.adapters.promql_spelling import MISREAD, spelling
+from session_rollout.adapters.promql_spelling import MISREAD, length_text, spelling
+from session_rollout.api.metrics import DEFAULT_CONTROL, Cohorts, Control, Metric
 from session_rollout.api.quantities import duration
-from session_rollout.api.rollout import Metric
 from session_rollout.settings import Dialect, Provider
 
 COHORTS: Final = ("on", "off")
+SHORTEST_BLOCK: Final = timedelta(minutes=1)  # unless `control.block` is shorter
+SCRAPES_OF_BLOCK: Final = 5
+SECOND: Final = timedelta(seconds=1)
 LONGEST_RANGE: Final = timedelta(days=365)  # the longest hold, so that a longer range could never be filled
 LONGEST_QUERY: Final = 2048  # as the API has it
 DEEPEST: Final = 100
@@ -117,13 +120,38 @@ def problem_of(query: str, dialect: Dialect = Dialect.PROMETHEUS, *, patiently: 
     return reading.refused
 
 
-def effective_range(metric: Metric, intervals: Intervals = Intervals()) -> timedelta:
+def block_of(control: Control, intervals: Intervals) -> timedelta:
+    """The length of the blocks in which events are counted by cohort."""
+    if control.block is not None:
+        return duration(control.block)
+    return max(SHORTEST_BLOCK, -(-SCRAPES_OF_BLOCK * intervals.scrape // SECOND) * SECOND)
+
+
+def lag_of(control: Control, intervals: Intervals) -> timedelta:
+    """How long after the end of a block the server has all of its events, and shows them."""
+    return duration(control.lag) + intervals.latency
+
+
+def _counted_range(control: Control, intervals: Intervals) -> timedelta:
+    """How long after a change the first block that is only about the time after it can be read, at most.
+
+    Its query reads samples from one scrape interval before it begins, so that the block must begin one scrape interval after
+    the change. Blocks begin at multiples of their length: the next one begins almost one block later if that time has just
+    missed a multiple. Then come the block itself and the lag.
+    """
+    return intervals.scrape + 2 * block_of(control, intervals) + lag_of(control, intervals)
+
+
+def effective_range(metric: Metric, intervals: Intervals = Intervals(), control: Control = DEFAULT_CONTROL) -> timedelta:
     """How long after a change the metric is still about the time before it.
 
-    A selector with a range needs one scrape more. A selector without a range gives samples as old as the look-back. If the
-    metric declares the `window` that one sample of its series covers, that and one evaluation of the rule come in addition to a
-    range, and instead of the look-back.
+    A metric that is counted in blocks is, until the first block about the time after it can be read. Of queries, a selector
+    with a range needs one scrape more. A selector without a range gives samples as old as the look-back. If the metric declares
+    the `window` that one sample of its series covers, that and one evaluation of the rule come in addition to a range, and
+    instead of the look-back.
     """
+    if counted_of(metric) is not None:
+        return _counted_range(control, intervals)
     declared = duration(metric.window or "0s")
     window = declared + intervals.scrape + intervals.rule if declared else None
     instant = intervals.lookback if window is None else window
@@ -136,14 +164,20 @@ def effective_range(metric: Metric, intervals: Intervals = Intervals()) -> timed
     return longest + intervals.latency if longest else longest
 
 
+def counted_of(metric: Metric) -> Cohorts | None:
+    """The counters of a metric that is counted in blocks; None for every other metric."""
+    return metric.cohorts if metric.cohorts is not None and metric.cohorts.is_counted else None
+
+
 def queries_of(metric: Metric) -> tuple[str, ...]:
-    """The PromQL of a metric: one query, or good and total for each cohort."""
+    """The PromQL of a metric as it is sent: one query, or good and total for each cohort; none if it is counted in blocks."""
     if metric.query is not None:
         return (metric.query,)
     assert metric.cohorts is not None
-    return tuple(
-        query.replace("$cohort", cohort) for cohort in COHORTS for query in (metric.cohorts.good, metric.cohorts.total)
-    )
+    good, total = metric.cohorts.good, metric.cohorts.total
+    if good is None or total is None:
+        return ()
+    return tuple(query.replace("$cohort", cohort) for cohort in COHORTS for query in (good, total))
 
 
 def has_fixed_time(query: str) -> bool:
@@ -154,15 +188,21 @@ def has_fixed_time(query: str) -> bool:
 def spelled(metric: Metric) -> str:
     """The queries of a metric in one spelling, by which it is known: who writes them otherwise makes no other metric.
 
-    Of a query that is not parsed, another spelling has other spaces or comments.
+    Of a query that is not parsed, another spelling has other spaces or comments. Counters come with their feature, and a
+    histogram with its bound.
     """
-    return "\n".join(_spelled(query) for query in queries_of(metric))
+    cohorts = counted_of(metric)
+    if cohorts is None:
+        return "\n".join(_spelled(query) for query in queries_of(metric))
+    bound = () if cohorts.over is None else (f"over {length_text(duration(cohorts.over))}",)
+    counters = [_spelled(text) for text in (cohorts.bad, cohorts.total, cohorts.histogram) if text is not None]
+    return "\n".join((f"feature {cohorts.feature}", *counters, *bound))
 
 
 @lru_cache(REMEMBERED)
 def _spelled(query: str) -> str:
     text = in_one_line(query)
-    if _is_long(query) or MISREAD.search(text):
+    if is_long(query) or MISREAD.search(text):
         return text
     try:
         return spelling(parse(query))
@@ -173,7 +213,7 @@ def _spelled(query: str) -> str:
 @lru_cache(REMEMBERED)
 def _read(query: str, *, patiently: bool = False) -> Reading:
     """Each query is read once, also one that is wrong: a rollout would parse it at each reconciliation."""
-    if not patiently and len(query) <= LONGEST_QUERY and nesting(query) <= DEEPEST and _is_long(query):
+    if not patiently and len(query) <= LONGEST_QUERY and nesting(query) <= DEEPEST and is_long(query):
         return _scanned(query, Reading())
     try:
         tree = parse(query)
@@ -191,7 +231,7 @@ def _read(query: str, *, patiently: bool = False) -> Reading:
     return _bounded(Reading(_reach((reach, ranged) for reach, ranged, fixed in selectors if not fixed)))
 
 
-def _is_long(query: str) -> bool:
+def is_long(query: str) -> bool:
     """Whether the parser would take long. The server judges such a query."""
     return sum(1 for _ in OPERATOR.finditer(MATCHERS.sub("", without_text(query)))) > MOST_OPERATORS
 

@@ -22,6 +22,8 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.evaluation import Direction, tolerance_of
+from session_rollout.core.evidence import tolerated_by
+from session_rollout.core.evidence_text import events_of
 from session_rollout.core.observed import Measurement
 from session_rollout.core.steps import phase_named
 from session_rollout.ports import Key, Reconciled
@@ -317,6 +319,9 @@ def _observe_checks(key: Key, seen: Reconciled) -> None:
     values: dict[Labels, float] = {}
     bounds: dict[Labels, float] = {}
     for kind, name, check in _checks(seen.rollout, seen.decision.status):
+        if (difference := _compared(check, kind, seen.decision.status)) is not None:
+            values[kind, name], bounds[kind, name] = difference
+            continue
         measurement = seen.measurements.get(check.metric or "")
         if measurement is None:
             continue
@@ -338,6 +343,16 @@ def _checks(rollout: SessionRollout, status: RolloutStatus) -> Iterator[tuple[Ch
     yield from ((CheckKind.AFTER_ROLLBACK, gate.name, gate) for gate in spec.rollback.verification if gate.metric)
 
 
+def _compared(check: Check | Gate, kind: CheckKind, status: RolloutStatus) -> tuple[float, float] | None:
+    """How many more bad events the users with the feature have per event, and how many more are tolerated; None for other checks."""
+    record = next((each for each in status.evidence if (each.kind, each.name) == (kind, check.name)), None)
+    events = events_of(record) if record is not None and isinstance(check, Check) else None
+    if events is None or not isinstance(check, Check) or not (events.on_total and events.off_total):
+        return None
+    without = events.off_bad / events.off_total
+    return events.on_bad / events.on_total - without, tolerated_by(check).limit(without) - without
+
+
 def _value(check: Check | Gate, measurement: Measurement) -> Decimal | None:
     on, off = measurement.on, measurement.off
     if not isinstance(check, Check) or check.compared_to is not ComparedTo.CONTROL:
@@ -352,7 +367,8 @@ def _bound(check: Check | Gate, record: CheckRecord | None) -> Decimal | None:
     if check.between is not None:
         return None  # two numbers
     tolerance = tolerance_of(check)
-    assert tolerance is not None, "a CEL rule demands a bound or a tolerance"
+    if tolerance is None:
+        return None  # a comparison that is over time: no single number is its bound
     sign = -1 if tolerance.direction is Direction.MAX_DECREASE else 1
     if isinstance(check, Check) and check.compared_to is ComparedTo.CONTROL:
         return sign * bound(tolerance.text)

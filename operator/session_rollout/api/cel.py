@@ -18,17 +18,27 @@ RANGE: Final = (
 )
 
 
+_BOUNDED: Final = "has(self.above) || has(self.below) || has(self.between)"
+_CHANGED: Final = "has(self.maxIncrease) || has(self.maxDecrease) || has(self.minIncrease)"
+_CONTROL: Final = "has(self.comparedTo) && self.comparedTo == 'Control'"
+
+
 def comparison(required: str) -> tuple[tuple[str, str], ...]:
     """The rules of a check; `required` is what a tolerance can be compared to, as the message names it."""
     return (
         (
-            "[has(self.above), has(self.below), has(self.between), has(self.maxIncrease), has(self.maxDecrease), has(self.minIncrease)]"
-            ".filter(x, x).size() == 1",
-            "must have exactly one of `above`, `below`, `between`, `maxIncrease`, `maxDecrease` and `minIncrease`",
+            f"[{_BOUNDED.replace(' ||', ',')}, {_CHANGED.replace(' ||', ',')}].filter(x, x).size() == 1"
+            f" || ({_CONTROL} && !({_BOUNDED} || {_CHANGED}))",
+            "must have exactly one of `above`, `below`, `between`, `maxIncrease`, `maxDecrease` and `minIncrease`, or"
+            " `comparedTo: Control` alone",
         ),
         (
-            "has(self.comparedTo) == (has(self.maxIncrease) || has(self.maxDecrease) || has(self.minIncrease))",
+            f"has(self.comparedTo) ? {_CHANGED} || (self.comparedTo == 'Control' && !({_BOUNDED})) : !({_CHANGED})",
             "`comparedTo` requires `maxIncrease`, `maxDecrease` or `minIncrease`, and each of these requires " + required,
+        ),
+        (
+            f"!has(self.tolerate) || ({_CONTROL} && !({_CHANGED}))",
+            "`tolerate` requires `comparedTo: Control`, without `maxIncrease`, `maxDecrease` and `minIncrease`",
         ),
         RANGE,
         (
@@ -39,6 +49,11 @@ def comparison(required: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+GUARD: Final = (
+    f"!({_CONTROL}) || (!({_CHANGED}) && self.__for__ == '0s' && !has(self.outOf))",
+    "a guard with `comparedTo: Control` must not have `maxIncrease`, `maxDecrease`, `minIncrease`, `for` or `outOf`: its evidence is"
+    " over time already, and `tolerate` is what it is compared with",
+)
 _PERCENT_OF = "(has(s.ramp) ? string(s.ramp.to) : has(s.percent) ? string(s.percent) : '0')"
 
 
@@ -62,7 +77,18 @@ _CONTRACTS = (
     " && p.migrations.after.exists(n, self.migrations.exists(m, m.name == n && has(m.change) && m.change == 'Contract'))"
 )
 _METRIC_KNOWN = "(has(self.metrics) && self.metrics.exists(m, m.name == c.metric))"
-_MINIMUM_KNOWN = "(!has(c.minimum) || (has(self.metrics) && self.metrics.exists(m, m.name == c.minimum.metric)))"
+_PLAIN = "!(has(m.cohorts) && has(m.cohorts.feature))"
+_GATE_KNOWN = f"(!has(c.metric) || (has(self.metrics) && self.metrics.exists(m, m.name == c.metric && {_PLAIN})))"
+_OF_GATES = "must be a name from `metrics`, of one without `cohorts.feature`"
+_MINIMUM_KNOWN = f"(!has(c.minimum) || (has(self.metrics) && self.metrics.exists(m, m.name == c.minimum.metric && {_PLAIN})))"
+# A metric of counters has no value of its own: it is only compared, and only it is compared without a difference.
+_COUNTED = "self.metrics.exists(m, m.name == c.metric && has(m.cohorts) && has(m.cohorts.feature))"
+_COMPARED = (
+    "(has(c.comparedTo) && c.comparedTo == 'Control' && !has(c.maxIncrease) && !has(c.maxDecrease) && !has(c.minIncrease))"
+)
+_COUNTED_RULE = (
+    "must compare a metric whose `cohorts` has a `feature` to `Control`, with `tolerate`, and no other metric in this way"
+)
 _FEATURE_KNOWN = "self.features.exists(d, d.name == f)"
 _IN_ONE_PHASE = "self.phases.exists_one(q, f in q.features)"
 
@@ -127,28 +153,41 @@ ROLLOUT: Final = (
         "`phases[].criteria[].metric` must be a name from `metrics`",
     ),
     (
-        _PLACES.format("verification", f"!has(c.metric) || {_METRIC_KNOWN}"),
-        "`phases[].verification[].metric` must be a name from `metrics`",
+        _PLACES.format("verification", _GATE_KNOWN),
+        f"`phases[].verification[].metric` {_OF_GATES}",
     ),
     (
         f"!has(self.guards) || self.guards.all(c, {_METRIC_KNOWN})",
         "`guards[].metric` must be a name from `metrics`",
     ),
     (
+        f"!has(self.metrics) || {_PLACES.format('criteria', f'{_COMPARED} == {_COUNTED}')}",
+        f"`phases[].criteria` {_COUNTED_RULE}",
+    ),
+    (
+        f"!has(self.metrics) || !has(self.guards) || self.guards.all(c, {_COMPARED} == {_COUNTED})",
+        f"`guards` {_COUNTED_RULE}",
+    ),
+    (
+        "!has(self.metrics) || self.metrics.all(m, !has(m.cohorts) || !has(m.cohorts.feature)"
+        " || self.phases.exists(p, m.cohorts.feature in p.features))",
+        "`metrics[].cohorts.feature` must be a name from `phases[].features`",
+    ),
+    (
         _PLACES.format("criteria", _MINIMUM_KNOWN),
-        "`phases[].criteria[].minimum.metric` must be a name from `metrics`",
+        f"`phases[].criteria[].minimum.metric` {_OF_GATES}",
     ),
     (
         f"!has(self.guards) || self.guards.all(c, {_MINIMUM_KNOWN})",
-        "`guards[].minimum.metric` must be a name from `metrics`",
+        f"`guards[].minimum.metric` {_OF_GATES}",
     ),
     (
-        f"!has(self.preflight) || self.preflight.all(c, !has(c.metric) || {_METRIC_KNOWN})",
-        "`preflight[].metric` must be a name from `metrics`",
+        f"!has(self.preflight) || self.preflight.all(c, {_GATE_KNOWN})",
+        f"`preflight[].metric` {_OF_GATES}",
     ),
     (
-        f"!has(self.rollback) || !has(self.rollback.verification) || self.rollback.verification.all(c, !has(c.metric) || {_METRIC_KNOWN})",
-        "`rollback.verification[].metric` must be a name from `metrics`",
+        f"!has(self.rollback) || !has(self.rollback.verification) || self.rollback.verification.all(c, {_GATE_KNOWN})",
+        f"`rollback.verification[].metric` {_OF_GATES}",
     ),
     (
         "!has(self.rollback) || !has(self.rollback.verification) || self.rollback.verification.all(c, !has(c.approval))",

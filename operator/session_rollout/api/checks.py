@@ -1,13 +1,13 @@
 """Criteria and guards of a `SessionRollout.spec` (a metric against one bound), and gates (what must hold once)."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
 from session_rollout.api.base import ATOMIC, Model, Name, rules
-from session_rollout.api.cel import RANGE, comparison
-from session_rollout.api.quantities import Bound, DurationOrZero, PassShare, Tolerance
+from session_rollout.api.cel import GUARD, RANGE, comparison
+from session_rollout.api.quantities import Bound, DurationOrZero, PassShare, Points, Times, Tolerance
 
 _ABOVE = (
     "The value of the metric must be greater than this bound: a number as a string, with an optional unit of %, ms or s,"
@@ -62,6 +62,28 @@ class Minimum(Model):
     ]
 
 
+class Tolerate(Model):
+    """The largest rate of bad events that is tolerated with a feature: `times` the rate without it, `plus` percentage points."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.times) || !has(self.plus) || double(self.times) > 0.0 || !self.plus.matches('^0*([.]0*)?%$')",
+                "must tolerate something: `times` or `plus` must be greater than 0",
+            ),
+        ),
+    )
+    times: Annotated[
+        Times,
+        Field(
+            description='Multiple of the rate without the feature, such as `"1.25"`, which is the default. `"0"` compares with `plus` alone.'
+        ),
+    ] = "1.25"
+    plus: Annotated[
+        Points, Field(description='Percentage points that are added, such as `"0.1%"`, which is the default: 0.001 as a share.')
+    ] = "0.1%"
+
+
 class Check(Model):
     """A metric that is compared with one bound at every `checkInterval`."""
 
@@ -92,7 +114,15 @@ class Check(Model):
         Field(
             description="Value that the metric is compared with. `Baseline` is the metric before the phase was published;"
             " `Control` is the metric of the users without the feature, and requires a metric with `cohorts`."
-            " Requires one of `maxIncrease`, `maxDecrease` and `minIncrease`."
+            " Requires one of `maxIncrease`, `maxDecrease` and `minIncrease`, unless the metric counts bad events: then `tolerate`"
+            " is what is compared with."
+        ),
+    ] = None
+    tolerate: Annotated[
+        Tolerate | None,
+        Field(
+            description="Largest rate of bad events that is tolerated with the feature, for `comparedTo: Control` of a metric whose"
+            " `cohorts` has a `feature`. Defaults to 1.25 times the rate without it plus 0.1 percentage points."
         ),
     ] = None
     max_increase: Annotated[Tolerance | None, Field(description=_MAX_INCREASE + _TOLERANCE)] = None
@@ -145,6 +175,11 @@ class Check(Model):
         return (int(failures), int(evaluations)) if evaluations else None
 
     @property
+    def tolerated(self) -> Tolerate:
+        """`tolerate`, or its default."""
+        return self.tolerate or Tolerate()
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that a verdict needs."""
         return (self.metric,) if self.minimum is None else (self.metric, self.minimum.metric)
@@ -175,14 +210,14 @@ class OnBreach(StrEnum):
 class Guard(Check):
     """A check that is evaluated from the first phase until the rollout is promoted."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*comparison("`comparedTo: Baseline`")))
-    # Not `Control`: guards are also evaluated when no users without the feature are left.
+    model_config = ConfigDict(json_schema_extra=rules(*comparison("`comparedTo: Baseline`"), GUARD))
     compared_to: Annotated[
-        Literal[ComparedTo.BASELINE] | None,
+        ComparedTo | None,
         Field(
-            description="Value that the metric is compared with. Only `Baseline`, the metric before the phase was published, is"
-            " allowed: guards are also evaluated when no users without the feature are left."
-            " Requires one of `maxIncrease`, `maxDecrease` and `minIncrease`."
+            description="Value that the metric is compared with. `Baseline` is the metric before the phase was published, and requires"
+            " one of `maxIncrease`, `maxDecrease` and `minIncrease`. `Control` is the metric of the users without the feature, and"
+            " requires a metric whose `cohorts` has a `feature`. While nobody or everybody has that feature, there is nothing to"
+            " compare, and the guard passes: keep guards on all users beside it."
         ),
     ] = None
     max_increase: Annotated[Tolerance | None, Field(description=_MAX_INCREASE + _TOLERANCE_OF_GUARD)] = None

@@ -57,8 +57,12 @@ def _fold(node: Any, definitions: dict[str, Schema]) -> Any:
 
 
 def _lean(default: Any) -> Any:
-    """A default object without the empty lists in it."""
-    return {key: value for key, value in default.items() if not _empty(value)} if isinstance(default, dict) else default
+    """A default object without the empty lists in it, and without what is unset."""
+    return (
+        {key: value for key, value in default.items() if value is not None and not _empty(value)}
+        if isinstance(default, dict)
+        else default
+    )
 
 
 def _empty(default: Any) -> bool:

@@ -41,6 +41,10 @@ class CheckReason(StrEnum):
     WITHIN_TOLERANCE = "WithinTolerance"  # The change is within `maxIncrease`, `maxDecrease` or `minIncrease`.
     OUT_OF_TOLERANCE = "OutOfTolerance"  # The change is outside `maxIncrease`, `maxDecrease` or `minIncrease`.
     TOLERANCE_UNCLEAR = "ToleranceUnclear"  # The confidence interval of the change contains the bound.
+    HARM_SHOWN = "HarmShown"  # More bad events with the feature than `tolerate` allows are shown.
+    HARMLESSNESS_SHOWN = "HarmlessnessShown"  # It is shown that there are no more bad events than `tolerate` allows.
+    COMPARISON_OPEN = "ComparisonOpen"  # Neither is shown yet. The time counts for the hold, and the step does not end.
+    NO_CONTROL = "NoControl"  # Nobody or everybody has the feature, so that there is nothing to compare.
     NO_DATA_PASSES = "NoDataPasses"  # The query returned no series or NaN, which passes because of `onNoData: Pass`.
     NO_DATA_FAILS = "NoDataFails"  # The query returned no series or NaN, which fails because of `onNoData: Fail`.
     # There is nothing to compare yet.
@@ -58,8 +62,11 @@ class CheckReason(StrEnum):
     NOT_A_SAMPLE = "NotASample"  # The result is not a scalar or an instant vector.
     PARTIAL_RESULT = "PartialResult"  # Prometheus returned a warning that the result is incomplete.
     NO_COHORTS = "NoCohorts"  # `comparedTo: Control` requires a metric with `cohorts`.
+    NO_VARIANTS = "NoVariants"  # No series has the label `variant` with the value `on` or `off`.
     NO_EVENTS = "NoEvents"  # A cohort has no events.
-    IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cohort has more good events than events, or a negative number of them.
+    UNEVEN_CELLS = "UnevenCells"  # Some series have the label `cell`, and others have not, or have more than 64 values of it.
+    IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cohort has more good (or bad) events than events, or a negative number of them.
+    NOT_A_COUNT = "NotACount"  # A count is negative, infinite or not a number.
     TOO_FEW_EVENTS = "TooFewEvents"  # A cohort has fewer than 50 events.
     BELOW_MINIMUM = "BelowMinimum"  # The metric in `minimum` is not above its bound, so there are too few events for a verdict.
     # The provider failed.
@@ -84,6 +91,11 @@ class CheckReason(StrEnum):
     CHECK_SUCCEEDED = "CheckSucceeded"  # The HTTP request or the built-in gate passed.
     CHECK_FAILED = "CheckFailed"  # The HTTP request or the built-in gate failed.
     NOT_CONFIGURED = "NotConfigured"  # The configuration does not contain what the check needs.
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is evidence, and not enough of it: it counts for the hold, and nothing is promoted on it."""
+        return self is CheckReason.COMPARISON_OPEN
 
     @property
     def is_absence(self) -> bool:

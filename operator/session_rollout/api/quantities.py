@@ -102,6 +102,10 @@ Tolerance = Annotated[
     ),
 ]
 
+# The largest rate of bad events with a feature, against that without it: a factor, and percentage points.
+Times = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,4})?$", max_length=8)]
+Points = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2}(\.[0-9]{1,4})?)%$", max_length=8)]
+
 PassShare = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2}(\.[0-9])?)%$", max_length=5)]
 
 

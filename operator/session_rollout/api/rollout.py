@@ -15,6 +15,7 @@ from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generati
 from session_rollout.api.cel import ROLLOUT
 from session_rollout.api.checks import Gate, Guard
 from session_rollout.api.enums import EventReason
+from session_rollout.api.metrics import Control, Metric
 from session_rollout.api.migration import Database, Migration
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import Duration, DurationOrZero, duration
@@ -59,75 +60,6 @@ class FeatureSpec(Model):
             " they have. Remove the entry when no application reads the flag. Defaults to false."
         ),
     ] = False
-
-
-class Cohorts(Model):
-    """Two PromQL queries that count good and all events of users with and without the feature."""
-
-    good: Annotated[
-        str,
-        Field(
-            description="PromQL query that counts good events. Must contain `$cohort`, which the operator replaces with `on` and"
-            ' with `off`, such as `sum(increase(orders_total{result="ok", variant="$cohort"}[1h]))`.',
-            min_length=1,
-            max_length=2048,
-        ),
-    ]
-    total: Annotated[
-        str,
-        Field(
-            description="PromQL query that counts all events. Must contain `$cohort`, which the operator replaces with `on` and"
-            ' with `off`, such as `sum(increase(orders_total{variant="$cohort"}[1h]))`.',
-            min_length=1,
-            max_length=2048,
-        ),
-    ]
-
-
-class Metric(Model):
-    """A named PromQL query that criteria, guards and gates refer to. Its result must be one number."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            ("has(self.query) != has(self.cohorts)", "must have exactly one of `query` and `cohorts`"),
-            (
-                "!has(self.cohorts) || (self.cohorts.good.contains('$cohort') && self.cohorts.total.contains('$cohort'))",
-                "`cohorts.good` and `cohorts.total` must both contain the placeholder `$cohort`",
-            ),
-        ),
-    )
-    name: Annotated[Name, Field(description="Name of the metric in criteria, guards and gates, such as `error-rate`.")]
-    query: Annotated[
-        str | None,
-        Field(
-            description="PromQL query that returns one scalar or one series, such as `job:http_errors:ratio_rate5m`."
-            " Mutually exclusive with `cohorts`.",
-            min_length=1,
-            max_length=2048,
-        ),
-    ] = None
-    cohorts: Annotated[
-        Cohorts | None,
-        Field(
-            description="Queries that compare users with the feature (`on`) with users without it (`off`), for criteria"
-            " with `comparedTo: Control`. The value is the share of good events among the users with the feature. Mutually exclusive with `query`."
-        ),
-    ] = None
-    window: Annotated[
-        Duration | None,
-        Field(
-            description="Time that one sample of the series in the query covers, such as `5m` for a recording rule over `[5m]`. The"
-            " warm-up after a publish waits for it in addition to the ranges in the query. If unset, these and Prometheus' look-back of"
-            " 5 minutes count."
-        ),
-    ] = None
-    interval: Annotated[
-        Duration | None,
-        Field(
-            description="Interval at which the metric is queried, such as `5m`, for an expensive query. Defaults to `checkInterval`,"
-            " which is also the shortest."
-        ),
-    ] = None
 
 
 class Workload(Model):
@@ -265,6 +197,12 @@ class RolloutSpec(Model):
             " after it. Defaults to `2m`: the kubelet updates a mounted ConfigMap within about 90 s."
         ),
     ] = "2m"
+    control: Annotated[
+        Control,
+        Field(
+            description="Settings of the comparison of users with a feature and users without it, for checks with `comparedTo: Control`."
+        ),
+    ] = Control()
     workload: Annotated[
         Workload | None,
         Field(

@@ -23,6 +23,7 @@ from session_rollout.api.base import (
     Text,
 )
 from session_rollout.api.enums import DecisionAction, DecisionReason, Outcome, Stage, State
+from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.api.flag_records import FlagsRecord
 from session_rollout.api.status_records import (
     AnsweredAction,
@@ -32,6 +33,7 @@ from session_rollout.api.status_records import (
     DeadlineWait,
     HistoryEntry,
     MigrationRecord,
+    Number,
     PendingNotification,
     Percentage,
     PhaseRecord,
@@ -48,6 +50,7 @@ PENDING_LENGTH = 32
 REFUSALS_LENGTH = 24
 PROCESSED_LENGTH = 32
 ROLLED_BACK_PLANS_LENGTH = 8
+EVIDENCE_LENGTH = 48  # of the guards, and of the criteria of a phase
 CHECKS_LENGTH = 80  # of one phase: guards, criteria, preflight, verification and rollback.verification
 MIGRATIONS_LENGTH = 32  # those of the spec, and as many of earlier specs
 
@@ -251,6 +254,21 @@ class RolloutStatus(Model):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["kind", "name"]},
         ),
     ] = ()
+    evidence: Annotated[
+        tuple[EvidenceRecord, ...],
+        Field(
+            description="Evidence of each check with `comparedTo: Control`. It is written when a verdict changes, and every ten minutes.",
+            max_length=EVIDENCE_LENGTH,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["phase", "kind", "name"],
+            },
+        ),
+    ] = ()
+    false_rollback_spent: Annotated[
+        Number | None,
+        Field(description="Part of `control.falseRollback` that the comparisons of guards that have begun use up."),
+    ] = None
     migrations: Annotated[
         tuple[MigrationRecord, ...],
         Field(

@@ -184,6 +184,11 @@ class CheckRecord(Model):
         ),
     ] = None
 
+    @property
+    def has_evidence(self) -> bool:
+        """Whether the verdict rests on data about the audience: Pass or Fail, or a comparison that has not shown either yet."""
+        return self.verdict.is_evidence or (self.reason is not None and self.reason.is_open)
+
 
 class WaitKind(StrEnum):
     """`status.current.deadlineWait.kind` is what the step waits for; only `Evidence` counts toward `onDeadline: Rollback`."""

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from session_rollout.api.checks import Check
+from session_rollout.api.metrics import DEFAULT_CONTROL
 from session_rollout.api.migration import Change
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
@@ -58,17 +59,20 @@ def _warning(path: Path, about: Warn, message: str) -> Problem:
 
 def _parse_queries(spec: RolloutSpec) -> tuple[list[Problem], Ranges]:
     """The largest range of each metric's queries; a warning for queries that do not parse."""
-    from session_rollout.adapters.promql import effective_range, problem_of, queries_of
+    from session_rollout.adapters.cohort_metrics import uncounted
+    from session_rollout.adapters.promql import Intervals, effective_range, problem_of, queries_of
 
     problems: list[Problem] = []
     ranges: Ranges = {}
     for index, metric in enumerate(spec.metrics):
-        faults = (problem_of(query, patiently=True) for query in queries_of(metric))
+        faults = [problem_of(query, patiently=True) for query in queries_of(metric)]
+        faults.append(uncounted(metric, DEFAULT_CONTROL, Intervals()))  # how often is scraped is not known here
         if fault := next((fault for fault in faults if fault is not None), None):
             message = f"the rollout will stall, because the PromQL is invalid: {fault}"
-            problems.append(_warning(("metrics", index, "query"), Warn.INVALID_QUERY, message))
+            field = "query" if metric.query is not None else "cohorts"
+            problems.append(_warning(("metrics", index, field), Warn.INVALID_QUERY, message))
         else:
-            ranges[metric.name] = effective_range(metric)
+            ranges[metric.name] = effective_range(metric, control=spec.control)
     return problems, ranges
 
 
@@ -127,12 +131,13 @@ def _empty_cohorts(spec: RolloutSpec, ranges: Ranges) -> Iterator[Problem]:
     from session_rollout.adapters.promql_ratios import ZERO, needs_default
 
     for index, metric in enumerate(spec.metrics):
-        if metric.cohorts is None or metric.name not in ranges:
+        good, total = (metric.cohorts.good, metric.cohorts.total) if metric.cohorts is not None else (None, None)
+        if good is None or total is None or metric.name not in ranges:
             continue
-        if needs_default(metric.cohorts.good, metric.cohorts.total):
+        if needs_default(good, total):
             message = (
                 f"{metric.name} has no data while a cohort has no good event, although all of its events failed."
-                f" Write `good: {metric.cohorts.good} {ZERO}`"
+                f" Write `good: {good} {ZERO}`"
             )
             yield _warning(("metrics", index, "cohorts", "good"), Warn.EMPTY_RATIO, message)
 

@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import Final
 
 from session_rollout.api.checks import Check, ComparedTo, Gate
+from session_rollout.api.metrics import Metric
 from session_rollout.api.quantities import bound, duration, unit_of
-from session_rollout.api.rollout import Metric, RolloutSpec
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.admission import Path, Problem
 
 LENGTH_IN_NAME: Final = re.compile(r"(?:[_:]|rate|ratio|increase|avg|max|min|sum|count)([0-9]{1,6}(?:ms|[smhdw]))$")

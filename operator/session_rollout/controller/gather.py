@@ -8,8 +8,9 @@ from itertools import groupby
 from typing import Final
 
 from session_rollout.api.enums import Stage
+from session_rollout.api.metrics import Metric
 from session_rollout.api.quantities import duration
-from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
+from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import REFUSALS_LENGTH, RolloutStatus
 from session_rollout.api.status_records import Refusal
 from session_rollout.controller.documents import Documents
@@ -18,6 +19,7 @@ from session_rollout.controller.listings import OF_JOBS
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.state import READ_DOCUMENT, RolloutState
 from session_rollout.core.documents import PublishedDocument
+from session_rollout.core.evidence import blocks_since
 from session_rollout.core.inputs import external_gates, has_jobs, needed_metrics, needs_revisions, needs_workload, running_jobs
 from session_rollout.core.observed import CheckResult, JobObservation, Measurement, Observed, Revisions
 from session_rollout.core.publication import protection_uids
@@ -96,7 +98,7 @@ class Gatherer:
 
     async def _queries(self, rollout: SessionRollout, state: RolloutState) -> Queries:
         """What the queries say: read once for each spec, because that may take a second."""
-        asked = (rollout.spec.prometheus, rollout.spec.metrics)
+        asked = (rollout.spec.prometheus, rollout.spec.metrics, rollout.spec.control)
         if state.queries is None or state.queries[0] != asked:
             state.queries = asked, await self._ports.metrics.read_queries(*asked)
         return state.queries[1]
@@ -108,6 +110,21 @@ class Gatherer:
         for interval, metrics in by_interval:
             max_age = min(interval * REFRESH_AFTER, self._oldest(rollout))
             results |= self._ports.metrics.measurements(spec.prometheus, tuple(metrics), max_age, state.wake_soon)
+        return results | self._blocks(rollout, state)
+
+    def _blocks(self, rollout: SessionRollout, state: RolloutState) -> dict[str, Measurement]:
+        """The latest blocks of the metrics that are counted by cohort. Where there is nothing to compare, nothing is asked."""
+        spec, results, now = rollout.spec, dict[str, Measurement](), self._ports.clock.now()
+        for metric in needed_metrics(rollout):
+            if metric.cohorts is None or not metric.cohorts.is_counted:
+                continue
+            since = blocks_since(spec, rollout.status, metric)
+            known = (
+                self._ports.metrics.blocks(spec.prometheus, metric, spec.control, since, state.wake_soon)
+                if since is not None
+                else Measurement(now)
+            )
+            results |= {metric.name: known} if known is not None else {}
         return results
 
     def _oldest(self, rollout: SessionRollout) -> timedelta:

@@ -16,7 +16,7 @@ from typing import Final
 from session_rollout.api import CRD
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import Outcome
-from session_rollout.api.rollout import Metric
+from session_rollout.api.metrics import Control, Metric
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
 from session_rollout.controller.contest import CONTESTED_TEXT, Contest, is_before, known_part
@@ -127,7 +127,7 @@ class RolloutState:
     contest: Contest = field(default_factory=Contest)
     unstored: RolloutStatus | None = None  # the last one of which the API server has dropped a field
     refusals: dict[str, Refusal] = field(default_factory=dict)  # by effect
-    queries: tuple[tuple[str, tuple[Metric, ...]], Queries] | None = None  # of the spec that was read last
+    queries: tuple[tuple[str, tuple[Metric, ...], Control], Queries] | None = None  # of the spec that was read last
     reads: Requests = field(default_factory=Requests)
     writes: Requests = field(default_factory=Requests)  # to the object itself
     features: frozenset[str] = frozenset()

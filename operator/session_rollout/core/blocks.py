@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 
@@ -37,3 +37,17 @@ class CohortBlock:
     def whole(self) -> Block:
         """All cells together."""
         return sum(self.cells.values(), NOTHING)
+
+
+@dataclass(frozen=True)
+class BlockSeries:
+    """Blocks of one metric, all of one length, the oldest first."""
+
+    length: timedelta
+    blocks: tuple[CohortBlock, ...] = ()
+    scrape: timedelta = timedelta(0)  # the first events of a block may be that much older than it: a scrape brings them
+
+    def after(self, until: datetime, audience: datetime) -> tuple[CohortBlock, ...]:
+        """The blocks that end after `until` and are only about an audience that all events are about since `audience`."""
+        first = audience + self.length + self.scrape
+        return tuple(block for block in self.blocks if block.end > until and block.end >= first)

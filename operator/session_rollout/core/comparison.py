@@ -1,5 +1,6 @@
 """The evidence of one check that compares users with the feature and users without it: blocks come in, a verdict comes out."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,8 +14,10 @@ from session_rollout.core.statistics.inflation import (
     inflation_of,
     inflation_of_safety,
 )
+from session_rollout.core.statistics.power import Design
 from session_rollout.core.statistics.rates import NOTHING, Block, RateTest, Tolerance
 
+LARGEST_LOG: Final = 27.0  # odds beyond 5e11 to 1 are said to be as large
 FEWEST_CELLS: Final = 2  # between which a variance can be measured
 
 
@@ -75,8 +78,38 @@ class Comparison:
         return self.information.inflation(ALPHA_OF_SAFETY)
 
     @property
+    def counts_text(self) -> str:
+        """`42 of 12,276 with the feature, 14.1 expected without it`."""
+        events = self.test.events
+        return f"{_count(events.on_bad)} of {_count(events.on_total)} with the feature, {_count(self.test.expected)} expected without it"
+
+    @property
+    def odds_text(self) -> str:
+        """How sure harm is, in odds, and from which odds on the check fails."""
+        start, recent = self.test.log_harm(self.inflation), self.test.log_recent() - math.log(self.horizon)
+        odds, needed = math.exp(min(max(start, recent), LARGEST_LOG)), 2 / self.alpha
+        return f"with odds of {odds:,.0f} to 1 (it fails at {needed:,.0f})"
+
+    @property
+    def missing_text(self) -> str:
+        """About how many events are missing until harmlessness is shown, if there is no harm; empty when it is shown or cannot be said."""
+        events = self.test.events
+        total, shown = events.on_total + events.off_total, self.test.shows_safety(self.safe_inflation)
+        share = events.on_total / total if total > 0 else 0.0
+        if shown or not 0 < share < 1:
+            return ""
+        needed = Design(share, self.test.rate_without(), self.tolerance, self.safe_inflation).events_to_pass()
+        missing = needed - total
+        return f"; about {missing:,.0f} more events of all users are needed" if 0 < missing < math.inf else ""
+
+    @property
     def verdict(self) -> Verdict:
         """Fail once harm is shown, Pass once harmlessness is, and Inconclusive until then."""
         if self.test.shows_harm(self.alpha, self.horizon, self.inflation):
             return Verdict.FAIL
         return Verdict.PASS if self.test.shows_safety(self.safe_inflation) else Verdict.INCONCLUSIVE
+
+
+def _count(events: float) -> str:
+    """Estimates of counts, with a decimal only where it matters."""
+    return f"{events:,.0f}" if events >= 100 or abs(events - round(events)) < 0.05 else f"{events:.1f}"  # noqa: PLR2004 - shown

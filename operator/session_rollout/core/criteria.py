@@ -8,11 +8,13 @@ from typing import Final
 
 from session_rollout.api.checks import Check, Criterion, Gate
 from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Stage, Verdict
+from session_rollout.api.metrics import Metric
 from session_rollout.api.quantities import format_duration
 from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import counted_time, covered_since, range_of, warm_up_end
 from session_rollout.core.context import DecisionContext
-from session_rollout.core.evaluation import Evaluation, evaluate, input_of
+from session_rollout.core.evaluation import Evaluation, EvaluationInput, evaluate, input_of
+from session_rollout.core.evidence import compare, metric_of, without_control
 from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
 from session_rollout.core.identity import definition_of, renamed, sources_of
 from session_rollout.core.inputs import published_phases
@@ -45,19 +47,34 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
     """Bring the record of a metric's check up to date; data from before `not_before` does not count."""
     before, measurements = record_of(context, check, kind), context.observed.measurements
     needed = check.metrics if isinstance(check, Check) else (check.metric or "",)
-    if any(name not in measurements for name in needed) and before.verdict is not Verdict.NOT_EVALUATED:
+    stands = before.verdict is not Verdict.NOT_EVALUATED and before.reason is not CheckReason.NO_CONTROL
+    if any(name not in measurements for name in needed) and stands:
         return  # the result is on its way; until then the last verdict stands, and nothing is promoted on it
-    evaluation = _evaluated(context, check, not_before, _baseline(before))
+    evaluation, is_due = _evaluated(context, check, not_before, _baseline(before)), False
+    metric = metric_of(context.spec, check) if isinstance(check, Check) else None
+    if metric is not None and isinstance(check, Check):
+        evaluation, is_due = _compared(context, check, kind, metric, not_before)
     if isinstance(check, Check) and check.dry_run:
         evaluation = replace(evaluation, message=f"{evaluation.message} (dry run: not counted)")
-    keep(context, kind, check.name, evaluation)
+    keep(context, kind, check.name, evaluation, refresh=is_due)
     if isinstance(check, Check):
         context.put_check(_evident(context, check, track(context, check, context.check(kind, check.name))))
 
 
+def _compared(
+    context: DecisionContext, check: Check, kind: CheckKind, metric: Metric, not_before: datetime | None
+) -> tuple[Evaluation, bool]:
+    """What a comparison with the users without the feature says, and whether its numbers are written though the verdict is the same."""
+    if nothing := without_control(context, check, metric):
+        return nothing, False
+    comparison, unusable, is_due = compare(context, check, kind, metric)
+    given = _given(context, check, not_before, None)
+    return evaluate(replace(given, comparison=comparison, unusable=unusable)), is_due
+
+
 def _evident(context: DecisionContext, check: Check, record: CheckRecord) -> CheckRecord:
     """The record with its first evidence, and whether the metric has values without users, too: its query covers only such a time."""
-    if not record.verdict.is_evidence:
+    if not record.has_evidence or record.reason is CheckReason.NO_CONTROL:
         return record
     left = context.status.flags.given_time or context.status.flags.published_time
     without = left is None or context.now >= covered_since(context, left, range_of(context, check.metrics))
@@ -70,6 +87,12 @@ def _evident(context: DecisionContext, check: Check, record: CheckRecord) -> Che
 def _evaluated(
     context: DecisionContext, check: Check | Gate, not_before: datetime | None, baseline: Decimal | None
 ) -> Evaluation:
+    return evaluate(_given(context, check, not_before, baseline))
+
+
+def _given(
+    context: DecisionContext, check: Check | Gate, not_before: datetime | None, baseline: Decimal | None
+) -> EvaluationInput:
     measurements, minimum = context.observed.measurements, check.minimum if isinstance(check, Check) else None
     given = input_of(
         check,
@@ -82,7 +105,7 @@ def _evaluated(
     if minimum is not None:
         limit = _stale_after(context, minimum.metric)
         given = replace(given, minimum=minimum, counted=measurements.get(minimum.metric), counted_stale_after=limit)
-    return evaluate(given)
+    return given
 
 
 def evaluate_now(context: DecisionContext, check: Check, record: CheckRecord) -> Evaluation:
@@ -112,18 +135,20 @@ def record_of(context: DecisionContext, check: Check | Gate, kind: CheckKind) ->
 
 
 def _stale_after(context: DecisionContext, metric: str) -> timedelta:
-    """The age from which a result of a metric says that the provider has stopped responding."""
-    return STALE_INTERVALS * context.spec.interval_of(metric) + STALE_SLACK
+    """The age from which a result of a metric says that the provider has stopped responding; of blocks there is one for each block."""
+    measurement = context.observed.measurements.get(metric)
+    length = measurement.series.length if measurement is not None and measurement.series is not None else timedelta(0)
+    return STALE_INTERVALS * max(context.spec.interval_of(metric), length) + STALE_SLACK
 
 
-def keep(context: DecisionContext, kind: CheckKind, name: str, evaluation: Evaluation) -> None:
-    """Write the record only when the verdict or its reason changed: a repeated verdict is not a change.
+def keep(context: DecisionContext, kind: CheckKind, name: str, evaluation: Evaluation, *, refresh: bool = False) -> None:
+    """Write the record only when the verdict or its reason changed, or with `refresh`: a repeated verdict is not a change.
 
     `time` is when the verdict changed: another reason for the same verdict does not change it.
     """
     before = context.check(kind, name)
     repeated = before.verdict is evaluation.verdict and before.reason is not None
-    if repeated and before.reason is evaluation.reason:
+    if repeated and before.reason is evaluation.reason and not refresh:
         return
     context.put_check(
         before.updated(

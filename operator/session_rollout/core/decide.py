@@ -22,6 +22,7 @@ from session_rollout.core.context import RESYNC, DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
 from session_rollout.core.documents import PublishedDocument, note_given
 from session_rollout.core.drift import await_document
+from session_rollout.core.evidence import settle_evidence
 from session_rollout.core.generation import adopt_generation, conflict, with_all_phases
 from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach, settle_guards
 from session_rollout.core.hold import advance_hold
@@ -70,6 +71,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     result = await_requests(context) or await_document(context) or result
     record_stall(context, result)
     write_decision(context, result, context.problems)
+    settle_evidence(context)
     return decision_of(context, next_reconcile(context, result))
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from session_rollout.api.checks import Check, ComparedTo, Gate, Minimum, OnNoData
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, format_duration, show, unit_of
+from session_rollout.core.comparison import Comparison
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.core.statistics.proportion import wilson
 
@@ -76,6 +77,8 @@ class EvaluationInput:
     counted: Measurement | None = None  # of the metric in `minimum`
     counted_stale_after: timedelta = timedelta.max
     on_no_data: OnNoData = OnNoData.PAUSE
+    comparison: Comparison | None = None  # with the users without the feature, of a metric that is counted in blocks
+    unusable: CheckReason | None = None  # why its last blocks say nothing
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,39 @@ _MEANING: Final = {
 }
 
 
+def _against_users_without(given: EvaluationInput) -> Evaluation | None:
+    comparison = given.comparison
+    if comparison is None:
+        return None
+    if given.unusable is not None:
+        message = f"{given.name}: {_UNUSABLE[given.unusable]}"
+        return Evaluation(Verdict.NO_DATA, given.unusable, message)
+    if not comparison.test.blocks:
+        message = f"{given.name}: waiting for the first block of events about this audience"
+        return Evaluation(Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, message)
+    verdict, reason, words = {
+        Verdict.FAIL: (Verdict.FAIL, CheckReason.HARM_SHOWN, "more than the tolerated"),
+        Verdict.PASS: (Verdict.PASS, CheckReason.HARMLESSNESS_SHOWN, "no more than the tolerated"),
+    }.get(
+        comparison.verdict,
+        (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN, "too few yet to tell whether more than the tolerated"),
+    )
+    limit = f"{comparison.tolerance.times:g} times the rate without it plus {100 * comparison.tolerance.plus:g} points"
+    sure = f", {comparison.odds_text}" if verdict is Verdict.FAIL else comparison.missing_text
+    message = f"{given.name}: {comparison.counts_text}; {words} {limit}{sure}"
+    return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=limit)
+
+
+_UNUSABLE: Final = {
+    CheckReason.STALE_RESULT: "the clock was set back, and the blocks until now have counted already",
+    CheckReason.NO_VARIANTS: "no series has the label `variant` with the value `on` or `off`",
+    CheckReason.NO_EVENTS: "the users with the feature, or those without it, have no events",
+    CheckReason.UNEVEN_CELLS: "some series have the label `cell`, and others have not, or it has too many values",
+    CheckReason.IMPOSSIBLE_COUNTS: "there are more bad events than events; select the bad ones from the series that `total` counts",
+    CheckReason.NOT_A_COUNT: "a count is negative, infinite or not a number",
+}
+
+
 def _against_bound(given: EvaluationInput) -> Evaluation | None:
     if given.above is None and given.below is None and given.between is None:
         return None
@@ -286,6 +322,7 @@ _RULES: Final[tuple[Callable[[EvaluationInput], Evaluation | None], ...]] = (
     _has_failed,  # it cannot be reached, or rejects the query
     _has_too_few_events,  # `minimum` is not reached
     _is_not_a_number,  # empty, NaN, several series ..., unless `onNoData` says what that means
+    _against_users_without,  # by blocks of events
     _against_bound,
     _against_baseline,
     _against_control,

@@ -9,7 +9,9 @@ from session_rollout.api.quantities import duration
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import evaluate_check, not_evaluated
+from session_rollout.core.evidence import metric_of
 from session_rollout.core.failures import fails, failure_text, next_failure
+from session_rollout.core.flags import with_dependents
 from session_rollout.core.hold import pause_timer
 from session_rollout.core.inputs import guards_are_judged, published_phases
 from session_rollout.core.rollback import begin_rollback, breach_uid
@@ -50,7 +52,8 @@ def act_on_breaches(context: DecisionContext) -> None:
         _record(context, breaches)
         sentences = tuple(breach.message for breach in breaches)
         guard = breaches[0].guard
-        begin_rollback(context, Outcome.ROLLED_BACK, sentences, breach_uid(context, guard), guard=guard)
+        blamed = tuple(name for breach in breaches for name in _blamed(context, breach.guard))
+        begin_rollback(context, Outcome.ROLLED_BACK, sentences, breach_uid(context, guard), guard=guard, blamed=blamed)
         return
     if context.current.stage in {Stage.ENDED, Stage.ROLLING_BACK}:
         return
@@ -62,6 +65,15 @@ def act_on_breaches(context: DecisionContext) -> None:
     for breach in breaches_of(context, OnBreach.WARN):
         if not _is_recorded(context, breach):
             _record(context, (breach,))
+
+
+def _blamed(context: DecisionContext, name: str) -> tuple[str, ...]:
+    """The phases that a guard in breach names by the feature that it compares, and those whose features depend on it."""
+    metric = next((metric_of(context.spec, guard) for guard in context.spec.guards if guard.name == name), None)
+    if metric is None or metric.cohorts is None or metric.cohorts.feature is None:
+        return ()
+    features = with_dependents(context.spec, {metric.cohorts.feature: ""})
+    return tuple(record.name for record in published_phases(context.status) if features.keys() & set(record.features))
 
 
 def settle_guards(context: DecisionContext) -> None:

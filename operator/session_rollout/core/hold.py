@@ -26,6 +26,7 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import unmet_criteria
 from session_rollout.core.deadline import count_wait, stop_wait
 from session_rollout.core.drift import is_contested
+from session_rollout.core.evidence import metric_of
 from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
 from session_rollout.core.inputs import published_phases
 from session_rollout.core.publication import is_published
@@ -65,9 +66,9 @@ def _missing(context: DecisionContext, check: Check) -> Missing | None:
     is_warm = warm is not None and context.now >= warm
     known = [measurement.time for name in check.metrics if (measurement := measurements.get(name)) is not None]
     older = warm is not None and any(time < warm for time in known)
-    if record.verdict.is_evidence and is_warm and not older:
+    if record.has_evidence and is_warm and not older:
         return None
-    if record.verdict is Verdict.PROVIDER_ERROR or (is_warm and not record.verdict.is_evidence):
+    if record.verdict is Verdict.PROVIDER_ERROR or (is_warm and not record.has_evidence):
         message = record.message or f"{check.name}: waiting for a query result"
         return Missing(message, record.reason, record.verdict, warming_up=record.reason in _AT_FIRST)
     until = f" until {warm:%H:%M:%S} UTC; its query still covers older data" if warm is not None and not is_warm else ""
@@ -135,7 +136,8 @@ def _unjudged(context: DecisionContext, guard: Guard) -> str | None:
     phase = context.status.phase(context.current.phase)
     lost = record.evidence_time is not None and (not record.needs_users or bool(published_phases(context.status)))
     first = not lost and not (phase is not None and phase.is_published)
-    return None if record.verdict.is_evidence or (first and (few or absent)) else record.message
+    early = record.verdict is Verdict.NOT_EVALUATED and metric_of(context.spec, guard) is not None  # nobody is compared yet
+    return None if record.has_evidence or (first and (few or absent)) or early else record.message
 
 
 def blind_guards(context: DecisionContext, *, before_phase: bool = False) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from session_rollout.api.base import sha256_of
-from session_rollout.api.checks import Check, Gate
+from session_rollout.api.checks import Check, ComparedTo, Gate
 from session_rollout.api.enums import CheckKind
 from session_rollout.api.quantities import bound, duration, unit_of
 from session_rollout.api.status_records import CheckRecord
@@ -31,6 +31,8 @@ def definition_of(check: Check | Gate) -> str:
     if isinstance(check, Check):
         known = ((name, text) for name in TOLERANCES if (text := getattr(check, name)) is not None)
         limits += [f"{check.compared_to} {name} {tolerance_text(text)}" for name, text in known]
+        if check.compared_to is ComparedTo.CONTROL and len(limits) == 0:
+            limits += [f"{name} {bound(text).normalize()}" for name, text in check.tolerated.to_wire().items()]
     return fingerprint(repr(limits))
 
 

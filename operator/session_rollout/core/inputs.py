@@ -4,8 +4,9 @@ from typing import Final
 
 from session_rollout.api.checks import Check, Gate
 from session_rollout.api.enums import CheckKind, Outcome, PhaseState, Stage, Verdict
+from session_rollout.api.metrics import Metric
 from session_rollout.api.migration_enums import MigrationState
-from session_rollout.api.rollout import Metric, RolloutSpec, SessionRollout
+from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.steps import phase_named

@@ -14,6 +14,7 @@ from session_rollout.api.protection import Protection
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import Refusal
+from session_rollout.core.blocks import BlockSeries
 from session_rollout.core.documents import PublishedDocument
 
 
@@ -41,6 +42,7 @@ class Measurement:
     message: str = ""
     on: Counts | None = None
     off: Counts | None = None
+    series: BlockSeries | None = None  # of a metric that is counted in blocks, in place of a value
 
     @property
     def is_absent(self) -> bool:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from session_rollout.api.base import MAP_BY_NAME, SET, Model
+from session_rollout.api.metrics import Metric
 from session_rollout.api.quantities import bound, duration
-from session_rollout.api.rollout import Metric, RolloutSpec
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import ROLLED_BACK_PLANS_LENGTH, RolloutStatus
 from session_rollout.api.status_records import RolledBackPlan
 from session_rollout.core.context import DecisionContext
@@ -18,7 +19,7 @@ from session_rollout.core.identity import TOLERANCES, fingerprint, tolerance_tex
 
 # Fields of the spec that are no part of the plan.
 OTHER: Final = frozenset(
-    {"suspend", "check_interval", "propagation", "rollback", "bake", "windows", "notifications", "deletion_policy"}
+    {"suspend", "check_interval", "propagation", "control", "rollback", "bake", "windows", "notifications", "deletion_policy"}
 )
 # Of a metric: how often it is asked, as `check_interval`, which it defaults to.
 OTHER_OF_METRICS: Final = frozenset({"interval"})
@@ -28,7 +29,7 @@ UNSET: Final[dict[str, Callable[[Any], Any]]] = {
     "percent": lambda _: "0",
     "data_secret_key_ref": lambda database: database.secret_key_ref,
 }
-NUMBERS: Final = frozenset({"above", "below", "between", "percent", "to", "pass_share"})
+NUMBERS: Final = frozenset({"above", "below", "between", "percent", "to", "pass_share", "times", "plus"})
 
 
 def plan_of(spec: RolloutSpec, queries: Mapping[str, str]) -> str:

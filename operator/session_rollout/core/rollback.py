@@ -34,18 +34,19 @@ def begin_rollback(
     uid: str,
     *,
     guard: str | None = None,
+    blamed: tuple[str, ...] = (),
     phases: tuple[str, ...] | None = None,
 ) -> None:
     """Reduce the audiences as `rollback.scope` says; publishing follows in the same decision.
 
     `causes` are sentences for users, `uid` identifies the rollback (`api.protection`). `guard` is the name of the first guard
-    in breach; None when no guard started it. `phases` are the names of the affected phases; by default the running one and,
+    in breach; None when no guard started it; `blamed` are the phases that guards in breach name. `phases` are the names of the affected phases; by default the running one and,
     when that has published nothing and a guard is in breach, the newest one that is published.
     """
     scope = context.spec.rollback.scope
     message = f"rolling back the {scope.lower() if scope is not RollbackScope.ALL else 'whole rollout'}: {'; '.join(causes)}"
     context.record_event(EventReason.ROLLBACK_STARTED, message, check=guard)
-    affected = phases if phases is not None else _affected(context, by_guard=guard is not None)
+    affected = phases if phases is not None else (*_affected(context, by_guard=guard is not None), *blamed)
     records = [record for record in context.status.phases if record.name in affected]
     takes_away = phases is not None or any(_is_measured(context, record) for record in records)
     percent, groups = "0", tuple[str, ...]()

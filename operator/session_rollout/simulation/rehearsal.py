@@ -11,14 +11,16 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from session_rollout.adapters.promql import effective_range
+from session_rollout.adapters.promql import Intervals, block_of, effective_range
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionAction, Stage, Verdict
+from session_rollout.api.metrics import Metric
 from session_rollout.api.progress import Progress
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import HistoryEntry
+from session_rollout.core.evidence import phase_of
 from session_rollout.core.observed import (
     CheckResult,
     Decision,
@@ -31,7 +33,14 @@ from session_rollout.core.observed import (
     StartJob,
 )
 from session_rollout.core.steps import phase_named
-from session_rollout.simulation.values import KindAndCheck, best_value, measurement_of
+from session_rollout.simulation.values import (
+    BASE_RATE,
+    HARMFUL_RATE,
+    KindAndCheck,
+    best_value,
+    compared_measurement,
+    measurement_of,
+)
 from session_rollout.simulation.world import SUCCEEDED, World
 
 LONGEST: Final = timedelta(days=730)
@@ -102,7 +111,7 @@ class RehearsedWorld(World):
     idle: int = 0
 
     def __post_init__(self) -> None:
-        self.ranges = {metric.name: effective_range(metric) for metric in self.spec.metrics}
+        self.ranges = {metric.name: effective_range(metric, control=self.spec.control) for metric in self.spec.metrics}
 
     # --- the clock
 
@@ -195,11 +204,20 @@ class RehearsedWorld(World):
             )
         fault = next((fault for fault in active if fault.metric == name), None)
         metric = self.spec.metric(name)
+        if metric is not None and metric.cohorts is not None and metric.cohorts.is_counted:
+            return self._counted(metric, fault)
         cohorts = metric is not None and metric.cohorts is not None
         if fault is not None and fault.value is not None:
             return measurement_of(fault.value, self.now, cohorts=cohorts)
         wanted = Verdict.FAIL if fault is not None else Verdict.PASS
         return measurement_of(self._chosen_value(name, wanted, cohorts=cohorts), self.now, cohorts=cohorts)
+
+    def _counted(self, metric: Metric, fault: Fault | None) -> Measurement:
+        """Blocks of events, of which as many are bad with the feature as a fault says."""
+        record = phase_of(self.spec, self.status, metric)
+        rate = Decimal(BASE_RATE) if fault is None else HARMFUL_RATE if fault.value is None else fault.value
+        percent = Decimal(record.percent) if record is not None else Decimal(0)
+        return compared_measurement(rate, self.now, percent=percent, length=block_of(self.spec.control, Intervals()))
 
     def _chosen_value(self, name: str, wanted: Verdict, *, cohorts: bool) -> Decimal:
         checks = list(self._checks_of(name))

@@ -1,5 +1,6 @@
 """Values that a simulated metric could have: such that all its checks pass, or fail, as a scenario wants."""
 
+import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -8,10 +9,17 @@ from typing import Final
 from session_rollout.api.checks import Check, ComparedTo, Gate
 from session_rollout.api.enums import CheckKind, Verdict
 from session_rollout.api.quantities import bound, unit_of
+from session_rollout.core.blocks import BlockSeries, CohortBlock
 from session_rollout.core.evaluation import MINIMUM_EVENTS, evaluate, input_of
 from session_rollout.core.observed import Counts, Measurement
+from session_rollout.core.statistics.rates import Block
 
 BIG: Final = Decimal(10**6)
+TRAFFIC: Final = 1e9  # events of a block
+BLOCKS: Final = 3
+BASE_RATE: Final = 0.001  # of bad events, whoever has the feature
+HARMFUL_RATE: Final = Decimal("0.5")
+CELLS: Final = tuple(map(str, range(16)))
 ANY_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 FACTORS: Final = tuple(map(Decimal, ("1.05", "0.95", "1.3", "0.7", "3", "0.1")))
 
@@ -26,6 +34,19 @@ def measurement_of(value: Decimal, time: datetime, *, cohorts: bool) -> Measurem
     total = Decimal(100 * MINIMUM_EVENTS) * 1000
     share = min(max(value, Decimal(0)), Decimal(1))
     return Measurement(time, value=share, on=Counts(share * total, total), off=Counts(total / 2, total))
+
+
+def compared_measurement(rate: Decimal, time: datetime, *, percent: Decimal, length: timedelta) -> Measurement:
+    """The last blocks of a metric that is counted by cohort, with this rate of bad events with the feature.
+
+    There is as much traffic as it takes to tell with each of them.
+    """
+    with_it, without = (float(share) * TRAFFIC / 100 / len(CELLS) for share in (percent, 100 - percent))
+    cell = Block(min(max(float(rate), 0.0), 1.0) * with_it, with_it, BASE_RATE * without, without)
+    seconds = length.total_seconds()
+    newest = math.floor(time.timestamp() / seconds)
+    ends = (datetime.fromtimestamp((newest - age) * seconds, UTC) for age in reversed(range(BLOCKS)))
+    return Measurement(time, series=BlockSeries(length, tuple(CohortBlock(end, dict.fromkeys(CELLS, cell)) for end in ends)))
 
 
 def best_value(checks: list[KindAndCheck], baselines: Baselines, wanted: Verdict, *, cohorts: bool) -> Decimal:

@@ -44,7 +44,7 @@ MUTANTS: Final = (
     Mutant(
         "no data is evidence",
         "core/hold.py",
-        "    if record.verdict.is_evidence and is_warm and not older:",
+        "    if record.has_evidence and is_warm and not older:",
         "    if record.verdict is not Verdict.PROVIDER_ERROR and is_warm and not older:",
     ),
     Mutant(

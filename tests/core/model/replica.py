@@ -17,8 +17,8 @@ from session_rollout.adapters.prometheus import PrometheusSource, read
 from session_rollout.adapters.provider_client import Response
 from session_rollout.adapters.rollouts import ApiRolloutStore, parse
 from session_rollout.api.enums import CheckReason, Verdict
+from session_rollout.api.metrics import Metric
 from session_rollout.api.parsing import action_of
-from session_rollout.api.rollout import Metric
 from session_rollout.controller import deletion
 from session_rollout.controller.deletion import Deletion
 from session_rollout.controller.downtime import Downtime

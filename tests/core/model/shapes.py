@@ -5,7 +5,8 @@ from copy import deepcopy
 from typing import Any
 
 from core.model.replica import known
-from session_rollout.api.rollout import Metric, RolloutSpec
+from session_rollout.api.metrics import Metric
+from session_rollout.api.rollout import RolloutSpec
 
 
 def _criteria(metric: str = "errors") -> list[dict[str, Any]]:

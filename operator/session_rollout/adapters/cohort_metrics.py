@@ -1,0 +1,81 @@
+"""Metrics that are counted by cohort: their PromQL, and why some of them can never be counted."""
+
+from datetime import timedelta
+from functools import lru_cache
+from typing import Final
+
+from session_rollout.adapters.promql import (
+    REMEMBERED,
+    SCRAPES_OF_BLOCK,
+    SECOND,
+    Intervals,
+    block_of,
+    counted_of,
+    is_long,
+    parse,
+)
+from session_rollout.adapters.promql_blocks import PLAIN, CohortQueries, buckets, counter_of
+from session_rollout.adapters.promql_spelling import MISREAD
+from session_rollout.api.metrics import Cohorts, Control, Metric
+from session_rollout.api.quantities import duration, format_duration
+
+BYTES: Final = "must have a character in place of an escape such as `\\x41`"
+
+
+def counting_of(metric: Metric, control: Control, intervals: Intervals) -> CohortQueries:
+    """The PromQL of a metric that is counted by cohort. Raises ValueError with a sentence, also for lengths that cannot work."""
+    cohorts, block = counted_of(metric), block_of(control, intervals)
+    assert cohorts is not None
+    if problem := _problem_of_lengths(control, intervals):
+        raise ValueError(problem)
+    return _queries(cohorts, block, intervals.scrape)
+
+
+def uncounted(metric: Metric, control: Control, intervals: Intervals) -> str | None:
+    """Why a metric of counters can never be counted, as a sentence; None if it can, and for every other metric."""
+    try:
+        if counted_of(metric) is not None:
+            counting_of(metric, control, intervals)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _problem_of_lengths(control: Control, intervals: Intervals) -> str | None:
+    block, least = block_of(control, intervals), SCRAPES_OF_BLOCK * intervals.scrape
+    if block % SECOND:
+        return "`control.block` must be a whole number of seconds"
+    if block < least:
+        return f"`control.block` must be at least {format_duration(least)}, which is {SCRAPES_OF_BLOCK} scrape intervals"
+    if duration(control.lag) < intervals.scrape:
+        return f"`control.lag` must be at least {format_duration(intervals.scrape)}, which is the scrape interval"
+    return None
+
+
+@lru_cache(REMEMBERED)
+def _queries(cohorts: Cohorts, block: timedelta, scrape: timedelta) -> CohortQueries:
+    """Parsed once: a rollout needs it at each reconciliation."""
+    if cohorts.histogram is not None:
+        over = duration(cohorts.over or "")
+        _judge("histogram", cohorts.histogram, over)
+        return CohortQueries.of_histogram(cohorts.histogram, over, block, scrape)
+    bad, total = cohorts.bad or "", cohorts.total or ""
+    _judge("bad", bad)
+    _judge("total", total)
+    return CohortQueries.of_counters(bad, total, block, scrape)
+
+
+def _judge(field: str, selector: str, over: timedelta | None = None) -> None:
+    """Raises ValueError, with the field in its sentence, for what selects no counter or histogram."""
+    if MISREAD.search(selector):  # the parser reads bytes as characters
+        raise ValueError(f"`{field}` {BYTES}")
+    if is_long(selector):
+        raise ValueError(f"`{field}` {PLAIN}")
+    try:
+        parse(selector)
+    except ValueError as error:
+        raise ValueError(f"`{field}` is invalid PromQL: {str(error).splitlines()[0]}") from error
+    try:
+        counter_of(selector) if over is None else buckets(selector, over)
+    except ValueError as error:
+        raise ValueError(f"`{field}` {error}") from error

@@ -1,0 +1,151 @@
+"""Metrics of a `SessionRollout.spec`: PromQL queries, and counters of events by cohort."""
+
+from typing import Annotated, Final
+
+from pydantic import ConfigDict, Field
+
+from session_rollout.api.base import Feature, Model, Name, rules
+from session_rollout.api.quantities import Duration, DurationOrZero, Points
+
+_COUNTER: Final = " A selector without the labels `variant` and `cell`, by which the operator groups: see instrumentation in the documentation."
+
+
+class Cohorts(Model):
+    """How events of users with the feature and of users without it are counted: two counters, a histogram, or two queries."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "[has(self.good), has(self.bad), has(self.histogram)].filter(x, x).size() == 1",
+                "must have exactly one of `bad` (with `total`), `histogram` (with `over`) and `good` (with `total`)",
+            ),
+            ("has(self.total) != has(self.histogram)", "`total` is required by `bad` and `good`, and excluded by `histogram`"),
+            ("has(self.over) == has(self.histogram)", "`over` and `histogram` require each other"),
+            ("has(self.feature) != has(self.good)", "`feature` is required by `bad` and `histogram`, and excluded by `good`"),
+            (
+                "!has(self.good) || !has(self.total) || (self.good.contains('$cohort') && self.total.contains('$cohort'))",
+                "`good` and `total` must both contain the placeholder `$cohort`",
+            ),
+        ),
+    )
+    feature: Annotated[
+        Feature | None,
+        Field(
+            description="Feature whose users are compared with those without it: the one whose variant is in the label `variant`."
+            " Required by `bad` and `histogram`."
+        ),
+    ] = None
+    bad: Annotated[
+        str | None,
+        Field(
+            description='Counter of bad events, such as `sessions_total{result="failure"}`.' + _COUNTER,
+            min_length=1,
+            max_length=1024,
+        ),
+    ] = None
+    total: Annotated[
+        str | None,
+        Field(
+            description="With `bad`, the counter of all events, such as `sessions_total`. With `good`, a PromQL query that counts all"
+            ' events and contains `$cohort`, such as `sum(increase(orders_total{variant="$cohort"}[1h]))`.',
+            min_length=1,
+            max_length=2048,
+        ),
+    ] = None
+    histogram: Annotated[
+        str | None,
+        Field(
+            description="Classic histogram, such as `page_load_seconds`: observations over `over` are bad events." + _COUNTER,
+            min_length=1,
+            max_length=1024,
+        ),
+    ] = None
+    over: Annotated[
+        Duration | None,
+        Field(description="Upper bound of a bucket of the histogram, such as `500ms`: what takes longer is bad."),
+    ] = None
+    good: Annotated[
+        str | None,
+        Field(
+            description="PromQL query that counts good events. Must contain `$cohort`, which the operator replaces with `on` and"
+            ' with `off`, such as `sum(increase(orders_total{result="ok", variant="$cohort"}[1h]))`. Its confidence interval is that of'
+            " one look: prefer `bad`, whose evidence holds however often it is read.",
+            min_length=1,
+            max_length=2048,
+        ),
+    ] = None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the operator counts by blocks of time, and not by two queries of the user."""
+        return self.good is None
+
+
+class Metric(Model):
+    """A named PromQL query that criteria, guards and gates refer to. Its result must be one number."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("has(self.query) != has(self.cohorts)", "must have exactly one of `query` and `cohorts`"),
+        ),
+    )
+    name: Annotated[Name, Field(description="Name of the metric in criteria, guards and gates, such as `error-rate`.")]
+    query: Annotated[
+        str | None,
+        Field(
+            description="PromQL query that returns one scalar or one series, such as `job:http_errors:ratio_rate5m`."
+            " Mutually exclusive with `cohorts`.",
+            min_length=1,
+            max_length=2048,
+        ),
+    ] = None
+    cohorts: Annotated[
+        Cohorts | None,
+        Field(
+            description="Counters or queries of events of users with the feature and of those without it, for checks with"
+            " `comparedTo: Control`. Mutually exclusive with `query`."
+        ),
+    ] = None
+    window: Annotated[
+        Duration | None,
+        Field(
+            description="Time that one sample of the series in the query covers, such as `5m` for a recording rule over `[5m]`. The"
+            " warm-up after a publish waits for it in addition to the ranges in the query. If unset, these and Prometheus' look-back of"
+            " 5 minutes count."
+        ),
+    ] = None
+    interval: Annotated[
+        Duration | None,
+        Field(
+            description="Interval at which the metric is queried, such as `5m`, for an expensive query. Defaults to `checkInterval`,"
+            " which is also the shortest."
+        ),
+    ] = None
+
+
+class Control(Model):
+    """How users with a feature are compared with those without it."""
+
+    false_rollback: Annotated[
+        Points,
+        Field(
+            description="Largest probability that guards with `comparedTo: Control` roll a harmless rollout back, whatever they see and"
+            " however often it is read. It is divided among them. Defaults to `1%`."
+        ),
+    ] = "1%"
+    block: Annotated[
+        Duration | None,
+        Field(
+            description="Length of the periods in which events are counted; at least 5 scrape intervals. Defaults to `1m`, or 5 scrape"
+            " intervals if that is longer."
+        ),
+    ] = None
+    lag: Annotated[
+        DurationOrZero,
+        Field(
+            description="Time after a block until Prometheus has all of its events. Defaults to `1m`; a scrape interval is the least."
+        ),
+    ] = "1m"
+
+
+DEFAULT_CONTROL: Final = Control()

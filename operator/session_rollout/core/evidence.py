@@ -1,0 +1,209 @@
+"""Comparisons with the users without a feature: what is known of each is in `status.evidence`, and blocks of events are added to it.
+
+A comparison is about the phase of its feature, and runs through all of its steps. A guard has its share of
+`control.falseRollback`, which is fixed when the comparison begins, so that no edit of the spec can spend it twice.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from session_rollout.api.checks import Check, ComparedTo, Guard
+from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Verdict
+from session_rollout.api.evidence_record import EvidenceRecord
+from session_rollout.api.metrics import Metric
+from session_rollout.api.quantities import bound, duration
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.api.status import EVIDENCE_LENGTH, RolloutStatus
+from session_rollout.api.status_records import PhaseRecord
+from session_rollout.core.blocks import BlockSeries, CohortBlock
+from session_rollout.core.clocks import audience_start
+from session_rollout.core.comparison import Comparison
+from session_rollout.core.context import DecisionContext
+from session_rollout.core.evaluation import Evaluation
+from session_rollout.core.evidence_text import decoded, encoded
+from session_rollout.core.identity import fingerprint, sources_of
+from session_rollout.core.statistics.rates import Tolerance
+from session_rollout.core.status_budget import kept
+from session_rollout.core.steps import phase_named
+
+KEPT_FOR: Final = timedelta(minutes=10)  # what is younger is asked again after a restart
+KEPT_BLOCKS: Final = 50
+HORIZON: Final = timedelta(days=35)
+LONG_BLOCK: Final = timedelta(minutes=5)  # if the provider decides how long one is
+UNUSABLE_BLOCKS: Final = 3  # as many at the end without evidence say that there is none
+LEAST_SHARE: Final = 100  # of `falseRollback` that a guard has which came after the others had used it up
+
+
+def metric_of(spec: RolloutSpec, check: Check) -> Metric | None:
+    """The metric of a check that is a comparison of blocks; None for every other check."""
+    metric = spec.metric(check.metric)
+    counted = metric is not None and metric.cohorts is not None and metric.cohorts.is_counted
+    return metric if counted and check.compared_to is ComparedTo.CONTROL else None
+
+
+def phase_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> PhaseRecord | None:
+    """The record of the phase that publishes the feature of a metric."""
+    feature = metric.cohorts.feature if metric.cohorts is not None else None
+    name = next((phase.name for phase in spec.phases if feature in phase.features), None)
+    return status.phase(name)
+
+
+def has_control(record: PhaseRecord | None) -> bool:
+    """Whether some users have a feature by their bucket, and others have not."""
+    return record is not None and record.is_published and 0 < Decimal(record.percent) < 100  # noqa: PLR2004 - percent
+
+
+def blocks_since(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> datetime | None:
+    """The time from which on a decision needs the blocks of a metric; None while there is nothing to compare."""
+    record, published = phase_of(spec, status, metric), status.flags.published_time
+    if record is None or not has_control(record) or published is None:
+        return None
+    known = [each.until for each in status.evidence if each.phase == record.name and _reads(spec, each, metric)]
+    length = duration(spec.control.block) if spec.control.block is not None else LONG_BLOCK
+    return max(min(known, default=published) - (UNUSABLE_BLOCKS + 1) * length, published)
+
+
+def _reads(spec: RolloutSpec, record: EvidenceRecord, metric: Metric) -> bool:
+    """Whether evidence is about a check of this metric."""
+    phase = phase_named(spec, record.phase)
+    checks: Iterable[Check] = spec.guards if record.kind is CheckKind.GUARD else phase.criteria if phase is not None else ()
+    return any(check.name == record.name and check.metric == metric.name for check in checks)
+
+
+def without_control(context: DecisionContext, check: Check, metric: Metric) -> Evaluation | None:
+    """What a comparison says where there is nothing to compare; None where there is."""
+    record = phase_of(context.spec, context.status, metric)
+    if has_control(record):
+        return None
+    everybody = record is not None and record.is_published and Decimal(record.percent) > 0
+    cause = f"{'everybody' if everybody else 'nobody'} has the feature by percentage, so that there is nothing to compare"
+    if everybody and not isinstance(check, Guard) and record is not None:
+        known = _known(context, record.name, CheckKind.CRITERION, check.name)
+        if known is None or not known.passed:
+            message = f"{check.name}: harmlessness was not shown before everybody had the feature"
+            return Evaluation(Verdict.INCONCLUSIVE, CheckReason.NO_CONTROL, message)
+    return Evaluation(Verdict.PASS, CheckReason.NO_CONTROL, f"{check.name}: {cause}")
+
+
+def compare(
+    context: DecisionContext, check: Check, kind: CheckKind, metric: Metric
+) -> tuple[Comparison, CheckReason | None, bool]:
+    """The comparison with every block that was read, why the last blocks say nothing, and whether its numbers are to be written."""
+    record = phase_of(context.spec, context.status, metric)
+    measurement, start = context.observed.measurements.get(metric.name), audience_start(context)
+    assert record is not None
+    series = measurement.series if measurement is not None and measurement.series is not None else None
+    known = _continued(context, check, kind, metric, record)
+    comparison = _comparison(context, check, known, series.length if series is not None else timedelta(minutes=1))
+    if known.until > context.now:
+        return comparison, CheckReason.STALE_RESULT, False
+    if series is None or start is None:
+        return comparison, None, False
+    audience = start + duration(context.spec.propagation)
+    comparison = comparison.add(series.after(known.until, audience))
+    passed = known.passed or (True if comparison.verdict is Verdict.PASS else None)
+    record_now = encoded(known.updated(passed=passed), comparison)
+    _put(context, record_now)
+    return comparison, _unusable(series, audience), _is_due(context, record_now)
+
+
+def _unusable(series: BlockSeries, audience: datetime) -> CheckReason | None:
+    """Why the last blocks about this audience say nothing; None if one of them does, or there is none."""
+    last: tuple[CohortBlock, ...] = series.after(audience, audience)[-UNUSABLE_BLOCKS:]
+    problems = [block.problem for block in last if block.problem is not None]
+    return CheckReason(problems[-1].value) if last and len(problems) == len(last) else None
+
+
+def _comparison(context: DecisionContext, check: Check, record: EvidenceRecord, length: timedelta) -> Comparison:
+    """The comparison that a record describes."""
+    phase = phase_named(context.spec, record.phase)
+    planned = sum((duration(step.hold) for step in phase.steps if step.hold), timedelta(0)) if phase is not None else HORIZON
+    fresh = Comparison(
+        tolerance=tolerated_by(check),
+        alpha=float(record.alpha),
+        horizon=max(HORIZON, planned) / length,
+        until=record.until,
+    )
+    return decoded(record, fresh)
+
+
+def tolerated_by(check: Check) -> Tolerance:
+    """What a comparison tolerates."""
+    return Tolerance(float(check.tolerated.times), float(bound(check.tolerated.plus)))
+
+
+def _known(context: DecisionContext, phase: str, kind: CheckKind, name: str) -> EvidenceRecord | None:
+    return next((each for each in context.status.evidence if (each.phase, each.kind, each.name) == (phase, kind, name)), None)
+
+
+def _continued(context: DecisionContext, check: Check, kind: CheckKind, metric: Metric, phase: PhaseRecord) -> EvidenceRecord:
+    """The record of a comparison: the known one, one that starts again because something else is compared, or a new one."""
+    source = fingerprint(f"{sources_of(context, metric.name)[0]} {tolerated_by(check)} {context.spec.control.block}")
+    known = _known(context, phase.name, kind, check.name)
+    if known is not None and known.source == source:
+        return known
+    alpha = known.alpha if known is not None else _alpha(context, kind)
+    return EvidenceRecord(phase=phase.name, kind=kind, name=check.name, source=source, alpha=alpha, until=context.now)
+
+
+def _alpha(context: DecisionContext, kind: CheckKind) -> str:
+    """The probability of a wrong rollback that a new comparison has: an equal part of what is left, for a guard."""
+    whole = Decimal(context.spec.control.false_rollback.removesuffix("%")) / 100
+    if kind is not CheckKind.GUARD:
+        return f"{whole:f}"  # it ends nothing, and all criteria must pass
+    spent = Decimal(context.status.false_rollback_spent or 0)
+    begun = {record.name for record in context.status.evidence if record.kind is CheckKind.GUARD}
+    left = [guard for guard in context.spec.guards if metric_of(context.spec, guard) is not None and guard.name not in begun]
+    share = max((whole - spent) / max(len(left), 1), whole / LEAST_SHARE)
+    context.change(false_rollback_spent=f"{(spent + share).normalize():f}")
+    return f"{share.normalize():f}"
+
+
+def _put(context: DecisionContext, record: EvidenceRecord) -> None:
+    key = (record.phase, record.kind, record.name)
+    others = [known for known in context.status.evidence if (known.phase, known.kind, known.name) != key]
+    records = kept((*others, record), lambda known: known is record, EVIDENCE_LENGTH)
+    context.change(evidence=tuple(sorted(records, key=lambda known: (known.phase, known.kind, known.name))))
+
+
+def settle_evidence(context: DecisionContext) -> None:
+    """Drop what has no meaning any more, and leave the stored evidence as it is until there is enough news to write."""
+    status, before = context.status, context.observed.rollout.status
+    if not (status.evidence or before.evidence or status.false_rollback_spent):
+        return
+    if status.outcome is Outcome.PROMOTED:
+        context.change(evidence=(), false_rollback_spent=None)
+        return
+    records = tuple(record for record in (_lasting(context, each) for each in status.evidence) if record is not None)
+    if records != status.evidence:
+        context.change(evidence=records)
+    if any(_is_due(context, record) for record in context.status.evidence):
+        return
+    if context.status.updated(evidence=before.evidence) == before:
+        context.change(evidence=before.evidence)
+
+
+def _is_due(context: DecisionContext, record: EvidenceRecord) -> bool:
+    """Whether a record has enough news to be written for its own sake."""
+    known = next((each for each in context.observed.rollout.status.evidence if _same(each, record)), None)
+    if known is None or (known.source, known.passed) != (record.source, record.passed):
+        return True
+    return record.until - known.until >= KEPT_FOR or record.blocks - known.blocks >= KEPT_BLOCKS
+
+
+def _same(known: EvidenceRecord, record: EvidenceRecord) -> bool:
+    return (known.phase, known.kind, known.name) == (record.phase, record.kind, record.name)
+
+
+def _lasting(context: DecisionContext, record: EvidenceRecord) -> EvidenceRecord | None:
+    """A record without the evidence about a feature that was taken away; None for a check that is gone."""
+    phase = context.status.phase(record.phase)
+    if phase is None or phase.promoted_time is not None:
+        return None
+    if phase.is_published:
+        return record
+    return EvidenceRecord(
+        phase=record.phase, kind=record.kind, name=record.name, source=record.source, alpha=record.alpha, until=record.until
+    )

@@ -1,0 +1,93 @@
+"""A world whose application counts events by cohort, in blocks that `decide` is given as from Prometheus."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from core import world as tests
+from core.collecting import World
+from session_rollout.api.enums import CheckKind, CheckReason, Verdict
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.blocks import BlockProblem, BlockSeries, CohortBlock
+from session_rollout.core.observed import Measurement
+from session_rollout.core.statistics.rates import Block
+
+BLOCK = timedelta(seconds=10)
+COHORTS = {"feature": "alpha", "bad": 'sessions_total{result="failure"}', "total": "sessions_total"}
+COMPARED = {"name": "failures", "metric": "failures", "comparedTo": "Control"}
+CELLS = tuple(f"c{number}" for number in range(16))
+
+
+def spec(**changes: Any) -> RolloutSpec:
+    """Two phases of one feature each; the first is compared."""
+    return RolloutSpec.model_validate(
+        {
+            "flagSet": "shop",
+            "checkInterval": "10s",
+            "propagation": "20s",
+            "control": {"block": "10s", "lag": "0s"},
+            "features": [{"name": "alpha"}, {"name": "beta"}],
+            "metrics": [{"name": "failures", "cohorts": COHORTS}],
+            "phases": [
+                {
+                    "name": "one",
+                    "features": ["alpha"],
+                    "steps": [{"percent": 20, "hold": "60s"}, {"percent": 50, "hold": "60s"}, {"percent": 100, "hold": "60s"}],
+                    "criteria": [COMPARED],
+                },
+                {"name": "two", "features": ["beta"], "steps": [{"percent": 100, "hold": "60s"}]},
+            ],
+            "guards": [COMPARED],
+            **changes,
+        }
+    )
+
+
+@dataclass
+class Counting(World):
+    """A world whose application counts events: `rates` are those of bad events with the feature and without it."""
+
+    traffic: float = 100_000.0  # of all users in a block
+    rates: tuple[float, float] = (0.001, 0.001)
+    problem: BlockProblem | None = None
+    cells: tuple[str, ...] = CELLS
+    counted: dict[datetime, CohortBlock] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ranges = {"failures": timedelta(seconds=20)}
+
+    def measure(self, name: str) -> Measurement | None:
+        if name != "failures":
+            return super().measure(name)
+        if not self.answering:
+            return None
+        known = self.values.get(name)
+        if isinstance(known, Verdict):
+            return Measurement(self.now, problem=known, reason=CheckReason.CONNECTION_FAILED, message="unreachable")
+        end = datetime.fromtimestamp(self.now.timestamp() // BLOCK.total_seconds() * BLOCK.total_seconds(), UTC)
+        if end not in self.counted:
+            self.counted[end] = self._block(end)
+        return Measurement(self.now, series=BlockSeries(BLOCK, tuple(self.counted[key] for key in sorted(self.counted))))
+
+    def _block(self, end: datetime) -> CohortBlock:
+        if self.problem is not None:
+            return CohortBlock(end, problem=self.problem)
+        percent = float(Decimal(self.status.phases[0].percent)) if self.status.phases else 0.0
+        with_it, without = self.traffic * percent / 100, self.traffic * (100 - percent) / 100
+        if not with_it or not without:
+            return CohortBlock(end, problem=BlockProblem.NO_EVENTS)
+        share = len(self.cells)
+        cell = Block(with_it * self.rates[0] / share, with_it / share, without * self.rates[1] / share, without / share)
+        return CohortBlock(end, dict.fromkeys(self.cells, cell))
+
+    def verdict(self, kind: CheckKind) -> tuple[Verdict, CheckReason | None]:
+        """That of the comparison."""
+        record = next(each for each in self.status.checks if (each.kind, each.name) == (kind, "failures"))
+        return record.verdict, record.reason
+
+
+def in_step(percent: str) -> Callable[[tests.World], bool]:
+    """The audience of this percentage is published."""
+    return lambda world: world.status.current.percent == percent and world.status.current.published_time is not None
