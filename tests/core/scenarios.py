@@ -11,10 +11,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from core import document_scenarios
+from core import comparison_scenarios, document_scenarios
 from core.collecting import EVERY_GATE, FIGURES, WEB, World, migrated
-from core.counting import COMPARED, Counting
-from core.counting import spec as counted_spec
 from core.stage_scenarios import (
     WAITING,
     aborted_in,
@@ -29,7 +27,6 @@ from core.stage_scenarios import (
 )
 from core.world import at, edited, ended, spec
 from session_rollout.api.enums import CheckReason, Verdict
-from session_rollout.core.blocks import BlockProblem
 from session_rollout.core.observed import Counts, JobObservation, JobState, Measurement, Revisions
 
 # --- forward
@@ -341,33 +338,12 @@ def job_is_foreign() -> World:
     return world
 
 
-def blocks_show_harmlessness() -> World:
-    """Until everybody has the feature, and there is nothing to compare any more."""
-    world = Counting(counted_spec())
-    world.until(ended)
-    return world
-
-
-def blocks_are_compared() -> World:
-    """Too few events, blocks of each kind that say nothing, then harm."""
-    world = Counting(counted_spec(guards=[{**COMPARED, "onBreach": "Warn"}]), traffic=100)
-    world.until(lambda world: any(record.blocks for record in world.status.evidence))
-    for problem in BlockProblem:
-        world.problem = problem
-        world.run(40)
-    world.problem, world.traffic, world.rates = None, 1e5, (0.1, 0.001)
-    world.run(60)
-    return world
-
-
 STORIES: Final[tuple[Callable[[], World], ...]] = (
     everything_succeeds,
     step_requires_approval_and_a_window,
     criteria_delay_a_step,
     baseline_is_missing,
     cohorts_are_compared,
-    blocks_are_compared,
-    blocks_show_harmlessness,
     no_data_has_a_meaning,
     guard_begins_to_fail,
     result_becomes_stale,
@@ -389,6 +365,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     job_waits_for_a_node,
     job_is_foreign,
     *document_scenarios.STORIES,
+    *comparison_scenarios.STORIES,
 )
 _PLAYS: Final[dict[str, Callable[[], World]]] = {
     **{story.__name__: story for story in STORIES},

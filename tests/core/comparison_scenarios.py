@@ -1,0 +1,31 @@
+"""Rollouts whose users with a feature are compared with those without it, for `core.scenarios`."""
+
+from collections.abc import Callable
+from typing import Final
+
+from core.collecting import World
+from core.counting import COMPARED, Counting, spec
+from core.world import ended
+from session_rollout.core.blocks import BlockProblem
+
+
+def blocks_show_harmlessness() -> World:
+    """Until everybody has the feature, and there is nothing to compare any more."""
+    world = Counting(spec())
+    world.until(ended)
+    return world
+
+
+def blocks_are_compared() -> World:
+    """Too few events, blocks of each kind that say nothing, then harm."""
+    world = Counting(spec(guards=[{**COMPARED, "onBreach": "Warn"}]), traffic=100)
+    world.until(lambda world: any(record.blocks for record in world.status.evidence))
+    for problem in BlockProblem:
+        world.problem = problem
+        world.run(40)
+    world.problem, world.traffic, world.rates = None, 1e5, (0.1, 0.001)
+    world.run(60)
+    return world
+
+
+STORIES: Final[tuple[Callable[[], World], ...]] = (blocks_show_harmlessness, blocks_are_compared)
