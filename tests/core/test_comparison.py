@@ -40,6 +40,15 @@ def test_no_effect_passes() -> None:
     assert NEW.add(many(Block(0, 50, 0, 950), 10)).verdict is Verdict.PASS
 
 
+def test_where_everything_is_bad_nothing_is_harmless() -> None:
+    """A histogram without the bucket that was named counts every event as bad, with the feature and without it."""
+    known = NEW.add(many(Block(50, 50, 950, 950), 200))
+    assert known.test.shows_safety(known.safe_inflation)
+    assert known.tolerates_everything
+    assert known.verdict is Verdict.INCONCLUSIVE
+    assert known.missing_text != NEW.add(many(Block(0, 5, 0, 95), 1)).missing_text
+
+
 def test_without_cells_it_takes_longer() -> None:
     """Nobody knows how clustered the events are."""
     one = NEW.add(many(Block(0, 50, 0, 950), 100, ("",)))

@@ -93,6 +93,8 @@ class Comparison:
     @property
     def missing_text(self) -> str:
         """About how many events are missing until harmlessness is shown, if there is no harm; empty when it is shown or cannot be said."""
+        if self.tolerates_everything:
+            return "; any rate is, because nearly every event without the feature is bad: check what counts as bad"
         events = self.test.events
         total, shown = events.on_total + events.off_total, self.test.shows_safety(self.safe_inflation)
         share = events.on_total / total if total > 0 else 0.0
@@ -104,10 +106,16 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Fail once harm is shown, Pass once harmlessness is, and Inconclusive until then."""
+        """Fail once harm is shown, Pass once harmlessness is, and Inconclusive until then, and where everything is tolerated."""
         if self.test.shows_harm(self.alpha, self.horizon, self.inflation):
             return Verdict.FAIL
-        return Verdict.PASS if self.test.shows_safety(self.safe_inflation) else Verdict.INCONCLUSIVE
+        shown = self.test.shows_safety(self.safe_inflation) and not self.tolerates_everything
+        return Verdict.PASS if shown else Verdict.INCONCLUSIVE
+
+    @property
+    def tolerates_everything(self) -> bool:
+        """Whether no rate with the feature would be too high: nearly every event is bad without it, or is counted as bad."""
+        return self.tolerance.limit(self.test.rate_without()) >= 1
 
 
 def _count(events: float) -> str:
