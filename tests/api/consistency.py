@@ -161,6 +161,56 @@ def names_of_metrics(spec: Object, maker: Maker) -> None:
         node["metric"] = spec["metrics"][number % len(spec["metrics"])]["name"]
 
 
+CHANGES: Final = ("maxIncrease", "maxDecrease", "minIncrease")
+BOUNDS: Final = ("above", "below", "between", *CHANGES)
+FORMS: Final = {"bad": ("feature", "bad", "total"), "histogram": ("feature", "histogram", "over"), "good": ("good", "total")}
+FILLED: Final = {"bad": "bad_total", "total": "all_total", "histogram": "seconds", "over": "1s"}
+
+
+def comparisons(spec: Object) -> None:
+    """Cohorts have one form each, and a metric that is counted is compared, and nothing else."""
+    feature = spec["phases"][0]["features"][0]
+    for metric in spec.get("metrics", ()):
+        if "cohorts" in metric:
+            drawn = metric["cohorts"]
+            form = next((name for name in FORMS if name in drawn), "bad")
+            filled = {**FILLED, "feature": feature}
+            metric["cohorts"] = {
+                name: filled["feature"] if name == "feature" else drawn.get(name, filled.get(name)) for name in FORMS[form]
+            }
+            if form == "good":
+                metric["cohorts"] = dict.fromkeys(FORMS[form], 'a{v="$cohort"}')
+    counted = {metric["name"] for metric in spec.get("metrics", ()) if "feature" in metric.get("cohorts", {})}
+    plain = [metric["name"] for metric in spec.get("metrics", ()) if metric["name"] not in counted]
+    checks = [*spec.get("guards", ()), *(check for phase in spec["phases"] for check in phase.get("criteria", ()))]
+    if counted and not plain:
+        spec["metrics"] = [*spec["metrics"][:-1], {"name": spec["metrics"][-1]["name"], "query": "up"}]
+        comparisons(spec)
+        return
+    for each in checks:
+        compare(each, counted, is_guard=each in spec.get("guards", ()))
+    kept = [id(each) for each in checks]
+    for node in everywhere({**spec, "metrics": []}):
+        if node.get("metric") in counted and id(node) not in kept:
+            node["metric"] = plain[0]
+
+
+def compare(check: Object, counted: set[str], *, is_guard: bool) -> None:
+    """The bound of a check is one that its metric allows."""
+    changed = [name for name in CHANGES if name in check]
+    if check["metric"] in counted:
+        for name in (*BOUNDS, "for", "outOf"):
+            check.pop(name, None)
+        check["comparedTo"] = "Control"
+        return
+    check.pop("tolerate", None)
+    if check.get("comparedTo") == "Control" and (is_guard or not changed):
+        check.pop("comparedTo")
+        for name in BOUNDS:
+            check.pop(name, None)
+        check["below"] = "1%"
+
+
 def times_of_day(spec: Object) -> None:
     """Windows open before they close."""
     for window in spec.get("windows", ()):
@@ -177,6 +227,7 @@ def consistent(spec: Object, maker: Maker) -> None:
     migrations(spec, maker)
     rollback(spec, maker)
     names_of_metrics(spec, maker)
+    comparisons(spec)
     times_of_day(spec)
     holds(spec)
     for _ in range(ROUNDS):
@@ -209,6 +260,8 @@ def tamed(spec: Object) -> None:
     for metric in spec.get("metrics", ()):
         if "query" in metric:
             metric["query"] = metric["query"] if metric["query"] in PROMQL else PROMQL[0]
+        elif "feature" in metric["cohorts"]:
+            metric["cohorts"] |= {name: text for name, text in FILLED.items() if name in metric["cohorts"] and name != "over"}
         else:
             metric["cohorts"] = dict.fromkeys(("good", "total"), 'a{v="$cohort"}')
     for window in spec.get("windows", ()):

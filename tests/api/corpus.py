@@ -22,9 +22,6 @@ metrics:
 - {name: errors, query: errors}
 - name: recovery
   cohorts: {good: 'good{variant="$cohort"}', total: 'total{variant="$cohort"}'}
-- {name: failures, cohorts: {feature: beta, bad: 'sessions_total{result="failure"}', total: sessions_total}}
-- {name: slow, cohorts: {feature: gamma, histogram: load_seconds, over: 500ms}}
-control: {falseRollback: "0.5%", block: 30s, lag: 15s}
 preflight:
 - {name: calm, metric: errors, below: 1%}
 - {name: signed, approval: {}}
@@ -44,13 +41,10 @@ phases:
   - {name: errors, metric: errors, below: 1%}
   - {name: no-worse, metric: errors, comparedTo: Baseline, maxIncrease: 5%}
   - {name: recovery, metric: recovery, comparedTo: Control, maxDecrease: 1%}
-  - {name: failures, metric: failures, comparedTo: Control}
   deadline: 1d
   verification: [{name: still-calm, metric: errors, below: 1%}]
 guards:
 - {name: errors, metric: errors, below: 5%, for: 2m, onBreach: Rollback}
-- {name: failures, metric: failures, comparedTo: Control}
-- {name: slow, metric: slow, comparedTo: Control, tolerate: {times: "1.1", plus: "1%"}, onBreach: Pause}
 migrations:
 - {name: tables, bundle: shop/schema}
 - {name: rows, configMapRef: {name: sql}}
@@ -59,6 +53,27 @@ bake: 1d
 windows: [{days: [Mon, Tue], from: "09:00", to: "16:00", timeZone: Europe/Berlin}]
 deletionPolicy: Retain
 """)
+
+
+COMPARED: Object = yaml.safe_load("""
+metrics:
+- {name: failures, cohorts: {feature: beta, bad: 'sessions_total{result="failure"}', total: sessions_total}}
+- {name: slow, cohorts: {feature: gamma, histogram: load_seconds, over: 500ms}}
+criteria:
+- {name: failures, metric: failures, comparedTo: Control}
+guards:
+- {name: failures, metric: failures, comparedTo: Control}
+- {name: slow, metric: slow, comparedTo: Control, tolerate: {times: "1.1", plus: "1%"}, onBreach: Pause}
+""")
+
+
+def compared(spec: Object) -> None:
+    """Add comparisons with the users without a feature."""
+    added = copy.deepcopy(COMPARED)
+    spec["control"] = {"falseRollback": "0.5%", "block": "30s", "lag": "15s"}
+    spec["metrics"] += added["metrics"]
+    spec["phases"][1]["criteria"] += added["criteria"]
+    spec["guards"] += added["guards"]
 
 
 def put(path: str, value: Any) -> Mistake:
@@ -109,6 +124,7 @@ def spoiled(mistake: Mistake) -> Object:
 
 FINE: list[tuple[str, Mistake]] = [
     ("as it is", lambda _: None),
+    ("comparisons", compared),
     ("http check", put("preflight.1", {"name": "up", "http": {"service": "web", "port": 8080, "path": "/health?deep=1"}})),
     ("job check", put("preflight.1", {"name": "smoke", "job": {"profile": "smoke-tests"}})),
     ("built-in check", put("preflight.1", {"name": "store", "builtin": "FlagStore"})),

@@ -309,7 +309,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     (
         "guards of one name",
         lambda s: s["guards"].append({"name": "errors", "metric": "errors", "below": "9%"}),
-        ("spec.guards[3]", "Duplicate"),
+        ("spec.guards[1]", "Duplicate"),
     ),
     # migrations
     (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.corpus import Mistake, both, drop, put
+from api.corpus import Mistake, both, compared, drop, put
 
 CRITERION, GUARD = "phases.0.criteria.0", "guards.0"
 ONE_OF = "exactly one of `above`, `below`, `between`"
@@ -76,11 +76,14 @@ BAD_COHORTS: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ),
     ("false rollbacks without unit", put("control.falseRollback", "1"), ("control.falseRollback", "should match")),
     ("false rollbacks of all", put("control.falseRollback", "101%"), ("control.falseRollback", "should match")),
+    ("false rollbacks of none", put("control.falseRollback", "0%"), ("control.falseRollback", "should match")),
+    ("false rollbacks of zeros", put("control.falseRollback", "0.0%"), ("control.falseRollback", "should match")),
+    ("false rollbacks of everything", put("control.falseRollback", "100%"), ("control.falseRollback", "should match")),
     ("block of zero", put("control.block", "0s"), ("control.block", "from 1ms to 365d")),
 ]
 
 BAD_CHECKS: list[tuple[str, Mistake, tuple[str, ...]]] = [
-    *BAD_COHORTS,
+    *((name, both(compared, mistake), words) for name, mistake, words in BAD_COHORTS),
     ("range of one bound", checked(CRITERION, between=["1"]), ("criteria[0].between", "at least 2")),
     ("range of three bounds", checked(GUARD, between=["1", "2", "3"]), ("guards[0].between", "2")),
     ("range of numbers", checked(CRITERION, between=[1, 2]), ("criteria[0].between[0]", "string")),

@@ -24,7 +24,7 @@ from session_rollout.cli.warnings import Warn, warnings_of
 SPECS: Final = {"rollout": ROLLOUT["properties"]["spec"], "action": ACTION["properties"]["spec"]}
 FORBIDDEN: Final = ".rollback.verification[].approval"  # by a rule, though the schema has it
 TOO_LONG: Final = ("999999w", "366d", "53w", "365d1ms", "99999999w", "99999999w99999999d99999999h")
-FEW: Final = {"rollout": (40, 0.6), "action": (500, 0.9)}  # objects, and the share of fields and values that these reach
+FEW: Final = {"rollout": (80, 0.6), "action": (500, 0.9)}  # objects, and the share of fields and values that these reach
 
 
 def durations(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:

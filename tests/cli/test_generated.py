@@ -38,6 +38,7 @@ READING: Final = (
     (("history",), {Exit.DONE}),
     (("explain",), {Exit.DONE}),
     (("explain", "--check"), {Exit.DONE}),
+    (("explain", "--statistics"), {Exit.DONE}),
     (("report",), {Exit.DONE}),
     (("report", "-o", "html"), {Exit.DONE}),
     (("flags", "status", "--in"), {Exit.DONE}),

@@ -195,6 +195,14 @@ def ratio(query: str) -> dict[str, Any]:
     return {"metrics": [*METRICS, {"name": "ratio", "query": query}], "guards": [*GOOD["guards"], guard]}
 
 
+def compared(feature: str) -> dict[str, Any]:
+    """The first phase, which gives alpha to everybody, with a comparison of the users of a feature."""
+    metric = {"name": "failures", "cohorts": {"feature": feature, "bad": "bad_total", "total": "all_total"}}
+    criterion = {"name": "failures", "metric": "failures", "comparedTo": "Control"}
+    first, *others = GOOD["phases"]
+    return {"metrics": [*METRICS, metric], "phases": [{**first, "criteria": [criterion]}, *others]}
+
+
 def cohorts(good: str) -> dict[str, Any]:
     """One more metric with two queries."""
     queries = {"good": f"sum(increase({good}[1h]))", "total": "sum(increase(requests{c='$cohort'}[1h]))"}
@@ -245,6 +253,8 @@ WARNINGS = [
         "spec.metrics[2].query",
     ),
     (ratio("sum(rate(sum[5m])) / sum(rate(count[5m]))"), Warn.NO_MINIMUM, "spec.guards[1]"),
+    (compared("alpha"), WarnEvidence.NEVER_COMPARED, "spec.phases[0].criteria[0]"),
+    (compared("beta"), WarnEvidence.NEVER_COMPARED, "spec.phases[0].criteria[0].metric"),
     ({"suspend": True}, Warn.SUSPENDED, "spec.suspend"),
     ({"rollback": {"workload": "Undo"}}, Warn.UNDO_WITH_GITOPS, "spec.rollback.workload"),
     ({"migrations": [TABLES, CLEANUP]}, Warn.EARLY_CONTRACT, "spec.migrations[1].change"),

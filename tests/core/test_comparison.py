@@ -1,5 +1,6 @@
 """Blocks become a verdict: the same together or one by one, and never from a block that is no evidence."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,8 @@ from session_rollout.api.enums import Verdict
 from session_rollout.core.blocks import BlockProblem, CohortBlock
 from session_rollout.core.comparison import Comparison
 from session_rollout.core.statistics.inflation import UNKNOWN
-from session_rollout.core.statistics.rates import Block, Tolerance
+from session_rollout.core.statistics.power import Design
+from session_rollout.core.statistics.rates import Block, RateTest, Tolerance
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 BLOCK = timedelta(minutes=5)
@@ -47,6 +49,29 @@ def test_where_everything_is_bad_nothing_is_harmless() -> None:
     assert known.tolerates_everything
     assert known.verdict is Verdict.INCONCLUSIVE
     assert known.missing_text != NEW.add(many(Block(0, 5, 0, 95), 1)).missing_text
+
+
+@pytest.mark.parametrize("rate", [0.005, 0.02, 0.05])
+@pytest.mark.parametrize("events", [20_000, 200_000])
+def test_a_large_first_block_is_not_lost_to_bets_on_a_wrong_rate(rate: float, events: int) -> None:
+    """It teaches the rate without the feature. Else a busy application needed several times the events to pass."""
+    counts = Block(0.2 * events * rate / 16, 0.2 * events / 16, 0.8 * events * rate / 16, 0.8 * events / 16)
+    enough = Design(0.2, rate, DEFAULT).events_to_pass()
+    blocks = 2 + math.ceil(1.5 * enough / events)
+    assert NEW.add(many(counts, blocks)).verdict is Verdict.PASS
+
+
+def test_a_small_first_block_counts_in_full() -> None:
+    """Ten harmed users are enough, also if they are the first ones."""
+    known = NEW.add(many(Block(1, 5, 1, 200), 1))
+    assert (known.test.events, known.test.blocks) == (Block(16, 80, 16, 3200), 1)
+    assert known.test == RateTest().add(Block(16, 80, 16, 3200), DEFAULT, known.inflation)
+
+
+def test_all_events_of_a_large_first_block_are_shown() -> None:
+    known = NEW.add(many(Block(1, 50, 20, 950), 1))
+    assert known.test.events == Block(16, 800, 320, 15_200)
+    assert known.test.blocks == 1
 
 
 def test_without_cells_it_takes_longer() -> None:

@@ -203,6 +203,41 @@ def test_harm_of_an_earlier_phase_takes_its_own_feature_away() -> None:
     assert [record.percent for record in world.status.phases] == ["0", "0"]
 
 
+def test_a_renamed_check_continues() -> None:
+    """It is the same comparison, with the same probability; only its name is another one."""
+    world = Counting(spec(), traffic=1000)
+    world.until(lambda world: any(record.blocks >= 3 for record in world.status.evidence))
+    before = {record.kind: record for record in world.status.evidence}
+    world.edit(spec(guards=[{**COMPARED, "name": "other"}]))
+    world.settle()
+    after = {record.kind: record for record in world.status.evidence}
+    assert after[CheckKind.GUARD].name == "other"
+    assert after[CheckKind.GUARD].blocks >= before[CheckKind.GUARD].blocks
+    assert world.status.false_rollback_spent == "0.01"
+
+
+def test_a_check_that_is_removed_leaves_no_evidence() -> None:
+    world = Counting(spec(), traffic=1000)
+    world.until(lambda world: any(record.blocks >= 3 for record in world.status.evidence))
+    world.edit(spec(guards=[]))
+    world.settle()
+    assert {record.kind for record in world.status.evidence} == {CheckKind.CRITERION}
+
+
+def test_a_phase_that_was_promoted_below_everybody_is_not_compared_again() -> None:
+    """A later generation of the rollout is about its own phases."""
+    phases = json.loads(spec().model_dump_json(by_alias=True, exclude_none=True))["phases"]
+    phases[0]["steps"] = phases[0]["steps"][:2]
+    world = Counting(spec(phases=phases))
+    world.until(ended)
+    later = {"name": "three", "features": ["gamma"], "steps": [{"percent": 50, "hold": "60s"}]}
+    features = [{"name": name} for name in ("alpha", "beta", "gamma")]
+    world.edit(spec(phases=[*phases, later], features=features))
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+    assert (world.status.evidence, world.status.false_rollback_spent) == ((), None)
+
+
 def test_a_retry_starts_the_evidence_again() -> None:
     """The harm of the attempt before must not end the next one."""
     world = Counting(spec(), traffic=2000, rates=(0.05, 0.001))

@@ -217,7 +217,7 @@ class Guard(Check):
             description="Value that the metric is compared with. `Baseline` is the metric before the phase was published, and requires"
             " one of `maxIncrease`, `maxDecrease` and `minIncrease`. `Control` is the metric of the users without the feature, and"
             " requires a metric whose `cohorts` has a `feature`. While nobody or everybody has that feature, there is nothing to"
-            " compare, and the guard passes: keep guards on all users beside it."
+            " compare, and the guard passes: keep guards on all users as well."
         ),
     ] = None
     max_increase: Annotated[Tolerance | None, Field(description=_MAX_INCREASE + _TOLERANCE_OF_GUARD)] = None

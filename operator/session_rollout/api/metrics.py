@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 
 from session_rollout.api.base import Feature, Model, Name, rules
-from session_rollout.api.quantities import Duration, DurationOrZero, Points
+from session_rollout.api.quantities import Duration, DurationOrZero, Probability
 
 _COUNTER: Final = " A selector without the labels `variant` and `cell`, by which the operator groups: see instrumentation in the documentation."
 
@@ -127,7 +127,7 @@ class Control(Model):
     """How users with a feature are compared with those without it."""
 
     false_rollback: Annotated[
-        Points,
+        Probability,
         Field(
             description="Largest probability that guards with `comparedTo: Control` roll a harmless rollout back, whatever they see and"
             " however often it is read. It is divided among them. Defaults to `1%`."

@@ -106,6 +106,9 @@ Tolerance = Annotated[
 Times = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,4})?$", max_length=8)]
 Points = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2}(\.[0-9]{1,4})?)%$", max_length=8)]
 
+# A share of rollouts: more than none, and less than all.
+Probability = Annotated[str, Field(pattern=r"^([1-9][0-9]?(\.[0-9]{1,4})?|0\.0{0,3}[1-9][0-9]{0,3})%$", max_length=8)]
+
 PassShare = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2}(\.[0-9])?)%$", max_length=5)]
 
 

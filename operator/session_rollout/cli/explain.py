@@ -27,13 +27,16 @@ DIFFERENCES_SHOWN = 5
     help="Explain the decision at this time: 2026-11-24T14:02 (UTC unless it has an offset), 14:02 or '10m ago'.",
     show_default="now",
 )
+@click.option("--statistics", is_flag=True, help="Show the statistics of each check with `comparedTo: Control`.")
 @click.option("--check", is_flag=True, help="Replay all recorded decisions, and fail if one of them differs.")
 @output()
 @pass_kubectl
-def explain(kubectl: Kubectl, name: str | None, *, at: datetime | None, check: bool, form: str | None) -> None:
+def explain(
+    kubectl: Kubectl, name: str | None, *, at: datetime | None, statistics: bool, check: bool, form: str | None
+) -> None:
     """Replay a decision from its recorded inputs, and show what the operator observed and decided."""
-    if check and (at or form):
-        raise usage_error("--check replays all decisions; it cannot be used with --at or --output")
+    if check and (at or form or statistics):
+        raise usage_error("--check replays all decisions; it cannot be used with --at, --statistics or --output")
     name = rollout_name(kubectl, name)
     records = _read(kubectl, name)
     if check:
@@ -42,8 +45,10 @@ def explain(kubectl: Kubectl, name: str | None, *, at: datetime | None, check: b
     record = _record_at(records, at)
     if form:
         emit(record.model_dump(mode="json"), form)
-    else:
-        _print(record, at)
+        return
+    _print(record, at)
+    if statistics:
+        _print_statistics(record)
 
 
 def _read(kubectl: Kubectl, name: str) -> Sequence["Record"]:
@@ -101,3 +106,14 @@ def _print(record: "Record", at: datetime | None) -> None:
         console.print("Metrics at that time:", style="bold")
     for metric, measurement in record.measurements.items():
         console.print(f"  {metric}: {measurement.value if measurement.value is not None else measurement.message}")
+
+
+def _print_statistics(record: "Record") -> None:
+    from session_rollout.cli.render.statistics import tables_of
+
+    console = terminal()
+    tables = tables_of(record.rollout.spec, record.decide_again().status.evidence, record.measurements)
+    for table in tables:
+        console.print(table)
+    if not tables:
+        console.print("No check with `comparedTo: Control` has evidence.")

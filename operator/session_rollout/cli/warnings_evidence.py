@@ -8,9 +8,11 @@ from fractions import Fraction
 from typing import Final
 
 from session_rollout.api.checks import Criterion, OnNoData
+from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.admission import Path, Problem
+from session_rollout.core.evidence import metric_of
 from session_rollout.core.failures import TRAILING_CHECKS
 from session_rollout.core.steps import increments
 
@@ -23,6 +25,7 @@ class WarnEvidence(StrEnum):
     FEW_EVALUATIONS = "FewEvaluations"
     TOLERATED_FAILURES = "ToleratedFailures"
     INEFFECTIVE_CRITERION = "IneffectiveCriterion"
+    NEVER_COMPARED = "NeverCompared"
 
 
 def evidence_warnings(spec: RolloutSpec) -> Iterator[Problem]:
@@ -35,6 +38,7 @@ def evidence_warnings(spec: RolloutSpec) -> Iterator[Problem]:
                 yield from _ineffective(criterion, shortest, path)
                 yield from _few_evaluations(spec, criterion, shortest, path)
                 yield from _tolerated(spec, criterion, path)
+                yield from _never_compared(spec, phase, criterion, path)
         if phase.criteria and all(each.dry_run or each.on_no_data is OnNoData.PASS for each in phase.criteria):
             message = (
                 f"every criterion of phase {phase.name} is a dry run or passes without data, so that its steps can be promoted without"
@@ -54,6 +58,24 @@ def _ineffective(criterion: Criterion, hold: timedelta, path: Path) -> Iterator[
             f" {format_duration(duration(criterion.for_))}; write a `for` that is shorter than the hold"
         )
         yield _warning((*path, "for"), WarnEvidence.INEFFECTIVE_CRITERION, message)
+
+
+def _never_compared(spec: RolloutSpec, phase: Phase, criterion: Criterion, path: Path) -> Iterator[Problem]:
+    metric = metric_of(spec, criterion)
+    if metric is None or metric.cohorts is None:
+        return
+    if metric.cohorts.feature not in phase.features:
+        message = (
+            f"{criterion.name} compares the users of {metric.cohorts.feature}, which is not a feature of phase {phase.name}; compare a"
+            " metric of one of its features"
+        )
+        yield _warning((*path, "metric"), WarnEvidence.NEVER_COMPARED, message)
+    elif all(increment.percent in {0, 100} for increment in increments(phase)):
+        message = (
+            f"{criterion.name} never passes: no step of phase {phase.name} leaves users without the feature to compare with; begin with"
+            " a smaller percentage"
+        )
+        yield _warning(path, WarnEvidence.NEVER_COMPARED, message)
 
 
 def _few_evaluations(spec: RolloutSpec, criterion: Criterion, hold: timedelta, path: Path) -> Iterator[Problem]:

@@ -54,7 +54,19 @@ class Comparison:
             information=self.information.add(block.whole, self.test.events.on_bad, self.test.expected),
         )
         inflation = max(self.inflation, counted.inflation)
-        return replace(counted, test=self.test.add(block.whole, self.tolerance, inflation))
+        learned, rest = self._divided(block)
+        return replace(counted, test=self.test.learn(learned).add(rest, self.tolerance, inflation))
+
+    def _divided(self, block: CohortBlock) -> tuple[Block, Block]:
+        """What the test learns from, and what it bets on, which is nearly always everything.
+
+        Nobody knows the rate without the feature before the first block. A large one would be lost to bets on a wrong rate, so that
+        every second cell of it teaches the rate. What decides is the number of events, not how many of them are bad.
+        """
+        cells = [block.cells[name] for name in sorted(block.cells)]
+        learned, rest = sum(cells[::2], NOTHING), sum(cells[1::2], NOTHING)
+        is_large = learned.off_total > self.test.known_events and rest.is_comparable(self.tolerance)
+        return (learned, rest) if is_large and not self.test.blocks else (NOTHING, block.whole)
 
     @property
     def has_cells(self) -> bool:

@@ -31,6 +31,7 @@ from session_rollout.core.steps import phase_named
 KEPT_FOR: Final = timedelta(minutes=10)  # what is younger is asked again after a restart
 KEPT_BLOCKS: Final = 50
 HORIZON: Final = timedelta(days=35)
+SHORT_BLOCK: Final = timedelta(minutes=1)
 LONG_BLOCK: Final = timedelta(minutes=5)  # if the provider decides how long one is
 UNUSABLE_BLOCKS: Final = 3  # as many at the end without evidence say that there is none
 LEAST_SHARE: Final = 100  # of `falseRollback` that a guard has which came after the others had used it up
@@ -51,8 +52,10 @@ def phase_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> PhaseR
 
 
 def has_control(record: PhaseRecord | None) -> bool:
-    """Whether some users have a feature by their bucket, and others have not."""
-    return record is not None and record.is_published and 0 < Decimal(record.percent) < 100  # noqa: PLR2004 - percent
+    """Whether some users have a feature by their bucket, and others have not, in a phase that is not promoted yet."""
+    if record is None or not record.is_published or record.promoted_time is not None:
+        return False
+    return 0 < Decimal(record.percent) < 100  # noqa: PLR2004 - percent
 
 
 def blocks_since(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> datetime | None:
@@ -67,9 +70,15 @@ def blocks_since(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> da
 
 def _reads(spec: RolloutSpec, record: EvidenceRecord, metric: Metric) -> bool:
     """Whether evidence is about a check of this metric."""
+    check = check_of(spec, record)
+    return check is not None and check.metric == metric.name
+
+
+def check_of(spec: RolloutSpec, record: EvidenceRecord) -> Check | None:
+    """The check that evidence is about; None if the spec has it no more."""
     phase = phase_named(spec, record.phase)
     checks: Iterable[Check] = spec.guards if record.kind is CheckKind.GUARD else phase.criteria if phase is not None else ()
-    return any(check.name == record.name and check.metric == metric.name for check in checks)
+    return next((check for check in checks if check.name == record.name), None)
 
 
 def without_control(context: DecisionContext, check: Check, metric: Metric) -> Evaluation | None:
@@ -96,7 +105,7 @@ def compare(
     assert record is not None
     series = measurement.series if measurement is not None and measurement.series is not None else None
     known = _continued(context, check, kind, metric, record)
-    comparison = _comparison(context, check, known, series.length if series is not None else timedelta(minutes=1))
+    comparison = comparison_of(context.spec, check, known, series)
     if known.until > context.now:
         return comparison, CheckReason.STALE_RESULT, False
     if series is None or start is None:
@@ -116,9 +125,9 @@ def _unusable(series: BlockSeries, audience: datetime) -> CheckReason | None:
     return CheckReason(problems[-1].value) if last and len(problems) == len(last) else None
 
 
-def _comparison(context: DecisionContext, check: Check, record: EvidenceRecord, length: timedelta) -> Comparison:
-    """The comparison that a record describes."""
-    phase = phase_named(context.spec, record.phase)
+def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, series: BlockSeries | None) -> Comparison:
+    """The comparison that a record describes; the blocks say for how many of them it holds."""
+    phase, length = phase_named(spec, record.phase), series.length if series is not None else SHORT_BLOCK
     planned = sum((duration(step.hold) for step in phase.steps if step.hold), timedelta(0)) if phase is not None else HORIZON
     fresh = Comparison(
         tolerance=tolerated_by(check),
@@ -141,11 +150,17 @@ def _known(context: DecisionContext, phase: str, kind: CheckKind, name: str) -> 
 def _continued(context: DecisionContext, check: Check, kind: CheckKind, metric: Metric, phase: PhaseRecord) -> EvidenceRecord:
     """The record of a comparison: the known one, one that starts again because something else is compared, or a new one."""
     source = fingerprint(f"{sources_of(context, metric.name)[0]} {tolerated_by(check)} {context.spec.control.block}")
-    known = _known(context, phase.name, kind, check.name)
+    known = _known(context, phase.name, kind, check.name) or _renamed(context, phase.name, kind, source)
     if known is not None and known.source == source:
-        return known
+        return known.updated(name=check.name)
     alpha = known.alpha if known is not None else _alpha(context, kind)
     return EvidenceRecord(phase=phase.name, kind=kind, name=check.name, source=source, alpha=alpha, until=context.now)
+
+
+def _renamed(context: DecisionContext, phase: str, kind: CheckKind, source: str) -> EvidenceRecord | None:
+    """The record of the same comparison under a name that the spec has no more."""
+    same = (each for each in context.status.evidence if (each.phase, each.kind, each.source) == (phase, kind, source))
+    return next((each for each in same if check_of(context.spec, each) is None), None)
 
 
 def _alpha(context: DecisionContext, kind: CheckKind) -> str:
@@ -200,7 +215,7 @@ def _same(known: EvidenceRecord, record: EvidenceRecord) -> bool:
 def _lasting(context: DecisionContext, record: EvidenceRecord) -> EvidenceRecord | None:
     """A record without the evidence about a feature that was taken away; None for a check that is gone."""
     phase = context.status.phase(record.phase)
-    if phase is None or phase.promoted_time is not None:
+    if phase is None or phase.promoted_time is not None or check_of(context.spec, record) is None:
         return None
     if phase.is_published:
         return record

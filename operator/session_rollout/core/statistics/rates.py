@@ -16,7 +16,7 @@ which notices harm that begins late.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from session_rollout.core.statistics.alternatives import HARM, LARGEST_STAKE, safe_rates
@@ -116,7 +116,7 @@ class RateTest:
 
     def rate_without(self) -> float:
         """The rate of bad events without the feature in the blocks so far."""
-        return (self.events.off_bad + 0.5) / (self.events.off_total + 0.5 / self.prior)
+        return (self.events.off_bad + 0.5) / self.known_events
 
     def add(self, block: Block, tolerance: Tolerance, inflation: float = 1.0) -> "RateTest":
         """The test after one more block; a block that cannot be compared changes nothing.
@@ -142,6 +142,15 @@ class RateTest:
             expected=self.expected + block.expected,
             prior=self.prior,
         )
+
+    def learn(self, block: Block) -> "RateTest":
+        """The test after events that it does not bet on: it knows the rate without the feature from them."""
+        return replace(self, events=self.events + block, expected=self.expected + block.expected)
+
+    @property
+    def known_events(self) -> float:
+        """The events without the feature that the rate without it rests on."""
+        return self.events.off_total + 0.5 / self.prior
 
     def log_harm(self, inflation: float = 1.0) -> float:
         """Evidence of harm since the start."""
