@@ -262,14 +262,16 @@ def test_a_clock_that_was_set_back_lets_no_block_count_twice() -> None:
     assert all(record.blocks > before[record.kind] for record in world.status.evidence)
 
 
-def test_evidence_that_somebody_has_garbled_starts_again() -> None:
+@pytest.mark.parametrize("number", ["0", "-1", "1", "7", "1E9999", "1E-9999"])
+def test_evidence_that_somebody_has_garbled_starts_again(number: str) -> None:
     """It is no reason to raise, least of all in a decision that protects users."""
     world = Counting(spec(), traffic=1000)
     world.until(lambda world: any(record.blocks >= 3 for record in world.status.evidence))
-    garbled = tuple(record.updated(harm="1 2", cells="c0;c1 x") for record in world.status.evidence)
-    world.status = world.status.updated(evidence=garbled)
-    world.run(600)
+    garbled = tuple(record.updated(harm="1 2", cells="c0;c1 x", events="1 2", alpha=number) for record in world.status.evidence)
+    world.status = world.status.updated(evidence=garbled[:1], false_rollback_spent=number)
+    world.run(60)
     assert all(len(record.harm.split()) == 8 for record in world.status.evidence)
+    assert {record.kind for record in world.status.evidence} == {CheckKind.CRITERION, CheckKind.GUARD}
 
 
 def test_a_promotion_by_hand_to_everybody_without_evidence_waits_there() -> None:

@@ -34,6 +34,8 @@ HORIZON: Final = timedelta(days=35)
 SHORT_BLOCK: Final = timedelta(minutes=1)
 LONG_BLOCK: Final = timedelta(minutes=5)  # if the provider decides how long one is
 UNUSABLE_BLOCKS: Final = 3  # as many at the end without evidence say that there is none
+SMALLEST_ALPHA: Final = 1e-12
+LARGEST_ALPHA: Final = 0.2  # the inflation has no meaning for a larger one
 LEAST_SHARE: Final = 100  # of `falseRollback` that a guard has which came after the others had used it up
 
 
@@ -131,7 +133,7 @@ def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, serie
     planned = sum((duration(step.hold) for step in phase.steps if step.hold), timedelta(0)) if phase is not None else HORIZON
     fresh = Comparison(
         tolerance=tolerated_by(check),
-        alpha=float(record.alpha),
+        alpha=min(max(float(record.alpha), SMALLEST_ALPHA), LARGEST_ALPHA),  # whatever somebody has written into a status
         horizon=max(HORIZON, planned) / length,
         until=record.until,
     )
@@ -168,7 +170,7 @@ def _alpha(context: DecisionContext, kind: CheckKind) -> str:
     whole = Decimal(context.spec.control.false_rollback.removesuffix("%")) / 100
     if kind is not CheckKind.GUARD:
         return f"{whole:f}"  # it ends nothing, and all criteria must pass
-    spent = Decimal(context.status.false_rollback_spent or 0)
+    spent = min(max(Decimal(context.status.false_rollback_spent or 0), Decimal(0)), whole)
     begun = {record.name for record in context.status.evidence if record.kind is CheckKind.GUARD}
     left = [guard for guard in context.spec.guards if metric_of(context.spec, guard) is not None and guard.name not in begun]
     share = max((whole - spent) / max(len(left), 1), whole / LEAST_SHARE)
