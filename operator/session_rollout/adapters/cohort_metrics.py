@@ -15,7 +15,7 @@ from session_rollout.adapters.promql import (
     parse,
 )
 from session_rollout.adapters.promql_blocks import PLAIN, CohortQueries, buckets, counter_of
-from session_rollout.adapters.promql_spelling import MISREAD
+from session_rollout.adapters.promql_spelling import MISREAD, length_text
 from session_rollout.api.metrics import Cohorts, Control, Metric
 from session_rollout.api.quantities import duration, format_duration
 
@@ -29,6 +29,19 @@ def counting_of(metric: Metric, control: Control, intervals: Intervals) -> Cohor
     if problem := _problem_of_lengths(control, intervals):
         raise ValueError(problem)
     return _queries(cohorts, block, intervals.scrape)
+
+
+def totals_of(metric: Metric, length: timedelta) -> tuple[str, str]:
+    """PromQL for all bad events and all events of the last time of this length, whoever had the feature. Raises ValueError."""
+    cohorts, span = counted_of(metric), length_text(length)
+    assert cohorts is not None
+    if cohorts.histogram is not None:
+        observed, within = (
+            f"sum(increase({each}[{span}]))" for each in buckets(cohorts.histogram, duration(cohorts.over or ""))
+        )
+        return f"{observed} - {within}", observed
+    bad, total = (f"sum(increase({counter_of(text or '')}[{span}]))" for text in (cohorts.bad, cohorts.total))
+    return bad, total
 
 
 def uncounted(metric: Metric, control: Control, intervals: Intervals) -> str | None:

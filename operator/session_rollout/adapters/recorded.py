@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from session_rollout.adapters.prometheus import read
 from session_rollout.adapters.provider_client import ProviderClient, invalid
 from session_rollout.api.enums import CheckReason
 from session_rollout.errors import ProviderFailed
@@ -53,6 +54,11 @@ class Recorder:
             begin = chunk * POINTS
             values.extend(points[max(first - begin, 0) : last + 1 - begin])
         return _time(first, interval), values
+
+    async def latest(self, query: str) -> float | None:
+        """The single number of a query now; None if there is none. Raises ProviderFailed."""
+        measurement = read(await self._client.query(query), self._now, self._client.provider)
+        return None if measurement.value is None else float(measurement.value)
 
     def close(self) -> None:
         """Close the connections."""

@@ -15,6 +15,7 @@ Commands, one module for each group:
     validate.py       validate
     rehearse.py       rehearse
     backtest.py       backtest
+    power.py          power
 
 Shared by commands:
     app.py            the list of commands; `__main__.py` runs it

@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "validate": ("validate", "validate", "Check files as the API server would, and warn about probable mistakes."),
     "rehearse": ("rehearse", "rehearse", "Simulate a whole rollout on a virtual clock."),
     "backtest": ("backtest", "backtest", "Say how often guards would have ended a rollout in the past."),
+    "power": ("power", "power", "Say what the comparisons of a rollout would see."),
     "diff": ("manifests", "diff", "Show what applying a file would change."),
 }
 

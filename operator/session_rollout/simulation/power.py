@@ -1,0 +1,98 @@
+"""What the comparisons of a rollout would see, from the traffic and the rate of bad events: `core.statistics.power` for each step.
+
+Each step is looked at by itself, as if the evidence began with it; that of earlier steps comes in addition.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from session_rollout.api.checks import Check, Guard
+from session_rollout.api.enums import CheckKind
+from session_rollout.api.phases import Phase
+from session_rollout.api.rollout import RolloutSpec
+from session_rollout.core.evidence import metric_of, tolerated_by
+from session_rollout.core.statistics.power import Design
+from session_rollout.core.steps import Increment, increments
+
+HOUR: Final = timedelta(hours=1)
+LONGEST: Final = timedelta(days=365)  # as the longest hold
+EVERYBODY: Final = 100
+SMALLEST_RATE: Final = 1e-9  # where nothing was bad
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Events of all users in an hour, of which there are some, and the share of them that is bad without the feature."""
+
+    events: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Power:
+    """What one check sees in one step, with a probability of four in five."""
+
+    kind: CheckKind
+    check: str
+    phase: str
+    step: int
+    percent: float
+    hold: timedelta
+    traffic: Traffic
+    tolerated: float  # rate of bad events with the feature
+    smallest: float | None  # rate with the feature that is shown to be too high within the hold; None if not even 100 % is
+    passes_after: timedelta | None  # a feature without an effect is shown to be harmless; None: not within a year
+
+    @property
+    def is_too_short(self) -> bool:
+        """Whether the step would wait for evidence after its hold."""
+        return self.kind is CheckKind.CRITERION and (self.passes_after is None or self.passes_after > self.hold)
+
+
+def powers_of(spec: RolloutSpec, traffic: Mapping[str, Traffic], inflation: float = 1.0) -> tuple[Power, ...]:
+    """The power of every comparison in every step that leaves users to compare with; `traffic` is by metric."""
+    guards = [guard for guard in spec.guards if metric_of(spec, guard) is not None]
+    alpha = _share(spec) / max(len(guards), 1)
+    return tuple(
+        _power(phase, increment, check, traffic[check.metric], alpha, inflation)
+        for phase in spec.phases
+        for check in (*guards, *phase.criteria)
+        if _is_about(spec, check, phase)
+        for increment in increments(phase)
+        if 0 < increment.percent < EVERYBODY
+    )
+
+
+def compared_metrics(spec: RolloutSpec) -> Iterator[str]:
+    """Names of the metrics whose traffic is needed, each once."""
+    checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
+    yield from dict.fromkeys(check.metric for check in checks if metric_of(spec, check) is not None)
+
+
+def _share(spec: RolloutSpec) -> float:
+    return float(spec.control.false_rollback.removesuffix("%")) / 100
+
+
+def _is_about(spec: RolloutSpec, check: Check, phase: Phase) -> bool:
+    metric = metric_of(spec, check)
+    return metric is not None and metric.cohorts is not None and metric.cohorts.feature in phase.features
+
+
+def _power(phase: Phase, increment: Increment, check: Check, traffic: Traffic, alpha: float, inflation: float) -> Power:
+    tolerance = tolerated_by(check)
+    design = Design(float(increment.percent) / 100, max(traffic.rate, SMALLEST_RATE), tolerance, inflation)
+    hours = design.events_to_pass() / traffic.events
+    return Power(
+        kind=CheckKind.GUARD if isinstance(check, Guard) else CheckKind.CRITERION,
+        check=check.name,
+        phase=phase.name,
+        step=increment.step,
+        percent=float(increment.percent),
+        hold=increment.hold,
+        traffic=traffic,
+        tolerated=tolerance.limit(traffic.rate),
+        smallest=design.smallest_rate(traffic.events * (increment.hold / HOUR), alpha),
+        passes_after=hours * HOUR if hours < LONGEST / HOUR else None,
+    )

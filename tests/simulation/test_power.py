@@ -1,0 +1,71 @@
+"""What comparisons would see: the figures of the design, and what cannot be seen."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from core.counting import COMPARED, spec
+from session_rollout.api.enums import CheckKind
+from session_rollout.simulation.power import Power, Traffic, compared_metrics, powers_of
+
+STEPS: list[dict[str, Any]] = [{"percent": 5, "hold": "3d"}, {"percent": 100, "hold": "1d"}]
+
+
+def powers(traffic: Traffic, *, inflation: float = 1.0, guards: int = 12) -> dict[CheckKind, Power]:
+    """Of a step at 5 % for three days; as many guards share the probability of a false rollback."""
+    phases = [{"name": "one", "features": ["alpha"], "steps": STEPS, "criteria": [COMPARED]}]
+    named = [{**COMPARED, "name": f"guard-{number}"} for number in range(guards)]
+    known = powers_of(spec(features=[{"name": "alpha"}], phases=phases, guards=named), {"failures": traffic}, inflation)
+    assert len(known) == guards + 1
+    assert {each.percent for each in known} == {5.0}
+    return {each.kind: each for each in known}
+
+
+def test_ten_thousand_sessions_an_hour() -> None:
+    """5 % for 3 d and 0.05 % failures: sees 0.29 %; shows harmlessness after 1.1 d."""
+    known = powers(Traffic(10_000, 0.0005))
+    assert known[CheckKind.GUARD].smallest == pytest.approx(0.0029, rel=0.03)
+    passes = known[CheckKind.CRITERION].passes_after
+    assert passes is not None
+    assert passes / timedelta(days=1) == pytest.approx(1.1, rel=0.02)
+    assert not known[CheckKind.CRITERION].is_too_short
+    assert known[CheckKind.GUARD].tolerated == pytest.approx(0.001625)
+
+
+def test_a_thousand_sessions_an_hour() -> None:
+    """0.67 %; 11 d: the step would wait for evidence long after its hold."""
+    known = powers(Traffic(1_000, 0.0005))
+    assert known[CheckKind.GUARD].smallest == pytest.approx(0.0067, rel=0.03)
+    passes = known[CheckKind.CRITERION].passes_after
+    assert passes is not None
+    assert passes / timedelta(days=1) == pytest.approx(11, rel=0.02)
+    assert known[CheckKind.CRITERION].is_too_short
+
+
+def test_a_handful_of_events_shows_nothing() -> None:
+    known = powers(Traffic(0.1, 0.0005))
+    assert known[CheckKind.GUARD].smallest is None
+    assert known[CheckKind.CRITERION].passes_after is None
+    assert known[CheckKind.CRITERION].is_too_short
+
+
+def test_clustering_and_more_guards_cost_power() -> None:
+    plain, clustered = powers(Traffic(10_000, 0.0005)), powers(Traffic(10_000, 0.0005), inflation=4)
+    alone = powers(Traffic(10_000, 0.0005), guards=1)
+    rates = [known[CheckKind.GUARD].smallest or 1.0 for known in (alone, plain, clustered)]
+    assert rates == sorted(rates)
+    assert len(set(rates)) == 3
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5, 0.999, 1.0])
+@pytest.mark.parametrize("tolerate", [{}, {"plus": "0%"}, {"times": "0"}, {"times": "999"}])
+def test_any_rate_has_a_power(rate: float, tolerate: dict[str, str]) -> None:
+    """Where nothing was bad, and where a higher rate than the tolerated one cannot be."""
+    known = powers_of(spec(guards=[{**COMPARED, "tolerate": tolerate}]), {"failures": Traffic(1_000, rate)})
+    guards = [each for each in known if each.kind is CheckKind.GUARD]
+    assert all(each.smallest is None or each.smallest >= each.tolerated for each in guards)
+
+
+def test_each_metric_is_named_once() -> None:
+    assert tuple(compared_metrics(spec())) == ("failures",)
