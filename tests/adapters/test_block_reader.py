@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from session_rollout.adapters.block_reader import MOST_CELLS, read_blocks
-from session_rollout.core.blocks import BlockProblem, CohortBlock
+from session_rollout.adapters.block_reader import read_blocks
+from session_rollout.core.blocks import MOST_CELLS, BlockProblem, CohortBlock
 from session_rollout.core.statistics.rates import NOTHING, Block
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -115,3 +115,27 @@ def test_one_block_does_not_spoil_the_other() -> None:
 def test_another_response_is_an_error(data: Any) -> None:
     with pytest.raises((LookupError, TypeError, ValueError)):
         read_blocks(data, TOTAL, ENDS)
+
+
+EVEN = matrix(*((cohort(variant, cell), ["900", "900"]) for variant in ("on", "off") for cell in ("0", "1")))
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ({}, BlockProblem.NO_VARIANTS),
+        ({"cell": "0"}, BlockProblem.NO_VARIANTS),
+        (cohort("on"), BlockProblem.UNEVEN_CELLS),
+        (cohort("on", "7"), BlockProblem.UNEVEN_CELLS),
+        (cohort("on-chosen", "0"), BlockProblem.IMPOSSIBLE_COUNTS),
+    ],
+)
+def test_bad_events_under_other_labels_are_not_lost(labels: dict[str, str], problem: BlockProblem) -> None:
+    """They would be zero for both cohorts, and every feature look harmless."""
+    assert problems(matrix((labels, ["9", "0"])), EVEN) == [problem, None]
+
+
+@pytest.mark.parametrize("cell", ["eu 1", "a;b", "x" * 17, "ä"])
+def test_a_cell_has_a_plain_name(cell: str) -> None:
+    total = matrix((cohort("on", cell), ["50", "60"]), (cohort("off", cell), ["950", "940"]))
+    assert problems(NONE, total) == [BlockProblem.UNEVEN_CELLS] * 2

@@ -168,8 +168,31 @@ FILLED: Final = {"bad": "bad_total", "total": "all_total", "histogram": "seconds
 
 
 def comparisons(spec: Object) -> None:
-    """Cohorts have one form each, and a metric that is counted is compared, and nothing else."""
+    """A metric that is counted is compared, and nothing else."""
     feature = spec["phases"][0]["features"][0]
+    forms(spec, feature)
+    counted = {metric["name"] for metric in spec.get("metrics", ()) if "feature" in metric.get("cohorts", {})}
+    plain = [metric["name"] for metric in spec.get("metrics", ()) if metric["name"] not in counted]
+    checks = [*spec.get("guards", ()), *(check for phase in spec["phases"] for check in phase.get("criteria", ()))]
+    if counted and not plain:
+        spec["metrics"] = [*spec["metrics"][:-1], {"name": spec["metrics"][-1]["name"], "query": "up"}]
+        comparisons(spec)
+        return
+    for each in checks:
+        compare(each, counted, is_guard=each in spec.get("guards", ()))
+    for phase in spec["phases"][1:]:
+        for each in phase.get("criteria", ()):
+            if each["metric"] in counted:  # which is about a feature of the first phase
+                each["metric"] = plain[0]
+                compare(each, counted, is_guard=False)
+    kept = [id(each) for each in checks]
+    for node in everywhere({**spec, "metrics": []}):
+        if node.get("metric") in counted and id(node) not in kept:
+            node["metric"] = plain[0]
+
+
+def forms(spec: Object, feature: str) -> None:
+    """Cohorts have one form each."""
     for metric in spec.get("metrics", ()):
         if "cohorts" in metric:
             drawn = metric["cohorts"]
@@ -180,19 +203,6 @@ def comparisons(spec: Object) -> None:
             }
             if form == "good":
                 metric["cohorts"] = dict.fromkeys(FORMS[form], 'a{v="$cohort"}')
-    counted = {metric["name"] for metric in spec.get("metrics", ()) if "feature" in metric.get("cohorts", {})}
-    plain = [metric["name"] for metric in spec.get("metrics", ()) if metric["name"] not in counted]
-    checks = [*spec.get("guards", ()), *(check for phase in spec["phases"] for check in phase.get("criteria", ()))]
-    if counted and not plain:
-        spec["metrics"] = [*spec["metrics"][:-1], {"name": spec["metrics"][-1]["name"], "query": "up"}]
-        comparisons(spec)
-        return
-    for each in checks:
-        compare(each, counted, is_guard=each in spec.get("guards", ()))
-    kept = [id(each) for each in checks]
-    for node in everywhere({**spec, "metrics": []}):
-        if node.get("metric") in counted and id(node) not in kept:
-            node["metric"] = plain[0]
 
 
 def compare(check: Object, counted: set[str], *, is_guard: bool) -> None:

@@ -63,6 +63,11 @@ BAD_COHORTS: list[tuple[str, Mistake, tuple[str, ...]]] = [
         put("phases.1.criteria.0.metric", "slow"),
         ("`phases[].criteria` must compare",),
     ),
+    (
+        "criterion about a feature of another phase",
+        put("phases.0.criteria.0", {"name": "f", "metric": "failures", "comparedTo": "Control"}),
+        ("a feature of the phase",),
+    ),
     ("gate of a counted metric", put("preflight.0.metric", "failures"), ("preflight[].metric", "without `cohorts.feature`")),
     (
         "verification of a counted metric",

@@ -254,7 +254,6 @@ WARNINGS = [
     ),
     (ratio("sum(rate(sum[5m])) / sum(rate(count[5m]))"), Warn.NO_MINIMUM, "spec.guards[1]"),
     (compared("alpha"), WarnEvidence.NEVER_COMPARED, "spec.phases[0].criteria[0]"),
-    (compared("beta"), WarnEvidence.NEVER_COMPARED, "spec.phases[0].criteria[0].metric"),
     ({"suspend": True}, Warn.SUSPENDED, "spec.suspend"),
     ({"rollback": {"workload": "Undo"}}, Warn.UNDO_WITH_GITOPS, "spec.rollback.workload"),
     ({"migrations": [TABLES, CLEANUP]}, Warn.EARLY_CONTRACT, "spec.migrations[1].change"),

@@ -111,6 +111,7 @@ def test_blocks_are_asked_for_while_there_is_something_to_compare() -> None:
     async def body() -> None:
         process = Process(cluster)
         await process.settle()
+        await process.reconcile()
         published = cluster.rollouts[KEY]["status"]["flags"]["publishedTime"]
         assert cluster.since == {"failures": datetime.fromisoformat(published)}
         check = next(each for each in cluster.rollouts[KEY]["status"]["checks"] if each["kind"] == "Guard")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from core import world as tests
@@ -74,7 +73,8 @@ class Counting(World):
     def _block(self, end: datetime) -> CohortBlock:
         if self.problem is not None:
             return CohortBlock(end, problem=self.problem)
-        percent = float(Decimal(self.status.phases[0].percent)) if self.status.phases else 0.0
+        given = self.document.audiences.get("alpha") if self.document is not None else None
+        percent = float(given.percent) if given is not None else 0.0
         with_it, without = self.traffic * percent / 100, self.traffic * (100 - percent) / 100
         if not with_it or not without:
             return CohortBlock(end, problem=BlockProblem.NO_EVENTS)

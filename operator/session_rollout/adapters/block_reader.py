@@ -1,20 +1,21 @@
 """Reads the results of two range queries of `promql_blocks`, for bad and for all events, as blocks of evidence."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from session_rollout.adapters.promql_blocks import CELL, VARIANT
-from session_rollout.core.blocks import BlockProblem, CohortBlock
+from session_rollout.core.blocks import MOST_CELLS, BlockProblem, CohortBlock
 from session_rollout.core.statistics.rates import NOTHING, Block
 
 Key = tuple[str, str]  # variant and cell
 Counts = Mapping[Key, float]
 HASHED: Final = ("on", "off")
 CHOSEN: Final = ("on-chosen", "off-chosen")
-MOST_CELLS: Final = 64
+CELL_NAME: Final = re.compile(r"[A-Za-z0-9._-]{0,16}")
 SLACK: Final = 1.01  # each count is an estimate of its own
 
 
@@ -53,6 +54,7 @@ def _counts(data: Any, times: set[float]) -> dict[float, dict[Key, float]]:
 def _block(end: datetime, bad: Counts, total: Counts) -> CohortBlock:
     try:
         names = _cells(total)
+        _refuse_strays(bad, total)
         cells = {name: _cell(bad, total, name, HASHED) for name in names}
         chosen = sum((_cell(bad, total, name, CHOSEN) for name in names), NOTHING)
     except UnreadableBlock as unreadable:
@@ -66,9 +68,20 @@ def _cells(total: Counts) -> tuple[str, ...]:
     names = {cell for variant, cell in total if variant in HASHED}
     if not names:
         raise UnreadableBlock(BlockProblem.NO_VARIANTS if total else BlockProblem.NO_EVENTS)
-    if ("" in names and len(names) > 1) or len(names) > MOST_CELLS:
+    if ("" in names and len(names) > 1) or len(names) > MOST_CELLS or not all(map(CELL_NAME.fullmatch, names)):
         raise UnreadableBlock(BlockProblem.UNEVEN_CELLS)
     return tuple(sorted(names))
+
+
+def _refuse_strays(bad: Counts, total: Counts) -> None:
+    """Bad events that are counted under other labels than all events would be lost, and their cohort look harmless."""
+    for variant, cell in (key for key, count in bad.items() if count and key not in total):
+        if variant not in {*HASHED, *CHOSEN}:
+            raise UnreadableBlock(BlockProblem.NO_VARIANTS)
+        others = any(known == variant for known, _ in total)
+        raise UnreadableBlock(
+            BlockProblem.UNEVEN_CELLS if others and cell not in {each for _, each in total} else BlockProblem.IMPOSSIBLE_COUNTS
+        )
 
 
 def _cell(bad: Counts, total: Counts, name: str, variants: tuple[str, str]) -> Block:

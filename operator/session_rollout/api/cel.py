@@ -83,6 +83,9 @@ _OF_GATES = "must be a name from `metrics`, of one without `cohorts.feature`"
 _MINIMUM_KNOWN = f"(!has(c.minimum) || (has(self.metrics) && self.metrics.exists(m, m.name == c.minimum.metric && {_PLAIN})))"
 # A metric of counters has no value of its own: it is only compared, and only it is compared without a difference.
 _COUNTED = "self.metrics.exists(m, m.name == c.metric && has(m.cohorts) && has(m.cohorts.feature))"
+_OF_PHASE = (
+    "self.metrics.exists(m, m.name == c.metric && has(m.cohorts) && has(m.cohorts.feature) && m.cohorts.feature in p.features)"
+)
 _COMPARED = (
     "(has(c.comparedTo) && c.comparedTo == 'Control' && !has(c.maxIncrease) && !has(c.maxDecrease) && !has(c.minIncrease))"
 )
@@ -163,6 +166,10 @@ ROLLOUT: Final = (
     (
         f"!has(self.metrics) || {_PLACES.format('criteria', f'{_COMPARED} == {_COUNTED}')}",
         f"`phases[].criteria` {_COUNTED_RULE}",
+    ),
+    (
+        f"!has(self.metrics) || {_PLACES.format('criteria', f'!{_COMPARED} || {_OF_PHASE}')}",
+        "`phases[].criteria` must compare a metric whose `cohorts.feature` is a feature of the phase",
     ),
     (
         f"!has(self.metrics) || !has(self.guards) || self.guards.all(c, {_COMPARED} == {_COUNTED})",

@@ -51,7 +51,7 @@ class EvidenceRecord(Model):
         Field(
             description="Sums of each cell of users, by which clustering is measured: its name, bad and all events with the feature,"
             " and without it.",
-            max_length=4096,
+            max_length=8192,
         ),
     ] = None
     information: Annotated[

@@ -62,15 +62,9 @@ def _ineffective(criterion: Criterion, hold: timedelta, path: Path) -> Iterator[
 
 def _never_compared(spec: RolloutSpec, phase: Phase, criterion: Criterion, path: Path) -> Iterator[Problem]:
     metric = metric_of(spec, criterion)
-    if metric is None or metric.cohorts is None:
+    if metric is None:
         return
-    if metric.cohorts.feature not in phase.features:
-        message = (
-            f"{criterion.name} compares the users of {metric.cohorts.feature}, which is not a feature of phase {phase.name}; compare a"
-            " metric of one of its features"
-        )
-        yield _warning((*path, "metric"), WarnEvidence.NEVER_COMPARED, message)
-    elif all(increment.percent in {0, 100} for increment in increments(phase)):
+    if all(increment.percent in {0, 100} for increment in increments(phase)):
         message = (
             f"{criterion.name} never passes: no step of phase {phase.name} leaves users without the feature to compare with; begin with"
             " a smaller percentage"

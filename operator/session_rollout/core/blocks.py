@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
+from typing import Final
 
 from session_rollout.core.statistics.rates import NOTHING, Block
+
+MOST_CELLS: Final = 64
 
 
 class BlockProblem(StrEnum):
@@ -48,6 +51,6 @@ class BlockSeries:
     scrape: timedelta = timedelta(0)  # the first events of a block may be that much older than it: a scrape brings them
 
     def after(self, until: datetime, audience: datetime) -> tuple[CohortBlock, ...]:
-        """The blocks that end after `until` and are only about an audience that all events are about since `audience`."""
+        """The blocks that begin at `until` or later and are only about an audience that all events are about since `audience`."""
         first = audience + self.length + self.scrape
-        return tuple(block for block in self.blocks if block.end > until and block.end >= first)
+        return tuple(block for block in self.blocks if block.end - self.length >= until and block.end >= first)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from session_rollout.api.enums import Verdict
-from session_rollout.core.blocks import CohortBlock
+from session_rollout.core.blocks import MOST_CELLS, CohortBlock
 from session_rollout.core.statistics.inflation import (
     ALPHA_OF_SAFETY,
     InformationBlocks,
@@ -18,7 +18,8 @@ from session_rollout.core.statistics.power import Design
 from session_rollout.core.statistics.rates import NOTHING, Block, RateTest, Tolerance
 
 LARGEST_LOG: Final = 27.0  # odds beyond 5e11 to 1 are said to be as large
-FEWEST_CELLS: Final = 2  # between which a variance can be measured
+FEWEST_CELLS: Final = 8  # between which a variance can be measured, if they are of one size
+WITHOUT_CELLS: Final = ""  # the name of the only cell of a metric without the label
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,23 @@ class Comparison:
                 known = known._after(block)
         return known
 
+    def restarted(self) -> "Comparison":
+        """The same comparison without anything that is known."""
+        return Comparison(self.tolerance, self.alpha, self.horizon, self.until)
+
     def _after(self, block: CohortBlock) -> "Comparison":
         """A block that cannot be compared is over as well: it counts for neither cohort."""
         if block.problem is not None or not block.whole.is_comparable(self.tolerance):
             return replace(self, until=block.end)
+        if self.cells and (WITHOUT_CELLS in self.cells) is not (WITHOUT_CELLS in block.cells):
+            return self.restarted().add([block])  # the sums of before say nothing about clustering between cells
+        names = {**self.cells, **block.cells}
+        if len(names) > MOST_CELLS:
+            return replace(self, until=block.end)  # another set of cells in each block, such as one for each user
         counted = replace(
             self,
             until=block.end,
-            cells={
-                name: self.cells.get(name, NOTHING) + block.cells.get(name, NOTHING) for name in {**self.cells, **block.cells}
-            },
+            cells={name: self.cells.get(name, NOTHING) + block.cells.get(name, NOTHING) for name in names},
             information=self.information.add(block.whole, self.test.events.on_bad, self.test.expected),
         )
         inflation = max(self.inflation, counted.inflation)
@@ -70,8 +78,10 @@ class Comparison:
 
     @property
     def has_cells(self) -> bool:
-        """Whether clustering can be measured between cells of users."""
-        return len(self.cells) >= FEWEST_CELLS
+        """Whether clustering can be measured between cells of users: enough of them, of which none has most of the events."""
+        totals = [cell.on_total + cell.off_total for cell in self.cells.values()]
+        squares = sum(total * total for total in totals)
+        return squares > 0 and sum(totals) ** 2 / squares >= FEWEST_CELLS
 
     @property
     def inflation(self) -> float:
@@ -127,7 +137,9 @@ class Comparison:
     @property
     def tolerates_everything(self) -> bool:
         """Whether no rate with the feature would be too high: nearly every event is bad without it, or is counted as bad."""
-        return self.tolerance.limit(self.test.rate_without()) >= 1
+        events = self.test.events
+        rate = events.off_bad / events.off_total if events.off_total > 0 else 0.0
+        return self.tolerance.limit(max(rate, self.test.rate_without())) >= 1
 
 
 def _count(events: float) -> str:

@@ -110,7 +110,10 @@ def _given(
 
 def evaluate_now(context: DecisionContext, check: Check, record: CheckRecord) -> Evaluation:
     """What a check says by its last result, whatever audience that is about."""
-    return _evaluated(context, check, datetime.min.replace(tzinfo=UTC), _baseline(record))
+    always, metric = datetime.min.replace(tzinfo=UTC), metric_of(context.spec, check)
+    if metric is not None:
+        return _compared(context, check, record.kind, metric, always)[0]
+    return _evaluated(context, check, always, _baseline(record))
 
 
 def _baseline(record: CheckRecord) -> Decimal | None:

@@ -22,7 +22,7 @@ from session_rollout.core.context import RESYNC, DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
 from session_rollout.core.documents import PublishedDocument, note_given
 from session_rollout.core.drift import await_document
-from session_rollout.core.evidence import settle_evidence
+from session_rollout.core.evidence import rename_evidence, settle_evidence
 from session_rollout.core.generation import adopt_generation, conflict, with_all_phases
 from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach, settle_guards
 from session_rollout.core.hold import advance_hold
@@ -60,6 +60,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     settle(context)
     workload.track(context)
     context.problems = _problems(context)
+    rename_evidence(context)
     evaluate_guards(context)
     evaluate_criteria(context)
     advance_hold(context, context.problems)

@@ -212,7 +212,7 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
     comparison = given.comparison
     if comparison is None:
         return None
-    if given.unusable is not None:
+    if given.unusable is not None and comparison.verdict is not Verdict.FAIL:  # harm that was shown stays shown
         message = f"{given.name}: {_UNUSABLE[given.unusable]}"
         return Evaluation(Verdict.NO_DATA, given.unusable, message)
     if not comparison.test.blocks:
@@ -232,7 +232,6 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
 
 
 _UNUSABLE: Final = {
-    CheckReason.STALE_RESULT: "the clock was set back, and the blocks until now have counted already",
     CheckReason.NO_VARIANTS: "no series has the label `variant` with the value `on` or `off`",
     CheckReason.NO_EVENTS: "the users with the feature, or those without it, have no events",
     CheckReason.UNEVEN_CELLS: "some series have the label `cell`, and others have not, or it has too many values",

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.checks import Check, ComparedTo, Guard
-from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Verdict
+from session_rollout.api.enums import CheckKind, CheckReason, Outcome, PhaseState, Stage, Verdict
 from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.api.metrics import Metric
 from session_rollout.api.quantities import bound, duration
@@ -18,7 +18,7 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import EVIDENCE_LENGTH, RolloutStatus
 from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.blocks import BlockSeries, CohortBlock
-from session_rollout.core.clocks import audience_start
+from session_rollout.core.clocks import SKEW, audience_start
 from session_rollout.core.comparison import Comparison
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation
@@ -31,6 +31,7 @@ from session_rollout.core.steps import phase_named
 KEPT_FOR: Final = timedelta(minutes=10)  # what is younger is asked again after a restart
 KEPT_BLOCKS: Final = 50
 HORIZON: Final = timedelta(days=35)
+EVERYBODY: Final = 100  # percent
 SHORT_BLOCK: Final = timedelta(minutes=1)
 LONG_BLOCK: Final = timedelta(minutes=5)  # if the provider decides how long one is
 UNUSABLE_BLOCKS: Final = 3  # as many at the end without evidence say that there is none
@@ -47,23 +48,30 @@ def metric_of(spec: RolloutSpec, check: Check) -> Metric | None:
 
 
 def phase_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> PhaseRecord | None:
-    """The record of the phase that publishes the feature of a metric."""
+    """The record of the phase that has published the feature of a metric, whatever the spec says now, or will publish it."""
     feature = metric.cohorts.feature if metric.cohorts is not None else None
+    given = (record for record in status.phases if record.is_published and feature in record.features)
     name = next((phase.name for phase in spec.phases if feature in phase.features), None)
-    return status.phase(name)
+    return next(given, None) or status.phase(name)
 
 
-def has_control(record: PhaseRecord | None) -> bool:
-    """Whether some users have a feature by their bucket, and others have not, in a phase that is not promoted yet."""
+def percent_of(status: RolloutStatus, record: PhaseRecord | None) -> Decimal:
+    """The percentage of users that have the features of a phase: a larger audience that is decided is not published yet."""
     if record is None or not record.is_published or record.promoted_time is not None:
-        return False
-    return 0 < Decimal(record.percent) < 100  # noqa: PLR2004 - percent
+        return Decimal(0)
+    pending = status.current.is_unpublished and status.current.phase == record.name
+    return Decimal((status.current.earlier_percent or 0) if pending else record.percent)
+
+
+def has_control(status: RolloutStatus, record: PhaseRecord | None) -> bool:
+    """Whether some users have a feature by their bucket, and others have not, in a phase that is not promoted yet."""
+    return 0 < percent_of(status, record) < EVERYBODY
 
 
 def blocks_since(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> datetime | None:
     """The time from which on a decision needs the blocks of a metric; None while there is nothing to compare."""
     record, published = phase_of(spec, status, metric), status.flags.published_time
-    if record is None or not has_control(record) or published is None:
+    if record is None or not has_control(status, record) or published is None:
         return None
     known = [each.until for each in status.evidence if each.phase == record.name and _reads(spec, each, metric)]
     length = duration(spec.control.block) if spec.control.block is not None else LONG_BLOCK
@@ -78,21 +86,24 @@ def _reads(spec: RolloutSpec, record: EvidenceRecord, metric: Metric) -> bool:
 
 def check_of(spec: RolloutSpec, record: EvidenceRecord) -> Check | None:
     """The check that evidence is about; None if the spec has it no more."""
+    return next((check for check in _checks_of(spec, record) if check.name == record.name), None)
+
+
+def _checks_of(spec: RolloutSpec, record: EvidenceRecord) -> Iterable[Check]:
     phase = phase_named(spec, record.phase)
-    checks: Iterable[Check] = spec.guards if record.kind is CheckKind.GUARD else phase.criteria if phase is not None else ()
-    return next((check for check in checks if check.name == record.name), None)
+    return spec.guards if record.kind is CheckKind.GUARD else phase.criteria if phase is not None else ()
 
 
 def without_control(context: DecisionContext, check: Check, metric: Metric) -> Evaluation | None:
     """What a comparison says where there is nothing to compare; None where there is."""
     record = phase_of(context.spec, context.status, metric)
-    if has_control(record):
+    if has_control(context.status, record):
         return None
-    everybody = record is not None and record.is_published and Decimal(record.percent) > 0
+    everybody = percent_of(context.status, record) > 0
     cause = f"{'everybody' if everybody else 'nobody'} has the feature by percentage, so that there is nothing to compare"
     if everybody and not isinstance(check, Guard) and record is not None:
         known = _known(context, record.name, CheckKind.CRITERION, check.name)
-        if known is None or not known.passed:
+        if known is None or not known.passed or known.source != _source(context, check, metric):
             message = f"{check.name}: harmlessness was not shown before everybody had the feature"
             return Evaluation(Verdict.INCONCLUSIVE, CheckReason.NO_CONTROL, message)
     return Evaluation(Verdict.PASS, CheckReason.NO_CONTROL, f"{check.name}: {cause}")
@@ -103,18 +114,20 @@ def compare(
 ) -> tuple[Comparison, CheckReason | None, bool]:
     """The comparison with every block that was read, why the last blocks say nothing, and whether its numbers are to be written."""
     record = phase_of(context.spec, context.status, metric)
-    measurement, start = context.observed.measurements.get(metric.name), audience_start(context)
+    measurement, published = context.observed.measurements.get(metric.name), context.status.flags.published_time
+    start = published if context.current.is_unpublished else audience_start(context)  # users have the audience before it
     assert record is not None
     series = measurement.series if measurement is not None and measurement.series is not None else None
     known = _continued(context, check, kind, metric, record)
+    if known.until > context.now + SKEW:  # the clock was set back: what has counted until then must not count twice
+        known = _restarted(known).updated(until=context.now)
+    _put(context, known)
     comparison = comparison_of(context.spec, check, known, series)
-    if known.until > context.now:
-        return comparison, CheckReason.STALE_RESULT, False
     if series is None or start is None:
         return comparison, None, False
     audience = start + duration(context.spec.propagation)
     comparison = comparison.add(series.after(known.until, audience))
-    passed = known.passed or (True if comparison.verdict is Verdict.PASS else None)
+    passed = {Verdict.PASS: True, Verdict.FAIL: None}.get(comparison.verdict, known.passed)
     record_now = encoded(known.updated(passed=passed), comparison)
     _put(context, record_now)
     return comparison, _unusable(series, audience), _is_due(context, record_now)
@@ -151,18 +164,33 @@ def _known(context: DecisionContext, phase: str, kind: CheckKind, name: str) -> 
 
 def _continued(context: DecisionContext, check: Check, kind: CheckKind, metric: Metric, phase: PhaseRecord) -> EvidenceRecord:
     """The record of a comparison: the known one, one that starts again because something else is compared, or a new one."""
-    source = fingerprint(f"{sources_of(context, metric.name)[0]} {tolerated_by(check)} {context.spec.control.block}")
-    known = _known(context, phase.name, kind, check.name) or _renamed(context, phase.name, kind, source)
+    source, known = _source(context, check, metric), _known(context, phase.name, kind, check.name)
     if known is not None and known.source == source:
-        return known.updated(name=check.name)
+        return known
     alpha = known.alpha if known is not None else _alpha(context, kind)
     return EvidenceRecord(phase=phase.name, kind=kind, name=check.name, source=source, alpha=alpha, until=context.now)
 
 
-def _renamed(context: DecisionContext, phase: str, kind: CheckKind, source: str) -> EvidenceRecord | None:
-    """The record of the same comparison under a name that the spec has no more."""
-    same = (each for each in context.status.evidence if (each.phase, each.kind, each.source) == (phase, kind, source))
-    return next((each for each in same if check_of(context.spec, each) is None), None)
+def _source(context: DecisionContext, check: Check, metric: Metric) -> str:
+    """Fingerprint of what is compared."""
+    return fingerprint(f"{sources_of(context, metric.name)[0]} {tolerated_by(check)} {context.spec.control.block}")
+
+
+def rename_evidence(context: DecisionContext) -> None:
+    """A check that has another name now, and compares the same, continues with what is known."""
+    for record in context.status.evidence:
+        if check_of(context.spec, record) is None and (name := _name_now(context, record)):
+            others = tuple(each for each in context.status.evidence if each is not record)
+            context.change(evidence=(*others, record.updated(name=name)))
+
+
+def _name_now(context: DecisionContext, record: EvidenceRecord) -> str | None:
+    for check in _checks_of(context.spec, record):
+        metric = metric_of(context.spec, check)
+        same = metric is not None and _source(context, check, metric) == record.source
+        if same and _known(context, record.phase, record.kind, check.name) is None:
+            return check.name
+    return None
 
 
 def _alpha(context: DecisionContext, kind: CheckKind) -> str:
@@ -181,7 +209,7 @@ def _alpha(context: DecisionContext, kind: CheckKind) -> str:
 def _put(context: DecisionContext, record: EvidenceRecord) -> None:
     key = (record.phase, record.kind, record.name)
     others = [known for known in context.status.evidence if (known.phase, known.kind, known.name) != key]
-    records = kept((*others, record), lambda known: known is record, EVIDENCE_LENGTH)
+    records = kept((*others, record), lambda known: known is record or known.kind is CheckKind.GUARD, EVIDENCE_LENGTH)
     context.change(evidence=tuple(sorted(records, key=lambda known: (known.phase, known.kind, known.name))))
 
 
@@ -207,7 +235,8 @@ def _is_due(context: DecisionContext, record: EvidenceRecord) -> bool:
     known = next((each for each in context.observed.rollout.status.evidence if _same(each, record)), None)
     if known is None or (known.source, known.passed) != (record.source, record.passed):
         return True
-    return record.until - known.until >= KEPT_FOR or record.blocks - known.blocks >= KEPT_BLOCKS
+    grown = record.blocks - known.blocks
+    return record.until - known.until >= KEPT_FOR or grown >= KEPT_BLOCKS or grown < 0  # it has started again
 
 
 def _same(known: EvidenceRecord, record: EvidenceRecord) -> bool:
@@ -217,10 +246,19 @@ def _same(known: EvidenceRecord, record: EvidenceRecord) -> bool:
 def _lasting(context: DecisionContext, record: EvidenceRecord) -> EvidenceRecord | None:
     """A record without the evidence about a feature that was taken away; None for a check that is gone."""
     phase = context.status.phase(record.phase)
-    if phase is None or phase.promoted_time is not None or check_of(context.spec, record) is None:
+    is_over = phase is not None and phase.state is PhaseState.COMPLETED and record.kind is CheckKind.CRITERION
+    if phase is None or is_over or phase.promoted_time is not None or check_of(context.spec, record) is None:
         return None
-    if phase.is_published:
-        return record
+    return record if phase.is_published and not _is_new_attempt(context) else _restarted(record)
+
+
+def _is_new_attempt(context: DecisionContext) -> bool:
+    """Whether a rollback begins, or another attempt after one: what was harmful is taken away, or was mended."""
+    return any(left is Stage.ENDED or entered is Stage.ROLLING_BACK for left, entered in context.transitions)
+
+
+def _restarted(record: EvidenceRecord) -> EvidenceRecord:
+    """Without what is known; the probability of an error stays."""
     return EvidenceRecord(
         phase=record.phase, kind=record.kind, name=record.name, source=record.source, alpha=record.alpha, until=record.until
     )
