@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from http.server import ThreadingHTTPServer
+from typing import Final
 
+from lab.exporter import Exporter
 from lab.kube import ApiError, Kube
 from lab.lab import Lab, percent_of
 
@@ -40,7 +41,7 @@ class Application(ThreadingHTTPServer):
     """Serves the users of one flag set. A counter exists from its first event on, and a new process counts again."""
 
     def __init__(self, lab: Lab, flag_set: str, traffic: Traffic, *, wired: bool = True) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), Exporter)
         self.flag_set, self.traffic = flag_set, traffic
         self.share = 0.0  # of users who have the feature
         self._lock = threading.Lock()
@@ -93,20 +94,6 @@ class Application(ThreadingHTTPServer):
                         yield f'sessions_total{{variant="{variant}",cell="{cell}",result="{result}"}} {number}'
         if not self.wired:
             yield from (f'sessions_total{{result="{result}"}} {number}' for result, number in unlabeled.items() if number)
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Application
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        body = self.server.metrics().encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4")
-        self.end_headers()
-        self.wfile.write(body)
 
 
 @contextlib.contextmanager

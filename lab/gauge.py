@@ -3,9 +3,10 @@
 import contextlib
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
+from lab.exporter import Exporter
 from lab.lab import Lab
 
 
@@ -18,27 +19,17 @@ class Gauge(ThreadingHTTPServer):
         super().__init__(*arguments)
         self.of: dict[str, str] = {}
 
-
-class Handler(BaseHTTPRequestHandler):
-    server: Gauge
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        lines = [f"lab_errors {self.server.value}"]
-        lines += [f'lab_errors_of{{rollout="{name}"}} {value}' for name, value in self.server.of.items()]
-        body = "\n".join([*lines, ""]).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4")
-        self.end_headers()
-        self.wfile.write(body)
+    def metrics(self) -> str:
+        """Both of them."""
+        lines = [f"lab_errors {self.value}"]
+        lines += [f'lab_errors_of{{rollout="{name}"}} {value}' for name, value in self.of.items()]
+        return "\n".join([*lines, ""])
 
 
 @contextlib.contextmanager
 def scraped(lab: Lab) -> Iterator[Gauge]:
     """A gauge that the lab's Prometheus scrapes; the lab knows it as `gauge`."""
-    server = Gauge(("127.0.0.1", 0), Handler)
+    server = Gauge(("127.0.0.1", 0), Exporter)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     assert lab.prometheus is not None

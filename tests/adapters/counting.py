@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
+from adapters.clocks import START, Clock
 from adapters.providers import FOREVER, MADE, Answers, Handler, answering, run, success
 from session_rollout.adapters.prometheus import PrometheusSource
 from session_rollout.api.metrics import Control, Metric
@@ -12,7 +13,6 @@ from session_rollout.core.blocks import CohortBlock
 from session_rollout.core.observed import Measurement
 from session_rollout.settings import Provider
 
-START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 BLOCK, LAG, SCRAPE = timedelta(seconds=10), timedelta(seconds=2), timedelta(seconds=1)
 CONTROL = Control(block="10s", lag="2s")
 
@@ -23,22 +23,6 @@ def counted(name: str = "failures", **cohorts: str) -> Metric:
 
 
 METRIC = counted()
-
-
-class Clock:
-    """A wall clock and a monotonic one, which tests advance."""
-
-    def __init__(self) -> None:
-        self.wall, self.seconds = START, 100.0
-
-    def now(self) -> datetime:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def advance(self, length: timedelta) -> None:
-        self.wall, self.seconds = self.wall + length, self.seconds + length.total_seconds()
 
 
 class Counts(Handler):

@@ -2,33 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
+from adapters.clocks import START as NOW
+from adapters.clocks import Clock
 from session_rollout.adapters.fresh_cache import FORGET_AFTER, FreshCache
 from session_rollout.core.observed import Measurement
 
-NOW = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
 INTERVAL = timedelta(seconds=30)
 HOUR = timedelta(hours=1)
-
-
-class Clock:
-    """A wall clock that somebody sets, and a monotonic one."""
-
-    def __init__(self) -> None:
-        self.wall, self.seconds = NOW, 100.0
-
-    def now(self) -> datetime:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def advance(self, length: timedelta) -> None:
-        self.wall, self.seconds = self.wall + length, self.seconds + length.total_seconds()
 
 
 class Asked:

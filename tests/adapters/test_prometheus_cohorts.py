@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from adapters.counting import BLOCK, CONTROL, LAG, METRIC, SCRAPE, START, Clock, Lab, counted, ends, numbers_of, on_lab
+from adapters.clocks import START, Clock
+from adapters.counting import BLOCK, CONTROL, LAG, METRIC, SCRAPE, Lab, counted, ends, numbers_of, on_lab
 from adapters.providers import bad, success
 from session_rollout.adapters import cohort_blocks
 from session_rollout.adapters.cohort_blocks import KnownBlocks

@@ -139,7 +139,7 @@ class Life(World):
         }
         metric = self.spec.metric(name)
         cohorts = metric is not None and metric.cohorts is not None
-        if metric is not None and metric.cohorts is not None and metric.cohorts.is_counted:
+        if metric is not None and metric.counted is not None:
             record = phase_of(self.spec, self.status, metric)
             rate = HARMFUL_RATE if verdict is Verdict.FAIL else Decimal(BASE_RATE)
             percent = Decimal(record.percent) if record is not None else Decimal(0)

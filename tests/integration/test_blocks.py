@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
 
 import pytest
 
+from lab.exporter import Exporter
 from lab.lab import Lab
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus_blocks import ends_of_blocks, fetch_blocks
@@ -58,18 +58,11 @@ class Application(ThreadingHTTPServer):
             assert self.changed.wait_for(lambda: self.scrapes >= wanted, 30)
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Application
-
-    def log_message(self, *_: Any) -> None:
-        pass
+class Handler(Exporter):
+    """Counts how often Prometheus has come."""
 
     def do_GET(self) -> None:
-        body = self.server.metrics().encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/plain; version=0.0.4")
-        self.end_headers()
-        self.wfile.write(body)
+        super().do_GET()
         with self.server.changed:
             self.server.scrapes += 1
             self.server.changed.notify_all()

@@ -10,7 +10,6 @@ from session_rollout.adapters.promql import (
     SECOND,
     Intervals,
     block_of,
-    counted_of,
     is_long,
     parse,
 )
@@ -24,7 +23,7 @@ BYTES: Final = "must have a character in place of an escape such as `\\x41`"
 
 def counting_of(metric: Metric, control: Control, intervals: Intervals) -> CohortQueries:
     """The PromQL of a metric that is counted by cohort. Raises ValueError with a sentence, also for lengths that cannot work."""
-    cohorts, block = counted_of(metric), block_of(control, intervals)
+    cohorts, block = metric.counted, block_of(control, intervals)
     assert cohorts is not None
     if problem := _problem_of_lengths(control, intervals):
         raise ValueError(problem)
@@ -33,7 +32,7 @@ def counting_of(metric: Metric, control: Control, intervals: Intervals) -> Cohor
 
 def totals_of(metric: Metric, length: timedelta) -> tuple[str, str]:
     """PromQL for all bad events and all events of the last time of this length, whoever had the feature. Raises ValueError."""
-    cohorts, span = counted_of(metric), length_text(length)
+    cohorts, span = metric.counted, length_text(length)
     assert cohorts is not None
     if cohorts.histogram is not None:
         observed, within = (
@@ -47,7 +46,7 @@ def totals_of(metric: Metric, length: timedelta) -> tuple[str, str]:
 def uncounted(metric: Metric, control: Control, intervals: Intervals) -> str | None:
     """Why a metric of counters can never be counted, as a sentence; None if it can, and for every other metric."""
     try:
-        if counted_of(metric) is not None:
+        if metric.counted is not None:
             counting_of(metric, control, intervals)
     except ValueError as error:
         return str(error)

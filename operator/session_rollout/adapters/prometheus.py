@@ -17,7 +17,7 @@ from typing import Any, Final
 from session_rollout.adapters.cohort_blocks import CohortBlocks
 from session_rollout.adapters.cohort_metrics import uncounted
 from session_rollout.adapters.fresh_cache import FreshCache
-from session_rollout.adapters.promql import Intervals, counted_of, effective_range, problem_of, queries_of, spelled
+from session_rollout.adapters.promql import Intervals, effective_range, problem_of, queries_of, spelled
 from session_rollout.adapters.provider_client import ProviderClient, Response, invalid
 from session_rollout.adapters.provider_clock import ProviderClock
 from session_rollout.adapters.provider_results import UNKNOWN, internal_error, measured, no_value, unknown_provider
@@ -60,7 +60,7 @@ class PrometheusSource:
         """See `MetricSource.measurements`. What is counted in blocks has none."""
         results = {}
         for metric in metrics:
-            if counted_of(metric) is not None:
+            if metric.counted is not None:
                 continue
             parts = [self._latest(provider, query, max_age, wake) for query in queries_of(metric)]
             known = [part for part in parts if part is not None]

@@ -15,7 +15,7 @@ import promql_parser
 
 from session_rollout.adapters.promql_scan import FIXED, in_one_line, nesting, scanned, without_text
 from session_rollout.adapters.promql_spelling import MISREAD, length_text, spelling
-from session_rollout.api.metrics import DEFAULT_CONTROL, Cohorts, Control, Metric
+from session_rollout.api.metrics import DEFAULT_CONTROL, Control, Metric
 from session_rollout.api.quantities import duration
 from session_rollout.settings import Dialect, Provider
 
@@ -150,7 +150,7 @@ def effective_range(metric: Metric, intervals: Intervals = Intervals(), control:
     the `window` that one sample of its series covers, that and one evaluation of the rule come in addition to a range, and
     instead of the look-back.
     """
-    if counted_of(metric) is not None:
+    if metric.counted is not None:
         return _counted_range(control, intervals)
     declared = duration(metric.window or "0s")
     window = declared + intervals.scrape + intervals.rule if declared else None
@@ -162,11 +162,6 @@ def effective_range(metric: Metric, intervals: Intervals = Intervals(), control:
         lengths += [] if reach.instant is None else [reach.instant + instant]
     longest = max(lengths)
     return longest + intervals.latency if longest else longest
-
-
-def counted_of(metric: Metric) -> Cohorts | None:
-    """The counters of a metric that is counted in blocks; None for every other metric."""
-    return metric.cohorts if metric.cohorts is not None and metric.cohorts.is_counted else None
 
 
 def queries_of(metric: Metric) -> tuple[str, ...]:
@@ -191,7 +186,7 @@ def spelled(metric: Metric) -> str:
     Of a query that is not parsed, another spelling has other spaces or comments. Counters come with their feature, and a
     histogram with its bound.
     """
-    cohorts = counted_of(metric)
+    cohorts = metric.counted
     if cohorts is None:
         return "\n".join(_spelled(query) for query in queries_of(metric))
     bound = () if cohorts.over is None else (f"over {length_text(duration(cohorts.over))}",)

@@ -58,3 +58,8 @@ class EvidenceRecord(Model):
         str | None,
         Field(description="Clustering over time, where the metric has no cells.", max_length=80, pattern=r"^[-0-9. ]*$"),
     ] = None
+
+    @property
+    def key(self) -> tuple[str, CheckKind, str]:
+        """What it is known by: phase, kind and name."""
+        return self.phase, self.kind, self.name

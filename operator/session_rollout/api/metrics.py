@@ -75,11 +75,6 @@ class Cohorts(Model):
         ),
     ] = None
 
-    @property
-    def is_counted(self) -> bool:
-        """Whether the operator counts by blocks of time, and not by two queries of the user."""
-        return self.good is None
-
 
 class Metric(Model):
     """A named PromQL query that criteria, guards and gates refer to. Its result must be one number."""
@@ -121,6 +116,11 @@ class Metric(Model):
             " which is also the shortest."
         ),
     ] = None
+
+    @property
+    def counted(self) -> Cohorts | None:
+        """Its counters, if the operator counts events by blocks of time; None if it sends queries of the user."""
+        return self.cohorts if self.cohorts is not None and self.cohorts.good is None else None
 
 
 class Control(Model):

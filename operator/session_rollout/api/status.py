@@ -22,7 +22,7 @@ from session_rollout.api.base import (
     Summary,
     Text,
 )
-from session_rollout.api.enums import DecisionAction, DecisionReason, Outcome, Stage, State
+from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason, Outcome, Stage, State
 from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.api.flag_records import FlagsRecord
 from session_rollout.api.status_records import (
@@ -317,3 +317,7 @@ class RolloutStatus(Model):
     def phase(self, name: str | None) -> PhaseRecord | None:
         """The record of a phase."""
         return next((record for record in self.phases if record.name == name), None)
+
+    def evidence_of(self, phase: str, kind: CheckKind, name: str) -> EvidenceRecord | None:
+        """The evidence of a check; None before it was compared."""
+        return next((record for record in self.evidence if record.key == (phase, kind, name)), None)

@@ -23,6 +23,7 @@ Shared by commands:
     common.py         arguments, reading a rollout, times
     action_client.py  creating an action and waiting for its response
     operator_lease.py whether the operator runs
+    past.py           what a Prometheus server has recorded
     running_step.py   the running step: what it waits for and what follows
     flag_document.py  the published flag document and the rule that decides a flag
     migration_records.py  migrations of a rollout as a table

@@ -12,6 +12,7 @@ import click
 
 from session_rollout.cli.command import emit, page_output, refusal, usage_error
 from session_rollout.cli.common import ANY_FILE, listed, parse_duration, parse_time
+from session_rollout.cli.past import credentials, recorder_of
 from session_rollout.cli.render import backtest as render
 from session_rollout.cli.validate import read_rollout_file
 from session_rollout.errors import ProviderFailed
@@ -39,8 +40,7 @@ LONGEST: Final = timedelta(days=365)
     metavar="START..END",
     help="Mark a time in which something was wrong, such as 2026-11-24T14:02..2026-11-24T14:30. Can be repeated.",
 )
-@click.option("--token-file", type=click.Path(path_type=Path), help="Send the bearer token in this file.")
-@click.option("--ca-file", type=click.Path(path_type=Path), help="Trust the certificate authorities in this PEM file.")
+@credentials
 @click.option("--cache", "directory", type=click.Path(path_type=Path), help="Keep results in this directory.")
 @page_output("Print in this format.")
 def backtest(file: str, *, url: str, incidents: Sequence[str], form: str, begin: str, end: str | None, **places: Any) -> None:
@@ -51,7 +51,7 @@ def backtest(file: str, *, url: str, incidents: Sequence[str], form: str, begin:
     source = read_rollout_file(file)
     start, until = _span(begin, end, datetime.now(UTC))
     marked = [_incident(text) for text in incidents]
-    histories = _histories(source.spec, _recorder(url, places), start, until)
+    histories = _histories(source.spec, recorder_of(url, places.pop("directory") or _cache(), **places), start, until)
     result = run_backtest(source.spec, histories, marked)
     if names := left_out(source.spec):
         click.echo(f"left out, because a metric has `cohorts`: {listed(names)}", err=True)
@@ -92,15 +92,6 @@ def _incident(text: str) -> Incident:
     if incident.end < incident.start:
         raise usage_error(f"--incident is {text!r}; its end is before its start")
     return incident
-
-
-def _recorder(url: str, places: dict[str, Any]) -> "Recorder":
-    from session_rollout.adapters.recorded import Place, Recorder
-
-    if not url.startswith(("http://", "https://")):
-        raise usage_error(f"--prometheus is {url!r}; it must begin with http:// or https://")
-    directory = places.pop("directory") or _cache()
-    return Recorder(Place(url.rstrip("/"), **places), directory, datetime.now(UTC))
 
 
 def _cache() -> Path:

@@ -3,8 +3,6 @@
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -12,6 +10,7 @@ import click
 from session_rollout.api.enums import CheckKind
 from session_rollout.cli.command import emit, output, refusal, usage_error
 from session_rollout.cli.common import ANY_FILE, parse_duration, print_table
+from session_rollout.cli.past import credentials, recorder_of
 from session_rollout.cli.validate import read_rollout_file
 from session_rollout.errors import ProviderFailed
 from session_rollout.simulation.power import Power, Traffic, compared_metrics, powers_of
@@ -34,8 +33,7 @@ RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
 @click.option(
     "--inflation", type=click.FloatRange(min=1.0), default=1.0, show_default=True, help="How much bad events cluster."
 )
-@click.option("--token-file", type=click.Path(path_type=Path), help="Send the bearer token in this file.")
-@click.option("--ca-file", type=click.Path(path_type=Path), help="Trust the certificate authorities in this PEM file.")
+@credentials
 @output()
 def power(file: str, *, form: str | None, inflation: float, **options: Any) -> None:
     """Say what the comparisons of a rollout would see: how small a harm, and how soon a harmless feature passes.
@@ -72,12 +70,7 @@ def _number(options: dict[str, Any], name: str, pattern: re.Pattern[str]) -> flo
 
 
 def _measured(spec: "RolloutSpec", names: Sequence[str], options: dict[str, Any]) -> dict[str, Traffic]:
-    from session_rollout.adapters.recorded import Place, Recorder
-
-    if not options["url"].startswith(("http://", "https://")):
-        raise usage_error(f"--prometheus is {options['url']!r}; it must begin with http:// or https://")
-    place = Place(options["url"].rstrip("/"), options["token_file"], options["ca_file"])
-    recorder = Recorder(place, None, datetime.now(UTC))
+    recorder = recorder_of(options["url"], None, options["token_file"], options["ca_file"])
 
     async def read() -> dict[str, Traffic]:
         return {name: await _of_metric(recorder, spec.metric(name), options["begin"]) for name in names}

@@ -116,7 +116,7 @@ class Gatherer:
         """The latest blocks of the metrics that are counted by cohort. Where there is nothing to compare, nothing is asked."""
         spec, results, now = rollout.spec, dict[str, Measurement](), self._ports.clock.now()
         for metric in needed_metrics(rollout):
-            if metric.cohorts is None or not metric.cohorts.is_counted:
+            if metric.counted is None:
                 continue
             since = blocks_since(spec, rollout.status, metric)
             known = (

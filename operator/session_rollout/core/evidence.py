@@ -43,8 +43,9 @@ LEAST_SHARE: Final = 100  # of `falseRollback` that a guard has which came after
 def metric_of(spec: RolloutSpec, check: Check) -> Metric | None:
     """The metric of a check that is a comparison of blocks; None for every other check."""
     metric = spec.metric(check.metric)
-    counted = metric is not None and metric.cohorts is not None and metric.cohorts.is_counted
-    return metric if counted and check.compared_to is ComparedTo.CONTROL else None
+    if metric is None or metric.counted is None or check.compared_to is not ComparedTo.CONTROL:
+        return None
+    return metric
 
 
 def phase_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> PhaseRecord | None:
@@ -102,7 +103,7 @@ def without_control(context: DecisionContext, check: Check, metric: Metric) -> E
     everybody = percent_of(context.status, record) > 0
     cause = f"{'everybody' if everybody else 'nobody'} has the feature by percentage, so that there is nothing to compare"
     if everybody and not isinstance(check, Guard) and record is not None:
-        known = _known(context, record.name, CheckKind.CRITERION, check.name)
+        known = context.status.evidence_of(record.name, CheckKind.CRITERION, check.name)
         if known is None or not known.passed or known.source != _source(context, check, metric):
             message = f"{check.name}: harmlessness was not shown before everybody had the feature"
             return Evaluation(Verdict.INCONCLUSIVE, CheckReason.NO_CONTROL, message)
@@ -121,9 +122,9 @@ def compare(
     known = _continued(context, check, kind, metric, record)
     if known.until > context.now + SKEW:  # the clock was set back: what has counted until then must not count twice
         known = _restarted(known).updated(until=context.now)
-    _put(context, known)
     comparison = comparison_of(context.spec, check, known, series)
     if series is None or start is None:
+        _put(context, known)
         return comparison, None, False
     audience = start + duration(context.spec.propagation)
     comparison = comparison.add(series.after(known.until, audience))
@@ -158,13 +159,9 @@ def tolerated_by(check: Check) -> Tolerance:
     return Tolerance(float(check.tolerated.times), float(bound(check.tolerated.plus)))
 
 
-def _known(context: DecisionContext, phase: str, kind: CheckKind, name: str) -> EvidenceRecord | None:
-    return next((each for each in context.status.evidence if (each.phase, each.kind, each.name) == (phase, kind, name)), None)
-
-
 def _continued(context: DecisionContext, check: Check, kind: CheckKind, metric: Metric, phase: PhaseRecord) -> EvidenceRecord:
     """The record of a comparison: the known one, one that starts again because something else is compared, or a new one."""
-    source, known = _source(context, check, metric), _known(context, phase.name, kind, check.name)
+    source, known = _source(context, check, metric), context.status.evidence_of(phase.name, kind, check.name)
     if known is not None and known.source == source:
         return known
     alpha = known.alpha if known is not None else _alpha(context, kind)
@@ -188,7 +185,7 @@ def _name_now(context: DecisionContext, record: EvidenceRecord) -> str | None:
     for check in _checks_of(context.spec, record):
         metric = metric_of(context.spec, check)
         same = metric is not None and _source(context, check, metric) == record.source
-        if same and _known(context, record.phase, record.kind, check.name) is None:
+        if same and context.status.evidence_of(record.phase, record.kind, check.name) is None:
             return check.name
     return None
 
@@ -207,10 +204,11 @@ def _alpha(context: DecisionContext, kind: CheckKind) -> str:
 
 
 def _put(context: DecisionContext, record: EvidenceRecord) -> None:
-    key = (record.phase, record.kind, record.name)
-    others = [known for known in context.status.evidence if (known.phase, known.kind, known.name) != key]
+    if record in context.status.evidence:
+        return
+    others = [known for known in context.status.evidence if known.key != record.key]
     records = kept((*others, record), lambda known: known is record or known.kind is CheckKind.GUARD, EVIDENCE_LENGTH)
-    context.change(evidence=tuple(sorted(records, key=lambda known: (known.phase, known.kind, known.name))))
+    context.change(evidence=tuple(sorted(records, key=lambda known: known.key)))
 
 
 def settle_evidence(context: DecisionContext) -> None:
@@ -232,15 +230,11 @@ def settle_evidence(context: DecisionContext) -> None:
 
 def _is_due(context: DecisionContext, record: EvidenceRecord) -> bool:
     """Whether a record has enough news to be written for its own sake."""
-    known = next((each for each in context.observed.rollout.status.evidence if _same(each, record)), None)
+    known = context.observed.rollout.status.evidence_of(*record.key)
     if known is None or (known.source, known.passed) != (record.source, record.passed):
         return True
     grown = record.blocks - known.blocks
     return record.until - known.until >= KEPT_FOR or grown >= KEPT_BLOCKS or grown < 0  # it has started again
-
-
-def _same(known: EvidenceRecord, record: EvidenceRecord) -> bool:
-    return (known.phase, known.kind, known.name) == (record.phase, record.kind, record.name)
 
 
 def _lasting(context: DecisionContext, record: EvidenceRecord) -> EvidenceRecord | None:

@@ -204,7 +204,7 @@ class RehearsedWorld(World):
             )
         fault = next((fault for fault in active if fault.metric == name), None)
         metric = self.spec.metric(name)
-        if metric is not None and metric.cohorts is not None and metric.cohorts.is_counted:
+        if metric is not None and metric.counted is not None:
             return self._counted(metric, fault)
         cohorts = metric is not None and metric.cohorts is not None
         if fault is not None and fault.value is not None:
