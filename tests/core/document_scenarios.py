@@ -121,7 +121,7 @@ def clock_is_set() -> World:
     """That of the API server, by an hour."""
     world = World(spec())
     world.until(at("one", 1))
-    world.clock_jump = ClockJump(world.now, timedelta(hours=-1), "api-server")
+    world.clock_jump = ClockJump(world.now, timedelta(hours=-1), "api-server", timedelta(hours=-1))
     world.run(10)
     return world
 

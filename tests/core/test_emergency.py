@@ -5,12 +5,13 @@ without a status. Not here: how a disabled flag is compiled (test_rules).
 """
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
-from core.world import World, at, edited, ended, spec
+from core.world import START, World, at, edited, ended, spec
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, Outcome, State
 from session_rollout.core.observed import ClockJump
 
@@ -23,7 +24,7 @@ def test_emergency_disables_the_feature_and_its_dependents_and_pauses_the_hold()
     world.run(600)
     for feature in ("alpha", "beta"):
         assert "targeting" not in world.flag(feature)
-        assert world.flag(feature)["defaultVariant"] == "off"
+        assert world.flag(feature)["defaultVariant"] == "off-chosen"
     assert world.where[:2] == ("one", 1)
     assert world.reason is DecisionReason.FEATURE_DISABLED
     assert world.status.current.hold_paused_reason is DecisionReason.FEATURE_DISABLED
@@ -369,20 +370,31 @@ def test_dependent_that_leaves_the_spec_leaves_the_document() -> None:
     world.until(ended)
 
 
-@pytest.mark.parametrize("adopted", [False, True], ids=["same process", "next process"])
-def test_emergency_ends_although_the_clock_was_set_back(*, adopted: bool) -> None:
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "jump",
+    [
+        None,
+        ClockJump(START, -HOUR, "api-server", -HOUR),
+        ClockJump(START, -HOUR, "api-server", -2 * HOUR),
+        ClockJump(START, HOUR, "operator", -HOUR),
+    ],
+    ids=["next process", "same process", "set back twice", "set back, and then the node's"],
+)
+def test_emergency_ends_although_the_clock_was_set_back(jump: ClockJump | None) -> None:
     """R14: by the API server's clock, each action is created before the emergency for an hour."""
     world = World(spec())
     world.until(at("one", 1))
     world.request("EmergencyDisable")
     world.run(30)
-    back = timedelta(hours=1)
-    if adopted:
-        world.now -= back
+    if jump is None:
+        world.now -= HOUR
         enable = world.request("EmergencyEnable")
     else:
-        world.clock_jump = ClockJump(world.now, -back, "api-server")
-        enable = world.request("EmergencyEnable", after=-back)
+        world.clock_jump = replace(jump, time=world.now)
+        enable = world.request("EmergencyEnable", after=jump.ahead)
     world.run(60)
     assert world.answer(enable)[0]
     assert world.condition("EmergencyActive") == "False"

@@ -9,6 +9,7 @@ guards, and setting it forward would shorten holds. It is logged, counted and ex
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -82,6 +83,8 @@ class ServerClock:
             return
         self._offset += skew
         self._skew = 0.0
+        if self.jump is not None and self.jump.ahead:
+            self.jump = replace(self.jump, ahead=timedelta(0))
         CLOCK_SKEW.set(0.0)
         if not self._steady:
             self._latest = 0.0
@@ -96,11 +99,12 @@ class ServerClock:
     def _keep(self, skew: float) -> None:
         """The API server's clock differs by too much to be adopted: say so when that begins or changes."""
         CLOCK_SKEW.set(skew)
-        if abs(skew - self._skew) > JUMP_SECONDS:
-            self._jumped("api-server", skew - self._skew)
-        self._skew = skew
+        change, self._skew = skew - self._skew, skew
+        if abs(change) > JUMP_SECONDS:
+            self._jumped("api-server", change)
 
     def _jumped(self, source: str, seconds: float) -> None:
-        self.jump = ClockJump(self.now(), timedelta(seconds=round(seconds, 3)), source)
+        by, ahead = (timedelta(seconds=round(change, 3)) for change in (seconds, self._skew))
+        self.jump = ClockJump(self.now(), by, source, ahead)
         CLOCK_JUMPS.labels(source).inc()
         log.warning("the clock of the %s jumped by %+.1f s; decisions use elapsed time", source, seconds)

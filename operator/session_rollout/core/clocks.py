@@ -78,9 +78,9 @@ def creation_time(context: DecisionContext, action: SessionRolloutAction) -> dat
     Without this, no `EmergencyEnable` would be newer than the emergency until that clock has caught up.
     """
     created, jump = action.creation_time, context.observed.clock_jump
-    if jump is None or jump.source == "operator" or jump.by >= timedelta(0) or created < jump.time + jump.by - SKEW:
+    if jump is None or jump.ahead >= timedelta(0) or created < jump.time + jump.ahead - SKEW:
         return created
-    return created - jump.by
+    return created - jump.ahead
 
 
 def _not_ahead(now: datetime, record: DisabledFeature) -> DisabledFeature:

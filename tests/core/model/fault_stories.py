@@ -217,6 +217,16 @@ FAULTS: tuple[Story, ...] = (
     ),
     story(
         "R14",
+        "an emergency ends after the clock was set back twice",
+        "plain",
+        "ends",
+        ("act", "EmergencyDisable"),
+        ("jump", -3600),
+        ("jump", -3600),
+        ("calm",),
+    ),
+    story(
+        "R14",
         "a breach under a clock that was set back and adopted",
         "plain",
         "breach-acts",

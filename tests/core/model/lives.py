@@ -91,7 +91,8 @@ class Life:
         self.alone()
         cluster, by = self.cluster, timedelta(seconds=seconds)
         cluster.offset += by
-        cluster.replica.memory.clock_jump = ClockJump(cluster.now(), by, "api-server")
+        now = cluster.replica.clock.now()
+        cluster.replica.memory.clock_jump = ClockJump(now, by, "api-server", cluster.time + cluster.offset - now)
         self.witness.reconcile()
 
     def proceed(self, until: str) -> None:
