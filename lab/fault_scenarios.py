@@ -64,7 +64,7 @@ def _share(flag: Object) -> float:
     if "targeting" not in flag:
         return -1.0
     match flag["targeting"]["if"]:
-        case [*_, {"fractional": [_, [_, on], [_, off]]}, "off"]:
+        case [*_, {"fractional": [_, [_, on], [_, off]]}, "off-chosen"]:
             return float(100 * on / (on + off))
         case [*_, last]:
             return 100.0 if last == "on" else 0.0

@@ -230,6 +230,17 @@ def prometheus() -> Path:
 
 
 @functools.cache
+def npm() -> Path:
+    """The package manager of Node."""
+
+    def debian() -> Path:
+        packages("nodejs", "npm")
+        return _on_path("npm")
+
+    return first("npm", [("the PATH", lambda: _on_path("npm")), ("the Debian packages", debian)])
+
+
+@functools.cache
 def chromium() -> Path:
     """The browser that reads the documentation."""
 

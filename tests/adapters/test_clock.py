@@ -97,20 +97,23 @@ def test_jump_of_the_servers_clock_is_not_followed_by_a_leader(by: float) -> Non
 def test_jumps_add_up() -> None:
     """What an action's creation time means depends on all of them, also after the node's clock was set."""
     times = Times()
+
+    def ahead() -> float:
+        assert times.clock.jump is not None
+        return times.clock.jump.ahead.total_seconds()
+
     times.receive()
     times.clock.hold_steady()
     for by in (-HOUR, -HOUR, HOUR / 2):
         times.server += by
         times.receive()
-        assert times.clock.jump is not None
-        assert times.clock.jump.ahead.total_seconds() == pytest.approx(times.server, abs=1.2)
+        assert ahead() == pytest.approx(times.server, abs=1.2)
     times.node += HOUR
     times.clock.tick()
-    assert times.clock.jump.source == "operator"
-    assert times.clock.jump.ahead.total_seconds() == pytest.approx(-1.5 * HOUR, abs=1.2)
+    assert ahead() == pytest.approx(-1.5 * HOUR, abs=1.2)
     counted, times.server = jumps("api-server"), 0.0
     times.receive()
-    assert times.clock.jump.ahead == timedelta(0)
+    assert ahead() == 0
     assert jumps("api-server") == counted, "it is right again"
 
 

@@ -5,7 +5,6 @@ from api.invalid_checks import BAD_CHECKS
 
 BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     *BAD_CHECKS,
-    # flagSet
     ("flagSet missing", drop("flagSet"), ("spec.flagSet", "Required")),
     ("flagSet upper case", put("flagSet", "Shop"), ("spec.flagSet", "a-z0-9")),
     ("flagSet too long", put("flagSet", "s" * 58), ("spec.flagSet", "57")),
@@ -48,6 +47,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("feature name with space", put("features.1.name", "be ta"), ("spec.features[1].name", "A-Za-z")),
     ("feature name starts with digit", put("features.1.name", "1beta"), ("spec.features[1].name", "A-Za-z")),
     ("feature name too long", put("features.1.name", "b" * 45), ("spec.features[1].name", "44")),
+    ("feature name of the operator", put("features.1.name", "sessionrollout-a"), ("spec.features[1]", "must not begin with")),
     ("feature twice", put("features.1.name", "alpha"), ("spec.features[1]", "Duplicate")),
     ("initial boolean", put("features.0.initial", value=True), ("spec.features[0].initial", "string")),
     ("initial lower case", put("features.0.initial", "on"), ("spec.features[0].initial", '"On", "Off"')),

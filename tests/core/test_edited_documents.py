@@ -15,9 +15,16 @@ from openfeature.exception import OpenFeatureError
 
 from session_rollout.adapters.flag_evaluator import bucket
 from session_rollout.core.documents import read_document
-from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, FlagSource, compile_document
+from session_rollout.core.flags import EVERYBODY, NOBODY, VARIANTS, Audience, FlagSource, compile_document
 
 DEFAULT = {"targeting": None}
+
+
+def variants(on: Any, off: Any) -> dict[str, Any]:
+    """The values of all variants, whether chosen or not."""
+    return {"variants": {"on": on, "off": off, "on-chosen": on, "off-chosen": off}}
+
+
 EDITS: dict[str, tuple[dict[str, Any], Audience | None]] = {
     "as compiled": ({}, Audience(Decimal(50), ("beta",))),
     "without a default": ({"defaultVariant": None}, Audience(Decimal(50), ("beta",))),
@@ -30,12 +37,15 @@ EDITS: dict[str, tuple[dict[str, Any], Audience | None]] = {
     "no default": ({"defaultVariant": None, **DEFAULT}, None),
     "no default in any form": ({"targeting": {"if": [False, "on"]}, "defaultVariant": None}, None),
     "an unknown default": ({"defaultVariant": "maybe", **DEFAULT}, None),
-    "both variants off": ({"variants": {"on": False, "off": False}}, NOBODY),
-    "both variants on": ({"variants": {"on": True, "off": True}}, None),
-    "exchanged variants": ({"variants": {"on": False, "off": True}}, None),
-    "exchanged variants, off by default": ({"variants": {"on": False, "off": True}, **DEFAULT}, EVERYBODY),
-    "variants that are numbers": ({"variants": {"on": 1, "off": 0}, "defaultVariant": "on", **DEFAULT}, None),
-    "variants that are texts": ({"variants": {"on": "on", "off": "off"}}, None),
+    "all variants off": (variants(False, False), NOBODY),
+    "off, but for users of groups": ({"variants": {**VARIANTS, "on": False}}, None),
+    "on for those who were not chosen alone": ({"variants": {**VARIANTS, "on-chosen": False}}, None),
+    "only the variants of older documents": ({"variants": {"on": True, "off": False}}, None),
+    "all variants on": (variants(True, True), None),
+    "exchanged variants": (variants(False, True), None),
+    "exchanged variants, off by default": ({**variants(False, True), **DEFAULT}, EVERYBODY),
+    "variants that are numbers": ({**variants(1, 0), "defaultVariant": "on", **DEFAULT}, None),
+    "variants that are texts": (variants("on", "off"), None),
     "other rules": ({"targeting": {"if": [{"var": "vip"}, "on", "off"]}}, None),
     "rules that fail": ({"targeting": {"==": [1, 1]}}, None),
 }

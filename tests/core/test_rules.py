@@ -19,7 +19,7 @@ from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, duration, format_duration, show
 from session_rollout.core import evaluation
 from session_rollout.core.evaluation import Direction, EvaluationInput, Tolerance, evaluate, tolerance_of
-from session_rollout.core.flags import EVERYBODY, NOBODY, PROBE, Audience, FlagSource, compile_document, with_dependents
+from session_rollout.core.flags import CELL, EVERYBODY, NOBODY, PROBE, Audience, FlagSource, compile_document, with_dependents
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.errors import SpecError
 
@@ -315,12 +315,12 @@ def compiled(audience: Audience, **fields: Any) -> dict[str, Any]:
 
 BUCKET = {"cat": ["shop:", {"var": "targetingKey"}]}
 RULE_ORDER = {
-    "nobody": (NOBODY, ["off"]),
+    "nobody": (NOBODY, ["off-chosen"]),
     "everybody": (EVERYBODY, ["on"]),
-    "a group": (Audience(groups=("staff",)), [{"$ref": "group-staff"}, "on", "off"]),
+    "a group": (Audience(groups=("staff",)), [{"$ref": "group-staff"}, "on-chosen", "off-chosen"]),
     "half a percent": (
         Audience(Decimal("0.5")),
-        [{"$ref": "identified"}, {"fractional": [BUCKET, ["on", 5], ["off", 995]]}, "off"],
+        [{"$ref": "bucketed"}, {"fractional": [BUCKET, ["on", 5], ["off", 995]]}, "off-chosen"],
     ),
 }
 
@@ -329,14 +329,14 @@ RULE_ORDER = {
 def test_rule_order(audience: Audience, end: list[Any]) -> None:
     """Forced off, forced on, groups, percentage, off."""
     targeting = compiled(audience)["targeting"]["if"]
-    assert targeting[:4] == [{"$ref": "forcedOff"}, "off", {"$ref": "forcedOn"}, "on"]
+    assert targeting[:4] == [{"$ref": "forcedOff"}, "off-chosen", {"$ref": "forcedOn"}, "on-chosen"]
     assert targeting[4:] == end
 
 
 def test_emergency_has_no_targeting_and_is_enabled() -> None:
     """DISABLED would give the caller's default."""
     flag = compiled(EVERYBODY, disabled={"alpha": "hot"})
-    assert (flag["state"], flag["defaultVariant"]) == ("ENABLED", "off")
+    assert (flag["state"], flag["defaultVariant"]) == ("ENABLED", "off-chosen")
     assert "targeting" not in flag
 
 
@@ -355,7 +355,7 @@ def test_text_is_plain_indented_json(features: int) -> None:
     disabled = dict.fromkeys(names[::3], 'hot\n"\u2028é')
     text = compile_document(FlagSource("shop", "default", audiences, disabled, {"revision": 7})).text
     assert text == json.dumps(json.loads(text), indent=1)
-    assert list(json.loads(text)["flags"]) == [*sorted(names), PROBE]
+    assert list(json.loads(text)["flags"]) == [*sorted(names), PROBE, CELL]
 
 
 def test_dependents_are_disabled_with_their_prerequisite() -> None:

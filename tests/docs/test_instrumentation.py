@@ -1,15 +1,16 @@
-"""How applications count users with a feature and without it: the Python code of the page runs, and its figures are the operator's.
+"""How applications count users with a feature and without it: the code of the page runs, and its figures are the operator's.
 
-Not here: that YAML examples are accepted (test_snippets.py), what the operator makes of the counters (tests/integration), the
-Node example, which needs npm.
+Not here: that YAML examples are accepted (test_snippets.py), what the operator makes of the counters (tests/integration).
 """
 
+import json
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from openfeature import api
@@ -17,6 +18,7 @@ from openfeature.contrib.provider.flagd import FlagdProvider
 from openfeature.contrib.provider.flagd.config import ResolverType
 from prometheus_client import REGISTRY, generate_latest
 
+from lab import sources
 from lab.lab import ROOT
 from session_rollout.adapters.promql import Intervals, effective_range
 from session_rollout.api.checks import Tolerate
@@ -27,22 +29,29 @@ from session_rollout.core.statistics.power import Design
 from session_rollout.core.statistics.rates import Tolerance
 
 PAGE = (ROOT / "docs" / "how-to" / "compare-users.md").read_text()
+APPLICATION = (ROOT / "docs" / "how-to" / "application.md").read_text()
 USERS = [f"user-{number}" for number in range(1000)]
 DEFAULT = Tolerance(float(Tolerate().times), float(bound(Tolerate().plus)))
-SAMPLE = re.compile(r'^sessions_total\{cell="(\d+)",result="(\w+)",variant="([\w-]+)"\} (\S+)$', re.MULTILINE)
+SAMPLE = re.compile(r"^sessions_total\{(.*?)\} (\S+)$", re.MULTILINE)
 
 
 @pytest.fixture
-def application(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """The names that the code of the page defines, with a document that gives the feature to a fifth of users and a group."""
+def document(tmp_path: Path) -> Path:
+    """Gives the feature to a fifth of users and a group."""
     path = tmp_path / "flags.flagd.json"
     audiences = {"newCheckout": Audience(Decimal(20), ("beta",))}
     path.write_text(compile_document(FlagSource("checkout", "shop", audiences)).text)
-    provider = FlagdProvider(resolver_type=ResolverType.FILE, offline_flag_source_path=str(path), deadline_ms=500)
+    return path
+
+
+@pytest.fixture
+def application(document: Path) -> Iterator[dict[str, Any]]:
+    """The names that the Python code of the page defines."""
+    provider = FlagdProvider(resolver_type=ResolverType.FILE, offline_flag_source_path=str(document), deadline_ms=500)
     api.set_provider_and_wait(provider)
     names: dict[str, Any] = {"client": api.get_client()}
     try:
-        for snippet in re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE):
+        for snippet in snippets(PAGE, "python"):
             exec(snippet, names)
         yield names
     finally:
@@ -52,46 +61,98 @@ def application(tmp_path: Path) -> Iterator[dict[str, Any]]:
                 REGISTRY.unregister(names[name])
 
 
+def snippets(page: str, language: str) -> list[str]:
+    """The code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
 def exported() -> str:
     """What Prometheus scrapes."""
     return generate_latest(REGISTRY).decode()
 
 
+Counts = Counter[tuple[str, str, str]]
+
+
+def counted(text: str) -> Counts:
+    """Sessions by variant, cell and result."""
+    counts: Counts = Counter()
+    for labels, count in SAMPLE.findall(text):
+        label = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        counts[label["variant"], label["cell"], label["result"]] += int(float(count))
+    return counts
+
+
 def test_sessions_are_counted_by_variant_and_cell(application: dict[str, Any]) -> None:
     """Each once, with the variant that decided, in one of 16 cells of about the same size."""
     begin, end = application["begin_session"], application["end_session"]
-    expected: Counter[tuple[str, str]] = Counter()
+    expected: Counts = Counter()
     for number, user in enumerate(USERS):
-        has_feature, variant = begin(user, [])
+        has_feature, variant, cell = begin(user, [])
         assert variant == ("on" if has_feature else "off")
-        end(user, variant, failed=number % 10 == 0)
-        expected[variant, "failure" if number % 10 == 0 else "success"] += 1
-    counts: Counter[tuple[str, str]] = Counter()
-    cells: Counter[str] = Counter()
-    for cell, result, variant, count in SAMPLE.findall(exported()):
-        counts[variant, result] += int(float(count))
-        cells[cell] += int(float(count))
-    assert counts == expected
-    assert sum(count for (variant, _), count in counts.items() if variant == "on") == pytest.approx(200, abs=50)
-    assert set(cells) == {str(cell) for cell in range(16)}
+        end(variant, cell, failed=number % 10 == 0)
+        expected[variant, cell, "failure" if number % 10 == 0 else "success"] += 1
+    assert counted(exported()) == expected
+    assert sum(count for (variant, _, _), count in expected.items() if variant == "on") == pytest.approx(200, abs=50)
+    cells = {str(cell): sum(n for (_, name, _), n in expected.items() if name == str(cell)) for cell in range(16)}
+    assert sum(cells.values()) == len(USERS)
     assert all(30 < count < 100 for count in cells.values())
 
 
-@pytest.mark.parametrize(
-    ("user", "groups", "has_feature", "variant"),
-    [
-        ("user-1", ["beta"], True, "on-chosen"),
-        ("user-1", ["gamma"], False, "off-chosen"),
-        ("", [], False, "off-chosen"),
-    ],
-)
+CHOSEN: Final = [
+    ("user-1", ["beta"], True, "on-chosen"),
+    ("user-1", ["gamma"], False, "off"),
+    ("", [], False, "off-chosen"),
+]
+
+
+@pytest.mark.parametrize(("user", "groups", "has_feature", "variant"), CHOSEN)
 def test_chosen_users_are_not_compared(
     application: dict[str, Any], user: str, groups: list[str], has_feature: bool, variant: str
 ) -> None:
-    """Members of groups, and users who are in no bucket."""
-    assert application["begin_session"](user, groups) == (has_feature, variant)
-    application["end_session"](user, variant, failed=False)
-    assert [sample[2] for sample in SAMPLE.findall(exported())] == [variant]
+    """Members of groups that have the feature, and users who are in no bucket."""
+    *begun, cell = application["begin_session"](user, groups)
+    assert begun == [has_feature, variant]
+    application["end_session"](variant, cell, failed=False)
+    assert [key[0] for key in counted(exported())] == [variant]
+
+
+DRIVER: Final = """
+import { readFileSync } from "node:fs";
+const asked = JSON.parse(readFileSync("sessions.json")), begun = [];
+for (const [index, [user, groups]] of asked.entries()) {
+  const { hasFeature, variant, cell } = await beginSession(user, groups);
+  endSession(variant, cell, index % 10 === 0);
+  begun.push([hasFeature, variant, cell]);
+}
+const { register } = await import("prom-client");
+console.log(JSON.stringify({ begun, metrics: await register.metrics() }));
+process.exit(0);
+"""
+
+
+def test_node_counts_as_python_does(application: dict[str, Any], document: Path) -> None:
+    """The same users have the feature, and each is in the same cell, with the packages that the pages name."""
+    pages = (APPLICATION, PAGE)
+    packages = [name for page in pages for names in re.findall(r"npm install ([^`\n]+)", page) for name in names.split()]
+    subprocess.run(
+        [sources.npm(), "install", "--no-audit", "--no-fund", "--ignore-scripts", *packages], cwd=document.parent, check=True
+    )
+    code = "\n".join(snippet for page in pages for snippet in snippets(page, "js"))
+    program = document.parent / "application.mjs"
+    program.write_text(code.replace("/etc/flags/flags.flagd.json", str(document)) + DRIVER)
+    sessions = [*((user, []) for user in USERS), *((user, groups) for user, groups, _, _ in CHOSEN)]
+    (document.parent / "sessions.json").write_text(json.dumps(sessions))
+    ended = subprocess.run(["node", program.name], cwd=document.parent, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout.splitlines()[-1])
+    begun = [application["begin_session"](user, groups) for user, groups in sessions]
+    assert [tuple(session) for session in result["begun"]] == begun
+    expected = Counter(
+        (variant, cell, "success" if number % 10 else "failure") for number, (_, variant, cell) in enumerate(begun)
+    )
+    assert counted(result["metrics"]) == expected
+    assert "process_start_time_seconds" in result["metrics"]
 
 
 def test_a_histogram_has_the_bound_as_a_bucket(application: dict[str, Any]) -> None:

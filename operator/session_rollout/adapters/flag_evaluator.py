@@ -11,7 +11,7 @@ from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import OpenFeatureError
 
-from session_rollout.core.flags import BUCKETING, PROBE
+from session_rollout.core.flags import BUCKETING, CELL, PROBE, VARIANTS
 from session_rollout.errors import SpecError
 
 
@@ -43,7 +43,9 @@ def validate(text: str) -> None:
         for name in json.loads(text)["flags"]:
             if name == PROBE:
                 _probe(core, context)
-            elif core.resolve_boolean_value(name, default_value=False, ctx=context).variant not in {"on", "off"}:
+            elif name == CELL:
+                core.resolve_string_value(name, default_value="", ctx=context)
+            elif core.resolve_boolean_value(name, default_value=False, ctx=context).variant not in VARIANTS:
                 raise SpecError(f"flag document: {name} has no variant for a user")
     except OpenFeatureError as error:
         raise SpecError(f"flag document: {error}") from error

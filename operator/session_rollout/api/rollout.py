@@ -33,6 +33,14 @@ class OnOff(StrEnum):
 class FeatureSpec(Model):
     """A feature: one boolean flag of the flag document."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!self.name.startsWith('sessionrollout-')",
+                "`name` must not begin with `sessionrollout-`, as the operator's own flags do",
+            ),
+        ),
+    )
     name: Annotated[
         Feature, Field(description="Name of the feature, which is its key in the flag document, such as `offlineMode`.")
     ]

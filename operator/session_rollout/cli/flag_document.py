@@ -11,7 +11,7 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.cli.command import Failure, refusal
 from session_rollout.core import documents
 from session_rollout.core.documents import PublishedDocument, audience_of, is_emergency
-from session_rollout.core.flags import EVERYBODY, KEY, NOBODY, PROBE, Audience, config_map_name, weight_of
+from session_rollout.core.flags import EVERYBODY, KEY, NOBODY, OWN_FLAGS, Audience, config_map_name, weight_of
 from session_rollout.core.steps import audience_text, percent_text
 
 INVALID: Final = "the published flag document is invalid; the operator replaces it when it runs"
@@ -137,7 +137,7 @@ class Evaluator:
 
         self._flag_set, self._core = flag_set, FlagdCore()
         try:
-            self._flags = {name: flag for name, flag in json.loads(text)["flags"].items() if name != PROBE}
+            self._flags = {name: flag for name, flag in json.loads(text)["flags"].items() if name not in OWN_FLAGS}
             self._core.set_flags(text)
         except (ValueError, TypeError, LookupError, AttributeError, OpenFeatureError) as error:
             raise refusal(INVALID) from error

@@ -112,8 +112,10 @@ def confirm_published(context: DecisionContext) -> None:
             context.change(flags=note_given(flags, document or PublishedDocument(""), context.now))
         return
     if flags.published_sha256 != document.sha256 or flags.published_time is None:
-        flags = note_given(flags, document, context.now)
-        context.change(flags=flags.updated(published_sha256=document.sha256, published_time=context.now))
+        given = note_given(flags, document, context.now)
+        is_new = given.given_sha256 != flags.given_sha256 or flags.published_time is None  # else only its text is
+        since = context.now if is_new else flags.published_time
+        context.change(flags=given.updated(published_sha256=document.sha256, published_time=since))
     current = context.current
     if current.stage not in {Stage.STEP, Stage.ROLLING_BACK} or current.published_time is not None:
         return

@@ -12,7 +12,19 @@ from typing import Any, Final
 from session_rollout.api.base import FEATURE_PATTERN, encodable, sha256_of, shortened
 from session_rollout.api.flag_records import FlagsRecord
 from session_rollout.api.protection import Protection, ProtectionKind
-from session_rollout.core.flags import EVERYBODY, FORCED_ON, NOBODY, NOBODY_TARGETING, PROBE, WEIGHTS, Audience
+from session_rollout.core.flags import (
+    EVERYBODY,
+    FORCED_ON,
+    NOBODY,
+    NOBODY_TARGETING,
+    OFF,
+    ON,
+    ON_CHOSEN,
+    OWN_FLAGS,
+    VARIANTS,
+    WEIGHTS,
+    Audience,
+)
 
 GROUP_PREFIX: Final = "group-"
 FLAGS_READ: Final = 400  # ten times as many features as a spec may have
@@ -21,6 +33,8 @@ REASON_LENGTH: Final = 256
 LARGEST_REVISION: Final = 2**53 - 2**20
 NO_VARIANT: Final = ""  # of a flag without a default: applications use their own
 EXACT_DIGITS: Final = 20  # more than any number has that counts
+OLDER_VARIANTS: Final = {ON: True, OFF: False}  # before a variant said whether a user was chosen
+OLDER_NOBODY_TARGETING: Final = {"if": [{"$ref": "forcedOff"}, OFF, FORCED_ON, ON, OFF]}
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ def read_document(text: str, **known: Any) -> PublishedDocument:
     sha256, document = sha256_of(text), _mapping(_parsed(text))
     if not isinstance(document.get("flags"), dict):
         return PublishedDocument(sha256, **known)
-    named = (name for name in document["flags"] if name != PROBE and re.fullmatch(FEATURE_PATTERN, name))
+    named = (name for name in document["flags"] if name not in OWN_FLAGS and re.fullmatch(FEATURE_PATTERN, name))
     constants = {name: rule for name, rule in _mapping(document.get("$evaluators")).items() if isinstance(rule, bool)}
     flags = {name: _with_constants(_mapping(document["flags"][name]), constants) for name in islice(named, FLAGS_READ)}
     disabled = {name: _reason(flag) for name, flag in flags.items() if is_emergency(flag)}
@@ -152,7 +166,8 @@ def _is_taken_away(flag: Mapping[str, Any]) -> bool:
 
 
 def _is_compiled_for_nobody(flag: Mapping[str, Any]) -> bool:
-    return _is_served(flag) and flag.get("targeting") == NOBODY_TARGETING and any(flag["variants"].values())
+    compiled = flag.get("targeting") in (NOBODY_TARGETING, OLDER_NOBODY_TARGETING)
+    return _is_served(flag) and compiled and any(flag["variants"].values())
 
 
 def _is_off(flag: Mapping[str, Any]) -> bool:
@@ -228,22 +243,22 @@ def audience_of(flag: Any) -> Audience | None:
     variants = flag["variants"]
     if not flag.get("targeting"):
         return EVERYBODY if variants.get(_text(flag.get("defaultVariant"))) is True else None
-    return _audience_of(flag["targeting"]) if variants.get("on") is True and variants.get("off") is False else None
+    known = VARIANTS if ON_CHOSEN in variants else OLDER_VARIANTS
+    ours = all(variants.get(name) is value for name, value in known.items())
+    return _audience_of(flag["targeting"], known) if ours else None
 
 
-def _audience_of(targeting: Mapping[str, Any]) -> Audience | None:
+def _audience_of(targeting: Mapping[str, Any], variants: Mapping[str, bool]) -> Audience | None:
     try:
         _, _, _, _, *rules = targeting["if"]
         groups: list[str] = []
-        while isinstance(rules[0], dict) and rules[0]["$ref"].startswith(GROUP_PREFIX):
+        while isinstance(rules[0], dict) and rules[0]["$ref"].startswith(GROUP_PREFIX) and variants[rules[1]]:
             groups.append(rules[0]["$ref"].removeprefix(GROUP_PREFIX))
             rules = rules[2:]
-        if rules == ["on"]:
-            return Audience(EVERYBODY.percent, tuple(groups))
-        if rules == ["off"]:
-            return Audience(NOBODY.percent, tuple(groups))
-        (_, weight), _ = rules[1]["fractional"][1:]
-        if type(weight) is not int or not 0 <= weight <= WEIGHTS:
+        if len(rules) == 1:
+            return Audience(EVERYBODY.percent if variants[rules[0]] else NOBODY.percent, tuple(groups))
+        (given, weight), (rest, _) = rules[1]["fractional"][1:]
+        if type(weight) is not int or not 0 <= weight <= WEIGHTS or (variants[given], variants[rest]) != (True, False):
             return None
         return Audience(Decimal(weight) * 100 / WEIGHTS, tuple(groups))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):

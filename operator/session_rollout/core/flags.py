@@ -1,8 +1,11 @@
 """The flag document compiler: audiences in, flagd JSON out.
 
-Rule order in every flag: emergency > forced off > forced on > groups > percentage > off. All flags of a rollout share kept
+Rule order in every flag: emergency > forced off > forced on > groups > percentage > off. All flags of a rollout share one
 salt, so every user of a feature also gets its prerequisites. Buckets are those of flagd's bucketing generation v2: `["on", w]`
-first, weights of a thousand. Emergency is ENABLED + default `off` + no targeting: DISABLED would give the caller's default.
+first, weights of a thousand. Emergency is ENABLED + default off + no targeting: DISABLED would give the caller's default.
+
+The variant says why a user has a value. `on` and `off` come from the percentage alone: these users were divided at random, and
+can be compared. Everybody else has `on-chosen` or `off-chosen`. One more flag divides users into cells of one size.
 """
 
 import functools
@@ -21,8 +24,16 @@ SCHEMA: Final = "https://flagd.dev/schema/v0/flags.json"
 KEY: Final = "flags.flagd.json"
 BUCKETING: Final = "v2"
 PROBE: Final = "sessionrollout-bucketing-generation"
+CELL: Final = "sessionrollout-cell"
+CELLS: Final = 16
+NO_CELL: Final = "none"  # of a user without a targeting key
+OWN_FLAGS: Final = frozenset({PROBE, CELL})
 WEIGHTS: Final = 1000
-VARIANTS: Final = {"on": True, "off": False}
+ON: Final = "on"
+OFF: Final = "off"
+ON_CHOSEN: Final = "on-chosen"
+OFF_CHOSEN: Final = "off-chosen"
+VARIANTS: Final = {ON: True, OFF: False, ON_CHOSEN: True, OFF_CHOSEN: False}
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ def compile_document(given: FlagSource) -> FlagDocument:
             "$schema": _json(SCHEMA),
             "metadata": _json(metadata),
             "$evaluators": _evaluators(groups),
-            "flags": _object({**flags, PROBE: _PROBE_FLAG}),
+            "flags": _object({**flags, PROBE: _PROBE_FLAG, CELL: _cell_flag(given.flag_set)}),
         }
     )
     return FlagDocument(config_map_name(given.flag_set), text, sha256_of(text))
@@ -169,7 +180,7 @@ def _evaluators(groups: frozenset[str]) -> str:
         {
             "forcedOff": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOff", []]}]},
             "forcedOn": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOn", []]}]},
-            "identified": {"!!": [{"var": "targetingKey"}]},
+            "bucketed": {"and": [_IS_KNOWN_GENERATION, _IS_IDENTIFIED]},
             **{f"group-{group}": {"in": [group, {"var": ["groups", []]}]} for group in sorted(groups)},
         }
     )
@@ -178,28 +189,46 @@ def _evaluators(groups: frozenset[str]) -> str:
 @functools.lru_cache(maxsize=4096)
 def _flag(flag_set: str, audience: Audience, emergency: str | None) -> str:
     """One flag: its targeting rules, or its default `off` while an emergency disables it."""
-    flag: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": "off"}
+    flag: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": OFF_CHOSEN}
     if emergency is not None:
         return _json({**flag, "metadata": {"emergencyDisabled": True, "reason": emergency}})
     return _json({**flag, "targeting": {"if": [*_FORCED, *_groups(audience), *_share(flag_set, audience.percent)]}})
 
 
 FORCED_ON: Final = {"$ref": "forcedOn"}
-_FORCED: Final = [{"$ref": "forcedOff"}, "off", FORCED_ON, "on"]
-NOBODY_TARGETING: Final = {"if": [*_FORCED, "off"]}
+_FORCED: Final = [{"$ref": "forcedOff"}, OFF_CHOSEN, FORCED_ON, ON_CHOSEN]
+NOBODY_TARGETING: Final = {"if": [*_FORCED, OFF_CHOSEN]}
+_GENERATION: Final = {"fractional": [{"cat": ["probe-0"]}, ["v3", 1], ["v2", 1], ["v1", 1]]}
+_IS_KNOWN_GENERATION: Final = {"==": [_GENERATION, BUCKETING]}  # another one would give the percentage to other users
+_IS_IDENTIFIED: Final = {"!!": [{"var": "targetingKey"}]}
 _PROBE_FLAG: Final = _json(
     {
         "state": "ENABLED",
         "variants": {"v1": "v1", "v2": "v2", "v3": "v3"},
         "defaultVariant": "v2",
-        "targeting": {"fractional": [{"cat": ["probe-0"]}, ["v3", 1], ["v2", 1], ["v1", 1]]},
+        "targeting": _GENERATION,
     }
 )
 
 
+@functools.lru_cache(maxsize=1024)
+def _cell_flag(flag_set: str) -> str:
+    """The flag that divides users into cells, whatever percentage they are in: the label `cell` of what an application counts."""
+    names = [str(number) for number in range(CELLS)]
+    bucket = {"cat": [f"{flag_set}:cell:", {"var": "targetingKey"}]}
+    return _json(
+        {
+            "state": "ENABLED",
+            "variants": {name: name for name in (*names, NO_CELL)},
+            "defaultVariant": NO_CELL,
+            "targeting": {"if": [{"$ref": "bucketed"}, {"fractional": [bucket, *([name, 1] for name in names)]}, NO_CELL]},
+        }
+    )
+
+
 def _groups(audience: Audience) -> list[Any]:
-    """Conditions and values for the groups: each gives `on`."""
-    return [part for group in audience.groups for part in ({"$ref": f"group-{group}"}, "on")]
+    """Conditions and values for the groups: each gives the feature."""
+    return [part for group in audience.groups for part in ({"$ref": f"group-{group}"}, ON_CHOSEN)]
 
 
 def weight_of(percent: Decimal) -> int:
@@ -208,9 +237,12 @@ def weight_of(percent: Decimal) -> int:
 
 
 def _share(flag_set: str, percent: Decimal) -> list[Any]:
-    """The last rule, which compiles the percentage into a weight: users by the bucket of their targeting key, and `off` for users without one."""
+    """The last rule, which compiles the percentage into a weight: users by the bucket of their targeting key.
+
+    Users without one, and all users of an evaluator with another bucketing generation, are off.
+    """
     weight = weight_of(percent)
     if weight in {0, WEIGHTS}:
-        return ["on" if weight else "off"]
+        return [ON if weight else OFF_CHOSEN]
     bucket = {"cat": [f"{flag_set}:", {"var": "targetingKey"}]}
-    return [{"$ref": "identified"}, {"fractional": [bucket, ["on", weight], ["off", WEIGHTS - weight]]}, "off"]
+    return [{"$ref": "bucketed"}, {"fractional": [bucket, [ON, weight], [OFF, WEIGHTS - weight]]}, OFF_CHOSEN]

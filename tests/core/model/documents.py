@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from core.model.server import Object
-from session_rollout.core.flags import PROBE
+from session_rollout.core.flags import OWN_FLAGS
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ NOBODY = Given()
 def audiences(text: str | None) -> dict[str, Given]:
     """The audience of each feature in a document."""
     flags = json.loads(text)["flags"] if text else {}
-    return {name: _audience(flag) for name, flag in flags.items() if name != PROBE}
+    return {name: _audience(flag) for name, flag in flags.items() if name not in OWN_FLAGS}
 
 
 def off_for_all(text: str | None) -> frozenset[str]:
@@ -50,7 +50,7 @@ def _audience(flag: Object) -> Given:
     groups = {rule["$ref"].removeprefix("group-") for rule in rules if isinstance(rule, dict) and "$ref" in rule}
     shares = [rule["fractional"][1][1] for rule in rules if isinstance(rule, dict) and "fractional" in rule]
     percent = Decimal(shares[0]) / 10 if shares else Decimal(100 if rules[-1] == "on" else 0)
-    return Given(percent, frozenset(groups - {"forcedOff", "forcedOn", "identified"}))
+    return Given(percent, frozenset(groups - {"forcedOff", "forcedOn", "bucketed"}))
 
 
 def revision(text: str | None) -> int:
