@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from controller.cluster import breathe
 from session_rollout import main
 from session_rollout.adapters.clock import ServerClock
 from session_rollout.adapters.heartbeats import WATCH_LIMIT
-from session_rollout.adapters.lease import UNACCOUNTED_ROLLOUTS, Lease
+from session_rollout.adapters.lease import Lease
 from session_rollout.controller.state import HUNG_SECONDS
 from session_rollout.errors import Forbidden, TooLarge, Unavailable
 from session_rollout.main import LEASE_LIMIT, NAMED, SWEEP_LIMIT, Backoffs, Operator, watched_paths
@@ -92,20 +93,27 @@ def test_watchdog_hands_a_jump_of_the_clock_to_the_reconciler(tmp_path: Path) ->
     asyncio.run(body())
 
 
-def test_next_leader_is_told_of_a_rollout_that_is_overdue(tmp_path: Path) -> None:
+def test_next_leader_is_told_of_a_rollout_that_is_behind(tmp_path: Path) -> None:
     """This process renews the Lease, and still had no evidence for it."""
-    key = Key("default", "shop")
+    with operator(Times(), tmp_path) as leader:
+        state, now = leader.memory.of(Key("default", "shop")), leader.clock.now()
+        state.has_loop, state.interval = True, timedelta(seconds=10)
+        state.reconciled(now - timedelta(minutes=2))
+        state.rested = 120.0
+        assert tuple(leader._behind()) == (Key("default", "shop"),)
+        state.reconciled(now)
+        assert tuple(leader._behind()) == ()
 
-    async def body() -> None:
-        with operator(Times(), tmp_path) as leader:
-            leader.downtime.unaccounted = leader.lease.unled.unaccounted
-            leader.memory.of(key).expect_next(-1000)
-            watchdog = asyncio.create_task(leader._watch())
-            await breathe()
-            watchdog.cancel()
-            assert leader.lease.unled.annotations({"metadata": {}})[UNACCOUNTED_ROLLOUTS] == "default/shop"
 
-    asyncio.run(body())
+@pytest.mark.parametrize(("known", "all_began"), [(True, False), (True, True), (False, True)])
+def test_next_leader_is_told_of_a_rollout_that_was_never_evaluated(tmp_path: Path, *, known: bool, all_began: bool) -> None:
+    """Unless it is new. Before all of them were evaluated once, the Lease has the time since when they were not."""
+    with operator(Times(), tmp_path) as leader:
+        state = leader.memory.of(Key("default", "shop"))
+        state.has_loop, state.known = True, known
+        if all_began:
+            leader.downtime.expect(())
+        assert bool(leader._behind()) is (known and all_began)
 
 
 def test_nothing_is_written_before_the_lease_is_held(tmp_path: Path) -> None:
@@ -118,12 +126,21 @@ def test_nothing_is_written_before_the_lease_is_held(tmp_path: Path) -> None:
         assert store is not other.lease._api
 
 
-def test_namespace_whose_rights_are_gone_does_not_keep_the_operator_from_starting(tmp_path: Path) -> None:
-    """R4: its RoleBinding was deleted with it, and the configuration still names it."""
-    with operator(Times(), tmp_path) as leader:
-        assert isinstance(leader.store._api, Api)
-        leader.store._api.failures["GET"] = [Forbidden("sessionrollouts")]
-        assert asyncio.run(leader._existing()) == ()
+def test_rights_that_are_gone_leave_the_downtime_on_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R4: rollouts that nobody can list have not taken it into account. Once they are listed, it is known which these are."""
+    monkeypatch.setattr(main, "delay", lambda _: 0)
+
+    async def body() -> None:
+        with operator(Times(), tmp_path) as leader:
+            assert isinstance(leader.store._api, Api)
+            failures = leader.store._api.failures["GET"] = [Forbidden("sessionrollouts")] * 5
+            accounting = asyncio.create_task(leader._account())
+            while failures:
+                assert not leader.downtime.accounted.is_set()
+                await breathe()
+            await asyncio.wait_for(accounting, 60)
+
+    asyncio.run(body())
 
 
 def test_list_that_fails_does_not_keep_the_operator_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

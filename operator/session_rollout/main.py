@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Collection, Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain, count, repeat
 from pathlib import Path
@@ -49,7 +49,7 @@ from session_rollout.controller.loops import Loops
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
-from session_rollout.errors import Forbidden, RolloutError, SpecError
+from session_rollout.errors import RolloutError, SpecError
 from session_rollout.ports import Key, Ports
 from session_rollout.settings import Settings, load
 from session_rollout.tasks import watch, watched
@@ -155,12 +155,13 @@ class Operator:
         self.clock.hold_steady()
         self.downtime.begin(replace(self.lease.unled).since_for)  # the Lease's own is accounted for one day
         self.downtime.unaccounted = self.lease.unled.unaccounted
+        self.lease.unled.behind = self._behind
         self._expect_beats()
         before = asyncio.all_tasks()
         tasks = (
             watched(self.lease.keep(self._lost), LEASE),
             watched(self._account(), "accounting of the downtime", may_end=True),
-            watched(self.inbox.run(self._swept), SWEEP),
+            watched(self.inbox.run(lambda: self.hearts.beat(SWEEP)), SWEEP),
         )
         try:
             await self._run_kopf(before | set(tasks))
@@ -168,26 +169,26 @@ class Operator:
             for task in tasks:
                 task.cancel()
 
-    def _swept(self, unlisted: Collection[str]) -> None:
-        self.hearts.beat(SWEEP)
-        self.lease.unled.unlisted.update(unlisted)
+    def _behind(self) -> Iterable[Key]:
+        return self.memory.behind(self.clock.now(), all_began=self.downtime.accounted.is_set())
 
     async def _existing(self) -> Iterable[Key]:
-        """The rollouts that have yet to take the downtime into account. Nothing else waits for this list."""
+        """The rollouts that have yet to take the downtime into account. Nothing else waits for this list.
+
+        While some cannot be listed, nobody knows them all, and the time stays on the Lease.
+        """
         for failures in count(1):
             try:
                 listed = await self.store.listed()
             except RolloutError as error:
                 log.warning("cannot list the rollouts: %s", error)
-                if isinstance(error, Forbidden):
-                    # The rights are gone. A rollout that is watched all the same must not be left alone for that.
-                    break
-                await asyncio.sleep(delay(failures))
             else:
                 existing = [Key(item["metadata"]["namespace"], item["metadata"]["name"]) for item in listed.items]
                 self.lease.unled.forget_deleted(existing, listed.lacks)
-                return existing
-        return ()
+                if not listed.problems:
+                    return existing
+            await asyncio.sleep(delay(failures))
+        raise AssertionError("the loop has no end")
 
     def _on_watch(self, path: str, error: RolloutError | None) -> None:
         resource, namespace = self.watches[path]
@@ -259,7 +260,6 @@ class Operator:
             self.memory.clock_jump = self.clock.jump
             late = self.memory.overdue()
             telemetry.OVERDUE.set(len(late))
-            self.downtime.unaccounted.update(late)
             for key in late:
                 log.error("reconcile overdue", extra=key.fields)
             await asyncio.sleep(WATCHDOG_SECONDS)

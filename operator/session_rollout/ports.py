@@ -52,6 +52,7 @@ class Stored:
     raw: Mapping[str, Any]
     rollout: SessionRollout  # what can be read of it, when the object cannot be parsed; `problem` says why
     problem: str = ""
+    status_by_others: bool = False  # another client wrote the status last, as the restore of a backup does
 
     @property
     def uid(self) -> str:

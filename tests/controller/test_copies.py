@@ -7,6 +7,7 @@ import pytest
 
 from controller.cluster import DOCUMENT, KEY, Cluster, Process, run
 from session_rollout.api.enums import EventReason
+from session_rollout.api.parsing import rollout_of
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.ports import Key
 
@@ -120,10 +121,10 @@ def test_document_that_two_rollouts_name_wakes_both(cluster: Cluster) -> None:
     """One of them waits until the other one no longer has it."""
 
     async def body() -> None:
-        process, other = Process(cluster), Key(KEY.namespace, "story")
-        process.state.publishes_in(DOCUMENT.name)
-        process.memory.of(other).publishes_in(DOCUMENT.name)
-        process.memory.of(Key("other", KEY.name)).publishes_in(DOCUMENT.name)
+        process, other, spec = Process(cluster), Key(KEY.namespace, "story"), rollout_of(cluster.rollouts[KEY]).spec
+        process.state.applies(spec)
+        process.memory.of(other).applies(spec)
+        process.memory.of(Key("other", KEY.name)).applies(spec)
         process.reconciler.document_changed(DOCUMENT, PublishedDocument("sha256:x", version=9, owner=KEY.name))
         assert process.state.wake.is_set()
         assert process.memory.of(other).wake.is_set()

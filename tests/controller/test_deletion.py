@@ -61,7 +61,7 @@ def test_policy_off_turns_every_feature_off(cluster: Cluster) -> None:
     [text] = cluster.released
     assert text is not None
     flags: dict[str, Any] = json.loads(text)["flags"]
-    assert {flags[name]["targeting"]["if"][-1] for name in ("alpha", "beta", "gamma")} == {"off"}
+    assert {flags[name]["targeting"]["if"][-1] for name in ("alpha", "beta", "gamma")} == {"off-chosen"}
 
 
 @pytest.mark.parametrize("policy", ["Off", "Retain"])

@@ -153,7 +153,9 @@ def test_failed_effect_keeps_neither_the_record_nor_the_notifications(cluster: C
 
     async def body() -> None:
         assert await Process(cluster).reconcile() == RETRY_SECONDS[0]
-        assert [record.status for record in cluster.records] == [cluster.status.updated(last_update_time=None)]
+        assert [record.status for record in cluster.records] == [
+            cluster.status.updated(last_update_time=None, evaluation_time=None)
+        ]
         assert [item.event for item in cluster.enqueued[0]] == [EventReason.STARTED]
 
     run(body)
@@ -179,7 +181,7 @@ def test_downtime_is_accounted_once_every_measurement_was_seen(cluster: Cluster)
         await Process(cluster).settle()
         values, cluster.values = cluster.values, {}
         process = Process(cluster)
-        process.downtime.begin(lambda _: NOW, [KEY])
+        process.downtime.begin(lambda *_: NOW, [KEY])
         await process.settle()
         assert not process.downtime.accounted.is_set()
         cluster.values = values
@@ -196,7 +198,7 @@ def test_downtime_is_accounted_once_a_status_has_it(cluster: Cluster) -> None:
         await Process(cluster).settle()
         cluster.time += timedelta(seconds=90)
         process = Process(cluster)
-        process.downtime.begin(lambda _: NOW, [KEY])
+        process.downtime.begin(lambda *_: NOW, [KEY])
         cluster.failures["write_status"] = [Unavailable("down")] * 3
         await process.reconcile()
         assert (process.downtime.accounted.is_set(), process.downtime.unaccounted) == (False, {KEY})
@@ -210,7 +212,7 @@ def test_downtime_is_accounted_once_a_status_has_it(cluster: Cluster) -> None:
 def test_no_rollout_has_downtime_to_account(cluster: Cluster) -> None:
     """Or the first start of all."""
     process = Process(cluster)
-    process.downtime.begin(lambda _: None, [])
+    process.downtime.begin(lambda *_: None, [])
     assert process.downtime.accounted.is_set()
 
 

@@ -45,7 +45,7 @@ def test_status_of_another_object_restarts_the_hold(cluster: Cluster) -> None:
         cluster.time += timedelta(minutes=5)
         cluster.rollouts[KEY]["metadata"] |= {"uid": "uid-2", "creationTimestamp": cluster.time.isoformat()}
         process = Process(cluster)
-        process.downtime.begin(lambda _: cluster.time, [KEY])
+        process.downtime.begin(lambda *_: cluster.time, [KEY])
         await process.settle()
         assert cluster.status.current.hold_until == cluster.time + timedelta(minutes=1)
 
@@ -61,6 +61,8 @@ def test_status_of_another_leader_is_no_backup(cluster: Cluster) -> None:
         before = cluster.status.current.hold_until
         assert before is not None
         after = before + timedelta(seconds=30)
+        cluster.time += timedelta(seconds=30)
+        process.state.last_reconcile = cluster.now()
         status = cluster.rollouts[KEY]["status"]
         status["current"]["holdUntil"] = status["lastUpdateTime"] = after.isoformat()
         await process.settle()

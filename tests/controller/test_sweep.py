@@ -1,7 +1,6 @@
 """The sweep comes in time, whatever hangs: the liveness probe hears of each."""
 
 import asyncio
-from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -41,7 +40,7 @@ class Sweeps:
 
     count = 0
 
-    def swept(self, _: Collection[str]) -> None:
+    def swept(self) -> None:
         self.count += 1
 
     async def others(self) -> None:

@@ -47,7 +47,7 @@ def test_status_says_so(cluster: Cluster) -> None:
 
     async def body() -> None:
         process = Process(cluster)
-        process.downtime.begin(lambda _: cluster.time, [KEY])
+        process.downtime.begin(lambda *_: cluster.time, [KEY])
         await process.settle()
         cluster.values["errors"] = next(iter(cluster.values.values())) + 1
         await process.settle()

@@ -9,10 +9,11 @@ The identity is the Pod's name: a restarted container acquires its own Lease aga
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from session_rollout.adapters.api_server import ApiServer
@@ -24,6 +25,7 @@ from session_rollout.ports import Clock, Key
 
 log = logging.getLogger(__name__)
 LEASE_SECONDS: Final = 15
+AFTER_RENEWAL: Final = timedelta(seconds=LEASE_SECONDS)  # a leader may evaluate for so long after its last renewal
 RENEW_DEADLINE: Final = 10.0
 RETRY_SECONDS: Final = 2.0
 LABELS: Final = recommended("operator")  # the plugin finds the Lease by the first of them, whatever the release is called
@@ -34,6 +36,7 @@ ROLLOUTS_LENGTH: Final = 500  # names in the annotation: with more of them, the 
 WATCHED: Final = f"{GROUP}/watched-namespaces"
 ALL: Final = "*"
 UNKNOWN: Final = "unknown"  # instead of a time
+NAMES: Final = r"[a-z0-9.-]+/[a-z0-9.-]+(,[a-z0-9.-]+/[a-z0-9.-]+)*"
 
 
 @dataclass
@@ -41,47 +44,59 @@ class UnledTime:
     """Time since which no replica has watched the rollouts, until every rollout has taken that time into account.
 
     It is kept on the Lease: a process that crashes before it has reconciled every rollout must not lose it. So are the namespaces
-    that replicas have watched, because a Lease that is renewed proves nothing about the others. Nor does it prove that a rollout had
-    evidence that is overdue, or whose status the API server refuses: their names are kept, too.
+    that replicas have watched, because a Lease that is renewed proves nothing about the others. Nor does it prove that a rollout was
+    evaluated that could not be, or whose status the API server refuses: their names are kept, too.
     """
 
     namespaces: frozenset[str] = frozenset()  # that this process is to watch; empty for all
-    unlisted: set[str] = field(default_factory=set)  # those of them that it could not list at some time
     since: datetime | None = None
-    unknown: bool = False  # the annotation cannot be read: holds start again
+    term: tuple[datetime, datetime] | None = None  # in which the previous leader has led, by its first and last renewal
+    unknown: bool = False  # nobody knows since when, or for which rollouts: holds start again
     watched: frozenset[str] | None = None  # namespaces that every replica since then has watched; None for all
     unaccounted: set[Key] = field(default_factory=set)  # rollouts of which no status says what this process knows
-    lost: frozenset[Key] = frozenset()  # those of them that the previous leader has left
+    behind: Callable[[], Iterable[Key]] = tuple  # rollouts that this process does not evaluate in time
+    lost: frozenset[Key] = frozenset()  # what the previous leader has left of both
 
-    def since_for(self, rollout: Key) -> datetime | None:
-        """The unled time of a rollout; None when it is unknown."""
-        is_known = (self.watched is None or rollout.namespace in self.watched) and rollout not in self.lost
-        return self.since if is_known else None
+    def since_for(self, rollout: Key, evaluated: datetime | None = None) -> datetime | None:
+        """The unled time of a rollout whose status was written after this evaluation; None when it is unknown.
+
+        The previous leader has evaluated it until its last renewal, if it once did and has not left its name.
+        """
+        if rollout in self.lost or not (self.watched is None or rollout.namespace in self.watched):
+            return None
+        if evaluated is not None and self.term is not None and evaluated <= self.term[1] + AFTER_RENEWAL:
+            if evaluated >= self.term[0]:
+                return max(self.term[1], evaluated)
+            return None if self.since is None else max(self.since, evaluated)
+        return self.since
 
     def read(self, lease: Mapping[str, Any]) -> None:
         """Set the time from the Lease of the previous leader.
 
         It is the last renewal of that leader or, if earlier, the unled time that it had recorded and not accounted for. An
-        annotation that cannot be read makes it unknown, which is no reason not to lead.
+        annotation that cannot be read makes it unknown, which is no reason not to lead; so does a Lease that nobody has renewed.
         """
         annotations = lease["metadata"].get("annotations", {})
         recorded, watched = annotations.get(UNACCOUNTED), annotations.get(WATCHED, ALL)
         self.watched = None if watched == ALL else frozenset(watched.split(","))
-        self.unknown = bool(recorded) and _time_of(recorded) is None
-        names = annotations.get(UNACCOUNTED_ROLLOUTS, "").split(",")
-        self.lost = frozenset(Key(*name.split("/")) for name in names if name.count("/") == 1)
+        renewed, names = lease["spec"].get("renewTime"), annotations.get(UNACCOUNTED_ROLLOUTS, "")
+        are_names = not names or re.fullmatch(NAMES, names) is not None
+        self.unknown = not (renewed or recorded) or (bool(recorded) and _time_of(recorded) is None) or not are_names
+        self.lost = frozenset(Key(*name.split("/")) for name in names.split(",") if name and are_names)
         self.unaccounted |= self.lost
-        renewed = lease["spec"].get("renewTime")
         if renewed and _time_of(renewed) is None:  # the API server stores nothing of the kind
             raise Unavailable("the Lease in the answer of the API server has an invalid time")
+        began, ended = map(_time_of, (lease["spec"].get("acquireTime"), renewed))
+        self.term = (began, ended) if began is not None and ended is not None else None
         times = [time for time in map(_time_of, (renewed, recorded)) if time is not None]
         self.since = None if self.unknown else min(times, default=None)
 
     def annotations(self, lease: Mapping[str, Any]) -> dict[str, str]:
         """The annotations of the Lease with this time in them, or without it once it is accounted for."""
-        many = len(self.unaccounted) > ROLLOUTS_LENGTH
+        rollouts = self.unaccounted.union(self.behind())
+        many = len(rollouts) > ROLLOUTS_LENGTH
         since = UNKNOWN if self.unknown or many else "" if self.since is None else self.since.isoformat()
-        unaccounted = "" if many else ",".join(sorted(f"{key.namespace}/{key.name}" for key in self.unaccounted))
+        unaccounted = "" if many else ",".join(sorted(f"{key.namespace}/{key.name}" for key in rollouts))
         ours = {UNACCOUNTED: since, UNACCOUNTED_ROLLOUTS: unaccounted, WATCHED: self._watched_by_all()}
         kept = {name: text for name, text in lease["metadata"].get("annotations", {}).items() if name not in ours}
         return {**kept, **{name: text for name, text in ours.items() if text or name == WATCHED}}
@@ -92,7 +107,7 @@ class UnledTime:
         both = (
             self.namespaces & self.watched if self.namespaces and self.watched is not None else self.namespaces or self.watched
         )
-        return ",".join(sorted((both or frozenset()) - self.unlisted))
+        return ",".join(sorted(both or frozenset()))
 
     def forget_deleted(self, existing: Iterable[Key], lacks: Callable[[str], bool]) -> None:
         """These rollouts exist, but for namespaces that the list lacks. No status of one that was deleted will have its decision."""
@@ -125,6 +140,7 @@ class Lease:
         self._identity = identity
         self._clock = clock
         self._renewed = -math.inf  # monotonic seconds
+        self._leads = False  # it once held the Lease, and ends when it loses it
         self._observed: tuple[str, float] = ("", 0.0)  # last renewTime of another holder, and when it changed
         self.unled = UnledTime(frozenset(namespaces))
         self.leader = ""
@@ -185,19 +201,21 @@ class Lease:
             return False
         if held:
             # From before the request: the API server may have stored it at any moment since.
-            self._renewed, self.leader = start, ""
+            self._renewed, self.leader, self._leads = start, "", True
         return held
 
     async def _claim(self) -> bool:
         lease = await self._find()
         if lease is None:
+            self.unled.unknown |= not self._leads  # somebody has deleted it, and what it said
             await self._create()
             return True
         holder = lease["spec"].get("holderIdentity")
         if holder not in {self._identity, "", None} and not self._observe_expiry(lease["spec"]):
             self.leader = holder
+            self.resign()  # whatever the clock of this process says: it may have stood still
             return False
-        if not self._held:
+        if not self._leads:
             self.unled.read(lease)
         return await self._take(lease)
 
@@ -217,7 +235,7 @@ class Lease:
         before = lease["spec"]
         own = before.get("holderIdentity") == self._identity
         spec = self._spec(before.get("leaseTransitions", 0) + (not own))
-        if own and "acquireTime" in before:
+        if self._leads and "acquireTime" in before:
             spec["acquireTime"] = before["acquireTime"]
         labels = {**lease["metadata"].get("labels", {}), **LABELS}
         metadata = {**lease["metadata"], "labels": labels, "annotations": self.unled.annotations(lease)}

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from session_rollout.adapters.api_server import JSON, JSON_PATCH, MERGE, URGENT_SECONDS, ApiServer
+from session_rollout.adapters.api_server import FIELD_MANAGER, JSON, JSON_PATCH, MERGE, URGENT_SECONDS, ApiServer
 from session_rollout.adapters.flags import LABEL
 from session_rollout.adapters.jobs import MIGRATION_LABEL
 from session_rollout.adapters.telemetry import STATUS_WRITES, answered
@@ -27,10 +27,21 @@ NO_QUERY: Mapping[str, str] = {}
 def parse(raw: Mapping[str, Any]) -> Stored:
     """An object of the API server as a model, or with the problem that keeps it from being one."""
     key = Key(raw["metadata"]["namespace"], raw["metadata"]["name"])
+    by_others = _status_by_others(raw["metadata"])
     try:
-        return Stored(key, raw, rollout_of(raw))
+        return Stored(key, raw, rollout_of(raw), status_by_others=by_others)
     except ValidationError as error:
-        return Stored(key, raw, readable_rollout_of(raw), sentence(error))
+        return Stored(key, raw, readable_rollout_of(raw), sentence(error), by_others)
+
+
+def _status_by_others(metadata: Mapping[str, Any]) -> bool:
+    """Whether the newest write of the status, in whole seconds, is of another field manager than the operator."""
+    writes = [
+        (str(entry.get("time", "")), entry.get("manager") != FIELD_MANAGER)
+        for entry in metadata.get("managedFields") or ()
+        if entry.get("subresource") == "status"
+    ]
+    return bool(writes) and max(writes)[1]
 
 
 def slim(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -218,6 +218,13 @@ class RolloutStatus(Model):
         Time | None,
         Field(description="Time when the operator last wrote this status. An earlier one than it knows is a restored backup."),
     ] = None
+    evaluation_time: Annotated[
+        Time | None,
+        Field(
+            description="Time of the last evaluation of all metrics that this status has taken into account. The operator writes it with"
+            " other changes, so evaluations without a change may have followed."
+        ),
+    ] = None
     state: Annotated[State | None, Field(description="The rollout in one word; the STATUS column.")] = None
     conditions: Annotated[
         tuple[MetaCondition, ...],
@@ -313,6 +320,13 @@ class RolloutStatus(Model):
         tuple[HistoryEntry, ...],
         Field(description="The last 20 events, oldest first.", max_length=HISTORY_LENGTH, json_schema_extra=ATOMIC),
     ] = ()
+
+    @property
+    def has_timers(self) -> bool:
+        """Whether time is counted: for a hold, for a deadline, or for the failure of a check."""
+        current = self.current
+        fails = any(check.failing_time is not None for check in self.checks)
+        return fails or current.hold_until is not None or current.deadline_wait is not None
 
     def phase(self, name: str | None) -> PhaseRecord | None:
         """The record of a phase."""

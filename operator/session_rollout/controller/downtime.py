@@ -10,18 +10,22 @@ from datetime import datetime
 
 from session_rollout.ports import Key
 
+Since = Callable[
+    [Key, datetime | None], datetime | None
+]  # of a rollout, from the `evaluationTime` of its status; None: unknown
+
 
 @dataclass
 class Downtime:
     """The time before this process led, in which no replica watched any rollout; each rollout's hold timer leaves it out."""
 
-    since: Callable[[Key], datetime | None] = lambda _: None  # of a rollout; None: unknown
+    since: Since = lambda *_: None
     unaccounted: set[Key] = field(default_factory=set)  # rollouts of which no status says what this process knows
     accounted: asyncio.Event = field(default_factory=asyncio.Event)  # every rollout has it in its status
     _accounted: set[Key] = field(default_factory=set)
     _expected: frozenset[Key] | None = None  # not known yet
 
-    def begin(self, since: Callable[[Key], datetime | None], rollouts: Iterable[Key] | None = None) -> None:
+    def begin(self, since: Since, rollouts: Iterable[Key] | None = None) -> None:
         """This process leads. Rollouts that exist have yet to take the downtime into account; None: see `expect`."""
         self.since = since
         if rollouts is not None:

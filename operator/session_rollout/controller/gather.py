@@ -61,7 +61,7 @@ class Gatherer:
             problems=queries.problems,
             refusals=self._refusals(rollout, state, now),
             clock_jump=self._memory.clock_jump,
-            busy=self._busy(state),
+            busy=state.busy(self._ports.clock.now()),
         )
 
     async def gather_published(self, rollout: SessionRollout, stored: RolloutStatus, state: RolloutState) -> Observed:
@@ -75,7 +75,7 @@ class Gatherer:
             delivered=self._ports.notifier.delivered(rollout.uid) if rollout.status.pending_notifications else frozenset(),
             sink_errors=self._ports.notifier.errors() if rollout.spec.notifications else {},
             refusals=self._refusals(rollout, state, self._ports.clock.now()),
-            last_reconcile=self._last_evaluation(rollout, state),
+            last_reconcile=self._last_evaluation(rollout, stored, state),
         )
 
     def _refusals(self, rollout: SessionRollout, state: RolloutState, now: datetime) -> tuple[Refusal, ...]:
@@ -87,14 +87,11 @@ class Gatherer:
         )
         return (*state.shown_refusals(now), *concerned)[:REFUSALS_LENGTH]
 
-    def _last_evaluation(self, rollout: SessionRollout, state: RolloutState) -> datetime | None:
-        return None if state.restored else state.last_observed or self._downtime.since(Key(rollout.namespace, rollout.name))
-
-    def _busy(self, state: RolloutState) -> timedelta:
-        """How long this rollout was being reconciled, or waited for its turn, since its evidence was last evaluated."""
-        if state.last_observed is None:
-            return timedelta(0)
-        return max(timedelta(0), self._ports.clock.now() - state.last_observed - timedelta(seconds=state.rested))
+    def _last_evaluation(self, rollout: SessionRollout, stored: RolloutStatus, state: RolloutState) -> datetime | None:
+        """By this process; else, by another one that is known to have evaluated it until some time, or has written so."""
+        if state.restored or state.last_observed is not None:
+            return None if state.restored else state.last_observed
+        return self._downtime.since(Key(rollout.namespace, rollout.name), stored.evaluation_time)
 
     async def _queries(self, rollout: SessionRollout, state: RolloutState) -> Queries:
         """What the queries say: read once for each spec, because that may take a second."""

@@ -5,7 +5,7 @@ The sweep makes good what watches missed, and whatever got stuck: it starts the 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -48,15 +48,15 @@ class Inbox:
         self._problems: Mapping[str, str] = {}  # of the last sweep, by namespace
         self._tidying = Background("tidying", TIDY_AT_ONCE)  # by namespace
 
-    async def run(self, swept: Callable[[Collection[str]], None]) -> None:
-        """Sweep until cancelled; `swept` is called after each, also after one that failed, with the namespaces that cannot be listed."""
+    async def run(self, swept: Callable[[], None]) -> None:
+        """Sweep until cancelled; `swept` is called after each, also after one that failed."""
         while True:
             try:
                 async with asyncio.timeout(LONGEST_SECONDS):
                     await self.sweep()
             except TimeoutError:
                 log.warning("the sweep was not complete within %.0f s", LONGEST_SECONDS)
-            swept(self._problems)
+            swept()
             await asyncio.sleep(SWEEP_SECONDS)
 
     def action_changed(self, raw: Mapping[str, Any], *, deleted: bool = False) -> None:

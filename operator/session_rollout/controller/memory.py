@@ -99,6 +99,14 @@ class Memory:
         """Rollouts that were not reconciled in time."""
         return tuple(key for key, state in self._states.items() if state.overdue)
 
+    def behind(self, now: datetime, *, all_began: bool) -> tuple[Key, ...]:
+        """Rollouts that are not evaluated in time. Until all have been since this process leads, the Lease says it of the others."""
+        return tuple(
+            key
+            for key, state in self._states.items()
+            if state.has_loop and (all_began or state.last_reconcile is not None or state.restored) and state.is_behind(now)
+        )
+
     def hung(self) -> tuple[Key, ...]:
         """Rollouts whose loop hangs."""
         return tuple(key for key, state in self._states.items() if state.hung)

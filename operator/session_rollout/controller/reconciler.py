@@ -32,7 +32,6 @@ from session_rollout.core.decide import decide
 from session_rollout.core.deleted import decide_deleted
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.fallback import stall_after, stall_unparsed
-from session_rollout.core.flags import config_map_name
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.refusals import FINALIZER_EFFECT, STATUS_EFFECT
 from session_rollout.errors import Conflict, RolloutError, Unavailable
@@ -142,9 +141,9 @@ class Reconciler:
             return self._end(key, state)
         stored = await self._keep_finalizer(stored, state, protected=False)
         self._memory.has_features(key, frozenset(feature.name for feature in stored.rollout.spec.features))
-        state.publishes_in(config_map_name(stored.rollout.spec.flag_set))
+        state.applies(stored.rollout.spec)
         if not stored.problem:
-            state.read(stored.rollout.status, stored.created)
+            state.read(stored.rollout.status, stored.created, by_others=stored.status_by_others)
         rollout = stored.rollout.updated(status=state.base(stored.rollout.status, stored.rollout.generation))
         gather = self._gatherer.gather_published if stored.problem else self._gatherer.gather
         observed = await gather(rollout, stored.rollout.status, state)
@@ -173,11 +172,11 @@ class Reconciler:
         return seconds if decision.urgent is None else 0.0
 
     def _account(self, key: Key, state: RolloutState, made: Made, *, is_stored: bool) -> None:
-        """Nothing that is not replayable has a hold, so that no downtime can count."""
-        is_evaluated = made.replayable and made.decision.complete
-        if is_evaluated:
+        """Nothing that is not replayable has a hold that runs, so that no downtime can count once its status says so."""
+        if made.evaluated:
             state.reconciled(made.now)
-        if (is_evaluated and is_stored) or not made.replayable:
+        if is_stored and (made.evaluated or not made.replayable):
+            state.accounted = True
             self._downtime.account(key)
 
     async def _keep_finalizer(self, stored: Stored, state: RolloutState, *, protected: bool) -> Stored:
@@ -240,7 +239,8 @@ class Reconciler:
         """
         decision, now = made.decision, made.now
         state.note_contest(stored.key, rollout.status, decision.status, now)
-        if decision.status.to_wire() == rollout.status.to_wire():
+        begins = made.evaluated and decision.status.has_timers and not state.accounted
+        if not begins and decision.status.to_wire() == rollout.status.to_wire():
             # A steady hold writes nothing: every write would wake all who watch the object, this loop included.
             state.decided = None
             state.status_stored()
@@ -248,7 +248,10 @@ class Reconciler:
             return False, None
         known, state.stored = state.stored, None  # the response may be lost
         repeated = state.decided is not None and state.decided.decided == decision.status
-        status = decision.status.updated(last_update_time=rollout.status.last_update_time if repeated else now)
+        status = decision.status.updated(
+            last_update_time=rollout.status.last_update_time if repeated else now,
+            evaluation_time=now if made.evaluated and not repeated else rollout.status.evaluation_time,
+        )
         try:
             self._ports.leader.confirm()
             incomplete = await self._send(stored, state, status)

@@ -17,6 +17,8 @@ from session_rollout.api import CRD
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import Outcome
 from session_rollout.api.metrics import Control, Metric
+from session_rollout.api.quantities import duration
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import AnsweredAction, Refusal
 from session_rollout.controller.contest import CONTESTED_TEXT, Contest, is_before, known_part
@@ -24,7 +26,9 @@ from session_rollout.controller.refusals import refusal_of
 from session_rollout.controller.requests import Requests
 from session_rollout.controller.turns import Priority, no_others
 from session_rollout.controller.unconfirmed import Unconfirmed
+from session_rollout.core.context import RESYNC, longest_gap
 from session_rollout.core.documents import PublishedDocument
+from session_rollout.core.flags import config_map_name
 from session_rollout.core.refusals import CONTESTED_EFFECT, FIELDS_EFFECT, FINALIZER_EFFECT, STATUS_EFFECT
 from session_rollout.errors import FieldDropped, StatusContested
 from session_rollout.ports import Key, Queries
@@ -35,6 +39,7 @@ OVERDUE_FACTOR: Final = 2
 OVERDUE_SLACK_SECONDS: Final = 30.0
 HUNG_SECONDS: Final = 600.0  # each request ends within seconds, so nothing that a slow API server delays takes so long
 OUTAGE_SHOWN: Final = timedelta(seconds=30)
+LONGEST_REST: Final = RESYNC.total_seconds()
 READ_DOCUMENT: Final = "ReadDocument"
 
 
@@ -133,7 +138,9 @@ class RolloutState:
     features: frozenset[str] = frozenset()
     has_loop: bool = False  # a loop runs for this rollout
     uid: str | None = None  # of the object that the loop is for
+    accounted: bool = False  # a status has what this process has evaluated
     known: bool = False  # it had a status when the loop started, so users may have its features
+    interval: timedelta = timedelta(0)  # of its checks
     deleted: bool = False  # its deletion waits for nothing that the loop does: the loop ends
     released: bool | None = (
         None  # whether its deletion, which waits, has just turned the flags off; None: it does not turn them off
@@ -164,13 +171,13 @@ class RolloutState:
             self.decided = None
         return self.decided.decided if self.decided is not None else self.contest.base(stored)
 
-    def read(self, stored: RolloutStatus, created: datetime) -> None:
+    def read(self, stored: RolloutStatus, created: datetime, *, by_others: bool) -> None:
         """The status was read. Only a restored backup is older than the one that is known, or than its object.
 
-        Another leader may have written a newer one.
+        Another leader may have written a newer one. What this process has not seen written may be a backup if it is `by_others`.
         """
         began, known = stored.current.stage_start_time, self.stored
-        older = self.last_reconcile is None and began is not None and began < created
+        older = self.last_reconcile is None and began is not None and (began < created or by_others)
         if not self.contest.suspected:
             self.restored |= older or (known is not None and is_before(stored, known))
         self.contest.read(stored, known)
@@ -193,6 +200,19 @@ class RolloutState:
     def reconciled(self, now: datetime) -> None:
         """Every measurement was there: this time counts as time in which the evidence was evaluated."""
         self.last_reconcile, self.rested, self.restored = now, 0.0, False
+
+    def is_behind(self, now: datetime) -> bool:
+        """Whether another process that takes over now must not take this rollout for evaluated until now."""
+        if self.last_reconcile is None or self.restored:
+            return self.known or self.restored
+        usual = max(longest_gap(self.interval, self.busy(now)), 2 * timedelta(seconds=min(self.next_decision, LONGEST_REST)))
+        return now - self.last_reconcile > usual
+
+    def busy(self, now: datetime) -> timedelta:
+        """How long it was being reconciled, or waited for its turn, since its evidence was last evaluated."""
+        if self.last_observed is None:
+            return timedelta(0)
+        return max(timedelta(0), now - self.last_observed - timedelta(seconds=self.rested))
 
     def keep_decided(self, decided: DecidedStatus) -> None:
         """Let the next decision start from it, unless users get more or are no longer guarded: that is decided again until it is written."""
@@ -228,8 +248,9 @@ class RolloutState:
             self.succeeded(STATUS_EFFECT)
             self.wake_soon()
 
-    def publishes_in(self, config_map: str) -> None:
-        """The rollout was read: this ConfigMap is its flag document. What is known of another one says nothing about it."""
+    def applies(self, spec: RolloutSpec) -> None:
+        """The rollout was read: its flag document has a name. What is known of another one says nothing about it."""
+        self.interval, config_map = duration(spec.check_interval), config_map_name(spec.flag_set)
         if config_map != self.config_map:
             self.config_map = config_map
             self.forget_document()

@@ -26,6 +26,11 @@ class Made:
     replayable: bool = True  # `decide` itself made it, so that it can be decided again
 
     @property
+    def evaluated(self) -> bool:
+        """Whether the evidence of every check was evaluated for it."""
+        return self.replayable and self.decision.complete
+
+    @property
     def has_events(self) -> bool:
         """Whether something has happened in it."""
         return any(isinstance(effect, Emit) for effect in self.decision.effects)

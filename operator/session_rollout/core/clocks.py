@@ -49,7 +49,7 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     past = ("published_time", "stage_start_time", "hold_paused_time")
     ahead = {name: now for name in past if _is_ahead(now, getattr(current, name))}
     disabled = any(_is_ahead(now, time) for record in flags.disabled for time in (record.time, record.requested_time))
-    if not (ahead or disabled or _is_ahead(now, flags.published_time)):
+    if not (ahead or disabled or _is_ahead(now, flags.published_time) or _is_endless(context)):
         return
     propagated = now + duration(context.spec.propagation)
     timers = {"hold_until": None, "hold_paused_time": None, "hold_paused_reason": None}
@@ -59,6 +59,14 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     known = {name: now for name in ("published_time", "given_time") if _is_ahead(now, getattr(flags, name))}
     context.change(flags=flags.updated(**known, disabled=tuple(_not_ahead(now, record) for record in flags.disabled)))
     restart_failures(context)
+
+
+def _is_endless(context: DecisionContext) -> bool:
+    """Whether a hold is longer than the spec has it: it began under a clock that was ahead."""
+    current, increment = context.current, context.increment
+    length = increment.hold if increment is not None else duration(context.spec.bake)
+    start = current.hold_paused_time or context.now
+    return current.hold_until is not None and current.hold_until - start > length + SKEW
 
 
 def _begin_now(context: DecisionContext, record: CheckRecord) -> None:

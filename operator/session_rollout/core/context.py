@@ -40,6 +40,11 @@ GAP_INTERVALS: Final = 2  # a reconciliation that is one interval late is jitter
 LONGEST_WORK: Final = timedelta(seconds=10)
 
 
+def longest_gap(interval: timedelta, busy: timedelta) -> timedelta:
+    """How long after an evaluation another one still counts as the next, if the rollout was being worked on for so long."""
+    return GAP_INTERVALS * min(interval, RESYNC) + min(busy, LONGEST_WORK)
+
+
 @dataclass(frozen=True)
 class StageResult:
     """What the operator does now and why: the end of every chain of rules. Fields as in `status.decision`."""
@@ -124,8 +129,7 @@ class DecisionContext:
         if last is None:
             return timedelta.max
         away = self.now - last
-        allowed = GAP_INTERVALS * min(self.interval, RESYNC) + min(self.observed.busy, LONGEST_WORK)
-        return away if away > allowed else timedelta(0)
+        return away if away > longest_gap(self.interval, self.observed.busy) else timedelta(0)
 
     @property
     def pause_text(self) -> str:

@@ -4,6 +4,7 @@ Either the object cannot be parsed, because the CRD is newer than the operator, 
 In both cases the document keeps what users have, also what a person took away from them by hand.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -33,7 +34,7 @@ def stall_after(observed: Observed, now: datetime, error: str) -> Decision:
     next_actions = ("report the error with the decision record; an edit of the spec may avoid it",)
     result = StageResult(DecisionAction.STALL, DecisionReason.INTERNAL_ERROR, message, (message,), next_actions)
     publish_less(context)
-    return _stalled(context, result, ())
+    return replace(_stalled(context, result, ()), complete=False)  # no evidence was evaluated
 
 
 def stall_unparsed(observed: Observed, now: datetime, problem: str) -> Decision:

@@ -249,18 +249,26 @@ def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: Decision
         if reason is None:
             context.move(hold_until=context.now + hold)
         return
-    if current.hold_paused_time is None:
-        if context.unobserved == timedelta.max:
-            context.move(hold_until=context.now + hold)
-            restart_failures(context)
-        elif context.unobserved:  # it may have begun before the hold, of which all is left then
-            longest = max(context.now + hold, current.hold_until)
-            context.move(hold_until=min(current.hold_until + context.unobserved, longest))
+    if context.unobserved == timedelta.max:
+        _restart(context, hold)
+    elif (
+        context.unobserved and current.hold_paused_time is None
+    ):  # it may have begun before the hold, of which all is left then
+        longest = max(context.now + hold, current.hold_until)
+        context.move(hold_until=min(current.hold_until + context.unobserved, longest))
     paused = current.hold_paused_time is not None
     if reason is not current.hold_paused_reason or paused is (reason is None):
         # Only the time between two evaluations with evidence counts. The end of the hold has moved by an absence already.
         is_lost = reason is DecisionReason.AWAITING_EVIDENCE and not context.unobserved
         _change_pause(context, reason, missing, since=_last_evaluation(context, hold) if is_lost else context.now)
+
+
+def _restart(context: DecisionContext, hold: timedelta) -> None:
+    """Nobody knows for how long nobody evaluated the evidence, and what happened since: all of the hold is left."""
+    paused = context.current.hold_paused_time
+    if context.current.hold_until != (paused or context.now) + hold:
+        context.move(hold_until=(paused or context.now) + hold)
+        restart_failures(context)
 
 
 def _last_evaluation(context: DecisionContext, hold: timedelta) -> datetime:

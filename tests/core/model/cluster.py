@@ -52,7 +52,10 @@ class Cluster:
         self.around = ports.Cluster()  # Jobs, gates, Events and notifications: lives have none of interest
         self.around.forget = lambda uid: None  # type: ignore[method-assign]  # noqa: ARG005
         self.server.on_document.append(self._document_changed)
-        self.lease: Object = {"metadata": {}, "spec": {"renewTime": self.time.isoformat()}}  # as the last leader has left it
+        self.lease: Object | None = {
+            "metadata": {},
+            "spec": {"renewTime": self.time.isoformat()},
+        }  # as the last leader has left it
         self.take_over()
         self.rival: Replica | None = None  # another process that leads at the same time
         self._watched = self.document_object
@@ -237,16 +240,24 @@ class Cluster:
 
     def renew(self) -> None:
         """The process that leads writes the Lease, without the unled time that every rollout has taken into account."""
-        unled = self.replica.unled
         if self.replica.downtime.accounted.is_set():
-            unled.account()
-        self.lease = {"metadata": {"annotations": unled.annotations(self.lease)}, "spec": {"renewTime": self.now().isoformat()}}
+            self.replica.unled.account()
+        self._write_lease()
 
     def take_over(self) -> None:
         """Another process leads from now on; what the old one knew is lost, but for what it has left in the Lease."""
         self.replica = Replica(self)
-        annotations = self.replica.unled.annotations(self.lease)
-        self.lease = {**self.lease, "metadata": {"annotations": annotations}}
+        self._write_lease()
+
+    def _write_lease(self) -> None:
+        times = {"acquireTime": self.replica.began.isoformat(), "renewTime": self.now().isoformat()}
+        annotations = self.replica.unled.annotations(self.lease or {"metadata": {}})
+        self.lease = {"metadata": {"annotations": annotations}, "spec": times}
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether the operator can evaluate anything: it has results, and can read what they are about."""
+        return self.answering and not self.server.unread
 
     def crash_before(self, kind: str) -> None:
         """The process ends at its next write of this kind, which never arrives."""

@@ -134,7 +134,9 @@ class Evidence:
     def account(self) -> None:
         """Count the time since the last reconciliation, by what was read then."""
         cluster, now = self.cluster, self.cluster.time
-        if cluster.raw is None or not cluster.answering:
+        if cluster.server.unread:
+            self.left_alone()
+        if cluster.raw is None or not cluster.evaluating:
             return
         away = max(now - self.last, NOTHING) if self.last else NOTHING
         gap = INTERVALS_OF_A_GAP * interval(cluster.spec)

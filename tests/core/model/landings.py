@@ -84,6 +84,10 @@ class Landings:
             self._phases_fell()
             self.landed = True
         self.known = now
+        self._note_met()
+
+    def _note_met(self) -> None:
+        """What an action asks for may also be so already, and end before its response."""
         disabling = self._waiting("EmergencyDisable")
         self.met |= {raw["metadata"]["uid"] for raw in disabling if not self._any_on(raw["spec"])}
 

@@ -121,7 +121,7 @@ class Life:
     def calm(self) -> None:
         """Whatever hinders is taken away; then the rollout has to end, or to say what a person must do."""
         server, witness = self.cluster.server, self.witness
-        server.refused, server.lost, server.held, self.pattern = {}, set(), {}, {}
+        server.refused, server.lost, server.held, server.unread, self.pattern = {}, set(), {}, False, {}
         self.alone()
         self.say("errors", "good")
         self.say("slow", "good")
@@ -282,7 +282,12 @@ class Life:
 
     def accept(self) -> None:
         """Every write is accepted again."""
-        self.cluster.server.refused = {}
+        self.cluster.server.refused, self.cluster.server.unread = {}, False
+        self.witness.reconcile()
+
+    def unread(self) -> None:
+        """The rollout cannot be read from now on: nobody evaluates it, and the Lease is renewed."""
+        self.cluster.server.unread = True
         self.witness.reconcile()
 
     def lose(self, kind: str) -> None:
@@ -331,7 +336,9 @@ class Life:
         self.cluster.time += timedelta(seconds=90)
         self.witness.evidence.left_alone()
         if kind == "unknown":
-            self.cluster.lease["metadata"] = {"annotations": {UNACCOUNTED: UNKNOWN}}
+            self.cluster.lease = {**(self.cluster.lease or {"spec": {}}), "metadata": {"annotations": {UNACCOUNTED: UNKNOWN}}}
+        if kind == "without its Lease":
+            self.cluster.lease = None
         self.cluster.take_over()
         if self.cluster.server.refused:
             self.witness.evidence.restart_guards()  # what was decided was never stored
@@ -362,6 +369,7 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "delete": Life.delete,
     "refuse": Life.refuse,
     "accept": Life.accept,
+    "unread": Life.unread,
     "lose": Life.lose,
     "delay": lambda life, kind, frozen: life.delay(kind, frozen=frozen),
     "overtake": lambda life, kinds, deaf, fails: life.overtake(kinds, deaf=deaf, fails=fails),

@@ -63,8 +63,20 @@ MUTANTS: Final = (
     Mutant(
         "an absence is accounted for before a status has it",
         "controller/reconciler.py",
-        "if (is_evaluated and is_stored) or not made.replayable:",
-        "if is_evaluated or not made.replayable:",
+        "if is_stored and (made.evaluated or not made.replayable):",
+        "if made.evaluated or not made.replayable:",
+    ),
+    Mutant(
+        "the next leader knows no rollout that was not evaluated in time",
+        "controller/memory.py",
+        "            if state.has_loop and (all_began",
+        "            if not state.has_loop and (all_began",
+    ),
+    Mutant(
+        "a status of an earlier leader proves an evaluation by the last one",
+        "adapters/lease.py",
+        "            if evaluated >= self.term[0]:",
+        "            if evaluated:",
     ),
     Mutant(
         "the next leader knows no decision that was refused",

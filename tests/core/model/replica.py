@@ -143,10 +143,14 @@ class Replica:
     """One operator process: its memory is lost with it, the cluster stays."""
 
     def __init__(self, cluster: "Cluster") -> None:
-        self.unled = UnledTime()
-        self.unled.read(cluster.lease)
+        self.unled = UnledTime(behind=self._behind)
+        if cluster.lease is None:
+            self.unled.unknown = True
+        else:
+            self.unled.read(cluster.lease)
         self.memory, self.downtime, server = Memory(), Downtime(), cluster.server
         self.clock: SteadyClock = SteadyClock(cluster)
+        self.began = self.clock.now()
         store = ApiRolloutStore(server, monotonic=self.clock.monotonic)
         self.metrics, flags = Application(cluster), ConfigMapPublisher(server)
         around = replace(cluster.around.ports(), store=store, flags=flags, metrics=self.metrics, clock=self.clock)
@@ -158,6 +162,9 @@ class Replica:
         self.downtime.unaccounted = self.unled.unaccounted
         self.downtime.begin(replace(self.unled).since_for, cluster.keys)
         run(self.inbox.sweep())
+
+    def _behind(self) -> tuple[Key, ...]:
+        return self.memory.behind(self.clock.now(), all_began=self.downtime.accounted.is_set())
 
     async def reconcile(self, key: Key) -> float:
         """Reconcile once; seconds until the next time."""

@@ -100,6 +100,7 @@ class Server(ApiServer):
     overtaken: list[tuple[str, Callable[[], Awaitable[None]]]] = field(
         default_factory=list
     )  # what comes before writes of a kind, in order
+    unread: bool = False  # rollouts cannot be read; lists are answered
     late: list[Callable[[], Object]] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)  # kinds of write that did not go well since somebody cleared this
     invalid: list[str] = field(default_factory=list)  # why a status was refused by the schema
@@ -119,6 +120,8 @@ class Server(ApiServer):
         """As the API server does it."""
         kind = kind_of(method, path)
         if kind == "read":
+            if self.unread and path in self.objects and "/sessionrollouts/" in path:
+                raise Unavailable("reading the rollout timed out")
             return self._get(path, query or {})
         if self.overtaken and self.overtaken[0][0] == kind:
             (_, come_first), *later = self.overtaken

@@ -59,7 +59,8 @@ EVENTS: Final[tuple[tuple[int, Choices], ...]] = (
     (2, (("overtake",), (*WRITES, "document status", "status document"), (True, False), ("", "", "status", "document"))),
     (1, (("alone",),)),
     (1, (("land",),)),
-    (2, (("crash",), (*WRITES, "known", "unknown"))),
+    (1, (("unread",),)),
+    (2, (("crash",), (*WRITES, "known", "unknown", "without its Lease"))),
     (1, (("jump",), (-3600, -60, 60, 3600))),
     (1, (("calm",),)),
 )

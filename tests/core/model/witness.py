@@ -65,7 +65,7 @@ class Witness(Landings):
         paused = self.paused and not self._waiting("Resume")  # its response may be late
         self.evidence.stopped = paused or spec.suspend or emergency
         pausing = any(guard.on_breach is OnBreach.PAUSE for guard in self.evidence.lasting(strict=False))
-        if pausing and self.cluster.answering and not spec.suspend and self._guarded():
+        if pausing and self.cluster.evaluating and not spec.suspend and self._guarded():
             self.paused = True
 
     def _guarded(self) -> bool:
@@ -141,16 +141,17 @@ class Witness(Landings):
 
     def settled(self) -> None:
         """What must be true whenever the operator has come to rest."""
+        self._note_met()
         server = self.cluster.server
         if server.invalid:
             self.objects("valid", server.invalid.pop())
             server.invalid.clear()
         fresh = self._hear_answers()
         self._look_at_completion()
-        if not server.failed & {"document"} and self.cluster.answering:
+        if not server.failed & {"document"} and self.cluster.evaluating:
             self._look_at_emergencies()
             self._look_at_breaches()
-        if "status" not in server.failed and self.cluster.answering:
+        if "status" not in server.failed and self.cluster.evaluating:
             self._look_at_effects(fresh)
             self._look_at_status()
         if "document" not in server.failed:
