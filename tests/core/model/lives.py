@@ -330,6 +330,7 @@ class Life:
     def crash(self, kind: str) -> None:
         """The process ends before its next write of this kind; or it is away for a while, which is known or not."""
         if kind in WRITES:
+            self.witness.evidence.account()  # it evaluates before it writes
             self.cluster.crash_before(kind)
             self.witness.reconcile()
             return
