@@ -88,7 +88,14 @@ def test_chosen_users_are_apart() -> None:
 )
 def test_no_evidence(bad: Any, total: Any, problem: BlockProblem) -> None:
     assert problems(bad, total) == [problem, problem]
-    assert all(block.whole == NOTHING for block in read_blocks(bad, total, ENDS))
+    blocks = read_blocks(bad, total, ENDS)
+    assert all(block.whole == NOTHING or (block.tells_shares and problem is BlockProblem.NO_EVENTS) for block in blocks)
+
+
+def test_a_block_without_one_cohort_tells_how_many_events_the_other_has() -> None:
+    """That nobody has the feature is what it says."""
+    (block, _) = read_blocks(NONE, matrix((cohort("off", "3"), ["5", "5"])), ENDS)
+    assert (block.problem, block.whole) == (BlockProblem.NO_EVENTS, Block(0, 0, 0, 5))
 
 
 def test_one_block_does_not_spoil_the_other() -> None:

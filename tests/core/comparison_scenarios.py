@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from core.collecting import World
-from core.counting import COMPARED, Counting, spec
+from core.counting import COMPARED, Counting, in_step, spec
 from core.world import ended
 from session_rollout.core.blocks import BlockProblem
 
@@ -20,6 +20,7 @@ def blocks_are_compared() -> World:
     """Too few events, blocks of each kind that say nothing, then harm."""
     world = Counting(spec(guards=[{**COMPARED, "onBreach": "Warn"}]), traffic=100)
     world.until(lambda world: any(record.blocks for record in world.status.evidence))
+    world.run(100)
     for problem in BlockProblem:
         world.problem = problem
         world.run(40)
@@ -28,4 +29,14 @@ def blocks_are_compared() -> World:
     return world
 
 
-STORIES: Final[tuple[Callable[[], World], ...]] = (blocks_show_harmlessness, blocks_are_compared)
+def nobody_receives_the_feature() -> World:
+    """Too few events at first, then none at all with the feature."""
+    world = Counting(spec(), traffic=20)
+    world.until(in_step("20"))
+    world.run(60)
+    world.traffic, world.applied = 10_000, 0.0
+    world.run(60)
+    return world
+
+
+STORIES: Final[tuple[Callable[[], World], ...]] = (blocks_show_harmlessness, blocks_are_compared, nobody_receives_the_feature)

@@ -16,7 +16,7 @@ from session_rollout.core.statistics.rates import Block
 BLOCK = timedelta(seconds=10)
 COHORTS = {"feature": "alpha", "bad": 'sessions_total{result="failure"}', "total": "sessions_total"}
 COMPARED = {"name": "failures", "metric": "failures", "comparedTo": "Control"}
-CELLS = tuple(f"c{number}" for number in range(16))
+CELLS = tuple(str(number) for number in range(16))
 
 
 def spec(**changes: Any) -> RolloutSpec:
@@ -52,6 +52,7 @@ class Counting(World):
     rates: tuple[float, float] = (0.001, 0.001)
     problem: BlockProblem | None = None
     cells: tuple[str, ...] = CELLS
+    applied: float | None = None  # percent of users to whom the application gives the feature, whatever is published
     counted: dict[datetime, CohortBlock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,12 +76,12 @@ class Counting(World):
             return CohortBlock(end, problem=self.problem)
         given = self.document.audiences.get("alpha") if self.document is not None else None
         percent = float(given.percent) if given is not None else 0.0
+        percent = percent if self.applied is None else self.applied
         with_it, without = self.traffic * percent / 100, self.traffic * (100 - percent) / 100
-        if not with_it or not without:
-            return CohortBlock(end, problem=BlockProblem.NO_EVENTS)
         share = len(self.cells)
         cell = Block(with_it * self.rates[0] / share, with_it / share, without * self.rates[1] / share, without / share)
-        return CohortBlock(end, dict.fromkeys(self.cells, cell))
+        problem = None if with_it and without else BlockProblem.NO_EVENTS
+        return CohortBlock(end, dict.fromkeys(self.cells, cell), problem=problem)
 
     def verdict(self, kind: CheckKind) -> tuple[Verdict, CheckReason | None]:
         """That of the comparison."""

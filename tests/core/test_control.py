@@ -146,7 +146,7 @@ def test_the_state_of_a_check_is_small() -> None:
     world.run(100)
     sizes = [len(json.dumps(record.to_wire(), separators=(",", ":"))) for record in world.status.evidence]
     assert len(sizes) == 2
-    assert max(sizes) <= 900
+    assert max(sizes) <= 750
 
 
 def test_a_decision_is_decided_again_from_its_record() -> None:

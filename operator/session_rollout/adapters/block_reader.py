@@ -4,6 +4,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -60,7 +61,8 @@ def _block(end: datetime, bad: Counts, total: Counts) -> CohortBlock:
     except UnreadableBlock as unreadable:
         return CohortBlock(end, problem=unreadable.problem)
     block = CohortBlock(end, cells, chosen)
-    return block if block.whole.on_total > 0 and block.whole.off_total > 0 else CohortBlock(end, problem=BlockProblem.NO_EVENTS)
+    has_both = block.whole.on_total > 0 and block.whole.off_total > 0
+    return block if has_both else replace(block, problem=BlockProblem.NO_EVENTS)
 
 
 def _cells(total: Counts) -> tuple[str, ...]:

@@ -64,6 +64,8 @@ class CheckReason(StrEnum):
     NO_COHORTS = "NoCohorts"  # `comparedTo: Control` requires a metric with `cohorts`.
     NO_VARIANTS = "NoVariants"  # No series has the label `variant` with the value `on` or `off`.
     NO_EVENTS = "NoEvents"  # A cohort has no events.
+    NOT_EXPOSED = "NotExposed"  # Too few events with the feature since its audience was published.
+    NOT_APPLIED = "NotApplied"  # Another share of events has the feature than the published one.
     UNEVEN_CELLS = "UnevenCells"  # Some series have the label `cell`, and others have not, or have more than 64 values of it.
     IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cohort has more good (or bad) events than events, or a negative number of them.
     NOT_A_COUNT = "NotACount"  # A count is negative, infinite or not a number.
@@ -307,6 +309,7 @@ class DecisionReason(StrEnum):
     HOLDING = "Holding"  # The hold of the step is not complete.
     CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold, or has passed for less than its `passShare` of it.
     CONFIRMING_CRITERIA = "ConfirmingCriteria"  # A criterion has failed in the last 10 intervals; it must pass in all of them.
+    NOT_EXPOSED = "NotExposed"  # Users did not receive the feature within `control.exposure.deadline`, or others than the published share did.
     DEADLINE_EXCEEDED = "DeadlineExceeded"  # Failing criteria or missing evidence delayed the step for longer than `deadline`.
     BAKING = "Baking"  # The bake is not complete.
     PUBLISHING_ROLLBACK = "PublishingRollback"  # The flag document of the rollback has not been read back yet.

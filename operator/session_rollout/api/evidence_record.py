@@ -41,6 +41,15 @@ class EvidenceRecord(Model):
             pattern=r"^[-0-9. ]*$",
         ),
     ] = ""
+    exposed: Annotated[
+        str,
+        Field(
+            description="Events of users with the feature, and of users without it, since the audience was published, and that time in"
+            " Unix seconds.",
+            max_length=60,
+            pattern=r"^[-0-9. ]*$",
+        ),
+    ] = ""
     harm: Annotated[
         Logs, Field(description="Logarithms of the evidence of harm since the start, for each rate that is bet on.")
     ] = ""
@@ -50,7 +59,7 @@ class EvidenceRecord(Model):
         str | None,
         Field(
             description="Sums of each cell of users, by which clustering is measured: its name, bad and all events with the feature,"
-            " and without it.",
+            " and without it, in hundredths to the base 36.",
             max_length=8192,
         ),
     ] = None

@@ -123,6 +123,27 @@ class Metric(Model):
         return self.cohorts if self.cohorts is not None and self.cohorts.good is None else None
 
 
+class Exposure(Model):
+    """When users count as having received a feature: nothing is evaluated before that."""
+
+    min_events: Annotated[
+        int,
+        Field(
+            description="Events with the feature since its audience was published, from which on comparisons are evaluated and the"
+            " hold begins. Defaults to 100.",
+            ge=1,
+            le=1_000_000,
+            json_schema_extra={"format": "int32"},
+        ),
+    ] = 100
+    deadline: Annotated[
+        Duration,
+        Field(
+            description="Time after which the rollout is stalled if users have not received the feature. Defaults to `24h`.",
+        ),
+    ] = "24h"
+
+
 class Control(Model):
     """How users with a feature are compared with those without it."""
 
@@ -146,6 +167,10 @@ class Control(Model):
             description="Time after a block until Prometheus has all of its events. Defaults to `1m`; a scrape interval is the least."
         ),
     ] = "1m"
+    exposure: Annotated[
+        Exposure,
+        Field(description="When users count as having received a feature, by the counters that are compared."),
+    ] = Exposure()
 
 
 DEFAULT_CONTROL: Final = Control()

@@ -16,7 +16,7 @@ class BlockProblem(StrEnum):
     """Why a period is no evidence about a feature."""
 
     NO_VARIANTS = "NoVariants"  # No series has the label `variant` with the value `on` or `off`.
-    NO_EVENTS = "NoEvents"  # One of the cohorts has no events.
+    NO_EVENTS = "NoEvents"  # One of the cohorts has no events, or both.
     UNEVEN_CELLS = "UnevenCells"  # Some series have the label `cell`, and others have not, or have another number of cells.
     IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cell has more bad events than events.
     NOT_A_COUNT = "NotACount"  # A count is negative, infinite or not a number.
@@ -28,13 +28,18 @@ class CohortBlock:
 
     `cells` are by name, and one with an empty name if the metric has none. Users who were chosen (by a group, or
     with a value for everybody) cannot be compared with the others: their events are only reported. With a problem, there is
-    nothing else, so that a period never counts by half.
+    nothing else, so that a period never counts by half; but for `NO_EVENTS`, where the events of the other cohort are known.
     """
 
     end: datetime
     cells: Mapping[str, Block] = field(default_factory=dict)
     chosen: Block = NOTHING
     problem: BlockProblem | None = None
+
+    @property
+    def tells_shares(self) -> bool:
+        """Whether it says how many users have the feature."""
+        return self.problem in {None, BlockProblem.NO_EVENTS}
 
     @cached_property
     def whole(self) -> Block:

@@ -67,9 +67,14 @@ def _compared(
     """What a comparison with the users without the feature says, and whether its numbers are written though the verdict is the same."""
     if nothing := without_control(context, check, metric):
         return nothing, False
-    comparison, unusable, is_due = compare(context, check, kind, metric)
-    given = _given(context, check, not_before, None)
-    return evaluate(replace(given, comparison=comparison, unusable=unusable)), is_due
+    compared = compare(context, check, kind, metric)
+    given = replace(
+        _given(context, check, not_before, None),
+        comparison=compared.comparison,
+        unusable=compared.unusable,
+        exposure=compared.exposure,
+    )
+    return evaluate(given), compared.is_due
 
 
 def _evident(context: DecisionContext, check: Check, record: CheckRecord) -> CheckRecord:

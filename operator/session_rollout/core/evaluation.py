@@ -16,6 +16,7 @@ from session_rollout.api.checks import Check, ComparedTo, Gate, Minimum, OnNoDat
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, format_duration, show, unit_of
 from session_rollout.core.comparison import Comparison
+from session_rollout.core.exposure import Exposure
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.core.statistics.proportion import wilson
 
@@ -79,6 +80,7 @@ class EvaluationInput:
     on_no_data: OnNoData = OnNoData.PAUSE
     comparison: Comparison | None = None  # with the users without the feature, of a metric that is counted in blocks
     unusable: CheckReason | None = None  # why its last blocks say nothing
+    exposure: Exposure | None = None  # of the users whom it is about
 
 
 @dataclass(frozen=True)
@@ -212,9 +214,8 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
     comparison = given.comparison
     if comparison is None:
         return None
-    if given.unusable is not None and comparison.verdict is not Verdict.FAIL:  # harm that was shown stays shown
-        message = f"{given.name}: {_UNUSABLE[given.unusable]}"
-        return Evaluation(Verdict.NO_DATA, given.unusable, message)
+    if comparison.verdict is not Verdict.FAIL and (unusable := _unusable(given)):  # harm that was shown stays shown
+        return unusable
     if not comparison.test.blocks:
         message = f"{given.name}: waiting for the first block of events about this audience"
         return Evaluation(Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, message)
@@ -229,6 +230,18 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
     sure = f", {comparison.odds_text}" if verdict is Verdict.FAIL else comparison.missing_text
     message = f"{given.name}: {comparison.counts_text}; {words} {limit}{sure}"
     return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=limit)
+
+
+def _unusable(given: EvaluationInput) -> Evaluation | None:
+    """Why the events that are compared say nothing about the users who should have the feature."""
+    problem = given.exposure.problem if given.exposure is not None else None
+    if given.exposure is not None and problem is CheckReason.NOT_APPLIED:
+        return Evaluation(Verdict.INCONCLUSIVE, problem, f"{given.name}: {given.exposure.text}")
+    if given.unusable is not None:
+        return Evaluation(Verdict.NO_DATA, given.unusable, f"{given.name}: {_UNUSABLE[given.unusable]}")
+    if given.exposure is not None and problem is not None and given.exposure.on + given.exposure.off > 0:
+        return Evaluation(Verdict.INCONCLUSIVE, problem, f"{given.name}: {given.exposure.text}")
+    return None
 
 
 _UNUSABLE: Final = {

@@ -5,6 +5,7 @@ A comparison is about the phase of its feature, and runs through all of its step
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -22,9 +23,11 @@ from session_rollout.core.clocks import SKEW, audience_start
 from session_rollout.core.comparison import Comparison
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation
-from session_rollout.core.evidence_text import decoded, encoded
+from session_rollout.core.evidence_text import decoded, encoded, exposed, exposed_events
+from session_rollout.core.exposure import Exposure
 from session_rollout.core.identity import fingerprint, sources_of
 from session_rollout.core.statistics.rates import Tolerance
+from session_rollout.core.statistics.ratio import inflation_of_ratio
 from session_rollout.core.status_budget import kept
 from session_rollout.core.steps import phase_named
 
@@ -110,10 +113,18 @@ def without_control(context: DecisionContext, check: Check, metric: Metric) -> E
     return Evaluation(Verdict.PASS, CheckReason.NO_CONTROL, f"{check.name}: {cause}")
 
 
-def compare(
-    context: DecisionContext, check: Check, kind: CheckKind, metric: Metric
-) -> tuple[Comparison, CheckReason | None, bool]:
-    """The comparison with every block that was read, why the last blocks say nothing, and whether its numbers are to be written."""
+@dataclass(frozen=True)
+class Compared:
+    """A comparison with every block that was read."""
+
+    comparison: Comparison
+    exposure: Exposure | None = None  # None while no audience is published that it could be about
+    unusable: CheckReason | None = None  # why the last blocks say nothing
+    is_due: bool = False  # whether its numbers are to be written
+
+
+def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Metric) -> Compared:
+    """The comparison that a check makes, brought up to date in the status."""
     record = phase_of(context.spec, context.status, metric)
     measurement, published = context.observed.measurements.get(metric.name), context.status.flags.published_time
     start = published if context.current.is_unpublished else audience_start(context)  # users have the audience before it
@@ -125,13 +136,22 @@ def compare(
     comparison = comparison_of(context.spec, check, known, series)
     if series is None or start is None:
         _put(context, known)
-        return comparison, None, False
+        return Compared(comparison)
     audience = start + duration(context.spec.propagation)
-    comparison = comparison.add(series.after(known.until, audience))
+    blocks = series.after(known.until, audience)
+    comparison, known = comparison.add(blocks), exposed(known, start, blocks)
     passed = {Verdict.PASS: True, Verdict.FAIL: None}.get(comparison.verdict, known.passed)
     record_now = encoded(known.updated(passed=passed), comparison)
     _put(context, record_now)
-    return comparison, _unusable(series, audience), _is_due(context, record_now)
+    exposure = _exposure(context, record_now, comparison, percent_of(context.status, record))
+    return Compared(comparison, exposure, _unusable(series, audience), _is_due(context, record_now))
+
+
+def _exposure(context: DecisionContext, record: EvidenceRecord, comparison: Comparison, percent: Decimal) -> Exposure:
+    cells = [(cell.on_total, cell.off_total) for cell in comparison.cells.values()]
+    inflation = inflation_of_ratio(cells) if comparison.has_cells else comparison.inflation
+    on, off = exposed_events(record)
+    return Exposure(on, off, float(percent), inflation, context.spec.control.exposure.min_events)
 
 
 def _unusable(series: BlockSeries, audience: datetime) -> CheckReason | None:

@@ -4,19 +4,25 @@ Whoever may write a status must not make later decisions raise: what cannot be r
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from session_rollout.api.evidence_record import EvidenceRecord
+from session_rollout.core.blocks import CohortBlock
 from session_rollout.core.comparison import Comparison
+from session_rollout.core.flags import CELL_NAMES
 from session_rollout.core.statistics.inflation import InformationBlocks
 from session_rollout.core.statistics.rates import Block, RateTest
 
 DECIMALS: Final = 3
-DIGITS: Final = 5  # of the sums of a cell, which grow by far more than the sixth between two writes
+BASE: Final = 36  # of the sums of cells, which would otherwise be most of a status
+DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+HUNDREDTHS: Final = 100
 LARGEST: Final = 1e12
 LARGEST_LOG: Final = 99_999.0
+LEAST_LOG: Final = -99.0
 EXACT: Final = 1e6  # a larger number has no decimals
 NONE: Final = "-"  # for minus infinity: no evidence at all
 PARTS_OF_A_BLOCK: Final = 4
@@ -32,8 +38,7 @@ def encoded(record: EvidenceRecord, comparison: Comparison) -> EvidenceRecord:
         harm=_text(map(_bounded, test.start)),
         recent=_text(map(_bounded, test.recent)),
         safe=_text(map(_bounded, test.safe)),
-        cells=";".join(f"{name} {_text(map(_rounded, _parts(cell)))}" for name, cell in sorted(comparison.cells.items()))
-        or None,
+        cells=_cells_text(comparison.cells) or None,
         information=None
         if comparison.has_cells or not test.blocks
         else _text(
@@ -56,7 +61,7 @@ def decoded(record: EvidenceRecord, fresh: Comparison) -> Comparison:
             events=Block(*events[:PARTS_OF_A_BLOCK]),
             expected=events[-1],
         )
-        cells = dict(_cell(text) for text in (record.cells or "").split(";") if text)
+        cells = _cells_of(record.cells or "")
         observed, predicted, variance, closed, deviations = _counts(record.information or "0 0 0 0 0", 5)
     except ValueError:
         return fresh
@@ -72,9 +77,62 @@ def events_of(record: EvidenceRecord) -> Block | None:
         return None
 
 
-def _cell(text: str) -> tuple[str, Block]:
-    name, _, numbers = text.partition(" ")
-    return name, Block(*_counts(numbers, PARTS_OF_A_BLOCK))
+def exposed(record: EvidenceRecord, audience: datetime, blocks: Iterable[CohortBlock]) -> EvidenceRecord:
+    """The record with the events of these blocks, which are all about an audience that was published then."""
+    known, since = _exposed(record), int(audience.timestamp())
+    on, off = known[:2] if known[2] == since else (0.0, 0.0)
+    told = [block.whole for block in blocks if block.tells_shares]
+    counts = on + sum(block.on_total for block in told), off + sum(block.off_total for block in told)
+    return record.updated(exposed=f"{_text(map(round, counts))} {since}")
+
+
+def exposed_events(record: EvidenceRecord) -> tuple[float, float]:
+    """The events with the feature and without it since the audience was published."""
+    return _exposed(record)[:2]
+
+
+def _exposed(record: EvidenceRecord) -> tuple[float, float, float]:
+    try:
+        on, off, since = _counts(record.exposed, 3)
+    except ValueError:
+        return 0.0, 0.0, 0.0
+    return on, off, since
+
+
+def _cells_text(cells: Mapping[str, Block]) -> str:
+    """The sums of each cell, without the names if they are those of the flag document."""
+    if cells.keys() == set(CELL_NAMES):
+        return ";".join(_short_sums(cells[name]) for name in CELL_NAMES)
+    return ";".join(f"{name} {_short_sums(cell)}" for name, cell in sorted(cells.items()))
+
+
+def _cells_of(text: str) -> dict[str, Block]:
+    """Raises ValueError when there are others than were written."""
+    rows = [row.split(" ") for row in text.split(";") if row]
+    if len(rows) == len(CELL_NAMES) and all(len(row) == PARTS_OF_A_BLOCK for row in rows):
+        rows = [[name, *row] for name, row in zip(CELL_NAMES, rows, strict=True)]
+    return {name: _sums(parts) for name, *parts in rows}
+
+
+def _short_sums(cell: Block) -> str:
+    """The sums of a cell in hundredths, with letters for digits beyond nine."""
+    return " ".join(_letters(round(min(part, LARGEST) * HUNDREDTHS)) for part in _parts(cell))
+
+
+def _letters(number: int) -> str:
+    text = ""
+    while number:
+        number, digit = divmod(number, BASE)
+        text = DIGITS[digit] + text
+    return text or "0"
+
+
+def _sums(parts: Iterable[str]) -> Block:
+    """Raises ValueError when these are others than were written."""
+    sums = [int(part, BASE) / HUNDREDTHS for part in parts]
+    if len(sums) != PARTS_OF_A_BLOCK or not all(0 <= part <= LARGEST for part in sums):
+        raise ValueError("other sums than were written")
+    return Block(*sums)
 
 
 def _parts(block: Block) -> tuple[float, float, float, float]:
@@ -94,12 +152,8 @@ def _short(number: float) -> str:
 
 
 def _bounded(log: float) -> float:
-    """Evidence beyond that decides the same."""
-    return log if log == -math.inf else min(max(log, -LARGEST_LOG), LARGEST_LOG)
-
-
-def _rounded(number: float) -> float:
-    return float(f"{number:.{DIGITS}g}")
+    """Evidence beyond that decides the same. A smaller one than the least is as good as none: one in 1e43."""
+    return log if log == -math.inf else min(max(log, LEAST_LOG), LARGEST_LOG)
 
 
 def _counts(text: str, expected: int) -> tuple[float, ...]:

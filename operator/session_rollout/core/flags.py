@@ -25,7 +25,7 @@ KEY: Final = "flags.flagd.json"
 BUCKETING: Final = "v2"
 PROBE: Final = "sessionrollout-bucketing-generation"
 CELL: Final = "sessionrollout-cell"
-CELLS: Final = 16
+CELL_NAMES: Final = tuple(str(number) for number in range(16))
 NO_CELL: Final = "none"  # of a user without a targeting key
 OWN_FLAGS: Final = frozenset({PROBE, CELL})
 WEIGHTS: Final = 1000
@@ -214,14 +214,13 @@ _PROBE_FLAG: Final = _json(
 @functools.lru_cache(maxsize=1024)
 def _cell_flag(flag_set: str) -> str:
     """The flag that divides users into cells, whatever percentage they are in: the label `cell` of what an application counts."""
-    names = [str(number) for number in range(CELLS)]
     bucket = {"cat": [f"{flag_set}:cell:", {"var": "targetingKey"}]}
     return _json(
         {
             "state": "ENABLED",
-            "variants": {name: name for name in (*names, NO_CELL)},
+            "variants": {name: name for name in (*CELL_NAMES, NO_CELL)},
             "defaultVariant": NO_CELL,
-            "targeting": {"if": [{"$ref": "bucketed"}, {"fractional": [bucket, *([name, 1] for name in names)]}, NO_CELL]},
+            "targeting": {"if": [{"$ref": "bucketed"}, {"fractional": [bucket, *([name, 1] for name in CELL_NAMES)]}, NO_CELL]},
         }
     )
 

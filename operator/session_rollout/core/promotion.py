@@ -25,7 +25,7 @@ from session_rollout.api.phases import OnDeadline, Phase
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.api.status_records import WaitKind
-from session_rollout.core.clocks import counted_checks, second_results, warm_up_end
+from session_rollout.core.clocks import audience_start, counted_checks, second_results, warm_up_end
 from session_rollout.core.conditions import repeat_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
@@ -181,6 +181,8 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
     timer = "the hold timer is paused" if context.current.hold_until else "the hold has not started"
     message = missing[0] if missing else "evidence is not available yet"
     warm = (warm_up_end(context, check.metrics) for check in counted_checks(context))
+    if result := _not_exposed(context):
+        return result
     waiting = StageResult(
         DecisionAction.WAIT,
         DecisionReason.AWAITING_EVIDENCE,
@@ -190,6 +192,25 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
         next_time=min((time for time in warm if time is not None and time > context.now), default=None),
     )
     return _until_deadline(context, increment, waiting, missing)
+
+
+def _not_exposed(context: DecisionContext) -> StageResult | None:
+    """The stall while other users have the feature than should, or nobody has received it for too long."""
+    start, limit = audience_start(context), context.spec.control.exposure.deadline
+    late = start is not None and context.now >= start + duration(limit)
+    causes = [
+        missing.message
+        for missing in missing_checks(context)
+        if missing.reason is CheckReason.NOT_APPLIED or (late and missing.reason in _NOT_RECEIVED)
+    ]
+    if not causes:
+        return None
+    details = (*causes, f"`control.exposure.deadline` is {limit}") if late else tuple(causes)
+    next_actions = ("check that the application reads the flag document, and counts each event once by its variant",)
+    return StageResult(DecisionAction.STALL, DecisionReason.NOT_EXPOSED, causes[0], details, next_actions)
+
+
+_NOT_RECEIVED: Final = {CheckReason.NOT_EXPOSED, CheckReason.NO_EVENTS, CheckReason.NO_VARIANTS}
 
 
 def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult | None:
