@@ -1,6 +1,6 @@
 """The command validate, and how other commands read the SessionRollout of a file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,9 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.admission import KINDS, Problem, check, completed
 from session_rollout.cli.command import emit, output, refusal
 from session_rollout.cli.common import ANY_FILE, counted
+from session_rollout.cli.traffic import is_given, traffic_options
 from session_rollout.cli.warnings import warnings_of
+from session_rollout.cli.warnings_power import power_warnings
 from session_rollout.cli.yaml_source import Document, read
 
 ROLLOUT_KIND = "SessionRollout"
@@ -45,16 +47,18 @@ class Finding:
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=ANY_FILE)
 @click.option("--strict", is_flag=True, help="Fail on warnings as well as errors.")
+@traffic_options
 @output()
-def validate(files: tuple[str, ...], *, strict: bool, form: str | None) -> None:
+def validate(files: tuple[str, ...], *, strict: bool, form: str | None, **options: Any) -> None:
     """Check files as the API server would, and warn about probable mistakes.
 
-    A FILE may contain several objects; `-` means standard input. Objects of other kinds are skipped.
+    A FILE may contain several objects; `-` means standard input. Objects of other kinds are skipped. With the traffic, the command also
+    warns of comparisons that would not see the harm that they guard against, as `power` shows it.
     """
     documents = [document for file in files for document in read(file) if _is_ours(document)]
     if not documents:
         raise refusal(f"no SessionRollout or SessionRolloutAction found in {', '.join(files)}")
-    findings = [finding for document in documents for finding in _findings(document)]
+    findings = [finding for document in documents for finding in _findings(document, options)]
     _print(findings, form)
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     summary = f"{counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}"
@@ -79,14 +83,15 @@ def _print(findings: Sequence[Finding], form: str | None) -> None:
         click.echo(str(finding))
 
 
-def _findings(document: Document) -> list[Finding]:
+def _findings(document: Document, options: Mapping[str, Any]) -> list[Finding]:
     """Errors of an object; warnings only if it has no errors."""
     if problems := check(document.data):
         return [_finding(document, problem, Severity.ERROR) for problem in problems]
     if document.kind != ROLLOUT_KIND:
         return []
     spec = RolloutSpec.model_validate(completed(document.data)["spec"])
-    return [_finding(document, problem, Severity.WARNING) for problem in warnings_of(spec)]
+    warnings = [*warnings_of(spec), *(power_warnings(spec, options) if is_given(options) else ())]
+    return [_finding(document, problem, Severity.WARNING) for problem in warnings]
 
 
 def _finding(document: Document, problem: Problem, severity: Severity) -> Finding:
