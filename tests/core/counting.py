@@ -53,13 +53,15 @@ class Counting(World):
     problem: BlockProblem | None = None
     cells: tuple[str, ...] = CELLS
     applied: float | None = None  # percent of users to whom the application gives the feature, whatever is published
+    feature: str = "alpha"  # whose users are counted
     counted: dict[datetime, CohortBlock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.ranges = {"failures": timedelta(seconds=20)}
+        self.ranges = dict.fromkeys((metric.name for metric in self.spec.metrics), timedelta(seconds=20))
 
     def measure(self, name: str) -> Measurement | None:
-        if name != "failures":
+        metric = self.spec.metric(name)
+        if metric is None or metric.counted is None:
             return super().measure(name)
         if not self.answering:
             return None
@@ -74,7 +76,7 @@ class Counting(World):
     def _block(self, end: datetime) -> CohortBlock:
         if self.problem is not None:
             return CohortBlock(end, problem=self.problem)
-        given = self.document.audiences.get("alpha") if self.document is not None else None
+        given = self.document.audiences.get(self.feature) if self.document is not None else None
         percent = float(given.percent) if given is not None else 0.0
         percent = percent if self.applied is None else self.applied
         with_it, without = self.traffic * percent / 100, self.traffic * (100 - percent) / 100

@@ -9,10 +9,11 @@ from decimal import Decimal
 
 import pytest
 
-from core.counting import BLOCK, COMPARED, Counting, in_step, spec
+from core.counting import BLOCK, COHORTS, COMPARED, Counting, in_step, spec
 from core.world import ended
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, Outcome, Stage, Verdict
 from session_rollout.core.blocks import BlockProblem
+from session_rollout.core.status_budget import LIMIT_BYTES
 from session_rollout.records.record import Record
 
 
@@ -287,3 +288,26 @@ def test_a_promotion_by_hand_to_everybody_without_evidence_waits_there() -> None
     assert world.status.outcome is None
     assert world.verdict(CheckKind.CRITERION) == (Verdict.INCONCLUSIVE, CheckReason.NO_CONTROL)
     assert world.verdict(CheckKind.GUARD) == (Verdict.PASS, CheckReason.NO_CONTROL)
+
+
+def test_the_status_of_a_large_rollout_is_small() -> None:
+    """Twenty phases, of which each has sixteen criteria that compare, beside four guards that do."""
+    names = [f"feature{number}" for number in range(20)]
+    metrics = [{"name": name, "cohorts": {**COHORTS, "feature": name}} for name in names]
+    steps = [{"percent": 50, "hold": "60s"}, {"percent": 100, "hold": "10s"}]
+    phases = [
+        {
+            "name": f"phase-{number:02}",
+            "features": [name],
+            "steps": steps,
+            "criteria": [{**COMPARED, "name": f"criterion-{index}", "metric": name} for index in range(16)],
+        }
+        for number, name in enumerate(names)
+    ]
+    guards = [{**COMPARED, "name": f"guard-{index}", "metric": "feature0"} for index in range(4)]
+    wanted = spec(features=[{"name": name} for name in names], metrics=metrics, phases=phases, guards=guards)
+    world = Counting(wanted, traffic=123_456.7, feature="feature0")
+    world.until(lambda world: world.status.current.phase == "phase-01")
+    world.feature = "feature1"
+    world.until(lambda world: len([record for record in world.status.evidence if record.blocks > 5]) == 20)
+    assert len(json.dumps(world.status.to_wire())) <= LIMIT_BYTES
