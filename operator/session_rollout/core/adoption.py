@@ -75,6 +75,7 @@ def reset(context: DecisionContext, action: SessionRolloutAction) -> str:
     _kept_document(context)
     context.change(phases=tuple(PhaseRecord(name=phase.name) for phase in context.spec.phases))
     _begin(context)
+    context.is_reset = True
     text = "starting from the beginning; users lose the features until their phase"
     context.record_event(EventReason.DOCUMENT_RESET, f"{text}: {action.spec.reason}", by=action.name)
     return text

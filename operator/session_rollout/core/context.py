@@ -68,6 +68,7 @@ class DecisionContext:
     effects: list[Effect] = field(default_factory=list)
     transitions: list[tuple[Stage, Stage]] = field(default_factory=list)
     urgent: Publish | None = None
+    is_reset: bool = False  # users lose features because a person wants to start again: the status has to say so first
     problems: tuple[str, ...] = ()  # why the rollout cannot be carried out as the spec has it
 
     @property

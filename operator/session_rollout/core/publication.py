@@ -91,7 +91,8 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         given.update({name: published_audience(context, name) for name in context.running_features if name in given})
         if _stays(context, document, given, disabled):
             return
-    less = _less_than_published(document, given, disabled) if document is not None else None
+    protects = not context.is_reset or context.status.flags.disabled != context.observed.rollout.status.flags.disabled
+    less = _less_than_published(document, given, disabled) if document is not None and protects else None
     floor = document.revision if document is not None else 0
     if document is not None and less is not None and less != (given, disabled):
         floor += 1

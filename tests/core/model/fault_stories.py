@@ -217,6 +217,18 @@ FAULTS: tuple[Story, ...] = (
     ),
     story(
         "R8",
+        "a reset that both leaders decide",
+        "plain",
+        "stays-off",
+        ("wait", 10),
+        ("overtake", "status", True, ""),
+        ("unread",),
+        ("recreate",),
+        ("act", "Reset"),
+        ("accept",),
+    ),
+    story(
+        "R8",
         "a rollout that its leader cannot read, and another leader",
         "fast",
         "judged",
