@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from session_rollout.api.enums import Verdict
+from session_rollout.api.quantities import format_duration
 from session_rollout.core.blocks import MOST_CELLS, CohortBlock
 from session_rollout.core.statistics.inflation import (
     ALPHA_OF_SAFETY,
@@ -19,6 +20,7 @@ from session_rollout.core.statistics.rates import NOTHING, Block, RateTest, Tole
 
 LARGEST_LOG: Final = 27.0  # odds beyond 5e11 to 1 are said to be as large
 FEWEST_CELLS: Final = 8  # between which a variance can be measured, if they are of one size
+MINUTE: Final = timedelta(minutes=1)
 WITHOUT_CELLS: Final = ""  # the name of the only cell of a metric without the label
 
 
@@ -30,6 +32,7 @@ class Comparison:
     alpha: float  # probability of a wrong Fail, for this check in this phase
     horizon: float  # number of blocks for which `alpha` holds
     until: datetime  # end of the last block that was read
+    length: timedelta = MINUTE  # of a block
     test: RateTest = field(default_factory=RateTest)
     cells: Mapping[str, Block] = field(default_factory=dict)  # the sums of each cell of users
     information: InformationBlocks = field(default_factory=InformationBlocks)
@@ -44,7 +47,7 @@ class Comparison:
 
     def restarted(self) -> "Comparison":
         """The same comparison without anything that is known."""
-        return Comparison(self.tolerance, self.alpha, self.horizon, self.until)
+        return Comparison(self.tolerance, self.alpha, self.horizon, self.until, self.length)
 
     def _after(self, block: CohortBlock) -> "Comparison":
         """A block that cannot be compared is over as well: it counts for neither cohort."""
@@ -101,30 +104,43 @@ class Comparison:
 
     @property
     def counts_text(self) -> str:
-        """`42 of 12,276 with the feature, 14.1 expected without it`."""
+        """`42 of 12,276 bad with the feature, 14.1 expected without it`."""
         events = self.test.events
-        return f"{_count(events.on_bad)} of {_count(events.on_total)} with the feature, {_count(self.test.expected)} expected without it"
+        return f"{_count(events.on_bad)} of {_count(events.on_total)} bad with the feature, {_count(self.test.expected)} expected without it"
+
+    @property
+    def tolerated_text(self) -> str:
+        """`1.25x + 0.1 points`."""
+        return f"{self.tolerance.times:g}x + {100 * self.tolerance.plus:g} points"
 
     @property
     def odds_text(self) -> str:
         """How sure harm is, in odds, and from which odds on the check fails."""
         start, recent = self.test.log_harm(self.inflation), self.test.log_recent() - math.log(self.horizon)
         odds, needed = math.exp(min(max(start, recent), LARGEST_LOG)), 2 / self.alpha
-        return f"with odds of {odds:,.0f} to 1 (it fails at {needed:,.0f})"
+        return f"odds {odds:,.0f} to 1 (fails at {needed:,.0f})"
 
     @property
     def missing_text(self) -> str:
-        """About how many events are missing until harmlessness is shown, if there is no harm; empty when it is shown or cannot be said."""
-        if self.tolerates_everything:
-            return "; any rate is, because nearly every event without the feature is bad: check what counts as bad"
+        """What is missing until harmlessness is shown, if there is no harm, and for how long at the traffic so far; empty if nobody can say."""
+        missing, events = self.missing, self.test.events
+        if not 0 < missing < math.inf:
+            return ""
+        wait = self.length * (missing * self.test.blocks / (events.on_total + events.off_total))
+        minutes = max(round(wait / MINUTE), 1)
+        return (
+            f"; about {missing:,.0f} more events of all users are needed, {format_duration(minutes * MINUTE)} at this traffic"
+        )
+
+    @property
+    def missing(self) -> float:
+        """About how many events of all users; infinite if no number of them would do, and 0 if that is not known."""
         events = self.test.events
         total, shown = events.on_total + events.off_total, self.test.shows_safety(self.safe_inflation)
         share = events.on_total / total if total > 0 else 0.0
-        if shown or not 0 < share < 1:
-            return ""
-        needed = Design(share, self.test.rate_without(), self.tolerance, self.safe_inflation).events_to_pass()
-        missing = needed - total
-        return f"; about {missing:,.0f} more events of all users are needed" if 0 < missing < math.inf else ""
+        if shown or self.tolerates_everything or not 0 < share < 1:
+            return 0.0
+        return Design(share, self.test.rate_without(), self.tolerance, self.safe_inflation).events_to_pass() - total
 
     @property
     def verdict(self) -> Verdict:

@@ -219,17 +219,19 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
     if not comparison.test.blocks:
         message = f"{given.name}: waiting for the first block of events about this audience"
         return Evaluation(Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, message)
+    tolerated = f"than tolerated ({comparison.tolerated_text})"
     verdict, reason, words = {
-        Verdict.FAIL: (Verdict.FAIL, CheckReason.HARM_SHOWN, "more than the tolerated"),
-        Verdict.PASS: (Verdict.PASS, CheckReason.HARMLESSNESS_SHOWN, "no more than the tolerated"),
-    }.get(
-        comparison.verdict,
-        (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN, "too few yet to tell whether more than the tolerated"),
-    )
-    limit = f"{comparison.tolerance.times:g} times the rate without it plus {100 * comparison.tolerance.plus:g} points"
-    sure = f", {comparison.odds_text}" if verdict is Verdict.FAIL else comparison.missing_text
-    message = f"{given.name}: {comparison.counts_text}; {words} {limit}{sure}"
-    return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=limit)
+        Verdict.FAIL: (Verdict.FAIL, CheckReason.HARM_SHOWN, f"more {tolerated}, {comparison.odds_text}"),
+        Verdict.PASS: (Verdict.PASS, CheckReason.HARMLESSNESS_SHOWN, f"not more {tolerated}"),
+    }.get(comparison.verdict, (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN, _open_text(comparison)))
+    message = f"{given.name}: {comparison.counts_text}: {words}"
+    return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=comparison.tolerated_text)
+
+
+def _open_text(comparison: Comparison) -> str:
+    if comparison.tolerates_everything:
+        return "any rate is tolerated, because nearly every event without the feature is bad: check what counts as bad"
+    return f"too few events to tell whether it is more than tolerated ({comparison.tolerated_text}){comparison.missing_text}"
 
 
 def _unusable(given: EvaluationInput) -> Evaluation | None:

@@ -170,6 +170,7 @@ def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, serie
         alpha=min(max(float(record.alpha), SMALLEST_ALPHA), LARGEST_ALPHA),  # whatever somebody has written into a status
         horizon=max(HORIZON, planned) / length,
         until=record.until,
+        length=length,
     )
     return decoded(record, fresh)
 

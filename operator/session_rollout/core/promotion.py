@@ -188,10 +188,26 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
         DecisionReason.AWAITING_EVIDENCE,
         message,
         (*missing[:7], timer),
-        (remedy if no_baseline else "wait until evidence is available for every criterion and guard",),
+        (remedy if no_baseline else _remedy(context),),
         next_time=min((time for time in warm if time is not None and time > context.now), default=None),
     )
     return _until_deadline(context, increment, waiting, missing)
+
+
+def _remedy(context: DecisionContext) -> str:
+    """What helps: some evidence does not come by itself."""
+    reasons = [missing.reason for missing in missing_checks(context)]
+    known = (text for reason, text in _REMEDIES.items() if reason in reasons)
+    return next(known, "wait until evidence is available for every criterion and guard")
+
+
+_REMEDIES: Final = {
+    CheckReason.NO_VARIANTS: "count events with the label `variant`, from the evaluation of the flag",
+    CheckReason.UNEVEN_CELLS: "deploy one version of the instrumentation everywhere: the label `cell` is that of the flag `sessionrollout-cell`",
+    CheckReason.IMPOSSIBLE_COUNTS: "select bad events from the series that `total` counts",
+    CheckReason.NOT_A_COUNT: "select counters: `bad`, `total` and `histogram` must only grow",
+    CheckReason.NO_EVENTS: "check that the application reads the flag document, and that Prometheus scrapes all Pods",
+}
 
 
 def _not_exposed(context: DecisionContext) -> StageResult | None:
@@ -203,6 +219,7 @@ def _not_exposed(context: DecisionContext) -> StageResult | None:
         for missing in missing_checks(context)
         if missing.reason is CheckReason.NOT_APPLIED or (late and missing.reason in _NOT_RECEIVED)
     ]
+    causes = list(dict.fromkeys(causes))
     if not causes:
         return None
     details = (*causes, f"`control.exposure.deadline` is {limit}") if late else tuple(causes)
