@@ -49,6 +49,13 @@ BAD_COHORTS: list[tuple[str, Mistake, tuple[str, ...]]] = [
         put("guards.1.tolerate", {"times": "0", "plus": "0%"}),
         ("guards[1].tolerate", "must tolerate something"),
     ),
+    ("budget without a comparison", put("guards.0.harmBudget", 10), ("guards[0]", "`harmBudget` requires")),
+    (
+        "budget and tolerance",
+        both(put("guards.1.harmBudget", 10), put("guards.1.tolerate", {})),
+        ("guards[1]", "excludes `tolerate`"),
+    ),
+    ("budget of nothing", put("guards.1.harmBudget", 0), ("guards[1].harmBudget", "greater than or equal to 1")),
     ("tolerance in percent", put("guards.1.tolerate", {"times": "125%"}), ("guards[1].tolerate.times", "should match")),
     ("tolerance without unit", put("guards.1.tolerate", {"plus": "0.001"}), ("guards[1].tolerate.plus", "should match")),
     (

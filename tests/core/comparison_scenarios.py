@@ -30,10 +30,11 @@ def blocks_are_compared() -> World:
 
 
 def nobody_receives_the_feature() -> World:
-    """Too few events at first, then none at all with the feature."""
-    world = Counting(spec(), traffic=20)
+    """Too few events for too long at first, then none at all with the feature."""
+    control = {"block": "10s", "lag": "0s", "exposure": {"deadline": "1m"}}
+    world = Counting(spec(control=control), traffic=20)
     world.until(in_step("20"))
-    world.run(60)
+    world.run(100)
     world.traffic, world.applied = 10_000, 0.0
     world.run(60)
     return world

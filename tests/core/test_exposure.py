@@ -27,7 +27,7 @@ def test_an_application_that_does_not_apply_the_flag_is_a_stall(applied: float) 
     world = in_first_step(applied=applied, traffic=10_000)
     world.run(120)
     decision = world.status.decision
-    assert (decision.action, decision.reason) == (DecisionAction.STALL, DecisionReason.NOT_EXPOSED)
+    assert (decision.action, decision.reason) == (DecisionAction.STALL, DecisionReason.NOT_APPLIED)
     for kind in (CheckKind.GUARD, CheckKind.CRITERION):
         assert world.verdict(kind) == (Verdict.INCONCLUSIVE, CheckReason.NOT_APPLIED)
     assert world.status.current.hold_until is None

@@ -54,6 +54,10 @@ GUARD: Final = (
     "a guard with `comparedTo: Control` must not have `maxIncrease`, `maxDecrease`, `minIncrease`, `for` or `outOf`: its evidence is"
     " over time already, and `tolerate` is what it is compared with",
 )
+BUDGET: Final = (
+    f"!has(self.harmBudget) || ({_CONTROL} && !has(self.tolerate))",
+    "`harmBudget` requires `comparedTo: Control`, and excludes `tolerate`: it counts every bad event beyond the rate without the feature",
+)
 _PERCENT_OF = "(has(s.ramp) ? string(s.ramp.to) : has(s.percent) ? string(s.percent) : '0')"
 
 

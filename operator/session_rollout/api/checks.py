@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from session_rollout.api.base import ATOMIC, Model, Name, rules
-from session_rollout.api.cel import GUARD, RANGE, comparison
+from session_rollout.api.cel import BUDGET, GUARD, RANGE, comparison
 from session_rollout.api.quantities import Bound, DurationOrZero, PassShare, Points, Times, Tolerance
 
 _ABOVE = (
@@ -210,7 +210,7 @@ class OnBreach(StrEnum):
 class Guard(Check):
     """A check that is evaluated from the first phase until the rollout is promoted."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*comparison("`comparedTo: Baseline`"), GUARD))
+    model_config = ConfigDict(json_schema_extra=rules(*comparison("`comparedTo: Baseline`"), GUARD, BUDGET))
     compared_to: Annotated[
         ComparedTo | None,
         Field(
@@ -231,6 +231,17 @@ class Guard(Check):
             " Defaults to `0s`: the guard reacts to the first failed evaluation." + _FOR,
         ),
     ] = "0s"
+    harm_budget: Annotated[
+        int | None,
+        Field(
+            description="Bad events with the feature beyond those expected without it, such as `100`, from which on the guard fails, once it"
+            " is shown that the feature causes some. It ends a harm that `tolerate` of another guard allows for long. Requires"
+            " `comparedTo: Control`.",
+            ge=1,
+            le=1_000_000_000,
+            json_schema_extra={"format": "int32"},
+        ),
+    ] = None
     on_breach: Annotated[
         OnBreach,
         Field(

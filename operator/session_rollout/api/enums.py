@@ -309,7 +309,8 @@ class DecisionReason(StrEnum):
     HOLDING = "Holding"  # The hold of the step is not complete.
     CRITERIA_NOT_MET = "CriteriaNotMet"  # A criterion fails after the hold, or has passed for less than its `passShare` of it.
     CONFIRMING_CRITERIA = "ConfirmingCriteria"  # A criterion has failed in the last 10 intervals; it must pass in all of them.
-    NOT_EXPOSED = "NotExposed"  # Users did not receive the feature within `control.exposure.deadline`, or others than the published share did.
+    NOT_EXPOSED = "NotExposed"  # Users did not receive the feature within `control.exposure.deadline`.
+    NOT_APPLIED = "NotApplied"  # Another share of events has the feature than the published one, such as none.
     DEADLINE_EXCEEDED = "DeadlineExceeded"  # Failing criteria or missing evidence delayed the step for longer than `deadline`.
     BAKING = "Baking"  # The bake is not complete.
     PUBLISHING_ROLLBACK = "PublishingRollback"  # The flag document of the rollback has not been read back yet.

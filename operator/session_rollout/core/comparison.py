@@ -104,21 +104,23 @@ class Comparison:
 
     @property
     def counts_text(self) -> str:
-        """`42 of 12,276 bad with the feature, 14.1 expected without it`."""
-        events = self.test.events
-        return f"{_count(events.on_bad)} of {_count(events.on_total)} bad with the feature, {_count(self.test.expected)} expected without it"
+        """`42 of 12,276 bad with the feature (0.342%), 14.1 expected without it (0.115%)`."""
+        events, expected = self.test.events, self.test.expected
+        with_it = f"{_count(events.on_bad)} of {_count(events.on_total)} bad with the feature ({_rate(events.on_bad, events.on_total)})"
+        return f"{with_it}, {_count(expected)} expected without it ({_rate(expected, events.on_total)})"
 
     @property
     def tolerated_text(self) -> str:
-        """`1.25x + 0.1 points`."""
-        return f"{self.tolerance.times:g}x + {100 * self.tolerance.plus:g} points"
+        """The tolerated rate, if the one without the feature is as it was so far: `0.244%`."""
+        events = self.test.events
+        return _rate(self.tolerance.limit(self.test.expected / events.on_total), 1.0) if events.on_total > 0 else ""
 
     @property
     def odds_text(self) -> str:
         """How sure harm is, in odds, and from which odds on the check fails."""
         start, recent = self.test.log_harm(self.inflation), self.test.log_recent() - math.log(self.horizon)
         odds, needed = math.exp(min(max(start, recent), LARGEST_LOG)), 2 / self.alpha
-        return f"odds {odds:,.0f} to 1 (fails at {needed:,.0f})"
+        return f"odds {odds:,.0f} to 1 (fails at {needed:,.0f} to 1)"
 
     @property
     def missing_text(self) -> str:
@@ -156,6 +158,10 @@ class Comparison:
         events = self.test.events
         rate = events.off_bad / events.off_total if events.off_total > 0 else 0.0
         return self.tolerance.limit(max(rate, self.test.rate_without())) >= 1
+
+
+def _rate(events: float, total: float) -> str:
+    return f"{100 * events / total:.3g}%" if total > 0 else "0%"
 
 
 def _count(events: float) -> str:

@@ -135,7 +135,7 @@ class DecisionContext:
     @property
     def pause_text(self) -> str:
         """Who paused the rollout, and why if that is known."""
-        cause = self.status.paused_message
+        cause = self.status.paused_message.removeprefix(f"{self.status.paused_by}: ")
         return f"paused by {self.status.paused_by}" + (f": {cause}" if cause else "")
 
     # --- setters

@@ -186,8 +186,11 @@ def _stalled_or_paused(context: DecisionContext) -> StageResult | None:
         problems = context.problems
         return StageResult(DecisionAction.STALL, DecisionReason.INVALID_SPEC, problems[0], problems, next_actions)
     if context.status.paused_by and not rolling_back:
-        message, next_actions = context.pause_text, ("create a `Resume` action, or an `Abort` action to roll back",)
-        return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message,), next_actions)
+        message, next_actions = context.pause_text, ("create an `Abort` action to roll back, or a `Resume` action",)
+        users = tuple(
+            f"{audience} keep {feature}" for feature, audience in kept_audiences(context.spec, context.status).items()
+        )
+        return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message, *users), next_actions)
     return None if rolling_back else await_finalizer(context)
 
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from session_rollout.api.checks import Check, ComparedTo, Gate, Minimum, OnNoData
+from session_rollout.api.checks import Check, ComparedTo, Gate, Guard, Minimum, OnNoData
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.quantities import bound, format_duration, show, unit_of
 from session_rollout.core.comparison import Comparison
@@ -81,6 +81,7 @@ class EvaluationInput:
     comparison: Comparison | None = None  # with the users without the feature, of a metric that is counted in blocks
     unusable: CheckReason | None = None  # why its last blocks say nothing
     exposure: Exposure | None = None  # of the users whom it is about
+    harm_budget: int | None = None  # bad events beyond those expected without the feature
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def input_of(
         tolerance=tolerance_of(check),
         baseline=baseline,
         on_no_data=check.on_no_data if isinstance(check, Check) else OnNoData.PAUSE,
+        harm_budget=check.harm_budget if isinstance(check, Guard) else None,
     )
 
 
@@ -219,6 +221,8 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
     if not comparison.test.blocks:
         message = f"{given.name}: waiting for the first block of events about this audience"
         return Evaluation(Verdict.NOT_EVALUATED, CheckReason.AWAITING_RESULT, message)
+    if given.harm_budget is not None:
+        return _against_budget(given, comparison, given.harm_budget)
     tolerated = f"than tolerated ({comparison.tolerated_text})"
     verdict, reason, words = {
         Verdict.FAIL: (Verdict.FAIL, CheckReason.HARM_SHOWN, f"more {tolerated}, {comparison.odds_text}"),
@@ -226,6 +230,18 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
     }.get(comparison.verdict, (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN, _open_text(comparison)))
     message = f"{given.name}: {comparison.counts_text}: {words}"
     return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=comparison.tolerated_text)
+
+
+def _against_budget(given: EvaluationInput, comparison: Comparison, budget: int) -> Evaluation:
+    """Chance alone exceeds any budget one day, so that harm has to be shown as well."""
+    excess = max(comparison.test.events.on_bad - comparison.test.expected, 0.0)
+    exceeded = comparison.verdict is Verdict.FAIL and excess >= budget
+    sure = f", {comparison.odds_text}" if comparison.verdict is Verdict.FAIL else ", which may be chance"
+    message = f"{given.name}: {comparison.counts_text}: {excess:,.0f} more, of the {budget:,} in `harmBudget`{sure}"
+    verdict, reason = (
+        (Verdict.FAIL, CheckReason.HARM_SHOWN) if exceeded else (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN)
+    )
+    return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=f"{budget} events")
 
 
 def _open_text(comparison: Comparison) -> str:
@@ -249,7 +265,7 @@ def _unusable(given: EvaluationInput) -> Evaluation | None:
 _UNUSABLE: Final = {
     CheckReason.NO_VARIANTS: "no series has the label `variant` with the value `on` or `off`",
     CheckReason.NO_EVENTS: "the users with the feature, or those without it, have no events",
-    CheckReason.UNEVEN_CELLS: "some series have the label `cell`, and others have not, or it has too many values",
+    CheckReason.UNEVEN_CELLS: "some series have the label `cell` (a sixteenth of all users) and others have not, or it has over 64 values",
     CheckReason.IMPOSSIBLE_COUNTS: "there are more bad events than events; select the bad ones from the series that `total` counts",
     CheckReason.NOT_A_COUNT: "a count is negative, infinite or not a number",
 }

@@ -5,7 +5,7 @@ A comparison is about the phase of its feature, and runs through all of its step
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -33,6 +33,7 @@ from session_rollout.core.steps import phase_named
 
 KEPT_FOR: Final = timedelta(minutes=10)  # what is younger is asked again after a restart
 KEPT_BLOCKS: Final = 50
+NO_HARM: Final = Tolerance(1.0, 0.0)
 HORIZON: Final = timedelta(days=35)
 EVERYBODY: Final = 100  # percent
 SHORT_BLOCK: Final = timedelta(minutes=1)
@@ -143,7 +144,10 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
     passed = {Verdict.PASS: True, Verdict.FAIL: None}.get(comparison.verdict, known.passed)
     record_now = encoded(known.updated(passed=passed), comparison)
     _put(context, record_now)
-    exposure = _exposure(context, record_now, comparison, percent_of(context.status, record))
+    exposure = replace(
+        _exposure(context, record_now, comparison, percent_of(context.status, record)),
+        elapsed=max(comparison.until - audience, timedelta(0)),
+    )
     return Compared(comparison, exposure, _unusable(series, audience), _is_due(context, record_now))
 
 
@@ -176,7 +180,9 @@ def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, serie
 
 
 def tolerated_by(check: Check) -> Tolerance:
-    """What a comparison tolerates."""
+    """What a comparison tolerates; a budget tolerates no rate above the one without the feature, only so many events."""
+    if isinstance(check, Guard) and check.harm_budget is not None:
+        return NO_HARM
     return Tolerance(float(check.tolerated.times), float(bound(check.tolerated.plus)))
 
 

@@ -5,9 +5,15 @@ while their share is the published one, within what `core.statistics.ratio` tole
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
 from session_rollout.api.enums import CheckReason
-from session_rollout.core.statistics.ratio import TOLERATED, RatioTest
+from session_rollout.api.quantities import format_duration
+from session_rollout.core.statistics.ratio import RatioTest
+
+MINUTE: Final = timedelta(minutes=1)
+LONGEST: Final = timedelta(days=365)
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,7 @@ class Exposure:
     percent: float  # that is published, above 0 and below 100
     inflation: float
     needed: int  # events with the feature
+    elapsed: timedelta = timedelta(0)  # in which the events were counted
 
     @property
     def problem(self) -> CheckReason | None:
@@ -32,8 +39,10 @@ class Exposure:
         """The numbers, and what they mean."""
         total, published = self.on + self.off, f"{self.percent:g}% is published"
         if self.on < 1:
-            return f"no user has received the feature: none of {total:,.0f} events has it, and {published}"
-        share = f"{self.on:,.0f} of {total:,.0f} events have the feature ({self.on / total:.2%})"
+            return f"no user has received the feature, or is counted with it: 0 of {total:,.0f} events, and {published}"
+        share = f"{self.on:,.0f} of {total:,.0f} events have the feature ({self.on / total:.1%})"
         if self.problem is CheckReason.NOT_APPLIED:
-            return f"{share}, and {published}: the odds must be within {TOLERATED:.0%}"
-        return f"{share}; {self.needed:,} with it are needed before anything is evaluated"
+            return f"{share}, and {published}: other users have it, some are counted twice, or it changes the number of events"
+        wait = self.elapsed * ((self.needed - self.on) / self.on)
+        soon = f", in about {format_duration(max(round(wait / MINUTE), 1) * MINUTE)}" if timedelta(0) < wait < LONGEST else ""
+        return f"{share}; {self.needed:,} with it are needed before a step can end{soon}"

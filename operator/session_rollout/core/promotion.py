@@ -187,11 +187,27 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
         DecisionAction.WAIT,
         DecisionReason.AWAITING_EVIDENCE,
         message,
-        (*missing[:7], timer),
+        (*dict.fromkeys(missing[:7]), timer, *_unprotected(context)),
         (remedy if no_baseline else _remedy(context),),
         next_time=min((time for time in warm if time is not None and time > context.now), default=None),
     )
     return _until_deadline(context, increment, waiting, missing)
+
+
+def _unprotected(context: DecisionContext) -> tuple[str, ...]:
+    """Which guards protect nobody while the step waits, and whom."""
+    records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards)
+    blind = [
+        record.name
+        for record in records
+        if record.verdict in _BLIND and not (record.has_evidence or record.reason is CheckReason.NOT_EXPOSED)
+    ]
+    if not blind:
+        return ()
+    return (f"{context.current.audience} keep the features, and {len(blind)} of {len(context.spec.guards)} guards see nothing",)
+
+
+_BLIND: Final = {Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PROVIDER_ERROR}
 
 
 def _remedy(context: DecisionContext) -> str:
@@ -214,17 +230,20 @@ def _not_exposed(context: DecisionContext) -> StageResult | None:
     """The stall while other users have the feature than should, or nobody has received it for too long."""
     start, limit = audience_start(context), context.spec.control.exposure.deadline
     late = start is not None and context.now >= start + duration(limit)
-    causes = [
-        missing.message
-        for missing in missing_checks(context)
-        if missing.reason is CheckReason.NOT_APPLIED or (late and missing.reason in _NOT_RECEIVED)
+    missing = [
+        each for each in missing_checks(context) if each.reason is CheckReason.NOT_APPLIED or each.reason in _NOT_RECEIVED
     ]
-    causes = list(dict.fromkeys(causes))
-    if not causes:
+    applied = all(each.reason is not CheckReason.NOT_APPLIED for each in missing)
+    if not missing or (applied and not late):
         return None
-    details = (*causes, f"`control.exposure.deadline` is {limit}") if late else tuple(causes)
-    next_actions = ("check that the application reads the flag document, and counts each event once by its variant",)
-    return StageResult(DecisionAction.STALL, DecisionReason.NOT_EXPOSED, causes[0], details, next_actions)
+    causes = tuple(dict.fromkeys(each.message for each in missing))
+    details = (*causes, f"`control.exposure.deadline` is {limit}") if late else causes
+    next_actions = (
+        "check that the application reads the flag document, and counts each event once by its variant",
+        "if users may have the feature, create an `Abort` action: nothing compares them",
+    )
+    reason = DecisionReason.NOT_EXPOSED if applied else DecisionReason.NOT_APPLIED
+    return StageResult(DecisionAction.STALL, reason, causes[0], details, next_actions)
 
 
 _NOT_RECEIVED: Final = {CheckReason.NOT_EXPOSED, CheckReason.NO_EVENTS, CheckReason.NO_VARIANTS}
