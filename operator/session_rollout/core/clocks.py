@@ -61,6 +61,20 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     restart_failures(context)
 
 
+def extend_warm_up(context: DecisionContext) -> None:
+    """The time in which nobody evaluated the rollout is no part of a warm-up: it may be that a clock was set forward by as much.
+
+    A hold that has begun says that its audience was warm. When the time is unknown, the warm-up begins now.
+    """
+    current, flags, away = context.current, context.status.flags, context.unobserved
+    published = audience_start(context)
+    if current.stage is not Stage.STEP or current.hold_until is not None or published is None:
+        return
+    if away and not context.awaits_results:
+        start = context.now if away == timedelta.max else min(published + away, context.now)
+        context.change(flags=flags.updated(published_time=start))
+
+
 def _is_endless(context: DecisionContext) -> bool:
     """Whether a hold is longer than the spec has it: it began under a clock that was ahead."""
     current, increment = context.current, context.increment

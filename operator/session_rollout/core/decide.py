@@ -16,7 +16,7 @@ from session_rollout.api.enums import CheckKind, DecisionAction, DecisionReason,
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.actions import apply_actions
 from session_rollout.core.adoption import await_adoption
-from session_rollout.core.clocks import adopt_earlier_clock, note_clock_jump
+from session_rollout.core.clocks import adopt_earlier_clock, extend_warm_up, note_clock_jump
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import RESYNC, DecisionContext, StageResult
 from session_rollout.core.criteria import evaluate_criteria
@@ -49,6 +49,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     status = without_delivered(observed.rollout.status, observed.delivered)
     context = DecisionContext(observed=observed, now=now, status=status)
     adopt_earlier_clock(context)
+    extend_warm_up(context)
     learn(context)
     confirm_published(context)
     adopt_generation(context)

@@ -265,6 +265,18 @@ FAULTS: tuple[Story, ...] = (
     ),
     story(
         "R14",
+        "a warm-up under a clock that was set forward and adopted",
+        "plain",
+        "judged",
+        ("wait", 10),
+        ("jump", 60),
+        ("delay", "status", True),
+        ("edit", "bake"),
+        ("wait", 10),
+        ("wait", 10),
+    ),
+    story(
+        "R14",
         "an emergency ends after the clock was set back twice",
         "plain",
         "ends",
