@@ -1,6 +1,5 @@
 """What every demo has: the deployed rollout, its recorder, the live view, and the user who approves."""
 
-import json
 import random
 import time
 from collections.abc import Callable
@@ -18,26 +17,26 @@ from lab.proofs import Proof
 from lab.recorder import Recorder, Status
 from lab.session_persistence import NAME, NAMESPACE, DeployedApplication, example, scaled
 from lab.sessions import value
+from lab.timeline import Timeline
 
 READING_SECONDS = 2.0  # before the user approves
 COPY = "legacy-sessions"
 ENDED = ("Promoted", "RolledBack", "Aborted")
 
 
-class DemoBase:
+class DemoBase(Timeline):
     """One run on one lab: what is deployed, what is recorded, what is shown."""
 
     def __init__(self, lab: Lab, console: Console, seed: int) -> None:
-        self.lab, self.console, self.random = lab, console, random.Random(seed)
+        super().__init__(console)
+        self.lab, self.random = lab, random.Random(seed)
         self.application = DeployedApplication(lab)
         self.object = scaled(example("session-persistence.yaml"))
         self.object["spec"]["preflight"] = [self.application.health()]
         self.proof = Proof()
-        self.printed: set[str] = set()
         self.live: Live | None = None
         self.wide_output, self.differing = "", -1
         self.pictures: Path | None = None  # where dashboards are drawn
-        self.started = time.time()
 
     def set_up(self) -> None:
         """Everything up to the moment when the user applies the object."""
@@ -45,7 +44,7 @@ class DemoBase:
         self.application.deploy()
         self.lab.until(lambda: self._query("session_error_rate") is not None, 60, "the application being scraped")
         self.lab.until(lambda: self._query("page_load_seconds_count"), 30, "page loads being scraped")
-        self.recorder = Recorder(self.lab, NAMESPACE, NAME, self._print_history)
+        self.recorder = Recorder(self.lab, NAMESPACE, NAME, self.print_history)
         self.started = time.time()
         watch = [self.lab.kubectl_path, "--kubeconfig", str(self.lab.kubeconfig), "get", "sro", "-n", NAMESPACE, "-w"]
         self.watcher = self.lab.processes.start("kubectl-watch", watch)
@@ -65,23 +64,10 @@ class DemoBase:
 
     # --- the live view
 
-    def _print_history(self, recorded: Status) -> None:
-        """One line for every new entry of the history."""
-        for entry in recorded.status.get("history", []):
-            key = json.dumps(entry)
-            if key not in self.printed:
-                self.printed.add(key)
-                where = f"{entry.get('phase') or '':22} {entry.get('step') or '':>2} {entry.get('audience') or '':>13}"
-                self.print_line(f"{where} {entry['event']:18} {entry.get('message', '')}", recorded.seen)
+    def print_history(self, recorded: Status) -> None:
+        super().print_history(recorded)
         if self.live is not None:
             self.live.update(self._view(recorded.status))
-
-    def print_line(self, text: str, moment: float | None = None) -> None:
-        """Print a line with the time since the start."""
-        self.console.print(f"{self._elapsed(moment):6.1f}s {text}", soft_wrap=True)
-
-    def _elapsed(self, moment: float | None = None) -> float:
-        return (moment or time.time()) - self.started
 
     def _view(self, status: Object) -> Table:
         current, decision = status.get("current", {}), status.get("decision", {})
