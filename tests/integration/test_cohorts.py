@@ -5,57 +5,26 @@ rollouts run side by side, because each waits for its blocks of five seconds. No
 (tests/core/test_control.py), what a block has (test_blocks.py).
 """
 
-import json
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
 
-from integration.rollouts import ALPHA, events, rollout
+from integration.rollouts import events
+from lab.comparison import BLOCK_SECONDS, check, compared, evidence, of_everybody, value
 from lab.counting import Application, Traffic, counting
 from lab.kube import Object
 from lab.lab import Lab, percent_of
 
-BLOCK = timedelta(seconds=5)
-USUAL, MANY = 167 / BLOCK.total_seconds(), 20_000.0  # sessions in a second
+BLOCK = timedelta(seconds=BLOCK_SECONDS)
+USUAL, MANY = 167 / BLOCK_SECONDS, 20_000.0  # sessions in a second
 BASE = 0.005  # the share of them that fails without the feature
 HARMED = {  # the name, percent of users, percentage points of harm
     "a-fifth-harmed": (20, 0.15),
     "a-twentieth-broken": (5, 0.5),
 }
 MOST_HARMED_SESSIONS = 60
-COMPARED = {"name": "failures", "metric": "failures", "comparedTo": "Control"}
-
-
-def of_everybody(name: str) -> str:
-    """The share of sessions of all users that failed in ten seconds: failures of counters that are new count, too."""
-    failures, sessions = (f'sessions_total{{job="{name}"{more}}}' for more in (',result="failure"', ""))
-    return f"({_more(failures)}) / ({_more(sessions)})"
-
-
-def _more(counter: str) -> str:
-    return f"(sum({counter}) or vector(0)) - (sum({counter} offset 10s) or vector(0))"
-
-
-def compared(name: str, steps: list[Object]) -> Object:
-    """A rollout whose guard and criterion compare, beside a guard on the share of failures of everybody."""
-    counters = {
-        "feature": "alpha",
-        "bad": f'sessions_total{{job="{name}",result="failure"}}',
-        "total": f'sessions_total{{job="{name}"}}',
-    }
-    return rollout(
-        name,
-        steps,
-        propagation="2s",
-        control={"block": "5s", "lag": "1s"},
-        metrics=[{"name": "failures", "cohorts": counters}, {"name": "of-everybody", "query": of_everybody(name)}],
-        phases=[{**ALPHA, "steps": steps, "criteria": [COMPARED]}],
-        guards=[COMPARED, {"name": "of-everybody", "metric": "of-everybody", "below": "5%"}],
-    )
-
+EVERYBODY = {"below": "5%"}  # the guard on the share of failures of all users
 
 ROLLOUTS = {
     "harmless": (
@@ -75,18 +44,9 @@ def applications(operator: Lab) -> Iterator[dict[str, Application]]:
     with counting(operator, *running.values()):
         for name, (_, steps) in ROLLOUTS.items():
             operator.until(lambda name=name: value(operator, f'sum(sessions_total{{job="{name}"}})'), 15, f"traffic of {name}")
-            operator.apply(compared(name, steps))
+            operator.apply(compared(name, steps, EVERYBODY))
         yield running
         operator.kubectl("delete", "sro", *ROLLOUTS, "--timeout=60s")
-
-
-def value(lab: Lab, query: str) -> float:
-    """The result of a query; 0 without one."""
-    assert lab.prometheus is not None
-    address = f"{lab.prometheus.url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-    with urllib.request.urlopen(address, timeout=10) as answer:
-        result = json.loads(answer.read())["data"]["result"]
-    return float(result[0]["value"][1]) if result else 0.0
 
 
 def status_of(lab: Lab, name: str) -> Object:
@@ -94,21 +54,10 @@ def status_of(lab: Lab, name: str) -> Object:
     return dict(lab.rollout(name).get("status", {}))
 
 
-def evidence(lab: Lab, name: str, kind: str = "Guard") -> Object:
-    """The evidence of its guard or criterion; empty while it has no block."""
-    records = [each for each in status_of(lab, name).get("evidence", ()) if each["kind"] == kind and each.get("blocks")]
-    return dict(records[0]) if records else {}
-
-
-def check(status: Object, kind: str, name: str = "failures") -> Object:
-    """The record of a check."""
-    return next((dict(each) for each in status.get("checks", ()) if (each["kind"], each["name"]) == (kind, name)), {})
-
-
 def test_harmless_feature_is_promoted_on_evidence(operator: Lab, applications: dict[str, Application]) -> None:
     """To the end, in a minute, and nobody is alarmed."""
     for kind in ("Criterion", "Guard"):
-        operator.until(lambda kind=kind: evidence(operator, "harmless", kind), 30, f"blocks of the {kind}")
+        operator.until(lambda kind=kind: evidence(status_of(operator, "harmless"), kind), 30, f"blocks of the {kind}")
     operator.until(lambda: status_of(operator, "harmless").get("outcome") == "Promoted", 80, "the promotion")
     assert percent_of(operator.document("harmless"), "alpha") == 100
     assert applications["harmless"].failed_with_feature > MOST_HARMED_SESSIONS, (
@@ -144,24 +93,24 @@ def test_nothing_is_promoted_until_the_application_counts_by_variant(
     operator.reconciles("not-wired", 3)
     assert waits()
     assert percent_of(operator.document("not-wired"), "alpha") == 20
-    assert evidence(operator, "not-wired") == {}
+    assert evidence(status_of(operator, "not-wired")) == {}
     applications["not-wired"].deploy(wired=True)
     operator.published("not-wired", lambda document: percent_of(document, "alpha") == 50, 60, "alpha for 50 %")
 
 
 def test_killed_operator_continues_its_evidence(operator: Lab, applications: dict[str, Application]) -> None:
     """The next process reads the blocks since the last one in the status, and comes to a verdict with those of both: none is lost or counts twice."""
-    before = operator.until(lambda: evidence(operator, "interrupted"), 40, "blocks")
+    before = operator.until(lambda: evidence(status_of(operator, "interrupted")), 40, "blocks")
     assert status_of(operator, "interrupted")["current"]["holdUntil"]
     assert operator.operator is not None
     operator.operator.kill()
     operator.start_operator()
     operator.reconciles("interrupted", 2)
-    assert evidence(operator, "interrupted")["blocks"] >= before["blocks"]
+    assert evidence(status_of(operator, "interrupted"))["blocks"] >= before["blocks"]
     applications["interrupted"].traffic = Traffic(MANY, BASE)  # which soon shows that there is no harm
     shown = lambda: check(status_of(operator, "interrupted"), "Guard").get("reason") == "HarmlessnessShown"  # noqa: E731
     operator.until(shown, 40, "a verdict")
-    after = evidence(operator, "interrupted")
+    after = evidence(status_of(operator, "interrupted"))
     assert after["alpha"] == before["alpha"]
     assert after["blocks"] > before["blocks"]
     assert (after["blocks"] - before["blocks"]) * BLOCK == at(after) - at(before)
