@@ -1,9 +1,9 @@
 """The demo application: a session service that reads the published flags as a real one would.
 
 Flags come through the OpenFeature SDK with flagd's in-process evaluator on the mounted ConfigMap; session rows go to
-PostgreSQL; the seed's metrics are exported. Users take turns in a fixed order, so that rates do not jitter. Faults are
-switched on by POST /faults and harm only those who have the feature: `errors` (share of sessions that fail), `latency`
-(share added to page loads), `nan` and `silence` (the metrics themselves).
+PostgreSQL; the seed's metrics are exported, and sessions by flag, variant and cell of users. Users take turns in a fixed
+order, so that rates do not jitter. Faults are switched on by POST /faults and harm only those who have the feature: `errors`
+(share of sessions that fail), `latency` (share added to page loads), `nan` and `silence` (the metrics themselves).
 
 Runs as a Pod's process: `python -m lab.application --flags DIR/flags.flagd.json --port N [--database URL]`.
 """
@@ -91,7 +91,9 @@ for _type in ERROR_TYPES:
     ERRORS_SEEN.labels(_type)  # a series that begins at 0 has a rate from the first error on
 for _code in ("200", "500"):
     REQUESTS.labels(_code)
-SESSIONS = _counter("sessions", "Sessions by variant of a flag.", "flag", "variant", "result")
+SESSIONS = _counter("sessions", "Sessions, each once for each flag.", "flag", "variant", "cell", "result")
+CELL, NO_CELL = "sessionrollout-cell", "none"
+UNKNOWN = "unknown"  # the variant of a flag that could not be evaluated
 
 
 @dataclass
@@ -130,7 +132,18 @@ class Application:
         context = user.context(self.overrides.get(user.id, {}))
         return bool(api.get_client().get_boolean_value(feature, default_value=False, evaluation_context=context))
 
-    def _known_features(self) -> tuple[str, ...]:
+    def variants(self, user: User) -> tuple[dict[str, tuple[bool, str]], str]:
+        """Whether the user has each feature, with the variant that says why, and the cell of the user."""
+        client, context = api.get_client(), user.context(self.overrides.get(user.id, {}))
+        details = {
+            feature: client.get_boolean_details(feature, default_value=False, evaluation_context=context)
+            for feature in self.features
+        }
+        variants = {feature: (bool(each.value), each.variant or UNKNOWN) for feature, each in details.items()}
+        return variants, client.get_string_value(CELL, NO_CELL, context)
+
+    def read_features(self) -> tuple[str, ...]:
+        """Names of the features in the document; as before while it cannot be read."""
         with contextlib.suppress(OSError, ValueError):
             flags = json.loads(self.flags_path.read_text())["flags"]
             self.features = tuple(name for name in flags if not name.startswith("sessionrollout-"))
@@ -141,20 +154,22 @@ class Application:
         for number in itertools.count():
             begun = time.monotonic()
             if number % 4 == 0:
-                self._known_features()
-            self._one_batch([next(turns) for _ in range(BATCH)])
+                self.read_features()
+            self.serve([next(turns) for _ in range(BATCH)])
             time.sleep(max(0.0, TICK_SECONDS - (time.monotonic() - begun)))
 
-    def _one_batch(self, batch: list[User]) -> None:
+    def serve(self, batch: list[User]) -> None:
+        """A session of each of these users."""
         failed = 0
         shares: dict[str, int] = dict.fromkeys(self.features, 0)
         for index, user in enumerate(batch):
-            mine = [feature for feature in self.features if self.has(user, feature)]
-            failed += self._session(index, mine)
-            for feature in self.features:
-                variant = "on" if feature in mine else "off"
-                shares[feature] += variant == "on"
+            variants, cell = self.variants(user)  # of the beginning of the session, until its end
+            has_failed = self._session(index, [feature for feature, (has_feature, _) in variants.items() if has_feature])
+            failed += has_failed
+            for feature, (has_feature, variant) in variants.items():
+                shares[feature] += has_feature
                 EXPOSURES.labels(feature, variant).inc()
+                SESSIONS.labels(feature, variant, cell, "failure" if has_failed else "success").inc()
         self.window.append((failed, len(batch)))
         self._gauges({feature: count / len(batch) for feature, count in shares.items()})
 
@@ -171,8 +186,6 @@ class Application:
         REQUESTS.labels("500" if failed else "200").inc()
         if failed:
             ERRORS_SEEN.labels(ERROR_TYPES[index % len(ERROR_TYPES)]).inc()
-        for feature in features[:1] + [name for name in features if name in self.faults]:
-            SESSIONS.labels(feature, "on", "failure" if failed else "success").inc()
         CACHE.labels("hit" if index % 10 else "miss").inc()
         FORMS.labels("success").inc()
         SYNCS.labels("success").inc()

@@ -124,10 +124,10 @@ SESSION: Final = Board(
         "Features": (
             Panel(
                 "Features by user",
-                "Share of flag evaluations that returned `on`.",
+                "Share of flag evaluations that returned true.",
                 "percentunit",
                 {
-                    "{{flag}}": 'sum by (flag) (rate(feature_exposures_total{variant="on"}[5m])) / sum by (flag) (rate(feature_exposures_total[5m]))'
+                    "{{flag}}": 'sum by (flag) (rate(feature_exposures_total{variant=~"on|on-chosen"}[5m])) / sum by (flag) (rate(feature_exposures_total[5m]))'
                 },
                 span=24,
             ),
