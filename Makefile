@@ -11,6 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 help:
 	@echo "make demo [FAULT=feature | KILL=1 | OUTAGE=1]   the whole rollout on real parts, proved at its end"
+	@echo "make demo FAULT=feature SIZE=0.01|0.05|0.15|0.5, make demo AA=1, make demo UNWIRED=1   users with a feature are compared with others"
 	@echo "make cluster-demo the same in Pods of a real node: containerd, kubelet, helm; needs root"
 	@echo "make ha-demo     two replicas, the leader killed ten times and frozen once"
 	@echo "make image       the image, its size, layers, start time and SBOM"
@@ -42,8 +43,10 @@ help:
 
 setup: .venv/.synced
 
+# With SIZE, AA or UNWIRED, users with a feature are compared with users without it.
+demo: MODULE := lab.$(if $(SIZE)$(AA)$(UNWIRED),comparison_demo,demo)
 demo: setup
-	@$(BIN)/python -m lab.demo $(if $(FAULT),--fault $(FAULT)) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(KEEP),--keep $(KEEP)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m $(MODULE) $(if $(FAULT),--fault $(FAULT)) $(if $(SIZE),--size $(SIZE)) $(if $(AA),--aa) $(if $(UNWIRED),--unwired) $(if $(KILL),--kill) $(if $(OUTAGE),--outage) $(if $(KEEP),--keep $(KEEP)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(SEED),--seed $(SEED))
 
 cluster-demo: setup
 	@$(BIN)/python -m lab.cluster_demo
