@@ -168,10 +168,12 @@ class ComparisonDemo(Timeline):
             " comparison does, but only as long as nothing else changes the rate of failures."
         )
         share = f"max_over_time(({of_everybody(NAME, WINDOW_SECONDS)})[1h:1s])"
-        peak, state = value(self.lab, share, self._taken()), "had" if self._dry_run_failed() else "did not have"
+        taken = self._taken()
+        peak = value(self.lab, share, taken)
+        record = check([each.status for each in self.recorder.statuses if each.seen <= taken][-1], "Guard", OF_EVERYBODY)
         self._say(
-            f"Until the rollback of this run, at most {100 * peak:.2g}% of all sessions failed in {WINDOW_BLOCKS} blocks. The guard"
-            f" below {100 * BOUND:g}%, which was a dry run in the same rollout, {state} the verdict Fail."
+            f"Until the rollback of this run, at most {100 * peak:.2g}% of all sessions failed in {WINDOW_BLOCKS} blocks. A dry run of"
+            f" the guard below {100 * BOUND:g}% in the same rollout had the verdict {record.get('verdict')}: {record.get('message')}."
         )
 
     def _row(self, what: str, *columns: str) -> None:
@@ -179,9 +181,6 @@ class ComparisonDemo(Timeline):
 
     def _say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
-
-    def _dry_run_failed(self) -> bool:
-        return any(check(each.status, "Guard", OF_EVERYBODY).get("verdict") == "Fail" for each in self.recorder.statuses)
 
     # --- a feature without an effect
 
