@@ -47,12 +47,8 @@ ON_ALL: Final = {"below": f"{100 * BOUND:g}%", "for": f"{LASTING_BLOCKS * BLOCK_
 # addition at most, fewer than 1 % are above twice the limits: tests/test_comparison_demo.py simulates them.
 FACTOR: Final = 2
 DELAY_BLOCKS: Final = 3  # from a publish to the first block, and from the last block to the rollback
-LIMITS: Final = {
-    0.01: (300, 15),
-    0.05: (45, 10),
-    0.15: (15, 10),
-    0.5: (5, 15),
-}  # harm: blocks, failed sessions with the feature
+# Blocks, and failed sessions with the feature, for each harm.
+LIMITS: Final = {0.01: (300, 15), 0.05: (45, 10), 0.15: (15, 10), 0.5: (5, 15)}
 A_A_SESSIONS: Final = 10 * SESSIONS
 A_A_STEPS: Final = ({"percent": 20, "hold": "5s"}, {"percent": 50, "hold": "5s"}, {"percent": 100, "hold": "5s"})
 A_A_SECONDS: Final = 600
@@ -119,7 +115,8 @@ class ComparisonDemo(Timeline):
 
     def _prove_limit(self, what: str, number: float, index: int) -> None:
         limit = LIMITS[self.run.traffic.harm][index]
-        text = f"{number:.4g} {what} (limit {limit}, and {FACTOR:g} times that in a single run)"
+        single = f"{FACTOR * limit} in a single run, which fewer than 1% exceed"
+        text = f"{number:.3g} {what} (limit {limit} in the average run, {single})"
         self.proof.check(0 < number <= FACTOR * limit, text)
 
     def _blocks(self) -> float:
