@@ -56,9 +56,12 @@ class RandomFailures:
 class Application(ThreadingHTTPServer):
     """Serves the users of one flag set. A counter exists from its first event on, and a new process counts again."""
 
-    def __init__(self, lab: Lab, flag_set: str, traffic: Traffic, *, feature: str = "alpha", wired: bool = True) -> None:
+    def __init__(
+        self, lab: Lab, flag_set: str, traffic: Traffic, *, feature: str = "alpha", wired: bool = True, reads: bool = True
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Exporter)
         self.flag_set, self.feature, self.traffic = flag_set, feature, traffic
+        self.reads = reads  # the flag document; without it, nobody gets the feature
         self.share = 0.0  # of users who have the feature
         self._lock = threading.Lock()
         self._cluster = Kube(lab.kubeconfig)  # of its own: a session is not made for several threads
@@ -104,6 +107,8 @@ class Application(ThreadingHTTPServer):
 
     def _given(self) -> float:
         """The share of users that the flag document gives the feature; that of the last scrape if it cannot be read."""
+        if not self.reads:
+            return 0.0
         with contextlib.suppress(ApiError, OSError):
             config_map = self._cluster.find(f"/api/v1/namespaces/default/configmaps/{self.flag_set}-flags")
             return percent_of(json.loads(config_map["data"]["flags.flagd.json"]), self.feature) / 100 if config_map else 0.0
