@@ -124,7 +124,7 @@ class Metric(Model):
 
 
 class Exposure(Model):
-    """When users count as having received a feature: nothing is evaluated before that."""
+    """Conditions under which users count as having received a feature. The hold begins after that."""
 
     min_events: Annotated[
         int,
@@ -169,7 +169,7 @@ class Control(Model):
     ] = "1m"
     exposure: Annotated[
         Exposure,
-        Field(description="When users count as having received a feature, by the counters that are compared."),
+        Field(description="Conditions under which users count as having received a feature, by the counters that are compared."),
     ] = Exposure()
 
 
