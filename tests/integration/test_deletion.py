@@ -82,7 +82,7 @@ def test_finalizer_whose_removal_a_policy_refused_is_removed_when_the_policy_is_
         operator.until(lambda: refused(operator, "stuck"), 20, "a refusal")
         assert operator.kube.find(path("stuck")) is not None
     operator.kubectl("wait", "--for=delete", "sro/stuck", "--timeout=180s")
-    assert flags(operator, "stuck")["alpha"]["targeting"]["if"][-1] == "off"
+    assert flags(operator, "stuck")["alpha"]["targeting"]["if"][-1] == "off-chosen"
     assert process.alive, "it was not restarted"
 
 
@@ -113,7 +113,7 @@ def test_policy_off_turns_off_what_is_restored_while_the_deletion_waits(operator
     operator.kubectl("delete", "sro", "restored", "--wait=false")
 
     def off() -> bool:
-        return bool(flags(operator, "restored")["alpha"]["targeting"]["if"][-1] == "off")
+        return bool(flags(operator, "restored")["alpha"]["targeting"]["if"][-1] == "off-chosen")
 
     operator.until(off, 10, "alpha off")
     for labels in ({"labels": before["metadata"]["labels"]}, {}):
@@ -136,7 +136,7 @@ def test_policy_off_begins_when_its_finalizer_is_admitted(operator: Lab) -> None
         [refusal] = decided(operator, "bare", "RequestRefused")["refusals"]
         assert (refusal["effect"], refusal["verb"], refusal["resource"]) == ("Finalizer", "patch", "sessionrollouts")
         operator.until(lambda: operator.document("bare").get("flags"), 20, "the document, which may come after the status")
-        assert flags(operator, "bare")["alpha"]["targeting"]["if"][-1] == "off"
+        assert flags(operator, "bare")["alpha"]["targeting"]["if"][-1] == "off-chosen"
     assert FINALIZER in holding(operator, "bare", 60)["metadata"]["finalizers"]
     assert not operator.rollout("bare")["status"].get("refusals")
     operator.kubectl("delete", "sro", "bare", "--timeout=180s")
@@ -182,4 +182,4 @@ def test_policy_off_turns_off_a_document_whose_label_was_removed(operator: Lab) 
     operator.kubectl("delete", "sro", "bared", "--wait=false")
     operator.start_operator()
     operator.kubectl("wait", "--for=delete", "sro/bared", "--timeout=180s")
-    assert flags(operator, "bared")["alpha"]["targeting"]["if"][-1] == "off"
+    assert flags(operator, "bared")["alpha"]["targeting"]["if"][-1] == "off-chosen"

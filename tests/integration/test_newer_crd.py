@@ -54,4 +54,4 @@ def test_users_are_protected_and_nothing_is_lost(operator: Lab) -> None:
     assert "targeting" not in flags(operator, "novel")["alpha"]
     assert operator.rollout("novel")["status"]["novel"] == "kept"
     operator.kubectl("delete", "sro", "novel", "--timeout=180s")
-    assert flags(operator, "novel")["alpha"]["defaultVariant"] == "off"
+    assert flags(operator, "novel")["alpha"]["defaultVariant"] == "off-chosen"

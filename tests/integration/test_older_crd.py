@@ -50,7 +50,7 @@ def test_guard_acts_and_the_stall_ends_with_the_crd(operator: Lab) -> None:
         assert "is older than the operator" in stalled["decision"]["message"]
         assert [refusal["effect"] for refusal in stalled["refusals"]] == ["StatusFields"]
         operator.until(lambda: operator.rollout("guarded")["status"].get("outcome") == "RolledBack", 15, "a rollback")
-        assert flags(operator, "guarded")["alpha"]["targeting"]["if"][-1] == "off"
+        assert flags(operator, "guarded")["alpha"]["targeting"]["if"][-1] == "off-chosen"
         operator.gauge.value = "0.001"  # type: ignore[attr-defined]
         operator.reconciles("waiting", 3)
         assert events(operator, "guarded").count("RollbackStarted") == 1

@@ -15,6 +15,7 @@ from integration.rollouts import ALPHA, LONG, SHORT, decided, flags, holding, ro
 from lab import rights
 from lab.kube import Object
 from lab.lab import Lab
+from session_rollout.core.flags import NOBODY_TARGETING
 
 CANARY = "canary-password"
 UNTIL_IT_MAY_END = """CREATE TABLE {name} (id int);
@@ -77,7 +78,7 @@ def test_breach_rolls_back(operator: Lab) -> None:
         operator.gauge.value = "0.001"  # type: ignore[attr-defined]
     status = operator.rollout("breach")["status"]
     assert status["decision"]["details"] == ["errors 20% is not below 5%"]
-    assert flags(operator, "breach")["alpha"]["targeting"]["if"][-1] == "off"
+    assert flags(operator, "breach")["alpha"]["targeting"]["if"][-1] == "off-chosen"
 
 
 def test_drift_is_put_right(operator: Lab) -> None:
@@ -92,7 +93,7 @@ def test_drift_is_put_right(operator: Lab) -> None:
     operator.until(events, 5, "an Event")
 
 
-@pytest.mark.parametrize(("policy", "last"), [("Retain", None), ("Off", "off")])
+@pytest.mark.parametrize(("policy", "last"), [("Retain", None), ("Off", "off-chosen")])
 def test_deletion_keeps_or_turns_off_the_flags(operator: Lab, policy: str, last: str | None) -> None:
     """Gone in seconds; the document outlives the object, as its policy says."""
     name = f"deleted-{policy.lower()}"
@@ -146,13 +147,7 @@ def test_mistakes_the_api_server_cannot_see_are_in_status(operator: Lab, name: s
     assert (conditions["Stalled"], conditions["SpecValid"], conditions["Ready"]) == ("True", "False", "False")
     assert status["current"]["percent"] == "0"
     operator.reconciles(name, 2)
-    assert flags(operator, name)["alpha"]["targeting"]["if"] == [
-        {"$ref": "forcedOff"},
-        "off",
-        {"$ref": "forcedOn"},
-        "on",
-        "off",
-    ]
+    assert flags(operator, name)["alpha"]["targeting"] == NOBODY_TARGETING
 
 
 def test_two_rollouts_must_not_share_a_flag_set(operator: Lab) -> None:
@@ -275,7 +270,7 @@ def test_deletion_while_no_operator_runs_is_done_by_the_next_one(operator: Lab) 
     operator.kubectl("delete", "sro", "orphan", "behind", "--wait=false")
     operator.start_operator()
     operator.kubectl("wait", "--for=delete", "sro/orphan", "--timeout=180s")
-    assert flags(operator, "orphan")["alpha"]["targeting"]["if"][-1] == "off"
+    assert flags(operator, "orphan")["alpha"]["targeting"]["if"][-1] == "off-chosen"
     operator.until(lambda: operator.rollout("behind")["status"]["decision"]["reason"] == "Deleting", 10, "waiting")
     name = operator.act("EmergencyDisable", "behind", reason="drill")
     action = f"/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions/{name}"
