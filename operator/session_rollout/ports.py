@@ -25,6 +25,7 @@ from session_rollout.core.observed import (
     Observed,
     Publish,
     Revisions,
+    Seasons,
     StartCheck,
     StartJob,
 )
@@ -274,6 +275,14 @@ class MetricSource(Protocol):
         """The latest blocks of a metric that is counted by cohort, those that begin at `since` or later; None before the first result.
 
         As `measurements` otherwise. A new block is requested once Prometheus has all of its events.
+        """
+
+    def seasons(
+        self, provider: str, metric: Metric, ago: tuple[timedelta, ...], max_age: timedelta, wake: Callable[[], None]
+    ) -> Seasons | None:
+        """The mean of a metric over the window of its baseline, now and so long ago each; None before the first result.
+
+        As `measurements` otherwise.
         """
 
     async def read_queries(self, provider: str, metrics: tuple[Metric, ...], control: Control = DEFAULT_CONTROL) -> Queries:

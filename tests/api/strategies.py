@@ -41,6 +41,10 @@ DURATIONS: Final = (
     "8760h",
     "31536000000ms",
 )
+SHORTER_DURATIONS: Final = {
+    "to 31d:": ("1h", "7d", "31d", "60m"),
+    "to 1h:": ("1m", "30m", "1h", "60s"),
+}  # by the message of the rule
 EDGE_DURATIONS: Final = ("00000001s", "0w0d0h0m1s0ms", "51w7d23h59m59s1000ms", "1000ms")
 UNICODE: Final = (
     "x",
@@ -246,7 +250,8 @@ class Maker:
         if name in MEANINGS and (schema.get("format") or self.draw(one_of(tuple(range(8))))):
             return str(self.draw(one_of(MEANINGS[name])))
         if "ms)?$" in schema.get("pattern", "") and schema["pattern"].startswith("^("):
-            return str(self.draw(one_of(DURATIONS + EDGE_DURATIONS)))
+            shorter = next((texts for rule, texts in SHORTER_DURATIONS.items() if rule in str(schema)), None)
+            return str(self.draw(one_of(shorter or DURATIONS + EDGE_DURATIONS)))
         if schema.get("format") == "date-time":
             return str(self.draw(one_of(MEANINGS["at"])))
         if "pattern" in schema:

@@ -42,7 +42,10 @@ FIELDS: Final = [(kind + path, schema) for kind, spec in SPECS.items() for path,
 @pytest.mark.parametrize("schema", [schema for _, schema in FIELDS], ids=[path for path, _ in FIELDS])
 def test_no_duration_is_longer_than_a_year(schema: Schema) -> None:
     """R5: `999999w` was accepted, and ended in a traceback every 5 s."""
-    assert not [*problems("365d", schema), *broken("365d", schema)]
+    longest = next(
+        (text for text in ("31d", "1h") if f"to {text}:" in str(schema)), "365d"
+    )  # a baseline has a period, and a window
+    assert not [*problems(longest, schema), *broken(longest, schema)]
     assert [text for text in TOO_LONG if not [*problems(text, schema), *broken(text, schema)]] == []
 
 

@@ -111,6 +111,43 @@ def test_bound_that_no_value_breaks(check: dict[str, Any], metric: dict[str, Any
     assert (WarnQuery.INEFFECTIVE_BOUND in warned(plan(check, **metric))) is never_fails
 
 
+QUIET = "(sum(rate(errors_total[5m])) or vector(0)) / sum(rate(requests_total[5m]))"
+RISE = {"comparedTo": "Baseline", "maxIncrease": "20%"}
+
+
+@pytest.mark.parametrize(
+    ("check", "query", "warns"),
+    [
+        (RISE, QUIET, True),
+        ({"comparedTo": "Baseline", "maxDecrease": "20%"}, QUIET, True),
+        ({"comparedTo": "Baseline", "maxIncrease": "0.001"}, QUIET, False),
+        ({"comparedTo": "Baseline", "minIncrease": "20%"}, QUIET, False),
+        (RISE, "sum(rate(errors_total[5m])) / sum(rate(requests_total[5m]))", False),
+        (RISE, "errors or vector(1)", False),
+        ({"below": "1%"}, QUIET, False),
+    ],
+)
+def test_baseline_that_may_be_zero(check: dict[str, Any], query: str, *, warns: bool) -> None:
+    """D17: each percentage of it is 0, so that a first error says nothing."""
+    assert (WarnQuery.ZERO_BASELINE in warned(plan(check, query=query))) is warns
+
+
+@pytest.mark.parametrize(
+    ("query", "baseline", "warns"),
+    [
+        ("errors or vector(0)", {"season": "1d"}, True),
+        ("errors - errors @ 1700000000", {"season": "1d"}, True),
+        ("errors or vector(0)", {"count": 0}, False),
+        ("errors or vector(0)", None, False),
+        (QUIET, {"season": "1d"}, False),
+    ],
+)
+def test_seasons_that_are_not_read(query: str, baseline: dict[str, Any] | None, *, warns: bool) -> None:
+    """D17: a week without history must not be one of zeros. Without `baseline`, nobody asked for seasons."""
+    fields = {"query": query, **({"baseline": baseline} if baseline else {})}
+    assert (WarnQuery.UNSEASONED in warned(plan(RISE, **fields))) is warns
+
+
 def test_gates_are_read_too() -> None:
     """Their bounds are the same."""
     data = plan()

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from controller.job_port import JobPort
+from controller.past import Past
 from core.world import spec
 from session_rollout.adapters.promql import spelled
 from session_rollout.adapters.rollouts import parse, status_to_write
@@ -51,7 +52,7 @@ class Crash(BaseException):
     """The process is killed here."""
 
 
-class Cluster:
+class Cluster(Past):
     """Implements every port; `calls` has the names of the calls that change something, in order."""
 
     def __init__(self) -> None:
@@ -74,6 +75,7 @@ class Cluster:
         self.jobs: dict[str, JobObservation] = {}
         self.running_jobs: list[tuple[str, ...] | Exception] = []
         self.values: dict[str, Decimal] = {"errors": Decimal("0.001"), "load": Decimal("1.0")}
+        super().__init__()
         self.max_ages: dict[str, timedelta] = {}  # by metric, as it was asked for last
         self.counted: dict[str, Measurement] = {}  # blocks of events, by metric
         self.since: dict[str, datetime] = {}  # by metric: from when on its blocks were asked for last

@@ -55,6 +55,30 @@ def test_result_of_before_the_baseline_is_not_waited_out() -> None:
     run(body)
 
 
+@pytest.mark.parametrize("weeks", [3, 1])
+def test_seasons_are_read_while_they_are_compared(weeks: int) -> None:
+    """D17: to measure the baseline; and afterwards only if there is enough history, because their query is expensive."""
+    cluster = Cluster()
+    cluster.weeks = weeks
+    guard = {"name": "load", "metric": "load", "comparedTo": "Baseline", "maxIncrease": "20%"}
+    metrics = [{"name": "errors", "query": "errors"}, {"name": "load", "query": "load"}]
+    cluster.add_rollout(metrics=metrics, guards=[guard])
+
+    async def body() -> None:
+        process = Process(cluster)
+        await process.settle()
+        await process.reconcile()
+        await process.reconcile()
+        assert cluster.rollouts[KEY]["status"]["current"]["stage"] == "Step"
+        week = timedelta(days=7)
+        assert cluster.seasons_ago == {"load": (week, 2 * week, 3 * week)}
+        cluster.seasons_ago.clear()
+        await process.reconcile()
+        assert bool(cluster.seasons_ago) is (weeks > 1)
+
+    run(body)
+
+
 def test_queries_are_read_once_for_each_spec(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may take a second, so a rollout does it again only after an edit."""
     cluster, read = Cluster(), list[str]()

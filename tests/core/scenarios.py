@@ -100,6 +100,22 @@ def baseline_is_missing() -> World:
     return world
 
 
+def seasons_are_compared() -> World:
+    """With the same half hour of earlier weeks, until no week is left; then a baseline of 0."""
+    world = World(spec(), waves={"load": lambda _: Decimal(1)})
+    world.until(at("one", 1))
+    world.oldest = world.now
+    world.run(3600, tick=20)
+    world.waves, world.values["load"] = {}, Decimal(0)
+    world.request("Abort")
+    world.until(ended)
+    world.request("Retry", generation=1)
+    world.until(at("one", 1))
+    world.values["load"] = Decimal(1)
+    world.run(60)
+    return world
+
+
 @dataclass
 class CohortWorld(World):
     """Its metric `errors` has two cohorts, or what the test puts there."""
@@ -343,6 +359,7 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     step_requires_approval_and_a_window,
     criteria_delay_a_step,
     baseline_is_missing,
+    seasons_are_compared,
     cohorts_are_compared,
     no_data_has_a_meaning,
     guard_begins_to_fail,

@@ -221,7 +221,7 @@ def test_older_phase_stays_when_the_breach_ends_with_the_newer_one() -> None:
 
 def test_phase_that_was_decided_and_not_published_delays_no_rollback() -> None:
     """D5, R12: while a document or a status is refused, users have less than the status says: what they have is turned off."""
-    world = World(spec())
+    world = World(edited(lambda data: data["phases"][1].pop("criteria")))
     world.until(at("one", 3))
     world.publishing = False
     world.until(lambda world: world.status.current.phase == "two" and world.status.current.step == 1)

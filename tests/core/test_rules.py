@@ -154,7 +154,19 @@ ROWS = {
     "an increase is no decrease": Row(
         to_baseline(MAX_DECREASE, "0%", "0.01"), Verdict.PASS, WITHIN, "0.02", "decrease of at most 0%"
     ),
-    "any rise from zero": Row(to_baseline(MAX_INCREASE, "50%", "0"), Verdict.FAIL, OUT, "0.02", "increase of at most 50%"),
+    "any rise from zero": Row(
+        to_baseline(MAX_INCREASE, "50%", "0"),
+        Verdict.INCONCLUSIVE,
+        CheckReason.ZERO_BASELINE,
+        "0.02",
+        "increase of at most 50%",
+    ),
+    "no rise from zero": Row(
+        {**to_baseline(MAX_INCREASE, "50%", "0"), "measurement": ZERO}, Verdict.PASS, WITHIN, "0", "increase of at most 50%"
+    ),
+    "rise from zero by a number": Row(
+        to_baseline(MAX_INCREASE, "0.01", "0"), Verdict.FAIL, OUT, "0.02", "increase of at most 0.01"
+    ),
     "must rise and did": Row(to_baseline(MIN_INCREASE, "1%", "0.019"), Verdict.PASS, WITHIN, "0.02", "increase of at least 1%"),
     "must rise and did not": Row(to_baseline(MIN_INCREASE, "1%", "0.02"), Verdict.FAIL, OUT, "0.02", "increase of at least 1%"),
     "must rise and fell": Row(to_baseline(MIN_INCREASE, "0%", "0.03"), Verdict.FAIL, OUT, "0.02", "increase of at least 0%"),

@@ -14,7 +14,8 @@ from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import CheckRecord, HistoryEntry, MigrationRecord
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.observed import Decision, Effect, JobObservation, JobState, Measurement, Publish
+from session_rollout.core.observed import Decision, Effect, JobObservation, JobState, Measurement, Publish, Seasons
+from session_rollout.core.seasons import seasons_read
 from session_rollout.simulation import world as simulation
 
 START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)  # a Monday
@@ -87,9 +88,29 @@ class World(simulation.World):
     publishing: bool = True  # False: the API server accepts no document
     answering: bool = True  # False: no metric has a result yet
     decision: Decision | None = None
+    waves: dict[str, Callable[[datetime], Decimal]] = field(default_factory=dict)  # by metric: what its value is a multiple of
+    oldest: datetime | None = None  # sample of the waves
+    seasons: Seasons | None = None  # what the provider says of earlier weeks, instead
 
     def measure(self, name: str) -> Measurement | None:
-        return super().measure(name) if self.answering else None
+        measurement = super().measure(name) if self.answering else None
+        return measurement if measurement is None or name not in self.waves else self._on_wave(measurement, name)
+
+    def _on_wave(self, measurement: Measurement, name: str) -> Measurement:
+        """The value is a multiple of that of the wave; if they are needed, with those of earlier weeks."""
+        factor, ago = measurement.value, seasons_read(self.rollout(), self.now).get(name)
+        value = self._crest(name, self.now)
+        if factor is None or value is None:
+            return measurement
+        measurement = replace(measurement, value=factor * value)
+        if ago is None:
+            return measurement
+        earlier = (self._crest(name, self.now - length) for length in ago)
+        seasons = Seasons(self.now, factor * value, tuple(each for each in earlier if each is not None))
+        return replace(measurement, seasons=self.seasons or seasons)
+
+    def _crest(self, name: str, time: datetime) -> Decimal | None:
+        return self.waves[name](time) if self.oldest is None or time >= self.oldest else None
 
     def reconcile(self, *, crash_before_effects: bool = False) -> Decision:
         self.decision = super().reconcile(crash_before_effects=crash_before_effects)

@@ -18,6 +18,7 @@ from session_rollout.adapters.cohort_blocks import CohortBlocks
 from session_rollout.adapters.cohort_metrics import uncounted
 from session_rollout.adapters.fresh_cache import FreshCache
 from session_rollout.adapters.promql import Intervals, effective_range, problem_of, queries_of, spelled
+from session_rollout.adapters.promql_seasons import LABEL, NOW, query_of_seasons
 from session_rollout.adapters.provider_client import ProviderClient, Response, invalid
 from session_rollout.adapters.provider_clock import ProviderClock
 from session_rollout.adapters.provider_results import UNKNOWN, internal_error, measured, no_value, unknown_provider
@@ -25,15 +26,25 @@ from session_rollout.adapters.telemetry import QUERIES_REQUESTED
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.metrics import DEFAULT_CONTROL, Control, Metric
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.core.observed import Counts, Measurement
+from session_rollout.core.observed import Counts, Measurement, Seasons
 from session_rollout.errors import ProviderFailed
 from session_rollout.ports import Clock, Queries
 from session_rollout.settings import Dialect, Provider
 
 Query = tuple[str, str]  # provider, PromQL
+Reader = Callable[[Response, datetime, Provider], Measurement]
 NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|inf)|nan", re.IGNORECASE | re.ASCII)
 LONGEST_KIND: Final = 20
 RULES: Final = ""  # stands for the request for all rules, where others are known by their query
+UNREACHABLE: Final = frozenset(
+    {
+        CheckReason.NAME_NOT_RESOLVED,
+        CheckReason.CERTIFICATE_REJECTED,
+        CheckReason.TLS_FAILED,
+        CheckReason.CONNECTION_FAILED,
+        CheckReason.CREDENTIALS_UNREADABLE,
+    }
+)
 AGES: Final = timedelta(days=36_500)  # a time further away is said to be as far
 EMPTY: Final = (
     "the query returns no series: its metrics are not exported, or no event has had its labels. For a ratio of which only the upper"
@@ -68,9 +79,11 @@ class PrometheusSource:
                 results[metric.name] = known[0] if metric.query is not None else _compared(known)
         return results
 
-    def _latest(self, provider: str, query: str, max_age: timedelta, wake: Callable[[], None]) -> Measurement | None:
+    def _latest(
+        self, provider: str, query: str, max_age: timedelta, wake: Callable[[], None], reader: Reader | None = None
+    ) -> Measurement | None:
         QUERIES_REQUESTED.labels(provider).inc()
-        fetch = partial(self._query, provider, query, wake)  # there is one `wake` for each rollout
+        fetch = partial(self._query, provider, query, wake, reader or read)  # there is one `wake` for each rollout
         return self._cache.get((provider, query), fetch, max_age, wake)
 
     def blocks(
@@ -78,6 +91,16 @@ class PrometheusSource:
     ) -> Measurement | None:
         """See `MetricSource.blocks`."""
         return self._blocks.latest(provider, metric, control, since, wake)
+
+    def seasons(
+        self, provider: str, metric: Metric, ago: tuple[timedelta, ...], max_age: timedelta, wake: Callable[[], None]
+    ) -> Seasons | None:
+        """See `MetricSource.seasons`."""
+        query = query_of_seasons(metric, ago)
+        if query is None:
+            return Seasons(self._clock.now())
+        measurement = self._latest(provider, query, max_age, wake, read_seasons)
+        return None if measurement is None else seasons_of(measurement)
 
     async def read_queries(self, provider: str, metrics: tuple[Metric, ...], control: Control = DEFAULT_CONTROL) -> Queries:
         """See `MetricSource.read_queries`."""
@@ -99,19 +122,19 @@ class PrometheusSource:
 
     async def query(self, provider: str, query: str) -> Measurement:
         """See `MetricSource.query`."""
-        return await self._query(provider, query, query)
+        return await self._query(provider, query, query, read)
 
-    async def _query(self, provider: str, query: str, caller: Hashable) -> Measurement:
+    async def _query(self, provider: str, query: str, caller: Hashable, reader: Reader) -> Measurement:
         client = self._clients.get(provider)
         if client is None:
             return unknown_provider(self._clock.now(), provider)
-        measure = partial(self._measure, client, provider, query)
+        measure = partial(self._measure, client, provider, query, reader)
         return await client.slots.run(query, caller, partial(measured, self._clock, provider, measure))
 
-    async def _measure(self, client: ProviderClient, name: str, query: str, start: datetime) -> Measurement:
+    async def _measure(self, client: ProviderClient, name: str, query: str, reader: Reader, start: datetime) -> Measurement:
         sent = self._clock.monotonic()
         response = self._clocks[name].aged(query, await client.query(query), sent)
-        return read(response, start, client.provider)
+        return reader(response, start, client.provider)
 
     async def alert_rules(self, provider: str) -> frozenset[str]:
         """See `MetricSource.alert_rules`. Raises ProviderFailed."""
@@ -136,6 +159,34 @@ class PrometheusSource:
         self._blocks.close()
         for client in self._clients.values():
             client.close()
+
+
+def read_seasons(response: Response, start: datetime, provider: Provider) -> Measurement:
+    """The means of a response to a query of `promql_seasons`. A season without a number has no data. Raises ProviderFailed."""
+    try:
+        time = _came(response, start) - response.cached
+        if response.cached > _oldest(provider):
+            return no_value(start, Verdict.NO_DATA, CheckReason.STALE_SAMPLE, _old(response.cached))
+        samples = {each["metric"][LABEL]: _sample(each["value"], response, start, provider) for each in response.data["result"]}
+        means = {number: sample.value for number, sample in samples.items() if sample.value is not None}
+        earlier = tuple(means[number] for number in sorted(means) if number != NOW)
+        oldest = min([start, time, *(sample.time for sample in samples.values())])
+        return Measurement(oldest, seasons=Seasons(oldest, means.get(NOW), earlier))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise invalid(error) from error
+
+
+def seasons_of(measurement: Measurement) -> Seasons:
+    """What a result of `read_seasons`, or a failure of its query, says."""
+    if measurement.seasons is not None:
+        return replace(measurement.seasons, time=measurement.time)
+    return Seasons(
+        measurement.time,
+        problem=measurement.problem,
+        reason=measurement.reason,
+        message=measurement.message,
+        unreachable=measurement.reason in UNREACHABLE,
+    )
 
 
 def read(response: Response, start: datetime, provider: Provider) -> Measurement:

@@ -58,6 +58,22 @@ def _returns_bool(node: Any) -> bool:
     return node.modifier is not None and bool(node.modifier.return_bool)
 
 
+def is_zero_when_quiet(query: str) -> bool:
+    """Whether a part of the query is 0 until a series exists, as errors are with `or vector(0)`. Raises ValueError."""
+    alternatives = (node for node in nodes(parse(query)) if isinstance(node, promql_parser.BinaryExpr) and str(node.op) == "or")
+    return any(_is_zero(node.rhs) for node in alternatives)
+
+
+def _is_zero(node: Any) -> bool:
+    while isinstance(node, promql_parser.ParenExpr):
+        node = node.expr
+    return isinstance(node, promql_parser.Call) and node.func.name == "vector" and _is_number(node.args[0], 0)
+
+
+def _is_number(node: Any, value: float) -> bool:
+    return isinstance(node, promql_parser.NumberLiteral) and node.val == value
+
+
 def can_be_negative(query: str) -> bool:
     """Whether the query computes a difference or a change: what is counted or measured is not below 0. Raises ValueError."""
     return any(_is_signed(node) for node in nodes(parse(query)))

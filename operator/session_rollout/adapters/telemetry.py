@@ -25,6 +25,7 @@ from session_rollout.core.evaluation import Direction, tolerance_of
 from session_rollout.core.evidence import tolerated_by
 from session_rollout.core.evidence_text import events_of
 from session_rollout.core.observed import Measurement
+from session_rollout.core.seasons import Season, is_seasoned, seasonal
 from session_rollout.core.steps import phase_named
 from session_rollout.ports import Key, Reconciled
 
@@ -112,7 +113,7 @@ CHECK_VALUE: Final = Gauge(
 )
 CHECK_BOUND: Final = Gauge(
     "sessionrollout_check_bound",
-    "Bound of a criterion, guard or gate, in base units. With `comparedTo: Baseline`, it is calculated from the measured baseline.",
+    "Bound of a criterion, guard or gate, in base units. With `comparedTo: Baseline`, it is calculated from the baseline of that evaluation.",
     [*ROLLOUT, "kind", "check"],
 )
 MIGRATION_ROWS: Final = Gauge(
@@ -325,9 +326,11 @@ def _observe_checks(key: Key, seen: Reconciled) -> None:
         measurement = seen.measurements.get(check.metric or "")
         if measurement is None:
             continue
-        if (value := _value(check, measurement)) is not None:
+        record = records.get((kind, name))
+        season = _season(seen.rollout, check, record, measurement)
+        if season.measurement is not None and (value := _value(check, season.measurement)) is not None:
             values[kind, name] = float(value)
-        if (limit := _bound(check, records.get((kind, name)))) is not None:
+        if (limit := _bound(check, season.baseline)) is not None:
             bounds[kind, name] = float(limit)
     _replace(key, CHECK_VALUE, values)
     _replace(key, CHECK_BOUND, bounds)
@@ -360,7 +363,15 @@ def _value(check: Check | Gate, measurement: Measurement) -> Decimal | None:
     return on.good / on.total - off.good / off.total if on and off and on.total and off.total else None
 
 
-def _bound(check: Check | Gate, record: CheckRecord | None) -> Decimal | None:
+def _season(rollout: SessionRollout, check: Check | Gate, record: CheckRecord | None, measurement: Measurement) -> Season:
+    """What the check compares, and with which baseline."""
+    if record is not None and is_seasoned(rollout.spec.metric(check.metric or ""), record):
+        return seasonal(measurement)
+    baseline = Decimal(record.baseline) if record is not None and record.baseline is not None else None
+    return Season(measurement, baseline)
+
+
+def _bound(check: Check | Gate, baseline: Decimal | None) -> Decimal | None:
     """The bound as a number that `sessionrollout_check_value` can be compared with."""
     if (text := check.above or check.below) is not None:
         return bound(text)
@@ -372,7 +383,4 @@ def _bound(check: Check | Gate, record: CheckRecord | None) -> Decimal | None:
     sign = -1 if tolerance.direction is Direction.MAX_DECREASE else 1
     if isinstance(check, Check) and check.compared_to is ComparedTo.CONTROL:
         return sign * bound(tolerance.text)
-    if record is None or record.baseline is None:
-        return None
-    baseline = Decimal(record.baseline)
-    return baseline + sign * tolerance.limit(baseline)
+    return baseline + sign * tolerance.limit(baseline) if baseline is not None else None

@@ -1,7 +1,4 @@
-"""The closed sets of the API: verdicts, stages, outcomes, condition types and reasons. A value is never renamed.
-
-Every message comes with one of these machine-readable reasons. The comment of each value is its description in the generated reference pages.
-"""
+"""The closed sets of the API. A value is never renamed, and its comment is its description in the generated reference pages."""
 
 from enum import StrEnum
 
@@ -61,6 +58,8 @@ class CheckReason(StrEnum):
     MULTIPLE_SERIES = "MultipleSeries"  # The query returned more than one series.
     NOT_A_SAMPLE = "NotASample"  # The result is not a scalar or an instant vector.
     PARTIAL_RESULT = "PartialResult"  # Prometheus returned a warning that the result is incomplete.
+    NO_SEASONS = "NoSeasons"  # Prometheus no longer has any of the earlier seasons that the value is compared with.
+    ZERO_BASELINE = "ZeroBaseline"  # The baseline is 0, of which every percentage is 0: a tolerance with % says nothing.
     NO_COHORTS = "NoCohorts"  # `comparedTo: Control` requires a metric with `cohorts`.
     NO_VARIANTS = "NoVariants"  # No series has the label `variant` with the value `on` or `off`.
     NO_EVENTS = "NoEvents"  # A cohort has no events.

@@ -5,8 +5,9 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 
 from session_rollout.api.base import Feature, Model, Name, rules
-from session_rollout.api.quantities import Duration, DurationOrZero, Probability
+from session_rollout.api.quantities import Duration, DurationOrZero, Probability, SeasonLength, SeasonWindow
 
+SEASONS_NEEDED: Final = 2  # fewer have no median that a single odd one does not decide
 _COUNTER: Final = " A selector without the labels `variant` and `cell`, by which the operator groups: see instrumentation in the documentation."
 
 
@@ -76,12 +77,44 @@ class Cohorts(Model):
     ] = None
 
 
+class SeasonalBaseline(Model):
+    """Which earlier times a metric is compared with, for checks with `comparedTo: Baseline`."""
+
+    season: Annotated[
+        SeasonLength,
+        Field(
+            description="Period after which the metric repeats itself, from `1h` to `31d`. Defaults to `7d`: the same time of the week."
+        ),
+    ] = "7d"
+    count: Annotated[
+        int,
+        Field(
+            description="Number of earlier seasons whose median is the baseline, from 0 to 4. With fewer than 2, no season is read, and"
+            " the baseline is one value from before the phase. Defaults to 3.",
+            ge=0,
+            le=4,
+            json_schema_extra={"format": "int32"},
+        ),
+    ] = 3
+    window: Annotated[
+        SeasonWindow,
+        Field(
+            description="Time whose mean is compared, from `1m` to `1h`: of the value and of each season. The warm-up after a publish"
+            " waits for it in addition. Defaults to `30m`."
+        ),
+    ] = "30m"
+
+
+DEFAULT_BASELINE: Final = SeasonalBaseline()
+
+
 class Metric(Model):
     """A named PromQL query that criteria, guards and gates refer to. Its result must be one number."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             ("has(self.query) != has(self.cohorts)", "must have exactly one of `query` and `cohorts`"),
+            ("!has(self.baseline) || has(self.query)", "`baseline` requires `query`"),
         ),
     )
     name: Annotated[Name, Field(description="Name of the metric in criteria, guards and gates, such as `error-rate`.")]
@@ -116,6 +149,20 @@ class Metric(Model):
             " which is also the shortest."
         ),
     ] = None
+    baseline: Annotated[
+        SeasonalBaseline | None,
+        Field(
+            description="Earlier times that checks with `comparedTo: Baseline` compare the metric with. Defaults to the median of the"
+            " same half hour in three weeks before the phase. With fewer than two such weeks of samples, it is one value from before"
+            " the phase. Requires `query`."
+        ),
+    ] = None
+
+    @property
+    def seasonal(self) -> SeasonalBaseline | None:
+        """The seasons that it can be compared with; None if that is switched off, or it has no single value."""
+        known = self.baseline or DEFAULT_BASELINE
+        return known if self.query is not None and known.count >= SEASONS_NEEDED else None
 
     @property
     def counted(self) -> Cohorts | None:
@@ -169,7 +216,9 @@ class Control(Model):
     ] = "1m"
     exposure: Annotated[
         Exposure,
-        Field(description="Conditions under which users count as having received a feature, by the counters that are compared."),
+        Field(
+            description="Conditions under which users count as having received a feature, by the counters that are compared."
+        ),
     ] = Exposure()
 
 

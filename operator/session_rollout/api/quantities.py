@@ -43,14 +43,14 @@ def milliseconds(path: str) -> str:
     return f"{parts}.map(part, int(part.find('[0-9]+')) * {{{units}}}[part.find('[a-z]+')]).sum()"
 
 
-def _duration(shortest: str) -> tuple[AfterValidator, WithJsonSchema]:
-    """What makes a string a duration from `shortest` to one year."""
-    least, most = (duration(text) // timedelta(milliseconds=1) for text in (shortest, LONGEST))
-    message = f"must be a duration from {shortest} to {LONGEST}: {_UNITS_ALLOWED}"
+def _duration(shortest: str, longest: str = LONGEST) -> tuple[AfterValidator, WithJsonSchema]:
+    """What makes a string a duration from `shortest` to `longest`."""
+    least, most = (duration(text) // timedelta(milliseconds=1) for text in (shortest, longest))
+    message = f"must be a duration from {shortest} to {longest}: {_UNITS_ALLOWED}"
     length = milliseconds("self")
 
     def check(text: str) -> str:
-        if not duration(shortest) <= duration(text) <= duration(LONGEST):
+        if not duration(shortest) <= duration(text) <= duration(longest):
             raise ValueError(message)
         return text
 
@@ -74,6 +74,10 @@ _LENGTH, _LENGTH_OR_ZERO = _duration("1ms"), _duration("0s")
 Duration = Annotated[str, _LENGTH[0], _LENGTH[1]]
 # The same, where `0s` has a meaning: immediately, or not at all.
 DurationOrZero = Annotated[str, _LENGTH_OR_ZERO[0], _LENGTH_OR_ZERO[1]]
+# The period of a baseline, and how much of it one reading covers: never more than the period.
+_SEASON, _WINDOW = _duration("1h", "31d"), _duration("1m", "1h")
+SeasonLength = Annotated[str, _SEASON[0], _SEASON[1]]
+SeasonWindow = Annotated[str, _WINDOW[0], _WINDOW[1]]
 Percent = Annotated[
     str,
     BeforeValidator(_text_of_number),

@@ -78,6 +78,13 @@ class PhaseRecord(Model):
         ),
     ] = ()
     start_time: Annotated[Time | None, Field(description="Time when the phase started.")] = None
+    first_publish_time: Annotated[
+        Time | None,
+        Field(
+            description="Time when users were to get its features for the first time, in any attempt. The seasons of a baseline are"
+            " before it."
+        ),
+    ] = None
     end_time: Annotated[Time | None, Field(description="Time when the phase completed or was rolled back.")] = None
     promoted_time: Annotated[
         Time | None, Field(description="Time when the rollout was promoted with this phase. A guard no longer rolls it back.")
@@ -117,6 +124,21 @@ class CheckRecord(Model):
     bound: Annotated[Limit | None, Field(description="Bound that the value is compared with, such as `below 1%`.")] = None
     baseline: Annotated[
         Number | None, Field(description="Value of the metric before the phase, for a check with `comparedTo: Baseline`.")
+    ] = None
+    seasons: Annotated[
+        int | None,
+        Field(
+            description="Number of earlier seasons with data when the baseline was measured. From 2 on, the check is compared with the"
+            " median of earlier seasons at each evaluation; with 0 or 1 it is Unseasoned, and compared with `baseline`. Unset while no"
+            " season was read.",
+            ge=0,
+            le=4,
+            json_schema_extra={"format": "int32"},
+        ),
+    ] = None
+    seasonal_baseline: Annotated[
+        Number | None,
+        Field(description="Median of the earlier seasons when the verdict last changed, if `seasons` is at least 2."),
     ] = None
     source: Annotated[
         str | None,

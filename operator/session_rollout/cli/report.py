@@ -3,14 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 
 from session_rollout.adapters.kubectl import ROLLOUT_RESOURCE, Kubectl
 from session_rollout.api.enums import CheckKind, Condition, Verdict
-from session_rollout.api.quantities import show
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status_records import CheckRecord, PhaseRecord
 from session_rollout.cli.checks import diagnosis
@@ -18,7 +16,7 @@ from session_rollout.cli.command import Command
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, start_reading_records
 from session_rollout.cli.migration_records import progress
 from session_rollout.cli.operator_lease import OperatorLease
-from session_rollout.cli.render.status import verdict_mark
+from session_rollout.cli.render.status import baseline_text, verdict_mark
 from session_rollout.core.steps import audience_text
 from session_rollout.records import reader
 
@@ -119,7 +117,7 @@ def _last_criteria(rollout: SessionRollout, records: Sequence["Record"]) -> Mapp
 
 
 def _check(check: CheckRecord) -> Row:
-    baseline = show(Decimal(check.baseline), "") if check.baseline else ""
+    baseline = baseline_text(check)
     return check.name, _verdict(check.verdict), check.value or "", check.bound or "", baseline
 
 

@@ -25,6 +25,8 @@ class WarnQuery(StrEnum):
     FIXED_TIME = "FixedTime"
     ZERO_WITHOUT_SERIES = "ZeroWithoutSeries"
     INEFFECTIVE_BOUND = "IneffectiveBound"
+    ZERO_BASELINE = "ZeroBaseline"
+    UNSEASONED = "Unseasoned"
 
 
 def query_warnings(spec: RolloutSpec, readable: frozenset[str]) -> Iterator[Problem]:
@@ -117,8 +119,30 @@ def _about_check(check: Check | Gate, metric: Metric, path: Path) -> Iterator[Pr
             ' `minimum: {metric: requests, above: "20"}`; or remove the `or`'
         )
         yield _warning(path, WarnQuery.ZERO_WITHOUT_SERIES, message)
+    if isinstance(check, Check) and check.compared_to is ComparedTo.BASELINE:
+        yield from _about_baseline(check, metric, path)
     for field, why in _ineffective(check, signed=signed):
         yield _warning((*path, field), WarnQuery.INEFFECTIVE_BOUND, f"{check.name} never fails: {why}")
+
+
+def _about_baseline(check: Check, metric: Metric, path: Path) -> Iterator[Problem]:
+    """What would make the baseline useless. Whether there are earlier seasons is known to Prometheus alone."""
+    from session_rollout.adapters.promql_seasons import query_of_seasons
+    from session_rollout.adapters.promql_values import is_zero_when_quiet
+
+    tolerance = check.max_increase or check.max_decrease
+    if metric.query is not None and tolerance is not None and unit_of(tolerance) == "%" and is_zero_when_quiet(metric.query):
+        message = (
+            f"{check.name} is compared with a baseline that is 0 while nothing happens, and each percentage of 0 is 0: a first event"
+            ' is then Inconclusive. Write a tolerance without %, such as `"0.001"`, and `minimum: {metric: requests, above: "500"}`'
+        )
+        yield _warning(path, WarnQuery.ZERO_BASELINE, message)
+    if metric.baseline is not None and metric.seasonal is not None and query_of_seasons(metric, ()) is None:
+        message = (
+            f"{check.name} is Unseasoned: {metric.name} has a value where nothing was measured, as with `or vector(0)`, or a fixed time"
+            " (`@`), so that earlier weeks say nothing. Rewrite the query, or remove `baseline`"
+        )
+        yield _warning(path, WarnQuery.UNSEASONED, message)
 
 
 def _allows_zero(check: Check) -> bool:

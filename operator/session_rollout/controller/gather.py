@@ -23,6 +23,7 @@ from session_rollout.core.evidence import blocks_since
 from session_rollout.core.inputs import external_gates, has_jobs, needed_metrics, needs_revisions, needs_workload, running_jobs
 from session_rollout.core.observed import CheckResult, JobObservation, Measurement, Observed, Revisions
 from session_rollout.core.publication import protection_uids
+from session_rollout.core.seasons import seasons_read
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Key, Ports, Queries
 
@@ -107,7 +108,24 @@ class Gatherer:
         for interval, metrics in by_interval:
             max_age = min(interval * REFRESH_AFTER, self._oldest(rollout))
             results |= self._ports.metrics.measurements(spec.prometheus, tuple(metrics), max_age, state.wake_soon)
-        return results | self._blocks(rollout, state)
+        return self._with_seasons(rollout, state, results) | self._blocks(rollout, state)
+
+    def _with_seasons(
+        self, rollout: SessionRollout, state: RolloutState, results: dict[str, Measurement]
+    ) -> dict[str, Measurement]:
+        """Results with the earlier seasons that they are compared with. Until both are there, a result is on its way."""
+        spec, results = rollout.spec, dict(results)
+        for name, ago in seasons_read(rollout, self._ports.clock.now()).items():
+            metric, measurement = spec.metric(name), results.get(name)
+            if metric is None or measurement is None:
+                continue
+            max_age = min(spec.interval_of(name) * REFRESH_AFTER, self._oldest(rollout))
+            seasons = self._ports.metrics.seasons(spec.prometheus, metric, ago, max_age, state.wake_soon)
+            if seasons is None:
+                del results[name]
+            else:
+                results[name] = replace(measurement, seasons=seasons)
+        return results
 
     def _blocks(self, rollout: SessionRollout, state: RolloutState) -> dict[str, Measurement]:
         """The latest blocks of the metrics that are counted by cohort. Where there is nothing to compare, nothing is asked."""

@@ -4,23 +4,25 @@ The query must cover no time in which users had something else: after a rollback
 phase, its baseline waits as the first verdict about a new audience does. When users have a feature of the phase, it is too late.
 
 What counts is the value in the decision that publishes: a window or a guard may keep the phase back for days. Until then, a guard
-that protects an earlier phase is compared with the time before that one, and in that decision it does not fail.
+that protects an earlier phase is compared with the time before that one, and in that decision it does not fail. How many earlier
+seasons there are is counted at the same time, and decides what the check is compared with in this phase, see `seasons`.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 
 from session_rollout.api.checks import Check, ComparedTo
-from session_rollout.api.enums import CheckKind, CheckReason
+from session_rollout.api.enums import CheckKind, CheckReason, Stage
 from session_rollout.api.quantities import duration
 from session_rollout.api.status_records import CheckRecord
-from session_rollout.core.clocks import range_of
+from session_rollout.core.clocks import reach_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import not_evaluated, record_of, unmeasured
 from session_rollout.core.hold import acts
 from session_rollout.core.inputs import published_phases
+from session_rollout.core.observed import Measurement
+from session_rollout.core.seasons import is_unreachable, number_of, unseasoned
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def forget_past(context: DecisionContext) -> None:
     for kind, check in _compared(context):
         record = record_of(context, check, kind)
         if kind is CheckKind.GUARD and record.failing_time is not None:
-            context.put_check(not_evaluated(context, record).updated(baseline=None, recovery_time=None))
+            context.put_check(not_evaluated(context, record).updated(baseline=None, seasons=None, recovery_time=None))
 
 
 def measure_baselines(context: DecisionContext) -> Baselines:
@@ -68,7 +70,8 @@ def _ready(context: DecisionContext, check: Check) -> datetime | None:
     changes = [guard.recovery_time for guard in guards if guard.recovery_time is not None]
     if flags.given_time is not None:
         changes.append(flags.given_time + duration(context.spec.propagation))
-    return max(start, max(changes) + range_of(context, check.metrics)) if changes else start
+    reach = max(reach_of(context, name) for name in check.metrics)
+    return max(start, max(changes) + reach) if changes else start
 
 
 def _measured(context: DecisionContext, kind: CheckKind, check: Check) -> CheckRecord | str | None:
@@ -86,20 +89,39 @@ def _measured(context: DecisionContext, kind: CheckKind, check: Check) -> CheckR
         return None if check.dry_run else f"{cause.message}, so there is no baseline"
     if kind is CheckKind.GUARD and record.failing_time is not None:
         return None
-    return _kept(context, record, ready, context.observed.measurements[check.metric].value)
+    measurement = context.observed.measurements[check.metric]
+    if not _seasons_known(context, check, measurement):
+        return f"{check.name}: reading earlier seasons for the baseline"
+    return _kept(context, record, ready, measurement)
 
 
-def _kept(context: DecisionContext, record: CheckRecord, ready: datetime, value: Decimal | None) -> CheckRecord:
+def _seasons_known(context: DecisionContext, check: Check, measurement: Measurement) -> bool:
+    """Whether it is known how many earlier seasons there are. A decision that enters this stage was not given them."""
+    metric, began_here = context.spec.metric(check.metric), context.observed.rollout.status.current.stage is Stage.BASELINE
+    if metric is None or metric.seasonal is None:
+        return True
+    return began_here and not is_unreachable(measurement)
+
+
+def _why(measurement: Measurement) -> str:
+    seasons = measurement.seasons
+    return f" ({seasons.message})" if seasons is not None and seasons.message else ""
+
+
+def _kept(context: DecisionContext, record: CheckRecord, ready: datetime, measurement: Measurement) -> CheckRecord:
     """The record with this baseline. It is kept at once if there is none yet, or one of an earlier time that protects nobody."""
+    seasons = number_of(measurement)
+    origin = f"; {text}{_why(measurement)}" if (text := unseasoned(seasons)) else ""
     measured = CheckRecord(
         name=record.name,
         kind=record.kind,
         reason=CheckReason.BASELINE_MEASURED,
-        baseline=str(value),
+        baseline=str(measurement.value),
+        seasons=seasons,
         source=record.source,
         definition=record.definition,
         time=context.now,
-        message=f"{record.name}: the baseline is {value:.6g}",
+        message=f"{record.name}: the baseline is {measurement.value:.6g}{origin}",
         results=record.results,
         evidence_time=record.evidence_time,
         needs_users=record.needs_users,

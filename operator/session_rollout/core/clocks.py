@@ -16,6 +16,7 @@ from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status_records import CheckRecord, ClockRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.failures import restart_failures
+from session_rollout.core.seasons import window_of
 
 
 def note_clock_jump(context: DecisionContext) -> None:
@@ -114,8 +115,14 @@ def _is_ahead(now: datetime, time: datetime | None) -> bool:
 
 
 def range_of(context: DecisionContext, metrics: tuple[str, ...]) -> timedelta:
-    """The longest time that one of these metrics covers."""
-    return max((context.observed.ranges.get(name, timedelta(0)) for name in metrics), default=timedelta(0))
+    """The longest time that one of these metrics covers, as it is compared."""
+    covered = (reach_of(context, name) + window_of(context.spec, context.status, name) for name in metrics)
+    return max(covered, default=timedelta(0))
+
+
+def reach_of(context: DecisionContext, metric: str) -> timedelta:
+    """The time that the query of a metric covers."""
+    return context.observed.ranges.get(metric, timedelta(0))
 
 
 def audience_start(context: DecisionContext) -> datetime | None:

@@ -18,6 +18,7 @@ from session_rollout.core.evidence import compare, metric_of, without_control
 from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
 from session_rollout.core.identity import definition_of, renamed, sources_of
 from session_rollout.core.inputs import published_phases
+from session_rollout.core.seasons import Season, is_seasoned, seasonal, unseasoned
 
 STALE_INTERVALS: Final = 3
 STALE_SLACK: Final = timedelta(seconds=10)
@@ -50,7 +51,7 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
     stands = before.verdict is not Verdict.NOT_EVALUATED and before.reason is not CheckReason.NO_CONTROL
     if any(name not in measurements for name in needed) and stands:
         return  # the result is on its way; until then the last verdict stands, and nothing is promoted on it
-    evaluation, is_due = _evaluated(context, check, not_before, _baseline(before)), False
+    evaluation, is_due = _evaluated(context, check, not_before, before), False
     metric = metric_of(context.spec, check) if isinstance(check, Check) else None
     if metric is not None and isinstance(check, Check):
         evaluation, is_due = _compared(context, check, kind, metric, not_before)
@@ -90,23 +91,30 @@ def _evident(context: DecisionContext, check: Check, record: CheckRecord) -> Che
 
 
 def _evaluated(
-    context: DecisionContext, check: Check | Gate, not_before: datetime | None, baseline: Decimal | None
+    context: DecisionContext, check: Check | Gate, not_before: datetime | None, record: CheckRecord | None
 ) -> Evaluation:
-    return evaluate(_given(context, check, not_before, baseline))
+    return evaluate(_given(context, check, not_before, record))
 
 
 def _given(
-    context: DecisionContext, check: Check | Gate, not_before: datetime | None, baseline: Decimal | None
+    context: DecisionContext, check: Check | Gate, not_before: datetime | None, record: CheckRecord | None
 ) -> EvaluationInput:
     measurements, minimum = context.observed.measurements, check.minimum if isinstance(check, Check) else None
+    name = check.metric or ""
+    compared, is_seasonal = Season(measurements.get(name)), False
+    if record is not None and (is_seasonal := is_seasoned(context.spec.metric(name), record)):
+        compared = seasonal(compared.measurement)
+    elif record is not None and record.baseline is not None:
+        compared = replace(compared, baseline=Decimal(record.baseline), origin=unseasoned(record.seasons))
     given = input_of(
         check,
-        measurement=measurements.get(check.metric or ""),
+        measurement=compared.measurement,
         not_before=not_before,
-        stale_after=_stale_after(context, check.metric or ""),
+        stale_after=_stale_after(context, name),
         now=context.now,
-        baseline=baseline,
+        baseline=compared.baseline,
     )
+    given = replace(given, origin=compared.origin, is_seasonal=is_seasonal)
     if minimum is not None:
         limit = _stale_after(context, minimum.metric)
         given = replace(given, minimum=minimum, counted=measurements.get(minimum.metric), counted_stale_after=limit)
@@ -118,11 +126,7 @@ def evaluate_now(context: DecisionContext, check: Check, record: CheckRecord) ->
     always, metric = datetime.min.replace(tzinfo=UTC), metric_of(context.spec, check)
     if metric is not None:
         return _compared(context, check, record.kind, metric, always)[0]
-    return _evaluated(context, check, always, _baseline(record))
-
-
-def _baseline(record: CheckRecord) -> Decimal | None:
-    return Decimal(record.baseline) if record.baseline is not None else None
+    return _evaluated(context, check, always, record)
 
 
 def unmeasured(context: DecisionContext, check: Check, not_before: datetime) -> Evaluation | None:
@@ -164,6 +168,7 @@ def keep(context: DecisionContext, kind: CheckKind, name: str, evaluation: Evalu
             reason=evaluation.reason,
             value=evaluation.value,
             bound=evaluation.bound,
+            seasonal_baseline=evaluation.seasonal_baseline,
             time=before.time if repeated else context.now,
             message=evaluation.message,
         )
@@ -250,6 +255,7 @@ def not_evaluated(context: DecisionContext, record: CheckRecord) -> CheckRecord:
         name=record.name,
         kind=record.kind,
         baseline=record.baseline,
+        seasons=record.seasons,
         source=record.source,
         definition=record.definition,
         time=record.time,

@@ -4,7 +4,6 @@ Each rule below is a small function that either returns an evaluation or leaves 
 order to read them in. "Could not measure" is a verdict here, never an exception and never a pass.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,9 +17,8 @@ from session_rollout.api.quantities import bound, format_duration, show, unit_of
 from session_rollout.core.comparison import Comparison
 from session_rollout.core.exposure import Exposure
 from session_rollout.core.observed import Counts, Measurement
-from session_rollout.core.statistics.proportion import wilson
+from session_rollout.core.statistics.proportion import newcombe
 
-CONFIDENCE_Z: Final = 1.96  # two-sided 95%
 MINIMUM_EVENTS: Final = 50  # per cohort; below, the normal approximation says nothing
 
 
@@ -48,6 +46,10 @@ class Tolerance:
         """The limit of the change from this baseline, in the unit of the metric; `%` is relative to the baseline."""
         return bound(self.text) * (abs(baseline) if unit_of(self.text) == "%" else 1)
 
+    def says_nothing(self, baseline: Decimal) -> bool:
+        """Whether the limit is 0 only because the baseline is: a single event would be outside of it. Any rise is one from 0."""
+        return not baseline and unit_of(self.text) == "%" and self.direction is not Direction.MIN_INCREASE
+
     def allows(self, change: Decimal, limit: Decimal) -> bool:
         """Whether a change (positive for a rise) is within the limit, both in the unit of the metric."""
         match self.direction:
@@ -74,6 +76,8 @@ class EvaluationInput:
     compared_to: ComparedTo | None = None
     tolerance: Tolerance | None = None
     baseline: Decimal | None = None
+    origin: str = ""  # where it comes from, for the message
+    is_seasonal: bool = False  # whether it is the median of earlier seasons
     minimum: Minimum | None = None
     counted: Measurement | None = None  # of the metric in `minimum`
     counted_stale_after: timedelta = timedelta.max
@@ -93,6 +97,7 @@ class Evaluation:
     message: str
     value: str | None = None
     bound: str | None = None
+    seasonal_baseline: str | None = None
 
 
 def tolerance_of(check: Check | Gate) -> Tolerance | None:
@@ -308,14 +313,26 @@ def _against_baseline(given: EvaluationInput) -> Evaluation | None:
         return Evaluation(Verdict.NOT_EVALUATED, CheckReason.BASELINE_MISSING, message)
     tolerance, value = _tolerance(given), _value(given)
     holds = tolerance.allows(value - given.baseline, tolerance.limit(given.baseline))
-    shown, baseline = show(value, ""), show(given.baseline, "")
+    shown, origin = show(value, ""), f", {given.origin}" if given.origin else ""
+    verdict, reason = (Verdict.PASS, CheckReason.WITHIN_TOLERANCE) if holds else (Verdict.FAIL, CheckReason.OUT_OF_TOLERANCE)
+    message = f"{given.name} {shown} is {'' if holds else 'not '}within the {tolerance.words} from the baseline"
+    if not holds and tolerance.says_nothing(given.baseline):
+        verdict, reason = Verdict.INCONCLUSIVE, CheckReason.ZERO_BASELINE
+        message = f"{given.name} {shown}: {_ZERO_BASELINE.format(tolerance.words)}; the baseline is"
     return Evaluation(
-        Verdict.PASS if holds else Verdict.FAIL,
-        CheckReason.WITHIN_TOLERANCE if holds else CheckReason.OUT_OF_TOLERANCE,
-        f"{given.name} {shown} is {'' if holds else 'not '}within the {tolerance.words} from the baseline {baseline}",
+        verdict,
+        reason,
+        f"{message} {show(given.baseline, '')}{origin}",
         value=shown,
         bound=tolerance.words,
+        seasonal_baseline=str(given.baseline) if given.is_seasonal else None,
     )
+
+
+_ZERO_BASELINE: Final = (
+    'an {} says nothing, because each percentage of 0 is 0. Write a tolerance without %, such as `"0.001"`, and a `minimum`, so'
+    " that no baseline is measured on few events"
+)
 
 
 def _against_control(given: EvaluationInput) -> Evaluation | None:
@@ -330,6 +347,11 @@ def _against_control(given: EvaluationInput) -> Evaluation | None:
         return Evaluation(Verdict.INCONCLUSIVE, CheckReason.TOO_FEW_EVENTS, message)
     low, high = _difference(measurement.on, measurement.off)
     return _compare_interval(given, _tolerance(given), low, high)
+
+
+def _difference(on: Counts, off: Counts) -> tuple[Decimal, Decimal]:
+    low, high = newcombe(*((float(counts.good), float(counts.total)) for counts in (on, off)))
+    return Decimal(low), Decimal(high)
 
 
 def _compare_interval(given: EvaluationInput, tolerance: Tolerance, low: Decimal, high: Decimal) -> Evaluation:
@@ -368,20 +390,3 @@ def _value(given: EvaluationInput) -> Decimal:
 def _tolerance(given: EvaluationInput) -> Tolerance:
     assert given.tolerance is not None, "a CEL rule demands one for every comparison"
     return given.tolerance
-
-
-def _difference(on: Counts, off: Counts) -> tuple[Decimal, Decimal]:
-    """95% interval of the change of the good share from off to on, where a rise is positive (Newcombe's hybrid score interval).
-
-    It has a width also where every event is good: a hundred successes do not prove that there are no failures.
-    """
-    (rate_on, low_on, high_on), (rate_off, low_off, high_off) = _share(on), _share(off)
-    change = rate_on - rate_off
-    low, high = math.hypot(rate_on - low_on, high_off - rate_off), math.hypot(high_on - rate_on, rate_off - low_off)
-    return Decimal(change - low), Decimal(change + high)
-
-
-def _share(counts: Counts) -> tuple[float, float, float]:
-    """The good share, and its 95% interval."""
-    rate = float(counts.good / counts.total)
-    return rate, *wilson(rate, float(counts.total), CONFIDENCE_Z)

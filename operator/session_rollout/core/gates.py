@@ -10,7 +10,7 @@ from typing import Final
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Verdict
 from session_rollout.api.status_records import CheckRecord
-from session_rollout.core.clocks import covered_since, range_of
+from session_rollout.core.clocks import covered_since, reach_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import evaluate_check, keep
 from session_rollout.core.evaluation import Evaluation
@@ -34,7 +34,7 @@ def evaluate_gates(context: DecisionContext, gates: tuple[Gate, ...], kind: Chec
 
 def _evaluate(context: DecisionContext, gate: Gate, kind: CheckKind) -> None:
     if gate.metric is not None:
-        evaluate_check(context, gate, kind, _not_before(context, range_of(context, (gate.metric,)), kind))
+        evaluate_check(context, gate, kind, _not_before(context, reach_of(context, gate.metric), kind))
     elif gate.job is not None:
         _evaluate_job(context, gate, kind)
     elif gate.approval is None:

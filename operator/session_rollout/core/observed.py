@@ -32,6 +32,19 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Seasons:
+    """The mean of a metric over a window until now, and over the same window in earlier seasons. A `problem` as of a measurement."""
+
+    time: datetime
+    mean: Decimal | None = None  # None without a sample in the window
+    earlier: tuple[Decimal, ...] = ()  # of the seasons that have data
+    problem: Verdict | None = None
+    reason: CheckReason | None = None
+    message: str = ""
+    unreachable: bool = False  # nothing could be asked, whatever the query was
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One result of a metric query. Without a `value`, `problem` is NoData, ProviderError or Inconclusive, for `reason`."""
 
@@ -43,6 +56,7 @@ class Measurement:
     on: Counts | None = None
     off: Counts | None = None
     series: BlockSeries | None = None  # of a metric that is counted in blocks, in place of a value
+    seasons: Seasons | None = None  # of a metric that is compared with earlier seasons
 
     @property
     def is_absent(self) -> bool:

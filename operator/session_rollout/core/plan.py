@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from session_rollout.api.base import MAP_BY_NAME, SET, Model
-from session_rollout.api.metrics import Metric
+from session_rollout.api.metrics import DEFAULT_BASELINE, Metric
 from session_rollout.api.quantities import bound, duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import ROLLED_BACK_PLANS_LENGTH, RolloutStatus
@@ -23,10 +23,11 @@ OTHER: Final = frozenset(
 )
 # Of a metric: how often it is asked, as `check_interval`, which it defaults to.
 OTHER_OF_METRICS: Final = frozenset({"interval"})
-LENGTHS: Final = frozenset({"hold", "over", "deadline", "for_", "window"})
+LENGTHS: Final = frozenset({"hold", "over", "deadline", "for_", "window", "season"})
 # What a field that is unset means, where the schema has no default for it.
 UNSET: Final[dict[str, Callable[[Any], Any]]] = {
     "percent": lambda _: "0",
+    "baseline": lambda _: DEFAULT_BASELINE,
     "data_secret_key_ref": lambda database: database.secret_key_ref,
 }
 NUMBERS: Final = frozenset({"above", "below", "between", "percent", "to", "pass_share", "times", "plus"})

@@ -98,7 +98,9 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
         return result
     phase, current = running_phase(context), context.current
     percent, before = percent_text(increment.percent), context.status.phase(phase.name)
-    context.mark(phase.name, percent=percent, groups=increment.groups, features=phase.features)
+    is_first = before is not None and before.first_publish_time is None and not before.is_published
+    known = {"first_publish_time": context.now} if is_first else {}
+    context.mark(phase.name, percent=percent, groups=increment.groups, features=phase.features, **known)
     context.enter(
         Stage.STEP,
         step=increment.step,

@@ -16,6 +16,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from session_rollout.api.enums import CheckKind, Condition, ConditionReason, DecisionAction, PhaseState, Stage, State, Verdict
+from session_rollout.api.metrics import SEASONS_NEEDED
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import format_duration, show
@@ -270,9 +271,18 @@ def _comparison(record: CheckRecord) -> Iterator[str]:
     if record.bound:
         yield record.bound
     if record.baseline:
-        yield f"{'from' if record.bound else 'baseline'} {show(Decimal(record.baseline), '')}"
+        yield f"{'from' if record.bound else 'baseline'} {baseline_text(record)}"
     if not record.verdict.is_evidence or not record.value:
         yield record.message
+
+
+def baseline_text(record: CheckRecord) -> str:
+    """The value that a check is compared with; of a check without earlier seasons, that it has none."""
+    known = record.seasonal_baseline or record.baseline
+    if known is None:
+        return ""
+    lacking = record.seasons is not None and record.seasons < SEASONS_NEEDED
+    return f"{show(Decimal(known), '')}{' (Unseasoned)' if lacking else ''}"
 
 
 def spark(values: Sequence[Decimal]) -> str:
