@@ -3,6 +3,8 @@
 Not here: what becomes of a hold then (tests/controller/test_takeover.py).
 """
 
+from collections.abc import Iterator
+
 import pytest
 
 from api.connection import connected
@@ -16,11 +18,13 @@ from session_rollout.ports import Key, Stored
 COLLECTION = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrollouts"
 
 
-def named(lab: Lab, name: str) -> Key:
-    """A rollout that was just created."""
-    body = {"apiVersion": "sessionrollout.dev/v1alpha1", "kind": "SessionRollout", "metadata": {"name": name}}
+@pytest.fixture
+def key(lab: Lab) -> Iterator[Key]:
+    """A rollout that was just created; other tests of this lab must not find it."""
+    body = {"apiVersion": "sessionrollout.dev/v1alpha1", "kind": "SessionRollout", "metadata": {"name": "written"}}
     lab.kube.request("POST", COLLECTION, {**body, "spec": GOOD})
-    return Key("default", name)
+    yield Key("default", "written")
+    lab.kube.request("DELETE", f"{COLLECTION}/written")
 
 
 def read(lab: Lab, key: Key) -> Stored:
@@ -48,9 +52,8 @@ def write(lab: Lab, key: Key, revision: int) -> None:
 
 
 @pytest.mark.parametrize("by", ["kubectl-replace", "velero"])
-def test_a_status_of_another_client_is_recognized(lab: Lab, by: str) -> None:
+def test_a_status_of_another_client_is_recognized(lab: Lab, key: Key, by: str) -> None:
     """Until the operator has written another one, a second later: the server tells times in seconds."""
-    key = named(lab, f"written-by-{by}")
     assert not read(lab, key).status_by_others, "nobody has written any"
     write(lab, key, 1)
     assert not read(lab, key).status_by_others
@@ -67,8 +70,7 @@ def test_a_status_of_another_client_is_recognized(lab: Lab, by: str) -> None:
     lab.until(is_ours, 10, "a later second")
 
 
-def test_a_change_of_anything_else_is_none_of_the_status(lab: Lab) -> None:
-    key = named(lab, "edited")
+def test_a_change_of_anything_else_is_none_of_the_status(lab: Lab, key: Key) -> None:
     write(lab, key, 1)
     labels = {"metadata": {"labels": {"team": "shop"}}}
     lab.kube.request("PATCH", f"{COLLECTION}/{key.name}", labels, content="application/merge-patch+json", fieldManager="argocd")

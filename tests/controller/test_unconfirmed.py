@@ -64,4 +64,4 @@ def test_time_of_the_write_is_no_difference() -> None:
     """It is set when the status is sent."""
     unconfirmed = Unconfirmed()
     unconfirmed.add(made(0, 1))
-    assert len(unconfirmed.confirmed(status(1).updated(last_update_time=NOW))) == 1
+    assert len(unconfirmed.confirmed(status(1).updated(last_update_time=NOW, evaluation_time=NOW))) == 1

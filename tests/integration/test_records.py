@@ -29,6 +29,6 @@ def test_every_decision_is_recorded_and_can_be_made_again(configured_operator: L
 
 
 def decided_again(lab: Lab, name: str) -> bool:
-    """Whether the last record leads to the status that is stored, but for the time of the write."""
-    status = {**lab.rollout(name)["status"], "lastUpdateTime": None}
-    return bool({**decisions(lab, name)[-1].decide_again().status.to_wire(), "lastUpdateTime": None} == status)
+    """Whether the last record leads to the status that is stored, but for the times that are set when it is sent."""
+    sent = {"lastUpdateTime": None, "evaluationTime": None}
+    return bool({**decisions(lab, name)[-1].decide_again().status.to_wire(), **sent} == {**lab.rollout(name)["status"], **sent})

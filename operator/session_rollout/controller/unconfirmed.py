@@ -82,6 +82,6 @@ class Unconfirmed:
 
 
 def _fingerprint(status: RolloutStatus) -> str:
-    """Of the status as it is on the wire, but for the time of the write."""
-    content = {name: value for name, value in status.to_wire().items() if name != "lastUpdateTime"}
+    """Of the status as it is on the wire, but for the times that are set when it is sent."""
+    content = status.updated(last_update_time=None, evaluation_time=None).to_wire()
     return sha256_of(json.dumps(content, sort_keys=True))
