@@ -15,7 +15,7 @@ import threading
 import uuid
 from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import replace
-from itertools import chain, count, repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Final
 
@@ -177,7 +177,8 @@ class Operator:
 
         While some cannot be listed, nobody knows them all, and the time stays on the Lease.
         """
-        for failures in count(1):
+        failures = 0
+        while True:
             try:
                 listed = await self.store.listed()
             except RolloutError as error:
@@ -187,8 +188,8 @@ class Operator:
                 self.lease.unled.forget_deleted(existing, listed.lacks)
                 if not listed.problems:
                     return existing
+            failures += 1
             await asyncio.sleep(delay(failures))
-        raise AssertionError("the loop has no end")
 
     def _on_watch(self, path: str, error: RolloutError | None) -> None:
         resource, namespace = self.watches[path]

@@ -4,7 +4,10 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from adapters.api import Api
+from session_rollout.adapters import lease
 from session_rollout.adapters.lease import Lease
 
 PATH = "/apis/coordination.k8s.io/v1/namespaces/ops/leases/session-rollout"
@@ -24,6 +27,14 @@ class Clock:
         return self.seconds
 
 
+def moved(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that tests move, by which the Lease goes; retries come at once."""
+    clock = Clock()
+    monkeypatch.setattr(lease, "time", clock)
+    monkeypatch.setattr(lease, "RETRY_SECONDS", 0)
+    return clock
+
+
 def replica(api: Api, clock: Clock, name: str = "a") -> Lease:
     return Lease(api, "ops", "session-rollout", name, clock)
 
@@ -32,9 +43,9 @@ def spec(api: Api) -> dict[str, Any]:
     return dict(api.objects[PATH]["spec"])
 
 
-def acquires(lease: Lease) -> bool:
+def acquires(process: Lease) -> bool:
     """Whether it gets the Lease at its first attempt."""
-    return asyncio.run(lease._try())
+    return asyncio.run(process._try())
 
 
 def led(api: Api, clock: Clock, namespaces: tuple[str, ...] = ()) -> Lease:

@@ -6,19 +6,15 @@ from typing import Any
 import pytest
 
 from adapters.api import Api
-from adapters.leasing import PATH, Clock, acquires, replica, spec
-from session_rollout.adapters import lease as module
+from adapters.leasing import PATH, Clock, acquires, moved, replica, spec
 from session_rollout.cli.operator_lease import LABEL
 from session_rollout.errors import Conflict, Unavailable
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that tests move; retries come at once."""
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0)
-    return clock
+    """A clock that tests move."""
+    return moved(monkeypatch)
 
 
 @pytest.fixture

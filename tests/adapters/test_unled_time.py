@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.api import Api
-from adapters.leasing import PATH, Clock, acquires, led, replica, spec
-from session_rollout.adapters import lease as module
+from adapters.leasing import PATH, Clock, acquires, led, moved, replica, spec
 from session_rollout.adapters.lease import (
     RENEW_DEADLINE,
     ROLLOUTS_LENGTH,
@@ -26,11 +25,8 @@ from session_rollout.ports import Key
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that tests move; retries come at once."""
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(module, "RETRY_SECONDS", 0)
-    return clock
+    """A clock that tests move."""
+    return moved(monkeypatch)
 
 
 @pytest.fixture

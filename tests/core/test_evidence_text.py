@@ -16,7 +16,7 @@ from session_rollout.api.enums import CheckKind
 from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.core.blocks import BlockProblem, CohortBlock
 from session_rollout.core.comparison import Comparison
-from session_rollout.core.evidence_text import decoded, encoded, exposed, exposed_events
+from session_rollout.core.evidence_text import decoded, encoded, exposed_events, exposed_text
 from session_rollout.core.statistics.rates import Block, Tolerance
 
 START: Final = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -61,6 +61,11 @@ def test_reading_and_writing_changes_nothing(parts: list[tuple[float, float, flo
     cells = {str(number): Block(*part) for number, part in enumerate(parts)}
     written = encoded(RECORD, FRESH.add([CohortBlock(START + MINUTE, cells)]))
     assert encoded(written, decoded(written, replace(FRESH, until=written.until))) == written
+
+
+def exposed(record: EvidenceRecord, audience: datetime, blocks: list[CohortBlock]) -> EvidenceRecord:
+    """The record after these blocks."""
+    return record.updated(exposed=exposed_text(record, audience, blocks))
 
 
 def test_exposed_events_are_those_of_the_last_audience() -> None:

@@ -20,12 +20,11 @@ from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.quantities import bound, duration
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
-from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.evaluation import Direction, tolerance_of
 from session_rollout.core.evidence import tolerated_by
 from session_rollout.core.evidence_text import events_of
 from session_rollout.core.observed import Measurement
-from session_rollout.core.seasons import Season, is_seasoned, seasonal
+from session_rollout.core.seasons import season_of
 from session_rollout.core.steps import phase_named
 from session_rollout.ports import Key, Reconciled
 
@@ -327,7 +326,7 @@ def _observe_checks(key: Key, seen: Reconciled) -> None:
         if measurement is None:
             continue
         record = records.get((kind, name))
-        season = _season(seen.rollout, check, record, measurement)
+        season = season_of(seen.rollout.spec.metric(check.metric or ""), record, measurement)
         if season.measurement is not None and (value := _value(check, season.measurement)) is not None:
             values[kind, name] = float(value)
         if (limit := _bound(check, season.baseline)) is not None:
@@ -361,14 +360,6 @@ def _value(check: Check | Gate, measurement: Measurement) -> Decimal | None:
     if not isinstance(check, Check) or check.compared_to is not ComparedTo.CONTROL:
         return measurement.value
     return on.good / on.total - off.good / off.total if on and off and on.total and off.total else None
-
-
-def _season(rollout: SessionRollout, check: Check | Gate, record: CheckRecord | None, measurement: Measurement) -> Season:
-    """What the check compares, and with which baseline."""
-    if record is not None and is_seasoned(rollout.spec.metric(check.metric or ""), record):
-        return seasonal(measurement)
-    baseline = Decimal(record.baseline) if record is not None and record.baseline is not None else None
-    return Season(measurement, baseline)
 
 
 def _bound(check: Check | Gate, baseline: Decimal | None) -> Decimal | None:

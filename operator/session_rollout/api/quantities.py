@@ -130,6 +130,12 @@ def format_duration(length: timedelta) -> str:
     return " ".join(parts[:2])
 
 
+def estimate_text(length: timedelta) -> str:
+    """The human-readable duration of what is only estimated: in whole minutes, and at least one."""
+    minute = timedelta(minutes=1)
+    return format_duration(max(round(length / minute), 1) * minute)
+
+
 def bound(text: str) -> Decimal:
     """Value of a bound in base units: ratio for `%`, seconds for `ms` and `s`, the bare number otherwise."""
     for suffix, scale in (("%", Decimal("0.01")), ("ms", Decimal("0.001")), ("s", Decimal(1))):

@@ -1,12 +1,11 @@
 """Warnings of `validate` about comparisons that would not see the harm that they guard against, or keep a step waiting."""
 
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 from session_rollout.api.enums import CheckKind
-from session_rollout.api.quantities import duration, format_duration
+from session_rollout.api.quantities import duration, estimate_text, format_duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.admission import Path, Problem
 from session_rollout.cli.traffic import traffic_of
@@ -66,7 +65,7 @@ def _unseen(power: Power, path: Path) -> Iterator[Problem]:
 def _slow(spec: RolloutSpec, power: Power, path: Path) -> Problem:
     phase = next(phase for phase in spec.phases if phase.name == power.phase)
     after = power.passes_after
-    needs = "more than a year" if after is None else f"about {format_duration(_rounded(after))}"
+    needs = "more than a year" if after is None else f"about {estimate_text(after)}"
     limit = power.hold + duration(phase.deadline) if phase.deadline is not None else None
     ends = limit is not None and (after is None or after > limit)
     then = f"the deadline of {phase.deadline} passes before that" if ends else "the step waits for it after its hold"
@@ -75,11 +74,6 @@ def _slow(spec: RolloutSpec, power: Power, path: Path) -> Problem:
         " hold, a larger percentage, or a larger `tolerate`"
     )
     return _warning(path, WarnPower.SLOW_CRITERION, message)
-
-
-def _rounded(length: timedelta) -> timedelta:
-    """To minutes: it is an estimate."""
-    return max(timedelta(minutes=round(length / timedelta(minutes=1))), timedelta(minutes=1))
 
 
 def _late(spec: RolloutSpec, power: Power, path: Path) -> Iterator[Problem]:

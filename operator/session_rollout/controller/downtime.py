@@ -10,9 +10,8 @@ from datetime import datetime
 
 from session_rollout.ports import Key
 
-Since = Callable[
-    [Key, datetime | None], datetime | None
-]  # of a rollout, from the `evaluationTime` of its status; None: unknown
+# Of a rollout, from the `evaluationTime` of its status; None: unknown.
+Since = Callable[[Key, datetime | None], datetime | None]
 
 
 @dataclass

@@ -13,6 +13,7 @@ from session_rollout.api.status import RolloutStatus
 from session_rollout.core.observed import Decision, Emit, Observed
 
 MOST: Final = 16  # decisions of one rollout
+SENT: Final = frozenset({"lastUpdateTime", "evaluationTime"})  # fields that are set when a status is sent
 NEWEST: Final = 2  # that are kept although nothing happened in them: the next decision may start from either
 
 
@@ -83,5 +84,5 @@ class Unconfirmed:
 
 def _fingerprint(status: RolloutStatus) -> str:
     """Of the status as it is on the wire, but for the times that are set when it is sent."""
-    content = status.updated(last_update_time=None, evaluation_time=None).to_wire()
+    content = {name: value for name, value in status.to_wire().items() if name not in SENT}
     return sha256_of(json.dumps(content, sort_keys=True))

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from session_rollout.api.enums import Verdict
-from session_rollout.api.quantities import format_duration
+from session_rollout.api.quantities import estimate_text
 from session_rollout.core.blocks import MOST_CELLS, CohortBlock
 from session_rollout.core.statistics.inflation import (
     ALPHA_OF_SAFETY,
@@ -129,10 +129,7 @@ class Comparison:
         if not 0 < missing < math.inf:
             return ""
         wait = self.length * (missing * self.test.blocks / (events.on_total + events.off_total))
-        minutes = max(round(wait / MINUTE), 1)
-        return (
-            f"; about {missing:,.0f} more events of all users are needed, {format_duration(minutes * MINUTE)} at this traffic"
-        )
+        return f"; about {missing:,.0f} more events of all users are needed, {estimate_text(wait)} at this traffic"
 
     @property
     def missing(self) -> float:

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.checks import Check, Criterion, Gate
@@ -18,7 +17,7 @@ from session_rollout.core.evidence import compare, metric_of, without_control
 from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
 from session_rollout.core.identity import definition_of, renamed, sources_of
 from session_rollout.core.inputs import published_phases
-from session_rollout.core.seasons import Season, is_seasoned, seasonal, unseasoned
+from session_rollout.core.seasons import season_of
 
 STALE_INTERVALS: Final = 3
 STALE_SLACK: Final = timedelta(seconds=10)
@@ -101,11 +100,7 @@ def _given(
 ) -> EvaluationInput:
     measurements, minimum = context.observed.measurements, check.minimum if isinstance(check, Check) else None
     name = check.metric or ""
-    compared, is_seasonal = Season(measurements.get(name)), False
-    if record is not None and (is_seasonal := is_seasoned(context.spec.metric(name), record)):
-        compared = seasonal(compared.measurement)
-    elif record is not None and record.baseline is not None:
-        compared = replace(compared, baseline=Decimal(record.baseline), origin=unseasoned(record.seasons))
+    compared = season_of(context.spec.metric(name), record, measurements.get(name))
     given = input_of(
         check,
         measurement=compared.measurement,
@@ -114,7 +109,7 @@ def _given(
         now=context.now,
         baseline=compared.baseline,
     )
-    given = replace(given, origin=compared.origin, is_seasonal=is_seasonal)
+    given = replace(given, origin=compared.origin, is_seasonal=compared.is_seasonal)
     if minimum is not None:
         limit = _stale_after(context, minimum.metric)
         given = replace(given, minimum=minimum, counted=measurements.get(minimum.metric), counted_stale_after=limit)

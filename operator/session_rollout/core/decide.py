@@ -36,7 +36,7 @@ from session_rollout.core.publication import foreign_document, has_audience, pub
 from session_rollout.core.refusals import await_finalizer, await_requests, note_refusals
 from session_rollout.core.stages import HANDLERS
 from session_rollout.core.status_budget import fit
-from session_rollout.core.suspension import kept_audiences, suspended_text
+from session_rollout.core.suspension import kept_texts, suspended_text
 from session_rollout.core.windows import unknown_zones
 from session_rollout.core.withdrawal import settle, withdraw
 
@@ -171,7 +171,7 @@ def _suspended(context: DecisionContext) -> StageResult | None:
     if not context.spec.suspend or context.current.stage is Stage.ENDED:
         return None
     breaches = tuple(breach.message for breach in breaches_of(context, OnBreach.ROLLBACK))
-    users = (f"{audience} keep {feature}" for feature, audience in kept_audiences(context.spec, context.status).items())
+    users = kept_texts(context.spec, context.status)
     details = ("`spec.suspend` is true: the rollout neither advances nor rolls back", *breaches, *users)
     message, next_actions = suspended_text(context.spec, context.status), ("set `spec.suspend` to false",)
     return StageResult(DecisionAction.PAUSE, DecisionReason.SUSPENDED, message, details, next_actions)
@@ -188,10 +188,8 @@ def _stalled_or_paused(context: DecisionContext) -> StageResult | None:
         return StageResult(DecisionAction.STALL, DecisionReason.INVALID_SPEC, problems[0], problems, next_actions)
     if context.status.paused_by and not rolling_back:
         message, next_actions = context.pause_text, ("create an `Abort` action to roll back, or a `Resume` action",)
-        users = tuple(
-            f"{audience} keep {feature}" for feature, audience in kept_audiences(context.spec, context.status).items()
-        )
-        return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, (message, *users), next_actions)
+        details = (message, *kept_texts(context.spec, context.status))
+        return StageResult(DecisionAction.PAUSE, DecisionReason.PAUSED, message, details, next_actions)
     return None if rolling_back else await_finalizer(context)
 
 

@@ -5,7 +5,7 @@ A comparison is about the phase of its feature, and runs through all of its step
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -23,7 +23,7 @@ from session_rollout.core.clocks import SKEW, audience_start
 from session_rollout.core.comparison import Comparison
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation
-from session_rollout.core.evidence_text import decoded, encoded, exposed, exposed_events
+from session_rollout.core.evidence_text import decoded, encoded, exposed_events, exposed_text
 from session_rollout.core.exposure import Exposure
 from session_rollout.core.identity import fingerprint, sources_of
 from session_rollout.core.statistics.rates import Tolerance
@@ -140,22 +140,22 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
         return Compared(comparison)
     audience = start + duration(context.spec.propagation)
     blocks = series.after(known.until, audience)
-    comparison, known = comparison.add(blocks), exposed(known, start, blocks)
+    comparison = comparison.add(blocks)
     passed = {Verdict.PASS: True, Verdict.FAIL: None}.get(comparison.verdict, known.passed)
-    record_now = encoded(known.updated(passed=passed), comparison)
+    record_now = encoded(known.updated(passed=passed, exposed=exposed_text(known, start, blocks)), comparison)
     _put(context, record_now)
-    exposure = replace(
-        _exposure(context, record_now, comparison, percent_of(context.status, record)),
-        elapsed=max(comparison.until - audience, timedelta(0)),
-    )
+    percent, elapsed = percent_of(context.status, record), max(comparison.until - audience, timedelta(0))
+    exposure = _exposure(context, record_now, comparison, percent, elapsed)
     return Compared(comparison, exposure, _unusable(series, audience), _is_due(context, record_now))
 
 
-def _exposure(context: DecisionContext, record: EvidenceRecord, comparison: Comparison, percent: Decimal) -> Exposure:
+def _exposure(
+    context: DecisionContext, record: EvidenceRecord, comparison: Comparison, percent: Decimal, elapsed: timedelta
+) -> Exposure:
     cells = [(cell.on_total, cell.off_total) for cell in comparison.cells.values()]
     inflation = inflation_of_ratio(cells) if comparison.has_cells else comparison.inflation
     on, off = exposed_events(record)
-    return Exposure(on, off, float(percent), inflation, context.spec.control.exposure.min_events)
+    return Exposure(on, off, float(percent), inflation, context.spec.control.exposure.min_events, elapsed)
 
 
 def _unusable(series: BlockSeries, audience: datetime) -> CheckReason | None:

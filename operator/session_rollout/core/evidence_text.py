@@ -77,13 +77,13 @@ def events_of(record: EvidenceRecord) -> Block | None:
         return None
 
 
-def exposed(record: EvidenceRecord, audience: datetime, blocks: Iterable[CohortBlock]) -> EvidenceRecord:
-    """The record with the events of these blocks, which are all about an audience that was published then."""
+def exposed_text(record: EvidenceRecord, audience: datetime, blocks: Iterable[CohortBlock]) -> str:
+    """The `exposed` of the record after these blocks, which are all about an audience that was published then."""
     known, since = _exposed(record), int(audience.timestamp())
     on, off = known[:2] if known[2] == since else (0.0, 0.0)
     told = [block.whole for block in blocks if block.tells_shares]
     counts = on + sum(block.on_total for block in told), off + sum(block.off_total for block in told)
-    return record.updated(exposed=f"{_text(map(round, counts))} {since}")
+    return f"{_text(map(round, counts))} {since}"
 
 
 def exposed_events(record: EvidenceRecord) -> tuple[float, float]:

@@ -6,13 +6,13 @@ while their share is the published one, within what `core.statistics.ratio` tole
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Final
 
 from session_rollout.api.enums import CheckReason
-from session_rollout.api.quantities import format_duration
+from session_rollout.api.quantities import estimate_text
 from session_rollout.core.statistics.ratio import RatioTest
 
-MINUTE: Final = timedelta(minutes=1)
 LONGEST: Final = timedelta(days=365)
 
 
@@ -25,9 +25,9 @@ class Exposure:
     percent: float  # that is published, above 0 and below 100
     inflation: float
     needed: int  # events with the feature
-    elapsed: timedelta = timedelta(0)  # in which the events were counted
+    elapsed: timedelta  # in which the events were counted
 
-    @property
+    @cached_property
     def problem(self) -> CheckReason | None:
         """Why nothing is evaluated yet: another share than the published one is shown, or there are too few events."""
         if RatioTest().add(self.on, self.off, self.percent).rejects(self.inflation):
@@ -44,5 +44,5 @@ class Exposure:
         if self.problem is CheckReason.NOT_APPLIED:
             return f"{share}, and {published}: other users have it, some are counted twice, or it changes the number of events"
         wait = self.elapsed * ((self.needed - self.on) / self.on)
-        soon = f", in about {format_duration(max(round(wait / MINUTE), 1) * MINUTE)}" if timedelta(0) < wait < LONGEST else ""
+        soon = f", in about {estimate_text(wait)}" if timedelta(0) < wait < LONGEST else ""
         return f"{share}; {self.needed:,} with it are needed before a step can end{soon}"

@@ -251,9 +251,8 @@ def run_timer(context: DecisionContext, hold: timedelta, *, stopped_by: Decision
         return
     if context.unobserved == timedelta.max:
         _restart(context, hold)
-    elif (
-        context.unobserved and current.hold_paused_time is None
-    ):  # it may have begun before the hold, of which all is left then
+    elif context.unobserved and current.hold_paused_time is None:
+        # It may have begun before the hold, of which all is left then.
         longest = max(context.now + hold, current.hold_until)
         context.move(hold_until=min(current.hold_until + context.unobserved, longest))
     paused = current.hold_paused_time is not None

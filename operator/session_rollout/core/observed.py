@@ -119,9 +119,7 @@ class ClockJump:
     time: datetime
     by: timedelta
     source: str  # `operator` or `api-server`
-    ahead: timedelta = timedelta(
-        0
-    )  # by how much the API server's clock is ahead of decisions since then, after all jumps together
+    ahead: timedelta = timedelta(0)  # of the API server's clock to that of decisions since then, after all jumps together
 
 
 @dataclass(frozen=True)

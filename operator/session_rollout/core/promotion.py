@@ -32,12 +32,12 @@ from session_rollout.core.criteria import criteria_records, forget_criteria, res
 from session_rollout.core.deadline import deadline_passed, next_deadline
 from session_rollout.core.drift import await_document
 from session_rollout.core.hold import (
+    Missing,
     await_features,
     await_guards,
     await_judged_guards,
     await_steady_guards,
     missing_checks,
-    missing_evidence,
 )
 from session_rollout.core.publication import is_published, publishing
 from session_rollout.core.refusals import await_requests
@@ -175,22 +175,23 @@ def _awaits_features(context: DecisionContext, _: Increment) -> StageResult | No
 
 
 def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageResult | None:
-    missing = missing_evidence(context)
-    if not missing and context.current.hold_until is not None:
+    checks = missing_checks(context)
+    if not checks and context.current.hold_until is not None:
         return None
-    no_baseline = any(check.reason is CheckReason.BASELINE_MISSING for check in missing_checks(context))
+    missing = tuple(check.message for check in checks)
+    no_baseline = any(check.reason is CheckReason.BASELINE_MISSING for check in checks)
     remedy = "give the check a bound, or roll the phase back and start it again: a baseline is measured before the first step"
     timer = "the hold timer is paused" if context.current.hold_until else "the hold has not started"
     message = missing[0] if missing else "evidence is not available yet"
     warm = (warm_up_end(context, check.metrics) for check in counted_checks(context))
-    if result := _not_exposed(context):
+    if result := _not_exposed(context, checks):
         return result
     waiting = StageResult(
         DecisionAction.WAIT,
         DecisionReason.AWAITING_EVIDENCE,
         message,
         (*dict.fromkeys(missing[:7]), timer, *_unprotected(context)),
-        (remedy if no_baseline else _remedy(context),),
+        (remedy if no_baseline else _remedy(checks),),
         next_time=min((time for time in warm if time is not None and time > context.now), default=None),
     )
     return _until_deadline(context, increment, waiting, missing)
@@ -199,22 +200,18 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
 def _unprotected(context: DecisionContext) -> tuple[str, ...]:
     """Which guards protect nobody while the step waits, and whom."""
     records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards)
-    blind = [
-        record.name
+    blind = sum(
+        record.verdict is not Verdict.NOT_EVALUATED and not record.has_evidence and record.reason is not CheckReason.NOT_EXPOSED
         for record in records
-        if record.verdict in _BLIND and not (record.has_evidence or record.reason is CheckReason.NOT_EXPOSED)
-    ]
+    )
     if not blind:
         return ()
-    return (f"{context.current.audience} keep the features, and {len(blind)} of {len(context.spec.guards)} guards see nothing",)
+    return (f"{context.current.audience} keep the features, and {blind} of {len(context.spec.guards)} guards see nothing",)
 
 
-_BLIND: Final = {Verdict.NO_DATA, Verdict.INCONCLUSIVE, Verdict.PROVIDER_ERROR}
-
-
-def _remedy(context: DecisionContext) -> str:
+def _remedy(checks: tuple[Missing, ...]) -> str:
     """What helps: some evidence does not come by itself."""
-    reasons = [missing.reason for missing in missing_checks(context)]
+    reasons = {missing.reason for missing in checks}
     known = (text for reason, text in _REMEDIES.items() if reason in reasons)
     return next(known, "wait until evidence is available for every criterion and guard")
 
@@ -228,13 +225,11 @@ _REMEDIES: Final = {
 }
 
 
-def _not_exposed(context: DecisionContext) -> StageResult | None:
+def _not_exposed(context: DecisionContext, checks: tuple[Missing, ...]) -> StageResult | None:
     """The stall while other users have the feature than should, or nobody has received it for too long."""
     start, limit = audience_start(context), context.spec.control.exposure.deadline
     late = start is not None and context.now >= start + duration(limit)
-    missing = [
-        each for each in missing_checks(context) if each.reason is CheckReason.NOT_APPLIED or each.reason in _NOT_RECEIVED
-    ]
+    missing = [each for each in checks if each.reason is CheckReason.NOT_APPLIED or each.reason in _NOT_RECEIVED]
     applied = all(each.reason is not CheckReason.NOT_APPLIED for each in missing)
     if not missing or (applied and not late):
         return None

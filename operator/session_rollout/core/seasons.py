@@ -7,7 +7,7 @@ seasons leave the provider's retention, it has no verdict: one value from an odd
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from statistics import median
@@ -37,6 +37,7 @@ class Season:
     measurement: Measurement | None
     baseline: Decimal | None = None
     origin: str = ""
+    is_seasonal: bool = False
 
 
 def seasons_read(rollout: SessionRollout, now: datetime) -> dict[str, tuple[timedelta, ...]]:
@@ -99,6 +100,15 @@ def seasonal(measurement: Measurement | None) -> Season:
     if not seasons.earlier:
         return Season(Measurement(time, problem=Verdict.NO_DATA, reason=CheckReason.NO_SEASONS, message=GONE))
     return Season(Measurement(time, value=_mean(seasons, measurement)), median(seasons.earlier), _origin(seasons))
+
+
+def season_of(metric: Metric | None, record: CheckRecord | None, measurement: Measurement | None) -> Season:
+    """What a check compares, and with which baseline: of earlier seasons, or from before the phase."""
+    if record is not None and is_seasoned(metric, record):
+        return replace(seasonal(measurement), is_seasonal=True)
+    if record is None or record.baseline is None:
+        return Season(measurement)
+    return Season(measurement, Decimal(record.baseline), unseasoned(record.seasons))
 
 
 def _mean(seasons: Seasons, measurement: Measurement) -> Decimal | None:

@@ -19,6 +19,11 @@ def kept_audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str]:
     }
 
 
+def kept_texts(spec: RolloutSpec, status: RolloutStatus) -> tuple[str, ...]:
+    """`20% keep alpha`, for each of them."""
+    return tuple(f"{audience} keep {feature}" for feature, audience in kept_audiences(spec, status).items())
+
+
 def suspended_text(spec: RolloutSpec, status: RolloutStatus) -> str:
     """The message of a suspended rollout; in a few words, as `kubectl get` shows it."""
     if status.flags.adoption_required:
