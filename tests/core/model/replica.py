@@ -28,7 +28,7 @@ from session_rollout.controller.loops import Loops
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
-from session_rollout.core.observed import Measurement
+from session_rollout.core.observed import Measurement, Seasons
 from session_rollout.ports import Key
 from session_rollout.settings import Provider
 
@@ -39,6 +39,7 @@ T = TypeVar("T")
 START = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)  # a Monday
 NAMESPACE = "default"
 LOOK_BACK = timedelta(seconds=20)  # of a query without a range
+EARLIER = Decimal("0.001")  # the value of a metric in earlier seasons
 SCRAPE = RULE = timedelta(seconds=10)  # how often the provider measures, and how often it evaluates its rules
 
 
@@ -100,6 +101,18 @@ class Application(PrometheusSource):
         if not (self.answering and self._cluster.answering):
             return {}
         return {metric.name: self._measured(self._cluster.readings[metric.name]) for metric in metrics}
+
+    def seasons(
+        self, _provider: str, metric: Metric, ago: tuple[timedelta, ...], _max_age: timedelta, _wake: Callable[[], None]
+    ) -> Seasons | None:
+        """Each earlier season of a metric that declares them was as now is well; the others have none."""
+        now, value = self._clock.now(), self._cluster.readings[metric.name].value
+        if value is Verdict.PROVIDER_ERROR:
+            return Seasons(
+                now, problem=value, reason=CheckReason.CONNECTION_FAILED, message="cannot be reached", unreachable=True
+            )
+        earlier = (EARLIER,) * len(ago) if metric.baseline is not None else ()
+        return Seasons(now, value if isinstance(value, Decimal) else None, earlier)
 
     def _measured(self, reading: Reading) -> Measurement:
         now, value = self._clock.now(), reading.value

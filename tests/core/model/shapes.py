@@ -74,6 +74,13 @@ SHAPES: dict[str, dict[str, Any]] = {
         guards=[_guard("errors", onBreach="Pause")],
     ),
     "baseline": _shape(phases=_migrated()),
+    "seasons": _shape(
+        phases=_migrated(),
+        metrics=[
+            {"name": "errors", "query": "rate(errors[10s])"},
+            {"name": "slow", "query": "rate(slow[20s])", "baseline": {"window": "1m"}},
+        ],
+    ),
     "sixteen guards": _one_phase(guards=[{**_guard("errors"), "name": f"guard-{number}"} for number in range(16)]),
     "turned off": _one_phase(phase={"criteria": _criteria()}, deletionPolicy="Off"),
     "fast": _one_phase(checkInterval="1s", guards=[_guard("errors")]),
