@@ -355,6 +355,17 @@ DECISIONS: tuple[Story, ...] = (
         ("recreate",),
         ("act then edit", "EmergencyDisable", "add phase"),
     ),
+    story(
+        "D12",
+        "an edit that is refused in the bake",
+        "long hold",
+        "evidence",
+        ("proceed", "step"),
+        ("wait", 30),
+        ("say and act", "errors", "no data", "Promote"),
+        ("edit", "lower"),
+        ("wait", 30),
+    ),
     story("by hand", "a feature that somebody takes away in the document", "plain", "kill-by-hand", ("by hand", "off")),
     story("by hand", "a feature that nobody has yet", "plain", "kill-by-hand", ("by hand", "last off"), ("proceed", "end")),
     *(

@@ -307,7 +307,9 @@ class Witness(Landings):
         if (off := self._surely_off()) and cluster.condition("EmergencyActive") != "True":
             self.objects("emergency-shown", f"{sorted(off)} are off")
         self._look_at_rollback()
-        over = all(phase.name in self.complete for phase in cluster.spec.phases) or status.outcome is not None
+        refused = cluster.condition("SpecValid") == "False"  # such an edit makes no phase incomplete
+        complete = {*self.complete, *self.completed_at} if refused else self.complete
+        over = all(phase.name in complete for phase in cluster.spec.phases) or status.outcome is not None
         over = over or bool(self._waiting("Promote"))  # it may have completed the last phase
         judged = self.evidence.guards_judged() if over else self.evidence.all_judged()
         if cluster.condition("EvidenceAvailable") == "True" and self.evidence.exposed and not judged:
