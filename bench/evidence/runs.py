@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 
 from bench.evidence.traffic import CELLS, Array, Counts, Truths
-from session_rollout.core.statistics.alternatives import HARM, LARGEST_STAKE
+from session_rollout.core.statistics.alternatives import BELOW, HARM, LARGEST_STAKE
 from session_rollout.core.statistics.inflation import (
     ALPHA_OF_SAFETY,
+    FEW_BAD_EVENTS,
     FEWEST_BLOCKS,
     INFORMATION,
     MARGIN,
@@ -111,6 +112,51 @@ class WithoutCells(Runs):
             mean = self.deviations[these] / number
             self.inflation[these] = np.maximum(1, MARGIN * small_sample_factor(int(number), self.alpha) * mean)
             self.safe_inflation[these] = np.maximum(1, MARGIN * small_sample_factor(int(number), ALPHA_OF_SAFETY) * mean)
+
+
+class Bounds:
+    """One test of a fixed rate in each run: all users count."""
+
+    def __init__(self, runs: int, cells: int, bound: float, alpha: float) -> None:
+        self.bound, self.alpha = bound, alpha
+        self.start, self.recent = np.zeros((len(HARM), runs)), np.full((len(HARM), runs), -np.inf)
+        self.safe = np.zeros((len(BELOW), runs))
+        self.bad, self.total = np.zeros((runs, cells)), np.zeros((runs, cells))
+        self.inflation, self.safe_inflation = np.ones(runs), np.ones(runs)
+
+    def add(self, counts: Counts) -> None:
+        """One more block in every run."""
+        bad, total = counts.on_bad + counts.off_bad, counts.on_total + counts.off_total
+        earlier = self.inflation.copy()
+        self.bad += bad
+        self.total += total
+        self._inflate()
+        harm = self._log_e(bad, total, HARM_BETS)
+        self.start += harm
+        self.recent = np.logaddexp(0, self.recent) + harm / np.maximum(earlier, self.inflation)
+        self.safe += self._log_e(bad, total, np.array(BELOW)[:, None])
+
+    def _log_e(self, bad: Array, total: Array, multiples: Array) -> Array:
+        evidence: Array = bad.sum(axis=1) * np.log(multiples) - total.sum(axis=1) * self.bound * (multiples - 1)
+        return evidence
+
+    def _inflate(self) -> None:
+        cells, known = self.bad.shape[1], self.bad.sum(axis=1)
+        rate = known / self.total.sum(axis=1)
+        squares = cells / (cells - 1) * ((self.bad - rate[:, None] * self.total) ** 2).sum(axis=1)
+        ratio, weight = _ratio(squares, known), known / (known + FEW_BAD_EVENTS)
+        self.inflation = np.maximum(1, small_sample_factor(cells, self.alpha) * ratio)
+        safe = weight * small_sample_factor(cells, ALPHA_OF_SAFETY) * ratio + (1 - weight) * UNKNOWN
+        self.safe_inflation = np.maximum(1, safe)
+
+    def shows_harm(self, horizon: float) -> Truths:
+        """Runs in which a rate above the bound is shown."""
+        start = log_mean_exp(self.start / self.inflation) >= math.log(2 / self.alpha)
+        return start | (log_mean_exp(self.recent) >= math.log(2 * horizon / self.alpha))
+
+    def shows_safety(self) -> Truths:
+        """Runs in which a rate below the bound is shown."""
+        return log_mean_exp(self.safe / self.safe_inflation) >= math.log(1 / ALPHA_OF_PASS)
 
 
 class Oracle:

@@ -76,8 +76,8 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
         ("initial: On", "prerequisites"),
     ),
     # metrics
-    ("metric without query", drop("metrics.0.query"), ("spec.metrics[0]", "exactly one of `query` and `cohorts`")),
-    ("metric with both", put("metrics.1.query", "x"), ("spec.metrics[1]", "exactly one of `query` and `cohorts`")),
+    ("metric without query", drop("metrics.0.query"), ("spec.metrics[0]", "exactly one of `query`, `cohorts` and `counts`")),
+    ("metric with both", put("metrics.1.query", "x"), ("spec.metrics[1]", "exactly one of `query`, `cohorts` and `counts`")),
     ("metric query empty", put("metrics.0.query", ""), ("spec.metrics[0].query", "at least 1")),
     ("metric query too long", put("metrics.0.query", "x" * 2049), ("spec.metrics[0].query", "2048")),
     ("metric with url", put("metrics.0.address", "http://x"), ("spec.metrics[0].address", "unknown field")),

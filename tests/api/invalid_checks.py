@@ -3,6 +3,7 @@
 from typing import Any
 
 from api.corpus import Mistake, both, compared, drop, put
+from api.invalid_counts import BAD_COUNTS, FINE_COUNTS
 
 CRITERION, GUARD = "phases.0.criteria.0", "guards.0"
 ONE_OF = "exactly one of `above`, `below`, `between`"
@@ -75,16 +76,20 @@ BAD_COHORTS: list[tuple[str, Mistake, tuple[str, ...]]] = [
         put("phases.0.criteria.0", {"name": "f", "metric": "failures", "comparedTo": "Control"}),
         ("a feature of the phase",),
     ),
-    ("gate of a counted metric", put("preflight.0.metric", "failures"), ("preflight[].metric", "without `cohorts.feature`")),
+    (
+        "gate of a counted metric",
+        put("preflight.0.metric", "failures"),
+        ("preflight[].metric", "without `counts` and `cohorts.feature`"),
+    ),
     (
         "verification of a counted metric",
         put("phases.1.verification.0.metric", "slow"),
-        ("verification[].metric", "without `cohorts.feature`"),
+        ("verification[].metric", "without `counts` and `cohorts.feature`"),
     ),
     (
         "minimum of a counted metric",
         put("guards.0.minimum", {"metric": "slow", "above": "5"}),
-        ("minimum.metric", "without `cohorts.feature`"),
+        ("minimum.metric", "without `counts` and `cohorts.feature`"),
     ),
     ("false rollbacks without unit", put("control.falseRollback", "1"), ("control.falseRollback", "should match")),
     ("false rollbacks of all", put("control.falseRollback", "101%"), ("control.falseRollback", "should match")),
@@ -96,6 +101,7 @@ BAD_COHORTS: list[tuple[str, Mistake, tuple[str, ...]]] = [
 
 BAD_CHECKS: list[tuple[str, Mistake, tuple[str, ...]]] = [
     *((name, both(compared, mistake), words) for name, mistake, words in BAD_COHORTS),
+    *BAD_COUNTS,
     ("range of one bound", checked(CRITERION, between=["1"]), ("criteria[0].between", "at least 2")),
     ("range of three bounds", checked(GUARD, between=["1", "2", "3"]), ("guards[0].between", "2")),
     ("range of numbers", checked(CRITERION, between=[1, 2]), ("criteria[0].between[0]", "string")),
@@ -143,6 +149,7 @@ BAD_CHECKS: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("metric asked all the time", put("metrics.0.interval", "0s"), ("spec.metrics[0].interval", "from 1ms to 365d")),
 ]
 FINE_CHECKS: list[tuple[str, Mistake]] = [
+    *FINE_COUNTS,
     ("range", checked(CRITERION, between=["-0.5", "99.5"])),
     ("range in milliseconds", checked(GUARD, between=["1ms", "500ms"])),
     ("range of a gate", checked("preflight.0", between=["80%", "120%"])),

@@ -54,6 +54,7 @@ class Counting(World):
     cells: tuple[str, ...] = CELLS
     applied: float | None = None  # percent of users to whom the application gives the feature, whatever is published
     feature: str = "alpha"  # whose users are counted
+    of_all: bool = False  # the counters have no label `variant`
     counted: dict[datetime, CohortBlock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,11 +79,11 @@ class Counting(World):
             return CohortBlock(end, problem=self.problem)
         given = self.document.audiences.get(self.feature) if self.document is not None else None
         percent = float(given.percent) if given is not None else 0.0
-        percent = percent if self.applied is None else self.applied
+        percent = 100.0 if self.of_all else percent if self.applied is None else self.applied
         with_it, without = self.traffic * percent / 100, self.traffic * (100 - percent) / 100
         share = len(self.cells)
         cell = Block(with_it * self.rates[0] / share, with_it / share, without * self.rates[1] / share, without / share)
-        problem = None if with_it and without else BlockProblem.NO_EVENTS
+        problem = None if with_it and (without or self.of_all) else BlockProblem.NO_EVENTS
         return CohortBlock(end, dict.fromkeys(self.cells, cell), problem=problem)
 
     def verdict(self, kind: CheckKind) -> tuple[Verdict, CheckReason | None]:

@@ -21,12 +21,11 @@ from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, Prote
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import Refusal
-from session_rollout.core.evidence import phase_of
 from session_rollout.core.flags import EVERYBODY, NOBODY
 from session_rollout.core.observed import Counts, Decision, JobObservation, JobState, Measurement, Observed, Revisions
 from session_rollout.records.record import Record
 from session_rollout.simulation.rehearsal import RehearsedWorld
-from session_rollout.simulation.values import BASE_RATE, HARMFUL_RATE, best_value, compared_measurement, measurement_of
+from session_rollout.simulation.values import best_value, compared_measurement, measurement_of, rates_of
 
 Object = dict[str, Any]
 GENERATIONS: Final = (1, 2**53 - 40)
@@ -140,9 +139,8 @@ class Life(World):
         metric = self.spec.metric(name)
         cohorts = metric is not None and metric.cohorts is not None
         if metric is not None and metric.counted is not None:
-            record = phase_of(self.spec, self.status, metric)
-            rate = HARMFUL_RATE if verdict is Verdict.FAIL else Decimal(BASE_RATE)
-            percent = Decimal(record.percent) if record is not None else Decimal(0)
+            percent, harmless, harmful = rates_of(self.spec, self.status, metric)
+            rate = harmful if verdict is Verdict.FAIL else harmless
             return compared_measurement(rate, self.now, percent=percent, length=timedelta(seconds=10))
         return measurement_of(best_value(checks, baselines, verdict, cohorts=cohorts), self.now, cohorts=cohorts)
 

@@ -28,23 +28,25 @@ class UnreadableBlock(Exception):
         self.problem = problem
 
 
-def read_blocks(bad: Any, total: Any, ends: Sequence[datetime]) -> tuple[CohortBlock, ...]:
-    """One block for each end. `bad` and `total` are the field `data` of two responses.
+def read_blocks(bad: Any, total: Any, ends: Sequence[datetime], *, of_all: bool = False) -> tuple[CohortBlock, ...]:
+    """One block for each end. `bad` and `total` are the field `data` of two responses, which are `of_all` users without a variant.
 
     Raises LookupError, TypeError or ValueError if a response is none of Prometheus, or about other times than `ends`.
     """
     times = {end.timestamp() for end in ends}
-    bad_counts, total_counts = _counts(bad, times), _counts(total, times)
-    return tuple(_block(end, bad_counts[end.timestamp()], total_counts[end.timestamp()]) for end in ends)
+    variant = HASHED[0] if of_all else ""
+    bad_counts, total_counts = _counts(bad, times, variant), _counts(total, times, variant)
+    needed = HASHED[:1] if of_all else HASHED
+    return tuple(_block(end, bad_counts[end.timestamp()], total_counts[end.timestamp()], needed) for end in ends)
 
 
-def _counts(data: Any, times: set[float]) -> dict[float, dict[Key, float]]:
-    """The counts of each time, by variant and cell."""
+def _counts(data: Any, times: set[float], variant: str) -> dict[float, dict[Key, float]]:
+    """The counts of each time, by variant (of series without the label, this one) and cell."""
     if data["resultType"] != "matrix":
         raise ValueError("the result of a range query is a matrix")
     counts: dict[float, dict[Key, float]] = defaultdict(dict)
     for series in data["result"]:
-        key = series["metric"].get(VARIANT, ""), series["metric"].get(CELL, "")
+        key = series["metric"].get(VARIANT, variant), series["metric"].get(CELL, "")
         for moment, value in series["values"]:
             if moment not in times or key in counts[moment]:
                 raise ValueError("a sample comes twice, or at a time that was not requested")
@@ -52,7 +54,8 @@ def _counts(data: Any, times: set[float]) -> dict[float, dict[Key, float]]:
     return counts
 
 
-def _block(end: datetime, bad: Counts, total: Counts) -> CohortBlock:
+def _block(end: datetime, bad: Counts, total: Counts, needed: Sequence[str]) -> CohortBlock:
+    """`needed` are the variants of which there must be events."""
     try:
         names = _cells(total)
         _refuse_strays(bad, total)
@@ -61,8 +64,8 @@ def _block(end: datetime, bad: Counts, total: Counts) -> CohortBlock:
     except UnreadableBlock as unreadable:
         return CohortBlock(end, problem=unreadable.problem)
     block = CohortBlock(end, cells, chosen)
-    has_both = block.whole.on_total > 0 and block.whole.off_total > 0
-    return block if has_both else replace(block, problem=BlockProblem.NO_EVENTS)
+    has_events = all(sum(total.get((variant, name), 0.0) for name in names) > 0 for variant in needed)
+    return block if has_events else replace(block, problem=BlockProblem.NO_EVENTS)
 
 
 def _cells(total: Counts) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Metrics that are counted by cohort: their PromQL, and why some of them can never be counted."""
+"""Metrics that are counted in blocks: their PromQL, and why some of them can never be counted."""
 
 from datetime import timedelta
 from functools import lru_cache
@@ -13,16 +13,16 @@ from session_rollout.adapters.promql import (
     is_long,
     parse,
 )
-from session_rollout.adapters.promql_blocks import PLAIN, CohortQueries, buckets, counter_of
+from session_rollout.adapters.promql_blocks import BY_COHORT, OF_ALL, PLAIN, CohortQueries, buckets, counter_of
 from session_rollout.adapters.promql_spelling import MISREAD, length_text
-from session_rollout.api.metrics import Cohorts, Control, Metric
+from session_rollout.api.metrics import Cohorts, Control, EventCounts, Metric
 from session_rollout.api.quantities import duration, format_duration
 
 BYTES: Final = "must have a character in place of an escape such as `\\x41`"
 
 
 def counting_of(metric: Metric, control: Control, intervals: Intervals) -> CohortQueries:
-    """The PromQL of a metric that is counted by cohort. Raises ValueError with a sentence, also for lengths that cannot work."""
+    """The PromQL of a metric that is counted in blocks. Raises ValueError with a sentence, also for lengths that cannot work."""
     cohorts, block = metric.counted, block_of(control, intervals)
     assert cohorts is not None
     if problem := _problem_of_lengths(control, intervals):
@@ -36,10 +36,12 @@ def totals_of(metric: Metric, length: timedelta) -> tuple[str, str]:
     assert cohorts is not None
     if cohorts.histogram is not None:
         observed, within = (
-            f"sum(increase({each}[{span}]))" for each in buckets(cohorts.histogram, duration(cohorts.over or ""))
+            f"sum(increase({each}[{span}]))"
+            for each in buckets(cohorts.histogram, duration(cohorts.over or ""), _labels(cohorts))
         )
         return f"{observed} - {within}", observed
-    bad, total = (f"sum(increase({counter_of(text or '')}[{span}]))" for text in (cohorts.bad, cohorts.total))
+    counters = (counter_of(text or "", _labels(cohorts)) for text in (cohorts.bad, cohorts.total))
+    bad, total = (f"sum(increase({counter}[{span}]))" for counter in counters)
     return bad, total
 
 
@@ -64,20 +66,26 @@ def _problem_of_lengths(control: Control, intervals: Intervals) -> str | None:
     return None
 
 
+def _labels(counters: Cohorts | EventCounts) -> tuple[str, ...]:
+    """The labels by which its events are grouped."""
+    return BY_COHORT if isinstance(counters, Cohorts) else OF_ALL
+
+
 @lru_cache(REMEMBERED)
-def _queries(cohorts: Cohorts, block: timedelta, scrape: timedelta) -> CohortQueries:
+def _queries(counters: Cohorts | EventCounts, block: timedelta, scrape: timedelta) -> CohortQueries:
     """Parsed once: a rollout needs it at each reconciliation."""
-    if cohorts.histogram is not None:
-        over = duration(cohorts.over or "")
-        _judge("histogram", cohorts.histogram, over)
-        return CohortQueries.of_histogram(cohorts.histogram, over, block, scrape)
-    bad, total = cohorts.bad or "", cohorts.total or ""
-    _judge("bad", bad)
-    _judge("total", total)
-    return CohortQueries.of_counters(bad, total, block, scrape)
+    labels = _labels(counters)
+    if counters.histogram is not None:
+        over = duration(counters.over or "")
+        _judge("histogram", counters.histogram, labels, over)
+        return CohortQueries.of_histogram(counters.histogram, over, block, scrape, labels)
+    bad, total = counters.bad or "", counters.total or ""
+    _judge("bad", bad, labels)
+    _judge("total", total, labels)
+    return CohortQueries.of_counters(bad, total, block, scrape, labels)
 
 
-def _judge(field: str, selector: str, over: timedelta | None = None) -> None:
+def _judge(field: str, selector: str, labels: tuple[str, ...], over: timedelta | None = None) -> None:
     """Raises ValueError, with the field in its sentence, for what selects no counter or histogram."""
     if MISREAD.search(selector):  # the parser reads bytes as characters
         raise ValueError(f"`{field}` {BYTES}")
@@ -88,6 +96,6 @@ def _judge(field: str, selector: str, over: timedelta | None = None) -> None:
     except ValueError as error:
         raise ValueError(f"`{field}` is invalid PromQL: {str(error).splitlines()[0]}") from error
     try:
-        counter_of(selector) if over is None else buckets(selector, over)
+        counter_of(selector, labels) if over is None else buckets(selector, over, labels)
     except ValueError as error:
         raise ValueError(f"`{field}` {error}") from error

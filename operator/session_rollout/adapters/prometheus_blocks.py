@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from session_rollout.adapters.block_reader import read_blocks
-from session_rollout.adapters.promql_blocks import CohortQueries
+from session_rollout.adapters.promql_blocks import OF_ALL, CohortQueries
 from session_rollout.adapters.provider_client import ProviderClient, Response, invalid
 from session_rollout.adapters.provider_clock import ProviderClock
 from session_rollout.api.enums import CheckReason
@@ -48,7 +48,7 @@ async def fetch_blocks(
 
     bad, total = await current(queries.bad), await current(queries.total)
     try:
-        return read_blocks(bad, total, ends)
+        return read_blocks(bad, total, ends, of_all=queries.labels == OF_ALL)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise invalid(error) from error
 

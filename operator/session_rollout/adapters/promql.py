@@ -15,7 +15,7 @@ import promql_parser
 
 from session_rollout.adapters.promql_scan import FIXED, in_one_line, nesting, scanned, without_text
 from session_rollout.adapters.promql_spelling import MISREAD, length_text, spelling
-from session_rollout.api.metrics import DEFAULT_CONTROL, Control, Metric
+from session_rollout.api.metrics import DEFAULT_CONTROL, Cohorts, Control, Metric
 from session_rollout.api.quantities import duration
 from session_rollout.settings import Dialect, Provider
 
@@ -168,8 +168,7 @@ def queries_of(metric: Metric) -> tuple[str, ...]:
     """The PromQL of a metric as it is sent: one query, or good and total for each cohort; none if it is counted in blocks."""
     if metric.query is not None:
         return (metric.query,)
-    assert metric.cohorts is not None
-    good, total = metric.cohorts.good, metric.cohorts.total
+    good, total = (metric.cohorts.good, metric.cohorts.total) if metric.cohorts is not None else (None, None)
     if good is None or total is None:
         return ()
     return tuple(query.replace("$cohort", cohort) for cohort in COHORTS for query in (good, total))
@@ -183,15 +182,16 @@ def has_fixed_time(query: str) -> bool:
 def spelled(metric: Metric) -> str:
     """The queries of a metric in one spelling, by which it is known: who writes them otherwise makes no other metric.
 
-    Of a query that is not parsed, another spelling has other spaces or comments. Counters come with their feature, and a
-    histogram with its bound.
+    Of a query that is not parsed, another spelling has other spaces or comments. Counters come with their feature, if they have
+    one, and a histogram with its bound.
     """
     cohorts = metric.counted
     if cohorts is None:
         return "\n".join(_spelled(query) for query in queries_of(metric))
     bound = () if cohorts.over is None else (f"over {length_text(duration(cohorts.over))}",)
     counters = [_spelled(text) for text in (cohorts.bad, cohorts.total, cohorts.histogram) if text is not None]
-    return "\n".join((f"feature {cohorts.feature}", *counters, *bound))
+    users = f"feature {cohorts.feature}" if isinstance(cohorts, Cohorts) else "all users"
+    return "\n".join((users, *counters, *bound))
 
 
 @lru_cache(REMEMBERED)

@@ -346,12 +346,17 @@ def _checks(rollout: SessionRollout, status: RolloutStatus) -> Iterator[tuple[Ch
 
 
 def _compared(check: Check | Gate, kind: CheckKind, status: RolloutStatus) -> tuple[float, float] | None:
-    """How many more bad events the users with the feature have per event, and how many more are tolerated; None for other checks."""
+    """How many more bad events the users with the feature have per event, and how many more are tolerated; None for other checks.
+
+    Where the bound is fixed, it is the rate of bad events of all users.
+    """
     record = next((each for each in status.evidence if (each.kind, each.name) == (kind, check.name)), None)
     events = events_of(record) if record is not None and isinstance(check, Check) else None
-    if events is None or not isinstance(check, Check) or not (events.on_total and events.off_total):
+    if events is None or not isinstance(check, Check) or not events.on_total:
         return None
-    without = events.off_bad / events.off_total
+    if check.below is None and not events.off_total:
+        return None
+    without = events.off_bad / events.off_total if events.off_total else 0.0
     return events.on_bad / events.on_total - without, tolerated_by(check).limit(without) - without
 
 

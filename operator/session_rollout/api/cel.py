@@ -81,9 +81,9 @@ _CONTRACTS = (
     " && p.migrations.after.exists(n, self.migrations.exists(m, m.name == n && has(m.change) && m.change == 'Contract'))"
 )
 _METRIC_KNOWN = "(has(self.metrics) && self.metrics.exists(m, m.name == c.metric))"
-_PLAIN = "!(has(m.cohorts) && has(m.cohorts.feature))"
+_PLAIN = "!has(m.counts) && !(has(m.cohorts) && has(m.cohorts.feature))"
 _GATE_KNOWN = f"(!has(c.metric) || (has(self.metrics) && self.metrics.exists(m, m.name == c.metric && {_PLAIN})))"
-_OF_GATES = "must be a name from `metrics`, of one without `cohorts.feature`"
+_OF_GATES = "must be a name from `metrics`, of one without `counts` and `cohorts.feature`"
 _MINIMUM_KNOWN = f"(!has(c.minimum) || (has(self.metrics) && self.metrics.exists(m, m.name == c.minimum.metric && {_PLAIN})))"
 # A metric of counters has no value of its own: it is only compared, and only it is compared without a difference.
 _COUNTED = "self.metrics.exists(m, m.name == c.metric && has(m.cohorts) && has(m.cohorts.feature))"
@@ -96,6 +96,13 @@ _COMPARED = (
 _COUNTED_RULE = (
     "must compare a metric whose `cohorts` has a `feature` to `Control`, with `tolerate`, and no other metric in this way"
 )
+# Of events that are counted, a share is bad: the evidence that it is too large is over time already.
+_BOUNDED_SHARE = (
+    "!self.metrics.exists(m, m.name == c.metric && has(m.counts))"
+    " || (has(c.below) && c.below.matches('^[0-9]{1,2}([.][0-9]+)?%$') && double(c.below.find('^[0-9.]+')) > 0.0"
+    " && c.__for__ == '0s' && !has(c.outOf))"
+)
+_BOUNDED_RULE = "must have `below` between 0% and 100%, such as `1%`, without `for` and `outOf`, for a metric with `counts`"
 _FEATURE_KNOWN = "self.features.exists(d, d.name == f)"
 _IN_ONE_PHASE = "self.phases.exists_one(q, f in q.features)"
 
@@ -178,6 +185,14 @@ ROLLOUT: Final = (
     (
         f"!has(self.metrics) || !has(self.guards) || self.guards.all(c, {_COMPARED} == {_COUNTED})",
         f"`guards` {_COUNTED_RULE}",
+    ),
+    (
+        f"!has(self.metrics) || {_PLACES.format('criteria', _BOUNDED_SHARE)}",
+        f"`phases[].criteria` {_BOUNDED_RULE}",
+    ),
+    (
+        f"!has(self.metrics) || !has(self.guards) || self.guards.all(c, {_BOUNDED_SHARE})",
+        f"`guards` {_BOUNDED_RULE}",
     ),
     (
         "!has(self.metrics) || self.metrics.all(m, !has(m.cohorts) || !has(m.cohorts.feature)"

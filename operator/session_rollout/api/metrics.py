@@ -1,4 +1,4 @@
-"""Metrics of a `SessionRollout.spec`: PromQL queries, and counters of events by cohort."""
+"""Metrics of a `SessionRollout.spec`: PromQL queries, and counters of events, by cohort or of all users."""
 
 from typing import Annotated, Final
 
@@ -9,6 +9,7 @@ from session_rollout.api.quantities import Duration, DurationOrZero, Probability
 
 SEASONS_NEEDED: Final = 2  # fewer have no median that a single odd one does not decide
 _COUNTER: Final = " A selector without the labels `variant` and `cell`, by which the operator groups: see instrumentation in the documentation."
+_ALL_USERS: Final = " A selector without the label `cell`, by which the operator groups where it exists."
 
 
 class Cohorts(Model):
@@ -105,15 +106,61 @@ class SeasonalBaseline(Model):
     ] = "30m"
 
 
+class EventCounts(Model):
+    """How bad events and all events are counted, whoever has the feature: two counters, or a histogram."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "has(self.bad) != has(self.histogram)",
+                "must have exactly one of `bad` (with `total`) and `histogram` (with `over`)",
+            ),
+            ("has(self.total) != has(self.histogram)", "`total` is required by `bad`, and excluded by `histogram`"),
+            ("has(self.over) == has(self.histogram)", "`over` and `histogram` require each other"),
+        ),
+    )
+    bad: Annotated[
+        str | None,
+        Field(
+            description='Counter of bad events, such as `sessions_total{result="failure"}`.' + _ALL_USERS,
+            min_length=1,
+            max_length=1024,
+        ),
+    ] = None
+    total: Annotated[
+        str | None,
+        Field(
+            description="Counter of all events, such as `sessions_total`. Required by `bad`." + _ALL_USERS,
+            min_length=1,
+            max_length=1024,
+        ),
+    ] = None
+    histogram: Annotated[
+        str | None,
+        Field(
+            description="Classic histogram, such as `page_load_seconds`: observations over `over` are bad events." + _ALL_USERS,
+            min_length=1,
+            max_length=1024,
+        ),
+    ] = None
+    over: Annotated[
+        Duration | None,
+        Field(description="Upper bound of a bucket of the histogram, such as `500ms`: what takes longer is bad."),
+    ] = None
+
+
 DEFAULT_BASELINE: Final = SeasonalBaseline()
 
 
 class Metric(Model):
-    """A named PromQL query that criteria, guards and gates refer to. Its result must be one number."""
+    """A named PromQL query that criteria, guards and gates refer to, whose result must be one number; or counters of events."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            ("has(self.query) != has(self.cohorts)", "must have exactly one of `query` and `cohorts`"),
+            (
+                "[has(self.query), has(self.cohorts), has(self.counts)].filter(x, x).size() == 1",
+                "must have exactly one of `query`, `cohorts` and `counts`",
+            ),
             ("!has(self.baseline) || has(self.query)", "`baseline` requires `query`"),
         ),
     )
@@ -122,7 +169,7 @@ class Metric(Model):
         str | None,
         Field(
             description="PromQL query that returns one scalar or one series, such as `job:http_errors:ratio_rate5m`."
-            " Mutually exclusive with `cohorts`.",
+            " Mutually exclusive with `cohorts` and `counts`.",
             min_length=1,
             max_length=2048,
         ),
@@ -131,7 +178,15 @@ class Metric(Model):
         Cohorts | None,
         Field(
             description="Counters or queries of events of users with the feature and of those without it, for checks with"
-            " `comparedTo: Control`. Mutually exclusive with `query`."
+            " `comparedTo: Control`. Mutually exclusive with `query` and `counts`."
+        ),
+    ] = None
+    counts: Annotated[
+        EventCounts | None,
+        Field(
+            description="Counters of events of all users, for checks with `below`: the check fails when so many events are bad that"
+            " chance does not explain it, and a criterion passes when the events show that the rate is lower. Mutually exclusive with"
+            " `query` and `cohorts`."
         ),
     ] = None
     window: Annotated[
@@ -165,9 +220,9 @@ class Metric(Model):
         return known if self.query is not None and known.count >= SEASONS_NEEDED else None
 
     @property
-    def counted(self) -> Cohorts | None:
+    def counted(self) -> Cohorts | EventCounts | None:
         """Its counters, if the operator counts events by blocks of time; None if it sends queries of the user."""
-        return self.cohorts if self.cohorts is not None and self.cohorts.good is None else None
+        return self.cohorts if self.cohorts is not None and self.cohorts.good is None else self.counts
 
 
 class Exposure(Model):

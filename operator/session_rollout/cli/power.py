@@ -25,7 +25,9 @@ def power(file: str, *, form: str | None, inflation: float, **options: Any) -> N
     source = read_rollout_file(file)
     names = tuple(compared_metrics(source.spec))
     if not names:
-        raise refusal("no guard and no criterion of this rollout has `comparedTo: Control` with a metric that counts events")
+        raise refusal(
+            "no guard and no criterion has `comparedTo: Control` with a metric of counters, or a metric with `counts`"
+        )
     powers = powers_of(source.spec, traffic_of(source.spec, names, options), inflation)
     if form:
         emit([_as_data(each) for each in powers], form)

@@ -69,7 +69,7 @@ def _parse_queries(spec: RolloutSpec) -> tuple[list[Problem], Ranges]:
         faults.append(uncounted(metric, DEFAULT_CONTROL, Intervals()))  # how often is scraped is not known here
         if fault := next((fault for fault in faults if fault is not None), None):
             message = f"the rollout will stall, because the PromQL is invalid: {fault}"
-            field = "query" if metric.query is not None else "cohorts"
+            field = "query" if metric.query is not None else "cohorts" if metric.cohorts is not None else "counts"
             problems.append(_warning(("metrics", index, field), Warn.INVALID_QUERY, message))
         else:
             ranges[metric.name] = effective_range(metric, control=spec.control)

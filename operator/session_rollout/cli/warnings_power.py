@@ -77,6 +77,8 @@ def _slow(spec: RolloutSpec, power: Power, path: Path) -> Problem:
 
 
 def _late(spec: RolloutSpec, power: Power, path: Path) -> Iterator[Problem]:
+    if power.of_all:
+        return
     exposure = spec.control.exposure
     expected = power.traffic.events * (power.percent / 100) * (duration(exposure.deadline) / HOUR)
     if expected >= exposure.min_events:

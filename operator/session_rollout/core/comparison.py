@@ -1,4 +1,7 @@
-"""The evidence of one check that compares users with the feature and users without it: blocks come in, a verdict comes out."""
+"""The evidence of one check that compares users with the feature with users without it, or all users with a fixed rate.
+
+Blocks come in, a verdict comes out. Where the rate is fixed, all users count as those with the feature.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -62,11 +65,17 @@ class Comparison:
             self,
             until=block.end,
             cells={name: self.cells.get(name, NOTHING) + block.cells.get(name, NOTHING) for name in names},
-            information=self.information.add(block.whole, self.test.events.on_bad, self.test.expected),
+            information=self._informed(block.whole),
         )
         inflation = max(self.inflation, counted.inflation)
         learned, rest = self._divided(block)
         return replace(counted, test=self.test.learn(learned).add(rest, self.tolerance, inflation))
+
+    def _informed(self, block: Block) -> InformationBlocks:
+        events = self.test.events
+        if self.tolerance.times:
+            return self.information.add(block, events.on_bad, self.test.expected)
+        return self.information.add_alone(block, events)
 
     def _divided(self, block: CohortBlock) -> tuple[Block, Block]:
         """What the test learns from, and what it bets on, which is nearly always everything.
@@ -106,6 +115,8 @@ class Comparison:
     def counts_text(self) -> str:
         """`42 of 12,276 bad with the feature (0.342%), 14.1 expected without it (0.115%)`."""
         events, expected = self.test.events, self.test.expected
+        if not events.off_total:
+            return f"{_count(events.on_bad)} of {_count(events.on_total)} bad ({_rate(events.on_bad, events.on_total)})"
         with_it = f"{_count(events.on_bad)} of {_count(events.on_total)} bad with the feature ({_rate(events.on_bad, events.on_total)})"
         return f"{with_it}, {_count(expected)} expected without it ({_rate(expected, events.on_total)})"
 
@@ -137,9 +148,10 @@ class Comparison:
         events = self.test.events
         total, shown = events.on_total + events.off_total, self.test.shows_safety(self.safe_inflation)
         share = events.on_total / total if total > 0 else 0.0
-        if shown or self.tolerates_everything or not 0 < share < 1:
+        if shown or self.tolerates_everything or not 0 < share < (1 if self.tolerance.times else math.inf):
             return 0.0
-        return Design(share, self.test.rate_without(), self.tolerance, self.safe_inflation).events_to_pass() - total
+        rate = self.test.rate_without() if events.off_total else (events.on_bad + 0.5) / events.on_total
+        return Design(share, rate, self.tolerance, self.safe_inflation).events_to_pass() - total
 
     @property
     def verdict(self) -> Verdict:

@@ -50,10 +50,11 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
     stands = before.verdict is not Verdict.NOT_EVALUATED and before.reason is not CheckReason.NO_CONTROL
     if any(name not in measurements for name in needed) and stands:
         return  # the result is on its way; until then the last verdict stands, and nothing is promoted on it
-    evaluation, is_due = _evaluated(context, check, not_before, before), False
     metric = metric_of(context.spec, check) if isinstance(check, Check) else None
     if metric is not None and isinstance(check, Check):
         evaluation, is_due = _compared(context, check, kind, metric, not_before)
+    else:
+        evaluation, is_due = _evaluated(context, check, not_before, before), False
     if isinstance(check, Check) and check.dry_run:
         evaluation = replace(evaluation, message=f"{evaluation.message} (dry run: not counted)")
     keep(context, kind, check.name, evaluation, refresh=is_due)
@@ -65,7 +66,7 @@ def _compared(
     context: DecisionContext, check: Check, kind: CheckKind, metric: Metric, not_before: datetime | None
 ) -> tuple[Evaluation, bool]:
     """What a comparison with the users without the feature says, and whether its numbers are written though the verdict is the same."""
-    if nothing := without_control(context, check, metric):
+    if nothing := without_control(context, check, kind, metric):
         return nothing, False
     compared = compare(context, check, kind, metric)
     given = replace(

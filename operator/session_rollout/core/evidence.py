@@ -1,7 +1,9 @@
-"""Comparisons with the users without a feature: what is known of each is in `status.evidence`, and blocks of events are added to it.
+"""Checks of events that are counted: what is known of each is in `status.evidence`, and blocks of events are added to it.
 
-A comparison is about the phase of its feature, and runs through all of its steps. A guard has its share of
-`control.falseRollback`, which is fixed when the comparison begins, so that no edit of the spec can spend it twice.
+A comparison with the users without a feature is about the phase of the feature, and runs through all of its steps. The events of
+all users are compared with a fixed rate: by a guard from the first publish on, whatever the phase is, and by a criterion once
+for each audience, because a smaller one says nothing about a larger one. A guard has its share of `control.falseRollback`, which
+is fixed when its evidence begins, so that no edit of the spec can spend it twice.
 """
 
 from collections.abc import Iterable
@@ -23,9 +25,10 @@ from session_rollout.core.clocks import SKEW, audience_start
 from session_rollout.core.comparison import Comparison
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation
-from session_rollout.core.evidence_text import decoded, encoded, exposed_events, exposed_text
+from session_rollout.core.evidence_text import decoded, encoded, exposed_events, exposed_text, is_about
 from session_rollout.core.exposure import Exposure
 from session_rollout.core.identity import fingerprint, sources_of
+from session_rollout.core.inputs import published_phases
 from session_rollout.core.statistics.rates import Tolerance
 from session_rollout.core.statistics.ratio import inflation_of_ratio
 from session_rollout.core.status_budget import kept
@@ -45,15 +48,21 @@ LEAST_SHARE: Final = 100  # of `falseRollback` that a guard has which came after
 
 
 def metric_of(spec: RolloutSpec, check: Check) -> Metric | None:
-    """The metric of a check that is a comparison of blocks; None for every other check."""
+    """The metric of a check that is evaluated by blocks of events; None for every other check."""
     metric = spec.metric(check.metric)
-    if metric is None or metric.counted is None or check.compared_to is not ComparedTo.CONTROL:
+    if metric is None or metric.counted is None:
         return None
-    return metric
+    return metric if metric.counts is not None or check.compared_to is ComparedTo.CONTROL else None
 
 
-def phase_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> PhaseRecord | None:
-    """The record of the phase that has published the feature of a metric, whatever the spec says now, or will publish it."""
+def phase_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric, kind: CheckKind = CheckKind.GUARD) -> PhaseRecord | None:
+    """The record of the phase that has published the feature of a metric, whatever the spec says now, or will publish it.
+
+    For events of all users, it is the running phase for a criterion, and the first one that a guard protects.
+    """
+    if metric.counts is not None:
+        running = status.phase(status.current.phase)
+        return running if kind is CheckKind.CRITERION else next(iter(published_phases(status)), running)
     feature = metric.cohorts.feature if metric.cohorts is not None else None
     given = (record for record in status.phases if record.is_published and feature in record.features)
     name = next((phase.name for phase in spec.phases if feature in phase.features), None)
@@ -73,12 +82,23 @@ def has_control(status: RolloutStatus, record: PhaseRecord | None) -> bool:
     return 0 < percent_of(status, record) < EVERYBODY
 
 
+def is_counted(status: RolloutStatus, record: PhaseRecord | None, metric: Metric) -> bool:
+    """Whether the events of a metric say something: there is a control, or they are those of all users and something is published."""
+    if metric.counts is None:
+        return has_control(status, record)
+    if record is None or not record.is_published or record.promoted_time is not None:
+        return False
+    current, earlier = status.current, (status.current.earlier_percent or "0", status.current.earlier_groups)
+    is_first = current.is_unpublished and current.phase == record.name and earlier == ("0", ())
+    return not is_first
+
+
 def blocks_since(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> datetime | None:
     """The time from which on a decision needs the blocks of a metric; None while there is nothing to compare."""
     record, published = phase_of(spec, status, metric), status.flags.published_time
-    if record is None or not has_control(status, record) or published is None:
+    if record is None or not is_counted(status, record, metric) or published is None:
         return None
-    known = [each.until for each in status.evidence if each.phase == record.name and _reads(spec, each, metric)]
+    known = [each.until for each in status.evidence if _reads(spec, each, metric)]
     length = duration(spec.control.block) if spec.control.block is not None else LONG_BLOCK
     return max(min(known, default=published) - (UNUSABLE_BLOCKS + 1) * length, published)
 
@@ -99,11 +119,13 @@ def _checks_of(spec: RolloutSpec, record: EvidenceRecord) -> Iterable[Check]:
     return spec.guards if record.kind is CheckKind.GUARD else phase.criteria if phase is not None else ()
 
 
-def without_control(context: DecisionContext, check: Check, metric: Metric) -> Evaluation | None:
-    """What a comparison says where there is nothing to compare; None where there is."""
-    record = phase_of(context.spec, context.status, metric)
-    if has_control(context.status, record):
+def without_control(context: DecisionContext, check: Check, kind: CheckKind, metric: Metric) -> Evaluation | None:
+    """What a check says where there is nothing to compare; None where there is."""
+    record = phase_of(context.spec, context.status, metric, kind)
+    if is_counted(context.status, record, metric):
         return None
+    if metric.counts is not None:
+        return Evaluation(Verdict.PASS, CheckReason.NO_CONTROL, f"{check.name}: nobody has a feature of the rollout yet")
     everybody = percent_of(context.status, record) > 0
     cause = f"{'everybody' if everybody else 'nobody'} has the feature by percentage, so that there is nothing to compare"
     if everybody and not isinstance(check, Guard) and record is not None:
@@ -126,12 +148,14 @@ class Compared:
 
 def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Metric) -> Compared:
     """The comparison that a check makes, brought up to date in the status."""
-    record = phase_of(context.spec, context.status, metric)
+    record = phase_of(context.spec, context.status, metric, kind)
     measurement, published = context.observed.measurements.get(metric.name), context.status.flags.published_time
     start = published if context.current.is_unpublished else audience_start(context)  # users have the audience before it
     assert record is not None
     series = measurement.series if measurement is not None and measurement.series is not None else None
     known = _continued(context, check, kind, metric, record)
+    if metric.counts is not None and kind is CheckKind.CRITERION and start is not None and not is_about(known, start):
+        known = _restarted(known)
     if known.until > context.now + SKEW:  # the clock was set back: what has counted until then must not count twice
         known = _restarted(known).updated(until=context.now)
     comparison = comparison_of(context.spec, check, known, series)
@@ -144,9 +168,11 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
     passed = {Verdict.PASS: True, Verdict.FAIL: None}.get(comparison.verdict, known.passed)
     record_now = encoded(known.updated(passed=passed, exposed=exposed_text(known, start, blocks)), comparison)
     _put(context, record_now)
+    unusable, is_due = _unusable(series, audience), _is_due(context, record_now)
+    if metric.counts is not None:
+        return Compared(comparison, None, unusable, is_due)
     percent, elapsed = percent_of(context.status, record), max(comparison.until - audience, timedelta(0))
-    exposure = _exposure(context, record_now, comparison, percent, elapsed)
-    return Compared(comparison, exposure, _unusable(series, audience), _is_due(context, record_now))
+    return Compared(comparison, _exposure(context, record_now, comparison, percent, elapsed), unusable, is_due)
 
 
 def _exposure(
@@ -180,9 +206,11 @@ def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, serie
 
 
 def tolerated_by(check: Check) -> Tolerance:
-    """What a comparison tolerates; a budget tolerates no rate above the one without the feature, only so many events."""
+    """What a check tolerates; a budget tolerates no rate above the one without the feature, only so many events."""
     if isinstance(check, Guard) and check.harm_budget is not None:
         return NO_HARM
+    if check.below is not None:
+        return Tolerance(0.0, float(bound(check.below)))
     return Tolerance(float(check.tolerated.times), float(bound(check.tolerated.plus)))
 
 

@@ -86,6 +86,11 @@ def exposed_text(record: EvidenceRecord, audience: datetime, blocks: Iterable[Co
     return f"{_text(map(round, counts))} {since}"
 
 
+def is_about(record: EvidenceRecord, audience: datetime) -> bool:
+    """Whether events were counted last for the audience that was published then."""
+    return _exposed(record)[2] == int(audience.timestamp())
+
+
 def exposed_events(record: EvidenceRecord) -> tuple[float, float]:
     """The events with the feature and without it since the audience was published."""
     return _exposed(record)[:2]

@@ -1,4 +1,4 @@
-"""What the comparisons of a rollout would see, from the traffic and the rate of bad events: `core.statistics.power` for each step.
+"""What the checks of counted events would see, from the traffic and the rate of bad events: `core.statistics.power` for each step.
 
 Each step is looked at by itself, as if the evidence began with it; that of earlier steps comes in addition.
 """
@@ -39,6 +39,7 @@ class Power:
     phase: str
     step: int
     percent: float
+    of_all: bool  # the check is about all users, not only about those with the feature
     hold: timedelta
     traffic: Traffic
     tolerated: float  # rate of bad events with the feature
@@ -52,7 +53,10 @@ class Power:
 
 
 def powers_of(spec: RolloutSpec, traffic: Mapping[str, Traffic], inflation: float = 1.0) -> tuple[Power, ...]:
-    """The power of every comparison in every step that leaves users to compare with; `traffic` is by metric."""
+    """The power of every comparison in every step that leaves users to compare with, and of every check of all users in each.
+
+    `traffic` is by metric.
+    """
     guards = [guard for guard in spec.guards if metric_of(spec, guard) is not None]
     alpha = _share(spec) / max(len(guards), 1)
     return tuple(
@@ -61,7 +65,7 @@ def powers_of(spec: RolloutSpec, traffic: Mapping[str, Traffic], inflation: floa
         for check in (*guards, *phase.criteria)
         if _is_about(spec, check, phase)
         for increment in increments(phase)
-        if 0 < increment.percent < EVERYBODY
+        if 0 < increment.percent < EVERYBODY or _is_of_all(spec, check)
     )
 
 
@@ -77,12 +81,20 @@ def _share(spec: RolloutSpec) -> float:
 
 def _is_about(spec: RolloutSpec, check: Check, phase: Phase) -> bool:
     metric = metric_of(spec, check)
-    return metric is not None and metric.cohorts is not None and metric.cohorts.feature in phase.features
+    compared = metric is not None and metric.cohorts is not None and metric.cohorts.feature in phase.features
+    return compared or _is_of_all(spec, check)
+
+
+def _is_of_all(spec: RolloutSpec, check: Check) -> bool:
+    metric = metric_of(spec, check)
+    return metric is not None and metric.counts is not None
 
 
 def _power(phase: Phase, increment: Increment, check: Check, traffic: Traffic, alpha: float, inflation: float) -> Power:
     tolerance = tolerated_by(check)
-    design = Design(float(increment.percent) / 100, max(traffic.rate, SMALLEST_RATE), tolerance, inflation)
+    of_all = check.below is not None
+    share = 1.0 if of_all else float(increment.percent) / 100
+    design = Design(share, max(traffic.rate, SMALLEST_RATE), tolerance, inflation)
     hours = design.events_to_pass() / traffic.events
     return Power(
         kind=CheckKind.GUARD if isinstance(check, Guard) else CheckKind.CRITERION,
@@ -90,6 +102,7 @@ def _power(phase: Phase, increment: Increment, check: Check, traffic: Traffic, a
         phase=phase.name,
         step=increment.step,
         percent=float(increment.percent),
+        of_all=of_all,
         hold=increment.hold,
         traffic=traffic,
         tolerated=tolerance.limit(traffic.rate),

@@ -20,7 +20,6 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import HistoryEntry
-from session_rollout.core.evidence import phase_of
 from session_rollout.core.observed import (
     CheckResult,
     Decision,
@@ -34,12 +33,11 @@ from session_rollout.core.observed import (
 )
 from session_rollout.core.steps import phase_named
 from session_rollout.simulation.values import (
-    BASE_RATE,
-    HARMFUL_RATE,
     KindAndCheck,
     best_value,
     compared_measurement,
     measurement_of,
+    rates_of,
 )
 from session_rollout.simulation.world import SUCCEEDED, World
 
@@ -214,9 +212,8 @@ class RehearsedWorld(World):
 
     def _counted(self, metric: Metric, fault: Fault | None) -> Measurement:
         """Blocks of events, of which as many are bad with the feature as a fault says."""
-        record = phase_of(self.spec, self.status, metric)
-        rate = Decimal(BASE_RATE) if fault is None else HARMFUL_RATE if fault.value is None else fault.value
-        percent = Decimal(record.percent) if record is not None else Decimal(0)
+        percent, harmless, harmful = rates_of(self.spec, self.status, metric)
+        rate = harmless if fault is None else harmful if fault.value is None else fault.value
         return compared_measurement(rate, self.now, percent=percent, length=block_of(self.spec.control, Intervals()))
 
     def _chosen_value(self, name: str, wanted: Verdict, *, cohorts: bool) -> Decimal:

@@ -3,6 +3,7 @@
 from typing import Final
 
 HARM: Final = (1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # multiples of the tolerated rate
+BELOW: Final = (0.9, 0.75, 0.5, 0.25)  # multiples of a tolerated rate that is fixed: each of them is harmless
 LARGEST_STAKE: Final = 0.99  # share of the stake at which a factor of the e-value would be zero
 
 

@@ -14,9 +14,10 @@ from typing import Final
 from session_rollout.core.statistics.rates import NOTHING, Block
 
 ALPHA_OF_SAFETY: Final = 0.05
-UNKNOWN: Final = 10.0  # without cells, until four blocks of information are complete
+UNKNOWN: Final = 10.0  # while nothing says how bad events cluster: without cells, until four blocks of information are complete
 INFORMATION: Final = 4.0  # variance at which a block of information is complete
 FEWEST_BLOCKS: Final = 4
+FEW_BAD_EVENTS: Final = 50.0
 MARGIN: Final = 1.5  # time alone does not show that users differ for good
 
 
@@ -34,9 +35,16 @@ def inflation_of(cells: Sequence[Block], times: float, alpha: float) -> float:
 
 
 def inflation_of_safety(cells: Sequence[Block], times: float) -> float:
-    """The same for evidence of safety: a feature that has not had its bursts yet looks harmless, so those without it count too."""
-    ratio = max(_of_difference(cells, times), _of_control(cells))
-    return max(1.0, small_sample_factor(len(cells), ALPHA_OF_SAFETY) * ratio)
+    """The same for evidence of safety: a feature that has not had its bursts yet looks harmless, so those without it count too.
+
+    Against a fixed rate there are none: as long as there are few bad events, the inflation is close to that of an unknown clustering.
+    """
+    factor = small_sample_factor(len(cells), ALPHA_OF_SAFETY)
+    if times:
+        return max(1.0, factor * max(_of_difference(cells, times), _of_control(cells)))
+    known = math.fsum(cell.on_bad for cell in cells)
+    weight = known / (known + FEW_BAD_EVENTS)
+    return max(1.0, weight * factor * _of_difference(cells, times) + (1 - weight) * UNKNOWN)
 
 
 def _of_difference(cells: Sequence[Block], times: float) -> float:
@@ -84,6 +92,16 @@ class InformationBlocks:
         share = ratio * block.on_total / (ratio * block.on_total + block.off_total)
         observed, predicted = self.observed + block.on_bad, self.predicted + bad * share
         variance = self.variance + bad * share * (1 - share)
+        return self._with(observed, predicted, variance)
+
+    def add_alone(self, block: Block, events: Block) -> "InformationBlocks":
+        """After one more block of events that are compared with a fixed rate; `events` are the sums of the blocks before it."""
+        if events.on_total <= 0:
+            return self  # nothing predicts the first one
+        predicted = block.on_total * (events.on_bad + 0.5) / events.on_total
+        return self._with(self.observed + block.on_bad, self.predicted + predicted, self.variance + predicted)
+
+    def _with(self, observed: float, predicted: float, variance: float) -> "InformationBlocks":
         if variance < INFORMATION:
             return InformationBlocks(observed, predicted, variance, self.closed, self.deviations)
         more = (observed - predicted) ** 2 / variance

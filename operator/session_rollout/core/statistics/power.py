@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from session_rollout.core.statistics.alternatives import HARM, safe_rates
+from session_rollout.core.statistics.alternatives import HARM
 from session_rollout.core.statistics.rates import ALPHA_OF_PASS, Tolerance, optimal_stake
 
 QUANTILE: Final = 0.84  # of the normal distribution at four chances in five
@@ -34,7 +34,7 @@ class Design:
 
     def events_to_pass(self, alpha: float = ALPHA_OF_PASS) -> float:
         """Events of all users until a feature without effect is shown to be harmless with four chances in five."""
-        bets = safe_rates(self.rate, self.tolerance.limit(self.rate))
+        bets = self.tolerance.safe_rates(self.rate)
         return self._events(self.rate, bets, math.log(len(bets) / alpha))
 
     def smallest_rate(self, events: float, alpha: float) -> float | None:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from session_rollout.core.statistics.alternatives import HARM, LARGEST_STAKE, safe_rates
+from session_rollout.core.statistics.alternatives import BELOW, HARM, LARGEST_STAKE, safe_rates
 
 ALPHA_OF_PASS: Final = 0.05
 PRIOR_RATE: Final = 0.0001  # of bad events without the feature, as half an event, before there are any
@@ -35,6 +35,11 @@ class Tolerance:
     def limit(self, rate: float) -> float:
         """The tolerated rate, if this is the one without the feature."""
         return self.times * rate + self.plus
+
+    def safe_rates(self, rate: float) -> tuple[float, ...]:
+        """Rates with the feature that are harmless, if this is the one without it; a fixed limit needs no such rate."""
+        limit = self.limit(rate)
+        return safe_rates(rate, limit) if self.times else tuple(multiple * limit for multiple in BELOW)
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class RateTest:
         return RateTest(
             start=tuple(before + more for before, more in zip(self.start, harm, strict=True)),
             recent=tuple(_restarted(before) + more / inflation for before, more in zip(self.recent, harm, strict=True)),
-            safe=tuple(before + evidence(on) for before, on in zip(self.safe, safe_rates(off, limit), strict=True)),
+            safe=tuple(before + evidence(on) for before, on in zip(self.safe, tolerance.safe_rates(off), strict=True)),
             blocks=self.blocks + 1,
             events=self.events + block,
             expected=self.expected + block.expected,
