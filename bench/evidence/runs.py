@@ -33,7 +33,7 @@ class Runs:
         self.start, self.recent = np.zeros((len(HARM), runs)), np.full((len(HARM), runs), -np.inf)
         self.safe = np.zeros((4, runs))
         self.sums = np.zeros((4, runs, cells))  # bad and all with the feature, bad and all without it
-        self.inflation, self.safe_inflation = np.ones(runs), np.ones(runs)
+        self.inflation, self.safe_inflation, self.largest = np.ones(runs), np.ones(runs), np.ones(runs)
         self.expected = np.zeros(runs)
 
     def add(self, counts: Counts) -> None:
@@ -47,10 +47,16 @@ class Runs:
         self.start += harm
         earlier = self.inflation.copy()
         self._count(counts)
-        self.recent = np.logaddexp(0, self.recent) + harm / np.maximum(earlier, self.inflation)
+        self.largest = self._largest(earlier)
+        self.recent = np.logaddexp(0, self.recent) + harm / self.largest
         bets = np.stack([off, (off + limit) / 2, 0.75 * off, 0.5 * off])
         self.safe += log_e(x1, n1, x0, n0, self.tolerance, optimal_stakes(n1, n0, self.tolerance, bets, off))
         self.expected += n1 * x0 / n0
+
+    def _largest(self, before: Array) -> Array:
+        """The inflation of `recent` after a block, with its inflation `before` the block."""
+        largest: Array = np.maximum(np.maximum(before, self.largest), self.inflation)
+        return largest
 
     def _count(self, counts: Counts) -> None:
         """Add the counts, and measure the inflation."""
@@ -94,6 +100,10 @@ class WithoutCells(Runs):
         self.open, self.closed, self.deviations = np.zeros((3, runs)), np.zeros(runs), np.zeros(runs)
         self.inflation, self.safe_inflation = np.full(runs, UNKNOWN), np.full(runs, UNKNOWN)
 
+    def _largest(self, before: Array) -> Array:
+        largest: Array = np.maximum(before, self.inflation)  # that of an unknown clustering does not last
+        return largest
+
     def _count(self, counts: Counts) -> None:
         before = self.sums[0, :, 0].copy()  # bad events with the feature
         block = np.stack([each.sum(axis=1) for each in (counts.on_bad, counts.on_total, counts.off_bad, counts.off_total)])
@@ -122,18 +132,18 @@ class Bounds:
         self.start, self.recent = np.zeros((len(HARM), runs)), np.full((len(HARM), runs), -np.inf)
         self.safe = np.zeros((len(BELOW), runs))
         self.bad, self.total = np.zeros((runs, cells)), np.zeros((runs, cells))
-        self.inflation, self.safe_inflation = np.ones(runs), np.ones(runs)
+        self.inflation, self.safe_inflation, self.largest = np.ones(runs), np.ones(runs), np.ones(runs)
 
     def add(self, counts: Counts) -> None:
         """One more block in every run."""
         bad, total = counts.on_bad + counts.off_bad, counts.on_total + counts.off_total
-        earlier = self.inflation.copy()
         self.bad += bad
         self.total += total
         self._inflate()
         harm = self._log_e(bad, total, HARM_BETS)
         self.start += harm
-        self.recent = np.logaddexp(0, self.recent) + harm / np.maximum(earlier, self.inflation)
+        self.largest = np.maximum(self.largest, self.inflation)
+        self.recent = np.logaddexp(0, self.recent) + harm / self.largest
         self.safe += self._log_e(bad, total, np.array(BELOW)[:, None])
 
     def _log_e(self, bad: Array, total: Array, multiples: Array) -> Array:
@@ -156,7 +166,7 @@ class Bounds:
 
     def shows_safety(self) -> Truths:
         """Runs in which a rate below the bound is shown."""
-        return log_mean_exp(self.safe / self.safe_inflation) >= math.log(1 / ALPHA_OF_PASS)
+        return log_mean_exp(self.safe / np.maximum(self.safe_inflation, self.largest)) >= math.log(1 / ALPHA_OF_PASS)
 
 
 class Oracle:

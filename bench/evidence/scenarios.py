@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from bench.evidence.runs import Oracle, Ratios, Runs, WithoutCells
-from bench.evidence.traffic import Array, Step, Traffic, Truths, Users
+from bench.evidence.runs import Bounds, Oracle, Ratios, Runs, WithoutCells
+from bench.evidence.traffic import CELLS, Array, Step, Traffic, Truths, Users
 from bench.figures import Figure
 from session_rollout.core.statistics.rates import Tolerance
 
@@ -115,6 +115,10 @@ def clustered_rollbacks(scale: float) -> Iterator[Figure]:
         runs = some(400, scale)
         result = harm(CLUSTERED, runs, tolerance, seed=41)
         yield Figure(f"users differ, {name}, start and recent, {runs} runs", 100 * result.share, "%", 1)
+    runs = some(1_000, scale)
+    dense = replace(CLUSTERED, per_hour=200_000, rate=0.01, variation=0, steps=(Step(0.05, 7),))
+    result = harm(dense, runs, EDGE, seed=46)
+    yield Figure(f"edge, many bursts in each block, start and recent, {runs} runs", 100 * result.share, "%", 0.2)
     runs = some(1_600, scale)
     users = Users(CLUSTERED, runs, np.random.default_rng(42))
     tests = WithoutCells(runs, EDGE, ALPHA)
@@ -169,6 +173,34 @@ def passes(scale: float) -> Iterator[Figure]:
         yield Figure(f"at the edge, {name}: false passes, {runs} runs", 100 * result.share, "%", 6)
 
 
+BOUND: Final = 0.01
+OF_ALL: Final = Traffic(rate=BOUND, users=20_000, burst=5, steps=(Step(0.5, 7),))
+
+
+def bounds(scale: float) -> Iterator[Figure]:
+    """Events of all users against a fixed rate, if bad sessions come in bursts."""
+    runs = some(1_500, scale)
+    for name, traffic in (("bursts of 5", OF_ALL), ("bursts of 5, 1,000/h", replace(OF_ALL, per_hour=1_000))):
+        rollbacks, passed = bounded(traffic, runs)
+        yield Figure(f"at the bound, {name}: false rollbacks, {runs} runs", 100 * rollbacks.share, "%", 0.2)
+        yield Figure(f"at the bound, {name}: false passes", 100 * passed.share, "%", 6)
+    rollbacks, passed = bounded(replace(OF_ALL, rate=2 * BOUND), some(400, scale))
+    yield Figure("at twice the bound: median time", 60 * rollbacks.median_hours(OF_ALL), "min", 300)
+    rollbacks, passed = bounded(replace(OF_ALL, rate=BOUND / 2), some(400, scale))
+    yield Figure("at half of the bound: median time until it passes", 60 * passed.median_hours(OF_ALL), "min", 300)
+
+
+def bounded(traffic: Traffic, runs: int) -> tuple[Result, Result]:
+    """When a guard would have acted, and when a criterion would have passed."""
+    users, tests = Users(traffic, runs, np.random.default_rng(70)), Bounds(runs, CELLS, BOUND, ALPHA)
+    failed, passed = np.full(runs, -1.0), np.full(runs, -1.0)
+    for number in range(traffic.blocks):
+        tests.add(users.block(number))
+        failed[tests.shows_harm(LONGEST_HOURS * 60 / traffic.minutes) & (failed < 0)] = number
+        passed[tests.shows_safety() & (passed < 0)] = number
+    return Result(failed, failed), Result(passed, passed)
+
+
 WIRED: Final = {"as published": 0.05, "on nine Pods of ten": 0.045, "for nobody": 0.0}
 PUBLISHED: Final = 5.0
 
@@ -201,4 +233,5 @@ SCENARIOS: Final[dict[str, Callable[[float], Iterator[Figure]]]] = {
     "detection": detection,
     "passes": passes,
     "exposures": exposures,
+    "bounds": bounds,
 }

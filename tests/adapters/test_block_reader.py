@@ -146,3 +146,13 @@ def test_bad_events_under_other_labels_are_not_lost(labels: dict[str, str], prob
 def test_a_cell_has_a_plain_name(cell: str) -> None:
     total = matrix((cohort("on", cell), ["50", "60"]), (cohort("off", cell), ["950", "940"]))
     assert problems(NONE, total) == [BlockProblem.UNEVEN_CELLS] * 2
+
+
+def test_events_of_all_users() -> None:
+    """Series without a variant, by cell; there is no other cohort that could have none."""
+    total = matrix(({"cell": "1"}, ["50", "0"]), ({"cell": "2"}, ["60", "0"]))
+    bad = matrix(({"cell": "2"}, ["3", "0"]))
+    first, second = read_blocks(bad, total, ENDS, of_all=True)
+    assert first == CohortBlock(ENDS[0], {"1": Block(0, 50, 0, 0), "2": Block(3, 60, 0, 0)})
+    assert second.problem is BlockProblem.NO_EVENTS
+    assert [block.problem for block in read_blocks(NONE, NONE, ENDS, of_all=True)] == [BlockProblem.NO_EVENTS] * 2

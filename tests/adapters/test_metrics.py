@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from controller.cluster import Cluster
-from core.counting import Counting
+from core.counting import Counting, bounded
 from core.counting import spec as counted_spec
 from core.world import World, spec
 from session_rollout.adapters import telemetry
@@ -173,6 +173,16 @@ def test_a_comparison_has_a_difference_and_the_tolerated_one(world: ObservedWorl
     for kind in ("Guard", "Criterion"):
         assert value("sessionrollout_check_value", kind=kind, check="failures") == pytest.approx(0.002)
         assert value("sessionrollout_check_bound", kind=kind, check="failures") == pytest.approx(0.0015)
+    assert world.status.outcome is None
+
+
+def test_a_bound_on_counted_events_is_a_rate(world: ObservedWorld) -> None:
+    counting = Counting(bounded(), of_all=True, rates=(0.004, 0.0), traffic=1000)
+    counting.until(lambda counting: any(record.blocks for record in counting.status.evidence))
+    before, measurements = counting.rollout(), counting.observed().measurements
+    telemetry.observe(KEY, Reconciled(before, counting.decide(), False, before.status, 0.01, 0.0, measurements))
+    assert value("sessionrollout_check_value", kind="Guard", check="failures") == pytest.approx(0.004)
+    assert value("sessionrollout_check_bound", kind="Guard", check="failures") == pytest.approx(0.01)
     assert world.status.outcome is None
 
 

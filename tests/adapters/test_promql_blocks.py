@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from lab import sources
-from session_rollout.adapters.promql_blocks import CohortQueries, buckets, counter_of, increases
+from session_rollout.adapters.promql_blocks import OF_ALL, CohortQueries, buckets, counter_of, increases
 
 BLOCK, SCRAPE = timedelta(minutes=5), timedelta(seconds=30)
 LABELS = '{job="app", instance="a", flag="f", variant="on", cell="3", result="failure"}'
@@ -152,6 +152,19 @@ def test_a_bound_below_a_second() -> None:
 def test_what_is_no_counter_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         counter_of(text)
+
+
+def test_events_of_all_users_are_separated_by_cell_alone(tmp_path: Path) -> None:
+    """And may be those of one variant: nothing groups by it."""
+    series = dict(UP)
+    for variant, cell, step in (("on", "1", 1), ("on", "2", 2), ("off", "1", 3)):
+        labels = f'{{job="app", instance="a", variant="{variant}", cell="{cell}"}}'
+        series[f"sessions_total{labels}"] = f"0+{step}x{SAMPLES}"
+    for selector, expected in (("sessions_total", [20, 40]), ('sessions_total{variant="on"}', [10, 20])):
+        query = increases(counter_of(selector, OF_ALL), BLOCK, SCRAPE, OF_ALL)
+        assert events(series, tmp_path, query=query) == pytest.approx(expected, rel=0.01)
+    with pytest.raises(ValueError, match="cell"):
+        counter_of('sessions_total{cell="1"}', OF_ALL)
 
 
 def test_a_histogram_needs_a_name() -> None:

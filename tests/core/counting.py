@@ -44,6 +44,20 @@ def spec(**changes: Any) -> RolloutSpec:
     )
 
 
+COUNTS = {"bad": 'sessions_total{result="failure"}', "total": "sessions_total"}
+BELOW = {"name": "failures", "metric": "failures", "below": "1%"}
+STEPS = [{"percent": 20, "hold": "60s"}, {"percent": 100, "hold": "60s"}]
+
+
+def bounded(*, guards: tuple[dict[str, Any], ...] = (BELOW,), criteria: tuple[dict[str, Any], ...] = (BELOW,)) -> RolloutSpec:
+    """Two phases of one feature each; both are judged by the events of all users."""
+    phases = [
+        {"name": name, "features": [feature], "steps": STEPS, "criteria": list(criteria)}
+        for name, feature in (("one", "alpha"), ("two", "beta"))
+    ]
+    return spec(metrics=[{"name": "failures", "counts": COUNTS}], guards=list(guards), phases=phases)
+
+
 @dataclass
 class Counting(World):
     """A world whose application counts events: `rates` are those of bad events with the feature and without it."""

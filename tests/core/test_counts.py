@@ -4,25 +4,12 @@ from typing import Any
 
 import pytest
 
-from core.counting import Counting, in_step, spec
+from core.counting import Counting, bounded, in_step
 from core.world import World, ended
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.blocks import BlockProblem
 from session_rollout.records.record import Record
-
-COUNTS = {"bad": 'sessions_total{result="failure"}', "total": "sessions_total"}
-BELOW = {"name": "failures", "metric": "failures", "below": "1%"}
-STEPS = [{"percent": 20, "hold": "60s"}, {"percent": 100, "hold": "60s"}]
-
-
-def bounded(*, guards: tuple[dict[str, Any], ...] = (BELOW,), criteria: tuple[dict[str, Any], ...] = (BELOW,)) -> RolloutSpec:
-    """Two phases of one feature each; both are judged by the events of all users."""
-    phases = [
-        {"name": name, "features": [feature], "steps": STEPS, "criteria": list(criteria)}
-        for name, feature in (("one", "alpha"), ("two", "beta"))
-    ]
-    return spec(metrics=[{"name": "failures", "counts": COUNTS}], guards=list(guards), phases=phases)
 
 
 def counting(known: RolloutSpec | None = None, **fields: Any) -> Counting:

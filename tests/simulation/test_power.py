@@ -60,3 +60,20 @@ def test_any_rate_has_a_power(rate: float, tolerate: dict[str, str]) -> None:
 
 def test_each_metric_is_named_once() -> None:
     assert tuple(compared_metrics(spec())) == ("failures",)
+
+
+def test_a_bound_on_all_users_sees_the_same_in_every_step() -> None:
+    """Whatever the percentage is, also at 100 %."""
+    below = {"name": "failures", "metric": "failures", "below": "1%"}
+    phases = [{"name": "one", "features": ["alpha"], "steps": STEPS, "criteria": [below]}]
+    metrics = [{"name": "failures", "counts": {"bad": "bad_total", "total": "all_total"}}]
+    known = spec(features=[{"name": "alpha"}], phases=phases, guards=[below], metrics=metrics)
+    rows = powers_of(known, {"failures": Traffic(1_000, 0.001)})
+    assert [(row.kind, row.percent) for row in rows] == [
+        (kind, p) for kind in (CheckKind.GUARD, CheckKind.CRITERION) for p in (5, 100)
+    ]
+    assert {row.passes_after for row in rows} == {rows[0].passes_after}
+    assert rows[0].passes_after is not None
+    assert rows[0].tolerated == 0.01
+    assert rows[0].smallest is not None
+    assert 0.01 < rows[0].smallest < 0.02

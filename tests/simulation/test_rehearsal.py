@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from core.counting import bounded
 from core.world import edited, rollout_data, spec
 from lab.lab import ROOT
 from session_rollout.api.enums import DecisionReason, EventReason, Outcome, Stage
@@ -140,6 +141,11 @@ class RecordingWorld(RehearsedWorld):
         if self.status != before:
             self.records.append(Record.of(observed, self.now, decision))
         return decision
+
+
+@pytest.mark.parametrize(("faults", "outcome"), [((), Outcome.PROMOTED), ((Fault("two", 1, "failures"),), Outcome.ROLLED_BACK)])
+def test_events_of_all_users_are_rehearsed(faults: tuple[Fault, ...], outcome: Outcome) -> None:
+    assert rehearse(bounded(), Scenario(faults=faults)).status.outcome is outcome
 
 
 def test_decisions_of_a_rehearsal_agree_with_their_records() -> None:

@@ -63,6 +63,10 @@ class EvidenceRecord(Model):
             max_length=8192,
         ),
     ] = None
+    inflation: Annotated[
+        Number | None,
+        Field(description="Largest clustering that was measured between cells so far, by which later evidence is divided."),
+    ] = None
     information: Annotated[
         str | None,
         Field(description="Clustering over time, where the metric has no cells.", max_length=80, pattern=r"^[-0-9. ]*$"),

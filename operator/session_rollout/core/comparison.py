@@ -39,6 +39,7 @@ class Comparison:
     test: RateTest = field(default_factory=RateTest)
     cells: Mapping[str, Block] = field(default_factory=dict)  # the sums of each cell of users
     information: InformationBlocks = field(default_factory=InformationBlocks)
+    largest: float = 1.0  # inflation that was measured between cells so far
 
     def add(self, blocks: Iterable[CohortBlock]) -> "Comparison":
         """The comparison after these blocks, of which only those after `until` count."""
@@ -67,9 +68,10 @@ class Comparison:
             cells={name: self.cells.get(name, NOTHING) + block.cells.get(name, NOTHING) for name in names},
             information=self._informed(block.whole),
         )
-        inflation = max(self.inflation, counted.inflation)
+        largest = max(self.largest, counted.inflation) if counted.has_cells else self.largest
+        inflation = max(self.inflation, counted.inflation, largest)
         learned, rest = self._divided(block)
-        return replace(counted, test=self.test.learn(learned).add(rest, self.tolerance, inflation))
+        return replace(counted, largest=largest, test=self.test.learn(learned).add(rest, self.tolerance, inflation))
 
     def _informed(self, block: Block) -> InformationBlocks:
         events = self.test.events
@@ -108,7 +110,8 @@ class Comparison:
     def safe_inflation(self) -> float:
         """That of evidence of safety."""
         if self.has_cells:
-            return inflation_of_safety(tuple(self.cells.values()), self.tolerance.times)
+            measured = inflation_of_safety(tuple(self.cells.values()), self.tolerance.times)
+            return measured if self.tolerance.times else max(measured, self.largest)
         return self.information.inflation(ALPHA_OF_SAFETY)
 
     @property

@@ -39,6 +39,7 @@ def encoded(record: EvidenceRecord, comparison: Comparison) -> EvidenceRecord:
         recent=_text(map(_bounded, test.recent)),
         safe=_text(map(_bounded, test.safe)),
         cells=_cells_text(comparison.cells) or None,
+        inflation=_short(comparison.largest) if comparison.largest > 1 else None,
         information=None
         if comparison.has_cells or not test.blocks
         else _text(
@@ -62,11 +63,12 @@ def decoded(record: EvidenceRecord, fresh: Comparison) -> Comparison:
             expected=events[-1],
         )
         cells = _cells_of(record.cells or "")
+        (largest,) = _counts(record.inflation or "1", 1)
         observed, predicted, variance, closed, deviations = _counts(record.information or "0 0 0 0 0", 5)
     except ValueError:
         return fresh
     information = InformationBlocks(observed, predicted, variance, int(closed), deviations)
-    return replace(fresh, test=test, cells=cells, information=information)
+    return replace(fresh, test=test, cells=cells, information=information, largest=max(largest, 1.0))
 
 
 def events_of(record: EvidenceRecord) -> Block | None:

@@ -9,15 +9,15 @@ from functools import reduce
 import numpy as np
 import pytest
 
-from bench.evidence.runs import Ratios, Runs, WithoutCells
+from bench.evidence.runs import Bounds, Ratios, Runs, WithoutCells
 from bench.evidence.scenarios import ALPHA, CLUSTERED, DEFAULT, SCENARIOS
 from bench.evidence.traffic import CELLS, Counts, Traffic, Users
 from session_rollout.core.statistics.inflation import InformationBlocks, inflation_of, inflation_of_safety
-from session_rollout.core.statistics.rates import NOTHING, Block, RateTest
+from session_rollout.core.statistics.rates import NOTHING, Block, RateTest, Tolerance
 from session_rollout.core.statistics.ratio import RatioTest, inflation_of_ratio
 
 # The part of the runs that is simulated here, of each scenario.
-PARTS = {"false-rollbacks": 0.1, "clustered-rollbacks": 0.1, "detection": 1.0, "passes": 0.5, "exposures": 0.1}
+PARTS = {"false-rollbacks": 0.1, "clustered-rollbacks": 0.1, "detection": 1.0, "passes": 0.5, "exposures": 0.1, "bounds": 0.1}
 HORIZON = 10_080
 BLOCKS = 600
 
@@ -55,15 +55,36 @@ def test_simulated_tests_are_those_of_the_operator() -> None:
             block = cells_of(counts, run)
             cells[run] = [before + more for before, more in zip(cells[run], block, strict=True)]
             after = inflation_of(cells[run], DEFAULT.times, ALPHA)
-            tests[run] = tests[run].add(together(block), DEFAULT, max(inflation[run], after))
-            inflation[run] = after
+            inflation[run] = max(inflation[run], after)
+            tests[run] = tests[run].add(together(block), DEFAULT, inflation[run])
             assert runs.shows_harm(HORIZON)[run] == tests[run].shows_harm(ALPHA, HORIZON, after)
     for run, test in enumerate(tests):
         assert runs.start[:, run] == pytest.approx(test.start, rel=1e-9)
         assert runs.recent[:, run] == pytest.approx(test.recent, rel=1e-9)
         assert runs.safe[:, run] == pytest.approx(test.safe, rel=1e-9)
-        assert runs.inflation[run] == pytest.approx(inflation[run])
+        assert runs.largest[run] == pytest.approx(inflation[run])
+        assert runs.inflation[run] == pytest.approx(inflation_of(cells[run], DEFAULT.times, ALPHA))
         assert runs.safe_inflation[run] == pytest.approx(inflation_of_safety(cells[run], DEFAULT.times))
+
+
+def test_simulated_tests_of_a_bound_are_those_of_the_operator() -> None:
+    """Of all users, against a fixed rate."""
+    users, bound = Users(CLUSTERED, 2, np.random.default_rng(12)), Tolerance(0.0, 0.004)
+    runs = Bounds(2, users.cells, bound.plus, ALPHA)
+    tests, cells, largest = [RateTest()] * 2, [[NOTHING] * CELLS] * 2, [1.0] * 2
+    for number in range(BLOCKS):
+        counts = users.block(number)
+        runs.add(counts)
+        for run in range(2):
+            block = [Block(each.on_bad + each.off_bad, each.on_total + each.off_total, 0, 0) for each in cells_of(counts, run)]
+            cells[run] = [before + more for before, more in zip(cells[run], block, strict=True)]
+            largest[run] = max(largest[run], inflation_of(cells[run], 0, ALPHA))
+            tests[run] = tests[run].add(together(block), bound, largest[run])
+    for run, test in enumerate(tests):
+        assert runs.start[:, run] == pytest.approx(test.start, rel=1e-9)
+        assert runs.recent[:, run] == pytest.approx(test.recent, rel=1e-9)
+        assert runs.safe[:, run] == pytest.approx(test.safe, rel=1e-9)
+        assert runs.safe_inflation[run] == pytest.approx(inflation_of_safety(cells[run], 0))
 
 
 def test_simulated_tests_without_cells_are_those_of_the_operator() -> None:

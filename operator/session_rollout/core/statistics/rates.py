@@ -126,8 +126,8 @@ class RateTest:
     def add(self, block: Block, tolerance: Tolerance, inflation: float = 1.0) -> "RateTest":
         """The test after one more block; a block that cannot be compared changes nothing.
 
-        `inflation` is that of `recent`: the larger of those before the block and with it, because a burst would otherwise pay
-        for itself. The stakes depend on earlier blocks only.
+        `inflation` is that of `recent`: the largest so far, with the block. A burst would otherwise pay for itself, and an inflation
+        that is measured too small for some time would add up. The stakes depend on earlier blocks only.
         """
         if not block.is_comparable(tolerance):
             return self
