@@ -2,6 +2,7 @@
 
 from api.corpus import Mistake, both, drop, put
 from api.invalid_checks import BAD_CHECKS
+from api.invalid_steps import BAD_STEPS
 
 BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     *BAD_CHECKS,
@@ -186,62 +187,7 @@ BAD: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("deadline without unit", put("phases.1.deadline", "10"), ("spec.phases[1].deadline", "must be a duration")),
     ("deadline action unknown", put("phases.1.onDeadline", "Abort"), ("spec.phases[1].onDeadline", '"Stall", "Rollback"')),
     ("traffic weight", put("phases.0.weight", 5), ("spec.phases[0].weight", "unknown field")),
-    # steps
-    ("percent above 100", put("phases.1.steps.0.percent", 101), ("spec.phases[1].steps[0].percent", "100")),
-    ("percent negative", put("phases.1.steps.0.percent", -1), ("spec.phases[1].steps[0].percent", "0")),
-    ("percent float", put("phases.1.steps.0.percent", 0.5), ("spec.phases[1].steps[0].percent", "integer,string")),
-    ("percent text", put("phases.1.steps.0.percent", "ten"), ("spec.phases[1].steps[0].percent", "[0-9]")),
-    ("percent with sign", put("phases.1.steps.0.percent", "10%"), ("spec.phases[1].steps[0].percent", "[0-9]")),
-    ("percent with two decimals", put("phases.1.steps.0.percent", "0.25"), ("spec.phases[1].steps[0].percent", "[0-9]")),
-    ("percent text above 100", put("phases.1.steps.0.percent", "150"), ("spec.phases[1].steps[0].percent", "100")),
-    (
-        "percentages fall",
-        put("phases.1.steps.2.percent", 40),
-        ("spec.phases[1]", "must not be less than in the preceding step"),
-    ),
-    ("ramp falls", put("phases.1.steps.1.ramp.to", 5), ("spec.phases[1]", "must not be less than in the preceding step")),
-    (
-        "groups disappear",
-        put("phases.1.steps.2.groups", ["friends"]),
-        ("spec.phases[1]", "contain all groups of the preceding step"),
-    ),
-    ("groups gone", drop("phases.1.steps.2.groups"), ("spec.phases[1]", "contain all groups of the preceding step")),
-    ("group twice", put("phases.1.steps.0.groups", ["staff", "staff"]), ("steps[0].groups", "Duplicate")),
-    ("group upper case", put("phases.1.steps.0.groups", ["Staff"]), ("steps[0].groups[0]", "a-z0-9")),
-    ("step with nothing", put("phases.0.steps.0", {"hold": "1d"}), ("spec.phases[0].steps[0]", "`percent`", "`groups`")),
-    ("step without hold", drop("phases.0.steps.0.hold"), ("spec.phases[0].steps[0]", "`hold`")),
-    ("ramp with hold", put("phases.1.steps.1.hold", "1d"), ("spec.phases[1].steps[1]", "`ramp`", "`percent`", "`hold`")),
-    (
-        "ramp with percent",
-        put("phases.1.steps.1.percent", 20),
-        ("spec.phases[1].steps[1]", "`ramp`", "`percent`", "`hold`"),
-    ),
-    ("ramp of no increments", put("phases.1.steps.1.ramp.increments", 0), ("ramp.increments", "greater than or equal to 1")),
-    ("ramp of many increments", put("phases.1.steps.1.ramp.increments", 101), ("ramp.increments", "less than or equal to 100")),
-    ("ramp without increments", drop("phases.1.steps.1.ramp.increments"), ("ramp.increments", "Required")),
-    ("ramp without time", drop("phases.1.steps.1.ramp.over"), ("ramp.over", "Required")),
-    (
-        "ramp faster than checks",
-        put("phases.1.steps.1.ramp.over", "1m"),
-        ("ramp.over", "at least `increments` times `checkInterval`"),
-    ),
-    (
-        "compound ramp faster than checks",
-        put("phases.1.steps.1.ramp.over", "1m59s999ms"),
-        ("ramp.over", "at least `increments` times `checkInterval`"),
-    ),
-    ("hold below interval", put("phases.0.steps.0.hold", "10s"), ("hold", "at least `checkInterval`")),
-    ("hold without unit", put("phases.0.steps.0.hold", "7"), ("steps[0].hold", "at least 2 chars")),
-    ("hold zero", put("phases.0.steps.0.hold", "0s"), ("steps[0].hold", "from 1ms to 365d")),
-    ("hold of two years", put("phases.0.steps.0.hold", "104w"), ("steps[0].hold", "from 1ms to 365d")),
-    ("compound hold below interval", put("phases.0.steps.0.hold", "29s999ms"), ("hold", "at least `checkInterval`")),
-    (
-        "hold below a compound interval",
-        both(put("checkInterval", "1d12h"), put("bake", "0s")),
-        ("hold", "at least `checkInterval`"),
-    ),
-    ("approval boolean", put("phases.1.steps.2.approval", value=True), ("steps[2].approval", "string")),
-    ("approval unknown", put("phases.1.steps.2.approval", "Yes"), ("steps[2].approval", '"Required", "NotRequired"')),
+    *BAD_STEPS,
     # criteria
     (
         "criterion without bound",

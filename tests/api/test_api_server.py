@@ -13,10 +13,12 @@ import yaml
 from api.corpus import ACTION, BAD_ACTIONS, FINE, GOOD, spoiled
 from api.invalid import BAD
 from api.invalid_checks import FINE_CHECKS
+from api.invalid_steps import FINE_STEPS
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
 from session_rollout.settings import Settings
 
+TAKEN = (*FINE, *FINE_CHECKS, *FINE_STEPS)
 ROLLOUTS = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrollouts"
 ACTIONS = "/apis/sessionrollout.dev/v1alpha1/namespaces/default/sessionrolloutactions"
 
@@ -58,7 +60,7 @@ def test_bad_objects_are_refused_with_the_field_and_what_is_allowed(lab: Lab, mi
     assert [word for word in words if word not in message] == [], message
 
 
-@pytest.mark.parametrize("change", [row[1] for row in (*FINE, *FINE_CHECKS)], ids=[row[0] for row in (*FINE, *FINE_CHECKS)])
+@pytest.mark.parametrize("change", [row[1] for row in TAKEN], ids=[row[0] for row in TAKEN])
 def test_good_objects_are_taken(lab: Lab, change: Any) -> None:
     """No rule is too strict."""
     lab.kube.create(ROLLOUTS, rollout(spoiled(change)), dryRun="All", fieldValidation="Strict")

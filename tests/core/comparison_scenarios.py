@@ -6,6 +6,8 @@ from typing import Final
 from core.collecting import World
 from core.counting import COMPARED, Counting, in_step, spec
 from core.world import ended
+from session_rollout.api.enums import DecisionReason
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.blocks import BlockProblem
 
 
@@ -40,4 +42,18 @@ def nobody_receives_the_feature() -> World:
     return world
 
 
-STORIES: Final[tuple[Callable[[], World], ...]] = (blocks_show_harmlessness, blocks_are_compared, nobody_receives_the_feature)
+def a_placebo_is_harmful() -> World:
+    """Nobody has the feature, and bad events are counted for some users more often."""
+    data = spec().to_wire()
+    data["phases"][0]["steps"].insert(0, {"percent": 20, "hold": "60s", "placebo": True})
+    world = Counting(RolloutSpec.model_validate(data), rates=(0.05, 0.001))
+    world.until(lambda world: world.reason is DecisionReason.COMPARISON_BROKEN)
+    return world
+
+
+STORIES: Final[tuple[Callable[[], World], ...]] = (
+    blocks_show_harmlessness,
+    blocks_are_compared,
+    nobody_receives_the_feature,
+    a_placebo_is_harmful,
+)

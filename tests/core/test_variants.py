@@ -16,6 +16,7 @@ from session_rollout.adapters.flag_evaluator import bucket
 from session_rollout.core.flags import CELL, CELL_NAMES, EVERYBODY, NO_CELL, NOBODY, Audience, FlagSource, compile_document
 
 SOME: Final = Audience(Decimal(20), ("beta",))
+PLACEBO: Final = Audience(placebo=Decimal(20))
 USERS: Final = [f"user-{number}" for number in range(4_000)]
 
 
@@ -50,6 +51,8 @@ CHOSEN: Final = {
     "before the first step": (NOBODY, {}, "off-chosen"),
     "without the group, where only groups have it": (Audience(groups=("beta",)), {}, "off-chosen"),
     "everybody": (EVERYBODY, {}, "on"),
+    "forced on in a placebo": (PLACEBO, {"overridesOn": ["alpha"]}, "on-chosen"),
+    "forced off in a placebo": (PLACEBO, {"overridesOff": ["alpha"]}, "off-chosen"),
 }
 
 
@@ -65,6 +68,17 @@ def test_the_percentage_alone_divides_at_random() -> None:
     core = evaluator(SOME)
     for user in USERS:
         assert variant(core, user) == ("on" if bucket("shop", user) < 200 else "off")
+
+
+def test_a_placebo_divides_as_the_next_step_and_gives_nothing() -> None:
+    """Only who is forced on has the feature. Users without a targeting key and in an emergency are as in any other step."""
+    placebo, real = evaluator(PLACEBO), evaluator(Audience(Decimal(20)))
+    for user in USERS:
+        assert variant(placebo, user) == variant(real, user)
+        assert placebo.resolve_boolean_value("alpha", True, context(user)).value is False
+    assert placebo.resolve_boolean_value("alpha", False, context("user-1", overridesOn=["alpha"])).value is True
+    assert variant(placebo, None) == "off-chosen"
+    assert {variant(evaluator(PLACEBO, disabled={"alpha": "hot"}), user) for user in USERS[:200]} == {"off-chosen"}
 
 
 @pytest.mark.parametrize("user", [None, ""])

@@ -58,7 +58,14 @@ BUDGET: Final = (
     f"!has(self.harmBudget) || ({_CONTROL} && !has(self.tolerate))",
     "`harmBudget` requires `comparedTo: Control`, and excludes `tolerate`: it counts every bad event beyond the rate without the feature",
 )
-_PERCENT_OF = "(has(s.ramp) ? string(s.ramp.to) : has(s.percent) ? string(s.percent) : '0')"
+_PLACEBO = "(has(s.placebo) && s.placebo)"
+_PERCENT_OF = f"(has(s.ramp) ? string(s.ramp.to) : has(s.percent) && !{_PLACEBO} ? string(s.percent) : '0')"
+PLACEBO: Final = (
+    "!has(self.placebo) || !self.placebo || (has(self.percent) && double(string(self.percent)) > 0.0"
+    " && double(string(self.percent)) < 100.0 && (!has(self.groups) || self.groups.size() == 0))",
+    "`placebo: true` requires `percent` above 0 and below 100, and excludes `groups` and `ramp`: it divides users at random, and gives the"
+    " features to nobody",
+)
 
 
 AUDIENCES: Final = (
@@ -71,6 +78,11 @@ AUDIENCES: Final = (
         " && self.steps.all(s, !has(s.groups) || self.steps.all(t, has(t.groups)"
         " ? (t.groups.size() < s.groups.size() || s.groups.all(g, g in t.groups)) : s.groups.size() >= 0))",
         "`groups` must contain all groups of the preceding step, so that a user who has a feature keeps it",
+    ),
+    (
+        f"self.steps.map(s, {_PLACEBO} ? 0 : 1).isSorted() && self.steps.exists(s, !{_PLACEBO})",
+        "steps with `placebo: true` must come first in `steps`, and a step without it must follow, because a placebo step shows that the"
+        " comparison works before users get the features",
     ),
 )
 

@@ -156,7 +156,7 @@ class ActionType(StrEnum):
     ABORT = "Abort"  # Roll the rollout back.
     ADOPT = "Adopt"  # Resume from the flag document in the cluster, when it gives more than the status knows.
     RESET = "Reset"  # Start from the beginning in spite of the flag document in the cluster. Users lose the features until their phase.
-    RETRY = "Retry"  # Start the rolled-back phase again, or retry the failed migration or the failed Job of a gate.
+    RETRY = "Retry"  # Start the rolled-back phase again, retry the failed migration or the failed Job of a gate, or begin a placebo step again.
     EMERGENCY_DISABLE = "EmergencyDisable"  # Turn features off for all users immediately.
     EMERGENCY_ENABLE = "EmergencyEnable"  # End an emergency disable: features follow the rollout again.
     RESTORE_DATA = "RestoreData"  # Restore rows from the snapshot of a migration.
@@ -310,6 +310,7 @@ class DecisionReason(StrEnum):
     CONFIRMING_CRITERIA = "ConfirmingCriteria"  # A criterion has failed in the last 10 intervals; it must pass in all of them.
     NOT_EXPOSED = "NotExposed"  # Users did not receive the feature within `control.exposure.deadline`.
     NOT_APPLIED = "NotApplied"  # Another share of events has the feature than the published one, such as none.
+    COMPARISON_BROKEN = "ComparisonBroken"  # A comparison fails in a placebo step, in which nobody has the features.
     DEADLINE_EXCEEDED = "DeadlineExceeded"  # Failing criteria or missing evidence delayed the step for longer than `deadline`.
     BAKING = "Baking"  # The bake is not complete.
     PUBLISHING_ROLLBACK = "PublishingRollback"  # The flag document of the rollback has not been read back yet.

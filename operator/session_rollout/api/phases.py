@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Model, Name, rules
-from session_rollout.api.cel import AUDIENCES
+from session_rollout.api.cel import AUDIENCES, PLACEBO
 from session_rollout.api.checks import Criterion, Gate
 from session_rollout.api.quantities import Duration, DurationOrZero, Percent
 
@@ -50,6 +50,7 @@ class Step(Model):
                 "must have either `ramp`, or `hold` with at least one of `percent` and `groups`; `ramp` excludes `percent` and `hold`",
             ),
             ("has(self.ramp) || has(self.hold)", "a step without `ramp` must have `hold`, such as `hold: 1d`"),
+            PLACEBO,
         ),
     )
     percent: Annotated[
@@ -57,6 +58,7 @@ class Step(Model):
         Field(
             description='Percentage of users who get the features, such as `10` or `"0.5"`. A stable hash of the user ID selects'
             " them. Must not be less than in the preceding step. If unset, only `groups` get them. Mutually exclusive with `ramp`."
+            " In a placebo step, the percentage of users with the variant `on`."
         ),
     ] = None
     ramp: Annotated[
@@ -75,6 +77,15 @@ class Step(Model):
             json_schema_extra=SET,
         ),
     ] = ()
+    placebo: Annotated[
+        bool,
+        Field(
+            description="Publish the variants of this step without the features: flags have the variant `on` for `percent` of users,"
+            " and the value of both variants is false. It shows that the comparison works before users get the features. Placebo steps"
+            " must be the first ones of their phase. Requires `percent` above 0 and below 100, and excludes `groups` and `ramp`. Defaults"
+            " to false."
+        ),
+    ] = False
     hold: Annotated[
         Duration | None,
         Field(

@@ -29,7 +29,6 @@ from session_rollout.api.status_records import (
     AnsweredAction,
     AudienceText,
     CheckRecord,
-    ClockRecord,
     DeadlineWait,
     HistoryEntry,
     MigrationRecord,
@@ -42,8 +41,8 @@ from session_rollout.api.status_records import (
     RolledBackPlan,
     Time,
     Uid,
-    WorkloadRecord,
 )
+from session_rollout.api.surroundings import ClockRecord, WorkloadRecord
 
 HISTORY_LENGTH = 20
 PENDING_LENGTH = 32
@@ -89,9 +88,16 @@ class Current(Model):
     audience: Annotated[
         AudienceText,
         Field(
-            description="Percentage and groups as one string, such as `20%+beta`; the AUDIENCE column. While a rollback is not in force, it is what users still have."
+            description="Percentage and groups as one string, such as `20%+beta`, or `5% placebo`; the AUDIENCE column. While a rollback is not in force, it is what users still have."
         ),
     ] = "0%"
+    placebo: Annotated[
+        Percentage | None,
+        Field(
+            description="Percentage of users with the variant `on`, if this is a placebo step: nobody has the features. Unset in all other"
+            " steps."
+        ),
+    ] = None
     earlier_percent: Annotated[
         Percentage | None,
         Field(
@@ -101,6 +107,9 @@ class Current(Model):
     earlier_groups: Annotated[
         tuple[Name, ...], Field(description="Groups that keep them until then.", max_length=8, json_schema_extra=SET)
     ] = ()
+    earlier_placebo: Annotated[
+        Percentage | None, Field(description="Percentage of users with the variant `on` until then, after a placebo step.")
+    ] = None
     stage_start_time: Annotated[Time | None, Field(description="Time when this stage or step started.")] = None
     published_time: Annotated[
         Time | None,

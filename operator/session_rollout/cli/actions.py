@@ -208,7 +208,8 @@ def _flags_to_roll_back(rollout: SessionRollout) -> Iterator[str]:
     states = {PhaseState.RUNNING, PhaseState.COMPLETED} if scope is RollbackScope.ALL else {PhaseState.RUNNING}
     for record in rollout.status.phases:
         if record.state in states:
-            yield f"phase {record.name}: {_features(record)} from {audience_text(record.percent, record.groups)} {to}"
+            given = audience_text(record.percent, record.groups, record.placebo)
+            yield f"phase {record.name}: {_features(record)} from {given} {to}"
 
 
 def _features(record: PhaseRecord) -> str:
@@ -233,7 +234,7 @@ def _more_to_roll_back(rollout: SessionRollout) -> Iterator[str]:
 @action_options()
 @pass_kubectl
 def retry(kubectl: Kubectl, name: str | None, *, options: ActionOptions) -> None:
-    """Start the rolled-back phase again, or retry the failed migration or the failed Job of a gate."""
+    """Start the rolled-back phase again, retry the failed migration or the failed Job of a gate, or begin a placebo step again."""
     rollout = read_rollout(kubectl, name)
     click.echo(f"Retrying {rollout.name}: {rollout.status.decision.message or 'no decision yet'}", err=True)
     act(kubectl, rollout.name, ActionType.RETRY, options, generation=rollout.status.observed_generation)

@@ -31,6 +31,7 @@ from session_rollout.core.migration_actions import (
     retry_migration,
 )
 from session_rollout.core.observed import Answer
+from session_rollout.core.placebo import begin_again
 from session_rollout.core.publication import is_published
 from session_rollout.core.rollback import begin_rollback, still_given
 from session_rollout.errors import ActionRejected
@@ -159,9 +160,12 @@ def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
         return "retrying the failed migration"
     if retry_checks(context):
         return "running the Job of the failed check again"
+    if begin_again(context):
+        return "beginning the placebo step again, without its evidence"
     raise ActionRejected(
         ActionReason.NOTHING_TO_RETRY,
-        "nothing to retry: the generation was not rolled back, and neither a migration nor the Job of a check has failed",
+        "nothing to retry: the generation was not rolled back, neither a migration nor the Job of a check has failed, and no placebo step"
+        " is held",
     )
 
 

@@ -85,7 +85,7 @@ def _kept_document(context: DecisionContext) -> PublishedDocument:
     document = context.document
     if document is None or not context.status.flags.adoption_required:
         raise ActionRejected(ActionReason.NOTHING_TO_ADOPT, "the status knows what the flag document gives")
-    return document
+    return document.without_placebos()  # nobody has them: their phase begins again
 
 
 def _places(context: DecisionContext, document: PublishedDocument) -> list[tuple[Phase, Increment]]:

@@ -13,7 +13,8 @@ from session_rollout.api.enums import EventReason, Stage
 from session_rollout.api.flag_records import DisabledFeature
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
-from session_rollout.api.status_records import CheckRecord, ClockRecord
+from session_rollout.api.status_records import CheckRecord
+from session_rollout.api.surroundings import ClockRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.failures import restart_failures
 from session_rollout.core.seasons import window_of

@@ -18,7 +18,7 @@ from session_rollout.api.flag_records import DisabledFeature
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.status import DecisionRecord, MetaCondition, RolloutStatus
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.flags import NOBODY
+from session_rollout.core.flags import NOBODY, of_users
 from session_rollout.core.hold import missing_checks
 from session_rollout.core.inputs import RUNNING, UNDONE, guards_are_judged, published_phases
 from session_rollout.core.migration_jobs import is_up, summary
@@ -125,7 +125,7 @@ def _note_pending(context: DecisionContext) -> None:
     """
     document, disabled = context.document, context.status.flags.disabled
     known = {record.feature for record in context.observed.rollout.status.flags.disabled}
-    audiences = document.audiences if document is not None else {}
+    audiences = of_users(document.audiences) if document is not None else {}
     deleted = document is None and context.status.flags.given_time is not None
     given = known if deleted else {name for name, audience in audiences.items() if audience != NOBODY and name in known}
     noted = tuple(

@@ -147,7 +147,7 @@ class DecisionContext:
     def move(self, **fields: Any) -> None:
         """Set fields of `current`."""
         current = self.current.updated(**fields)
-        self.change(current=current.updated(audience=audience_text(current.percent, current.groups)))
+        self.change(current=current.updated(audience=audience_text(current.percent, current.groups, current.placebo)))
 
     def enter(self, stage: Stage, **fields: Any) -> None:
         """Start a stage; what belongs to the stage before is dropped."""

@@ -13,7 +13,7 @@ from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import counted_time, covered_since, range_of, warm_up_end
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation, EvaluationInput, evaluate, input_of
-from session_rollout.core.evidence import compare, metric_of, without_control
+from session_rollout.core.evidence import compare, is_of_placebo, metric_of, without_control
 from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
 from session_rollout.core.identity import definition_of, renamed, sources_of
 from session_rollout.core.inputs import published_phases
@@ -181,9 +181,10 @@ class Unmet:
 
 
 def criteria_records(context: DecisionContext) -> tuple[tuple[Criterion, CheckRecord], ...]:
-    """The criteria of the running phase that count, with their records."""
+    """The criteria of the running phase that count, with their records. Nothing has to be shown harmless in a placebo step."""
     criteria = context.phase.criteria if context.phase is not None else ()
-    return tuple((each, context.check(CheckKind.CRITERION, each.name)) for each in criteria if not each.dry_run)
+    counted = (each for each in criteria if not (each.dry_run or is_of_placebo(context, each)))
+    return tuple((each, context.check(CheckKind.CRITERION, each.name)) for each in counted)
 
 
 def unmet_criteria(context: DecisionContext, hold: timedelta) -> tuple[Unmet, ...]:

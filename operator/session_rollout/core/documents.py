@@ -13,7 +13,9 @@ from session_rollout.api.base import FEATURE_PATTERN, encodable, sha256_of, shor
 from session_rollout.api.flag_records import FlagsRecord
 from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.core.flags import (
+    BUCKETED,
     EVERYBODY,
+    FORCED,
     FORCED_ON,
     NOBODY,
     NOBODY_TARGETING,
@@ -21,9 +23,11 @@ from session_rollout.core.flags import (
     ON,
     ON_CHOSEN,
     OWN_FLAGS,
+    PLACEBO_VARIANTS,
     VARIANTS,
     WEIGHTS,
     Audience,
+    of_users,
 )
 
 GROUP_PREFIX: Final = "group-"
@@ -61,12 +65,16 @@ class PublishedDocument:
         """
         return self.owner in {rollout, None} if self.managed else self.author == rollout
 
-    def gives(self, audiences: Mapping[str, Audience], disabled: Collection[str]) -> bool:
+    def gives(self, audiences: Mapping[str, Audience | None], disabled: Collection[str]) -> bool:
         """Whether these features have these audiences, others nobody, and exactly the disabled ones are off by an emergency."""
         given = {**audiences, **dict.fromkeys(disabled, NOBODY)}
         names = self.audiences.keys() | given.keys()
         same = all(self.audiences.get(name, NOBODY) == given.get(name, NOBODY) for name in names)
         return same and set(self.disabled) == set(disabled)
+
+    def without_placebos(self) -> "PublishedDocument":
+        """What users have by it: a document that differs in placebos alone gives nobody anything else."""
+        return replace(self, audiences=of_users(self.audiences))
 
     def same_as(self, other: "PublishedDocument") -> bool:
         """Whether it says the same: nothing but metadata that no decision depends on was changed between the two versions."""
@@ -80,7 +88,7 @@ class PublishedDocument:
     @property
     def gives_something(self) -> bool:
         """Whether some user has some feature."""
-        return any(audience != NOBODY for audience in self.audiences.values())
+        return any(audience is None or audience.has_users for audience in self.audiences.values())
 
 
 def read_document(text: str, **known: Any) -> PublishedDocument:
@@ -166,8 +174,19 @@ def _is_taken_away(flag: Mapping[str, Any]) -> bool:
 
 
 def _is_compiled_for_nobody(flag: Mapping[str, Any]) -> bool:
-    compiled = flag.get("targeting") in (NOBODY_TARGETING, OLDER_NOBODY_TARGETING)
+    compiled = flag.get("targeting") in (NOBODY_TARGETING, OLDER_NOBODY_TARGETING) or _placebo_of(flag) is not None
     return _is_served(flag) and compiled and any(flag["variants"].values())
+
+
+def _placebo_of(flag: Mapping[str, Any]) -> Audience | None:
+    """The audience of a flag that was compiled for a placebo step, and gives nobody anything; None for any other flag."""
+    if not _is_served(flag) or flag["variants"] != PLACEBO_VARIANTS:
+        return None
+    match flag.get("targeting"):
+        case {"if": [*forced, bucketed, {"fractional": [_, [given, int(weight)], [rest, _]]}, _]}:
+            ours = (forced, bucketed, given, rest) == (FORCED, BUCKETED, ON, OFF)
+            return Audience(placebo=Decimal(weight) * 100 / WEIGHTS) if ours and 0 < weight < WEIGHTS else None
+    return None
 
 
 def _is_off(flag: Mapping[str, Any]) -> bool:
@@ -239,7 +258,7 @@ def audience_of(flag: Any) -> Audience | None:
     """The audience that `core.flags` compiled into this flag, or what its default gives; None for other rules."""
     flag = _mapping(flag)
     if _is_off(flag):
-        return NOBODY
+        return _placebo_of(flag) or NOBODY
     variants = flag["variants"]
     if not flag.get("targeting"):
         return EVERYBODY if variants.get(_text(flag.get("defaultVariant"))) is True else None
@@ -272,7 +291,13 @@ def lesser(first: Audience, other: Audience) -> Audience:
     if other.percent == EVERYBODY.percent:
         return first
     groups = tuple(group for group in first.groups if group in other.groups)
-    return Audience(min(first.percent, other.percent), groups)
+    percent, placebo = min(first.percent, other.percent), min(_divided(first), _divided(other))
+    return Audience(percent, groups, Decimal(0) if percent or groups else placebo)
+
+
+def _divided(audience: Audience) -> Decimal:
+    """The percentage of users with the variant `on`, whether they have the feature or not."""
+    return audience.placebo or audience.percent
 
 
 def gives_less(first: Audience, other: Audience) -> bool:
@@ -281,14 +306,16 @@ def gives_less(first: Audience, other: Audience) -> bool:
 
 
 def _plain(audience: Audience) -> Audience:
-    """The audience without groups where everybody has the feature."""
-    return EVERYBODY if audience.percent == EVERYBODY.percent else audience
+    """The audience without groups where everybody has the feature, and without a placebo, which gives it to nobody."""
+    return EVERYBODY if audience.percent == EVERYBODY.percent else Audience(audience.percent, audience.groups)
 
 
 def note_given(flags: FlagsRecord, document: PublishedDocument, now: datetime) -> FlagsRecord:
     """Keep since when users have what this document gives, which was read in the cluster, whoever wrote it."""
     given = {name: audience for name, audience in document.audiences.items() if audience != NOBODY}
-    given_sha256 = sha256_of(repr(sorted((name, audience) for name, audience in given.items())))
+    placebos = sorted((name, audience.placebo) for name, audience in given.items() if audience is not None and audience.placebo)
+    given_text = repr(sorted((name, audience) for name, audience in given.items())) + (repr(placebos) if placebos else "")
+    given_sha256 = sha256_of(given_text)  # as versions without placebos wrote it
     if given_sha256 == flags.given_sha256:
         return flags
     is_first = flags.given_sha256 is None and flags.revision <= 1 and not given

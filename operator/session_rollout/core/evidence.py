@@ -64,17 +64,35 @@ def phase_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric, kind: Che
         running = status.phase(status.current.phase)
         return running if kind is CheckKind.CRITERION else next(iter(published_phases(status)), running)
     feature = metric.cohorts.feature if metric.cohorts is not None else None
-    given = (record for record in status.phases if record.is_published and feature in record.features)
+    given = (record for record in status.phases if (record.is_published or record.placebo) and feature in record.features)
     name = next((phase.name for phase in spec.phases if feature in phase.features), None)
     return next(given, None) or status.phase(name)
 
 
 def percent_of(status: RolloutStatus, record: PhaseRecord | None) -> Decimal:
-    """The percentage of users that have the features of a phase: a larger audience that is decided is not published yet."""
-    if record is None or not record.is_published or record.promoted_time is not None:
+    """The percentage of users that have the variant `on`: a larger audience that is decided is not published yet."""
+    if record is None or record.promoted_time is not None or not (record.is_published or record.placebo):
         return Decimal(0)
-    pending = status.current.is_unpublished and status.current.phase == record.name
-    return Decimal((status.current.earlier_percent or 0) if pending else record.percent)
+    earlier = status.current.earlier_percent or 0
+    return placebo_of(status, record) or Decimal(earlier if _is_pending(status, record) else record.percent)
+
+
+def placebo_of(status: RolloutStatus, record: PhaseRecord | None) -> Decimal:
+    """The same percentage in a placebo step, in which nobody has the features; 0 in any other."""
+    if record is None:
+        return Decimal(0)
+    return Decimal((status.current.earlier_placebo if _is_pending(status, record) else record.placebo) or 0)
+
+
+def _is_pending(status: RolloutStatus, record: PhaseRecord) -> bool:
+    return status.current.is_unpublished and status.current.phase == record.name
+
+
+def is_of_placebo(context: DecisionContext, check: Check) -> bool:
+    """Whether a check compares users of whom nobody has the feature; the old form does not say which one it is."""
+    metric, running = metric_of(context.spec, check), context.status.phase(context.current.phase)
+    record = phase_of(context.spec, context.status, metric) if metric is not None else running
+    return check.compared_to is ComparedTo.CONTROL and placebo_of(context.status, record) > 0
 
 
 def has_control(status: RolloutStatus, record: PhaseRecord | None) -> bool:
@@ -157,7 +175,7 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
     if metric.counts is not None and kind is CheckKind.CRITERION and start is not None and not is_about(known, start):
         known = _restarted(known)
     if known.until > context.now + SKEW:  # the clock was set back: what has counted until then must not count twice
-        known = _restarted(known).updated(until=context.now)
+        known = restarted(known).updated(until=context.now)
     comparison = comparison_of(context.spec, check, known, series)
     if series is None or start is None:
         _put(context, known)
@@ -224,8 +242,9 @@ def _continued(context: DecisionContext, check: Check, kind: CheckKind, metric: 
 
 
 def _source(context: DecisionContext, check: Check, metric: Metric) -> str:
-    """Fingerprint of what is compared."""
-    return fingerprint(f"{sources_of(context, metric.name)[0]} {tolerated_by(check)} {context.spec.control.block}")
+    """Fingerprint of what is compared. What a placebo step shows says nothing about the feature."""
+    placebo = " placebo" if is_of_placebo(context, check) else ""
+    return fingerprint(f"{sources_of(context, metric.name)[0]} {tolerated_by(check)} {context.spec.control.block}{placebo}")
 
 
 def rename_evidence(context: DecisionContext) -> None:
@@ -298,7 +317,8 @@ def _lasting(context: DecisionContext, record: EvidenceRecord) -> EvidenceRecord
     is_over = phase is not None and phase.state is PhaseState.COMPLETED and record.kind is CheckKind.CRITERION
     if phase is None or is_over or phase.promoted_time is not None or check_of(context.spec, record) is None:
         return None
-    return record if phase.is_published and not _is_new_attempt(context) else _restarted(record)
+    is_compared = phase.is_published or phase.placebo is not None
+    return record if is_compared and not _is_new_attempt(context) else restarted(record)
 
 
 def _is_new_attempt(context: DecisionContext) -> bool:
@@ -306,7 +326,7 @@ def _is_new_attempt(context: DecisionContext) -> bool:
     return any(left is Stage.ENDED or entered is Stage.ROLLING_BACK for left, entered in context.transitions)
 
 
-def _restarted(record: EvidenceRecord) -> EvidenceRecord:
+def restarted(record: EvidenceRecord) -> EvidenceRecord:
     """Without what is known; the probability of an error stays."""
     return EvidenceRecord(
         phase=record.phase, kind=record.kind, name=record.name, source=record.source, alpha=record.alpha, until=record.until

@@ -6,6 +6,8 @@ first, weights of a thousand. Emergency is ENABLED + default off + no targeting:
 
 The variant says why a user has a value. `on` and `off` come from the percentage alone: these users were divided at random, and
 can be compared. Everybody else has `on-chosen` or `off-chosen`. One more flag divides users into cells of one size.
+
+In a placebo step, the variants are those of its percentage, and the value of `on` is false. Only who is forced on has the feature.
 """
 
 import functools
@@ -34,6 +36,7 @@ OFF: Final = "off"
 ON_CHOSEN: Final = "on-chosen"
 OFF_CHOSEN: Final = "off-chosen"
 VARIANTS: Final = {ON: True, OFF: False, ON_CHOSEN: True, OFF_CHOSEN: False}
+PLACEBO_VARIANTS: Final = {**VARIANTS, ON: False}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,14 @@ class Audience:
 
     percent: Decimal = Decimal(0)
     groups: tuple[str, ...] = ()
+    placebo: Decimal = field(
+        default=Decimal(0), repr=False
+    )  # percentage of users with the variant `on`, while nobody has the feature
+
+    @property
+    def has_users(self) -> bool:
+        """Whether somebody gets the feature: a placebo gives it to nobody."""
+        return self.percent > 0 or bool(self.groups)
 
 
 @dataclass(frozen=True)
@@ -78,10 +89,15 @@ def audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, Audience]:
     by_feature = {feature.name: NOBODY for feature in spec.features}
     by_feature.update(dict.fromkeys(initially_on(spec, status), EVERYBODY))
     for record in status.phases:
-        audience = Audience(Decimal(record.percent), record.groups)
+        audience = Audience(Decimal(record.percent), record.groups, Decimal(record.placebo or 0))
         by_feature.update(dict.fromkeys(record.features, audience))
     by_feature.update({kept.feature: Audience(Decimal(kept.percent), kept.groups) for kept in status.flags.retired})
     return {**{record.feature: NOBODY for record in status.flags.disabled}, **by_feature}
+
+
+def of_users(audiences: Mapping[str, Audience | None]) -> dict[str, Audience | None]:
+    """What users have by these audiences; None for rules that are not ours, by which they may have anything."""
+    return {name: audience if audience is None or audience.has_users else NOBODY for name, audience in audiences.items()}
 
 
 def initially_on(spec: RolloutSpec, status: RolloutStatus) -> tuple[str, ...]:
@@ -192,12 +208,17 @@ def _flag(flag_set: str, audience: Audience, emergency: str | None) -> str:
     flag: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": OFF_CHOSEN}
     if emergency is not None:
         return _json({**flag, "metadata": {"emergencyDisabled": True, "reason": emergency}})
-    return _json({**flag, "targeting": {"if": [*_FORCED, *_groups(audience), *_share(flag_set, audience.percent)]}})
+    if audience.placebo:
+        return _json(
+            {**flag, "variants": PLACEBO_VARIANTS, "targeting": {"if": [*FORCED, *_share(flag_set, audience.placebo)]}}
+        )
+    return _json({**flag, "targeting": {"if": [*FORCED, *_groups(audience), *_share(flag_set, audience.percent)]}})
 
 
 FORCED_ON: Final = {"$ref": "forcedOn"}
-_FORCED: Final = [{"$ref": "forcedOff"}, OFF_CHOSEN, FORCED_ON, ON_CHOSEN]
-NOBODY_TARGETING: Final = {"if": [*_FORCED, OFF_CHOSEN]}
+FORCED: Final = [{"$ref": "forcedOff"}, OFF_CHOSEN, FORCED_ON, ON_CHOSEN]
+NOBODY_TARGETING: Final = {"if": [*FORCED, OFF_CHOSEN]}
+BUCKETED: Final = {"$ref": "bucketed"}
 _GENERATION: Final = {"fractional": [{"cat": ["probe-0"]}, ["v3", 1], ["v2", 1], ["v1", 1]]}
 _IS_KNOWN_GENERATION: Final = {"==": [_GENERATION, BUCKETING]}  # another one would give the percentage to other users
 _IS_IDENTIFIED: Final = {"!!": [{"var": "targetingKey"}]}
@@ -220,7 +241,7 @@ def _cell_flag(flag_set: str) -> str:
             "state": "ENABLED",
             "variants": {name: name for name in (*CELL_NAMES, NO_CELL)},
             "defaultVariant": NO_CELL,
-            "targeting": {"if": [{"$ref": "bucketed"}, {"fractional": [bucket, *([name, 1] for name in CELL_NAMES)]}, NO_CELL]},
+            "targeting": {"if": [BUCKETED, {"fractional": [bucket, *([name, 1] for name in CELL_NAMES)]}, NO_CELL]},
         }
     )
 
@@ -244,4 +265,4 @@ def _share(flag_set: str, percent: Decimal) -> list[Any]:
     if weight in {0, WEIGHTS}:
         return [ON if weight else OFF_CHOSEN]
     bucket = {"cat": [f"{flag_set}:", {"var": "targetingKey"}]}
-    return [{"$ref": "bucketed"}, {"fractional": [bucket, [ON, weight], [OFF, WEIGHTS - weight]]}, OFF_CHOSEN]
+    return [BUCKETED, {"fractional": [bucket, [ON, weight], [OFF, WEIGHTS - weight]]}, OFF_CHOSEN]

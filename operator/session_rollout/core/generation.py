@@ -98,7 +98,7 @@ def _remains_undone(context: DecisionContext, plan: str) -> bool:
 def raised_by_edit(spec: RolloutSpec, status: RolloutStatus) -> Increment | None:
     """The increment that an edit of the running phase goes on to, because no step has the published audience."""
     phase, record = phase_named(spec, status.current.phase), status.phase(status.current.phase)
-    if status.current.stage is not Stage.STEP or phase is None or record is None:
+    if status.current.stage is not Stage.STEP or phase is None or record is None or record.placebo:
         return None
     published = Decimal(record.percent), record.groups
     return None if increment_with(phase, *published) else increment_from(phase, *published)
@@ -171,6 +171,7 @@ def _resume(context: DecisionContext) -> None:
 def _begin_again(context: DecisionContext) -> None:
     """Nobody has the phase, so all that comes before its first publish is asked again: gates, and migrations that may have been added."""
     record = context.status.phase(context.current.phase)
+    context.mark(context.current.phase or "", placebo=None)
     context.enter(Stage.BEFORE if record is not None and record.is_published else Stage.PREFLIGHT)
 
 
@@ -343,8 +344,8 @@ def _step_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
 
 def _audience_conflict(phase: Phase, record: PhaseRecord, current: Current) -> str | None:
     """No step has the published audience, and to go on would take it from users, or skip the step that they are in."""
-    if published_increment(phase, record, current) is not None:
-        return None
+    if published_increment(phase, record, current) is not None or record.placebo:
+        return None  # a placebo that no step has ends, and the phase begins again
     here = increment_at(phase, current) if current.stage is Stage.STEP else increments(phase)[-1]
     if current.step > len(phase.steps):
         return f"phase {phase.name} is at step {current.step}, so `steps` must contain at least as many steps"

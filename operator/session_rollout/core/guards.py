@@ -9,7 +9,7 @@ from session_rollout.api.quantities import duration
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import evaluate_check, not_evaluated
-from session_rollout.core.evidence import metric_of
+from session_rollout.core.evidence import is_of_placebo, metric_of
 from session_rollout.core.failures import fails, failure_text, next_failure
 from session_rollout.core.flags import with_dependents
 from session_rollout.core.hold import pause_timer
@@ -106,7 +106,10 @@ def _is_recorded(context: DecisionContext, breach: Breach) -> bool:
 
 def breaches_of(context: DecisionContext, on_breach: OnBreach) -> tuple[Breach, ...]:
     """Breaches of the guards of this kind that have lasted long enough and are measured in this decision."""
-    candidates = (_breach(context, guard) for guard in context.spec.guards if guard.on_breach is on_breach)
+    guards = (guard for guard in context.spec.guards if guard.on_breach is on_breach)
+    # Nobody has what a placebo step compares: that is no breach, and `placebo` stalls the rollout.
+    judged = (guard for guard in guards if on_breach is OnBreach.WARN or not is_of_placebo(context, guard))
+    candidates = (_breach(context, guard) for guard in judged)
     return tuple(breach for breach in candidates if breach is not None)
 
 

@@ -16,6 +16,7 @@ from session_rollout.core.flags import (
     audiences,
     config_map_name,
     disabled_features,
+    of_users,
     with_recorded_dependents,
 )
 from session_rollout.core.generation import adopt_generation
@@ -174,7 +175,8 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
 
 def _gives_the_same(context: DecisionContext, document: PublishedDocument) -> bool:
     """Whether the document gives what the status gives; an edit may have named features since that nobody has."""
-    return document.gives(audiences(context.spec, context.status), disabled_features(context.spec, context.status))
+    given = of_users(audiences(context.spec, context.status))
+    return document.without_placebos().gives(given, disabled_features(context.spec, context.status))
 
 
 def _adopt_marks(context: DecisionContext, document: PublishedDocument) -> None:

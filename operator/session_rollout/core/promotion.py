@@ -39,10 +39,18 @@ from session_rollout.core.hold import (
     await_steady_guards,
     missing_checks,
 )
+from session_rollout.core.placebo import await_comparisons, retry_text
 from session_rollout.core.publication import is_published, publishing
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
-from session_rollout.core.steps import Increment, increment_after, increment_from, increment_with, percent_text
+from session_rollout.core.steps import (
+    Increment,
+    increment_after,
+    increment_from,
+    increment_with,
+    percent_text,
+    placebo_text,
+)
 from session_rollout.core.unpublished import await_criteria, hold_again, lapse_cause
 from session_rollout.core.windows import next_opening
 
@@ -94,21 +102,25 @@ def _await_document_before(context: DecisionContext) -> StageResult | None:
 
 def raise_audience(context: DecisionContext, increment: Increment) -> StageResult | None:
     """Enter a step with this audience, as soon as nothing keeps users from getting more."""
-    if result := _await_document_before(context) or _await_raise(context):
+    blind = await_judged_guards(context) if context.current.placebo is not None else None  # before the first users of the phase
+    if result := _await_document_before(context) or _await_raise(context) or blind:
         return result
     phase, current = running_phase(context), context.current
     percent, before = percent_text(increment.percent), context.status.phase(phase.name)
     is_first = before is not None and before.first_publish_time is None and not before.is_published
-    known = {"first_publish_time": context.now} if is_first else {}
-    context.mark(phase.name, percent=percent, groups=increment.groups, features=phase.features, **known)
+    placebo = placebo_text(increment.placebo)
+    known = {"first_publish_time": context.now} if is_first and placebo is None else {}
+    context.mark(phase.name, percent=percent, groups=increment.groups, placebo=placebo, features=phase.features, **known)
     context.enter(
         Stage.STEP,
         step=increment.step,
         increment=increment.index,
         percent=percent,
         groups=increment.groups,
+        placebo=placebo,
         earlier_percent=before.percent if before is not None else None,
         earlier_groups=before.groups if before is not None else (),
+        earlier_placebo=before.placebo if before is not None else None,
         raised_by=current.promoted_by,
         approved_by=current.approved_by if increment.step == current.step else None,
     )
@@ -174,6 +186,10 @@ def _awaits_features(context: DecisionContext, _: Increment) -> StageResult | No
     return await_features(context.off_here, "the hold timer is paused")
 
 
+def _awaits_comparisons(context: DecisionContext, _: Increment) -> StageResult | None:
+    return await_comparisons(context)
+
+
 def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageResult | None:
     checks = missing_checks(context)
     if not checks and context.current.hold_until is not None:
@@ -204,7 +220,7 @@ def _unprotected(context: DecisionContext) -> tuple[str, ...]:
         record.verdict is not Verdict.NOT_EVALUATED and not record.has_evidence and record.reason is not CheckReason.NOT_EXPOSED
         for record in records
     )
-    if not blind:
+    if not blind or context.current.placebo is not None:
         return ()
     return (f"{context.current.audience} keep the features, and {blind} of {len(context.spec.guards)} guards see nothing",)
 
@@ -237,7 +253,9 @@ def _not_exposed(context: DecisionContext, checks: tuple[Missing, ...]) -> Stage
     details = (*causes, f"`control.exposure.deadline` is {limit}") if late else causes
     next_actions = (
         "check that the application reads the flag document, and counts each event once by its variant",
-        "if users may have the feature, create an `Abort` action: nothing compares them",
+        retry_text(context)
+        if context.current.placebo is not None
+        else "if users may have the feature, create an `Abort` action: nothing compares them",
     )
     reason = DecisionReason.NOT_EXPOSED if applied else DecisionReason.NOT_APPLIED
     return StageResult(DecisionAction.STALL, reason, causes[0], details, next_actions)
@@ -295,6 +313,8 @@ def _until_deadline(
     why = f"step {increment.step} waited for longer than its deadline of {limit}"
     if passed is WaitKind.AVAILABILITY:
         why += ", part of it because Prometheus or the operator was unavailable, so it is not rolled back"
+    elif increment.placebo:
+        why += ", and nobody has the features, so there is nothing to roll back"
     elif phase.on_deadline is OnDeadline.ROLLBACK:
         begin_rollback(context, Outcome.ROLLED_BACK, (why, *causes), breach_uid(context, "deadline"))
         return None
@@ -322,6 +342,7 @@ _STEP_RULES: Final[tuple[Callable[[DecisionContext, Increment], StageResult | No
     _awaits_requests,  # the API server refuses nothing that the rollout needs, and nobody else writes the document
     _awaits_results,  # every query has a result
     _awaits_features,  # no feature of the phase is disabled in an emergency
+    _awaits_comparisons,  # in a placebo step, no comparison shows harm
     _awaits_evidence,  # every criterion and guard has a verdict about this audience, and the timer runs
     _awaits_hold,  # the hold is complete
     _awaits_guards,  # no guard fails, or failed lately
@@ -332,6 +353,7 @@ _PROMOTE_RULES: Final = (
     _awaits_requests,
     _awaits_first_results,  # a guard may have failed while the operator was away
     _awaits_features,  # a guard may have kept the action waiting until the emergency
+    _awaits_comparisons,  # a guard that would take the features away as soon as users have them
 )
 
 

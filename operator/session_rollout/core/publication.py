@@ -125,7 +125,7 @@ def _knows_rollback(context: DecisionContext, document: PublishedDocument) -> bo
 def audience_before(context: DecisionContext) -> Audience:
     """What users of the running phase had when its next audience was decided."""
     current = context.current
-    return Audience(Decimal(current.earlier_percent or 0), current.earlier_groups)
+    return Audience(Decimal(current.earlier_percent or 0), current.earlier_groups, Decimal(current.earlier_placebo or 0))
 
 
 def published_audience(context: DecisionContext, name: str) -> Audience:

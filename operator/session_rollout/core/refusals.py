@@ -6,7 +6,7 @@ from session_rollout.api.enums import DecisionAction, DecisionReason
 from session_rollout.api.rollout import DeletionPolicy
 from session_rollout.api.status_records import Refusal
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.flags import NOBODY, audiences
+from session_rollout.core.flags import audiences
 
 FINALIZER_EFFECT: Final = "Finalizer"
 STATUS_EFFECT: Final = "Status"
@@ -34,7 +34,7 @@ def await_finalizer(context: DecisionContext) -> StageResult | None:
     Once users have features, the refusal is only shown: to stop there would take nothing away from them.
     """
     spec, refusals = context.spec, finalizer_refusals(context)
-    given = any(audience != NOBODY for audience in audiences(spec, context.status).values())
+    given = any(audience.has_users for audience in audiences(spec, context.status).values())
     if not refusals or given or spec.deletion_policy is not DeletionPolicy.OFF:
         return None
     return _stall(refusals)

@@ -17,7 +17,7 @@ from session_rollout.core import migration_jobs, workload
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.documents import gives_less
-from session_rollout.core.flags import NOBODY, Audience, audiences
+from session_rollout.core.flags import NOBODY, Audience, audiences, of_users
 from session_rollout.core.inputs import kept_features, published_phases
 from session_rollout.core.observed import JobState
 from session_rollout.core.plan import note_rolled_back
@@ -53,7 +53,7 @@ def begin_rollback(
     for record in records:
         percent, groups = _audience_left(context, record, learned=phases is not None)
         fields = {"percent": percent, "groups": groups, "end_time": context.now, "promoted_time": None}  # guarded again
-        context.mark(record.name, state=PhaseState.ROLLED_BACK, **fields)
+        context.mark(record.name, state=PhaseState.ROLLED_BACK, placebo=None, **fields)
     context.change(flags=settled(context.status.flags, (uid,)), outcome=None)
     context.enter(
         Stage.ROLLING_BACK,
@@ -93,7 +93,7 @@ def _has_users(context: DecisionContext, record: PhaseRecord) -> bool:
     document = context.observed.document
     if document is None:
         return record.is_published
-    return any(document.audiences.get(name, NOBODY) != NOBODY for name in record.features)
+    return any(of_users(document.audiences).get(name, NOBODY) != NOBODY for name in record.features)
 
 
 def _is_measured(context: DecisionContext, record: PhaseRecord) -> bool:
@@ -137,7 +137,7 @@ def _audience_left(context: DecisionContext, record: PhaseRecord, *, learned: bo
 
 def _is_published(context: DecisionContext, increment: Increment) -> bool:
     """Whether the document in the cluster gives a feature of the running phase to this audience."""
-    document, wanted = context.observed.document, Audience(increment.percent, increment.groups)
+    document, wanted = context.observed.document, Audience(increment.percent, increment.groups, increment.placebo)
     features = context.phase.features if context.phase is not None else ()
     return document is not None and any(document.audiences.get(name) == wanted for name in features)
 

@@ -18,16 +18,17 @@ class Increment:
 
     step: int  # counted from 1
     index: int  # in its ramp, counted from 1; 0 in a step without a ramp
-    percent: Decimal
+    percent: Decimal  # of users who have the features
     groups: tuple[str, ...]
     hold: timedelta
     last_of_step: bool
     approval: bool
+    placebo: Decimal = Decimal(0)  # percentage with the variant of the features alone: nobody has them
 
     @property
     def audience(self) -> str:
-        """Percentage and groups, such as `20%+beta`."""
-        return audience_text(percent_text(self.percent), self.groups)
+        """Percentage and groups, such as `20%+beta`; `5% placebo` of a placebo step."""
+        return audience_text(percent_text(self.percent), self.groups, placebo_text(self.placebo))
 
 
 def percent_text(percent: Decimal) -> str:
@@ -35,9 +36,14 @@ def percent_text(percent: Decimal) -> str:
     return f"{percent.quantize(Decimal('0.1')).normalize():f}"
 
 
-def audience_text(percent: str, groups: Iterable[str]) -> str:
-    """`20%+beta`: who has a feature, as messages show it."""
-    return f"{percent}%" + "".join(f"+{group}" for group in groups)
+def placebo_text(percent: Decimal) -> str | None:
+    """The percentage of a placebo step in a status; None of any other step."""
+    return percent_text(percent) if percent else None
+
+
+def audience_text(percent: str, groups: Iterable[str], placebo: str | None = None) -> str:
+    """`20%+beta`: who has a feature, as messages show it; `5% placebo` if nobody has it, and 5% have its variant."""
+    return f"{placebo}% placebo" if placebo else f"{percent}%" + "".join(f"+{group}" for group in groups)
 
 
 def increments(phase: Phase) -> tuple[Increment, ...]:
@@ -59,7 +65,8 @@ def _of_step(number: int, step: Step, before: Decimal) -> list[Increment]:
     approval = step.approval is StepApproval.REQUIRED
     if step.ramp is None:
         percent, hold = Decimal(step.percent or "0"), duration(step.hold or "0s")
-        return [Increment(number, 0, percent, step.groups, hold, last_of_step=True, approval=approval)]
+        given, placebo = (Decimal(0), percent) if step.placebo else (percent, Decimal(0))
+        return [Increment(number, 0, given, step.groups, hold, last_of_step=True, approval=approval, placebo=placebo)]
     count, top = step.ramp.increments, Decimal(step.ramp.to)
     hold = duration(step.ramp.over) / count
     return [
@@ -82,10 +89,11 @@ def increment_at(phase: Phase, current: Current) -> Increment | None:
     return next((increment for increment in increments(phase) if (increment.step, increment.index) == place), None)
 
 
-def increment_with(phase: Phase, percent: Decimal, groups: Iterable[str]) -> Increment | None:
+def increment_with(phase: Phase, percent: Decimal, groups: Iterable[str], placebo: Decimal = Decimal(0)) -> Increment | None:
     """The first increment of the phase that has exactly this audience; None when there is none."""
-    wanted = (percent, set(groups))
-    return next((candidate for candidate in increments(phase) if (candidate.percent, set(candidate.groups)) == wanted), None)
+    wanted = (percent, set(groups), placebo)
+    candidates = ((each, (each.percent, set(each.groups), each.placebo)) for each in increments(phase))
+    return next((increment for increment, audience in candidates if audience == wanted), None)
 
 
 def is_last(phase: Phase, percent: Decimal, groups: Iterable[str]) -> bool:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
-from session_rollout.core.flags import NOBODY, audiences, disabled_features
+from session_rollout.core.flags import audiences, disabled_features
 from session_rollout.core.steps import audience_text, percent_text
 
 
@@ -15,7 +15,7 @@ def kept_audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str]:
     return {
         name: audience_text(percent_text(Decimal(audience.percent)), audience.groups)
         for name, audience in given.items()
-        if audience != NOBODY
+        if audience.has_users
     }
 
 

@@ -17,7 +17,7 @@ from session_rollout.core.criteria import criteria_records, evaluate_now, forget
 from session_rollout.core.evaluation import Evaluation
 from session_rollout.core.flags import Audience
 from session_rollout.core.publication import audience_before, has_audience, published_audience
-from session_rollout.core.steps import Increment, increment_at, increment_with, percent_text
+from session_rollout.core.steps import Increment, increment_at, increment_with, percent_text, placebo_text
 
 VALID_INTERVALS: Final = 2
 VALID_AT_LEAST: Final = timedelta(seconds=10)  # a slow API server is no reason to hold again
@@ -51,7 +51,7 @@ def await_criteria(context: DecisionContext) -> StageResult | None:
 def _criteria_now(context: DecisionContext) -> tuple[Evaluation, ...]:
     """What the criteria say about the step that users have. Nobody asks them before the first one, after a `Promote`, or when an edit gives more."""
     before = audience_before(context)
-    step = increment_with(context.phase, before.percent, before.groups) if context.phase is not None else None
+    step = increment_with(context.phase, before.percent, before.groups, before.placebo) if context.phase is not None else None
     if context.current.raised_by is not None or step is None or _is_held(context):
         return ()
     return tuple(evaluate_now(context, criterion, record) for criterion, record in criteria_records(context))
@@ -59,7 +59,8 @@ def _criteria_now(context: DecisionContext) -> tuple[Evaluation, ...]:
 
 def _is_held(context: DecisionContext) -> bool:
     """Whether users have had the audience of the step all the time: it is published again, or held again."""
-    return audience_before(context) == Audience(Decimal(context.current.percent), context.current.groups)
+    current = context.current
+    return audience_before(context) == Audience(Decimal(current.percent), current.groups, Decimal(current.placebo or 0))
 
 
 def hold_again(context: DecisionContext, phase: Phase, cause: str) -> None:
@@ -68,14 +69,15 @@ def hold_again(context: DecisionContext, phase: Phase, cause: str) -> None:
     forget_unpublished(context)
     record = context.status.phase(phase.name)
     assert record is not None, "the phase has a record from the generation that it is part of"
-    place = increment_with(phase, Decimal(record.percent), record.groups)
+    place = increment_with(phase, Decimal(record.percent), record.groups, Decimal(record.placebo or 0))
     if place is None:
         if not record.is_published:
             forget_criteria(context)  # the next first publish measures its own baselines
+        context.mark(phase.name, placebo=None)
         context.enter(Stage.BASELINE)
     else:
-        kept = {"earlier_percent": record.percent, "earlier_groups": record.groups}
-        context.enter(Stage.STEP, step=place.step, increment=place.index, **kept)
+        kept = {"earlier_percent": record.percent, "earlier_groups": record.groups, "earlier_placebo": record.placebo}
+        context.enter(Stage.STEP, step=place.step, increment=place.index, placebo=record.placebo, **kept)
         restart_criteria(context)
     message = f"{late.audience} {cause}; {context.current.audience} is held again"
     context.record_event(EventReason.AUDIENCE_LAPSED, message, at=late)
@@ -85,9 +87,10 @@ def forget_unpublished(context: DecisionContext) -> None:
     """The audience of the step was decided and never published: what users have decides where the rollout continues."""
     audiences = [published_audience(context, name) for name in _visible(context)]
     least = min(audiences or [audience_before(context)], key=lambda audience: audience.percent)
-    percent = percent_text(least.percent)
-    context.mark(context.current.phase or "", percent=percent, groups=least.groups)
-    context.move(percent=percent, groups=least.groups, earlier_percent=percent, earlier_groups=least.groups)
+    percent, placebo = percent_text(least.percent), placebo_text(least.placebo)
+    context.mark(context.current.phase or "", percent=percent, groups=least.groups, placebo=placebo)
+    earlier = {"earlier_percent": percent, "earlier_groups": least.groups, "earlier_placebo": placebo}
+    context.move(percent=percent, groups=least.groups, placebo=placebo, **earlier)
 
 
 def _visible(context: DecisionContext) -> list[str]:
@@ -99,7 +102,7 @@ def _visible(context: DecisionContext) -> list[str]:
 
 def published_increment(phase: Phase, record: PhaseRecord, current: Current) -> Increment | None:
     """The increment that has the audience of the record: the running one, if it still has it."""
-    here, published = increment_at(phase, current), (Decimal(record.percent), set(record.groups))
-    if here is not None and (here.percent, set(here.groups)) == published:
+    here, published = increment_at(phase, current), (Decimal(record.percent), set(record.groups), Decimal(record.placebo or 0))
+    if here is not None and (here.percent, set(here.groups), here.placebo) == published:
         return here
     return increment_with(phase, *published)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from session_rollout.api.enums import DecisionAction, DecisionReason, EventReason
-from session_rollout.api.status_records import WorkloadRecord
+from session_rollout.api.surroundings import WorkloadRecord
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.observed import RestartWorkload, Revisions, UndoWorkload
 
