@@ -42,6 +42,19 @@ def test_user_without_an_id_is_in_no_percentage_below_100() -> None:
     assert rules(50, "alice")[0][1] is RuleKind.BUCKET
 
 
+def test_nobody_has_the_feature_in_a_placebo_but_who_is_forced() -> None:
+    """The bucket decides the variant alone, and the rule says whose it is."""
+    text = compile_document(FlagSource("shop", "default", {"alpha": Audience(placebo=Decimal(50))})).text
+    evaluator = Evaluator(text, "shop")
+    for user in ("alice", "bob", "carol", ""):
+        (evaluation,) = evaluator.evaluate(User(user))
+        assert (evaluation.on, evaluation.rule.on, evaluation.rule.kind) == (False, False, RuleKind.PLACEBO)
+        assert evaluation.as_data()["weight"] == 500
+    (forced,) = evaluator.evaluate(User("alice", overrides_on=("alpha",)))
+    assert (forced.on, forced.rule.on, forced.rule.kind) == (True, True, RuleKind.OVERRIDE)
+    assert text_of(published(text), "alpha") == "50% placebo"
+
+
 BY_HAND: dict[str, Any] = {
     "an emergency": ({}, (False, RuleKind.EMERGENCY), "off for all users"),
     "disabled, with its rules": ({"state": "DISABLED"}, (False, RuleKind.FOREIGN), "0%"),

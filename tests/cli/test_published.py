@@ -94,6 +94,17 @@ def test_flags_status_lists_what_is_published(plugin: Plugin) -> None:
     assert [line.split()[0] for line in out.splitlines()] == ["FEATURE", *rows]
 
 
+def test_flags_status_shows_a_placebo(plugin: Plugin) -> None:
+    """And nobody has the feature: an emergency of it is in force at once."""
+    source = FlagSource("checkout", "default", {"newCheckout": Audience(placebo=Decimal(5))})
+    given = {"configmap": {"data": {KEY: compile_document(source).text}}}
+    body = rollout(flags={"configMap": "checkout-flags", "revision": 3, "disabled": [{**DISABLED, "feature": "newCheckout"}]})
+    row = plugin.data(body, "flags", "status", "--in", "checkout", **given)[0]
+    assert (row["percent"], row["placebo"], row["pending"]) == ("0", "5", False)
+    _, out, _ = plugin(rollout(), "flags", "status", "--in", "checkout", **given)
+    assert "5% placebo" in out
+
+
 @pytest.mark.parametrize("answer", ["Error from server (NotFound): x", "Error from server (Forbidden): x"])
 def test_flags_status_without_a_document_shows_the_status(plugin: Plugin, answer: str) -> None:
     """D13: before the first publish, and for who may not read it; it says so."""

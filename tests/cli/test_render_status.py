@@ -6,6 +6,8 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
+from core.counting import in_step
+from core.placebos import held
 from core.world import World, at, ended, spec
 from session_rollout.api.enums import EventReason, Outcome
 from session_rollout.api.migration_enums import MigrationState
@@ -38,6 +40,15 @@ def test_every_picture_of_a_run_fits_and_marks_one_running_step_at_most() -> Non
     assert world.status.outcome is Outcome.PROMOTED
     assert lines(world, "step ")
     assert all("✔ step" in line for line in lines(world, "step "))
+
+
+def test_placebo_step_is_shown_as_such() -> None:
+    """In the head, at the phase and in the list of steps: nobody takes it for users who have the feature."""
+    world = held()
+    assert len(lines(world, "20% placebo")) == 3
+    assert not lines(world, " 0%")
+    world.until(in_step("20"))
+    assert len(lines(world, "placebo")) == 1
 
 
 def test_state_reason_message_and_next_actions_are_shown() -> None:

@@ -18,6 +18,7 @@ import yaml
 from api.corpus import ACTION, BAD_ACTIONS, FINE, GOOD, spoiled
 from api.invalid import BAD
 from api.invalid_checks import FINE_CHECKS
+from api.invalid_steps import FINE_STEPS
 from bench import __main__ as bench
 from chaos import __main__ as chaos
 from cli.mutations import mutations
@@ -63,7 +64,7 @@ def action(spec: Any) -> dict[str, Any]:
 def objects() -> Iterator[tuple[str, dict[str, Any]]]:
     """The whole corpus."""
     yield from ((name, rollout(spoiled(mistake))) for name, mistake, _ in BAD)
-    yield from ((name, rollout(spoiled(change))) for name, change in (*FINE, *FINE_CHECKS))
+    yield from ((name, rollout(spoiled(change))) for name, change in (*FINE, *FINE_CHECKS, *FINE_STEPS))
     yield from ((name, action(spec)) for name, spec, _ in BAD_ACTIONS)
     yield from ((f"named {name}", {**rollout(RICH), "metadata": {"name": name}}) for name in NAMES)
     yield from (
@@ -266,6 +267,7 @@ WARNINGS = [
     ),
 ]
 ERRORS = {"name": "errors", "metric": "errors", "below": "1%"}
+PLACEBO = {"criteria": [ERRORS], "steps": [{"percent": 9, "hold": "1d", "placebo": True}, {"percent": 100, "hold": "1d"}]}
 STEPS = [
     # What `for` and `outOf` tolerate is counted nowhere.
     (0, {"criteria": [ERRORS | {"for": "2m"}]}, WarnEvidence.TOLERATED_FAILURES, "spec.phases[0].criteria[0].for"),
@@ -278,6 +280,7 @@ STEPS = [
     (0, {}, Warn.NO_DEADLINE, "spec.phases[0]"),
     (1, {"steps": [{"percent": 100, "hold": "1d"}]}, Warn.NO_CANARY, "spec.phases[1].steps[0]"),
     (1, {"steps": [{"percent": 10, "hold": "1d"}]}, Warn.PARTIAL_AUDIENCE, "spec.phases[1].steps"),
+    (1, PLACEBO, WarnEvidence.UNPROVEN_PLACEBO, "spec.phases[1].steps[0].placebo"),
 ]
 
 

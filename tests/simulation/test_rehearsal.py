@@ -162,3 +162,17 @@ def test_two_rehearsals_are_equal() -> None:
     """Nothing depends on the machine's clock or on chance."""
     changed = RolloutSpec.model_validate(rollout_data())
     assert rehearse(changed, Scenario()) == rehearse(changed, Scenario())
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_placebo_step_is_rehearsed(is_broken: bool) -> None:
+    """Healthy, it is followed by the steps with users; a fault of it is a broken comparison, and no harm."""
+    example = yaml.safe_load((ROOT / "examples" / "features" / "placebo.yaml").read_text())
+    faults = (Fault("checkout", 1, "failures"),) if is_broken else ()
+    rehearsal = rehearse(RolloutSpec.model_validate(example["spec"]), Scenario(faults=faults))
+    if is_broken:
+        assert (rehearsal.status.outcome, rehearsal.status.decision.reason) == (None, DecisionReason.COMPARISON_BROKEN)
+        return
+    assert rehearsal.status.outcome is Outcome.PROMOTED
+    published = [entry.audience for entry in rehearsal.history if entry.event is EventReason.STEP_PUBLISHED]
+    assert published == ["5% placebo", "5%", "20%", "100%"]

@@ -12,7 +12,7 @@ from session_rollout.cli.command import Failure, refusal
 from session_rollout.core import documents
 from session_rollout.core.documents import PublishedDocument, audience_of, is_emergency
 from session_rollout.core.flags import EVERYBODY, KEY, NOBODY, OWN_FLAGS, Audience, config_map_name, weight_of
-from session_rollout.core.steps import audience_text, percent_text
+from session_rollout.core.steps import audience_text, percent_text, placebo_text
 
 INVALID: Final = "the published flag document is invalid; the operator replaces it when it runs"
 FOREIGN_RULES: Final = "rules of somebody else"
@@ -25,6 +25,7 @@ class RuleKind(StrEnum):
     OVERRIDE = "Override"
     GROUP = "Group"
     BUCKET = "Bucket"
+    PLACEBO = "Placebo"  # nobody has the feature; the bucket decides the variant alone
     ALL_USERS = "AllUsers"
     NO_USER_ID = "NoUserId"
     FOREIGN = "Foreign"  # the flag was not written by an operator
@@ -67,6 +68,8 @@ class Rule:
             case RuleKind.BUCKET:
                 assert self.weight is not None, "set with the bucket"
                 return f"bucket {self.bucket} is {'below' if self.on else 'not below'} {self.weight} ({self.weight / 10:g}%)"
+            case RuleKind.PLACEBO:
+                return f"placebo of {(self.weight or 0) / 10:g}%: nobody has the feature"
             case RuleKind.NO_USER_ID:
                 return "no user ID, so in no percentage below 100%"
             case RuleKind.FOREIGN:
@@ -125,7 +128,9 @@ def text_of(document: PublishedDocument, feature: str) -> str:
     if feature in document.disabled:
         return "off for all users"
     audience = document.audiences.get(feature, NOBODY)
-    return FOREIGN_RULES if audience is None else audience_text(percent_text(audience.percent), audience.groups)
+    if audience is None:
+        return FOREIGN_RULES
+    return audience_text(percent_text(audience.percent), audience.groups, placebo_text(audience.placebo))
 
 
 class Evaluator:
@@ -182,6 +187,8 @@ def _rule(feature: str, flag: Mapping[str, Any], user: User, bucket: int) -> Rul
 
 def _share(audience: Audience, user: User, bucket: int) -> Rule:
     """The rule of the percentage."""
+    if audience.placebo:
+        return Rule(RuleKind.PLACEBO, on=False, bucket=bucket, weight=weight_of(audience.placebo))
     if audience.percent in {NOBODY.percent, EVERYBODY.percent}:
         return Rule(RuleKind.ALL_USERS, on=audience.percent == EVERYBODY.percent)
     if not user.key:

@@ -44,7 +44,7 @@ from session_rollout.cli.running_step import skipped_checks, target_of
 from session_rollout.cli.stale import StaleFeature, stale_features
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY, Audience, audiences, disabled_features, with_dependents
-from session_rollout.core.steps import Increment, audience_text, increments, percent_text
+from session_rollout.core.steps import Increment, audience_text, increments, percent_text, placebo_text
 
 WHOLE = 100
 
@@ -103,9 +103,10 @@ def feature_rows(rollout: SessionRollout, document: PublishedDocument | None) ->
             "feature": name,
             "percent": percent_text(audience.percent) if audience is not None else "",
             "groups": list(audience.groups) if audience is not None else [],
+            "placebo": (placebo_text(audience.placebo) or "") if audience is not None else "",
             "phase": phases.get(name, ""),
             "disabled": emergencies.get(name) or disabled.get(name, ""),
-            "pending": name in disabled and document is not None and audience != NOBODY,
+            "pending": name in disabled and document is not None and (audience is None or audience.has_users),
             "inSpec": name in specified,
         }
 
@@ -113,7 +114,7 @@ def feature_rows(rollout: SessionRollout, document: PublishedDocument | None) ->
 def _audience(row: Mapping[str, Any]) -> str:
     if row["disabled"] and not row["pending"]:
         return "off for all users"
-    return audience_text(row["percent"], row["groups"]) if row["percent"] else FOREIGN_RULES
+    return audience_text(row["percent"], row["groups"], row["placebo"]) if row["percent"] else FOREIGN_RULES
 
 
 def _emergency(row: Mapping[str, Any]) -> str:

@@ -88,7 +88,7 @@ def _phases(rollout: SessionRollout) -> Section:
     rows = []
     for phase in rollout.spec.phases:
         record = records.get(phase.name, PhaseRecord(name=phase.name))
-        audience = audience_text(record.percent, record.groups)
+        audience = audience_text(record.percent, record.groups, record.placebo)
         times = _time(record.start_time), _time(record.end_time)
         rows.append((phase.name, record.state, audience, *times, ", ".join(phase.features)))
     return Section("Phases", ("phase", "state", "audience", "started", "ended", "features"), tuple(rows))

@@ -51,7 +51,8 @@ def describe_next_step(rollout: SessionRollout) -> str:
         audience = audience_text(step.ramp.to, step.groups)
         return f"the next step is a ramp to {audience} over {format_duration(duration(step.ramp.over))}"
     hold = format_duration(duration(step.hold or "0s"))
-    return f"the next step is {audience_text(step.percent or '0', step.groups)}, held for {hold}"
+    audience = audience_text(step.percent or "0", step.groups, step.percent if step.placebo else None)
+    return f"the next step is {audience}, held for {hold}"
 
 
 def skipped_checks(rollout: SessionRollout) -> list[str]:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
-from session_rollout.api.checks import Criterion, OnNoData
+from session_rollout.api.checks import ComparedTo, Criterion, OnNoData
 from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import RolloutSpec
@@ -26,6 +26,7 @@ class WarnEvidence(StrEnum):
     TOLERATED_FAILURES = "ToleratedFailures"
     INEFFECTIVE_CRITERION = "IneffectiveCriterion"
     NEVER_COMPARED = "NeverCompared"
+    UNPROVEN_PLACEBO = "UnprovenPlacebo"
 
 
 def evidence_warnings(spec: RolloutSpec) -> Iterator[Problem]:
@@ -45,6 +46,7 @@ def evidence_warnings(spec: RolloutSpec) -> Iterator[Problem]:
                 " any evidence; write a criterion that has neither `dryRun` nor `onNoData: Pass`"
             )
             yield _warning(("phases", number, "criteria"), WarnEvidence.INEFFECTIVE_CRITERION, message)
+        yield from _unproven(spec, phase, number)
 
 
 def _warning(path: Path, about: WarnEvidence, message: str) -> Problem:
@@ -70,6 +72,24 @@ def _never_compared(spec: RolloutSpec, phase: Phase, criterion: Criterion, path:
             " a smaller percentage"
         )
         yield _warning(path, WarnEvidence.NEVER_COMPARED, message)
+
+
+def _unproven(spec: RolloutSpec, phase: Phase, number: int) -> Iterator[Problem]:
+    """Placebo steps of a phase without a comparison that could fail."""
+    checks = (
+        check for check in (*phase.criteria, *spec.guards) if check.compared_to is ComparedTo.CONTROL and not check.dry_run
+    )
+    metrics = (spec.metric(check.metric) for check in checks)
+    features = {metric.cohorts.feature for metric in metrics if metric is not None and metric.cohorts is not None}
+    if features & {None, *phase.features}:  # the old form does not name its feature
+        return
+    for index, step in enumerate(phase.steps):
+        if step.placebo:
+            message = (
+                f"this placebo step proves nothing, because no guard and no criterion compares a feature of phase {phase.name} to Control;"
+                " write one, or remove the step"
+            )
+            yield _warning(("phases", number, "steps", index, "placebo"), WarnEvidence.UNPROVEN_PLACEBO, message)
 
 
 def _few_evaluations(spec: RolloutSpec, criterion: Criterion, hold: timedelta, path: Path) -> Iterator[Problem]:

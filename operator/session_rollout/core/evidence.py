@@ -107,8 +107,7 @@ def is_counted(status: RolloutStatus, record: PhaseRecord | None, metric: Metric
     if record is None or not record.is_published or record.promoted_time is not None:
         return False
     current, earlier = status.current, (status.current.earlier_percent or "0", status.current.earlier_groups)
-    is_first = current.is_unpublished and current.phase == record.name and earlier == ("0", ())
-    return not is_first
+    return not _is_pending(status, record) or earlier != ("0", ())
 
 
 def blocks_since(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> datetime | None:
@@ -173,7 +172,7 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
     series = measurement.series if measurement is not None and measurement.series is not None else None
     known = _continued(context, check, kind, metric, record)
     if metric.counts is not None and kind is CheckKind.CRITERION and start is not None and not is_about(known, start):
-        known = _restarted(known)
+        known = restarted(known)
     if known.until > context.now + SKEW:  # the clock was set back: what has counted until then must not count twice
         known = restarted(known).updated(until=context.now)
     comparison = comparison_of(context.spec, check, known, series)

@@ -14,7 +14,7 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.core.blocks import BlockSeries, CohortBlock
 from session_rollout.core.evaluation import MINIMUM_EVENTS, evaluate, input_of
-from session_rollout.core.evidence import phase_of
+from session_rollout.core.evidence import percent_of, phase_of
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.core.statistics.rates import Block
 
@@ -43,8 +43,7 @@ def measurement_of(value: Decimal, time: datetime, *, cohorts: bool) -> Measurem
 def rates_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> tuple[Decimal, Decimal, Decimal]:
     """Of a metric that is counted: the percentage of users that its checks are about, and rates of bad events that pass and that fail."""
     if metric.counts is None:
-        record = phase_of(spec, status, metric)
-        return Decimal(record.percent) if record is not None else Decimal(0), Decimal(str(BASE_RATE)), HARMFUL_RATE
+        return percent_of(status, phase_of(spec, status, metric)), Decimal(str(BASE_RATE)), HARMFUL_RATE
     checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
     limits = [bound(check.below) for check in checks if check.metric == metric.name and check.below is not None]
     return Decimal(100), min(limits, default=Decimal(1)) / 4, (1 + max(limits, default=Decimal(0))) / 2

@@ -151,7 +151,9 @@ def _is_refused(status: RolloutStatus) -> bool:
 
 
 def _phase(record: PhaseRecord, *, refused: bool) -> Text:
-    reached = f"  {audience_text(record.percent, record.groups)}" if record.state is not PhaseState.PENDING else ""
+    reached = (
+        f"  {audience_text(record.percent, record.groups, record.placebo)}" if record.state is not PhaseState.PENDING else ""
+    )
     if refused and record.state is PhaseState.ROLLED_BACK:
         reached = f"  NOT IN FORCE:{reached}"
     return _line(_PHASE_MARKS[record.state], (record.name, "bold"), reached, (_times(record), "dim"))
