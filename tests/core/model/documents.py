@@ -48,7 +48,8 @@ def _audience(flag: Object) -> Given:
         return Given(emergency="emergencyDisabled" in flag.get("metadata", {}))
     rules = flag["targeting"]["if"]
     groups = {rule["$ref"].removeprefix("group-") for rule in rules if isinstance(rule, dict) and "$ref" in rule}
-    shares = [rule["fractional"][1][1] for rule in rules if isinstance(rule, dict) and "fractional" in rule]
+    pairs = [rule["fractional"][1] for rule in rules if isinstance(rule, dict) and "fractional" in rule]
+    shares = [share if flag["variants"][variant] else 0 for variant, share in pairs]  # in a placebo step, `on` is off
     percent = Decimal(shares[0]) / 10 if shares else Decimal(100 if rules[-1] == "on" else 0)
     return Given(percent, frozenset(groups - {"forcedOff", "forcedOn", "bucketed"}))
 

@@ -84,6 +84,17 @@ SHAPES: dict[str, dict[str, Any]] = {
     "sixteen guards": _one_phase(guards=[{**_guard("errors"), "name": f"guard-{number}"} for number in range(16)]),
     "turned off": _one_phase(phase={"criteria": _criteria()}, deletionPolicy="Off"),
     "fast": _one_phase(checkInterval="1s", guards=[_guard("errors")]),
+    "placebo": _shape(
+        phases=[
+            {
+                "name": "one",
+                "features": ["alpha"],
+                "steps": [*_steps(20, placebo=True), *_steps(10, 60)],
+                "criteria": _criteria(),
+            },
+            {"name": "two", "features": ["beta"], "steps": [*_steps(50, placebo=True), *_steps(100)], "criteria": _criteria()},
+        ]
+    ),
     "groups": _shape(
         phases=[
             {
