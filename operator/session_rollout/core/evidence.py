@@ -106,8 +106,8 @@ def is_counted(status: RolloutStatus, record: PhaseRecord | None, metric: Metric
         return has_control(status, record)
     if record is None or not record.is_published or record.promoted_time is not None:
         return False
-    current, earlier = status.current, (status.current.earlier_percent or "0", status.current.earlier_groups)
-    return not _is_pending(status, record) or earlier != ("0", ())
+    had_nothing = (status.current.earlier_percent or "0", status.current.earlier_groups) == ("0", ())
+    return not (_is_pending(status, record) and had_nothing)
 
 
 def blocks_since(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> datetime | None:
