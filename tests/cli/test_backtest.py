@@ -16,9 +16,8 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
 from session_rollout.cli.render.backtest import as_data
-from session_rollout.simulation.backtest import Incident
 from session_rollout.simulation.backtest import backtest as run
-from session_rollout.simulation.history import History
+from session_rollout.simulation.history import History, Incident
 
 STEP = timedelta(seconds=30)
 DAYS = 4

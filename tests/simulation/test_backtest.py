@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 
 from core.world import spec
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.simulation.backtest import Aborts, GuardBacktest, Incident, PhaseBacktest, backtest
-from session_rollout.simulation.history import History
+from session_rollout.simulation.backtest import Aborts, GuardBacktest, PhaseBacktest, backtest
+from session_rollout.simulation.history import History, Incident
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)

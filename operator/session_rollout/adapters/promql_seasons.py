@@ -12,7 +12,7 @@ from typing import Final
 from session_rollout.adapters.promql import REMEMBERED, is_long, parse
 from session_rollout.adapters.promql_scan import in_one_line, without_text
 from session_rollout.adapters.promql_values import is_there_without_series, series_of
-from session_rollout.api.metrics import Metric
+from session_rollout.api.metrics import Metric, SeasonalBaseline
 from session_rollout.api.quantities import duration
 
 LABEL: Final = "season"
@@ -27,14 +27,18 @@ def query_of_seasons(metric: Metric, ago: Sequence[timedelta]) -> str | None:
     settings = metric.seasonal
     if settings is None or metric.query is None or not _has_past(metric.query):
         return None
-    window = duration(settings.window)
-    step = max(SHORTEST_STEP, window // POINTS)
+    window, step = duration(settings.window), step_of(settings)
     text = in_one_line(metric.query)
     values = f"({'vector' if _is_scalar(text) else ''}({text}) > -Inf < Inf)"
     means = (
         f"avg(avg_over_time({values}[{_length(window)}:{_length(step)}]{_offset(length)}))" for length in (timedelta(0), *ago)
     )
     return " or ".join(f'label_replace({mean}, "{LABEL}", "{number}", "", "")' for number, mean in enumerate(means))
+
+
+def step_of(settings: SeasonalBaseline) -> timedelta:
+    """The time between two values of a mean. They are at whole multiples of it, so that a mean changes no more often."""
+    return max(SHORTEST_STEP, duration(settings.window) // POINTS)
 
 
 @lru_cache(REMEMBERED)

@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from session_rollout.cli.command import emit, page_output, refusal, usage_error
-from session_rollout.cli.common import ANY_FILE, listed, parse_duration, parse_time
-from session_rollout.cli.past import credentials, recorder_of
+from session_rollout.cli.common import ANY_FILE, listed, parse_duration
+from session_rollout.cli.past import credentials, incident_of, incident_option, recorder_of, time_of
 from session_rollout.cli.render import backtest as render
 from session_rollout.cli.validate import read_rollout_file
 from session_rollout.errors import ProviderFailed
-from session_rollout.simulation.backtest import Incident, guards_of, left_out, metrics_of
 from session_rollout.simulation.backtest import backtest as run_backtest
+from session_rollout.simulation.backtest import guards_of, left_out, metrics_of
 from session_rollout.simulation.history import History
 
 if TYPE_CHECKING:
     from session_rollout.adapters.recorded import Recorder
     from session_rollout.api.rollout import RolloutSpec
 
-BETWEEN: Final = ".."
 LONGEST: Final = timedelta(days=365)
 
 
@@ -33,13 +32,7 @@ LONGEST: Final = timedelta(days=365)
 @click.option("--prometheus", "url", metavar="URL", required=True, help="Read the past from this Prometheus server.")
 @click.option("--from", "begin", metavar="TIME", default="28d", show_default=True, help="Go back this far, or to this time.")
 @click.option("--to", "end", metavar="TIME", help="Go up to this time.", show_default="now")
-@click.option(
-    "--incident",
-    "incidents",
-    multiple=True,
-    metavar="START..END",
-    help="Mark a time in which something was wrong, such as 2026-11-24T14:02..2026-11-24T14:30. Can be repeated.",
-)
+@incident_option
 @credentials
 @click.option("--cache", "directory", type=click.Path(path_type=Path), help="Keep results in this directory.")
 @page_output("Print in this format.")
@@ -50,7 +43,7 @@ def backtest(file: str, *, url: str, incidents: Sequence[str], form: str, begin:
     """
     source = read_rollout_file(file)
     start, until = _span(begin, end, datetime.now(UTC))
-    marked = [_incident(text) for text in incidents]
+    marked = [incident_of(text) for text in incidents]
     histories = _histories(source.spec, recorder_of(url, places.pop("directory") or _cache(), **places), start, until)
     result = run_backtest(source.spec, histories, marked)
     if names := left_out(source.spec):
@@ -67,31 +60,14 @@ def backtest(file: str, *, url: str, incidents: Sequence[str], form: str, begin:
 
 def _span(begin: str, end: str | None, now: datetime) -> tuple[datetime, datetime]:
     """The first and the last moment. `begin` is a time, or how long before the last one it was."""
-    until = now if end is None else _time(end, "--to")
+    until = now if end is None else time_of(end, "--to")
     try:
         start = until - parse_duration(begin)
     except ValueError:
-        start = _time(begin, "--from")
+        start = time_of(begin, "--from")
     if not now - LONGEST <= start < until <= now:
         raise usage_error(f"--from is {begin}; it must be before --to, and both in the past {LONGEST.days} days")
     return start, until
-
-
-def _time(text: str, option: str) -> datetime:
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise usage_error(f"{option}: {error}") from error
-
-
-def _incident(text: str) -> Incident:
-    begin, separator, end = text.partition(BETWEEN)
-    if not separator:
-        raise usage_error(f"--incident is {text!r}; use START..END, such as 2026-11-24T14:02..2026-11-24T14:30")
-    incident = Incident(_time(begin, "--incident"), _time(end, "--incident"))
-    if incident.end < incident.start:
-        raise usage_error(f"--incident is {text!r}; its end is before its start")
-    return incident
 
 
 def _cache() -> Path:

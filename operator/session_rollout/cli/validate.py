@@ -12,8 +12,10 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.admission import KINDS, Problem, check, completed
 from session_rollout.cli.command import emit, output, refusal
 from session_rollout.cli.common import ANY_FILE, counted
+from session_rollout.cli.past import incident_option
 from session_rollout.cli.traffic import is_given, traffic_options
 from session_rollout.cli.warnings import warnings_of
+from session_rollout.cli.warnings_noise import NoiseProblems, noise_problems
 from session_rollout.cli.warnings_power import power_warnings
 from session_rollout.cli.yaml_source import Document, read
 
@@ -36,7 +38,7 @@ class Finding:
     line: int
     column: int
     severity: Severity
-    rule: str  # of a warning: what it is about
+    rule: str  # what a warning, or an error by what was measured, is about
     field: str
     message: str
 
@@ -48,12 +50,14 @@ class Finding:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=ANY_FILE)
 @click.option("--strict", is_flag=True, help="Fail on warnings as well as errors.")
 @traffic_options
+@incident_option
 @output()
 def validate(files: tuple[str, ...], *, strict: bool, form: str | None, **options: Any) -> None:
     """Check files as the API server would, and warn about probable mistakes.
 
     A FILE may contain several objects; `-` means standard input. Objects of other kinds are skipped. With the traffic, the command also
-    warns of comparisons that would not see the harm that they guard against, as `power` shows it.
+    warns of comparisons that would not see the harm that they guard against, as `power` shows it. With --prometheus, it also rejects
+    guards that the noise of their metric would breach, and warns of such criteria.
     """
     documents = [document for file in files for document in read(file) if _is_ours(document)]
     if not documents:
@@ -84,14 +88,18 @@ def _print(findings: Sequence[Finding], form: str | None) -> None:
 
 
 def _findings(document: Document, options: Mapping[str, Any]) -> list[Finding]:
-    """Errors of an object; warnings only if it has no errors."""
+    """Errors of an object; warnings only if the API server would accept it."""
     if problems := check(document.data):
         return [_finding(document, problem, Severity.ERROR) for problem in problems]
     if document.kind != ROLLOUT_KIND:
         return []
     spec = RolloutSpec.model_validate(completed(document.data)["spec"])
-    warnings = [*warnings_of(spec), *(power_warnings(spec, options) if is_given(options) else ())]
-    return [_finding(document, problem, Severity.WARNING) for problem in warnings]
+    noise = noise_problems(spec, options) if options["url"] is not None else NoiseProblems()
+    warnings = [*warnings_of(spec), *(power_warnings(spec, options) if is_given(options) else ()), *noise.warnings]
+    return [
+        *(_finding(document, problem, Severity.ERROR) for problem in noise.errors),
+        *(_finding(document, problem, Severity.WARNING) for problem in warnings),
+    ]
 
 
 def _finding(document: Document, problem: Problem, severity: Severity) -> Finding:

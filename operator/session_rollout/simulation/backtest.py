@@ -17,25 +17,13 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.hold import acts
 from session_rollout.core.statistics.proportion import wilson
 from session_rollout.core.steps import increments
-from session_rollout.simulation.history import History
+from session_rollout.simulation.history import History, Incident
 from session_rollout.simulation.replay import FixedReplay, Histories, Replay, replay_of
 
 Replays = Mapping[str, tuple[Replay, History]]  # by name of the guard
 EVERY: Final = timedelta(hours=1)
 HOURS: Final = 24
 Z: Final = NormalDist().inv_cdf(0.975)
-
-
-@dataclass(frozen=True)
-class Incident:
-    """A time in which something was wrong, as people have marked it."""
-
-    start: datetime
-    end: datetime
-
-    def contains(self, time: datetime) -> bool:
-        """Whether a guard that acts at this time acts on the incident."""
-        return self.start <= time <= self.end
 
 
 @dataclass(frozen=True)

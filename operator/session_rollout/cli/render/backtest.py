@@ -9,8 +9,8 @@ import click
 
 from session_rollout.api.quantities import format_duration
 from session_rollout.cli.common import counted, print_table
-from session_rollout.simulation.backtest import Aborts, Detection, GuardBacktest, Incident, PhaseBacktest
-from session_rollout.simulation.history import History
+from session_rollout.simulation.backtest import Aborts, Detection, GuardBacktest, PhaseBacktest
+from session_rollout.simulation.history import History, Incident
 
 TITLES: Final = ("Guard", "False aborts", "Probability", "95% interval", "Worst hour (UTC)")
 ALL: Final = "all guards"
