@@ -1,6 +1,7 @@
 """`backtest` on a real Prometheus that has a past, and its options. What a backtest says: tests/simulation."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
 from session_rollout.cli.render.backtest import as_data
 from session_rollout.simulation.backtest import backtest as run
-from session_rollout.simulation.history import History, Incident
+from session_rollout.simulation.history import History, Incident, SeasonalHistory
 
 STEP = timedelta(seconds=30)
 DAYS = 4
@@ -28,13 +29,19 @@ SPEC: dict[str, Any] = {
     "flagSet": "shop",
     "checkInterval": "30s",
     "features": [{"name": "alpha"}],
-    "metrics": [{"name": "errors", "query": "past_errors"}, {"name": "load", "query": "past_load"}],
+    "metrics": [
+        {"name": "errors", "query": "past_errors"},
+        {"name": "load", "query": "past_load", "baseline": {"season": "1d", "count": 2, "window": "10m"}},
+    ],
     "phases": [
         {
             "name": "one",
             "features": ["alpha"],
             "steps": [{"percent": 50, "hold": "2h"}, {"percent": 100, "hold": "4h"}],
-            "criteria": [{"name": "few", "metric": "errors", "below": "0.5%"}],
+            "criteria": [
+                {"name": "few", "metric": "errors", "below": "0.5%"},
+                {"name": "same", "metric": "load", "comparedTo": "Baseline", "maxIncrease": "10%"},
+            ],
         }
     ],
     "guards": [
@@ -51,11 +58,19 @@ def errors(time: datetime) -> float:
 
 
 def load(time: datetime) -> float:
-    """Twice as much at noon as at midnight."""
-    return 100 + 50 * (1 - abs(time.hour - 12) / 6)
+    """Twice as much at noon as at midnight, and twice as much in three hours of the last day."""
+    return (100 + 50 * (1 - abs(time.hour - 12) / 6)) * (2 if timedelta(hours=9) <= END - time < timedelta(hours=12) else 1)
+
+
+def mean(time: datetime) -> float:
+    """Of ten full minutes, as the operator compares it; the past begins a day before the backtest."""
+    minutes = (time.replace(second=0) - number * timedelta(minutes=1) for number in range(10))
+    known = [load(minute) for minute in minutes if minute >= PAST_START]
+    return sum(known) / len(known) if known else math.nan
 
 
 PAST = {"past_errors": errors, "past_load": load}
+PAST_START = START - timedelta(days=1)
 
 
 def rollout(directory: Path, **changes: Any) -> str:
@@ -68,8 +83,8 @@ def rollout(directory: Path, **changes: Any) -> str:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """One with four days of both metrics."""
-    with remembering(tmp_path_factory.mktemp("prometheus"), PAST, START, END, STEP) as server:
+    """One with four days of both metrics, and a day before."""
+    with remembering(tmp_path_factory.mktemp("prometheus"), PAST, PAST_START, END, STEP) as server:
         yield server
 
 
@@ -82,17 +97,29 @@ def test_it_says_what_the_past_was(prometheus: Prometheus, tmp_path: Path, capsy
     assert code_of(app, ["backtest", rollout(tmp_path), *options, "-o", "json"]) == Exit.DONE
     shown = json.loads(capsys.readouterr().out)
     times = [START + number * STEP for number in range(DAYS * 24 * 120 + 1)]
+    spec, before = RolloutSpec.model_validate(SPEC), [START + number * STEP for number in range(-2 * 24 * 120, len(times))]
+    metric = spec.metric("load")
+    assert metric is not None
+    assert metric.seasonal is not None
+    seasons = SeasonalHistory(History.of(before[0], STEP, [mean(time) for time in before]), metric.seasonal)
     histories = {
-        name: History.of(START, STEP, [value(time) for time in times]) for name, value in (("errors", errors), ("load", load))
+        "errors": History.of(START, STEP, [errors(time) for time in times]),
+        "load": History.of(START, STEP, [load(time) for time in times], seasons),
     }
-    expected = as_data(run(RolloutSpec.model_validate(SPEC), histories, [INCIDENT]))
-    assert shown == json.loads(json.dumps(expected))
+    expected = json.loads(json.dumps(as_data(run(spec, histories, [INCIDENT]))))
+    for noise, other in zip(shown[0]["noise"], expected[0]["noise"], strict=True):
+        assert noise.pop("noise") == pytest.approx(other.pop("noise")) == pytest.approx(1)
+    for passing, other in zip(shown[0]["criteria"], expected[0]["criteria"], strict=True):
+        assert passing.pop("passing") == pytest.approx(other.pop("passing"), abs=0.001)  # a window may have both of its ends
+    assert shown == expected
     guards = {guard["guard"]: guard for guard in shown[0]["guards"]}
     assert guards["errors"]["incidents"][0]["detected"] == guards["errors"]["incidents"][0]["phases"] > 0
     assert 0 < guards["errors"]["falseAborts"] < guards["errors"]["starts"]
+    assert 0 < guards["load"]["falseAborts"] < guards["load"]["starts"]
+    assert 0 < guards["load"]["unseasoned"] <= 24
     assert code_of(app, ["backtest", rollout(tmp_path), *options]) == Exit.DONE
     text = capsys.readouterr().out
-    assert all(word in text for word in ("errors", "load", "all guards", "after 2 min"))
+    assert all(word in text for word in ("errors", "load", "all guards", "after 2 min", "Unseasoned", "maxIncrease"))
     assert code_of(app, ["backtest", rollout(tmp_path), *options, "-o", "html"]) == Exit.DONE
     page = capsys.readouterr().out
     assert page.startswith("<!doctype html>")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from scipy.stats import binomtest
 
 from core.world import spec
+from session_rollout.api.metrics import Metric, SeasonalBaseline
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.simulation.backtest import Aborts, GuardBacktest, PhaseBacktest, backtest
-from session_rollout.simulation.history import History, Incident
+from session_rollout.simulation.history import History, Incident, SeasonalHistory
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -138,3 +140,64 @@ def test_the_interval_is_that_of_wilson(starts: int, aborted: int) -> None:
     expected = binomtest(aborted, starts).proportion_ci(method="wilson")
     assert Aborts(starts, aborted).interval == pytest.approx((expected.low, expected.high))
     assert Aborts(0, 0).interval == (0, 1)
+
+
+# --- earlier seasons
+
+
+RISE: dict[str, Any] = {"name": "load", "metric": "load", "comparedTo": "Baseline", "maxIncrease": "30%", "for": "2m"}
+
+
+def waves(days: int, *, more: Hours = ()) -> dict[str, History]:
+    """A load with a wave of the day, twice as much between some hours, and as many earlier days as are recorded."""
+
+    def value(hour: float) -> float:
+        return (1 + 0.5 * math.sin(hour / 12 * math.pi)) * (2 if any(begin <= hour < end for begin, end in more) else 1)
+
+    values = [value(number / 60) for number in range(-days * 24 * 60, DAYS * 24 * 60)]
+    means = History.of(START - timedelta(days=days), MINUTE, values)
+    seasons = SeasonalHistory(means, SeasonalBaseline(season="1d", count=2, window="1m"))
+    return {"load": History.of(START, MINUTE, values[days * 24 * 60 :], seasons)}
+
+
+def daily(**phase: Any) -> RolloutSpec:
+    """With seasons of a day."""
+    baseline = {"season": "1d", "count": 2, "window": "1m"}
+    return rollout([RISE], **phase).updated(
+        metrics=(Metric.model_validate({"name": "load", "query": "load", "baseline": baseline}),)
+    )
+
+
+def test_time_of_day_is_no_false_abort_with_seasons() -> None:
+    """D17: with earlier days at each start. Without them, the starts of the night end in one."""
+    assert only(backtest(daily(), waves(2))).aborts == Aborts(DAYS * 24 - 6 + 1, 0)
+    without = {"load": replace(waves(2)["load"], seasons=None)}
+    assert only(backtest(daily(), without)).aborts.aborted > 0
+
+
+@pytest.mark.parametrize(("days", "unseasoned"), [(2, 0), (1, 24), (0, 48)])
+def test_starts_without_seasons_are_counted(days: int, unseasoned: int) -> None:
+    """D17: they are compared with the value at the start, as the operator does it, and that is said."""
+    (phase,) = backtest(daily(), waves(days))
+    assert phase.unseasoned == {"load": unseasoned}
+    assert (phase.guards[0].aborts.aborted > 0) == (unseasoned > 0)
+
+
+def test_noise_is_measured() -> None:
+    """D17: of guards and criteria; an incident that is marked is none."""
+    criteria = [{"name": "same", "metric": "load", "comparedTo": "Baseline", "maxIncrease": "1%"}]
+    more = [(30.0, 31.0)]
+    (phase,) = backtest(daily(criteria=criteria), waves(2, more=more))
+    assert [(each.check.name, each.small is not None) for each in phase.noises] == [("load", True), ("same", True)]
+    assert phase.noises[0].noise.quantile == pytest.approx(math.log(2))
+    (phase,) = backtest(daily(criteria=criteria), waves(2, more=more), [Incident(START + 30 * HOUR, START + 31 * HOUR)])
+    assert [each.small for each in phase.noises] == [None, None]
+    assert phase.passing["same"] == pytest.approx(1 - 60 / (DAYS * 24 * 60))
+
+
+def test_phase_longer_than_a_season_is_compared_with_the_days_before_it() -> None:
+    """D17: as by the operator, a day in the phase is no baseline for another one."""
+    steps = [{"percent": 100, "hold": "60h"}]
+    guard = only(backtest(daily(steps=steps), waves(5, more=[(24, 96)])))
+    assert guard.aborts.starts > 0
+    assert all(aborts.aborted == aborts.starts for aborts in guard.by_hour)

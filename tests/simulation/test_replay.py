@@ -5,8 +5,9 @@ The reference is slow: a world whose metrics are the recorded ones, in which the
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ import pytest
 from core.world import spec
 from session_rollout.api.checks import Guard
 from session_rollout.api.enums import Outcome
+from session_rollout.api.metrics import SeasonalBaseline
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.core.observed import Measurement
-from session_rollout.simulation.history import STRETCH, History
-from session_rollout.simulation.replay import replay_of
+from session_rollout.core.observed import Measurement, Seasons
+from session_rollout.core.seasons import seasons_read
+from session_rollout.simulation.history import STRETCH, History, SeasonalHistory
+from session_rollout.simulation.seasonal_replay import replay_of
 from session_rollout.simulation.world import World
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -41,6 +44,18 @@ GUARDS: dict[str, dict[str, Any]] = {
     "no data fails": {"below": "2%", "for": "1m", "onNoData": "Fail"},
     "no data passes": {"below": "1%", "for": "1m", "onNoData": "Pass"},
 }
+SEASONAL: dict[str, dict[str, Any]] = {
+    "seasons": {"comparedTo": "Baseline", "maxIncrease": "20%", "for": "1m"},
+    "seasons, fall": {"comparedTo": "Baseline", "maxDecrease": "12%", "outOf": "3/5"},
+    "seasons, few events": {
+        "comparedTo": "Baseline",
+        "maxIncrease": "12%",
+        "for": "2m",
+        "minimum": {"metric": "load", "above": "30"},
+    },
+}
+BASELINE = SeasonalBaseline(season="1h", count=3, window="5m")  # a phase has four seasons
+HOUR, WINDOW = timedelta(hours=1) // INTERVAL, timedelta(minutes=5) // INTERVAL
 
 
 def recorded(seed: int) -> dict[str, History]:
@@ -57,6 +72,19 @@ def recorded(seed: int) -> dict[str, History]:
     return {"errors": History.of(START, INTERVAL, errors), "load": History.of(START, INTERVAL, load)}
 
 
+def mean(history: History, number: int) -> float:
+    """The mean of the window until a value; NaN without one."""
+    values = [value for value in history.values[max(number - WINDOW + 1, 0) : max(number + 1, 0)] if math.isfinite(value)]
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def with_seasons(histories: dict[str, History]) -> dict[str, History]:
+    """The same, with the means of the errors. For the first ones, there are no earlier seasons."""
+    errors = histories["errors"]
+    means = History.of(START, INTERVAL, (mean(errors, number) for number in range(VALUES)))
+    return {**histories, "errors": replace(errors, seasons=SeasonalHistory(means, BASELINE))}
+
+
 @dataclass
 class Recorded(World):
     """A world whose metrics are the recorded ones."""
@@ -65,7 +93,14 @@ class Recorded(World):
 
     def measure(self, name: str) -> Measurement | None:
         history = self.histories[name]
-        return history.measurement(history.number(self.now))
+        number = history.number(self.now)
+        measurement, ago = history.measurement(number), seasons_read(self.rollout(), history.time(number)).get(name)
+        if history.seasons is None or ago is None:
+            return measurement
+        now, *earlier = (mean(history, number - length // INTERVAL) for length in (timedelta(0), *ago))
+        known = tuple(Decimal(repr(value)) for value in earlier if not math.isnan(value))
+        seasons = Seasons(measurement.time, None if math.isnan(now) else Decimal(repr(now)), known)
+        return replace(measurement, seasons=seasons)
 
 
 def rollout(guard: dict[str, Any]) -> RolloutSpec:
@@ -74,6 +109,7 @@ def rollout(guard: dict[str, Any]) -> RolloutSpec:
         checkInterval="30s",
         phases=[{"name": "one", "features": ["alpha"], "steps": [{"percent": 100, "hold": "10d"}]}],
         features=[{"name": "alpha"}],
+        metrics=[{"name": "errors", "query": "errors", "baseline": BASELINE.to_wire()}, {"name": "load", "query": "load"}],
         guards=[{"name": "errors", "metric": "errors", **guard}],
     )
 
@@ -94,19 +130,27 @@ def decided(plan: RolloutSpec, histories: dict[str, History], first: int) -> tup
     return True, (world.now - START) / INTERVAL
 
 
-@pytest.mark.parametrize("kind", GUARDS)
+@pytest.mark.parametrize("kind", [*GUARDS, *SEASONAL])
 def test_it_acts_when_the_operator_would_have(kind: str) -> None:
-    """At ten starts; some act soon, some late and some never; at some the operator does not start."""
-    plan, histories = rollout(GUARDS[kind]), recorded(sum(map(ord, kind)))
+    """At ten starts; some act soon, some late and some never; at some the operator does not start.
+
+    D17: with earlier seasons as well, and also where there are too few of them yet.
+    """
+    plan, histories = rollout({**GUARDS, **SEASONAL}[kind]), recorded(sum(map(ord, kind)))
+    histories = with_seasons(histories) if kind in SEASONAL else histories
     guard: Guard = plan.guards[0]
     replay, rng = replay_of(guard, histories), random.Random(7)
-    starts = sorted(rng.sample(range(VALUES - LENGTH), STARTS))
+    early = (HOUR - 1, 2 * HOUR, 2 * HOUR + 50) if kind in SEASONAL else ()
+    starts = sorted({*rng.sample(range(VALUES - LENGTH), STARTS - len(early)), *early})
     expected = {first: decided(plan, histories, first) for first in starts}
     possible = [first for first in starts if replay.allows(first)]
     assert {first: (True, replay.breach(first, first + LENGTH)) for first in possible} == {
         first: expected[first] for first in possible
     }
     assert any(expected[first][1] is not None for first in possible)
+    assert [first for first in starts if replay.is_unseasoned(first)] == [
+        first for first in starts if kind in SEASONAL and first < 2 * HOUR
+    ]
     failing = [first for first in starts if first not in possible and math.isfinite(histories["errors"].values[first])]
     assert not any(expected[first][0] for first in failing)
 

@@ -12,12 +12,12 @@ import click
 
 from session_rollout.cli.command import emit, page_output, refusal, usage_error
 from session_rollout.cli.common import ANY_FILE, listed, parse_duration
-from session_rollout.cli.past import credentials, incident_of, incident_option, recorder_of, time_of
+from session_rollout.cli.past import credentials, incident_of, incident_option, recorder_of, seasons_of, time_of
 from session_rollout.cli.render import backtest as render
 from session_rollout.cli.validate import read_rollout_file
 from session_rollout.errors import ProviderFailed
 from session_rollout.simulation.backtest import backtest as run_backtest
-from session_rollout.simulation.backtest import guards_of, left_out, metrics_of
+from session_rollout.simulation.backtest import guards_of, left_out, metrics_of, seasonal_metrics
 from session_rollout.simulation.history import History
 
 if TYPE_CHECKING:
@@ -77,10 +77,11 @@ def _cache() -> Path:
 
 
 def _histories(spec: "RolloutSpec", recorder: "Recorder", start: datetime, end: datetime) -> dict[str, History]:
-    """The past of each metric that is needed, one after the other."""
+    """The past of each metric that is needed, one after the other, and the seasons before it."""
+    compared = seasonal_metrics(spec)
 
     async def read() -> dict[str, History]:
-        return {name: await _history(spec, recorder, name, start, end) for name in metrics_of(spec)}
+        return {name: await _history(spec, recorder, name, start, end, seasonal=name in compared) for name in metrics_of(spec)}
 
     try:
         return asyncio.run(read())
@@ -88,13 +89,16 @@ def _histories(spec: "RolloutSpec", recorder: "Recorder", start: datetime, end: 
         recorder.close()
 
 
-async def _history(spec: "RolloutSpec", recorder: "Recorder", name: str, start: datetime, end: datetime) -> History:
+async def _history(
+    spec: "RolloutSpec", recorder: "Recorder", name: str, start: datetime, end: datetime, *, seasonal: bool
+) -> History:
     metric = spec.metric(name)
     assert metric is not None, "`metrics_of` names metrics"
     assert metric.query is not None, "with a past"
     interval = timedelta(seconds=math.ceil(spec.interval_of(name).total_seconds()))
     try:
         first, values = await recorder.values(metric.query, start, end, interval)
+        seasons = await seasons_of(recorder, metric, start, end, interval) if seasonal else None
     except ProviderFailed as failure:
         raise refusal(f"metric {name}: {failure}") from failure
-    return History(first, interval, values)
+    return History(first, interval, values, seasons)

@@ -10,18 +10,20 @@ from datetime import UTC, datetime, timedelta
 from statistics import NormalDist, median
 from typing import Final
 
-from session_rollout.api.checks import Check, Criterion, Guard
-from session_rollout.api.enums import Verdict
+from session_rollout.api.checks import Check, ComparedTo, Criterion, Guard
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.hold import acts
 from session_rollout.core.statistics.proportion import wilson
 from session_rollout.core.steps import increments
 from session_rollout.simulation.history import History, Incident
-from session_rollout.simulation.replay import FixedReplay, Histories, Replay, replay_of
+from session_rollout.simulation.noise import Noise, SmallTolerance, is_relative, noise_of, too_small
+from session_rollout.simulation.replay import Histories, Replay
+from session_rollout.simulation.seasonal_replay import replay_of
 
 Replays = Mapping[str, tuple[Replay, History]]  # by name of the guard
 EVERY: Final = timedelta(hours=1)
+WEEK: Final = timedelta(days=7)
 HOURS: Final = 24
 Z: Final = NormalDist().inv_cdf(0.975)
 
@@ -69,6 +71,15 @@ class GuardBacktest:
 
 
 @dataclass(frozen=True)
+class CheckNoise:
+    """The noise of a check with a tolerance in %, in the last week."""
+
+    check: Check
+    noise: Noise
+    small: SmallTolerance | None  # if chance exceeds its tolerance
+
+
+@dataclass(frozen=True)
 class PhaseBacktest:
     """One phase. Without an hour, the history is shorter than the phase; without a start, its guards never pass together."""
 
@@ -77,7 +88,9 @@ class PhaseBacktest:
     hours: int  # at which the phase fits into the history
     allowed: dict[str, int]  # by guard: the number of these hours at which it passes
     guards: tuple[GuardBacktest, ...]
-    passing: dict[str, float]  # by criterion with a fixed bound: the share of its results with which it passes
+    passing: dict[str, float | None]  # by criterion with a fixed bound or seasons: the share of its results, if any, that pass
+    unseasoned: dict[str, int]  # by guard: the number of starts with too few earlier seasons to compare it with
+    noises: tuple[CheckNoise, ...]
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,12 @@ def metrics_of(spec: RolloutSpec) -> tuple[str, ...]:
     """Names of the metrics whose history a backtest needs."""
     criteria = [each for phase in spec.phases for each in criteria_of(spec, phase)]
     return tuple(dict.fromkeys(name for check in (*guards_of(spec), *criteria) for name in check.metrics))
+
+
+def seasonal_metrics(spec: RolloutSpec) -> frozenset[str]:
+    """Names of those of them that are compared with earlier seasons."""
+    checks = (*guards_of(spec), *(each for phase in spec.phases for each in criteria_of(spec, phase)))
+    return frozenset(check.metric for check in checks if is_seasonal(spec, check))
 
 
 def left_out(spec: RolloutSpec) -> tuple[str, ...]:
@@ -115,9 +134,15 @@ def guards_of(spec: RolloutSpec) -> tuple[Guard, ...]:
 
 
 def criteria_of(spec: RolloutSpec, phase: Phase) -> tuple[Criterion, ...]:
-    """The criteria of a phase that have verdicts without it: those with a fixed bound, and a past."""
-    fixed = (each for each in phase.criteria if not each.dry_run and each.compared_to is None)
-    return tuple(each for each in fixed if _has_past(spec, each))
+    """The criteria of a phase that have verdicts without it: those with a fixed bound or with seasons, and a past."""
+    known = (each for each in phase.criteria if each.compared_to is None or is_seasonal(spec, each))
+    return tuple(each for each in known if not each.dry_run and _has_past(spec, each))
+
+
+def is_seasonal(spec: RolloutSpec, check: Check) -> bool:
+    """Whether a check is compared with earlier seasons, where there are enough."""
+    metric = spec.metric(check.metric)
+    return check.compared_to is ComparedTo.BASELINE and metric is not None and metric.seasonal is not None
 
 
 def _has_past(spec: RolloutSpec, check: Check) -> bool:
@@ -135,8 +160,14 @@ def _of_phase(
     names = [*replays, None] if len(replays) > 1 else [*replays]
     results = tuple(_of_guard(name, starts, length, incidents) for name in names)
     counts = {name: sum(name in known for known in allowed.values()) for name in replays}
-    passing = {each.name: _passing(each, histories) for each in criteria}
-    return PhaseBacktest(phase.name, length, len(hours), counts, results, passing)
+    known = [each for each in criteria if each.compared_to is None or histories[each.metric].seasons is not None]
+    passing = {each.name: replay_of(each, histories).passing for each in known}
+    unseasoned = {
+        name: sum(replay.is_unseasoned(past.number(start.time)) for start in starts) for name, (replay, past) in replays.items()
+    }
+    checks = (*(replay.check for replay, _ in replays.values()), *criteria)
+    noises = tuple(noise for check in checks if (noise := _noise(check, histories[check.metric], incidents)) is not None)
+    return PhaseBacktest(phase.name, length, len(hours), counts, results, passing, unseasoned, noises)
 
 
 def _hours(replays: Replays, length: timedelta) -> Iterator[datetime]:
@@ -185,8 +216,9 @@ def _detection(incident: Incident, ends: Sequence[tuple[datetime, datetime | Non
     return Detection(incident, len(running), len(delays), timedelta(seconds=median(delays)) if delays else None)
 
 
-def _passing(check: Check, histories: Histories) -> float:
-    """The share of results with which the criterion passes, of those with a verdict of Pass or Fail."""
-    verdicts = FixedReplay.of(check, histories).verdicts
-    passed, failed = (sum(each is verdict for each in verdicts) for verdict in (Verdict.PASS, Verdict.FAIL))
-    return passed / (passed + failed) if passed + failed else 0.0
+def _noise(check: Check, history: History, incidents: Sequence[Incident]) -> CheckNoise | None:
+    """Of a check with a tolerance in % that is compared with seasons; None for others."""
+    if history.seasons is None or not is_relative(check):
+        return None
+    noise = noise_of(history.seasons, max(history.start, history.end - WEEK), incidents)
+    return CheckNoise(check, noise, too_small(check, noise))

@@ -12,7 +12,7 @@ from typing import Final
 from session_rollout.api.enums import CheckReason, Verdict
 from session_rollout.api.metrics import SeasonalBaseline
 from session_rollout.api.quantities import duration
-from session_rollout.core.observed import Measurement
+from session_rollout.core.observed import Measurement, Seasons
 
 STRETCH: Final = 256  # values whose smallest and largest are known together
 
@@ -36,11 +36,14 @@ class History:
     start: datetime
     interval: timedelta
     values: "array[float]"
+    seasons: "SeasonalHistory | None" = None  # of a metric that is compared with earlier seasons
 
     @classmethod
-    def of(cls, start: datetime, interval: timedelta, values: Iterable[float]) -> "History":
+    def of(
+        cls, start: datetime, interval: timedelta, values: Iterable[float], seasons: "SeasonalHistory | None" = None
+    ) -> "History":
         """A history of these values."""
-        return cls(start, interval, array("d", values))
+        return cls(start, interval, array("d", values), seasons)
 
     @property
     def end(self) -> datetime:
@@ -70,7 +73,7 @@ class History:
             return Measurement(
                 time, problem=Verdict.INCONCLUSIVE, reason=CheckReason.INFINITE_VALUE, message=f"the result is {value:+}"
             )
-        return Measurement(time, value=Decimal(repr(value).removesuffix(".0")))
+        return Measurement(time, value=_decimal(value))
 
     @cached_property
     def stretches(self) -> tuple[tuple[float, float] | None, ...]:
@@ -97,6 +100,11 @@ class SeasonalHistory:
         values = (self.means.value(time - number * self.season) for number in seasons)
         return tuple(value for value in values if math.isfinite(value))
 
+    def seasons(self, time: datetime, latest: int = 1) -> Seasons:
+        """What the operator would have read at a time."""
+        mean = self.means.value(time)
+        return Seasons(time, _decimal(mean) if math.isfinite(mean) else None, tuple(map(_decimal, self.earlier(time, latest))))
+
     def without(self, incidents: Sequence[Incident]) -> "SeasonalHistory":
         """The same without the means that cover a part of an incident."""
         window, values = duration(self.baseline.window), self.means.values[:]
@@ -105,3 +113,8 @@ class SeasonalHistory:
             for number in range(max(first, 0), end + 1):
                 values[number] = math.nan
         return replace(self, means=replace(self.means, values=values))
+
+
+def _decimal(value: float) -> Decimal:
+    """The number as Prometheus writes it."""
+    return Decimal(repr(value).removesuffix(".0"))

@@ -63,13 +63,19 @@ def noise_of(history: SeasonalHistory, since: datetime, incidents: Sequence[Inci
 
 
 def too_small(check: Check, noise: Noise) -> SmallTolerance | None:
-    """The tolerance of a check with a baseline, if it is relative and has not enough margin; None without a noise."""
+    """The tolerance of a check, if it is relative and has not enough margin; None without a noise."""
     tolerance = tolerance_of(check)
-    if check.compared_to is not ComparedTo.BASELINE or tolerance is None or unit_of(tolerance.text) != "%":
+    if tolerance is None or not is_relative(check):
         return None
     beyond = noise.beyond(tolerance.direction)
     small = beyond is not None and float(bound(tolerance.text)) < MARGIN * beyond
     return SmallTolerance(tolerance, beyond) if beyond is not None and small else None
+
+
+def is_relative(check: Check) -> bool:
+    """Whether a check tolerates a change by a share of its baseline."""
+    tolerance = tolerance_of(check)
+    return check.compared_to is ComparedTo.BASELINE and tolerance is not None and unit_of(tolerance.text) == "%"
 
 
 def _deviations(history: SeasonalHistory, since: datetime) -> Iterator[float]:

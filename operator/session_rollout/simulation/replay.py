@@ -19,11 +19,11 @@ from functools import cached_property
 from itertools import groupby, islice
 from typing import Final, Self
 
-from session_rollout.api.checks import Check, ComparedTo
+from session_rollout.api.checks import Check
 from session_rollout.api.enums import Verdict
 from session_rollout.api.quantities import duration
 from session_rollout.core.evaluation import evaluate, input_of, tolerance_of
-from session_rollout.core.observed import Measurement
+from session_rollout.core.seasons import Season
 from session_rollout.simulation.history import STRETCH, History
 
 Run = tuple[Verdict, int, int]  # a verdict, the number of its first value, and the number after its last one
@@ -52,28 +52,30 @@ class Replay(ABC):
     def breach(self, first: int, end: int) -> float | None:
         """When the guard acts if a phase starts at value `first` and ends before value `end`: in intervals of the history; or None."""
 
-    def verdict(self, number: int, baseline: Measurement | None = None) -> Verdict:
-        """What the operator says about a value when it is new."""
-        measurement = self.history.measurement(number)
-        time = measurement.time
+    @property
+    def passing(self) -> float | None:
+        """The share of results that pass, of those with a verdict of Pass or Fail; None if it depends on the start, or without one."""
+        return None
+
+    def is_unseasoned(self, number: int) -> bool:  # noqa: ARG002 - of one kind alone
+        """Whether a phase that starts at this value has too few earlier seasons, and is compared with the value instead."""
+        return False
+
+    def verdict(self, number: int, compared: Season | None = None) -> Verdict:
+        """What the operator says about a value when it is new, if it is compared so."""
+        time, compared = self.history.measurement(number).time, compared or Season(self.history.measurement(number))
         given = input_of(
             self.check,
-            measurement=measurement,
+            measurement=compared.measurement,
             not_before=time,
             stale_after=timedelta.max,
             now=time,
-            baseline=baseline.value if baseline is not None else None,
+            baseline=compared.baseline,
         )
         beside = None
         if self.counted is not None:
             beside = replace(self.counted.measurement(self.counted.number(self.history.time(number))), time=time)
         return evaluate(replace(given, minimum=self.check.minimum, counted=beside)).verdict
-
-
-def replay_of(check: Check, histories: Histories) -> Replay:
-    """The replay of a guard with a fixed bound or a baseline."""
-    kind = BaselineReplay if check.compared_to is ComparedTo.BASELINE else FixedReplay
-    return kind.of(check, histories)
 
 
 def breaches(check: Check, interval: timedelta, runs: Iterable[Run]) -> Iterator[float]:
@@ -120,6 +122,11 @@ class FixedReplay(Replay):
         later = self._breaches[bisect_left(self._breaches, full) :][:1]
         return next((time for time in ([early] if early is not None else later) if time < end), None)
 
+    @property
+    def passing(self) -> float | None:
+        """See `Replay.passing`."""
+        return share_of_passes(self.verdicts)
+
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """The verdict of each value."""
@@ -138,6 +145,12 @@ class FixedReplay(Replay):
         return next(islice(evidence, self.check.quota[1], None), len(self.verdicts))
 
 
+def share_of_passes(verdicts: Iterable[Verdict]) -> float | None:
+    """Of the verdicts of Pass or Fail; None without one."""
+    counted = [verdict is Verdict.PASS for verdict in verdicts if verdict in EVIDENCE]
+    return sum(counted) / len(counted) if counted else None
+
+
 def runs_of(verdicts: Iterable[Verdict], first: int = 0) -> Iterator[Run]:
     """Equal verdicts together; `first` is the number of the first one."""
     for verdict, group in groupby(verdicts):
@@ -153,7 +166,7 @@ class BaselineReplay(Replay):
     def allows(self, number: int) -> bool:
         """See `Replay.allows`."""
         own = self.history.measurement(number)
-        return own.value is not None and self.verdict(number, own) is Verdict.PASS
+        return own.value is not None and self.verdict(number, Season(own, own.value)) is Verdict.PASS
 
     def breach(self, first: int, end: int) -> float | None:
         """See `Replay.breach`."""
@@ -179,7 +192,7 @@ class BaselineReplay(Replay):
         apart: list[Verdict | None] = []
         for number, value in enumerate(self.history.values):
             own = self.history.measurement(number)
-            verdict = self.verdict(number, own)
+            verdict = self.verdict(number, Season(own, own.value))
             apart.append(None if math.isfinite(value) and verdict in EVIDENCE else verdict)
         return apart
 

@@ -7,9 +7,13 @@ from typing import Any, Final
 
 import click
 
+from session_rollout.api.checks import Guard
+from session_rollout.api.metrics import SEASONS_NEEDED
 from session_rollout.api.quantities import format_duration
 from session_rollout.cli.common import counted, print_table
-from session_rollout.simulation.backtest import Aborts, Detection, GuardBacktest, PhaseBacktest
+from session_rollout.cli.warnings_noise import small_text
+from session_rollout.core.evaluation import tolerance_of
+from session_rollout.simulation.backtest import Aborts, CheckNoise, Detection, GuardBacktest, PhaseBacktest
 from session_rollout.simulation.history import History, Incident
 
 TITLES: Final = ("Guard", "False aborts", "Probability", "95% interval", "Worst hour (UTC)")
@@ -70,8 +74,26 @@ def _lines(phase: PhaseBacktest) -> Iterator[str]:
     for guard in phase.guards:
         for detection in guard.detections if guard.aborts.starts else ():
             yield f"incident {detection.incident.start:%Y-%m-%d %H:%M} UTC: {guard.guard or ALL}: {_found(detection)}"
+    yield from _about_seasons(phase)
     for name, share in phase.passing.items():
-        yield f"criterion {name} passes in {_percent(share)} of its results"
+        passes = f"passes in {_percent(share)} of its results" if share is not None else "has no result that passes or fails"
+        yield f"criterion {name} {passes}"
+
+
+def _about_seasons(phase: PhaseBacktest) -> Iterator[str]:
+    """Guards that are not compared with earlier seasons at each start, and tolerances that chance exceeds."""
+    for name, number in phase.unseasoned.items():
+        if number:
+            yield (
+                f"guard {name} is Unseasoned at {number:,} of {counted(_starts(phase), 'start')}: the server has fewer than"
+                f" {SEASONS_NEEDED} earlier seasons of its metric there, and it is compared with one value from the start"
+            )
+    for each in phase.noises:
+        subject = f"{'guard' if isinstance(each.check, Guard) else 'criterion'} {each.check.name}"
+        if each.small is not None:
+            yield f"{subject} {small_text(each.small, 'week')}"
+        elif each.noise.quantile is None:
+            yield f"{subject}: the noise of its baseline was not measured: {each.noise.unmeasured}"
 
 
 def _found(detection: Detection) -> str:
@@ -151,6 +173,7 @@ def as_data(phases: Sequence[PhaseBacktest]) -> list[dict[str, Any]]:
             "hours": phase.hours,
             "guards": [_guard(guard, phase) for guard in phase.guards],
             "criteria": [{"name": name, "passing": share} for name, share in phase.passing.items()],
+            "noise": [_noise(each) for each in phase.noises],
         }
         for phase in phases
     ]
@@ -163,11 +186,24 @@ def _guard(guard: GuardBacktest, phase: PhaseBacktest) -> dict[str, Any]:
         "guard": guard.guard,
         "passes": phase.allowed[guard.guard] if guard.guard is not None else guard.aborts.starts,
         "starts": guard.aborts.starts,
+        "unseasoned": phase.unseasoned.get(guard.guard, 0) if guard.guard is not None else None,
         "falseAborts": guard.aborts.aborted,
         "probability": guard.aborts.share,
         "interval": [low, high],
         "byHour": [{"starts": hour.starts, "falseAborts": hour.aborted} for hour in guard.by_hour],
         "incidents": [_detection(detection) for detection in guard.detections],
+    }
+
+
+def _noise(each: CheckNoise) -> dict[str, Any]:
+    """`noise` is a share of the baseline, in the direction of the tolerance; null if it was not measured."""
+    tolerance = tolerance_of(each.check)
+    return {
+        "check": each.check.name,
+        "kind": "Guard" if isinstance(each.check, Guard) else "Criterion",
+        "tolerance": tolerance.text if tolerance is not None else None,
+        "noise": each.noise.beyond(tolerance.direction) if tolerance is not None else None,
+        "tooSmall": each.small is not None,
     }
 
 
