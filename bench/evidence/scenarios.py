@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from bench.evidence.baselines import Metric, breaches, is_allowed, readings_of
 from bench.evidence.runs import Bounds, Oracle, Ratios, Runs, WithoutCells
 from bench.evidence.traffic import CELLS, Array, Step, Traffic, Truths, Users
 from bench.figures import Figure
@@ -222,6 +223,39 @@ def exposures(scale: float) -> Iterator[Figure]:
             yield Figure(f"feature {name}: median time until refuted", 60 * result.median_hours(traffic), "min", 60)
 
 
+QUIET: Final = {
+    "noise 3%, weeks differ by 3%": Metric(noise=0.03),
+    "noise 5%, weeks differ by 3%": Metric(noise=0.05),
+    "noise 3% that lasts for an hour, weeks differ by 2%": Metric(noise=0.03, memory=0.9, weeks=0.02),
+    "noise 8%": Metric(noise=0.08, weeks=0.0),
+}
+BATCH: Final = 400
+
+
+def baselines(scale: float) -> Iterator[Figure]:
+    """Guards with a tolerance of 20 % against the median of three weeks, where the noise of a week allows it."""
+    runs = some(4_000, scale)
+    for name, metric in QUIET.items():
+        allowed, breached, seen = _with_baseline(metric, runs)
+        what = f"20% above three weeks, {name}"
+        yield Figure(f"{what}: breaches in 8 d, {allowed.sum()} runs", 100 * float(breached[allowed].mean()), "%", 1)
+        yield Figure(f"{what}: a rise of 30% is seen in a day", 100 * float(seen[allowed].mean()), "%", 99, at_least=True)
+        if name == next(iter(QUIET)):
+            yield Figure(f"{what}: tolerances that are accepted", 100 * float(allowed.mean()), "%", 90, at_least=True)
+    allowed, _, _ = _with_baseline(Metric(noise=0.1), some(runs, 0.2))
+    yield Figure("20% above three weeks, noise 10%: tolerances that are accepted", 100 * float(allowed.mean()), "%", 1)
+
+
+def _with_baseline(metric: Metric, runs: int) -> tuple[Truths, Truths, Truths]:
+    """Runs in which the tolerance is accepted, in which it is breached by chance, and in which a rise of 30 % is seen in a day."""
+    rng, parts = np.random.default_rng(70), list[tuple[Truths, Truths, Truths]]()
+    for first in range(0, runs, BATCH):
+        readings = readings_of(metric, min(BATCH, runs - first), rng)
+        parts.append((is_allowed(readings), breaches(readings), breaches(readings, rise=0.3, days=1)))
+    allowed, breached, seen = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return allowed, breached, seen
+
+
 def some(runs: int, scale: float) -> int:
     """A number of runs, for a part of the whole simulation."""
     return max(round(runs * scale), 20)
@@ -234,4 +268,5 @@ SCENARIOS: Final[dict[str, Callable[[float], Iterator[Figure]]]] = {
     "passes": passes,
     "exposures": exposures,
     "bounds": bounds,
+    "baselines": baselines,
 }

@@ -4,22 +4,39 @@ The simulations have the formulas once more, over arrays. Here they also get the
 """
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 
 import numpy as np
 import pytest
 
+from bench.evidence.baselines import BEFORE, MINUTES, PHASE, WEEK, WINDOW, Metric, breaches, is_allowed, noise_in, readings_of
 from bench.evidence.runs import Bounds, Ratios, Runs, WithoutCells
 from bench.evidence.scenarios import ALPHA, CLUSTERED, DEFAULT, SCENARIOS
 from bench.evidence.traffic import CELLS, Counts, Traffic, Users
+from session_rollout.api.checks import Guard
+from session_rollout.api.metrics import SeasonalBaseline
+from session_rollout.core.evaluation import Direction
 from session_rollout.core.statistics.inflation import InformationBlocks, inflation_of, inflation_of_safety
 from session_rollout.core.statistics.rates import NOTHING, Block, RateTest, Tolerance
 from session_rollout.core.statistics.ratio import RatioTest, inflation_of_ratio
+from session_rollout.simulation.history import History, SeasonalHistory
+from session_rollout.simulation.noise import noise_of, too_small
+from session_rollout.simulation.seasonal_replay import replay_of
 
 # The part of the runs that is simulated here, of each scenario.
-PARTS = {"false-rollbacks": 0.1, "clustered-rollbacks": 0.1, "detection": 1.0, "passes": 0.5, "exposures": 0.1, "bounds": 0.1}
+PARTS = {
+    "false-rollbacks": 0.1,
+    "clustered-rollbacks": 0.1,
+    "detection": 1.0,
+    "passes": 0.5,
+    "exposures": 0.1,
+    "baselines": 0.25,
+    "bounds": 0.1,
+}
 HORIZON = 10_080
 BLOCKS = 600
+RUNS = 6  # of metrics with a baseline
 
 
 def test_every_scenario_has_a_part() -> None:
@@ -116,3 +133,21 @@ def test_simulated_ratios_are_those_of_the_operator() -> None:
         assert runs.fewer[:, run] == pytest.approx(test.fewer, rel=1e-9)
         cells = [(sum(on[run, cell] for on, _ in blocks), sum(off[run, cell] for _, off in blocks)) for cell in range(CELLS)]
         assert runs.rejects()[run] == test.rejects(inflation_of_ratio(cells))
+
+
+def test_simulated_baselines_are_those_of_the_operator() -> None:
+    """D17: same readings, same noise, same breaches; some runs have one, by noise that the tolerance is too small for."""
+    readings = readings_of(Metric(noise=0.1), RUNS, np.random.default_rng(12))
+    interval, start = timedelta(minutes=MINUTES), datetime(2026, 1, 5, tzinfo=UTC)
+    fields = {"name": "load", "metric": "load", "comparedTo": "Baseline", "maxIncrease": "20%", "for": "5m"}
+    guard, breached = Guard.model_validate(fields), []
+    for run in range(RUNS):
+        seasons = SeasonalHistory(History.of(start, interval, readings[run]), SeasonalBaseline())
+        before = replace(seasons, means=History.of(start, interval, readings[run, :BEFORE]))
+        noise = noise_of(before, start + (BEFORE - WEEK + WINDOW) * interval)
+        assert noise.beyond(Direction.MAX_INCREASE) == pytest.approx(noise_in(readings)[run], rel=1e-9)
+        assert (too_small(guard, noise) is None) == is_allowed(readings)[run]
+        history = History.of(start + BEFORE * interval, interval, readings[run, BEFORE:], seasons)
+        breached.append(replay_of(guard, {"load": history}).breach(0, PHASE) is not None)
+    assert breached == list(breaches(readings))
+    assert len(set(breached)) == 2
