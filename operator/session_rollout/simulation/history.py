@@ -89,7 +89,7 @@ class SeasonalHistory:
     means: History
     baseline: SeasonalBaseline
 
-    @property
+    @cached_property
     def season(self) -> timedelta:
         """The time from one season to the next."""
         return duration(self.baseline.season)
