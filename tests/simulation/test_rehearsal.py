@@ -32,6 +32,11 @@ def migrated(**changes: Any) -> RolloutSpec:
     return edited(lambda data: data["phases"][0].update(migrations={"before": ["tables"]}), **MIGRATED, **changes)
 
 
+LOAD = {"name": "load", "metric": "load", "comparedTo": "Baseline", "maxIncrease": "20%", "for": "20s"}
+RISE = {"name": "rise", "metric": "load", "comparedTo": "Baseline", "minIncrease": "4%"}
+RISING = [{**phase, "criteria": [RISE]} for phase in rollout_data()["phases"]]
+
+
 @dataclass(frozen=True)
 class Case:
     """A scenario for the rollout of the core's tests, and how it ends."""
@@ -50,6 +55,12 @@ CASES = {
     ),
     "a value that only the criterion refuses": Case(
         Scenario(faults=(Fault("one", 1, "errors", value=Decimal("0.02")),)), None, DecisionReason.CRITERIA_NOT_MET
+    ),
+    "a metric with earlier seasons fails": Case(
+        Scenario(faults=(Fault("two", 1, "load"),)), Outcome.ROLLED_BACK, DecisionReason.ROLLED_BACK, {"guards": [LOAD]}
+    ),
+    "a metric must rise above its earlier seasons in each phase": Case(
+        Scenario(), Outcome.PROMOTED, DecisionReason.PROMOTED, {"guards": [LOAD], "phases": RISING}
     ),
     "an outage": Case(Scenario(faults=(Fault("one", 1, lasts=timedelta(hours=2)),)), Outcome.PROMOTED, DecisionReason.PROMOTED),
     "an outage without an end": Case(Scenario(faults=(Fault("one", 1),)), None, DecisionReason.AWAITING_EVIDENCE),
@@ -79,12 +90,34 @@ def test_scenarios(case: Case) -> None:
 def test_outage_extends_the_rollout_by_its_length() -> None:
     """Evidence that is missing for two hours makes the rollout two hours longer, to a check interval.
 
-    The outage begins with the step, so its first five minutes are those of the warm-up, and cost nothing.
+    The outage begins with the step, so its first 35 minutes are those of the warm-up, and cost nothing: the range of a query, and the
+    window of a baseline.
     """
     healthy = rehearse(spec(), Scenario())
     outage = rehearse(spec(), Scenario(faults=(Fault("one", 1, lasts=timedelta(hours=2)),)))
     longer = (outage.end - outage.scenario.start) - (healthy.end - healthy.scenario.start)
-    assert abs(longer - timedelta(hours=2, minutes=-5)) <= timedelta(seconds=20)
+    assert abs(longer - timedelta(hours=2, minutes=-35)) <= timedelta(seconds=20)
+
+
+@pytest.mark.parametrize(
+    ("load", "longer"),
+    [
+        ({}, 6),
+        ({"baseline": {"window": "10m"}}, 2),
+        ({"baseline": {"count": 0}}, 0),
+        ({"query": "load or vector(0)"}, 0),
+    ],
+    ids=str,
+)
+def test_each_audience_waits_for_the_window_of_a_baseline(load: dict[str, Any], longer: int) -> None:
+    """D17: as on a server that has the earlier seasons, if the query has a past: half an hour for each of six audiences."""
+
+    def lasts(load: dict[str, Any]) -> timedelta:
+        metrics = [{"name": "errors", "query": "errors"}, {"name": "load", "query": "load", **load}]
+        result = rehearse(spec(metrics=metrics), Scenario())
+        return result.end - result.scenario.start
+
+    assert lasts(load) - lasts({"baseline": {"count": 0}}) == longer * timedelta(minutes=30)
 
 
 def test_late_approval_extends_the_rollout_by_its_delay() -> None:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from session_rollout.adapters.promql import Intervals, block_of, effective_range
+from session_rollout.adapters.promql_seasons import query_of_seasons
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionAction, Stage, Verdict
 from session_rollout.api.metrics import Metric
@@ -28,9 +29,11 @@ from session_rollout.core.observed import (
     JobState,
     Measurement,
     Revisions,
+    Seasons,
     StartCheck,
     StartJob,
 )
+from session_rollout.core.seasons import is_seasoned, seasons_read, window_of
 from session_rollout.core.steps import phase_named
 from session_rollout.simulation.values import (
     KindAndCheck,
@@ -106,6 +109,7 @@ class RehearsedWorld(World):
     job_ends: dict[str, tuple[datetime, JobObservation]] = field(default_factory=dict)
     step_starts: dict[tuple[str, int], datetime] = field(default_factory=dict)
     chosen: dict[tuple[object, ...], Decimal] = field(default_factory=dict)
+    usual: dict[str, Decimal] = field(default_factory=dict)  # by metric: what it was in each earlier season
     idle: int = 0
 
     def __post_init__(self) -> None:
@@ -159,7 +163,7 @@ class RehearsedWorld(World):
         published = current.published_time or current.guards_start_time
         if published is not None:
             settled = published + duration(self.spec.propagation)
-            yield from (settled + reach for reach in self.ranges.values())
+            yield from (settled + reach + window_of(self.spec, self.status, name) for name, reach in self.ranges.items())
         yield from self._breach_times()
         for fault in self.scenario.faults:
             start = self.step_starts.get((fault.phase, fault.step))
@@ -206,9 +210,20 @@ class RehearsedWorld(World):
             return self._counted(metric, fault)
         cohorts = metric is not None and metric.cohorts is not None
         if fault is not None and fault.value is not None:
-            return measurement_of(fault.value, self.now, cohorts=cohorts)
+            return self._with_seasons(name, measurement_of(fault.value, self.now, cohorts=cohorts))
         wanted = Verdict.FAIL if fault is not None else Verdict.PASS
-        return measurement_of(self._chosen_value(name, wanted, cohorts=cohorts), self.now, cohorts=cohorts)
+        return self._with_seasons(
+            name, measurement_of(self._chosen_value(name, wanted, cohorts=cohorts), self.now, cohorts=cohorts)
+        )
+
+    def _with_seasons(self, name: str, measurement: Measurement) -> Measurement:
+        """The earlier seasons are as the metric was when they were read first, if its query has a past."""
+        metric, ago = self.spec.metric(name), seasons_read(self.rollout(), self.now).get(name)
+        if metric is None or ago is None or measurement.value is None:
+            return measurement
+        has_past = query_of_seasons(metric, ago) is not None
+        earlier = (self.usual.setdefault(name, measurement.value),) * len(ago) if has_past else ()
+        return replace(measurement, seasons=Seasons(self.now, measurement.value, earlier))
 
     def _counted(self, metric: Metric, fault: Fault | None) -> Measurement:
         """Blocks of events, of which as many are bad with the feature as a fault says."""
@@ -218,8 +233,11 @@ class RehearsedWorld(World):
 
     def _chosen_value(self, name: str, wanted: Verdict, *, cohorts: bool) -> Decimal:
         checks = list(self._checks_of(name))
+        metric, usual = self.spec.metric(name), self.usual.get(name)
         baselines = {
-            (record.kind, record.name): Decimal(record.baseline) for record in self.status.checks if record.baseline is not None
+            (record.kind, record.name): usual if usual is not None and is_seasoned(metric, record) else Decimal(record.baseline)
+            for record in self.status.checks
+            if record.baseline is not None
         }
         key = (name, wanted, tuple(id(check) for _, check in checks), tuple(sorted(baselines.items())))
         if key not in self.chosen:
