@@ -247,7 +247,7 @@ class Landings:
 
     def _named(self, spec: Object) -> set[str]:
         features = {feature.name for feature in self.cluster.spec.features} if self.cluster.raw else set()
-        every = features | set(self.known)
+        every = features | set(self.known) | self.disabled  # an emergency may be about a feature that nothing has any more
         return every & set(spec.get("features") or every)  # a wrong name does not matter to the others
 
     def _dependents(self, names: set[str]) -> set[str]:

@@ -366,6 +366,17 @@ DECISIONS: tuple[Story, ...] = (
         ("edit", "lower"),
         ("wait", 30),
     ),
+    story(
+        "D13",
+        "the end of an emergency of a feature that the adopted plan does not have",
+        "guard alone",
+        "emergency-shown",
+        ("wait", 10),
+        ("recreate",),
+        ("act and edit", "EmergencyDisable", "bake"),
+        ("act then edit", "Adopt", "replace feature"),
+        ("enable", "alpha"),
+    ),
     story("by hand", "a feature that somebody takes away in the document", "plain", "kill-by-hand", ("by hand", "off")),
     story("by hand", "a feature that nobody has yet", "plain", "kill-by-hand", ("by hand", "last off"), ("proceed", "end")),
     *(
