@@ -168,32 +168,36 @@ FILLED: Final = {"bad": "bad_total", "total": "all_total", "histogram": "seconds
 
 
 def comparisons(spec: Object) -> None:
-    """A metric that is counted is compared, and nothing else."""
+    """A metric that is counted by cohort is compared, one of all users has a bound in percent, and nothing else uses them."""
     feature = spec["phases"][0]["features"][0]
     forms(spec, feature)
     counted = {metric["name"] for metric in spec.get("metrics", ()) if "feature" in metric.get("cohorts", {})}
-    plain = [metric["name"] for metric in spec.get("metrics", ()) if metric["name"] not in counted]
+    bounded = {metric["name"] for metric in spec.get("metrics", ()) if "counts" in metric}
+    plain = [metric["name"] for metric in spec.get("metrics", ()) if metric["name"] not in counted | bounded]
     checks = [*spec.get("guards", ()), *(check for phase in spec["phases"] for check in phase.get("criteria", ()))]
-    if counted and not plain:
+    if counted | bounded and not plain:
         spec["metrics"] = [*spec["metrics"][:-1], {"name": spec["metrics"][-1]["name"], "query": "up"}]
         comparisons(spec)
         return
     for each in checks:
-        compare(each, counted, is_guard=each in spec.get("guards", ()))
+        compare(each, counted, bounded, is_guard=each in spec.get("guards", ()))
     for phase in spec["phases"][1:]:
         for each in phase.get("criteria", ()):
             if each["metric"] in counted:  # which is about a feature of the first phase
                 each["metric"] = plain[0]
-                compare(each, counted, is_guard=False)
+                compare(each, counted, bounded, is_guard=False)
     kept = [id(each) for each in checks]
     for node in everywhere({**spec, "metrics": []}):
-        if node.get("metric") in counted and id(node) not in kept:
+        if node.get("metric") in counted | bounded and id(node) not in kept:
             node["metric"] = plain[0]
 
 
 def forms(spec: Object, feature: str) -> None:
-    """Cohorts have one form each."""
+    """Cohorts and counts have one form each."""
     for metric in spec.get("metrics", ()):
+        if "counts" in metric:
+            form = "histogram" if "histogram" in metric["counts"] else "bad"
+            metric["counts"] = {name: metric["counts"].get(name, FILLED[name]) for name in FORMS[form][1:]}
         if "cohorts" in metric:
             drawn = metric["cohorts"]
             form = next((name for name in FORMS if name in drawn), "bad")
@@ -205,8 +209,13 @@ def forms(spec: Object, feature: str) -> None:
                 metric["cohorts"] = dict.fromkeys(FORMS[form], 'a{v="$cohort"}')
 
 
-def compare(check: Object, counted: set[str], *, is_guard: bool) -> None:
+def compare(check: Object, counted: set[str], bounded: set[str], *, is_guard: bool) -> None:
     """The bound of a check is one that its metric allows."""
+    if check["metric"] in bounded:
+        for name in (*BOUNDS, "for", "outOf", "comparedTo", "tolerate", "harmBudget"):
+            check.pop(name, None)
+        check["below"] = "1%"
+        return
     changed = [name for name in CHANGES if name in check]
     if check["metric"] in counted:
         for name in (*BOUNDS, "for", "outOf"):
@@ -270,6 +279,8 @@ def tamed(spec: Object) -> None:
     for metric in spec.get("metrics", ()):
         if "query" in metric:
             metric["query"] = metric["query"] if metric["query"] in PROMQL else PROMQL[0]
+        elif "counts" in metric:
+            metric["counts"] |= {name: text for name, text in FILLED.items() if name in metric["counts"] and name != "over"}
         elif "feature" in metric["cohorts"]:
             metric["cohorts"] |= {name: text for name, text in FILLED.items() if name in metric["cohorts"] and name != "over"}
         else:
