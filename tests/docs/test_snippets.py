@@ -5,6 +5,7 @@ Not here: commands (test_docs.py), objects of the README in a real API server (t
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
+from lab import sources
 from lab.lab import ROOT
 from session_rollout.api.action import ActionSpec
 from session_rollout.api.phases import Phase
@@ -76,6 +78,35 @@ def _accept_fragment(document: dict[str, Any]) -> None:
     elif not keys <= SCENARIO:
         errors = Draft202012Validator(json.loads(VALUES.read_text())).iter_errors(document)
         assert [error.message for error in errors] == []
+
+
+@pytest.mark.parametrize(
+    ("failures", "requests", "expected"),
+    [
+        ("0+1x900", "0+1000x900", 0.0),  # as the objective allows
+        ("0+1x720 721+200x60", "0+1000x900", 1.0),  # a fifth fails for an hour
+        ("0+1x420 421+10x360", "0+1000x900", 1.0),  # ten times the budget for six hours
+        ("0+0x720 1+0x60", "0+0.1x900", 0.0),  # one failure of few
+        ("_x900", "0+1000x900", 0.0),  # a counter that no failure has created
+    ],
+)
+def test_query_of_a_burning_budget(failures: str, requests: str, expected: float, tmp_path: Path) -> None:
+    """As promtool evaluates it after thirteen hours."""
+    texts = BLOCK.findall((DOCS / "how-to" / "criteria-and-guards.md").read_text())
+    (metric,) = (each for text in texts for each in yaml.safe_load(text).get("metrics", ()) if each["name"] == "budget-burns")
+    series = {'requests_total{code="500"}': failures, 'requests_total{code="200"}': requests}
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {"expr": metric["query"], "eval_time": "13h", "exp_samples": [{"labels": "{}", "value": expected}]}
+        ],
+    }
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump({"tests": [test]}))
+    promtool = sources.prometheus().parent / "promtool"
+    done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def _document(percent: str) -> str:
