@@ -27,10 +27,12 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import HistoryEntry
 from session_rollout.cli.app import app
 from session_rollout.cli.command import Exit, code_of
+from session_rollout.cli.render.timeline import SEES_ENOUGH
 from session_rollout.cli.report import Section, as_html
 from session_rollout.simulation.rehearsal import Fault, Scenario, rehearse
 
 EXAMPLE = str(ROOT / "examples" / "session-persistence.yaml")
+COMPARED = str(ROOT / "examples" / "features" / "placebo.yaml")
 # Told by the way, or a matter of time: the lab's answers come when they come.
 PASSING = {"EvidenceLost", "EvidenceBack", "ActionAccepted"}
 Decisions = list[tuple[str, Any, Any, Any]]
@@ -277,6 +279,21 @@ def test_page_is_one_file_with_a_chart(capsys: pytest.CaptureFixture[str]) -> No
     assert page.count("<rect ") == page.count("<title>") - 1 >= 14
     assert "<title>20%+power-users: " in page
     assert not re.search(r"(src|href)=", page)
+
+
+@pytest.mark.parametrize(("traffic", "enough"), [("10/h", False), ("100000000/h", True)])
+def test_what_the_checks_would_miss_is_beside_the_timeline(
+    traffic: str, *, enough: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the traffic that the options say: in the data, in the text and in the page; and nothing of it without the traffic."""
+    argv = (COMPARED, "--traffic", traffic, "--rate", "0.1%")
+    _, known = played(capsys, *argv)
+    assert (known["power"] == []) is enough
+    shown = known["power"] or [SEES_ENOUGH]
+    assert all(line in printed(capsys, *argv) for line in shown)
+    assert "<h2>Evidence</h2>" in printed(capsys, *argv, "-o", "html")
+    assert played(capsys, COMPARED)[1]["power"] is None
+    assert "<h2>Evidence</h2>" not in printed(capsys, COMPARED, "-o", "html")
 
 
 def test_values_in_a_page_are_escaped() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from session_rollout.api.metrics import Metric
     from session_rollout.api.rollout import RolloutSpec
 
+TRAFFIC: Final = frozenset({"traffic", "rate", "url", "begin", "inflation", "token_file", "ca_file"})  # names of the options
 PER_HOUR: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)/h")
 RATE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)%")
 _OPTIONS: Final = (

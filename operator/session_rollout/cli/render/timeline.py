@@ -14,7 +14,6 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import HistoryEntry
 from session_rollout.simulation.rehearsal import Rehearsal
 
-Locks = Mapping[str, Sequence[str]]  # by migration
 _BAD: Final = frozenset(
     {
         EventReason.GUARD_BREACHED,
@@ -30,21 +29,37 @@ _BAD: Final = frozenset(
 _HIDDEN: Final = frozenset({EventReason.ACTION_ACCEPTED})
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is known of the rollout beside its decisions."""
+
+    locks: Mapping[str, Sequence[str]]  # of each migration
+    power: Sequence[str] | None = None  # what its checks of counted events would miss; None if the traffic is not known
+
+
+SEES_ENOUGH: Final = "every check of counted events sees enough in each step"
+
 # --- text
 
 
-def print_text(name: str, spec: RolloutSpec, result: Rehearsal, locks: Locks) -> None:
+def print_text(name: str, spec: RolloutSpec, result: Rehearsal, beside: Beside) -> None:
     """The timeline."""
     for entry in _shown(result):
         style = "red" if entry.event in _BAD else "green" if entry.event is EventReason.PROMOTED else None
         line = f"{entry.time:%a %Y-%m-%d %H:%M}  {_place(entry):<26} {entry.event:<19} {_text(entry)}"
         click.echo(click.style(line, fg=style) if style else line)
         if entry.event is EventReason.MIGRATION_STARTED and entry.operation is Operation.UP:
-            for lock in locks.get(entry.migration or "", ()):
+            for lock in beside.locks.get(entry.migration or "", ()):
                 click.echo(f"{'':<46} locks    {lock}")
+    for line in _power_lines(beside):
+        click.echo(f"{'':<46} evidence {line}")
     click.echo(f"{name}: {_ending(result)}; phases: {len(spec.phases)}, features: {len(spec.features)}; times are in UTC")
     for action in result.status.decision.next_actions if not result.ended else ():
         click.echo(f"  next: {action}")
+
+
+def _power_lines(beside: Beside) -> Sequence[str]:
+    return () if beside.power is None else beside.power or (SEES_ENOUGH,)
 
 
 def _shown(result: Rehearsal) -> Iterator[HistoryEntry]:
@@ -80,7 +95,7 @@ def _ending(result: Rehearsal) -> str:
 # --- data
 
 
-def as_data(result: Rehearsal, locks: Locks) -> dict[str, Any]:
+def as_data(result: Rehearsal, beside: Beside) -> dict[str, Any]:
     """Everything, ready for JSON."""
     status = result.status
     return {
@@ -94,7 +109,8 @@ def as_data(result: Rehearsal, locks: Locks) -> dict[str, Any]:
         "nextActions": list(status.decision.next_actions),
         "approvals": [approval.to_wire() for approval in status.decision.approvals],
         "reconciles": result.reconciles,
-        "locks": dict(locks),
+        "locks": dict(beside.locks),
+        "power": None if beside.power is None else list(beside.power),
         "timeline": [entry.to_wire() for entry in result.history],
     }
 
@@ -135,8 +151,8 @@ class Bar:
         return self.width > CHARACTER * len(self.label)
 
 
-def as_html(name: str, spec: RolloutSpec, result: Rehearsal, locks: Locks) -> str:
-    """One self-contained page: the chart, the timeline, the locks."""
+def as_html(name: str, spec: RolloutSpec, result: Rehearsal, beside: Beside) -> str:
+    """One self-contained page: the chart, the timeline, the locks, and what the checks of counted events would miss."""
     from session_rollout.cli.render.html import render
 
     rows = [
@@ -150,7 +166,15 @@ def as_html(name: str, spec: RolloutSpec, result: Rehearsal, locks: Locks) -> st
         for entry in _shown(result)
     ]
     chart = _chart([phase.name for phase in spec.phases], result)
-    return render("timeline.html.j2", name=name, ending=_ending(result), chart=chart, rows=rows, locks=locks)
+    return render(
+        "timeline.html.j2",
+        name=name,
+        ending=_ending(result),
+        chart=chart,
+        rows=rows,
+        locks=beside.locks,
+        power=_power_lines(beside),
+    )
 
 
 def _chart(phases: Sequence[str], result: Rehearsal) -> Mapping[str, Any]:
