@@ -70,6 +70,24 @@ def test_contested_document_is_still_corrected() -> None:
     assert world.reason is DecisionReason.ABORTED
 
 
+def test_no_first_audience_is_published_while_the_document_is_contested() -> None:
+    """Nobody knows what users have: the phase waits, as each step does."""
+    world = World(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%", "onBreach": "Pause"}]))
+    world.values["errors"] = Decimal("0.5")  # the guard keeps the first publish back
+    world.run(60)
+    for number in range(4):
+        assert world.document is not None
+        more = {**world.document.audiences, "alpha": Audience(Decimal(100))}
+        world.tamper(f"sha256:{number}", audiences=more, editor="argocd")
+        world.run(10)
+    world.values["errors"] = Decimal("0.001")
+    world.run(20)
+    assert world.document is not None
+    assert not world.document.gives_something
+    assert world.where[:2] == ("one", 0)
+    world.until(at("one", 1))
+
+
 RANGE = timedelta(minutes=60)
 
 

@@ -31,6 +31,7 @@ from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
 from session_rollout.core.inputs import published_phases
 from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import needed_refusals, stall_reason
+from session_rollout.core.unpublished import lapse
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,9 @@ def judge_again(context: DecisionContext) -> None:
     """Users have a feature again after an emergency: what was measured until it is read back is about an audience without it.
 
     The hold continues, but ends only after as many evaluations as a criterion must pass at the end of one. Who approved the
-    step, or promoted it in vain, did not know of the emergency.
+    step, or promoted it in vain, did not know of the emergency; nor does an audience that was decided and not published.
     """
+    lapse(context, "was decided before the emergency ended")
     context.change(flags=context.status.flags.updated(published_time=None))
     context.void_promote()
     context.move(approved_by=None)

@@ -73,8 +73,9 @@ def first_increment(context: DecisionContext) -> Increment:
 
 
 def _await_raise(context: DecisionContext) -> StageResult | None:
-    """What keeps users from getting more: a refused request, a guard that fails, or a window unless an action skips the checks."""
-    return await_requests(context) or await_guards(context) or await_window(context)
+    """What keeps users from getting more: requests, other writers, emergencies and guards; a window unless an action skips the checks."""
+    features = await_features(context.off_here, "no user gets more")
+    return await_requests(context) or await_document(context) or features or await_guards(context) or await_window(context)
 
 
 def await_window(context: DecisionContext) -> StageResult | None:

@@ -26,13 +26,13 @@ VALID_AT_LEAST: Final = timedelta(seconds=10)  # a slow API server is no reason 
 def lapse_cause(context: DecisionContext) -> str | None:
     """Why the audience of the step must not be published on the evidence that it was decided on; None while it may.
 
-    That is too old, or a criterion fails since. An emergency hides whether the audience was published.
+    That is too old, a criterion fails since, or an emergency began since: whoever let the audience grow did not know of it.
     """
     current, valid = context.current, max(VALID_INTERVALS * context.interval, VALID_AT_LEAST)
-    if not current.is_unpublished or _is_held(context) or context.off_here:
+    if not _is_raised(context) or (context.document is not None and has_audience(context, context.document)):
         return None
-    if context.document is not None and has_audience(context, context.document):
-        return None
+    if context.off_here:
+        return f"is not published, because {context.off_here[0]} is off by an emergency"
     if current.stage_start_time is not None and context.now - current.stage_start_time > valid:
         return "could not be published in time"
     failing = [known.message for known in _criteria_now(context) if known.verdict is Verdict.FAIL]
@@ -57,10 +57,21 @@ def _criteria_now(context: DecisionContext) -> tuple[Evaluation, ...]:
     return tuple(evaluate_now(context, criterion, record) for criterion, record in criteria_records(context))
 
 
+def _is_raised(context: DecisionContext) -> bool:
+    """Whether a larger audience than that of users was decided, and is not published."""
+    return context.current.is_unpublished and not _is_held(context)
+
+
 def _is_held(context: DecisionContext) -> bool:
     """Whether users have had the audience of the step all the time: it is published again, or held again."""
     current = context.current
     return audience_before(context) == Audience(Decimal(current.percent), current.groups, Decimal(current.placebo or 0))
+
+
+def lapse(context: DecisionContext, cause: str) -> None:
+    """Hold the audience that users have again, if a larger one was decided and is not published."""
+    if context.phase is not None and _is_raised(context):
+        hold_again(context, context.phase, cause)
 
 
 def hold_again(context: DecisionContext, phase: Phase, cause: str) -> None:
