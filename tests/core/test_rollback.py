@@ -27,6 +27,7 @@ from session_rollout.api.migration_enums import MigrationState, Operation
 from session_rollout.api.progress import Progress
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.documents import read_document
+from session_rollout.core.flags import Audience
 from session_rollout.core.observed import JobObservation, JobState
 
 HEALTH = {"name": "health", "http": {"service": "web", "path": "/health"}}
@@ -116,6 +117,48 @@ def test_scope_step_leaves_no_audience_that_is_in_breach() -> None:
     world.publishing = True
     world.run(10)
     assert world.percents()["one"] == "0"
+
+
+def with_a_ramp(data: dict[str, Any]) -> None:
+    """Phase one continues from 10% with a ramp of five increments."""
+    ramp = {"ramp": {"to": 60, "over": "500s", "increments": 5}}
+    data["phases"][0]["steps"] = [{"percent": 10, "hold": "60s"}, ramp, {"percent": 100, "hold": "60s"}]
+
+
+@pytest.mark.parametrize("promoted_at", [1, 3, 5])
+@pytest.mark.parametrize("published", [False, True])
+def test_scope_step_leaves_no_more_than_users_had_before_a_promote(promoted_at: int, *, published: bool) -> None:
+    """It skips increments of a ramp: the plan's increment before the new audience is one that nobody ever had."""
+    world = World(edited(with_a_ramp, rollback={"scope": "Step"}, propagation="2m"))
+    world.until(at("one", 2, promoted_at))
+    had = Decimal(world.where[3])
+    world.request("Promote", generation=1, phase="one", step=2, percent=world.where[3])
+    if published:
+        world.until(lambda world: Decimal(world.where[3]) > had)
+        world.settle()
+    while not (published or world.status.current.is_unpublished):
+        world.reconcile(crash_before_effects=True)
+    world.values["errors"] = Decimal("0.5")
+    world.run(120)
+    assert world.status.current.rollback_uid is not None
+    assert world.document is not None
+    assert world.document.audiences["alpha"] is not None
+    assert world.document.audiences["alpha"].percent == (had if published else had - 10)
+
+
+def test_scope_step_leaves_no_more_than_the_document_gives() -> None:
+    """Somebody has lowered the audience by hand, and it could not be corrected yet: a rollback gives nobody anything."""
+    world = World(edited(with_a_ramp, rollback={"scope": "Step"}))
+    world.until(at("one", 2, 3))
+    world.publishing = False
+    assert world.document is not None
+    fewer = {**world.document.audiences, "alpha": Audience(Decimal(15)), "beta": Audience(Decimal(15))}
+    world.tamper(audiences=fewer, editor="kubectl-edit")
+    world.request("Abort")
+    world.settle()
+    world.publishing = True
+    world.until(ended)
+    assert world.percents()["one"] == "10"
 
 
 @pytest.mark.parametrize(

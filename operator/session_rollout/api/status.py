@@ -101,11 +101,12 @@ class Current(Model):
     earlier_percent: Annotated[
         Percentage | None,
         Field(
-            description="Percentage of users that keep the features until the audience of this step is published. Unset afterwards."
+            description="Percentage of users that had the features before this step. They keep them until its audience is published, and a"
+            " rollback with scope `Step` leaves no more users than these."
         ),
     ] = None
     earlier_groups: Annotated[
-        tuple[Name, ...], Field(description="Groups that keep them until then.", max_length=8, json_schema_extra=SET)
+        tuple[Name, ...], Field(description="Groups that had them before this step.", max_length=8, json_schema_extra=SET)
     ] = ()
     earlier_placebo: Annotated[
         Percentage | None, Field(description="Percentage of users with the variant `on` until then, after a placebo step.")

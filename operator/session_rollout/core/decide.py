@@ -122,8 +122,7 @@ def confirm_published(context: DecisionContext) -> None:
         return
     if current.stage is Stage.STEP and not has_audience(context, document):
         return
-    earlier = {"earlier_percent": None, "earlier_groups": (), "earlier_placebo": None}
-    context.move(published_time=context.now, **earlier, raised_by=None)
+    context.move(published_time=context.now, earlier_placebo=None, raised_by=None)
     if current.stage is Stage.ROLLING_BACK:
         settle_guards(context)
     else:

@@ -3,6 +3,7 @@
 A rollback never waits for Prometheus, windows or approvals. It waits only for a running migration, which is never terminated.
 """
 
+from functools import reduce
 from typing import Final
 
 from session_rollout.api.base import sha256_of
@@ -16,11 +17,12 @@ from session_rollout.api.status_records import MigrationRecord, PhaseRecord
 from session_rollout.core import migration_jobs, workload
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.documents import gives_less
-from session_rollout.core.flags import NOBODY, Audience, audiences, of_users
+from session_rollout.core.documents import gives_less, lesser
+from session_rollout.core.flags import NOBODY, Audience, audiences, disabled_features, of_users
 from session_rollout.core.inputs import kept_features, published_phases
 from session_rollout.core.observed import JobState
 from session_rollout.core.plan import note_rolled_back
+from session_rollout.core.publication import audience_before
 from session_rollout.core.steps import Increment, increments_before, percent_text
 from session_rollout.core.withdrawal import idle
 
@@ -118,21 +120,38 @@ def breach_uid(context: DecisionContext, cause: str) -> str:
 
 
 def _audience_left(context: DecisionContext, record: PhaseRecord, *, learned: bool) -> tuple[str, tuple[str, ...]]:
-    """What the phase keeps: nothing, or with scope Step and in a step the audience before this one.
+    """What the phase keeps: nothing, or with scope Step and in a step the audience before the one that users have.
 
-    A document that a rollback was learned from has its result.
+    That is never more than they had before this step: a `Promote` skips increments of the plan. A document that a rollback was
+    learned from has its result.
     """
     here = context.increment if context.current.stage is Stage.STEP else None
     if context.spec.rollback.scope is not RollbackScope.STEP or context.phase is None or here is None:
         return "0", ()
     if record.name != context.current.phase:
         return "0", ()
-    earlier = increments_before(context.phase, here)
-    if learned:
-        earlier = tuple(increment for increment in earlier if _is_published(context, increment))
-    elif not _is_published(context, here):
-        earlier = earlier[:-1]  # what is in breach is the audience before this one, which was decided and not published
-    return (percent_text(earlier[-1].percent), earlier[-1].groups) if earlier else ("0", ())
+    earlier, users = increments_before(context.phase, here), _audience_of_users(context, record, here)
+    kept = [
+        Audience(increment.percent, increment.groups)
+        for increment in earlier
+        if (_is_published(context, increment) if learned else gives_less(Audience(increment.percent, increment.groups), users))
+    ]
+    left = lesser(kept[-1], users) if kept else NOBODY
+    if context.current.earlier_percent is not None:  # else an older version has written the status
+        left = lesser(left, audience_before(context))
+    return percent_text(left.percent), left.groups
+
+
+def _audience_of_users(context: DecisionContext, record: PhaseRecord, here: Increment) -> Audience:
+    """What users have of the running phase: less than the status says where it is not published, or the document gives less."""
+    document, audience = context.observed.document, Audience(here.percent, here.groups)
+    if context.current.is_unpublished and not _is_published(context, here):
+        audience = audience_before(context)
+    if document is None:
+        return audience
+    off = {*document.disabled, *disabled_features(context.spec, context.status)}
+    given = (document.audiences.get(name) for name in record.features if name not in off)
+    return reduce(lesser, (each for each in given if each is not None), audience)
 
 
 def _is_published(context: DecisionContext, increment: Increment) -> bool:
