@@ -78,6 +78,21 @@ def test_second_answer_to_one_question_does_not_approve_the_next_step() -> None:
     assert (world.where[:2], world.reason) == (("one", 2), DecisionReason.AWAITING_APPROVAL)
 
 
+def test_ramp_is_approved_at_its_end() -> None:
+    """Whoever approves an earlier increment has seen nothing of the last one; a response that comes too soon is none."""
+    ramp = {"ramp": {"to": 90, "over": "3m", "increments": 3}, "approval": "Required"}
+    data = {"steps": [ramp, {"percent": 100, "hold": "60s"}]}
+    world = World(edited(lambda spec: spec["phases"][0].update(data)))
+    world.until(lambda world: at("one", 1, 1)(world) and world.status.current.hold_until is not None)
+    early = world.request("Approve", generation=1, phase="one", step=1)
+    world.until(lambda world: world.reason is DecisionReason.AWAITING_APPROVAL)
+    assert world.answer(early) == (False, ActionReason.NOT_PUBLISHED)
+    assert world.where == ("one", 1, 3, "90")
+    world.run(600)
+    world.request("Approve", generation=1, phase="one", step=1)
+    world.until(at("one", 2))
+
+
 def test_edit_voids_an_approval() -> None:
     """An approval of generation 1 is none of generation 2."""
     world = World(edited(with_approval))

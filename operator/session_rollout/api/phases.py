@@ -98,8 +98,8 @@ class Step(Model):
     approval: Annotated[
         StepApproval,
         Field(
-            description="With `Required`, the step ends only after an `Approve` action for this generation, phase and step."
-            " Defaults to `NotRequired`."
+            description="With `Required`, the step ends only after an `Approve` action for this generation, phase and step. A ramp"
+            " is approved at its end. Defaults to `NotRequired`."
         ),
     ] = StepApproval.NOT_REQUIRED
 

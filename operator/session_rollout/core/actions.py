@@ -190,6 +190,9 @@ def _approve_step(context: DecisionContext, action: SessionRolloutAction) -> str
         raise ActionRejected(ActionReason.STALLED, f"{where} is no longer in the spec; change the spec first")
     if not increment.approval:
         raise ActionRejected(ActionReason.NO_APPROVAL_NEEDED, f"{where} does not require approval")
+    if not increment.last_of_step:
+        message = f"{where} is a ramp that is at {increment.audience}; approve it at its end, when it waits for approval"
+        raise ActionRejected(ActionReason.NOT_PUBLISHED, message)
     if context.current.hold_until is None:  # nobody can have seen anything of it: the answer was for the step before
         message = f"the hold of {where} has not begun; approve it when it waits for approval, or at the earliest in its hold"
         raise ActionRejected(ActionReason.NOT_PUBLISHED, message)

@@ -123,7 +123,6 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
         earlier_groups=before.groups if before is not None else (),
         earlier_placebo=before.placebo if before is not None else None,
         raised_by=current.promoted_by,
-        approved_by=current.approved_by if increment.step == current.step else None,
     )
     restart_criteria(context)
     return None
