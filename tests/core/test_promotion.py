@@ -23,6 +23,7 @@ from session_rollout.api.enums import (
     State,
     Verdict,
 )
+from session_rollout.api.status_records import Refusal
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY, Audience
 
@@ -229,3 +230,28 @@ def test_promote_from_before_an_outage_of_the_operator_is_rejected(minutes: int,
     assert world.answer("skip")[0] is accepted
     assert accepted or world.answer("skip")[1] is ActionReason.EXPIRED
     assert world.percents()["one"] == ("30" if accepted else "10")
+
+
+@pytest.mark.parametrize("wait", ["guard", "request", "operator"])
+def test_promote_that_waits_for_too_long_is_void(wait: str) -> None:
+    """Its author has seen the application of then: the checks of the step apply again."""
+    world = World(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%", "for": "1h"}]))
+    world.until(at("one", 1))
+    world.values["load"] = Decimal(100)  # the criterion fails
+    if wait == "request":
+        refusal = {"effect": "Publish", "verb": "patch", "resource": "configmaps", "message": "denied", "since": world.now}
+        world.refusals = (Refusal.model_validate(refusal),)
+    else:
+        world.values["errors"] = Decimal("0.08")
+    world.request("Promote", "skip", generation=1, phase="one", step=1)
+    world.run(10)
+    assert world.answer("skip")[0]
+    if wait == "operator":
+        world.now += timedelta(minutes=6)
+    else:
+        world.run(360)
+    world.refusals = ()
+    world.values["errors"] = Decimal("0.001")
+    world.run(600)
+    assert (world.percents()["one"], world.reason) == ("10", DecisionReason.CRITERIA_NOT_MET)
+    assert [entry.by for entry in world.entries(EventReason.ACTION_REJECTED)] == ["skip"]

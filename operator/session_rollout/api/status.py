@@ -137,6 +137,12 @@ class Current(Model):
     promoted_by: Annotated[
         Text | None, Field(description="Name of the `Promote` action that skips the checks of this step.")
     ] = None
+    promote_time: Annotated[
+        Time | None,
+        Field(
+            description="Creation time of that action. After five minutes, it is void, and the checks of the step apply again."
+        ),
+    ] = None
     raised_by: Annotated[
         Text | None,
         Field(description="Name of the `Promote` action that gave users this audience. Unset once the audience is published."),

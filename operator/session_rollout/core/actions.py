@@ -5,7 +5,7 @@ crash between the status write and the response repeats the response and not the
 """
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
@@ -32,12 +32,12 @@ from session_rollout.core.migration_actions import (
 )
 from session_rollout.core.observed import Answer
 from session_rollout.core.placebo import begin_again
+from session_rollout.core.promotion import PROMOTE_VALID
 from session_rollout.core.publication import is_published
 from session_rollout.core.rollback import begin_rollback, still_given
 from session_rollout.errors import ActionRejected
 
 EMERGENCY: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.EMERGENCY_ENABLE})
-PROMOTE_VALID: Final = timedelta(minutes=5)  # between the creation of the action and the first decision about it
 WHILE_KEPT: Final = frozenset({ActionType.EMERGENCY_DISABLE, ActionType.ADOPT, ActionType.RESET})
 RELEASES: Final = frozenset(
     {ActionType.EMERGENCY_ENABLE, ActionType.RESUME, ActionType.RETRY, ActionType.ADOPT, ActionType.RESET}
@@ -174,7 +174,7 @@ def _promote(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_step(context, action)
     _require_percent(context, action)
     _require_promotable(context)
-    context.move(promoted_by=action.name)
+    context.move(promoted_by=action.name, promote_time=creation_time(context, action))
     where = f"step {action.spec.step} of phase {action.spec.phase}"
     return f"completing {where} without waiting for its hold, criteria or approval: {action.spec.reason}"
 

@@ -48,7 +48,7 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     if flags.drift is not None and _is_ahead(now, flags.drift.time):
         flags = flags.updated(drift=flags.drift.updated(time=now))
         context.change(flags=flags)
-    past = ("published_time", "stage_start_time", "hold_paused_time")
+    past = ("published_time", "stage_start_time", "hold_paused_time", "promote_time")
     ahead = {name: now for name in past if _is_ahead(now, getattr(current, name))}
     disabled = any(_is_ahead(now, time) for record in flags.disabled for time in (record.time, record.requested_time))
     if not (ahead or disabled or _is_ahead(now, flags.published_time) or _is_endless(context)):

@@ -168,7 +168,7 @@ class DecisionContext:
 
     def void_promote(self) -> None:
         """A `Promote` that has not had its effect has none: whoever wanted it did not know of what has happened."""
-        self.move(promoted_by=None, raised_by=None)
+        self.move(promoted_by=None, promote_time=None, raised_by=None)
 
     def resume(self) -> None:
         """End a pause."""

@@ -8,6 +8,7 @@ at the end of the bake, in `stages._bake`.
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -53,6 +54,8 @@ from session_rollout.core.steps import (
 )
 from session_rollout.core.unpublished import await_criteria, hold_again, lapse_cause
 from session_rollout.core.windows import next_opening
+
+PROMOTE_VALID: Final = timedelta(minutes=5)  # between the creation of a `Promote` action and its effect
 
 
 def running_phase(context: DecisionContext) -> Phase:
@@ -149,10 +152,21 @@ def _await_late_raise(context: DecisionContext) -> StageResult | None:
     return await_judged_guards(context) or await_criteria(context) or _await_raise(context)
 
 
+def _forget_old_promote(context: DecisionContext) -> None:
+    """Whoever skips the checks has seen the application now, and not when a guard passes, or a request succeeds, much later."""
+    by, created = context.current.promoted_by, context.current.promote_time
+    if by is None or (created is not None and context.now - created <= PROMOTE_VALID):
+        return
+    context.void_promote()
+    message = f"Promote: it had no effect within {format_duration(PROMOTE_VALID)} and is void; look at the application again"
+    context.record_event(EventReason.ACTION_REJECTED, message, by=by)
+
+
 def run_step(context: DecisionContext) -> StageResult | None:
     """Keep the audience until every rule lets the step be promoted, or a `Promote` action skips the rules."""
     increment = context.increment
     assert increment is not None, "generation.conflict stalls a rollout whose step has vanished"
+    _forget_old_promote(context)
     if cause := lapse_cause(context):
         hold_again(context, running_phase(context), cause)
         return None
