@@ -250,6 +250,7 @@ def _protections(context: DecisionContext) -> tuple[Protection, ...]:
     """Emergencies that the stored status does not have yet, and the rollback that the document is the result of.
 
     The rollback stays until more is published: a rollout that is created again, or restored without its status, must learn of it.
+    In a document that is kept, only the document knows of it: an emergency meanwhile must not erase it before `Adopt` reads it.
     """
     stored = context.observed.stored_uids
     if stored is None:
@@ -257,7 +258,9 @@ def _protections(context: DecisionContext) -> tuple[Protection, ...]:
     document = context.document
     published = {known.uid: known for known in (document.protections if document is not None else ())}
     emergencies = [emergency for emergency in _emergencies(context) if emergency.uid not in stored]
-    return tuple(published.get(own.uid, own) for own in (*emergencies, *_rollbacks(context)))[-PROTECTIONS_LENGTH:]
+    kept = [known for known in published.values() if known.kind is ProtectionKind.ROLLBACK and known.uid not in stored]
+    rollbacks = {own.uid: own for own in (*(kept if context.status.flags.adoption_required else ()), *_rollbacks(context))}
+    return tuple(published.get(own.uid, own) for own in (*emergencies, *rollbacks.values()))[-PROTECTIONS_LENGTH:]
 
 
 def _emergencies(context: DecisionContext) -> tuple[Protection, ...]:
