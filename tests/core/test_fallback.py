@@ -5,6 +5,7 @@ Covered: an exception that nobody foresaw, an object that cannot be parsed. Not 
 """
 
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -12,6 +13,7 @@ from core.document_scenarios import FailingWorld
 from core.test_deadline import limited
 from core.world import at, spec
 from session_rollout.api.enums import Outcome, Verdict
+from session_rollout.core.flags import NOBODY
 
 
 @pytest.mark.parametrize("problem", ["", "`spec.novel` is 'x'"], ids=["exception", "cannot be parsed"])
@@ -108,3 +110,25 @@ def test_operator_that_cannot_decide_keeps_no_document_that_is_gone() -> None:
     assert fresh.answer(name)[0] is True
     assert fresh.document is not None
     assert set(fresh.document.disabled) == {"alpha", "beta", "gamma"}
+
+
+@pytest.mark.parametrize("problem", ["", "`spec.novel` is 'x'"], ids=["exception", "cannot be parsed"])
+@pytest.mark.parametrize("what", ["breach", "emergency"])
+def test_what_was_decided_to_protect_is_carried_out_by_an_operator_that_cannot_decide(problem: str, what: str) -> None:
+    """The document could not be written until the object got a field of a newer CRD; users keep everything else."""
+    world = FailingWorld(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%"}]))
+    world.until(at("two", 1))
+    before = world.document
+    world.publishing = False
+    if what == "breach":
+        world.values["errors"] = Decimal("0.5")
+    else:
+        world.request("EmergencyDisable", features=["gamma"])
+    world.settle()
+    world.failing, world.problem = not problem, problem
+    world.publishing = True
+    world.run(10)
+    assert before is not None
+    assert world.document is not None
+    assert world.document.audiences["gamma"] == NOBODY
+    assert world.document.audiences["alpha"] == before.audiences["alpha"] != NOBODY

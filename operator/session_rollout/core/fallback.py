@@ -17,7 +17,7 @@ from session_rollout.core.hold import pause_timer
 from session_rollout.core.learning import forget_kept, learn, learn_kills
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.publication import publish, publish_emergencies, publish_less
+from session_rollout.core.publication import publish, publish_less, publish_protections
 from session_rollout.core.refusals import note_refusals
 from session_rollout.errors import ActionRejected
 
@@ -47,7 +47,7 @@ def stall_unparsed(observed: Observed, now: datetime, problem: str) -> Decision:
     details = (text, "guards are not evaluated: a breach has no effect")
     next_actions = ("upgrade the operator to the version of the CRDs, or correct the field",)
     result = StageResult(DecisionAction.STALL, DecisionReason.UNPARSABLE, f"cannot be parsed: {problem}", details, next_actions)
-    publish_emergencies(context)
+    publish_protections(context)
     return _stalled(context, result, (problem,))
 
 

@@ -92,11 +92,15 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         if _stays(context, document, given, disabled):
             return
     protects = not context.is_reset or context.status.flags.disabled != context.observed.rollout.status.flags.disabled
-    less = _less_than_published(document, given, disabled) if document is not None and protects else None
+    less = _less(context, given, disabled) if protects else None
     floor = document.revision if document is not None else 0
-    if document is not None and less is not None and less != (given, disabled):
-        floor += 1
-        context.urgent = _effect(context, _compile(context, *less, floor))
+    if less is not None and less != (given, disabled):
+        # The first half of a correction keeps the revision of the status: a process that is killed before the second half leaves a
+        # document that is not newer than what the next one reads.
+        corrects = document is None or document.editor is not None
+        revision = context.status.flags.revision if corrects else floor + 1
+        context.urgent = _effect(context, _compile(context, *less, revision))
+        floor = max(floor, revision)
     wanted = _wanted(context, given, disabled, floor)
     if document is None or document.sha256 != wanted.sha256:
         _request(context, wanted, urgent=less == (given, disabled))
@@ -168,6 +172,20 @@ def _request(context: DecisionContext, wanted: FlagDocument, *, urgent: bool) ->
         context.effects.append(effect)
 
 
+def _less(context: DecisionContext, given: Given, disabled: Mapping[str, str]) -> tuple[Given, Mapping[str, str]] | None:
+    """What is wanted of what users have, if something is taken away from them; None if nothing is.
+
+    Applications keep the last document when it is deleted: what is off without the status is published without it, too.
+    """
+    if context.document is not None:
+        return _less_than_published(context.document, given, disabled)
+    rolled_back = any(record.state is PhaseState.ROLLED_BACK for record in context.status.phases)
+    if context.status.flags.published_sha256 is None or not (disabled or rolled_back):
+        return None
+    before = audiences(context.spec, context.observed.rollout.status)
+    return {name: lesser(audience, before.get(name, NOBODY)) for name, audience in given.items()}, disabled
+
+
 def _less_than_published(
     document: PublishedDocument, given: Given, disabled: Mapping[str, str]
 ) -> tuple[Given, Mapping[str, str]] | None:
@@ -195,18 +213,45 @@ def publish_less(context: DecisionContext) -> None:
         publish_emergencies(context)
         return
     document, given, disabled = context.document, _given(context), disabled_features(context.spec, context.status)
-    if document is not None and (less := _less_than_published(document, given, disabled)) is not None:
-        _request(context, _wanted(context, *less, document.revision), urgent=True)
+    if (less := _less(context, given, disabled)) is not None:
+        _request(context, _wanted(context, *less, document.revision if document is not None else 0), urgent=True)
 
 
 def publish_emergencies(context: DecisionContext) -> None:
-    """Change nothing in the document but emergencies: while it is kept, and while the operator does not know what to publish."""
+    """Change nothing in the document but emergencies: while it is kept, and users have what another status gave them."""
+    _take_away(context, {})
+
+
+def publish_protections(context: DecisionContext) -> None:
+    """Change nothing in the document but what the status takes away: while the operator does not know what else to publish."""
+    kept = context.status.flags.adoption_required or foreign_document(context) is not None
+    _take_away(context, {} if kept else _rolled_back(context))
+
+
+def _rolled_back(context: DecisionContext) -> Given:
+    """What a rollback leaves of the features that the document gives to more users."""
+    given, published = _given(context), context.document.audiences if context.document is not None else {}
+    records = (record for record in context.status.phases if record.state is PhaseState.ROLLED_BACK)
+    present = {name: published.get(name) for record in records for name in record.features}
+    return {
+        name: lesser(given[name], audience)
+        for name, audience in present.items()
+        if audience is not None and gives_less(given[name], audience)
+    }
+
+
+def _take_away(context: DecisionContext, left: Given) -> None:
+    """Publish the document with the emergencies, and with what is left of these features."""
     document = context.document
     disabled = disabled_features(context.spec, context.status)
-    if document is None or set(disabled) <= set(document.disabled):
+    if document is None or (set(disabled) <= set(document.disabled) and not left):
         return
     given = {name: audience or UNKNOWN_RULES for name, audience in document.audiences.items()}
-    given = {**dict.fromkeys(disabled, NOBODY), **given}  # also features that the document has not: else it never has them off
+    given = {
+        **dict.fromkeys(disabled, NOBODY),
+        **given,
+        **left,
+    }  # also features that the document has not: else it never has them off
     revision = _after(document.revision)
     changed = _compile(context, given, {**document.disabled, **disabled}, revision)
     flags = context.status.flags.updated(sha256=changed.sha256, revision=revision)
