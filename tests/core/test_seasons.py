@@ -5,6 +5,7 @@ D17: a value from one odd moment before the phase let noise and the time of day 
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from core.world import GOOD, START, World, at, ended, spec
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
-from session_rollout.core.observed import Seasons
+from session_rollout.core.observed import Measurement, Seasons
 from session_rollout.core.seasons import seasons_read
 from session_rollout.records.record import Record
 
@@ -112,6 +113,35 @@ def test_warm_up_covers_the_mean() -> None:
     world.until(lambda world: criterion(world).verdict is Verdict.PASS, tick=60)
     assert world.now - published == HALF_HOUR + 5 * MINUTE
     assert world.status.current.hold_until == world.now + timedelta(hours=12)
+
+
+class LateMean(World):
+    """The query of the means is answered less often than that of the value."""
+
+    mean: Seasons | None = None
+
+    def measure(self, name: str) -> Measurement | None:
+        measurement = super().measure(name)
+        if measurement is None or measurement.seasons is None:
+            return measurement
+        if self.mean is None or self.now - self.mean.time >= 27 * MINUTE:
+            self.mean = measurement.seasons
+        return replace(measurement, seasons=self.mean)
+
+
+def test_hold_waits_for_a_mean_of_the_warm_time() -> None:
+    """D17: of a guard, too, whose value may be newer than its mean."""
+    phase = {"name": "one", "features": ["alpha", "beta", "gamma"]}
+    steps = [{"percent": 10, "hold": "31m"}, {"percent": 100, "hold": "31m"}]
+    metrics = [{"name": "load", "query": "load", "interval": "30m"}, *errors()]
+    rollout = spec(checkInterval="1m", metrics=metrics, guards=[GUARD], phases=[{**phase, "steps": steps}])
+    world = LateMean(rollout, waves={"load": flat}, ranges={"load": 5 * MINUTE})
+    for step in (1, 2):
+        world.until(at("one", step), tick=60, seconds=4 * 3600)
+        published = world.now
+        world.until(lambda world: world.status.current.hold_until is not None, tick=60, seconds=7200)
+        assert world.mean is not None
+        assert world.mean.time >= published + 5 * MINUTE + HALF_HOUR
 
 
 @pytest.mark.parametrize(("days", "weeks"), [(0, (1, 2, 3)), (6.9, (1, 2, 3)), (7.1, (2, 3, 4)), (14.1, (3, 4, 5))])

@@ -165,7 +165,7 @@ def second_results(context: DecisionContext, hold: timedelta) -> dict[str, datet
         return {}
     names = {name for check in counted_checks(context) for name in check.metrics}
     due = {name: until - hold + context.spec.interval_of(name) for name in sorted(names)}
-    known = {name: measurement.time for name in names if (measurement := measurements.get(name)) is not None}
+    known = {name: measurement.oldest for name in names if (measurement := measurements.get(name)) is not None}
     return {name: time for name, time in due.items() if name not in known or known[name] < time}
 
 

@@ -65,7 +65,7 @@ def _missing(context: DecisionContext, check: Check) -> Missing | None:
     record = context.check(CheckKind.GUARD if is_guard(check) else CheckKind.CRITERION, check.name)
     warm, measurements = warm_up_end(context, check.metrics), context.observed.measurements
     is_warm = warm is not None and context.now >= warm
-    known = [measurement.time for name in check.metrics if (measurement := measurements.get(name)) is not None]
+    known = [measurement.oldest for name in check.metrics if (measurement := measurements.get(name)) is not None]
     older = warm is not None and any(time < warm for time in known)
     if record.has_evidence and is_warm and not older:
         return None

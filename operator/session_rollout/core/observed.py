@@ -59,6 +59,11 @@ class Measurement:
     seasons: Seasons | None = None  # of a metric that is compared with earlier seasons
 
     @property
+    def oldest(self) -> datetime:
+        """The time of what was measured first: the mean that is compared with earlier seasons has a query of its own."""
+        return self.time if self.seasons is None else min(self.time, self.seasons.time)
+
+    @property
     def is_absent(self) -> bool:
         """Whether the query returned no series or NaN: what `onNoData` is about. Data that is there and unusable is not absent."""
         return self.problem is Verdict.NO_DATA and self.reason is not None and self.reason.is_absence

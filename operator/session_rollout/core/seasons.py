@@ -94,7 +94,7 @@ def seasonal(measurement: Measurement | None) -> Season:
     seasons = measurement.seasons
     if seasons is None:
         return Season(None)  # their result is on its way
-    time = min(measurement.time, seasons.time)
+    time = measurement.oldest
     if seasons.problem is not None:
         return Season(Measurement(time, problem=seasons.problem, reason=seasons.reason, message=seasons.message))
     if not seasons.earlier:
