@@ -70,6 +70,7 @@ class Counting(World):
     feature: str = "alpha"  # whose users are counted
     of_all: bool = False  # the counters have no label `variant`
     counted: dict[datetime, CohortBlock] = field(default_factory=dict)
+    read_until: datetime | None = None  # later blocks are still to be read from the provider
 
     def __post_init__(self) -> None:
         self.ranges = dict.fromkeys((metric.name for metric in self.spec.metrics), timedelta(seconds=20))
@@ -86,7 +87,15 @@ class Counting(World):
         end = datetime.fromtimestamp(self.now.timestamp() // BLOCK.total_seconds() * BLOCK.total_seconds(), UTC)
         if end not in self.counted:
             self.counted[end] = self._block(end)
-        return Measurement(self.now, series=BlockSeries(BLOCK, tuple(self.counted[key] for key in sorted(self.counted))))
+        read = [self.counted[key] for key in sorted(self.counted) if key <= (self.read_until or end)]
+        time = self.now if self.read_until is None else min(self.now, self.read_until + BLOCK)
+        return Measurement(time, series=BlockSeries(BLOCK, tuple(read)))
+
+    def leave(self, blocks: int) -> None:
+        """As many blocks without the operator: the application counts all the same."""
+        last = max(self.counted)
+        self.counted |= {end: self._block(end) for end in (last + number * BLOCK for number in range(1, blocks + 1))}
+        self.now = last + blocks * BLOCK
 
     def _block(self, end: datetime) -> CohortBlock:
         if self.problem is not None:

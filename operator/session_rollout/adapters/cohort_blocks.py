@@ -30,6 +30,7 @@ MOST_CHUNKS: Final = 10  # of one refresh; the next one continues
 MOST_KNOWN: Final = 2_000  # a day and a half of minutes; who wants older ones gets these
 RETRY_AFTER: Final = timedelta(seconds=30)  # at most, and less for short blocks
 RETRY_SHARE: Final = 0.9
+MOMENT: Final = timedelta(milliseconds=1)  # resolution of the clock
 Wake = Callable[[], None]
 
 
@@ -102,6 +103,10 @@ class KnownBlocks:
             return None
         return BlockSeries(self._length, tuple(self._blocks[end] for end in known), self._scrape)
 
+    def next_end(self, since: datetime, until: datetime) -> datetime:
+        """The end of the first block since then that is not known: it is to be read, or not complete yet."""
+        return next((end for end in self._ends(since, until) if end not in self._blocks), until + self._length)
+
     def _start(self, since: datetime, until: datetime) -> datetime:
         """The earliest time since when blocks are kept, if they are wanted since then and read until `until`."""
         return max(since, until - MOST_KNOWN * self._length)
@@ -146,7 +151,11 @@ class CohortBlocks:
         if result is None or result.problem is not None:
             return result
         series = known.series(since, until)
-        return None if series is None else replace(result, series=series)
+        if series is None:
+            return None
+        # Once the next block is complete, there is more to know: while blocks of an outage are missing, this is no result of now.
+        complete = known.next_end(since, until) + question.lag - MOMENT
+        return replace(result, time=min(result.time, complete), series=series)
 
     async def _refresh(self, client: ProviderClient, question: Question, known: KnownBlocks, wake: Wake) -> Measurement:
         """Read what is missing. Blocks that came before a failure are known."""

@@ -51,7 +51,7 @@ class CheckReason(StrEnum):
     BASELINE_MEASURED = "BaselineMeasured"  # The baseline was measured; the first comparison follows.
     # The metric did not return one usable number.
     STALE_SAMPLE = "StaleSample"  # The sample is much older or newer than the time of the provider.
-    STALE_RESULT = "StaleResult"  # The last result is too old, because the provider stopped responding.
+    STALE_RESULT = "StaleResult"  # The last result is too old, because the provider stopped responding, or later events are still to be read.
     EMPTY_RESULT = "EmptyResult"  # The query returned no series: no such series exists, or none matches.
     NOT_A_NUMBER = "NotANumber"  # The result is NaN, such as 0/0 of a ratio: there is no traffic.
     INFINITE_VALUE = "InfiniteValue"  # The result is infinite.
@@ -331,7 +331,7 @@ class EventReason(StrEnum):
     STEP_PASSED = "StepPassed"  # A step is complete; the message lists its criteria.
     PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
     BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
-    EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion or a guard has no verdict of Pass or Fail about this audience. The hold timer is paused.
+    EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion or a guard has no verdict of Pass or Fail about this audience, and the hold timer is paused; or blocks of events are too old to be read.
     EVIDENCE_BACK = "EvidenceBack"  # Evidence is available again for every criterion and guard.
     GUARD_BREACHED = "GuardBreached"  # A guard was breached for at least its `for`.
     MIGRATION_STARTED = "MigrationStarted"  # A migration Job was started.

@@ -59,3 +59,8 @@ class BlockSeries:
         """The blocks that begin at `until` or later and are only about an audience that all events are about since `audience`."""
         first = audience + self.length + self.scrape
         return tuple(block for block in self.blocks if block.end - self.length >= until and block.end >= first)
+
+    def lost(self, until: datetime, audience: datetime) -> int:
+        """How many blocks after `until` that were about the audience are too old to be read: those before the first known one."""
+        known, start = self.after(until, audience), max(until, audience + self.scrape)
+        return max((known[0].end - self.length - start) // self.length, 0) if known else 0

@@ -115,6 +115,11 @@ class Comparison:
         return self.information.inflation(ALPHA_OF_SAFETY)
 
     @property
+    def excess(self) -> float:
+        """How many more bad events the users with the feature have had than expected without it."""
+        return max(self.test.events.on_bad - self.test.expected, 0.0)
+
+    @property
     def counts_text(self) -> str:
         """`42 of 12,276 bad with the feature (0.342%), 14.1 expected without it (0.115%)`."""
         events, expected = self.test.events, self.test.expected

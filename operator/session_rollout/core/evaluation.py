@@ -161,7 +161,11 @@ def _has_no_result(given: EvaluationInput) -> Evaluation | None:
 def _is_stale(given: EvaluationInput) -> Evaluation | None:
     for part, limit in ((given.measurement, given.stale_after), (given.counted, given.counted_stale_after)):
         if part is not None and given.now - part.time > limit:
+            if part.series is not None and _is_harmful(given):
+                continue  # what was shown stays shown, whatever the blocks say that are still to be read
             message = f"{given.name}: the last result is older than {format_duration(limit)}"
+            if part.series is not None:
+                message = f"{given.name}: events after {part.time:%Y-%m-%d %H:%M} UTC are still to be read"
             return Evaluation(Verdict.NO_DATA, CheckReason.STALE_RESULT, message)
     return None
 
@@ -221,7 +225,7 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
     comparison = given.comparison
     if comparison is None:
         return None
-    if comparison.verdict is not Verdict.FAIL and (unusable := _unusable(given)):  # harm that was shown stays shown
+    if not _is_harmful(given) and (unusable := _unusable(given)):  # harm that was shown stays shown
         return unusable
     if not comparison.test.blocks:
         message = f"{given.name}: waiting for the first block of events about this audience"
@@ -237,14 +241,17 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
     return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=comparison.tolerated_text)
 
 
+def _is_harmful(given: EvaluationInput) -> bool:
+    """Whether a comparison fails. Chance alone exceeds any budget one day, so that harm has to be shown as well."""
+    known = given.comparison
+    return known is not None and known.verdict is Verdict.FAIL and known.excess >= (given.harm_budget or 0)
+
+
 def _against_budget(given: EvaluationInput, comparison: Comparison, budget: int) -> Evaluation:
-    """Chance alone exceeds any budget one day, so that harm has to be shown as well."""
-    excess = max(comparison.test.events.on_bad - comparison.test.expected, 0.0)
-    exceeded = comparison.verdict is Verdict.FAIL and excess >= budget
     sure = f", {comparison.odds_text}" if comparison.verdict is Verdict.FAIL else ", which may be chance"
-    message = f"{given.name}: {comparison.counts_text}: {excess:,.0f} more, of the {budget:,} in `harmBudget`{sure}"
+    message = f"{given.name}: {comparison.counts_text}: {comparison.excess:,.0f} more, of the {budget:,} in `harmBudget`{sure}"
     verdict, reason = (
-        (Verdict.FAIL, CheckReason.HARM_SHOWN) if exceeded else (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN)
+        (Verdict.FAIL, CheckReason.HARM_SHOWN) if _is_harmful(given) else (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN)
     )
     return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=f"{budget} events")
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 from session_rollout.api.checks import Check, ComparedTo, Guard
-from session_rollout.api.enums import CheckKind, CheckReason, Outcome, PhaseState, Stage, Verdict
+from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Outcome, PhaseState, Stage, Verdict
 from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.api.metrics import Metric
 from session_rollout.api.quantities import bound, duration
@@ -186,6 +186,11 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
     record_now = encoded(known.updated(passed=passed, exposed=exposed_text(known, start, blocks)), comparison)
     _put(context, record_now)
     unusable, is_due = _unusable(series, audience), _is_due(context, record_now)
+    if is_due and (lost := series.lost(known.until, audience)):
+        age = f"{lost:,} blocks before {blocks[0].end - series.length:%Y-%m-%d %H:%M} UTC"
+        context.record_event(
+            EventReason.EVIDENCE_LOST, f"{check.name}: {age} were not read in time, and their events do not count"
+        )
     if metric.counts is not None:
         return Compared(comparison, None, unusable, is_due)
     percent, elapsed = percent_of(context.status, record), max(comparison.until - audience, timedelta(0))

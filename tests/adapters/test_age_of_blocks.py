@@ -1,0 +1,72 @@
+"""Of what time a result of blocks is: of the time that all of its blocks tell, however late its requests came.
+
+Which blocks are asked for is in test_prometheus_cohorts.py.
+"""
+
+import asyncio
+
+import pytest
+
+from adapters.clocks import START
+from adapters.counting import BLOCK, LAG, Lab, counted, numbers_of, on_lab
+from adapters.providers import MADE
+from session_rollout.adapters import cohort_blocks
+from session_rollout.adapters.prometheus import PrometheusSource
+
+
+def test_a_result_without_all_blocks_is_none_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of the time until which its blocks were all there were: half of an outage says nothing about the other half."""
+    monkeypatch.setattr(cohort_blocks, "MOST_CHUNKS", 2)
+
+    async def test(lab: Lab) -> None:
+        rollout = lab.rollout()
+        lab.clock.advance(250 * BLOCK + LAG)
+        assert rollout.latest(START) is None
+        await asyncio.wait_for(rollout.event.wait(), 60)
+        half = rollout.latest(START)
+        assert half is not None
+        assert START + 200 * BLOCK + LAG <= half.time < START + 201 * BLOCK + LAG
+        assert (await rollout.result(START)).time == lab.clock.now()
+
+    on_lab(test)
+
+
+def test_a_request_that_waited_for_its_turn_does_not_make_its_blocks_newer() -> None:
+    async def test(lab: Lab) -> None:
+        lab.source = PrometheusSource(lab.source._providers, lab.clock, 1)
+        MADE.append(lab.source)
+        rollout, other = lab.rollout(), lab.rollout(counted("other", bad="bad_total", total="others_total"))
+        lab.clock.advance(2 * BLOCK + LAG)
+        lab.server.released.clear()
+        assert other.latest(START) is None, "it has the only slot"
+        assert rollout.latest(START) is None
+        await asyncio.to_thread(lab.server.released.is_set)  # both have begun
+        lab.clock.advance(3 * BLOCK)
+        lab.server.released.set()
+        while (result := rollout.latest(START)) is None:
+            await asyncio.wait_for(rollout.event.wait(), 60)
+            rollout.event.clear()
+        assert numbers_of(result) == [1, 2]
+        assert START + 2 * BLOCK + LAG <= result.time < START + 3 * BLOCK + LAG
+
+    on_lab(test)
+
+
+def test_older_blocks_for_another_rollout_make_no_result_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refresh reads them first. Whoever waits for the newest block has no result without it."""
+    monkeypatch.setattr(cohort_blocks, "MOST_CHUNKS", 2)
+
+    async def test(lab: Lab) -> None:
+        mine, other = lab.rollout(), lab.rollout()
+        lab.clock.advance(500 * BLOCK + LAG)
+        await mine.blocks(START + 490 * BLOCK)
+        published = START + 500 * BLOCK
+        lab.clock.advance(BLOCK)
+        assert other.latest(START) is None
+        while (result := mine.latest(published)) is None or numbers_of(result) != [501]:
+            assert result is None or result.time < lab.clock.now()
+            await asyncio.wait_for(mine.event.wait(), 60)
+            mine.event.clear()
+        assert result.time == lab.clock.now()
+
+    on_lab(test)
