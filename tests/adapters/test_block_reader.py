@@ -92,6 +92,12 @@ def test_no_evidence(bad: Any, total: Any, problem: BlockProblem) -> None:
     assert all(block.whole == NOTHING or (block.tells_shares and problem is BlockProblem.NO_EVENTS) for block in blocks)
 
 
+def test_a_difference_of_sums_may_be_a_little_below_zero() -> None:
+    """No observation of a histogram is over the bound, and Prometheus has added the Pods in another order."""
+    bad = matrix((cohort("on"), ["-1.7763568394002505e-15", "0"]), (cohort("off"), ["-1.1368683772161603e-13", "0"]))
+    assert [block.whole for block in read_blocks(bad, TOTAL, ENDS)] == [Block(0, 50, 0, 950), Block(0, 60, 0, 940)]
+
+
 def test_a_block_without_one_cohort_tells_how_many_events_the_other_has() -> None:
     """That nobody has the feature is what it says."""
     (block, _) = read_blocks(NONE, matrix((cohort("off", "3"), ["5", "5"])), ENDS)

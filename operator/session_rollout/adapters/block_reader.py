@@ -18,6 +18,7 @@ HASHED: Final = ("on", "off")
 CHOSEN: Final = ("on-chosen", "off-chosen")
 CELL_NAME: Final = re.compile(r"[A-Za-z0-9._-]{0,16}")
 SLACK: Final = 1.01  # each count is an estimate of its own
+NOISE: Final = 1e-6  # the bad events of a histogram are a difference of two sums
 
 
 class UnreadableBlock(Exception):
@@ -92,8 +93,8 @@ def _refuse_strays(bad: Counts, total: Counts) -> None:
 def _cell(bad: Counts, total: Counts, name: str, variants: tuple[str, str]) -> Block:
     """The counts of one cell. A counter of bad events may begin with the first one, so that none is zero."""
     counts = [series.get((variant, name), 0.0) for variant in variants for series in (bad, total)]
-    if not all(math.isfinite(count) and count >= 0 for count in counts):
+    if not all(math.isfinite(count) and count > -NOISE for count in counts):
         raise UnreadableBlock(BlockProblem.NOT_A_COUNT)
     if any(part > SLACK * whole + 1 for part, whole in (counts[:2], counts[2:])):
         raise UnreadableBlock(BlockProblem.IMPOSSIBLE_COUNTS)
-    return Block(*counts)
+    return Block(*(max(count, 0.0) for count in counts))
