@@ -87,18 +87,6 @@ def test_blocks_that_say_nothing_pause_the_hold(problem: BlockProblem) -> None:
     assert world.status.outcome is Outcome.PROMOTED
 
 
-def test_one_block_that_says_nothing_is_left_out() -> None:
-    """For both cohorts; what was known stays."""
-    world = Counting(spec(), traffic=1000)
-    world.until(lambda world: any(record.blocks >= 3 for record in world.status.evidence))
-    before = world.verdict(CheckKind.GUARD)
-    world.problem = BlockProblem.IMPOSSIBLE_COUNTS
-    world.run(10)
-    world.problem = None
-    world.run(10)
-    assert world.verdict(CheckKind.GUARD) == before
-
-
 def test_an_outage_of_the_provider_loses_no_evidence() -> None:
     """The blocks of that time are read afterwards, and harm in it is seen."""
     world = Counting(spec(), traffic=2000, rates=(0.001, 0.001))

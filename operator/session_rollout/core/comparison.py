@@ -11,7 +11,7 @@ from typing import Final
 
 from session_rollout.api.enums import Verdict
 from session_rollout.api.quantities import estimate_text
-from session_rollout.core.blocks import MOST_CELLS, CohortBlock
+from session_rollout.core.blocks import MOST_CELLS, BlockProblem, CohortBlock
 from session_rollout.core.statistics.inflation import (
     ALPHA_OF_SAFETY,
     InformationBlocks,
@@ -53,15 +53,20 @@ class Comparison:
         """The same comparison without anything that is known."""
         return Comparison(self.tolerance, self.alpha, self.horizon, self.until, self.length)
 
+    def problem_of(self, block: CohortBlock) -> BlockProblem | None:
+        """Why a block is no evidence: its own problem, or another set of cells in each block, such as one for each user."""
+        has_room = len({*self.cells, *block.cells}) <= MOST_CELLS
+        return block.problem if has_room or block.problem is not None else BlockProblem.UNEVEN_CELLS
+
     def _after(self, block: CohortBlock) -> "Comparison":
         """A block that cannot be compared is over as well: it counts for neither cohort."""
         if block.problem is not None or not block.whole.is_comparable(self.tolerance):
             return replace(self, until=block.end)
         if self.cells and (WITHOUT_CELLS in self.cells) is not (WITHOUT_CELLS in block.cells):
             return self.restarted().add([block])  # the sums of before say nothing about clustering between cells
+        if self.problem_of(block) is not None:
+            return replace(self, until=block.end)
         names = {**self.cells, **block.cells}
-        if len(names) > MOST_CELLS:
-            return replace(self, until=block.end)  # another set of cells in each block, such as one for each user
         counted = replace(
             self,
             until=block.end,

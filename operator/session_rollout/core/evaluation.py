@@ -17,6 +17,7 @@ from session_rollout.api.quantities import bound, format_duration, show, unit_of
 from session_rollout.core.comparison import Comparison
 from session_rollout.core.exposure import Exposure
 from session_rollout.core.observed import Counts, Measurement
+from session_rollout.core.recent_blocks import Unusable
 from session_rollout.core.statistics.proportion import newcombe
 
 MINIMUM_EVENTS: Final = 50  # per cohort; below, the normal approximation says nothing
@@ -83,7 +84,7 @@ class EvaluationInput:
     counted_stale_after: timedelta = timedelta.max
     on_no_data: OnNoData = OnNoData.PAUSE
     comparison: Comparison | None = None  # with the users without the feature, of a metric that is counted in blocks
-    unusable: CheckReason | None = None  # why its last blocks say nothing
+    unusable: Unusable | None = None  # why its last blocks say nothing
     exposure: Exposure | None = None  # of the users whom it is about
     harm_budget: int | None = None  # bad events beyond those expected without the feature
 
@@ -268,19 +269,10 @@ def _unusable(given: EvaluationInput) -> Evaluation | None:
     if given.exposure is not None and problem is CheckReason.NOT_APPLIED:
         return Evaluation(Verdict.INCONCLUSIVE, problem, f"{given.name}: {given.exposure.text}")
     if given.unusable is not None:
-        return Evaluation(Verdict.NO_DATA, given.unusable, f"{given.name}: {_UNUSABLE[given.unusable]}")
-    if given.exposure is not None and problem is not None and given.exposure.on + given.exposure.off > 0:
+        return Evaluation(given.unusable.verdict, given.unusable.reason, f"{given.name}: {given.unusable.text}")
+    if given.exposure is not None and problem is not None and given.comparison is not None and given.comparison.test.blocks:
         return Evaluation(Verdict.INCONCLUSIVE, problem, f"{given.name}: {given.exposure.text}")
     return None
-
-
-_UNUSABLE: Final = {
-    CheckReason.NO_VARIANTS: "no series has the label `variant` with the value `on` or `off`",
-    CheckReason.NO_EVENTS: "the users with the feature, or those without it, have no events",
-    CheckReason.UNEVEN_CELLS: "some series have the label `cell` (a sixteenth of all users) and others have not, or it has over 64 values",
-    CheckReason.IMPOSSIBLE_COUNTS: "there are more bad events than events; select the bad ones from the series that `total` counts",
-    CheckReason.NOT_A_COUNT: "a count is negative, infinite or not a number",
-}
 
 
 def _against_bound(given: EvaluationInput) -> Evaluation | None:

@@ -20,7 +20,7 @@ from session_rollout.api.quantities import bound, duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import EVIDENCE_LENGTH, RolloutStatus
 from session_rollout.api.status_records import PhaseRecord
-from session_rollout.core.blocks import BlockSeries, CohortBlock
+from session_rollout.core.blocks import BlockSeries
 from session_rollout.core.clocks import SKEW, audience_start
 from session_rollout.core.comparison import Comparison
 from session_rollout.core.context import DecisionContext
@@ -29,6 +29,7 @@ from session_rollout.core.evidence_text import decoded, encoded, exposed_events,
 from session_rollout.core.exposure import Exposure
 from session_rollout.core.identity import fingerprint, sources_of
 from session_rollout.core.inputs import published_phases
+from session_rollout.core.recent_blocks import RECENT_BLOCKS, Unusable, unusable
 from session_rollout.core.statistics.rates import Tolerance
 from session_rollout.core.statistics.ratio import inflation_of_ratio
 from session_rollout.core.status_budget import kept
@@ -41,7 +42,6 @@ HORIZON: Final = timedelta(days=35)
 EVERYBODY: Final = 100  # percent
 SHORT_BLOCK: Final = timedelta(minutes=1)
 LONG_BLOCK: Final = timedelta(minutes=5)  # if the provider decides how long one is
-UNUSABLE_BLOCKS: Final = 3  # as many at the end without evidence say that there is none
 SMALLEST_ALPHA: Final = 1e-12
 LARGEST_ALPHA: Final = 0.2  # the inflation has no meaning for a larger one
 LEAST_SHARE: Final = 100  # of `falseRollback` that a guard has which came after the others had used it up
@@ -117,7 +117,7 @@ def blocks_since(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> da
         return None
     known = [each.until for each in status.evidence if _reads(spec, each, metric)]
     length = duration(spec.control.block) if spec.control.block is not None else LONG_BLOCK
-    return max(min(known, default=published) - (UNUSABLE_BLOCKS + 1) * length, published)
+    return max(min(known, default=published) - (RECENT_BLOCKS + 1) * length, published)
 
 
 def _reads(spec: RolloutSpec, record: EvidenceRecord, metric: Metric) -> bool:
@@ -159,7 +159,7 @@ class Compared:
 
     comparison: Comparison
     exposure: Exposure | None = None  # None while no audience is published that it could be about
-    unusable: CheckReason | None = None  # why the last blocks say nothing
+    unusable: Unusable | None = None  # why the last blocks say nothing
     is_due: bool = False  # whether its numbers are to be written
 
 
@@ -185,16 +185,16 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
     passed = {Verdict.PASS: True, Verdict.FAIL: None}.get(comparison.verdict, known.passed)
     record_now = encoded(known.updated(passed=passed, exposed=exposed_text(known, start, blocks)), comparison)
     _put(context, record_now)
-    unusable, is_due = _unusable(series, audience), _is_due(context, record_now)
+    problem, is_due = unusable(comparison, series.after(audience, audience)), _is_due(context, record_now)
     if is_due and (lost := series.lost(known.until, audience)):
         age = f"{lost:,} blocks before {blocks[0].end - series.length:%Y-%m-%d %H:%M} UTC"
         context.record_event(
             EventReason.EVIDENCE_LOST, f"{check.name}: {age} were not read in time, and their events do not count"
         )
     if metric.counts is not None:
-        return Compared(comparison, None, unusable, is_due)
+        return Compared(comparison, None, problem, is_due)
     percent, elapsed = percent_of(context.status, record), max(comparison.until - audience, timedelta(0))
-    return Compared(comparison, _exposure(context, record_now, comparison, percent, elapsed), unusable, is_due)
+    return Compared(comparison, _exposure(context, record_now, comparison, percent, elapsed), problem, is_due)
 
 
 def _exposure(
@@ -204,13 +204,6 @@ def _exposure(
     inflation = inflation_of_ratio(cells) if comparison.has_cells else comparison.inflation
     on, off = exposed_events(record)
     return Exposure(on, off, float(percent), inflation, context.spec.control.exposure.min_events, elapsed)
-
-
-def _unusable(series: BlockSeries, audience: datetime) -> CheckReason | None:
-    """Why the last blocks about this audience say nothing; None if one of them does, or there is none."""
-    last: tuple[CohortBlock, ...] = series.after(audience, audience)[-UNUSABLE_BLOCKS:]
-    problems = [block.problem for block in last if block.problem is not None]
-    return CheckReason(problems[-1].value) if last and len(problems) == len(last) else None
 
 
 def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, series: BlockSeries | None) -> Comparison:
