@@ -12,6 +12,7 @@ import pytest
 from core.counting import BLOCK, COMPARED, Counting, in_step, spec
 from core.world import ended
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, Verdict
+from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.blocks import BlockProblem
 
 HARM, NONE = (0.5, 0.001), (0.001, 0.001)
@@ -92,6 +93,41 @@ def test_a_pass_of_another_tolerance_is_none_at_everybody() -> None:
     world.edit(spec(guards=[]))
     world.run(600)
     assert world.status.current.percent == "100"
+    assert world.verdict(CheckKind.CRITERION) == (Verdict.INCONCLUSIVE, CheckReason.NO_CONTROL)
+
+
+NEVER_PASSED: dict[str, dict[str, Any]] = {
+    "NotApplied": {"applied": 60.0},
+    "NotExposed": {"known": spec(guards=[], control={"block": "10s", "lag": "0s", "exposure": {"minEvents": 1_000_000}})},
+    "ImpossibleCounts": {"problem": BlockProblem.IMPOSSIBLE_COUNTS},
+}
+
+
+@pytest.mark.parametrize("reason", NEVER_PASSED)
+@pytest.mark.parametrize("way", ["Promote", "edit"])
+def test_a_criterion_that_never_passed_does_not_pass_at_everybody(reason: str, way: str) -> None:
+    """The events look harmless, and are about other users, too few of them, or a part of the time."""
+    fields = dict(NEVER_PASSED[reason])
+    rollout, problem = fields.pop("known", spec(guards=[])), fields.pop("problem", None)
+    world = Counting(rollout, **fields)
+    world.until(in_step("20"))
+    for number in range(9):
+        world.problem = problem if number % 2 == 0 else None
+        world.run(10)
+        assert world.verdict(CheckKind.CRITERION)[0] is not Verdict.PASS
+    assert world.verdict(CheckKind.CRITERION)[1] == reason
+    first, *others = rollout.to_wire()["phases"]
+    if way == "Promote":
+        for percent, step in (("20", 1), ("50", 2)):
+            world.until(in_step(percent))
+            world.request("Promote", generation=1, phase="one", step=step, percent=percent)
+            world.settle()
+    else:
+        world.edit(
+            RolloutSpec.model_validate({**rollout.to_wire(), "phases": [{**first, "steps": first["steps"][2:]}, *others]})
+        )
+    world.run(600)
+    assert (world.status.current.phase, world.status.current.percent) == ("one", "100")
     assert world.verdict(CheckKind.CRITERION) == (Verdict.INCONCLUSIVE, CheckReason.NO_CONTROL)
 
 

@@ -30,7 +30,8 @@ class EvidenceRecord(Model):
     until: Annotated[Time, Field(description="End of the last block that was read.")]
     blocks: Annotated[Revision, Field(description="Number of blocks that counted.")] = 0
     passed: Annotated[
-        bool | None, Field(description="Whether harmlessness was shown while there were users without the feature.")
+        bool | None,
+        Field(description="Whether the check passed while there were users without the feature, and has not failed since."),
     ] = None
     events: Annotated[
         str,

@@ -13,7 +13,7 @@ from session_rollout.api.status_records import CheckRecord
 from session_rollout.core.clocks import counted_time, covered_since, range_of, warm_up_end
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation, EvaluationInput, evaluate, input_of
-from session_rollout.core.evidence import compare, is_of_placebo, metric_of, without_control
+from session_rollout.core.evidence import compare, is_of_placebo, metric_of, note_pass, without_control
 from session_rollout.core.failures import MILLISECOND, Hold, fails, failure_text, forget_failures, note_failure, track
 from session_rollout.core.identity import definition_of, renamed, sources_of
 from session_rollout.core.inputs import published_phases
@@ -53,6 +53,8 @@ def evaluate_check(context: DecisionContext, check: Check | Gate, kind: CheckKin
     metric = metric_of(context.spec, check) if isinstance(check, Check) else None
     if metric is not None and isinstance(check, Check):
         evaluation, is_due = _compared(context, check, kind, metric, not_before)
+        if evaluation.reason is CheckReason.HARMLESSNESS_SHOWN:
+            note_pass(context, check, kind, metric)
     else:
         evaluation, is_due = _evaluated(context, check, not_before, before), False
     if isinstance(check, Check) and check.dry_run:

@@ -182,7 +182,7 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
     audience = start + duration(context.spec.propagation)
     blocks = series.after(known.until, audience)
     comparison = comparison.add(blocks)
-    passed = {Verdict.PASS: True, Verdict.FAIL: None}.get(comparison.verdict, known.passed)
+    passed = None if comparison.verdict is Verdict.FAIL else known.passed
     record_now = encoded(known.updated(passed=passed, exposed=exposed_text(known, start, blocks)), comparison)
     _put(context, record_now)
     problem, is_due = unusable(comparison, series.after(audience, audience)), _is_due(context, record_now)
@@ -195,6 +195,14 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
         return Compared(comparison, None, problem, is_due)
     percent, elapsed = percent_of(context.status, record), max(comparison.until - audience, timedelta(0))
     return Compared(comparison, _exposure(context, record_now, comparison, percent, elapsed), problem, is_due)
+
+
+def note_pass(context: DecisionContext, check: Check, kind: CheckKind, metric: Metric) -> None:
+    """Keep that a check has had the verdict Pass: where everybody has the feature, nothing else shows it any more."""
+    record = phase_of(context.spec, context.status, metric, kind)
+    known = context.status.evidence_of(record.name, kind, check.name) if record is not None else None
+    if known is not None:
+        _put(context, known.updated(passed=True))
 
 
 def _exposure(
