@@ -4,6 +4,8 @@ Which blocks are asked for is in test_prometheus_cohorts.py.
 """
 
 import asyncio
+from datetime import timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -12,6 +14,7 @@ from adapters.counting import BLOCK, LAG, Lab, counted, numbers_of, on_lab
 from adapters.providers import MADE
 from session_rollout.adapters import cohort_blocks
 from session_rollout.adapters.prometheus import PrometheusSource
+from session_rollout.api.enums import CheckReason
 
 
 def test_a_result_without_all_blocks_is_none_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +51,25 @@ def test_a_request_that_waited_for_its_turn_does_not_make_its_blocks_newer() -> 
             rollout.event.clear()
         assert numbers_of(result) == [1, 2]
         assert START + 2 * BLOCK + LAG <= result.time < START + 3 * BLOCK + LAG
+
+    on_lab(test)
+
+
+@pytest.mark.parametrize(("seconds", "is_read"), [(2, True), (5, False), (600, False)])
+def test_a_clock_of_the_provider_that_is_ahead(seconds: float, *, is_read: bool) -> None:
+    """There, a block has ended before it began here: its events are from before the audience that it seems to be about."""
+
+    async def test(lab: Lab) -> None:
+        rollout, ahead = lab.rollout(), timedelta(seconds=seconds)
+        for _ in range(3):
+            lab.clock.advance(BLOCK + LAG)
+            lab.server.fields = {"Date": format_datetime(lab.clock.now() + ahead, usegmt=True)}
+            result = await rollout.result(START)
+            assert (result.reason is None) is is_read
+            assert result.reason in {None, CheckReason.STALE_SAMPLE}
+        lab.clock.advance(BLOCK)
+        lab.server.fields = {"Date": format_datetime(lab.clock.now(), usegmt=True)}
+        assert len(await rollout.blocks(START)) == 4
 
     on_lab(test)
 

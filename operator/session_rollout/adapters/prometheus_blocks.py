@@ -17,6 +17,7 @@ from session_rollout.ports import Clock
 MOST_BLOCKS: Final = 100  # of one answer, which is then below a megabyte for four cohorts of 16 cells
 
 RESOLUTION: Final = timedelta(seconds=1)  # of a `Date`
+AHEAD: Final = timedelta(seconds=3)  # clocks of one network differ by less
 
 
 def ends_of_blocks(since: datetime, until: datetime, block: timedelta) -> tuple[datetime, ...]:
@@ -44,6 +45,12 @@ async def fetch_blocks(
     async def current(query: str) -> Any:
         sent, asked = clock.monotonic(), clock.now()
         answer = await client.query_range(query, ends[0], ends[-1], queries.block)
+        if answer.date is not None and answer.date - clock.now() > AHEAD:
+            ahead = format_duration(answer.date - clock.now())
+            message = (
+                f"its clock is {ahead} ahead, so that blocks would have earlier events than from their time; set the clocks"
+            )
+            raise ProviderFailed(CheckReason.STALE_SAMPLE, message)
         return _current(provider_clock.aged(query, answer, sent), asked, ends[-1], queries.scrape)
 
     bad, total = await current(queries.bad), await current(queries.total)
