@@ -268,7 +268,7 @@ class Cluster(Past):
             raise Conflict("another version of the document is in the cluster")
         version = (document.version or 0) + 1
         self.text = document.text
-        known = {"version": version, "owner": rollout.name, "protections": document.protections}
+        known: dict[str, Any] = {"version": version, "owner": rollout.name, "protections": document.protections}
         self.document = read_document(document.text, **known)
         return self.document
 

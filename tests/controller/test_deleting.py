@@ -148,7 +148,7 @@ def restore(cluster: Cluster, text: str, *, labelled: bool) -> None:
     """Another client writes this document."""
     assert cluster.document is not None
     owner = KEY.name if labelled else None
-    known = {"version": cluster.document.version + 1, "owner": owner, "labelled": labelled, "editor": "velero"}
+    known: dict[str, Any] = {"version": cluster.document.version + 1, "owner": owner, "labelled": labelled, "editor": "velero"}
     cluster.document = read_document(text, **known)
 
 

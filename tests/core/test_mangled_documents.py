@@ -53,7 +53,12 @@ def write(world: World, text: str) -> None:
     """Another client has written this text."""
     before = world.document
     assert before is not None
-    known = {"version": before.version + 1, "owner": world.name, "editor": EDITOR, "protections": before.protections}
+    known: dict[str, Any] = {
+        "version": before.version + 1,
+        "owner": world.name,
+        "editor": EDITOR,
+        "protections": before.protections,
+    }
     world.document = read_document(text, **known)
     world.run(30)
 
@@ -220,7 +225,7 @@ def test_text_that_is_not_an_object_is_corrected(text: str) -> None:
 
 def test_rules_that_are_nested_too_deeply_to_be_read_are_rules_of_somebody_else() -> None:
     """They raised in the middle of the document."""
-    assert audience_of({**OFF, "targeting": nested(5000)}) is None
+    assert audience_of({**OFF, "targeting": nested(5000)}, "shop") is None
 
 
 @pytest.mark.parametrize("last", [None, OFF], ids=["kept", "killed"])

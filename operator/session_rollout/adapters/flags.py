@@ -10,7 +10,7 @@ from session_rollout.api import GROUP
 from session_rollout.api.protection import ANNOTATION, PROTECTIONS, Protection
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.core.documents import PublishedDocument, read_document
-from session_rollout.core.flags import KEY
+from session_rollout.core.flags import KEY, flag_set_of
 from session_rollout.core.observed import Publish
 from session_rollout.errors import Conflict, Forbidden, NotFound, RolloutError, SpecError, Unavailable
 
@@ -96,6 +96,7 @@ def document_of(config_map: Any) -> PublishedDocument:
     labels = metadata.get("labels") or {}
     return read_document(
         str((config_map.get("data") or {}).get(KEY, "")),
+        flag_set=flag_set_of(metadata.get("name", "")),
         version=int(metadata["resourceVersion"]),
         owner=labels.get(LABEL),
         labelled=LABEL in labels,

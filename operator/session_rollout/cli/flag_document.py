@@ -10,7 +10,7 @@ from session_rollout.adapters.kubectl import FailureKind, Kubectl, KubectlFailed
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.cli.command import Failure, refusal
 from session_rollout.core import documents
-from session_rollout.core.documents import PublishedDocument, audience_of, is_emergency
+from session_rollout.core.documents import PublishedDocument, is_emergency
 from session_rollout.core.flags import EVERYBODY, KEY, NOBODY, OWN_FLAGS, Audience, config_map_name, weight_of
 from session_rollout.core.steps import audience_text, percent_text, placebo_text
 
@@ -141,6 +141,7 @@ class Evaluator:
         from openfeature.exception import OpenFeatureError
 
         self._flag_set, self._core = flag_set, FlagdCore()
+        self._audiences = documents.read_document(text, flag_set=flag_set).audiences
         try:
             self._flags = {name: flag for name, flag in json.loads(text)["flags"].items() if name not in OWN_FLAGS}
             self._core.set_flags(text)
@@ -157,7 +158,9 @@ class Evaluator:
         number = bucket(self._flag_set, user.key)
         for feature, flag in self._flags.items():
             on = self._value(feature, context)
-            yield Evaluation(feature, on, _rule(feature, flag, user, number) or Rule(RuleKind.FOREIGN, on))
+            yield Evaluation(
+                feature, on, _rule(feature, flag, self._audiences.get(feature), user, number) or Rule(RuleKind.FOREIGN, on)
+            )
 
     def _value(self, feature: str, context: Any) -> bool:
         """The value of a flag; that of an application whose default is off when the flag has none."""
@@ -169,11 +172,10 @@ class Evaluator:
             return False
 
 
-def _rule(feature: str, flag: Mapping[str, Any], user: User, bucket: int) -> Rule | None:
+def _rule(feature: str, flag: Mapping[str, Any], audience: Audience | None, user: User, bucket: int) -> Rule | None:
     """The first rule that applies, in the order of the document; None for a flag that no operator has written."""
     if is_emergency(flag):
         return Rule(RuleKind.EMERGENCY, on=False, detail=str(flag["metadata"].get("reason", "")))
-    audience = audience_of(flag)
     if audience is None or not flag.get("targeting") or flag.get("state") == "DISABLED":
         return None
     if feature in user.overrides_off:

@@ -17,9 +17,11 @@ from session_rollout.core.flags import (
     EVERYBODY,
     FORCED,
     FORCED_ON,
+    GROUP_PREFIX,
     NOBODY,
     NOBODY_TARGETING,
     OFF,
+    OFF_CHOSEN,
     ON,
     ON_CHOSEN,
     OWN_FLAGS,
@@ -28,9 +30,10 @@ from session_rollout.core.flags import (
     WEIGHTS,
     Audience,
     of_users,
+    shared_rule,
+    targeting_of,
 )
 
-GROUP_PREFIX: Final = "group-"
 FLAGS_READ: Final = 400  # ten times as many features as a spec may have
 LONGEST_RULE: Final = 256  # branches, shares and variants of a rule that is read; the compiler writes less than 64
 REASON_LENGTH: Final = 256
@@ -38,7 +41,8 @@ LARGEST_REVISION: Final = 2**53 - 2**20
 NO_VARIANT: Final = ""  # of a flag without a default: applications use their own
 EXACT_DIGITS: Final = 20  # more than any number has that counts
 OLDER_VARIANTS: Final = {ON: True, OFF: False}  # before a variant said whether a user was chosen
-OLDER_NOBODY_TARGETING: Final = {"if": [{"$ref": "forcedOff"}, OFF, FORCED_ON, ON, OFF]}
+OLDER_NAMES: Final = {ON_CHOSEN: ON, OFF_CHOSEN: OFF, "bucketed": "identified"}  # of variants, and of a shared rule
+OLDER_SHARED: Final = {"identified": {"!!": [{"var": "targetingKey"}]}}
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,10 @@ class PublishedDocument:
         return any(audience is None or audience.has_users for audience in self.audiences.values())
 
 
-def read_document(text: str, **known: Any) -> PublishedDocument:
+def read_document(text: str, *, flag_set: str = "", **known: Any) -> PublishedDocument:
     """The document of this text; `known` are the fields that its ConfigMap has besides the text.
+
+    `flag_set` is the one that its ConfigMap is for, by default the one that the text says.
 
     Whoever may edit the ConfigMap may write anything: a text that is no flag document gives nobody anything, and what the
     API does not allow as a feature is not one. Each part is read for itself: whatever is wrong with one flag or with the
@@ -102,14 +108,14 @@ def read_document(text: str, **known: Any) -> PublishedDocument:
     if not isinstance(document.get("flags"), dict):
         return PublishedDocument(sha256, **known)
     named = (name for name in document["flags"] if name not in OWN_FLAGS and re.fullmatch(FEATURE_PATTERN, name))
-    constants = {name: rule for name, rule in _mapping(document.get("$evaluators")).items() if isinstance(rule, bool)}
-    flags = {name: _with_constants(_mapping(document["flags"][name]), constants) for name in islice(named, FLAGS_READ)}
+    shared, metadata = _mapping(document.get("$evaluators")), _mapping(document.get("metadata"))
+    flags = {name: _with_shared(_mapping(document["flags"][name]), shared) for name in islice(named, FLAGS_READ)}
     disabled = {name: _reason(flag) for name, flag in flags.items() if is_emergency(flag)}
-    metadata = _mapping(document.get("metadata"))
+    flag_set = flag_set or _text(metadata.get("flagSetId")).rpartition("/")[2]
     return PublishedDocument(
         sha256,
         revision=_revision(metadata.get("revision")),
-        audiences={name: NOBODY if name in disabled else audience_of(flag) for name, flag in flags.items()},
+        audiences={name: NOBODY if name in disabled else audience_of(flag, flag_set) for name, flag in flags.items()},
         disabled=disabled,
         taken_away=frozenset(name for name, flag in flags.items() if name not in disabled and _is_taken_away(flag)),
         author=_text(metadata.get("rollout")) or None,
@@ -125,19 +131,35 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _with_constants(flag: Mapping[str, Any], constants: Mapping[str, bool]) -> Mapping[str, Any]:
-    """The flag with the values of shared rules that somebody has replaced: `forcedOff: true` turns every flag off."""
+def _with_shared(flag: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The flag with the shared rules that somebody has replaced in place of the references to them: they give it to other users.
+
+    `forcedOff: true` turns every flag off.
+    """
     match flag.get("targeting"):
-        case {"if": [*branches]} if constants:
-            return {**flag, "targeting": {"if": [_constant(branch, constants) for branch in branches]}}
+        case {"if": [*branches]}:
+            return {**flag, "targeting": {"if": [_with_rule(branch, shared) for branch in branches]}}
     return flag
 
 
-def _constant(branch: Any, constants: Mapping[str, bool]) -> Any:
+def _with_rule(branch: Any, shared: Mapping[str, Any]) -> Any:
     match branch:
         case {"$ref": str(name)}:
-            return constants.get(name, branch)
+            rule = shared.get(name)
+            ours = any(known is not None and is_exactly(rule, known) for known in (shared_rule(name), OLDER_SHARED.get(name)))
+            return branch if ours else rule
     return branch
+
+
+def is_exactly(value: Any, wanted: Any) -> bool:
+    """Whether JSON values are the same: `true` is not 1, as it is for Python."""
+    if type(value) is not type(wanted):
+        return False
+    if isinstance(wanted, dict):
+        return value.keys() == wanted.keys() and all(is_exactly(value[key], item) for key, item in wanted.items())
+    if isinstance(wanted, list):
+        return len(value) == len(wanted) and all(map(is_exactly, value, wanted))
+    return bool(value == wanted)
 
 
 def _number(digits: str) -> int | float:
@@ -174,7 +196,7 @@ def _is_taken_away(flag: Mapping[str, Any]) -> bool:
 
 
 def _is_compiled_for_nobody(flag: Mapping[str, Any]) -> bool:
-    compiled = flag.get("targeting") in (NOBODY_TARGETING, OLDER_NOBODY_TARGETING) or _placebo_of(flag) is not None
+    compiled = flag.get("targeting") in (NOBODY_TARGETING, _older(NOBODY_TARGETING)) or _placebo_of(flag) is not None
     return _is_served(flag) and compiled and any(flag["variants"].values())
 
 
@@ -254,34 +276,49 @@ def _variants_of_shares(shares: list[Any]) -> frozenset[str] | None:
     return frozenset(str(name) for name, *weight in pairs if weight != [0]) if pairs else None
 
 
-def audience_of(flag: Any) -> Audience | None:
-    """The audience that `core.flags` compiled into this flag, or what its default gives; None for other rules."""
+def audience_of(flag: Any, flag_set: str) -> Audience | None:
+    """The audience that `core.flags` compiled into this flag, or what its default gives; None for other rules.
+
+    Rules that are not exactly those of the compiler may give the feature to other users, however many these are.
+    """
     flag = _mapping(flag)
     if _is_off(flag):
-        return _placebo_of(flag) or NOBODY
-    variants = flag["variants"]
-    if not flag.get("targeting"):
+        placebo = _placebo_of(flag)
+        return placebo if placebo is not None and is_exactly(flag["targeting"], targeting_of(flag_set, placebo)) else NOBODY
+    variants, targeting = flag["variants"], flag.get("targeting")
+    if not targeting:
         return EVERYBODY if variants.get(_text(flag.get("defaultVariant"))) is True else None
-    known = VARIANTS if ON_CHOSEN in variants else OLDER_VARIANTS
-    ours = all(variants.get(name) is value for name, value in known.items())
-    return _audience_of(flag["targeting"], known) if ours else None
+    older = ON_CHOSEN not in variants
+    if any(variants.get(name) is not value for name, value in (OLDER_VARIANTS if older else VARIANTS).items()):
+        return None
+    audience = _written(targeting)
+    compiled = targeting_of(flag_set, audience) if audience is not None else None
+    return audience if is_exactly(targeting, _older(compiled) if older else compiled) else None
 
 
-def _audience_of(targeting: Mapping[str, Any], variants: Mapping[str, bool]) -> Audience | None:
+def _written(targeting: Any) -> Audience | None:
+    """The audience that rules are for, if the compiler wrote them; None if it cannot have."""
     try:
         _, _, _, _, *rules = targeting["if"]
         groups: list[str] = []
-        while isinstance(rules[0], dict) and rules[0]["$ref"].startswith(GROUP_PREFIX) and variants[rules[1]]:
+        while isinstance(rules[0], dict) and rules[0]["$ref"].startswith(GROUP_PREFIX):
             groups.append(rules[0]["$ref"].removeprefix(GROUP_PREFIX))
             rules = rules[2:]
         if len(rules) == 1:
-            return Audience(EVERYBODY.percent if variants[rules[0]] else NOBODY.percent, tuple(groups))
-        (given, weight), (rest, _) = rules[1]["fractional"][1:]
-        if type(weight) is not int or not 0 <= weight <= WEIGHTS or (variants[given], variants[rest]) != (True, False):
-            return None
-        return Audience(Decimal(weight) * 100 / WEIGHTS, tuple(groups))
+            return Audience(EVERYBODY.percent if rules[0] == ON else NOBODY.percent, tuple(groups))
+        _, (_, weight), _ = rules[1]["fractional"]
+        return Audience(Decimal(weight) * 100 / WEIGHTS, tuple(groups)) if 0 < weight < WEIGHTS else None
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _older(rule: Any) -> Any:
+    """Rules as they were before a variant said whether a user was chosen."""
+    if isinstance(rule, dict):
+        return {name: _older(part) for name, part in rule.items()}
+    if isinstance(rule, list):
+        return [_older(part) for part in rule]
+    return OLDER_NAMES.get(rule, rule) if isinstance(rule, str) else rule
 
 
 def lesser(first: Audience, other: Audience) -> Audience:

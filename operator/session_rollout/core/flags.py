@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from session_rollout.api.base import sha256_of
 from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature
+from session_rollout.api.parsing import FLAGS_SUFFIX
 from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.api.status import RolloutStatus
 
@@ -30,6 +31,7 @@ CELL: Final = "sessionrollout-cell"
 CELL_NAMES: Final = tuple(str(number) for number in range(16))
 NO_CELL: Final = "none"  # of a user without a targeting key
 OWN_FLAGS: Final = frozenset({PROBE, CELL})
+GROUP_PREFIX: Final = "group-"
 WEIGHTS: Final = 1000
 ON: Final = "on"
 OFF: Final = "off"
@@ -70,7 +72,12 @@ NOBODY: Final = Audience()
 
 def config_map_name(flag_set: str) -> str:
     """Name of the ConfigMap that holds a flag set."""
-    return f"{flag_set}-flags"
+    return f"{flag_set}{FLAGS_SUFFIX}"
+
+
+def flag_set_of(config_map: str) -> str:
+    """The flag set that the ConfigMap of this name holds."""
+    return config_map.removesuffix(FLAGS_SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -192,14 +199,14 @@ def _object(members: Mapping[str, str]) -> str:
 @functools.lru_cache(maxsize=1024)
 def _evaluators(groups: frozenset[str]) -> str:
     """The rules that flags refer to."""
-    return _json(
-        {
-            "forcedOff": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOff", []]}]},
-            "forcedOn": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOn", []]}]},
-            "bucketed": {"and": [_IS_KNOWN_GENERATION, _IS_IDENTIFIED]},
-            **{f"group-{group}": {"in": [group, {"var": ["groups", []]}]} for group in sorted(groups)},
-        }
-    )
+    names = (*_SHARED, *(f"{GROUP_PREFIX}{group}" for group in sorted(groups)))
+    return _json({name: shared_rule(name) for name in names})
+
+
+def shared_rule(name: str) -> Mapping[str, Any] | None:
+    """The rule of this name that flags refer to; None when the compiler writes none."""
+    group = name.removeprefix(GROUP_PREFIX)
+    return _SHARED.get(name) if group == name else {"in": [group, {"var": ["groups", []]}]}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -208,11 +215,13 @@ def _flag(flag_set: str, audience: Audience, emergency: str | None) -> str:
     flag: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": OFF_CHOSEN}
     if emergency is not None:
         return _json({**flag, "metadata": {"emergencyDisabled": True, "reason": emergency}})
-    if audience.placebo:
-        return _json(
-            {**flag, "variants": PLACEBO_VARIANTS, "targeting": {"if": [*FORCED, *_share(flag_set, audience.placebo)]}}
-        )
-    return _json({**flag, "targeting": {"if": [*FORCED, *_groups(audience), *_share(flag_set, audience.percent)]}})
+    variants = PLACEBO_VARIANTS if audience.placebo else VARIANTS
+    return _json({**flag, "variants": variants, "targeting": targeting_of(flag_set, audience)})
+
+
+def targeting_of(flag_set: str, audience: Audience) -> dict[str, Any]:
+    """The targeting rules that give a feature to this audience, or its variants in a placebo step."""
+    return {"if": [*FORCED, *_groups(audience), *_share(flag_set, audience.placebo or audience.percent)]}
 
 
 FORCED_ON: Final = {"$ref": "forcedOn"}
@@ -222,6 +231,11 @@ BUCKETED: Final = {"$ref": "bucketed"}
 _GENERATION: Final = {"fractional": [{"cat": ["probe-0"]}, ["v3", 1], ["v2", 1], ["v1", 1]]}
 _IS_KNOWN_GENERATION: Final = {"==": [_GENERATION, BUCKETING]}  # another one would give the percentage to other users
 _IS_IDENTIFIED: Final = {"!!": [{"var": "targetingKey"}]}
+_SHARED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "forcedOff": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOff", []]}]},
+    "forcedOn": {"in": [{"var": "$flagd.flagKey"}, {"var": ["overridesOn", []]}]},
+    "bucketed": {"and": [_IS_KNOWN_GENERATION, _IS_IDENTIFIED]},
+}
 _PROBE_FLAG: Final = _json(
     {
         "state": "ENABLED",
@@ -248,7 +262,7 @@ def _cell_flag(flag_set: str) -> str:
 
 def _groups(audience: Audience) -> list[Any]:
     """Conditions and values for the groups: each gives the feature."""
-    return [part for group in audience.groups for part in ({"$ref": f"group-{group}"}, ON_CHOSEN)]
+    return [part for group in audience.groups for part in ({"$ref": f"{GROUP_PREFIX}{group}"}, ON_CHOSEN)]
 
 
 def weight_of(percent: Decimal) -> int:
