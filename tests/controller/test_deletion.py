@@ -93,6 +93,14 @@ def test_policy_off_follows_a_document_that_the_status_does_not_know(cluster: Cl
     assert released.disabled == {"alpha": "payments fail"}
 
 
+def test_policy_off_keeps_when_users_got_the_features_first(cluster: Cluster) -> None:
+    """Whoever creates the rollout again must not take the weeks with the features for weeks without them."""
+    cluster.add_rollout(deletionPolicy="Off")
+    cluster.document = users_have_it(author="shop", first_published={"alpha": cluster.time})
+    finalize(cluster)
+    assert cluster.document.first_published == {"alpha": cluster.time}
+
+
 def test_policy_off_keeps_a_kill_by_hand_that_the_operator_has_not_seen(cluster: Cluster) -> None:
     """It was away. Whoever creates the rollout again must not turn the feature on."""
     cluster.add_rollout(deletionPolicy="Off")

@@ -28,7 +28,8 @@ from session_rollout.api.migration_enums import MigrationState, NoReturn, Operat
 from session_rollout.api.quantities import PERCENT_PATTERN
 
 
-def _rfc3339(moment: datetime) -> str:
+def rfc3339(moment: datetime) -> str:
+    """A time as text, in UTC."""
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -43,7 +44,7 @@ LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
 Time = Annotated[
     datetime,
     AfterValidator(_bounded),
-    PlainSerializer(_rfc3339, return_type=str),
+    PlainSerializer(rfc3339, return_type=str),
     Field(json_schema_extra={"format": "date-time"}),
 ]
 JobName = Annotated[str, Field(max_length=63)]
@@ -88,8 +89,8 @@ class PhaseRecord(Model):
     first_publish_time: Annotated[
         Time | None,
         Field(
-            description="Time when users were to get its features for the first time, in any attempt. The seasons of a baseline are"
-            " before it."
+            description="Time when users were to get its features for the first time, in any attempt, also of an earlier object of this"
+            " name. The seasons of a baseline are before it. It is 1970-01-01T00:00:00Z if nobody knows it: there are no seasons then."
         ),
     ] = None
     end_time: Annotated[Time | None, Field(description="Time when the phase completed or was rolled back.")] = None

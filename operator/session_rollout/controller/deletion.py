@@ -19,6 +19,7 @@ from session_rollout.controller.documents import Documents
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.state import RolloutState
 from session_rollout.core.documents import PublishedDocument, read_document
+from session_rollout.core.first_publish import first_published
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
 from session_rollout.core.publication import protection_uids
 from session_rollout.errors import Forbidden, RolloutError, SpecError, Unavailable
@@ -201,4 +202,5 @@ def _all_off(rollout: SessionRollout, published: PublishedDocument) -> str:
     nobody = dict.fromkeys([*audiences(rollout.spec, rollout.status), *published.audiences, *disabled], NOBODY)
     revision = max(rollout.status.flags.revision, published.revision) + 1
     metadata: dict[str, str | int] = {"rollout": rollout.name, "rolloutGeneration": rollout.generation, "revision": revision}
-    return compile_document(FlagSource(rollout.spec.flag_set, rollout.namespace, nobody, disabled, metadata)).text
+    times = first_published(rollout.spec, rollout.status, published)
+    return compile_document(FlagSource(rollout.spec.flag_set, rollout.namespace, nobody, disabled, metadata, times)).text

@@ -73,7 +73,9 @@ def _adopt_rollback(
 def reset(context: DecisionContext, action: SessionRolloutAction) -> str:
     """Start from the beginning. Emergencies stay in force."""
     _kept_document(context)
-    context.change(phases=tuple(PhaseRecord(name=phase.name) for phase in context.spec.phases))
+    times = {record.name: record.first_publish_time for record in context.status.phases}
+    fresh = (PhaseRecord(name=phase.name, first_publish_time=times.get(phase.name)) for phase in context.spec.phases)
+    context.change(phases=tuple(fresh))
     _begin(context)
     context.is_reset = True
     text = "starting from the beginning; users lose the features until their phase"

@@ -23,6 +23,7 @@ from session_rollout.core.criteria import evaluate_criteria
 from session_rollout.core.documents import PublishedDocument, note_given
 from session_rollout.core.drift import await_document
 from session_rollout.core.evidence import rename_evidence, settle_evidence
+from session_rollout.core.first_publish import learn_first_publish
 from session_rollout.core.generation import adopt_generation, conflict, with_all_phases
 from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach, settle_guards
 from session_rollout.core.hold import advance_hold
@@ -54,6 +55,7 @@ def decide(observed: Observed, now: datetime) -> Decision:
     confirm_published(context)
     adopt_generation(context)
     complete_status(context)
+    learn_first_publish(context)
     note_clock_jump(context)
     context.problems = _problems(context)
     apply_actions(context)

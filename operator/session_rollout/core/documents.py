@@ -9,12 +9,16 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, Final
 
+from pydantic import TypeAdapter
+
 from session_rollout.api.base import FEATURE_PATTERN, encodable, sha256_of, shortened
 from session_rollout.api.flag_records import FlagsRecord
 from session_rollout.api.protection import Protection, ProtectionKind
+from session_rollout.api.status_records import Time
 from session_rollout.core.flags import (
     BUCKETED,
     EVERYBODY,
+    FIRST_PUBLISHED,
     FORCED,
     FORCED_ON,
     GROUP_PREFIX,
@@ -37,6 +41,7 @@ from session_rollout.core.flags import (
 FLAGS_READ: Final = 400  # ten times as many features as a spec may have
 LONGEST_RULE: Final = 256  # branches, shares and variants of a rule that is read; the compiler writes less than 64
 REASON_LENGTH: Final = 256
+TIME: Final = TypeAdapter[datetime](Time)
 LARGEST_REVISION: Final = 2**53 - 2**20
 NO_VARIANT: Final = ""  # of a flag without a default: applications use their own
 EXACT_DIGITS: Final = 20  # more than any number has that counts
@@ -59,6 +64,7 @@ class PublishedDocument:
     audiences: Mapping[str, Audience | None] = field(default_factory=dict)  # by feature; None for rules that are not ours
     disabled: Mapping[str, str] = field(default_factory=dict)  # features that an emergency turned off; the reason of each
     taken_away: frozenset[str] = frozenset()  # features that are off for everybody, and not by rules that we write
+    first_published: Mapping[str, datetime] = field(default_factory=dict)  # by feature, as far as its text says
     protections: tuple[Protection, ...] = ()
     editor: str | None = None  # the other field manager that wrote the text last
 
@@ -118,6 +124,7 @@ def read_document(text: str, *, flag_set: str = "", **known: Any) -> PublishedDo
         audiences={name: NOBODY if name in disabled else audience_of(flag, flag_set) for name, flag in flags.items()},
         disabled=disabled,
         taken_away=frozenset(name for name, flag in flags.items() if name not in disabled and _is_taken_away(flag)),
+        first_published={name: time for name, flag in flags.items() if (time := _first_published(flag)) is not None},
         author=_text(metadata.get("rollout")) or None,
         **known,
     )
@@ -182,6 +189,14 @@ def _revision(value: Any) -> int:
 
 def _reason(flag: Mapping[str, Any]) -> str:
     return shortened(encodable(_text(flag["metadata"].get("reason"))), REASON_LENGTH)
+
+
+def _first_published(flag: Mapping[str, Any]) -> datetime | None:
+    try:
+        time = TIME.validate_python(_text(_mapping(flag.get("metadata")).get(FIRST_PUBLISHED)))
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None else None
 
 
 def is_emergency(flag: Any) -> bool:

@@ -14,6 +14,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature
 from session_rollout.api.parsing import FLAGS_SUFFIX
 from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import rfc3339
 
 SCHEMA: Final = "https://flagd.dev/schema/v0/flags.json"
 KEY: Final = "flags.flagd.json"
@@ -31,6 +33,7 @@ CELL: Final = "sessionrollout-cell"
 CELL_NAMES: Final = tuple(str(number) for number in range(16))
 NO_CELL: Final = "none"  # of a user without a targeting key
 OWN_FLAGS: Final = frozenset({PROBE, CELL})
+FIRST_PUBLISHED: Final = "firstPublished"
 GROUP_PREFIX: Final = "group-"
 WEIGHTS: Final = 1000
 ON: Final = "on"
@@ -89,6 +92,7 @@ class FlagSource:
     audiences: Mapping[str, Audience]
     disabled: Mapping[str, str] = field(default_factory=dict)  # feature -> reason
     metadata: Mapping[str, str | int] = field(default_factory=dict)
+    first_published: Mapping[str, datetime] = field(default_factory=dict)  # by feature, see `core.first_publish`
 
 
 def audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, Audience]:
@@ -169,7 +173,8 @@ def compile_document(given: FlagSource) -> FlagDocument:
     metadata = {"flagSetId": f"{given.namespace}/{given.flag_set}", "bucketingGeneration": BUCKETING, **given.metadata}
     groups = frozenset(group for audience in given.audiences.values() for group in audience.groups)
     flags = {
-        name: _flag(given.flag_set, audience, given.disabled.get(name)) for name, audience in sorted(given.audiences.items())
+        name: _flag(given.flag_set, audience, given.disabled.get(name), given.first_published.get(name))
+        for name, audience in sorted(given.audiences.items())
     }
     text = _object(
         {
@@ -210,13 +215,15 @@ def shared_rule(name: str) -> Mapping[str, Any] | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _flag(flag_set: str, audience: Audience, emergency: str | None) -> str:
+def _flag(flag_set: str, audience: Audience, emergency: str | None, first_published: datetime | None) -> str:
     """One flag: its targeting rules, or its default `off` while an emergency disables it."""
-    flag: dict[str, Any] = {"state": "ENABLED", "variants": VARIANTS, "defaultVariant": OFF_CHOSEN}
-    if emergency is not None:
-        return _json({**flag, "metadata": {"emergencyDisabled": True, "reason": emergency}})
-    variants = PLACEBO_VARIANTS if audience.placebo else VARIANTS
-    return _json({**flag, "variants": variants, "targeting": targeting_of(flag_set, audience)})
+    metadata: dict[str, Any] = {"emergencyDisabled": True, "reason": emergency} if emergency is not None else {}
+    if first_published is not None:
+        metadata[FIRST_PUBLISHED] = rfc3339(first_published)
+    variants = PLACEBO_VARIANTS if audience.placebo and emergency is None else VARIANTS
+    rules = {} if emergency is not None else {"targeting": targeting_of(flag_set, audience)}
+    known = {"metadata": metadata} if metadata else {}
+    return _json({"state": "ENABLED", "variants": variants, "defaultVariant": OFF_CHOSEN, **rules, **known})
 
 
 def targeting_of(flag_set: str, audience: Audience) -> dict[str, Any]:

@@ -111,10 +111,9 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
         return result
     phase, current = running_phase(context), context.current
     percent, before = percent_text(increment.percent), context.status.phase(phase.name)
-    is_first = before is not None and before.first_publish_time is None and not before.is_published
-    placebo = placebo_text(increment.placebo)
-    known = {"first_publish_time": context.now} if is_first and placebo is None else {}
-    context.mark(phase.name, percent=percent, groups=increment.groups, placebo=placebo, features=phase.features, **known)
+    placebo, known = placebo_text(increment.placebo), before.first_publish_time if before is not None else None
+    first = {} if placebo is not None else {"first_publish_time": known or context.now}
+    context.mark(phase.name, percent=percent, groups=increment.groups, placebo=placebo, features=phase.features, **first)
     context.enter(
         Stage.STEP,
         step=increment.step,

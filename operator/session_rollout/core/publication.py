@@ -15,6 +15,7 @@ from session_rollout.api.status import RolloutStatus
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.documents import PublishedDocument, gives_less, lesser
 from session_rollout.core.drift import notice_drift
+from session_rollout.core.first_publish import first_published, known_document
 from session_rollout.core.flags import (
     NOBODY,
     Audience,
@@ -272,6 +273,7 @@ def _compile(context: DecisionContext, given: Given, disabled: Mapping[str, str]
                 "phase": context.current.phase or "",
                 "revision": revision,
             },
+            first_published=first_published(context.spec, context.status, known_document(context)),
         )
     )
 

@@ -2,7 +2,7 @@
 
 One value from before the phase says nothing about another hour or weekday. Where the provider has at least two earlier seasons when
 the baseline is measured, the mean over a window is compared with the median of the same window in the latest whole seasons before the
-first publish of the phase: a later one would contain the feature. Whether a check is seasoned does not change during a phase. If its
+first publish of the phase: a later one would contain the feature (`core.first_publish`). Whether a check is seasoned does not change during a phase. If its
 seasons leave the provider's retention, it has no verdict: one value from an odd time would decide otherwise.
 """
 
@@ -20,6 +20,7 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import CheckRecord
+from session_rollout.core.first_publish import UNKNOWN
 from session_rollout.core.inputs import guards_are_judged, published_phases
 from session_rollout.core.observed import Measurement, Seasons
 from session_rollout.core.steps import phase_named
@@ -50,7 +51,8 @@ def seasons_read(rollout: SessionRollout, now: datetime) -> dict[str, tuple[time
         if rollout.status.current.stage is Stage.BASELINE or is_seasoned(metric, _record(rollout.status, kind, check)):
             length, start = duration(settings.season), _before(rollout.status, guard=kind is CheckKind.GUARD)
             latest = 1 if start is None else max(1, -((start - now) // length))
-            read[metric.name] = tuple(length * number for number in range(latest, latest + settings.count))
+            count = settings.count if start != UNKNOWN else 0
+            read[metric.name] = tuple(length * number for number in range(latest, latest + count))
     return read
 
 
@@ -84,7 +86,7 @@ def unseasoned(seasons: int | None) -> str:
     """What a message says of a check for which seasons were read that are not enough; nothing for others."""
     if seasons is None or seasons >= SEASONS_NEEDED:
         return ""
-    return f"Unseasoned: {seasons} of at least {SEASONS_NEEDED} earlier seasons have data"
+    return f"Unseasoned: {seasons} of at least {SEASONS_NEEDED} earlier seasons have data from before the phase"
 
 
 def seasonal(measurement: Measurement | None) -> Season:
