@@ -31,7 +31,7 @@ def edit_text(world: World, change: Callable[[dict[str, Any]], object]) -> None:
     document = json.loads(world.documents[-1])
     change(document["flags"])
     assert world.document is not None
-    known = {"version": world.document.version + 1, "owner": world.name, "editor": "kubectl-edit"}
+    known: dict[str, Any] = {"version": world.document.version + 1, "owner": world.name, "editor": "kubectl-edit"}
     world.document = read_document(json.dumps(document), protections=world.document.protections, **known)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.counting import BLOCK, Counting, in_step, spec
-from core.test_counts import bounded
+from core.counting import BLOCK, Counting, bounded, in_step, spec
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Outcome, Verdict
 
 HARM = (0.5, 0.001)

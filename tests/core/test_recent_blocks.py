@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from core.counting import BLOCK, COMPARED, Counting, in_step, spec
-from core.test_counts import bounded
+from core.counting import BLOCK, COMPARED, Counting, bounded, in_step, spec
 from core.world import ended
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Outcome, Verdict
 from session_rollout.core.blocks import BlockProblem, CohortBlock

@@ -31,7 +31,7 @@ _HIDDEN: Final = frozenset({EventReason.ACTION_ACCEPTED})
 
 @dataclass(frozen=True)
 class Beside:
-    """What is known of the rollout beside its decisions."""
+    """What is known of the rollout in addition to its decisions."""
 
     locks: Mapping[str, Sequence[str]]  # of each migration
     power: Sequence[str] | None = None  # what its checks of counted events would miss; None if the traffic is not known
