@@ -23,12 +23,12 @@ def test_a_result_without_all_blocks_is_none_of_now(monkeypatch: pytest.MonkeyPa
 
     async def test(lab: Lab) -> None:
         rollout = lab.rollout()
-        lab.clock.advance(250 * BLOCK + LAG)
+        lab.clock.advance(125 * BLOCK + LAG)
         assert rollout.latest(START) is None
         await asyncio.wait_for(rollout.event.wait(), 60)
         half = rollout.latest(START)
         assert half is not None
-        assert START + 200 * BLOCK + LAG <= half.time < START + 201 * BLOCK + LAG
+        assert START + 100 * BLOCK + LAG <= half.time < START + 101 * BLOCK + LAG
         assert (await rollout.result(START)).time == lab.clock.now()
 
     on_lab(test)

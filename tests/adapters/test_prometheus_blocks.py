@@ -47,9 +47,10 @@ def test_blocks_lie_between_two_times(since: datetime, until: datetime, block: t
 
 
 def matrix(**values: str) -> bytes:
-    """A success with one series for each variant, at the end of one block."""
+    """A success with one series for each part and variant, such as `bad_on`, at the end of one block."""
     moment = ENDS[0].timestamp()
-    series = [{"metric": {"variant": variant}, "values": [[moment, value]]} for variant, value in values.items()]
+    labels = [dict(zip(("part", "variant"), name.split("_"), strict=True)) for name in values]
+    series = [{"metric": each, "values": [[moment, value]]} for each, value in zip(labels, values.values(), strict=True)]
     return success({"resultType": "matrix", "result": series})
 
 
@@ -66,11 +67,12 @@ def fetched(server: Answers) -> tuple[CohortBlock, ...]:
     return run(fetch())
 
 
-def test_one_block_of_two_answers() -> None:
+def test_bad_and_all_events_come_in_one_answer() -> None:
+    """Of two servers behind one address, one may have a gap: bad events of the one and all events of the other look harmless."""
     with answering() as server:
-        server.bodies = {QUERIES.bad: matrix(on="2"), QUERIES.total: matrix(on="50", off="950")}
+        server.body = matrix(bad_on="2", total_on="50", total_off="950")
         assert fetched(server) == (CohortBlock(ENDS[0], {"": Block(2, 50, 0, 950)}),)
-        assert server.asked == [QUERIES.bad, QUERIES.total]
+        assert server.asked == [QUERIES.both]
         assert all("/api/v1/query_range?" in target and "step=300&" in target for target in server.targets)
 
 
@@ -90,6 +92,7 @@ PARTIAL: dict[str, Any] = {"status": "success", "data": {"resultType": "matrix",
         (success({"resultType": "vector", "result": []}), CheckReason.INVALID_RESPONSE),
         (success({"resultType": "matrix", "result": [{"metric": {}, "values": [[1, "1"]]}]}), CheckReason.INVALID_RESPONSE),
         (success([]), CheckReason.INVALID_RESPONSE),
+        (success({"resultType": "matrix", "result": [{"metric": {}, "values": []}]}), CheckReason.INVALID_RESPONSE),
         (success({"resultType": "matrix", "result": [None]}), CheckReason.INVALID_RESPONSE),
         (b"no JSON", CheckReason.INVALID_RESPONSE),
     ],
@@ -105,7 +108,7 @@ def test_no_block_from_another_answer(body: bytes, reason: CheckReason) -> None:
 def test_no_block_from_an_old_answer() -> None:
     """Of the day before, from a cache: it may have been given in the middle of the block."""
     with answering() as server:
-        server.bodies = {QUERIES.bad: matrix(on="2"), QUERIES.total: matrix(on="50", off="950")}
+        server.body = matrix(bad_on="2", total_on="50", total_off="950")
         server.fields = {"Age": "86400"}
         with pytest.raises(ProviderFailed) as failed:
             fetched(server)

@@ -75,32 +75,32 @@ def test_nothing_is_asked_before_a_block_is_complete() -> None:
 
 
 def test_after_an_outage_blocks_come_in_chunks() -> None:
-    """Of a hundred at most; the oldest first, so that none is skipped."""
+    """Of fifty at most; the oldest first, so that none is skipped."""
 
     async def test(lab: Lab) -> None:
         rollout = lab.rollout()
         lab.clock.advance(BLOCK + LAG)
         await rollout.blocks(START)
         lab.asked()
-        lab.clock.advance(250 * BLOCK)
-        assert ends(await rollout.blocks(START)) == list(range(1, 252))
-        assert lab.asked() == [(2, 101), (102, 201), (202, 251)]
+        lab.clock.advance(125 * BLOCK)
+        assert ends(await rollout.blocks(START)) == list(range(1, 127))
+        assert lab.asked() == [(2, 51), (52, 101), (102, 126)]
 
     on_lab(test)
 
 
-def test_one_refresh_has_ten_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_refresh_has_so_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one continues immediately, and what a rollout gets until then has no gaps."""
     monkeypatch.setattr(cohort_blocks, "MOST_CHUNKS", 2)
 
     async def test(lab: Lab) -> None:
         rollout = lab.rollout()
-        lab.clock.advance(250 * BLOCK + LAG)
+        lab.clock.advance(125 * BLOCK + LAG)
         assert rollout.latest(START) is None
         await asyncio.wait_for(rollout.event.wait(), 60)
-        assert numbers_of(rollout.latest(START)) == list(range(1, 201))
-        assert ends(await rollout.blocks(START)) == list(range(1, 251))
-        assert lab.asked() == [(1, 100), (101, 200), (201, 250)]
+        assert numbers_of(rollout.latest(START)) == list(range(1, 101))
+        assert ends(await rollout.blocks(START)) == list(range(1, 126))
+        assert lab.asked() == [(1, 50), (51, 100), (101, 125)]
         assert rollout.woken == 2
 
     on_lab(test)
@@ -152,7 +152,7 @@ def test_a_long_block_is_retried_after_30_seconds() -> None:
 def test_a_failure_in_the_middle_keeps_what_came_before() -> None:
     async def test(lab: Lab) -> None:
         rollout = lab.rollout()
-        lab.clock.advance(150 * BLOCK + LAG)
+        lab.clock.advance(75 * BLOCK + LAG)
         add = KnownBlocks.add
 
         def then_fail(known: KnownBlocks, blocks: tuple[CohortBlock, ...], asked: datetime) -> None:
@@ -162,11 +162,11 @@ def test_a_failure_in_the_middle_keeps_what_came_before() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(KnownBlocks, "add", then_fail)
             assert (await rollout.result(START)).problem is Verdict.PROVIDER_ERROR
-        assert lab.asked() == [(1, 100), (101, 150)]
+        assert lab.asked() == [(1, 50), (51, 75)]
         lab.server.code, lab.server.body = 200, b""
         lab.clock.advance(BLOCK)
-        assert ends(await rollout.blocks(START)) == list(range(1, 152))
-        assert lab.asked() == [(101, 151)]
+        assert ends(await rollout.blocks(START)) == list(range(1, 77))
+        assert lab.asked() == [(51, 76)]
 
     on_lab(test)
 
@@ -247,7 +247,7 @@ def test_other_questions_share_nothing(metric: Metric, control: Control) -> None
         lab.clock.advance(4 * BLOCK + LAG + LAG)
         await first.result(START)
         await second.result(START)
-        assert len(lab.server.targets) == 4
+        assert len(lab.server.targets) == 2
 
     on_lab(test)
 

@@ -54,6 +54,16 @@ UP = {'up{job="app", instance="a"}': f"1x{SAMPLES}"}
 NAME = f"sessions_total{LABELS}"
 
 
+def test_one_query_has_bad_and_all_events(tmp_path: Path) -> None:
+    """Each with its part; bad events that are of no series leave the others as they are."""
+    success = NAME.replace("failure", "success")
+    both = CohortQueries.of_counters('sessions_total{result="failure"}', "sessions_total", BLOCK, SCRAPE).both
+    output = evaluated({**UP, NAME: f"0+1x{SAMPLES}", success: f"0+4x{SAMPLES}"}, both, tmp_path)
+    parts = re.findall(r'part="(\w+)"[^}]*} ([-+.eE0-9]+)', output.partition("got:")[2])
+    assert {part: float(number) for part, number in parts} == pytest.approx({"bad": 10, "total": 50}, rel=0.01)
+    assert events({**UP, success: f"0+4x{SAMPLES}"}, tmp_path, query=both) == pytest.approx([40], rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

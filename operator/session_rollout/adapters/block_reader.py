@@ -1,4 +1,4 @@
-"""Reads the results of two range queries of `promql_blocks`, for bad and for all events, as blocks of evidence."""
+"""Reads the result of a range query of `promql_blocks`, for bad and for all events, as blocks of evidence."""
 
 import math
 import re
@@ -30,7 +30,7 @@ class UnreadableBlock(Exception):
 
 
 def read_blocks(bad: Any, total: Any, ends: Sequence[datetime], *, of_all: bool = False) -> tuple[CohortBlock, ...]:
-    """One block for each end. `bad` and `total` are the field `data` of two responses, which are `of_all` users without a variant.
+    """One block for each end. `bad` and `total` are two fields `data` of responses, which are `of_all` users without a variant.
 
     Raises LookupError, TypeError or ValueError if a response is none of Prometheus, or about other times than `ends`.
     """

@@ -26,7 +26,7 @@ from session_rollout.core.blocks import BlockSeries, CohortBlock
 from session_rollout.core.observed import Measurement
 from session_rollout.ports import Clock
 
-MOST_CHUNKS: Final = 10  # of one refresh; the next one continues
+MOST_CHUNKS: Final = 20  # of one refresh; the next one continues
 MOST_KNOWN: Final = 2_000  # a day and a half of minutes; who wants older ones gets these
 RETRY_AFTER: Final = timedelta(seconds=30)  # at most, and less for short blocks
 RETRY_SHARE: Final = 0.9
@@ -164,7 +164,7 @@ class CohortBlocks:
             if not (ends := known.next(until)):
                 break
             read = partial(self._read, client, question, known, ends)
-            result = await client.slots.run(queries.total, wake, partial(measured, self._clock, question.provider, read))
+            result = await client.slots.run(queries.both, wake, partial(measured, self._clock, question.provider, read))
             if result.problem is not None:
                 return result
         now = self._clock.monotonic()
@@ -174,7 +174,7 @@ class CohortBlocks:
     async def _read(
         self, client: ProviderClient, question: Question, known: KnownBlocks, ends: tuple[datetime, ...], start: datetime
     ) -> Measurement:
-        """One request: two queries, for bad and for all events."""
+        """One request."""
         blocks = await fetch_blocks(client, self._clocks[question.provider], self._clock, question.queries, ends)
         known.add(blocks, start)
         return Measurement(start)

@@ -1,11 +1,11 @@
-"""Blocks of evidence from Prometheus: one range query for bad and one for all events, also after an outage."""
+"""Blocks of evidence from Prometheus: one range query for bad and all events, also after an outage."""
 
 import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from session_rollout.adapters.block_reader import read_blocks
-from session_rollout.adapters.promql_blocks import OF_ALL, CohortQueries
+from session_rollout.adapters.promql_blocks import BAD, OF_ALL, PART, TOTAL, CohortQueries
 from session_rollout.adapters.provider_client import ProviderClient, Response, invalid
 from session_rollout.adapters.provider_clock import ProviderClock
 from session_rollout.api.enums import CheckReason
@@ -14,14 +14,14 @@ from session_rollout.core.blocks import CohortBlock
 from session_rollout.errors import ProviderFailed
 from session_rollout.ports import Clock
 
-MOST_BLOCKS: Final = 100  # of one answer, which is then below a megabyte for four cohorts of 16 cells
+MOST_BLOCKS: Final = 50  # of one answer, which is then below a megabyte for bad and all events of four cohorts of 64 cells
 
 RESOLUTION: Final = timedelta(seconds=1)  # of a `Date`
 AHEAD: Final = timedelta(seconds=3)  # clocks of one network differ by less
 
 
 def ends_of_blocks(since: datetime, until: datetime, block: timedelta) -> tuple[datetime, ...]:
-    """The ends of the blocks that lie between two times, the oldest first: at most 100, at whole multiples of the block."""
+    """The ends of the blocks that lie between two times, the oldest first: at most MOST_BLOCKS, at whole multiples of the block."""
     seconds = block.total_seconds()
     first, last = math.ceil(since.timestamp() / seconds) + 1, math.floor(until.timestamp() / seconds)
     numbers = range(first, last + 1)[:MOST_BLOCKS]
@@ -41,23 +41,27 @@ async def fetch_blocks(
 
     An answer from before the end of the last block would have only a part of its events.
     """
-
-    async def current(query: str) -> Any:
-        sent, asked = clock.monotonic(), clock.now()
-        answer = await client.query_range(query, ends[0], ends[-1], queries.block)
-        if answer.date is not None and answer.date - clock.now() > AHEAD:
-            ahead = format_duration(answer.date - clock.now())
-            message = (
-                f"its clock is {ahead} ahead, so that blocks would have earlier events than from their time; set the clocks"
-            )
-            raise ProviderFailed(CheckReason.STALE_SAMPLE, message)
-        return _current(provider_clock.aged(query, answer, sent), asked, ends[-1], queries.scrape)
-
-    bad, total = await current(queries.bad), await current(queries.total)
+    sent, asked = clock.monotonic(), clock.now()
+    answer = await client.query_range(queries.both, ends[0], ends[-1], queries.block)
+    _refuse_ahead(answer, clock.now())
+    data = _current(provider_clock.aged(queries.both, answer, sent), asked, ends[-1], queries.scrape)
     try:
-        return read_blocks(bad, total, ends, of_all=queries.labels == OF_ALL)
+        return read_blocks(_part(data, BAD), _part(data, TOTAL), ends, of_all=queries.labels == OF_ALL)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise invalid(error) from error
+
+
+def _part(data: Any, part: str) -> Any:
+    """The bad or all events of an answer to both."""
+    return {**data, "result": [series for series in data["result"] if series["metric"][PART] == part]}
+
+
+def _refuse_ahead(response: Response, came: datetime) -> None:
+    """Where the provider's clock is ahead, a block has ended there before it began here: it has events of an earlier audience."""
+    if response.date is not None and response.date - came > AHEAD:
+        ahead = format_duration(response.date - came)
+        message = f"its clock is {ahead} ahead, so that its blocks are about an earlier time"
+        raise ProviderFailed(CheckReason.STALE_SAMPLE, message)
 
 
 def _current(response: Response, asked: datetime, end: datetime, scrape: timedelta) -> Any:

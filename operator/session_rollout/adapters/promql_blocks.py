@@ -18,6 +18,7 @@ from session_rollout.adapters.promql_spelling import length_text, spelling
 
 VARIANT: Final = "variant"
 CELL: Final = "cell"
+PART, BAD, TOTAL = "part", "bad", "total"
 BY_COHORT: Final = (VARIANT, CELL)
 OF_ALL: Final = (CELL,)
 TARGET: Final = ("job", "instance")
@@ -64,6 +65,14 @@ class CohortQueries:
     block: timedelta
     scrape: timedelta
     labels: tuple[str, ...] = BY_COHORT
+
+    @property
+    def both(self) -> str:
+        """Bad and all events in one query, so that no answer has one without the other. The label `part` says which they are."""
+        bad, total = (
+            f'label_replace({query}, "{PART}", "{part}", "", "")' for part, query in ((BAD, self.bad), (TOTAL, self.total))
+        )
+        return f"{bad} or {total}"
 
     @classmethod
     def of_counters(
