@@ -51,9 +51,18 @@ def a_placebo_is_harmful() -> World:
     return world
 
 
+def every_event_is_bad() -> World:
+    """So that no rate with the feature would be too high."""
+    world = Counting(spec(), rates=(1.0, 1.0))
+    world.until(in_step("20"))
+    world.run(60)
+    return world
+
+
 STORIES: Final[tuple[Callable[[], World], ...]] = (
     blocks_show_harmlessness,
     blocks_are_compared,
     nobody_receives_the_feature,
     a_placebo_is_harmful,
+    every_event_is_bad,
 )

@@ -36,6 +36,25 @@ def test_where_every_event_is_bad_nothing_passes(traffic: int) -> None:
     world.run(600)
     assert world.status.current.percent == "20"
     assert not any(record.passed for record in world.status.evidence)
+    assert world.verdict(CheckKind.CRITERION) == (Verdict.INCONCLUSIVE, CheckReason.ANY_RATE_TOLERATED)
+
+
+BUDGET = {"harmBudget": 5}
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"tolerate": {"times": "1", "plus": "100%"}}, BUDGET], ids=["default", "100%", "budget"]
+)
+def test_no_hold_counts_with_a_guard_that_cannot_fail(fields: dict[str, Any]) -> None:
+    """It protects nobody, so that the phase is not promoted on it."""
+    below = phases()[0] | {"steps": phases()[0]["steps"][:2], "criteria": []}
+    rates = (0.001, 0.001) if "tolerate" in fields else (1.0, 1.0)
+    world = Counting(spec(guards=[{**COMPARED, **fields}], phases=[below, phases()[1]]), rates=rates)
+    world.until(in_step("20"))
+    world.run(600)
+    assert world.status.current.percent == "20"
+    assert world.status.current.hold_until is None
+    assert world.verdict(CheckKind.GUARD) == (Verdict.INCONCLUSIVE, CheckReason.ANY_RATE_TOLERATED)
 
 
 @pytest.mark.parametrize("problem", list(BlockProblem))

@@ -101,6 +101,15 @@ def test_blocks_that_cannot_be_read_promote_nothing(problem: BlockProblem) -> No
     assert world.verdict(CheckKind.CRITERION)[0] is Verdict.NO_DATA
 
 
+def test_a_guard_that_tolerates_every_rate_does_not_count() -> None:
+    """It can never fail."""
+    world = counting(bounded(criteria=(), guards=({**BELOW, "below": "100%"},)), rates=(0.9, 0.0))
+    world.until(in_step("20"))
+    world.run(300)
+    assert world.status.current.hold_until is None
+    assert world.verdict(CheckKind.GUARD) == (Verdict.INCONCLUSIVE, CheckReason.ANY_RATE_TOLERATED)
+
+
 def test_a_record_gives_the_same_decision_again() -> None:
     world = counting(rates=(0.002, 0.0))
     world.until(in_step("100"))

@@ -68,6 +68,7 @@ class CheckReason(StrEnum):
     UNEVEN_CELLS = "UnevenCells"  # Some series have the label `cell`, and others have not, or have more than 64 values of it.
     IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cohort has more good (or bad) events than events, or a negative number of them.
     NOT_A_COUNT = "NotACount"  # A count is negative, infinite or not a number.
+    ANY_RATE_TOLERATED = "AnyRateTolerated"  # No rate of bad events would be too high, so that nothing can fail: nearly every event is bad without the feature, or counted as bad.
     TOO_FEW_EVENTS = "TooFewEvents"  # A cohort has fewer than 50 events.
     BELOW_MINIMUM = "BelowMinimum"  # The metric in `minimum` is not above its bound, so there are too few events for a verdict.
     # The provider failed.

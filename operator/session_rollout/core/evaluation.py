@@ -234,10 +234,11 @@ def _against_users_without(given: EvaluationInput) -> Evaluation | None:
     if given.harm_budget is not None:
         return _against_budget(given, comparison, given.harm_budget)
     tolerated = f"than tolerated ({comparison.tolerated_text})"
+    unclear = f"too few events to tell whether it is more {tolerated}{comparison.missing_text}"
     verdict, reason, words = {
         Verdict.FAIL: (Verdict.FAIL, CheckReason.HARM_SHOWN, f"more {tolerated}, {comparison.odds_text}"),
         Verdict.PASS: (Verdict.PASS, CheckReason.HARMLESSNESS_SHOWN, f"not more {tolerated}"),
-    }.get(comparison.verdict, (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN, _open_text(comparison)))
+    }.get(comparison.verdict, (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN, unclear))
     message = f"{given.name}: {comparison.counts_text}: {words}"
     return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=comparison.tolerated_text)
 
@@ -255,12 +256,6 @@ def _against_budget(given: EvaluationInput, comparison: Comparison, budget: int)
         (Verdict.FAIL, CheckReason.HARM_SHOWN) if _is_harmful(given) else (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN)
     )
     return Evaluation(verdict, reason, message, value=comparison.counts_text, bound=f"{budget} events")
-
-
-def _open_text(comparison: Comparison) -> str:
-    if comparison.tolerates_everything:
-        return "any rate is tolerated, because nearly every event without the feature is bad: check what counts as bad"
-    return f"too few events to tell whether it is more than tolerated ({comparison.tolerated_text}){comparison.missing_text}"
 
 
 def _unusable(given: EvaluationInput) -> Evaluation | None:

@@ -4,7 +4,7 @@ A block that cannot be read is time without evidence, and harm may be the cause:
 bad events than events. Without a rule, such a block would take the harm out of the evidence, and the harmless rest would pass.
 So there is no evidence for as long as one of the last ten blocks cannot be read. A single one, as of a Pod that restarts, costs a
 hold ten blocks. A period without events of a group is none of these: applications have quiet minutes, and the share of users with
-the feature is tested.
+the feature is tested. A comparison that would tolerate any rate is no evidence, either: nothing could fail.
 """
 
 from collections.abc import Sequence
@@ -41,6 +41,8 @@ def unusable(comparison: Comparison, blocks: Sequence[CohortBlock]) -> Unusable 
         return _no_data(last, "")
     if unreadable:
         return _no_data(unreadable[-1], f"{len(unreadable)} of the last {len(problems)} blocks are no evidence: ")
+    if comparison.tolerates_everything:
+        return Unusable(Verdict.INCONCLUSIVE, CheckReason.ANY_RATE_TOLERATED, _ANY_RATE)
     return None
 
 
@@ -49,6 +51,10 @@ def _no_data(problem: BlockProblem, prefix: str) -> Unusable:
     return Unusable(Verdict.NO_DATA, reason, prefix + _TEXTS[reason])
 
 
+_ANY_RATE: Final = (
+    "any rate is tolerated, because nearly every event without the feature is bad, or because of a bound of 100%; check what counts as"
+    " bad: a histogram needs a bucket that ends at `over`"
+)
 _TEXTS: Final = {
     CheckReason.NO_VARIANTS: "no series has the label `variant` with the value `on` or `off`",
     CheckReason.NO_EVENTS: "the users with the feature, or those without it, have no events",
