@@ -375,3 +375,26 @@ def test_emergency_of_a_feature_that_the_kept_document_lacks() -> None:
     assert len(fresh.documents) == before + 1
     assert "targeting" not in fresh.flag("delta")
     assert fresh.reason is DecisionReason.ADOPTION_REQUIRED
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["action", "hand"])
+def test_emergency_of_a_kept_document_does_not_hide_that_it_was_rolled_back(*, by_hand: bool) -> None:
+    """`Adopt` still ends as the rollout had ended, and so does an object that is created again."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("Abort")
+    world.until(ended)
+    fresh = recreated(world)
+    fresh.run(20)
+    if by_hand:
+        fresh.tamper(taken_away=frozenset({"gamma"}), editor="kubectl-edit")
+    else:
+        fresh.request("EmergencyDisable", features=["gamma"])
+    fresh.run(20)
+    assert fresh.document is not None
+    assert fresh.document.rolled_back is not None
+    fresh.request("EmergencyEnable")
+    fresh.request("Adopt")
+    fresh.run(600)
+    assert fresh.status.outcome is Outcome.ABORTED
+    assert not fresh.document.gives_something

@@ -160,3 +160,28 @@ def test_adopted_document_gives_nothing_that_the_spec_says_now(ending: str) -> N
     fresh.edit(with_initial("Off", bake="10s"))
     fresh.run(60)
     assert fresh.reason is not DecisionReason.INVALID_SPEC
+
+
+@pytest.mark.parametrize("end", ["breach", "off"])
+def test_reset_gives_nobody_what_users_had_lost(end: str) -> None:
+    """`initial: On` is what users have before a phase; a phase has taken the feature away, and only a phase gives it again."""
+    world = World(with_initial("On"))
+    world.until(at("two", 1))
+    world.values["errors"] = Decimal("0.5")
+    world.until(ended)
+    world.values["errors"] = Decimal("0.001")
+    assert gamma(world) == NOBODY
+    fresh = recreated(world)
+    fresh.spec = with_initial("On")
+    if end == "off":  # as `deletionPolicy: Off` leaves the document: it does not say that it was rolled back
+        assert fresh.document is not None
+        fresh.tamper(audiences=dict.fromkeys(fresh.document.audiences, NOBODY), protections=())
+    else:
+        fresh.settle()
+        fresh.request("Reset")
+    fresh.answering = False  # no phase gives anything
+    fresh.run(60)
+    assert (gamma(fresh), fresh.reason) == (NOBODY, DecisionReason.INVALID_SPEC)
+    fresh.answering = True
+    fresh.edit(with_initial("Off"))
+    fresh.until(at("two", 1))

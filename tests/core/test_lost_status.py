@@ -37,6 +37,32 @@ def test_guards_protect_users_whatever_the_status_has_lost(
     assert (world.status.outcome, world.percents()) == (Outcome.ROLLED_BACK, NOBODY)
 
 
+@pytest.mark.parametrize("end", ["breach", "Abort", "Abort before the first publish"])
+def test_status_from_before_the_first_publish_learns_of_a_rollback(end: str) -> None:
+    """A backup of the status is restored: the document, which gives nobody anything either, says that the rollout was rolled back."""
+    world = World(spec())
+    world.answering = False
+    world.run(20)
+    backup = world.status
+    if end != "Abort before the first publish":
+        world.answering = True
+        world.until(at("one", 2, 1))
+    if end == "breach":
+        world.values["errors"] = Decimal("0.5")
+    else:
+        world.request("Abort")
+    world.until(ended)
+    world.values["errors"], world.answering = Decimal("0.001"), True
+    world.run(60)
+    outcome, world.status, world.last_reconcile = world.status.outcome, backup, None
+    world.run(600)
+    assert world.status.outcome is outcome
+    assert world.document is not None
+    assert not world.document.gives_something
+    world.request("Retry", generation=1)
+    world.until(at("one", 1))
+
+
 def second_phase_aborted() -> World:
     """Users keep phase one; phase two was aborted."""
     world = World(spec())

@@ -6,6 +6,7 @@ person decides.
 
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, DecisionAction, DecisionReason, EventReason, PhaseState, Stage
+from session_rollout.api.flag_records import settled
 from session_rollout.api.phases import Phase
 from session_rollout.api.protection import Protection
 from session_rollout.api.rollout import OnOff, RolloutSpec
@@ -14,7 +15,7 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_verdicts
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import EVERYBODY, NOBODY, Audience
-from session_rollout.core.learning import kept_text
+from session_rollout.core.learning import keep_off, kept_text
 from session_rollout.core.rollback import end_rollback
 from session_rollout.core.steps import Increment, increment_with, is_last, percent_text
 from session_rollout.errors import ActionRejected
@@ -40,7 +41,7 @@ def adopt(context: DecisionContext, action: SessionRolloutAction) -> str:
     Raises ActionRejected when the phases have no such audiences.
     """
     document = _kept_document(context)
-    _keep_off(context, document)
+    keep_off(context, document)
     if document.rolled_back is not None:
         return _adopt_rollback(context, document, document.rolled_back, action)
     places = _places(context, document)
@@ -72,7 +73,10 @@ def _adopt_rollback(
 
 def reset(context: DecisionContext, action: SessionRolloutAction) -> str:
     """Start from the beginning. Emergencies stay in force."""
-    _kept_document(context)
+    document = _kept_document(context)
+    keep_off(context, document)
+    if document.rolled_back is not None:
+        context.change(flags=settled(context.status.flags, (document.rolled_back.uid,)))
     times = {record.name: record.first_publish_time for record in context.status.phases}
     fresh = (PhaseRecord(name=phase.name, first_publish_time=times.get(phase.name)) for phase in context.spec.phases)
     context.change(phases=tuple(fresh))
@@ -132,14 +136,6 @@ def _begun(spec: RolloutSpec, document: PublishedDocument, known: tuple[str, ...
         if phase.name in known or not given.isdisjoint(phase.features)
     ]
     return spec.phases[: max(begun, default=0)]
-
-
-def _keep_off(context: DecisionContext, document: PublishedDocument) -> None:
-    """What nobody has by the document is not given by a spec that says `initial: On` now."""
-    flags = context.status.flags
-    off = {name for name, audience in document.audiences.items() if audience == NOBODY and name not in document.disabled}
-    names = {feature.name for feature in context.spec.features if feature.name in off}
-    context.change(flags=flags.updated(initially_off=tuple(sorted({*flags.initially_off, *names}))))
 
 
 def _no_place(cause: str) -> ActionRejected:

@@ -98,7 +98,9 @@ def _adopt(context: DecisionContext, protection: Protection) -> None:
         return
     if protection.generation == context.observed.rollout.generation:
         adopt_generation(context)  # it rests on this spec, so that this spec does not start again what it has rolled back
-    if any(record.features for record in context.status.phases):
+    flags = context.status.flags
+    is_kept = flags.sha256 is None or flags.adoption_required  # a person decides about the document of another status
+    if not is_kept or any(record.features for record in context.status.phases):
         # Whoever may edit the annotation may write any outcome; a rollback has only these two.
         outcome = Outcome.ABORTED if protection.outcome is Outcome.ABORTED else Outcome.ROLLED_BACK
         if protection.guard is not None and protection.causes:  # the status that had this event could not be written
@@ -169,6 +171,8 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
         same = not (document.gives_something or document.disabled or document.rolled_back or document.taken_away)
     if same:
         context.change(flags=flags.updated(revision=max(flags.revision, document.revision)))
+        if flags.sha256 is None:
+            keep_off(context, document)
         return
     _keep(context, document)
 
@@ -194,6 +198,14 @@ def _keep(context: DecisionContext, document: PublishedDocument) -> None:
     kept = {"revision": document.revision, "sha256": document.sha256, "config_map": name, "adoption_required": True}
     context.change(flags=context.status.flags.updated(**kept))
     context.record_event(EventReason.DOCUMENT_KEPT, kept_text(context), revision=document.revision)
+
+
+def keep_off(context: DecisionContext, document: PublishedDocument) -> None:
+    """What nobody has by the document is not given by a spec that says `initial: On`: only a phase gives it."""
+    flags = context.status.flags
+    off = {name for name, audience in document.audiences.items() if audience == NOBODY and name not in document.disabled}
+    names = {feature.name for feature in context.spec.features if feature.name in off}
+    context.change(flags=flags.updated(initially_off=tuple(sorted({*flags.initially_off, *names}))))
 
 
 def kept_text(context: DecisionContext) -> str:
