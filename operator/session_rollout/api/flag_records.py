@@ -32,7 +32,7 @@ class DisabledFeature(Model):
     requested_time: Annotated[
         Time | None,
         Field(
-            description="Creation time of the newest action that turns it off. Unset for an edit of the document. An older"
+            description="Creation time of the newest action that turns it off; for an edit of the document, the end of its second. An older"
             " `EmergencyEnable` action does not end the emergency."
         ),
     ] = None

@@ -48,24 +48,29 @@ RESERVED_ANSWERS: Final = 8  # places in `status.processedActions` that only act
 def apply_actions(context: DecisionContext) -> None:
     """Carry out or reject every action without a response, oldest first; emergencies before all others."""
     _forget_settled(context)
-    for action in sorted(context.observed.actions, key=_turn):
+    for action in _in_order(context):
         _apply(context, action)
 
 
-def _turn(action: SessionRolloutAction) -> tuple[bool, datetime, int]:
-    """Of several actions of one second, what protects users wins.
+def _in_order(context: DecisionContext) -> list[SessionRolloutAction]:
+    """The actions in the order in which they are carried out.
 
-    It comes after the actions that it undoes, such as a `Resume`, and before those that it makes impossible, such as a `Promote`.
+    Of several of one second, what protects users wins: it comes after the actions that it undoes, such as a `Resume`, and before those
+    that it makes impossible, such as a `Promote`.
     """
-    kind = action.spec.action
-    rank = 0 if kind in RELEASES else 1 if kind.protects_users else 2
-    return kind not in EMERGENCY, action.creation_time, rank
+
+    def turn(action: SessionRolloutAction) -> tuple[bool, datetime, int]:
+        kind = action.spec.action
+        rank = 0 if kind in RELEASES else 1 if kind.protects_users else 2
+        return kind not in EMERGENCY, creation_time(context, action), rank
+
+    return sorted(context.observed.actions, key=turn)
 
 
 def apply_only(context: DecisionContext, kinds: frozenset[ActionType], refusal: ActionRejected | None = None) -> None:
     """Carry out actions of these kinds; the others are rejected for this reason, or wait when there is none."""
     _forget_settled(context)
-    for action in sorted(context.observed.actions, key=_turn):
+    for action in _in_order(context):
         if action.spec.action in kinds or refusal is not None:
             _apply(context, action, None if action.spec.action in kinds else refusal)
 

@@ -97,13 +97,14 @@ def _begin_now(context: DecisionContext, record: CheckRecord) -> None:
 
 
 def creation_time(context: DecisionContext, action: SessionRolloutAction) -> datetime:
-    """When an action was created, by the clock that this process goes by: the API server's may have been set back since.
+    """When an action was created, by the clock that this process goes by: the API server's may have been set since.
 
-    Without this, no `EmergencyEnable` would be newer than the emergency until that clock has caught up.
+    Without this, no `EmergencyEnable` would be newer than the emergency until a clock that was set back has caught up, and each would be
+    newer than an edit by hand after one that was set forward.
     """
     created, jump = action.creation_time, context.observed.clock_jump
-    if jump is None or jump.ahead >= timedelta(0) or created < jump.time + jump.ahead - SKEW:
-        return created
+    if jump is None or created < jump.time + jump.ahead - SKEW or created - jump.ahead > context.now + SKEW:
+        return created  # from before the jump
     return created - jump.ahead
 
 

@@ -123,7 +123,7 @@ def read_document(text: str, *, flag_set: str = "", **known: Any) -> PublishedDo
         revision=_revision(metadata.get("revision")),
         audiences={name: NOBODY if name in disabled else audience_of(flag, flag_set) for name, flag in flags.items()},
         disabled=disabled,
-        taken_away=frozenset(name for name, flag in flags.items() if name not in disabled and _is_taken_away(flag)),
+        taken_away=frozenset(name for name, flag in flags.items() if _is_taken_away(flag)),
         first_published={name: time for name, flag in flags.items() if (time := _first_published(flag)) is not None},
         author=_text(metadata.get("rollout")) or None,
         **known,
@@ -206,8 +206,13 @@ def is_emergency(flag: Any) -> bool:
 
 
 def _is_taken_away(flag: Mapping[str, Any]) -> bool:
-    """Whether the flag is on for nobody in a way that the compiler never writes for an audience: a person has turned it off."""
-    return not any(_values(flag)) and not _is_compiled_for_nobody(flag)
+    """Whether the flag is on for nobody in a way that the compiler never writes: a person has turned it off."""
+    return not any(_values(flag)) and not _is_compiled_for_nobody(flag) and not _is_compiled_for_emergency(flag)
+
+
+def _is_compiled_for_emergency(flag: Mapping[str, Any]) -> bool:
+    unchanged = "targeting" not in flag and flag.get("defaultVariant") in {OFF, OFF_CHOSEN}
+    return is_emergency(flag) and _is_served(flag) and unchanged and any(flag["variants"].values())
 
 
 def _is_compiled_for_nobody(flag: Mapping[str, Any]) -> bool:

@@ -77,7 +77,7 @@ def emergency_disable(context: DecisionContext, action: SessionRolloutAction) ->
         by=action.name,
         reason=action.spec.reason,
         time=context.now,
-        requested_time=action.creation_time,
+        requested_time=creation_time(context, action),
         features=names,
     )
     disable(context, emergency)
@@ -161,7 +161,7 @@ def _newer(context: DecisionContext, action: SessionRolloutAction) -> frozenset[
         if (record.requested_time or record.time).replace(microsecond=0) > created
     }
     for other in context.observed.actions:
-        if other.spec.action is ActionType.EMERGENCY_DISABLE and other.creation_time >= action.creation_time:
+        if other.spec.action is ActionType.EMERGENCY_DISABLE and creation_time(context, other) >= created:
             newer.update(other.spec.features or known_features(context))
     return frozenset(newer)
 

@@ -5,9 +5,11 @@ was published for: then it is kept until a person decides. What takes a feature 
 """
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
 
 from session_rollout.api.enums import EventReason, Outcome
-from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature
+from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature, settled
 from session_rollout.api.protection import Protection, ProtectionKind
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.documents import PublishedDocument
@@ -20,9 +22,11 @@ from session_rollout.core.flags import (
     with_recorded_dependents,
 )
 from session_rollout.core.generation import adopt_generation
-from session_rollout.core.publication import protection_uids
+from session_rollout.core.publication import audience_before, protection_uids
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.status_budget import kept
+
+EDIT: Final = "edit-"  # begins the UID of an edit, which has the version of the document
 
 
 def learn(context: DecisionContext) -> None:
@@ -79,12 +83,9 @@ def learn_kills(context: DecisionContext) -> None:
 def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> set[str]:
     """Features that nobody has in an edited document, and that users had: in whatever form, also that of one that is off."""
     given = audiences(context.spec, context.status)
-    unpublished = context.decided_features if context.current.is_unpublished else ()  # the document never gave what was decided
-    return {
-        name
-        for name, audience in document.audiences.items()
-        if audience == NOBODY != given.get(name, NOBODY) and name not in unpublished
-    }
+    if context.current.is_unpublished:  # the document never gave what was decided
+        given.update(dict.fromkeys(context.decided_features, audience_before(context)))
+    return {name for name, audience in document.audiences.items() if audience == NOBODY != given.get(name, NOBODY)}
 
 
 def _is_news(context: DecisionContext, protection: Protection) -> bool:
@@ -143,10 +144,11 @@ def _requested_again(record: DisabledFeature, emergency: Protection) -> Disabled
 def _adopt_edit(context: DecisionContext, document: PublishedDocument, gone: Iterable[str]) -> None:
     """A person has edited the document: what was taken away whole is an emergency, everything else is corrected.
 
-    An edit whose emergency was lifted is none again while its correction cannot be written.
+    It is also one of a feature that is off already: what ends that emergency, or the one of a prerequisite, does not end this one. An edit
+    is learned once: none is an emergency again while its correction cannot be written.
     """
-    disabled, uid = disabled_features(context.spec, context.status), f"edit-{document.version}"
-    names = tuple(sorted(name for name in gone if name not in disabled))
+    disabled, uid = disabled_features(context.spec, context.status), f"{EDIT}{document.version}"
+    names = tuple(sorted(name for name in gone if name not in disabled or name in document.taken_away))
     if not names or uid in protection_uids(context.status):
         return
     reason = f"an edit of ConfigMap {config_map_name(context.spec.flag_set)} turned it off"
@@ -156,10 +158,19 @@ def _adopt_edit(context: DecisionContext, document: PublishedDocument, gone: Ite
         by=document.editor or "the flag document",
         reason=reason,
         time=context.now,
+        requested_time=_end_of_second(context.now),
         features=names,
     )
     disable(context, emergency)
-    context.record_event(EventReason.FLAGS_DISABLED, f"{', '.join(names)}: {reason}", by=document.editor)
+    earlier = tuple(known for known in context.status.flags.settled if not known.startswith(EDIT))  # no earlier edit comes back
+    context.change(flags=settled(context.status.flags.updated(settled=earlier), (uid,)))
+    if fresh := [name for name in names if name not in disabled]:
+        context.record_event(EventReason.FLAGS_DISABLED, f"{', '.join(fresh)}: {reason}", by=document.editor)
+
+
+def _end_of_second(time: datetime) -> datetime:
+    """An edit has no creation time, and that of an action has seconds: an `EmergencyEnable` of the same second is not newer."""
+    return time.replace(microsecond=0) + timedelta(seconds=1)
 
 
 def _compare_revisions(context: DecisionContext, document: PublishedDocument) -> None:
@@ -189,7 +200,11 @@ def _adopt_marks(context: DecisionContext, document: PublishedDocument) -> None:
     for name, reason in sorted(document.disabled.items()):
         if name in disabled_features(context.spec, context.status):
             continue  # known from the annotation, or as a dependent
-        disable(context, Protection(kind=kind, uid=uid, by=by, reason=reason, time=context.now, features=(name,)))
+        requested = _end_of_second(context.now)
+        mark = Protection(
+            kind=kind, uid=uid, by=by, reason=reason, time=context.now, requested_time=requested, features=(name,)
+        )
+        disable(context, mark)
 
 
 def _keep(context: DecisionContext, document: PublishedDocument) -> None:
