@@ -158,6 +158,21 @@ def test_running_step_is_not_raised_while_a_guard_fails() -> None:
     assert world.status.outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.parametrize("steps", [(ALL,), (FIFTY, ALL)], ids=["removed", "raised"])
+def test_running_step_is_neither_raised_nor_removed_while_a_criterion_fails(steps: tuple[dict[str, Any], ...]) -> None:
+    """Whoever may edit the spec skips the hold by that, and not what the users of the step have shown."""
+    world = World(steps_of_phase_one(TEN, FIFTY, ALL))
+    world.until(at("one", 1))
+    world.values["load"] = Decimal(100)
+    world.run(60)
+    world.edit(steps_of_phase_one(*steps))
+    world.run(600)
+    assert (document_audience(world, "alpha"), world.reason) == ("10%", DecisionReason.CRITERIA_NOT_MET)
+    world.values["load"] = Decimal(1)
+    world.until(lambda world: world.status.current.stage is Stage.STEP)
+    assert document_audience(world, "alpha") == ("50%" if len(steps) > 1 else "100%")
+
+
 def test_step_before_the_running_one_that_is_deleted_skips_nothing() -> None:
     """The running step is the one with the published audience, whatever its number is, and its approval stays required."""
     needs_approval = {**FIFTY, "approval": "Required"}

@@ -229,7 +229,7 @@ def _consequence(rollout: SessionRollout, spec: RolloutSpec, lines: Sequence[str
         message = f"The rollout has ended ({outcome}). The new generation starts with the phases that are not complete."
         return Comparison(Effect.STARTS_AGAIN, message, lines)
     if raised := raised_by_edit(spec, rollout.status):
-        message = f"No step has the published audience: as soon as no guard fails, the rollout gives the features to {raised.audience}."
+        message = f"No step has the published audience: as soon as no guard and no criterion fails, the rollout gives the features to {raised.audience}."
         return Comparison(Effect.CONTINUES, message, lines)
     message = "The rollout continues at the step that has the published audience; verdicts, approvals and the hold start again."
     return Comparison(Effect.CONTINUES, message, lines)

@@ -44,6 +44,7 @@ from session_rollout.core.plan import kept_off_text
 from session_rollout.core.promotion import await_window, first_increment, raise_audience, run_step, running_phase
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import continue_rollback
+from session_rollout.core.unpublished import await_passing
 
 Handler = Callable[[DecisionContext], StageResult | None]
 
@@ -147,7 +148,7 @@ def _baseline(context: DecisionContext) -> StageResult | None:
     if missing := baselines.missing:
         reason, next_actions = DecisionReason.MEASURING_BASELINE, ("wait for a result of the metric",)
         return StageResult(DecisionAction.WAIT, reason, missing[0], missing, next_actions)
-    if result := await_judged_guards(context):
+    if result := await_judged_guards(context) or await_passing(context):
         return result
     if result := raise_audience(context, first_increment(context)):
         return result

@@ -48,6 +48,24 @@ def await_criteria(context: DecisionContext) -> StageResult | None:
     return StageResult(DecisionAction.WAIT, DecisionReason.AWAITING_EVIDENCE, missing[0], missing, next_actions)
 
 
+def await_passing(context: DecisionContext) -> StageResult | None:
+    """What keeps users from getting more by an edit, which has taken their step out of the plan: a criterion that fails."""
+    phase, record = context.phase, context.status.phase(context.current.phase)
+    if (
+        phase is None
+        or record is None
+        or not record.is_published
+        or increment_with(phase, Decimal(record.percent), record.groups)
+    ):
+        return None
+    now = (evaluate_now(context, criterion, known) for criterion, known in criteria_records(context))
+    failing = tuple(known.message for known in now if known.verdict is Verdict.FAIL)
+    if not failing:
+        return None
+    next_actions = (f"wait until the criteria pass, or put a step with {context.current.audience} back into the spec",)
+    return StageResult(DecisionAction.WAIT, DecisionReason.CRITERIA_NOT_MET, failing[0], failing, next_actions)
+
+
 def _criteria_now(context: DecisionContext) -> tuple[Evaluation, ...]:
     """What the criteria say about the step that users have. Nobody asks them before the first one, after a `Promote`, or when an edit gives more."""
     before = audience_before(context)
