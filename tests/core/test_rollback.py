@@ -119,6 +119,23 @@ def test_scope_step_leaves_no_audience_that_is_in_breach() -> None:
     assert world.percents()["one"] == "0"
 
 
+@pytest.mark.parametrize("how", ["breach", "Abort", "EmergencyDisable"])
+def test_protection_without_a_document_does_not_wait_for_the_status(how: str) -> None:
+    """Somebody has deleted it, and applications still have what they have read: it comes back before the status is written."""
+    world = World(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%"}]))
+    world.until(at("one", 1))
+    world.document = None
+    if how == "breach":
+        world.values["errors"] = Decimal("0.5")
+    else:
+        world.request(how)
+    urgent = world.decide().urgent
+    assert urgent is not None
+    assert len(urgent.protections) == 1
+    document = read_document(urgent.text)
+    assert not document.gives_something
+
+
 def with_a_ramp(data: dict[str, Any]) -> None:
     """Phase one continues from 10% with a ramp of five increments."""
     ramp = {"ramp": {"to": 60, "over": "500s", "increments": 5}}
