@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from controller.cluster import KEY, Cluster, Process, run
+from controller.cluster import KEY, NOW, Cluster, Process, breathe, run
 from session_rollout.api.enums import EventReason
 from session_rollout.api.protection import Protection, ProtectionKind
-from session_rollout.controller import deletion
+from session_rollout.controller import deletion, requests
+from session_rollout.controller.finalizers import FINALIZER
+from session_rollout.controller.loops import Loop
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.flags import EVERYBODY
 from session_rollout.errors import Forbidden, SpecError, Unavailable
@@ -22,7 +24,7 @@ from session_rollout.ports import Key
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deletion, "RELEASE_SECONDS", 0.05)
     monkeypatch.setattr(deletion, "PATIENT_SECONDS", 0.1)
-    monkeypatch.setattr(deletion, "POLL_SECONDS", 0)
+    monkeypatch.setattr(requests, "RESPONSE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -34,12 +36,20 @@ def cluster() -> Cluster:
     return cluster
 
 
-def finalize(cluster: Cluster) -> Process:
-    """Delete the rollout."""
-    process = Process(cluster)
+def finalize(cluster: Cluster, attempts: int = 10_000) -> Process:
+    """Delete the rollout, and try so often to end its deletion."""
+    process, raw = Process(cluster), cluster.rollouts[KEY]
+    raw["metadata"] |= {"deletionTimestamp": NOW.isoformat(), "finalizers": [FINALIZER]}
     process.state.has_loop = True
-    run(lambda: process.deletion.finalize(cluster.rollouts[KEY]))
-    process.deletion.forget(KEY, "uid-1")
+
+    async def body() -> None:
+        for _ in range(attempts):
+            await breathe()
+            if await process.loops._end(KEY, Loop(raw)):
+                return
+
+    run(body)
+    cluster.rollouts[KEY] = raw
     return process
 
 
@@ -68,12 +78,16 @@ def test_policy_off_turns_every_feature_off(cluster: Cluster) -> None:
 def test_policy_off_turns_everything_off_before_each_attempt_to_end(cluster: Cluster, policy: str) -> None:
     """The removal of the finalizer was refused, and somebody has given features back since."""
     cluster.add_rollout(deletionPolicy=policy)
-    process = Process(cluster)
-    for _ in range(2):
+
+    def give() -> None:
         cluster.document = replace(
             users_have_it(author="shop"), version=cluster.document.version + 1 if cluster.document else 1
         )
-        run(lambda: process.deletion.finalize(cluster.rollouts[KEY]))
+
+    give()
+    cluster.failures["finalizer False"] = [Forbidden("a policy")]
+    cluster.hooks["finalizer False"] = give
+    finalize(cluster)
     assert cluster.document is not None
     assert cluster.document.gives_something is (policy == "Retain")
     assert cluster.calls.count("running") == 1
@@ -178,7 +192,6 @@ def test_slow_release_gets_more_time_than_a_refused_one(
     """R4: a refusal in a namespace that is being deleted is for good; a slow webhook admits the write later."""
     monkeypatch.setattr(deletion, "RELEASE_SECONDS", 0)
     monkeypatch.setattr(deletion, "PATIENT_SECONDS", 15)
-    monkeypatch.setattr(deletion, "delay", lambda _: 0)
     cluster.failures["release"] = [error] * 3
     finalize(cluster)
     assert cluster.calls.count("release") == attempts

@@ -3,15 +3,16 @@
 The real API server is for tests/integration.
 """
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 
-from controller.cluster import DOCUMENT, KEY, Cluster, Process, run
+from controller.cluster import DOCUMENT, KEY, Cluster, Process, run, until
 from session_rollout.api.enums import ActionType, DecisionReason, EventReason, Outcome, State
-from session_rollout.controller import reconciler
+from session_rollout.controller import backoff, decisions
 from session_rollout.core import actions
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY
@@ -211,7 +212,7 @@ def test_unforeseen_exception_is_a_stall_and_emergencies_are_heard(cluster: Clus
         def fail(*_: object) -> None:
             raise KeyError("spec")
 
-        monkeypatch.setattr(reconciler, "decide", fail)
+        monkeypatch.setattr(decisions, "decide", fail)
         cluster.add_action("u1", "EmergencyDisable", reason="drill")
         process.watch_actions()
         await process.settle()
@@ -283,5 +284,39 @@ def test_older_document_of_the_watch_is_ignored(cluster: Cluster) -> None:
         assert process.state.document is not None, "it was created again since"
         process.reconciler.document_changed(DOCUMENT, replace(current, version=current.version + 9), deleted=True)
         assert process.state.document is None
+
+    run(body)
+
+
+@pytest.mark.parametrize("failures", [0, 40], ids=["one failure", "a long outage"])
+@pytest.mark.parametrize("call", ["read", "protect"])
+def test_what_is_urgent_waits_for_no_pause(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, call: str, failures: int) -> None:
+    """A load balancer asks for a minute of patience while a server fails over: users are protected as soon as one accepts it."""
+    monkeypatch.setattr(backoff, "URGENT_SECONDS", 0.05)
+
+    async def body() -> None:
+        process = await published(cluster)
+        process.state.failures = failures
+        cluster.failures[call] = [Unavailable("HTTP status 503", timedelta(seconds=60))] * 3
+        process.loops.rollout_changed(KEY, cluster.rollouts[KEY])
+        process.inbox.action_changed(cluster.add_action("u1", "EmergencyDisable", reason="drill"))
+        async with asyncio.timeout(10):
+            await until(lambda: cluster.document and cluster.document.disabled)
+        await process.loops.close()
+
+    run(body)
+
+
+def test_breach_that_is_not_in_force_waits_for_no_pause(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "URGENT_SECONDS", 0.05)
+
+    async def body() -> None:
+        process = await published(cluster)
+        cluster.failures["protect"] = [Unavailable("HTTP status 503", timedelta(seconds=60))] * 3
+        cluster.values["errors"] = Decimal("0.5")
+        process.loops.rollout_changed(KEY, cluster.rollouts[KEY])
+        async with asyncio.timeout(10):
+            await until(lambda: cluster.document and not cluster.document.gives_something)
+        await process.loops.close()
 
     run(body)

@@ -389,9 +389,9 @@ def test_time_of_a_reconciliation_itself_is_told_to_the_decision(cluster: Cluste
         assert state.rested == 0
         cluster.time += timedelta(seconds=3)
         state.rested = 1.0
-        observed = await process.reconciler._gatherer.gather(rollout, rollout.status, state)
+        observed = await process.reconciler._decisions._gatherer.gather(rollout, rollout.status, state)
         assert observed.busy == timedelta(seconds=2)
         state.rested = 4.0
-        assert (await process.reconciler._gatherer.gather(rollout, rollout.status, state)).busy == timedelta(0)
+        assert (await process.reconciler._decisions._gatherer.gather(rollout, rollout.status, state)).busy == timedelta(0)
 
     run(body)

@@ -53,7 +53,7 @@ def test_time_in_which_a_rollout_could_not_be_evaluated(
         leader = await leading(cluster)
         with monkeypatch.context() as broken:
             if what == "its document":
-                broken.setattr(leader.process.reconciler._gatherer._documents, "read", fails)
+                broken.setattr(leader.process.reconciler._decisions._gatherer._documents, "read", fails)
                 leader.process.state.forget_document()
             else:
                 broken.setattr(cluster, "read", fails)

@@ -11,6 +11,7 @@ import pytest
 
 from controller.cluster import KEY, Cluster, Process, run
 from session_rollout.api.enums import ActionReason, DecisionReason, EventReason, State
+from session_rollout.controller.loops import Loop
 from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY, Audience
 from session_rollout.errors import Unavailable
@@ -146,7 +147,7 @@ def test_deletion_turns_everything_off(cluster: Cluster) -> None:
     """Also what only the document has."""
     cluster.rollouts[KEY]["spec"]["deletionPolicy"] = "Off"
     process = Process(cluster)
-    run(lambda: process.deletion.finalize(cluster.rollouts[KEY]))
+    run(lambda: process.loops._end(KEY, Loop(cluster.rollouts.pop(KEY))))
     [text] = cluster.released
     assert text is not None
     assert set(published(cluster)) <= set(json.loads(text)["flags"])

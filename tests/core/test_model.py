@@ -17,7 +17,7 @@ from core.model.lives import Event, Life
 from core.model.server import status_problems
 from core.model.strategies import LIVES
 from session_rollout.api.enums import DecisionAction, Outcome
-from session_rollout.controller import reconciler
+from session_rollout.controller import decisions
 from session_rollout.core.decide import decide
 from session_rollout.core.flags import KEY
 from session_rollout.core.observed import Decision
@@ -56,7 +56,7 @@ def test_decision_made_twice_is_the_same(life: tuple[str, list[Event]]) -> None:
         return first
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reconciler, "decide", twice)
+        patch.setattr(decisions, "decide", twice)
         shape, events = life
         Life(shape, frozenset()).live(events)
 

@@ -62,7 +62,6 @@ class Applier:
         Raises the first error that may pass by itself, after the other effects were tried.
         """
         again, failure, flags_failed = False, None, False
-        answers = [effect for effect in decision.effects if isinstance(effect, Answer)]
         for effect in sorted((effect for effect in decision.effects if not isinstance(effect, Answer)), key=_place):
             if flags_failed and _place(effect) == JOBS and not _only_stops(effect):
                 # A migration that is undone before the features are off breaks every user who still has them.
@@ -71,10 +70,16 @@ class Applier:
             again |= error is None and not isinstance(effect, Emit)
             flags_failed |= error is not None and isinstance(effect, Publish)
             failure = failure or error
-        answered, error = await self._answer_all(rollout, state, answers)
+        answered, error = await self.answer(rollout, state, decision)
         if failure := failure or error:
             raise failure
         return again or answered
+
+    async def answer(
+        self, rollout: SessionRollout, state: RolloutState, decision: Decision
+    ) -> tuple[bool, RolloutError | None]:
+        """Respond to actions: whether they got their responses, and the first error."""
+        return await self._answer_all(rollout, state, [effect for effect in decision.effects if isinstance(effect, Answer)])
 
     def emit(self, rollout: SessionRollout, decision: Decision) -> None:
         """The Events of a decision."""

@@ -1,35 +1,52 @@
 """Deletion of a rollout: its flags are kept or turned off, as `deletionPolicy` says; then a running migration ends.
 
-While Jobs run, the loop of the rollout goes on, and decides only what protects users (`core.deleted`). It then removes the finalizer
-when `finalize` returns (`controller.loops`). Repeating it changes nothing, even after a crash.
+Until the object is gone, its loop goes on, and decides only what protects users (`core.deleted`): nothing here waits. What is left to do
+is tried again between two decisions (`controller.loops`). Repeating it changes nothing, even after a crash.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from session_rollout.api.enums import EventReason
 from session_rollout.api.protection import ProtectionKind
 from session_rollout.api.rollout import DeletionPolicy, SessionRollout
-from session_rollout.controller.backoff import delay
 from session_rollout.controller.documents import Documents
+from session_rollout.controller.finalizers import FINALIZER, finalizers_of_others, has_finalizer
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.state import RolloutState
 from session_rollout.core.documents import PublishedDocument, read_document
 from session_rollout.core.first_publish import first_published
 from session_rollout.core.flags import NOBODY, FlagSource, audiences, compile_document, config_map_name, disabled_features
 from session_rollout.core.publication import protection_uids
+from session_rollout.core.refusals import FINALIZER_EFFECT
 from session_rollout.errors import Forbidden, RolloutError, SpecError, Unavailable
 from session_rollout.ports import Key, Ports, Stored
 
 log = logging.getLogger(__name__)
 RELEASE_SECONDS: Final = 30.0  # for a write that the API server refuses
 PATIENT_SECONDS: Final = 120.0  # for one that it does not answer: attempts of 10, 20 and 35 seconds, with pauses
-ATTEMPT_SECONDS: Final = 0.01
-POLL_SECONDS: Final = 2.0
+SUCCESSOR_SECONDS: Final = 5.0  # for either, while another object of the same name waits for its loop
+RELEASE: Final = "the release of the flag document"
+RUNNING: Final = "RunningJobs"  # the effect in `status.refusals`
+UNKNOWN_JOBS: Final = ("Jobs, which cannot be listed",)
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """What a deletion waits for: the Jobs that run, and finalizers, its own as long as it is there."""
+
+    jobs: Names = ()
+    finalizers: Names = ()
+    is_over: bool = False  # nothing is left to wait for but its own finalizer, whose removal may be tried
+    is_gone: bool = False  # there is no object any more
+
+
+GONE: Final = Awaited(finalizers=(FINALIZER,), is_gone=True)
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,7 @@ class Remains:
         rollout, before = stored.rollout, state.released
         state.released = False  # unknown, until it was read
         try:
-            released = await self.release(rollout)
+            released = await self.release_in_time(rollout, state)
         except RolloutError as error:
             log.warning("the flag document is not released yet: %s", error, extra=stored.key.fields)
             return
@@ -82,38 +99,91 @@ class Remains:
             log.warning("%s", message, extra=stored.key.fields)
             self._ports.events.emit(rollout, EventReason.FLAG_DRIFT, message)
 
-    async def running(self, rollout: SessionRollout) -> tuple[str, ...]:
-        """Names of the Jobs that the deletion waits for."""
+    async def release_in_time(self, rollout: SessionRollout, state: RolloutState) -> Released:
+        """Release it. A write that hangs goes on in the background, and delays no emergency: it raises Unavailable meanwhile."""
+        return await state.writes.take(RELEASE, partial(self.release, rollout), state.wake_soon)
+
+    async def awaited(self, stored: Stored, state: RolloutState) -> Awaited:
+        """What the deletion waits for. Flags that it turns off do not wait for it, and come first."""
+        if stored.rollout.spec.deletion_policy is DeletionPolicy.OFF:
+            await self.keep_off(stored, state)
+        others = finalizers_of_others(stored)
+        if not has_finalizer(stored):
+            state.succeeded(FINALIZER_EFFECT)
+            return Awaited((), others or (FINALIZER,), is_over=not others)
+        jobs = () if state.finalized else await self._running_or_unknown(stored, state)
+        state.awaits_removal = not jobs and state.until_removal > 0
+        return Awaited(jobs, (FINALIZER, *others), is_over=not (jobs or state.awaits_removal))
+
+    async def _running_or_unknown(self, stored: Stored, state: RolloutState) -> Names:
+        """While nobody can tell whether Jobs run, the deletion waits, and users are protected."""
         try:
-            return await self._ports.jobs.running(rollout)
+            jobs = await self.running(stored.rollout, state)
+        except RolloutError as error:
+            log.warning("the deletion waits, because its Jobs cannot be listed: %s", error, extra=stored.key.fields)
+            state.refused(RUNNING, error, self._ports.clock.now())
+            return UNKNOWN_JOBS
+        state.succeeded(RUNNING)
+        return jobs
+
+    async def running(self, rollout: SessionRollout, state: RolloutState) -> Names:
+        """Names of the Jobs that the deletion waits for. Raises Unavailable if they cannot be listed within a moment."""
+        try:
+            return await state.writes.take(RUNNING, partial(self._ports.jobs.running, rollout), state.wake_soon)
         except Forbidden as error:
             # Without the permission to list Jobs the operator cannot have created one.
             log.warning("deletion does not wait for migrations: %s", error, extra=Key(rollout.namespace, rollout.name).fields)
             return ()
 
+    def leave(self, rollout: SessionRollout, why: str) -> None:
+        """Say that the deletion continues although the document is not what it should be."""
+        message = f"the flag document {config_map_name(rollout.spec.flag_set)} was left as it is: {why}"
+        log.warning("deletion continues: %s", message, extra=Key(rollout.namespace, rollout.name).fields)
+        self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
+
+
+def patience(state: RolloutState, error: Exception) -> float:
+    """Seconds for which a write of the document that failed is still repeated, before the deletion continues without it.
+
+    In a namespace that is being deleted the write may be refused for good, and the deletion would never finish. An answer that does
+    not come is no refusal: an admission webhook may take half a minute, for which the publisher waits longer with each attempt.
+    """
+    if state.release_began is None:
+        state.release_began = time.monotonic()
+    seconds = RELEASE_SECONDS if isinstance(error, Forbidden | SpecError) else PATIENT_SECONDS
+    return state.release_began + (min(seconds, SUCCESSOR_SECONDS) if state.has_successor else seconds) - time.monotonic()
+
 
 class Deletion:
-    """Finalizes rollouts."""
+    """Ends deletions."""
 
     def __init__(
         self, ports: Ports, memory: Memory, parse: Callable[[Mapping[str, Any]], Stored], on_deleted: Callable[[Key], None]
     ) -> None:
-        self._ports, self._memory, self._parse, self._on_deleted = ports, memory, parse, on_deleted
+        self._ports, self._memory, self._on_deleted = ports, memory, on_deleted
+        self.parse = parse
         self._remains = Remains(ports)
 
-    async def finalize(self, raw: Mapping[str, Any]) -> None:
-        """Release what belongs to the rollout, bounded in time, and wait for its Jobs; once, however often its finalizer is refused.
+    async def finish(self, stored: Stored, state: RolloutState, *, gone: bool = False) -> None:
+        """Do once what is left to do before the object may go. Raises RolloutError while something is.
 
         Only flags that the policy turns off are turned off again, if somebody has given them back since.
         """
-        stored = self._parse(raw)
-        state = self._memory.of(stored.key)
+        rollout = stored.rollout
+        if (state.finalized or state.has_successor) and rollout.spec.deletion_policy is not DeletionPolicy.OFF:
+            return  # what its successor finds has the right label
+        try:
+            left = (await self._remains.release_in_time(rollout, state)).left
+        except RolloutError as error:
+            if patience(state, error) > 0:
+                raise
+            left = str(error)
         if not state.finalized:
-            await self._release_flags(stored.key, stored.rollout)
-            await self._wait_for_jobs(stored.key, stored.rollout)
+            if left:
+                self._remains.leave(rollout, left)
+            if not gone and (jobs := await self._remains.running(rollout, state)):
+                raise Unavailable(f"waiting for {', '.join(jobs)}")
             state.finalized = True
-        elif stored.rollout.spec.deletion_policy is DeletionPolicy.OFF:
-            await self._remains.keep_off(stored, state)
 
     def forget(self, key: Key, uid: str) -> None:
         """The object is gone, or is about to be."""
@@ -121,57 +191,6 @@ class Deletion:
         self._on_deleted(key)
         self._ports.recorder.forget(uid)
         self._ports.notifier.forget(uid)
-
-    async def _release_flags(self, key: Key, rollout: SessionRollout) -> None:
-        """Release the document, again and again: one refused or slow write must not leave features on."""
-        left = await self._repeat_release(rollout)
-        if not left:
-            return
-        message = f"the flag document {config_map_name(rollout.spec.flag_set)} was left as it is: {left}"
-        log.warning("deletion continues: %s", message, extra=key.fields)
-        self._ports.events.emit(rollout, EventReason.FLAGS_NOT_RELEASED, message)
-
-    async def _repeat_release(self, rollout: SessionRollout) -> str:
-        """Why the document was left as it is; empty if it was not.
-
-        In a namespace that is being deleted the write may be refused for good, and the deletion would never finish. An answer that does
-        not come is no refusal: an admission webhook may take half a minute, for which the publisher waits longer with each attempt.
-        """
-        begin, failures = time.monotonic(), 0
-        while True:
-            remaining = begin + PATIENT_SECONDS - time.monotonic()
-            try:
-                released = await asyncio.wait_for(self._remains.release(rollout), max(remaining, ATTEMPT_SECONDS))
-            except (RolloutError, TimeoutError) as error:
-                seconds = RELEASE_SECONDS if isinstance(error, Forbidden | SpecError) else PATIENT_SECONDS
-                remaining = begin + seconds - time.monotonic()
-                if remaining <= 0:
-                    return str(error) or "no response in time"
-            else:
-                return released.left
-            failures += 1
-            await asyncio.sleep(min(delay(failures), remaining))
-
-    async def _wait_for_jobs(self, key: Key, rollout: SessionRollout) -> None:
-        """Wait for running Jobs, because garbage collection would terminate them.
-
-        Removing their owner references instead would require a permission that few clusters grant.
-        """
-        logged: tuple[str, ...] = ()
-        while True:
-            try:
-                running = await self._remains.running(rollout)
-            except Unavailable:
-                # While the API server does not respond, the object could not be deleted either.
-                running = logged
-            else:
-                if not running:
-                    # Nothing runs, or all of it has ended: garbage collection may delete the Jobs.
-                    return
-            if running != logged:
-                log.info("deletion waits for %s", ", ".join(running), extra=key.fields)
-            logged = running
-            await asyncio.sleep(POLL_SECONDS)
 
 
 def _left(rollout: SessionRollout, document: PublishedDocument) -> str:

@@ -2,7 +2,7 @@
 
 Kopf only delivers events. Its daemons are not used: one whose creation event was lost is never started, and one whose finalizer could
 not be removed, because a policy or a missing right refused it, is forgotten until the next event. Here the list of every sweep
-starts the loops that are missing, and the end of a rollout is repeated until it succeeds.
+starts the loops that are missing, and the end of a rollout is repeated until it succeeds: between two attempts, its loop protects users.
 """
 
 import asyncio
@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from session_rollout.controller.backoff import delay
-from session_rollout.controller.deletion import Deletion
+from session_rollout.controller.deletion import Deletion, patience
 from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.reconciler import Reconciler
 from session_rollout.errors import RolloutError
-from session_rollout.ports import Key, Ports
+from session_rollout.ports import Key, Ports, Stored
 from session_rollout.tasks import cause_of, watched
 
 log = logging.getLogger(__name__)
 GRACE_SECONDS: Final = 1.5  # for reconciliations that are under way when the process ends
+LEAVE_SECONDS: Final = 2.0  # longest pause between attempts to protect the users of a rollout that is gone
 Object = Mapping[str, Any]
 
 
@@ -32,6 +33,7 @@ class Loop:
     raw: Object
     task: asyncio.Task[None] | None = None
     successor: Object | None = None  # another object that was created under the same name
+    problem: str = ""  # why the last attempt to end its deletion failed
 
     @property
     def uid(self) -> str:
@@ -60,7 +62,7 @@ class Loops:
             loop.raw = raw
             state.deleted |= deleted
         elif not deleted:
-            loop.successor = raw
+            loop.successor, state.has_successor = raw, True
         if only_status:
             state.contest.wake(state.wake)
         else:
@@ -113,36 +115,51 @@ class Loops:
             self._start(key, loop.successor)
 
     async def _end(self, key: Key, loop: Loop) -> bool:
-        """Release what belongs to a deleted rollout, and then its finalizer; repeated until nothing is left to do.
-
-        False while the API server refuses the removal of the finalizer: the loop protects users until that is tried again.
-        """
-        self._memory.of(key).expect_nothing()
-        failures, logged = 0, ""
-        while True:
-            try:
-                with self._memory.of(key).working():
-                    return await self._try_to_end(key, loop)
-            except Exception as error:  # noqa: BLE001 - of this rollout: it must not end the loops of the others
-                failures += 1
-                if logged != str(error):
-                    _log_failed_end(key, error)
-                logged = str(error)
-                await asyncio.sleep(delay(failures, getattr(error, "retry_after", None)))
-
-    async def _try_to_end(self, key: Key, loop: Loop) -> bool:
-        stored = await self._store.read(key)
-        if stored is None or stored.uid != loop.uid:
-            # It is gone, because it had no finalizer, and another object may have its name.
-            await self._deletion.finalize(loop.raw)
-        elif not stored.deleting:
-            return True  # what told of its deletion was wrong: the next sweep starts its loop again
-        else:
-            await self._deletion.finalize(stored.raw)
-            if not await self._finalizers.remove(stored, self._memory.of(key)):
-                return False
+        """Try once to end its deletion. False while something is left to do: its loop protects users until that is tried again."""
+        state = self._memory.of(key)
+        state.expect_nothing()
+        try:
+            with state.working():
+                stored = await self._store.read(key)
+                if stored is not None and stored.uid == loop.uid:
+                    return await self._finish(stored, loop)
+                state.has_successor |= stored is not None
+        except Exception as error:  # noqa: BLE001 - of this rollout: it must not end the loops of the others
+            _log_failed_end(key, loop, error)
+            state.removal_refused(delay(state.removal_failures + 1, getattr(error, "retry_after", None)))
+            return False
+        await self._leave(key, loop)
         self._deletion.forget(key, loop.uid)
         return True
+
+    async def _finish(self, stored: Stored, loop: Loop) -> bool:
+        """Release what belongs to a deleted rollout, and then its finalizer."""
+        if not stored.deleting:
+            return True  # what told of its deletion was wrong: the next sweep starts its loop again
+        state = self._memory.of(stored.key)
+        await self._deletion.finish(stored, state)
+        if not await self._finalizers.remove(stored, state):
+            return False
+        self._deletion.forget(stored.key, loop.uid)
+        return True
+
+    async def _leave(self, key: Key, loop: Loop) -> None:
+        """The object is gone, because it had no finalizer, and another one may have its name: write what it has left undone."""
+        state, failures = self._memory.of(key), 0
+        stored = state.last or self._deletion.parse(loop.raw)
+        while not self._stopped.is_set():
+            try:
+                with state.working():
+                    await self._reconciler.protect_last(stored, state)
+                    await self._deletion.finish(stored, state, gone=True)
+                    return
+            except Exception as error:  # noqa: BLE001 - as above
+                _log_failed_end(key, loop, error)
+                failures += 1
+                left = patience(state, error)
+                if left <= 0:
+                    return
+                await asyncio.sleep(min(delay(failures, getattr(error, "retry_after", None)), left, LEAVE_SECONDS))
 
 
 def _revision(raw: Object) -> tuple[Any, ...]:
@@ -150,8 +167,10 @@ def _revision(raw: Object) -> tuple[Any, ...]:
     return tuple(raw["metadata"].get(name) for name in ("uid", "generation", "deletionTimestamp", "finalizers"))
 
 
-def _log_failed_end(key: Key, error: Exception) -> None:
-    if isinstance(error, RolloutError):
-        log.warning("the deletion is repeated: %s", error, extra=key.fields)
-    else:
-        log.error("a deletion failed, and is repeated", exc_info=error, extra={**key.fields, **cause_of(error)})
+def _log_failed_end(key: Key, loop: Loop, error: Exception) -> None:
+    if loop.problem != str(error):
+        if isinstance(error, RolloutError):
+            log.warning("the deletion is repeated: %s", error, extra=key.fields)
+        else:
+            log.error("a deletion failed, and is repeated", exc_info=error, extra={**key.fields, **cause_of(error)})
+    loop.problem = str(error)

@@ -10,33 +10,29 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from session_rollout.api.quantities import duration
-from session_rollout.api.rollout import DeletionPolicy, SessionRollout
+from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.controller.apply import Applier
-from session_rollout.controller.backoff import LONGEST_SECONDS, delay
-from session_rollout.controller.deletion import Remains
+from session_rollout.controller.backoff import LONGEST_SECONDS, at_most_urgent, delay
+from session_rollout.controller.decisions import Decisions
+from session_rollout.controller.deletion import GONE, Remains, patience
 from session_rollout.controller.downtime import Downtime
-from session_rollout.controller.finalizers import FINALIZER, Finalizers, finalizers_of_others, has_finalizer
-from session_rollout.controller.gather import Gatherer
+from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.state import DecidedStatus, RolloutState
 from session_rollout.controller.unconfirmed import Made
 from session_rollout.core.context import RESYNC
-from session_rollout.core.decide import decide
-from session_rollout.core.deleted import decide_deleted
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.fallback import stall_after, stall_unparsed
-from session_rollout.core.observed import Decision, Observed
-from session_rollout.core.refusals import FINALIZER_EFFECT, STATUS_EFFECT
+from session_rollout.core.observed import Decision
+from session_rollout.core.refusals import STATUS_EFFECT
 from session_rollout.errors import Conflict, RolloutError, Unavailable
 from session_rollout.ports import Incomplete, Key, Ports, Reconciled, Stored
-from session_rollout.tasks import cause_of, place_of
+from session_rollout.tasks import cause_of
 
 log = logging.getLogger(__name__)
 CONFLICT_SECONDS: Final = 0.05
@@ -48,7 +44,6 @@ KEEP_OFF_SECONDS: Final = 5.0  # between reads of a document that a deletion kee
 RECORD_EVERY: Final = timedelta(minutes=5)  # a record even without a change, for the values of metrics over time
 RECORD_INTERVALS: Final = 10
 STATUS: Final = "the status"
-Names = tuple[str, ...]
 Span = Callable[[str, dict[str, str]], AbstractContextManager[None]]
 
 
@@ -60,7 +55,7 @@ class Reconciler:
     ) -> None:
         self._ports, self._memory, self._downtime = ports, memory, downtime
         self._on_reconciled, self._span = on_reconciled, span
-        self._gatherer, self._applier = Gatherer(ports, memory, downtime), Applier(ports)
+        self._decisions, self._applier = Decisions(ports, memory, downtime), Applier(ports)
         self._finalizers, self._remains = Finalizers(ports), Remains(ports)
 
     # --- what wakes the loop
@@ -97,6 +92,7 @@ class Reconciler:
             if state.awaits_removal:  # it may have become due meanwhile
                 seconds = min(seconds, state.until_removal)
             seconds = seconds if state.released is None else min(seconds, KEEP_OFF_SECONDS)
+            seconds = at_most_urgent(seconds) if state.unprotected else seconds
             state.expect_next(seconds)
             await _rest(state, stopped, seconds + random.uniform(0, JITTER_SECONDS))  # noqa: S311 - no secret
 
@@ -131,30 +127,27 @@ class Reconciler:
 
     async def _reconcile(self, key: Key, state: RolloutState) -> float:
         start, state.awaits_removal = time.monotonic(), False
+        state.unprotected |= state.actions.protect
         stored = await self._ports.store.read(key)
         self._memory.served = True
         if stored is None or state.uid not in {None, stored.uid}:
             return self._end(key, state)
-        jobs, finalizers = await self._awaited(stored, state) if stored.deleting else ((), ())
-        awaited = jobs or finalizers
-        if stored.deleting and not awaited:
-            return self._end(key, state)
+        awaited = await self._remains.awaited(stored, state) if stored.deleting else None
         stored = await self._keep_finalizer(stored, state, protected=False)
         self._memory.has_features(key, frozenset(feature.name for feature in stored.rollout.spec.features))
         state.applies(stored.rollout.spec)
         if not stored.problem:
             state.read(stored.rollout.status, stored.created, by_others=stored.status_by_others)
-        rollout = stored.rollout.updated(status=state.base(stored.rollout.status, stored.rollout.generation))
-        gather = self._gatherer.gather_published if stored.problem else self._gatherer.gather
-        observed = await gather(rollout, stored.rollout.status, state)
-        now = self._ports.clock.now()
-        decision = self._decide(observed, now, self._decider(stored, state, jobs, finalizers))
-        state.next_decision = decision.next_reconcile.total_seconds()
+        made = await self._decisions.make(stored, state, awaited)
+        rollout, decision, observed = made.observed.rollout, made.decision, made.observed
         unprotected = await self._applier.protect(rollout, state, decision)
+        state.unprotected = unprotected is not None
         if decision.urgent is not None:
             await state.pass_on()
+        if awaited is not None and awaited.is_over and self._has_protected(rollout, state, decision, unprotected):
+            await self._applier.answer(rollout, state, decision)
+            return self._end(key, state)
         stored = await self._keep_finalizer(stored, state, protected=True)
-        made = Made(observed, now, decision, replayable=not (stored.problem or awaited))
         wrote, failure = await self._write_status(stored, stored.rollout, state, made)
         self._account(key, state, made, is_stored=failure is None)
         known, seconds = decision.status if wrote else stored.rollout.status, time.monotonic() - start
@@ -184,50 +177,30 @@ class Reconciler:
         first = stored.rollout.status.flags.sha256 is None
         return stored if stored.deleting or first is protected else await self._finalizers.keep(stored, state)
 
+    def _has_protected(
+        self, rollout: SessionRollout, state: RolloutState, decision: Decision, unprotected: RolloutError | None
+    ) -> bool:
+        """Whether a deletion that waits for nothing else has written what protects users, as far as the API server lets it."""
+        if unprotected is None or patience(state, unprotected) > 0:
+            return decision.urgent is None
+        self._remains.leave(rollout, str(unprotected))
+        return True
+
+    async def protect_last(self, stored: Stored, state: RolloutState) -> None:
+        """The object is gone: what was decided to protect its users is written. Raises RolloutError while it cannot be."""
+        for _ in range(2):  # the document first, and then the responses about it
+            made = await self._decisions.make(stored, state, GONE)
+            rollout, decision = made.observed.rollout, made.decision
+            stored = state.last or stored
+            if (error := await self._applier.protect(rollout, state, decision)) is not None:
+                raise error
+            await self._applier.answer(rollout, state, decision)
+
     def _end(self, key: Key, state: RolloutState) -> float:
         """Deleted: this loop ends. A decision made now could publish a document that the deletion is about to release."""
         self._downtime.account(key)
         state.deleted = True
         return RESYNC.total_seconds()
-
-    async def _awaited(self, stored: Stored, state: RolloutState) -> tuple[Names, Names]:
-        """The Jobs and finalizers that a deletion waits for: its own while the API server refuses its removal, and those of others.
-
-        Flags that it turns off do not wait for them.
-        """
-        jobs, finalizers = Names(), finalizers_of_others(stored)
-        if has_finalizer(stored):
-            jobs = await self._remains.running(stored.rollout) if not state.finalized else ()
-            state.awaits_removal = not jobs and state.until_removal > 0
-            finalizers = (FINALIZER, *finalizers) if jobs or state.awaits_removal else ()
-        else:
-            state.succeeded(FINALIZER_EFFECT)
-        if (jobs or finalizers) and stored.rollout.spec.deletion_policy is DeletionPolicy.OFF:
-            await self._remains.keep_off(stored, state)
-        return jobs, finalizers
-
-    def _decider(
-        self, stored: Stored, state: RolloutState, jobs: Names, finalizers: Names
-    ) -> Callable[[Observed, datetime], Decision]:
-        """What decides about the object as it is."""
-        if stored.problem:
-            return partial(stall_unparsed, problem=stored.problem)
-        if not (jobs or finalizers):
-            return decide
-        return partial(decide_deleted, jobs=jobs, finalizers=finalizers, released=state.released is True)
-
-    def _decide(self, observed: Observed, now: datetime, decider: Callable[[Observed, datetime], Decision]) -> Decision:
-        """The decision; after an exception that nobody foresaw, emergencies and a stall that says where it came from."""
-        try:
-            return decider(observed, now)
-        except Exception as error:
-            rollout = observed.rollout
-            log.exception("deciding failed", extra={"namespace": rollout.namespace, "rollout": rollout.name})
-            cause = f"{type(error).__name__} in {place_of(error)}"
-            try:
-                return stall_after(observed, now, cause)
-            except Exception:  # noqa: BLE001 - by one of the actions, and the others are not known to be harmless
-                return stall_after(replace(observed, actions=()), now, cause)
 
     async def _write_status(
         self, stored: Stored, rollout: SessionRollout, state: RolloutState, made: Made

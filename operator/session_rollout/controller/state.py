@@ -27,11 +27,12 @@ from session_rollout.controller.requests import Requests
 from session_rollout.controller.turns import Priority, no_others
 from session_rollout.controller.unconfirmed import Unconfirmed
 from session_rollout.core.context import RESYNC, longest_gap
+from session_rollout.core.deleted import PROTECTING
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import config_map_name
 from session_rollout.core.refusals import CONTESTED_EFFECT, FIELDS_EFFECT, FINALIZER_EFFECT, STATUS_EFFECT
 from session_rollout.errors import FieldDropped, StatusContested
-from session_rollout.ports import Key, Queries
+from session_rollout.ports import Key, Queries, Stored
 
 log = logging.getLogger(__name__)
 TOGETHER_SECONDS: Final = 0.03  # results that arrive within this time cause one reconciliation
@@ -76,6 +77,11 @@ class PendingActions:
         self.waiting.pop(uid, None)
         self.finished.add(uid)
         return new
+
+    @property
+    def protect(self) -> bool:
+        """Whether one of them may have to turn something off."""
+        return any(action.spec.action in PROTECTING for action in self.waiting.values())
 
     def oldest_first(self) -> tuple[SessionRolloutAction, ...]:
         """The actions in the order in which they were created."""
@@ -124,6 +130,7 @@ class RolloutState:
     document_doubted: bool = False  # a sweep could not list it, so it may have changed without an event
     last_reconcile: datetime | None = None
     last_record: datetime | None = None
+    unprotected: bool = False  # something is to be turned off that the document has on, or an action may say so
     failures: int = 0
     conflicts: int = 0
     next_decision: float = math.inf  # seconds that the last decision allowed until the next one
@@ -146,7 +153,12 @@ class RolloutState:
         None  # whether its deletion, which waits, has just turned the flags off; None: it does not turn them off
     )
     finalized: bool = False  # its deletion has done everything but remove the finalizer
-    removal_failures: int = 0  # attempts to remove the finalizer in vain
+    release_began: float | None = (
+        None  # monotonic seconds: when a write of the document first failed that the deletion waits for
+    )
+    has_successor: bool = False  # another object was created under its name, whose loop waits for the end of this one
+    last: Stored | None = None  # the object as it was decided about last, with the status that was decided
+    removal_failures: int = 0  # attempts to end the deletion in vain
     awaits_removal: bool = False  # the last reconciliation has found nothing else to wait for
     removal_due: float = 0.0  # monotonic seconds: when the next one is made; until then the loop protects users
     stored: RolloutStatus | None = None  # the known part of the status as this process knows it; None while it does not
@@ -161,7 +173,7 @@ class RolloutState:
     @property
     def priority(self) -> Priority:
         """How soon its next reconciliation must come, compared with those of other rollouts."""
-        if self.actions.waiting or self.deleted:
+        if self.actions.waiting or self.deleted or self.unprotected:
             return Priority.URGENT
         return Priority.KNOWN if self.known or self.last_reconcile is not None else Priority.NEW
 
@@ -336,11 +348,11 @@ class RolloutState:
 
     @property
     def until_removal(self) -> float:
-        """Seconds until the removal of the finalizer is tried again; 0 when it was not refused, or is due."""
+        """Seconds until the end of the deletion is tried again; 0 when it was not tried, or is due."""
         return max(self.removal_due - time.monotonic(), 0.0)
 
     def removal_refused(self, seconds: float) -> None:
-        """The finalizer could not be removed: the object stays, and users with it, so the loop goes on until the next attempt."""
+        """The deletion could not be ended: the object stays, and users with it, so the loop goes on until the next attempt."""
         self.removal_failures += 1
         self.removal_due, self.deleted = time.monotonic() + seconds, False
 

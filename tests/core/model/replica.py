@@ -22,9 +22,8 @@ from session_rollout.api.parsing import action_of
 from session_rollout.controller import deletion
 from session_rollout.controller.deletion import Deletion
 from session_rollout.controller.downtime import Downtime
-from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.inbox import Inbox
-from session_rollout.controller.loops import Loops
+from session_rollout.controller.loops import Loop, Loops
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.on_demand import OnDemandChecks
 from session_rollout.controller.reconciler import Reconciler
@@ -167,11 +166,9 @@ class Replica:
         store = ApiRolloutStore(server, monotonic=self.clock.monotonic)
         self.metrics, flags = Application(cluster), ConfigMapPublisher(server)
         around = replace(cluster.around.ports(), store=store, flags=flags, metrics=self.metrics, clock=self.clock)
-        self.deletion = Deletion(around, self.memory, parse, lambda _: None)
-        self.finalizers = Finalizers(around)
         self.reconciler = Reconciler(around, self.memory, self.downtime, cluster.decided, lambda *_: nullcontext())
-        loops = NoLoops(self.reconciler, self.deletion, self.memory, around)
-        self.inbox = Inbox(self.memory, OnDemandChecks(around), loops, store, self.clock, action_of)
+        self.loops = NoLoops(self.reconciler, Deletion(around, self.memory, parse, lambda _: None), self.memory, around)
+        self.inbox = Inbox(self.memory, OnDemandChecks(around), self.loops, store, self.clock, action_of)
         self.downtime.unaccounted = self.unled.unaccounted
         self.downtime.begin(replace(self.unled).since_for, cluster.keys)
         run(self.inbox.sweep())
@@ -187,10 +184,18 @@ class Replica:
     def end(self, raw: Object) -> None:
         """Release what belongs to a deleted rollout, as its loop does; attempts are repeated in the time of the event loop."""
         with patch.object(deletion, "time", SimpleNamespace(monotonic=LOOP.time)):
-            stored = parse(raw)
-            run(self.deletion.finalize(raw))
-            if run(self.finalizers.remove(stored, self.memory.of(stored.key))):
-                self.deletion.forget(stored.key, stored.uid)
+            run(self._end(Key(NAMESPACE, raw["metadata"]["name"]), Loop(raw)))
+
+    async def _end(self, key: Key, loop: Loop) -> None:
+        """It is left as it is while the API server refuses the removal of the finalizer."""
+        state = self.memory.of(key)
+        state.has_loop, state.uid = True, loop.uid
+        for _ in range(200):
+            state.removal_due = 0.0
+            await self.reconciler.reconcile(key)
+            if state.finalized or (state.deleted and await self.loops._end(key, loop)):
+                break
+            await asyncio.sleep(1)
 
     def document_changed(self, stored: Object, *, deleted: bool) -> None:
         """The watch of flag documents; of one that was deleted it delivers the last version."""
