@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
-from session_rollout.api.enums import DecisionAction, DecisionReason, PhaseState, Stage
+from session_rollout.api.enums import DecisionAction, DecisionReason, PhaseState
 from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, ProtectionKind
 from session_rollout.api.status import RolloutStatus
 from session_rollout.core.context import DecisionContext, StageResult
@@ -104,17 +104,9 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         floor = max(floor, revision)
     wanted = _wanted(context, given, disabled, floor)
     if document is None or document.sha256 != wanted.sha256:
-        _request(context, wanted, urgent=less == (given, disabled) if document is not None else _takes_from_readers(context))
+        _request(context, wanted, urgent=less == (given, disabled))
     elif not (document.labelled and _knows_rollback(context, document)):
         context.effects.append(_effect(context, wanted))
-
-
-def _takes_from_readers(context: DecisionContext) -> bool:
-    """Whether a document that is gone comes back with less: applications that have read it give features according to it."""
-    before = context.observed.rollout.status.flags
-    off, earlier = ({record.feature for record in flags.disabled} for flags in (context.status.flags, before))
-    is_rollback = context.current.stage is Stage.ROLLING_BACK and context.current.published_time is None
-    return before.sha256 is not None and off >= earlier and (is_rollback or off > earlier)
 
 
 def _stays(context: DecisionContext, document: PublishedDocument | None, given: Given, disabled: Mapping[str, str]) -> bool:
