@@ -55,6 +55,13 @@ def test_counts_by_cell() -> None:
     assert second.whole == Block(0, 6, 4, 172)
 
 
+def test_a_counter_of_zero_is_not_none() -> None:
+    """Whether there is one, of anybody, tells no bad events from a selector that selects nothing."""
+    zero = matrix((cohort("off-chosen"), ["0"]), first=1)
+    assert [block.counts_bad for block in read_blocks(zero, TOTAL, ENDS)] == [False, True]
+    assert [block.counts_bad for block in read_blocks(NONE, TOTAL, ENDS)] == [False, False]
+
+
 def test_chosen_users_are_apart() -> None:
     """They are reported, and not compared."""
     total = matrix(*((cohort(variant), ["9", "9"]) for variant in ("on", "off", "on-chosen", "off-chosen")))

@@ -70,6 +70,18 @@ def test_no_traffic_is_said(
     assert "failures" in capsys.readouterr().err
 
 
+@pytest.mark.lab
+@pytest.mark.parametrize("bad", ["past_bad", "past_idle", "past_bda"])
+def test_bad_events_that_no_series_counts(
+    prometheus: Prometheus, bad: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`validate` says so; a counter of 0 is one."""
+    path = rollout(tmp_path, bad=bad)
+    assert code_of(app, ["validate", path, "--prometheus", prometheus.url, "--from", "5h", "-o", "json"]) == Exit.DONE
+    rules = {finding["rule"]: finding["field"] for finding in json.loads(capsys.readouterr().out)}
+    assert rules.get("NoBadCounter") == ("spec.metrics[0].cohorts" if bad == "past_bda" else None)
+
+
 def test_figures_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = data(capsys, rollout(tmp_path), "--traffic", "10000/h", "--rate", "0.05%")
     assert {(row["eventsPerHour"], row["rateWithout"]) for row in rows} == {(10_000.0, 0.0005)}

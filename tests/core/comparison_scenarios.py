@@ -59,10 +59,19 @@ def every_event_is_bad() -> World:
     return world
 
 
+def nobody_counts_bad_events() -> World:
+    """The selector has a spelling error."""
+    world = Counting(spec(), rates=(0.0, 0.0), counts_bad=False)
+    world.until(in_step("20"))
+    world.run(60)
+    return world
+
+
 STORIES: Final[tuple[Callable[[], World], ...]] = (
     blocks_show_harmlessness,
     blocks_are_compared,
     nobody_receives_the_feature,
     a_placebo_is_harmful,
     every_event_is_bad,
+    nobody_counts_bad_events,
 )

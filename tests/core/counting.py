@@ -70,6 +70,7 @@ class Counting(World):
     feature: str = "alpha"  # whose users are counted
     of_all: bool = False  # the counters have no label `variant`
     counted: dict[datetime, CohortBlock] = field(default_factory=dict)
+    counts_bad: bool = True  # whether it exports a counter of bad events
     read_until: datetime | None = None  # later blocks are still to be read from the provider
 
     def __post_init__(self) -> None:
@@ -107,7 +108,7 @@ class Counting(World):
         share = len(self.cells)
         cell = Block(with_it * self.rates[0] / share, with_it / share, without * self.rates[1] / share, without / share)
         problem = None if with_it and (without or self.of_all) else BlockProblem.NO_EVENTS
-        return CohortBlock(end, dict.fromkeys(self.cells, cell), problem=problem)
+        return CohortBlock(end, dict.fromkeys(self.cells, cell), problem=problem, counts_bad=self.counts_bad)
 
     def verdict(self, kind: CheckKind) -> tuple[Verdict, CheckReason | None]:
         """That of the comparison."""

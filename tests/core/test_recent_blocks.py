@@ -147,3 +147,29 @@ def test_a_budget_that_is_not_used_up_needs_readable_blocks() -> None:
     world.run(600)
     assert world.status.current.percent == "20"
     assert world.verdict(CheckKind.GUARD) == (Verdict.NO_DATA, CheckReason.IMPOSSIBLE_COUNTS)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_bad_events_that_nobody_counts_are_not_zero(way: dict[str, Any]) -> None:
+    """A spelling error in `bad`: half of the sessions fail, and no series says so."""
+    world = Spoiled(**way, rates=(0.0, 0.0), counts_bad=False)
+    world.until(in_step("20"))
+    world.run(600)
+    assert world.status.current.percent == "20"
+    assert world.status.current.hold_until is None
+    assert {(record.verdict, record.reason) for record in world.status.checks} == {
+        (Verdict.NO_DATA, CheckReason.NO_BAD_COUNTER)
+    }
+    world.counts_bad = True  # with 0
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_a_counter_that_begins_with_the_first_bad_event_is_known_from_then_on() -> None:
+    """Also while none of the Pods that run now has had one."""
+    world = Spoiled(spec(), counts_bad=False)
+    world.until(in_step("20"))
+    world.until(lambda world: world.status.current.hold_until is not None)
+    world.rates = (0.0, 0.0)
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED

@@ -64,7 +64,7 @@ def _block(end: datetime, bad: Counts, total: Counts, needed: Sequence[str]) -> 
         chosen = sum((_cell(bad, total, name, CHOSEN) for name in names), NOTHING)
     except UnreadableBlock as unreadable:
         return CohortBlock(end, problem=unreadable.problem)
-    block = CohortBlock(end, cells, chosen)
+    block = CohortBlock(end, cells, chosen, counts_bad=bool(bad))
     has_events = all(sum(total.get((variant, name), 0.0) for name in names) > 0 for variant in needed)
     return block if has_events else replace(block, problem=BlockProblem.NO_EVENTS)
 

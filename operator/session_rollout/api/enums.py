@@ -44,7 +44,6 @@ class CheckReason(StrEnum):
     NO_CONTROL = "NoControl"  # Nobody or everybody has the feature, so that there is nothing to compare.
     NO_DATA_PASSES = "NoDataPasses"  # The query returned no series or NaN, which passes because of `onNoData: Pass`.
     NO_DATA_FAILS = "NoDataFails"  # The query returned no series or NaN, which fails because of `onNoData: Fail`.
-    # There is nothing to compare yet.
     WARMING_UP = "WarmingUp"  # The query range still contains data of the previous audience.
     AWAITING_RESULT = "AwaitingResult"  # There is no result of the query or the check yet.
     BASELINE_MISSING = "BaselineMissing"  # There is no baseline from the time before the phase was published.
@@ -63,6 +62,7 @@ class CheckReason(StrEnum):
     NO_COHORTS = "NoCohorts"  # `comparedTo: Control` requires a metric with `cohorts`.
     NO_VARIANTS = "NoVariants"  # No series has the label `variant` with the value `on` or `off`.
     NO_EVENTS = "NoEvents"  # A cohort has no events.
+    NO_BAD_COUNTER = "NoBadCounter"  # Bad events are counted by no series, of anybody, and none was counted before: the selector may be wrong.
     NOT_EXPOSED = "NotExposed"  # Too few events with the feature since its audience was published.
     NOT_APPLIED = "NotApplied"  # Another share of events has the feature than the published one.
     UNEVEN_CELLS = "UnevenCells"  # Some series have the label `cell`, and others have not, or have more than 64 values of it.

@@ -93,4 +93,4 @@ async def _of_metric(recorder: "Recorder", metric: "Metric | None", begin: str) 
         raise refusal(f"metric {metric.name}: {failure}") from failure
     if not total:
         raise refusal(f"metric {metric.name}: the server has no events of the last {begin}")
-    return Traffic(total / (length.total_seconds() / 3600), (bad or 0.0) / total)
+    return Traffic(total / (length.total_seconds() / 3600), (bad or 0.0) / total, counts_bad=bad is not None)

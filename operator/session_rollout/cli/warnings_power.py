@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from session_rollout.api.enums import CheckKind
+from session_rollout.api.metrics import Metric
 from session_rollout.api.quantities import duration, estimate_text, format_duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.admission import Path, Problem
@@ -20,6 +21,7 @@ class WarnPower(StrEnum):
     UNSEEN_HARM = "UnseenHarm"
     SLOW_CRITERION = "SlowCriterion"
     LATE_EXPOSURE = "LateExposure"
+    NO_BAD_COUNTER = "NoBadCounter"
 
 
 def power_warnings(spec: RolloutSpec, options: Mapping[str, Any]) -> Iterator[Problem]:
@@ -27,7 +29,11 @@ def power_warnings(spec: RolloutSpec, options: Mapping[str, Any]) -> Iterator[Pr
     names = tuple(compared_metrics(spec))
     if not names:
         return
-    for power in powers_of(spec, traffic_of(spec, names, options), options["inflation"]):
+    traffic = traffic_of(spec, names, options)
+    for index, metric in enumerate(spec.metrics):
+        if metric.name in traffic and not traffic[metric.name].counts_bad:
+            yield _uncounted(metric, index)
+    for power in powers_of(spec, traffic, options["inflation"]):
         path = _path(spec, power)
         if power.kind is CheckKind.GUARD:
             yield from _unseen(power, path)
@@ -45,6 +51,16 @@ def _path(spec: RolloutSpec, power: Power) -> Path:
 
 def _warning(path: Path, about: WarnPower, message: str) -> Problem:
     return Problem(("spec", *path), message, rule=about)
+
+
+def _uncounted(metric: Metric, index: int) -> Problem:
+    message = (
+        f"no series has counted bad events of {metric.name}, of anybody, so that its checks have no verdict before there is one; check"
+        " the selector (or the bucket at `over`), and let the application export the counter with 0 from its start"
+    )
+    return _warning(
+        ("metrics", index, "cohorts" if metric.cohorts is not None else "counts"), WarnPower.NO_BAD_COUNTER, message
+    )
 
 
 def _place(power: Power) -> str:

@@ -35,6 +35,7 @@ class CohortBlock:
     cells: Mapping[str, Block] = field(default_factory=dict)
     chosen: Block = NOTHING
     problem: BlockProblem | None = None
+    counts_bad: bool = True  # whether a counter of bad events exists, of anybody, be it 0
 
     @property
     def tells_shares(self) -> bool:

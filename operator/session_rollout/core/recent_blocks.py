@@ -4,7 +4,8 @@ A block that cannot be read is time without evidence, and harm may be the cause:
 bad events than events. Without a rule, such a block would take the harm out of the evidence, and the harmless rest would pass.
 So there is no evidence for as long as one of the last ten blocks cannot be read. A single one, as of a Pod that restarts, costs a
 hold ten blocks. A period without events of a group is none of these: applications have quiet minutes, and the share of users with
-the feature is tested. A comparison that would tolerate any rate is no evidence, either: nothing could fail.
+the feature is tested. A comparison that would tolerate any rate is no evidence, either: nothing could fail. The same is true of bad
+events that no counter counts, such as those of a selector with a spelling error.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,9 @@ def unusable(comparison: Comparison, blocks: Sequence[CohortBlock]) -> Unusable 
         return _no_data(unreadable[-1], f"{len(unreadable)} of the last {len(problems)} blocks are no evidence: ")
     if comparison.tolerates_everything:
         return Unusable(Verdict.INCONCLUSIVE, CheckReason.ANY_RATE_TOLERATED, _ANY_RATE)
+    events = comparison.test.events
+    if not (events.on_bad + events.off_bad or any(block.counts_bad for block in blocks[-RECENT_BLOCKS:])):
+        return Unusable(Verdict.NO_DATA, CheckReason.NO_BAD_COUNTER, _NO_BAD_COUNTER)
     return None
 
 
@@ -54,6 +58,10 @@ def _no_data(problem: BlockProblem, prefix: str) -> Unusable:
 _ANY_RATE: Final = (
     "any rate is tolerated, because nearly every event without the feature is bad, or because of a bound of 100%; check what counts as"
     " bad: a histogram needs a bucket that ends at `over`"
+)
+_NO_BAD_COUNTER: Final = (
+    "no series counts bad events, of anybody, so that nobody knows whether there are none; check the selector, and let the application"
+    " export the counter with 0 from its start"
 )
 _TEXTS: Final = {
     CheckReason.NO_VARIANTS: "no series has the label `variant` with the value `on` or `off`",

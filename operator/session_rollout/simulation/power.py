@@ -28,6 +28,7 @@ class Traffic:
 
     events: float
     rate: float
+    counts_bad: bool = True  # whether some series counts bad events
 
 
 @dataclass(frozen=True)
