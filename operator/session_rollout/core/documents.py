@@ -303,8 +303,7 @@ def audience_of(flag: Any, flag_set: str) -> Audience | None:
     """
     flag = _mapping(flag)
     if _is_off(flag):
-        placebo = _placebo_of(flag)
-        return placebo if placebo is not None and is_exactly(flag["targeting"], targeting_of(flag_set, placebo)) else NOBODY
+        return _placebo_of(flag) or NOBODY  # nobody has the feature by it, however its users are divided
     variants, targeting = flag["variants"], flag.get("targeting")
     if not targeting:
         return EVERYBODY if variants.get(_text(flag.get("defaultVariant"))) is True else None

@@ -13,7 +13,7 @@ from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import EARLIEST, PhaseRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.flags import EVERYBODY, NOBODY
+from session_rollout.core.flags import EVERYBODY, NOBODY, of_users
 from session_rollout.core.steps import phase_named
 
 UNKNOWN: Final = EARLIEST  # no season lies before it, so that there is none with the feature
@@ -55,7 +55,8 @@ def _first_time(
     times = document.first_published if document is not None else {}
     if known := [times[name] for name in phase.features if name in times]:
         return min(known)
-    return UNKNOWN if record.features or _is_given(context, phase, document) else None
+    begun = bool(record.features) and record.placebo is None  # by an older version, which did not note the time
+    return UNKNOWN if begun or _is_given(context, phase, document) else None
 
 
 def _is_given(context: DecisionContext, phase: Phase, document: PublishedDocument | None) -> bool:
@@ -63,4 +64,5 @@ def _is_given(context: DecisionContext, phase: Phase, document: PublishedDocumen
     if document is None or not context.status.flags.adoption_required:
         return False
     initial = {feature.name: EVERYBODY for feature in context.spec.features if feature.initial is OnOff.ON}
-    return any(document.audiences.get(name, NOBODY) not in {NOBODY, initial.get(name, NOBODY)} for name in phase.features)
+    given = of_users(document.audiences)
+    return any(given.get(name, NOBODY) not in {NOBODY, initial.get(name, NOBODY)} for name in phase.features)
