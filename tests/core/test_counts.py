@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.counting import Counting, bounded, in_step
+from core.counting import BELOW, Counting, bounded, in_step
 from core.world import World, ended
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec

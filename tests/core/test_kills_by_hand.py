@@ -26,7 +26,11 @@ def edit_text(world: World, change: Callable[[Flags], object]) -> None:
     assert world.document is not None
     document = json.loads(world.documents[-1])
     change(document["flags"])
-    known = {"version": world.document.version + 1, "owner": world.name, "protections": world.document.protections}
+    known: dict[str, Any] = {
+        "version": world.document.version + 1,
+        "owner": world.name,
+        "protections": world.document.protections,
+    }
     world.document = read_document(json.dumps(document, indent=1), editor="kubectl-edit", **known)
 
 
