@@ -83,7 +83,6 @@ class CheckReason(StrEnum):
     INVALID_RESPONSE = "InvalidResponse"  # The response is not a valid response of the Prometheus API.
     CREDENTIALS_UNREADABLE = "CredentialsUnreadable"  # The token file or the CA file could not be read.
     INTERNAL_ERROR = "InternalError"  # The operator failed to run the check. For the error, see the operator's log.
-    # Gates that are not metrics.
     AWAITING_APPROVAL = "AwaitingApproval"  # The gate requires manual approval.
     APPROVED = "Approved"  # An `Approve` action approved the gate.
     JOB_STARTED = "JobStarted"  # The Job of the gate was created.
