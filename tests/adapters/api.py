@@ -62,6 +62,8 @@ class Api(ApiServer):
 
     def _put(self, path: str, body: Any, _content: str, query: Mapping[str, Any]) -> Object:
         path = path.removesuffix("/status")
+        if path not in self.objects:
+            raise NotFound(path)
         if body["metadata"]["resourceVersion"] != self.objects[path]["metadata"]["resourceVersion"]:
             raise Conflict(path)
         return {**body} if "dryRun" in query else self.put(path, body)

@@ -7,6 +7,8 @@ import pytest
 
 from adapters.api import Api
 from adapters.leasing import PATH, Clock, acquires, moved, replica, spec
+from session_rollout.adapters import lease as lease_module
+from session_rollout.adapters.lease import RENEW_DEADLINE
 from session_rollout.cli.operator_lease import LABEL
 from session_rollout.errors import Conflict, Unavailable
 
@@ -81,7 +83,7 @@ def test_leader_that_cannot_renew_may_not_write(api: Api, clock: Clock) -> None:
     assert acquires(leader)
     clock.seconds += 10
     leader.confirm()
-    api.failures["GET"] = [Unavailable("down")]
+    api.failures["PUT"] = [Unavailable("down")]
     assert not acquires(leader)
     clock.seconds += 0.1
     with pytest.raises(Unavailable):
@@ -112,6 +114,65 @@ def test_acquire_waits_until_it_holds_the_lease(api: Api, clock: Clock) -> None:
     asyncio.run(replica(api, clock).acquire(lambda: tries.append(None)))
     assert len(tries) == 3
     assert spec(api)["holderIdentity"] == "a"
+
+
+def test_renewal_takes_one_request(api: Api, clock: Clock) -> None:
+    """A slow API server answers each within its time, and two of them not within that of the Lease."""
+    leader = replica(api, clock)
+    assert acquires(leader)
+    api.requests.clear()
+    assert acquires(leader)
+    assert [method for method, _ in api.requests] == ["PUT"]
+
+
+def test_renewal_reads_what_another_client_has_changed(api: Api, clock: Clock) -> None:
+    leader = replica(api, clock)
+    assert acquires(leader)
+    assert acquires(leader)
+    metadata = {**api.objects[PATH]["metadata"], "annotations": {"team": "ops"}}
+    api.put(PATH, {**api.objects[PATH], "metadata": metadata})
+    assert acquires(leader)
+    assert api.objects[PATH]["metadata"]["annotations"]["team"] == "ops"
+
+
+def test_lease_that_was_deleted_is_created_again(api: Api, clock: Clock) -> None:
+    leader = replica(api, clock)
+    assert acquires(leader)
+    assert acquires(leader)
+    del api.objects[PATH]
+    assert acquires(leader)
+    assert spec(api)["holderIdentity"] == "a"
+
+
+class Enough(Exception):
+    """The test has seen enough renewals."""
+
+
+def test_leader_of_a_slow_api_server_may_write(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request takes almost as long as it may: the leader keeps the Lease, and so it must be able to protect users."""
+    clock, ages = moved(monkeypatch), list[float]()
+    monkeypatch.setattr(lease_module, "RETRY_SECONDS", 2.0)
+    leader, request = replica(api, clock), api.request
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        clock.seconds += 4.6
+        ages.append(leader.age)
+        return await request(*args, **options)
+
+    async def pause(seconds: float) -> None:
+        clock.seconds += seconds
+        if len(ages) > 20:
+            raise Enough
+
+    async def body() -> None:
+        assert await leader._try()
+        monkeypatch.setattr(api, "request", slow)
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        await leader.keep(lambda: None)
+
+    with pytest.raises(Enough):
+        asyncio.run(body())
+    assert max(ages) < RENEW_DEADLINE
 
 
 @pytest.mark.parametrize(

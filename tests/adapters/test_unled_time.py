@@ -232,7 +232,7 @@ def test_leader_that_renews_late_has_not_been_away(api: Api, clock: Clock) -> No
 def test_leader_that_sees_another_one_writes_no_more(api: Api, clock: Clock) -> None:
     """Its monotonic clock may have stood still while its node slept: by that, its last renewal is a moment ago."""
     old = led(api, clock)
-    api.objects[PATH]["spec"]["holderIdentity"] = "b"
+    api.put(PATH, {**api.objects[PATH], "spec": {**api.objects[PATH]["spec"], "holderIdentity": "b"}})
     assert not acquires(old)
     with pytest.raises(Unavailable):
         old.confirm()

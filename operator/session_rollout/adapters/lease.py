@@ -20,7 +20,7 @@ from session_rollout.adapters.api_server import ApiServer
 from session_rollout.adapters.labels import recommended
 from session_rollout.adapters.telemetry import LEADER
 from session_rollout.api import GROUP
-from session_rollout.errors import Conflict, RolloutError, Unavailable
+from session_rollout.errors import Conflict, NotFound, RolloutError, Unavailable
 from session_rollout.ports import Clock, Key
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ LEASE_SECONDS: Final = 15
 AFTER_RENEWAL: Final = timedelta(seconds=LEASE_SECONDS)  # a leader may evaluate for so long after its last renewal
 RENEW_DEADLINE: Final = 10.0
 RETRY_SECONDS: Final = 2.0
+SHORTEST_SECONDS: Final = 0.1  # between renewals of which one takes longer than that
 LABELS: Final = recommended("operator")  # the plugin finds the Lease by the first of them, whatever the release is called
 ATTEMPT_SECONDS: Final = RENEW_DEADLINE / 2  # for one request, as client-go has it: one that hangs leaves time for another
 UNACCOUNTED: Final = f"{GROUP}/unaccounted-since"
@@ -140,6 +141,8 @@ class Lease:
         self._identity = identity
         self._clock = clock
         self._renewed = -math.inf  # monotonic seconds
+        self._took = 0.0  # seconds for the last attempt
+        self._known: dict[str, Any] | None = None  # the Lease as this process has written it, if that was the last attempt
         self._leads = False  # it once held the Lease, and ends when it loses it
         self._observed: tuple[str, float] = ("", 0.0)  # last renewTime of another holder, and when it changed
         self.unled = UnledTime(frozenset(namespaces))
@@ -170,7 +173,7 @@ class Lease:
     async def keep(self, lost: Callable[[], None]) -> None:
         """Renew until the Lease is lost, then call `lost`."""
         while self._held:
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(max(RETRY_SECONDS - self._took, SHORTEST_SECONDS))
             await self._try()
         LEADER.set(0)
         lost()
@@ -199,12 +202,19 @@ class Lease:
         except RolloutError as error:
             log.warning("cannot renew or acquire the Lease: %s", error)
             return False
+        finally:
+            self._took = time.monotonic() - start
         if held:
             # From before the request: the API server may have stored it at any moment since.
             self._renewed, self.leader, self._leads = start, "", True
         return held
 
     async def _claim(self) -> bool:
+        known, self._known = self._known, None
+        if known is not None and await self._take(known):
+            # Its version is proof that nobody has written it since, so it need not be read: two requests of a slow API server take
+            # as long as a renewal counts.
+            return True
         lease = await self._find()
         if lease is None:
             self.unled.unknown |= not self._leads  # somebody has deleted it, and what it said
@@ -229,7 +239,7 @@ class Lease:
         kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
         metadata = {"name": self._name, "labels": LABELS, "annotations": self.unled.annotations({"metadata": {}})}
         body = {**kind, "metadata": metadata, "spec": self._spec(0)}
-        await self._api.request("POST", self._path, body, seconds=ATTEMPT_SECONDS)
+        self._note(await self._api.request("POST", self._path, body, seconds=ATTEMPT_SECONDS))
 
     async def _take(self, lease: dict[str, Any]) -> bool:
         before = lease["spec"]
@@ -241,13 +251,16 @@ class Lease:
         metadata = {**lease["metadata"], "labels": labels, "annotations": self.unled.annotations(lease)}
         try:
             await self._write({**lease, "metadata": metadata, "spec": spec})
-        except Conflict:
-            # Another replica took it between the read and this write.
+        except (Conflict, NotFound):
+            # Another replica took it, or another client changed or deleted it, between the read and this write.
             return False
         return True
 
     async def _write(self, lease: dict[str, Any]) -> None:
-        await self._api.request("PUT", f"{self._path}/{self._name}", lease, seconds=ATTEMPT_SECONDS)
+        self._note(await self._api.request("PUT", f"{self._path}/{self._name}", lease, seconds=ATTEMPT_SECONDS))
+
+    def _note(self, written: dict[str, Any]) -> None:
+        self._known = written if isinstance(written.get("spec"), dict) else None
 
     def _observe_expiry(self, spec: dict[str, Any]) -> bool:
         """Record the last renewal; returns whether the holder has not renewed for the whole lease, by the clock of this process: the clock of the holder may be wrong."""
