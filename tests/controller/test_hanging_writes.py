@@ -166,3 +166,106 @@ def test_what_happened_has_its_event_and_its_record(server: type[Slow], monkeypa
 
 def is_disabled(effect: Effect) -> bool:
     return isinstance(effect, Emit) and effect.reason is EventReason.FLAGS_DISABLED
+
+
+GATES = [{"name": f"smoke-{number}", "job": {"profile": "smoke-tests"}} for number in range(12)]
+GUARD = {"name": "errors", "metric": "errors", "below": "5%"}
+ONE_PHASE = [{"name": "one", "features": ["alpha"], "steps": [{"percent": 100, "hold": "1s"}], "verification": GATES}]
+
+
+async def overtaken(cluster: Cluster, process: Process) -> None:
+    """An emergency comes while something hangs, and is in force in a moment."""
+    process.inbox.action_changed(cluster.add_action("emergency", "EmergencyDisable", reason="drill"))
+    async with asyncio.timeout(5):
+        await until(lambda: is_off(cluster))
+
+
+@pytest.mark.parametrize(("call", "count"), [("publish", 1), ("start_check", len(GATES))])
+def test_effect_that_hangs_delays_no_emergency(call: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A webhook for ConfigMaps or Jobs takes half a minute, or a connection is dead. Each is sent once all the same."""
+    monkeypatch.setattr(requests, "RESPONSE_SECONDS", 0.05)
+
+    async def body() -> None:
+        cluster = Cluster()
+        cluster.add_rollout(guards=[GUARD], phases=ONE_PHASE, features=[{"name": "alpha"}])
+        process, sent = Process(cluster), list[Effect]()
+        port = process.reconciler._ports.flags if call == "publish" else process.reconciler._ports.jobs
+        original = getattr(port, call)
+
+        async def hang_then(rollout: Any, effect: Any, **options: Any) -> Any:
+            if cluster.document is None or options.get("urgent"):
+                return await original(rollout, effect, **options)
+            sent.append(effect)
+            return await asyncio.Event().wait()
+
+        monkeypatch.setattr(port, call, hang_then)
+        while len(sent) < count:
+            await process.reconcile()
+            cluster.time += timedelta(seconds=10)
+        await process.reconcile()
+        assert len(sent) == count
+        assert len(set(sent)) == count
+        process.inbox.action_changed(cluster.add_action("emergency", "EmergencyDisable", reason="drill"))
+        async with asyncio.timeout(5):
+            await process.reconcile()
+        assert is_off(cluster)
+
+    run(body)
+
+
+@pytest.mark.parametrize("what", ["the rollout", "its document"])
+def test_read_that_hangs_is_sent_again(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "SECOND_SECONDS", 0.05)
+
+    async def body() -> None:
+        cluster, process = await holding()
+        port = process.reconciler._ports.store if what == "the rollout" else process.reconciler._ports.flags
+        original, hangs = port.read, [True]
+
+        async def read(*args: Any) -> Any:
+            if hangs:
+                hangs.pop()
+                await asyncio.Event().wait()
+            return await original(*args)
+
+        if what == "its document":
+            process.state.forget_document()
+        monkeypatch.setattr(port, "read", read)
+        await overtaken(cluster, process)
+        assert not hangs
+        await process.loops.close()
+
+    run(body)
+
+
+def test_many_jobs_of_a_slow_server_delay_no_emergency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is read in less than the time that a decision waits for it."""
+    monkeypatch.setattr(requests, "RESPONSE_SECONDS", 1.0)
+
+    async def body() -> None:
+        cluster = Cluster()
+        cluster.add_rollout(guards=[], phases=ONE_PHASE, features=[{"name": "alpha"}])
+        process = Process(cluster)
+        while cluster.calls.count("start_check") < len(GATES):
+            await process.reconcile()
+            cluster.time += timedelta(seconds=10)
+        observed, reading, most = asyncio.Event(), 0, 0
+        original = process.reconciler._ports.jobs.observe
+
+        async def observe(rollout: Any, name: str) -> Any:
+            nonlocal reading, most
+            reading += 1
+            most = max(most, reading)
+            if most == len(GATES):
+                observed.set()
+            await observed.wait()
+            reading -= 1
+            return await original(rollout, name)
+
+        monkeypatch.setattr(process.reconciler._ports.jobs, "observe", observe)
+        process.inbox.action_changed(cluster.add_action("emergency", "EmergencyDisable", reason="drill"))
+        await process.reconcile()
+        assert is_off(cluster)
+        assert most == len(GATES)
+
+    run(body)

@@ -245,7 +245,7 @@ def test_exception_that_nobody_foresaw_ends_no_loop(cluster: Cluster, caplog: py
     run(body)
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert vars(record)["class"] == "KeyError"
-    assert vars(record)["place"].endswith(" in _reconcile")
+    assert vars(record)["place"].endswith(" in read_soon")
 
 
 def test_loop_that_hangs_does_not_hold_up_the_end_of_the_process(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

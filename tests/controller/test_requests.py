@@ -8,9 +8,9 @@ from decimal import Decimal
 
 import pytest
 
-from controller.cluster import KEY, Cluster, Process, run, until
+from controller.cluster import KEY, Cluster, Process, breathe, run, until
 from session_rollout.controller import requests
-from session_rollout.controller.requests import Requests
+from session_rollout.controller.requests import Requests, read_soon
 from session_rollout.core.documents import read_document
 from session_rollout.core.observed import JobObservation, JobState
 from session_rollout.errors import Unavailable
@@ -89,5 +89,34 @@ def test_job_that_cannot_be_read_delays_no_rollback(monkeypatch: pytest.MonkeyPa
         await until(process.state.wake.is_set)
         await process.reconcile()
         assert "ReadJob" not in process.state.refusals
+
+    run(body)
+
+
+@pytest.mark.parametrize("first", ["late", "fails", "fails late"])
+def test_first_response_to_a_read_counts(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second request is sent only if the first has no response."""
+    monkeypatch.setattr(requests, "SECOND_SECONDS", 0.02)
+
+    async def body() -> None:
+        sent, failing = list[int](), asyncio.Event()
+
+        async def read() -> int:
+            sent.append(1)
+            if len(sent) == 1:
+                if first != "fails":
+                    await failing.wait()
+                raise Unavailable("down")
+            failing.set()
+            if first == "fails late":
+                await breathe()
+            return len(sent)
+
+        if first == "fails":
+            with pytest.raises(Unavailable):
+                await read_soon(read)
+            assert len(sent) == 1
+        else:
+            assert await read_soon(read) == 2
 
     run(body)

@@ -5,12 +5,15 @@ status says, no Job begins. What was refused is remembered (`state.refusals`) an
 the next decision may be an emergency.
 """
 
+import asyncio
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Final, get_args
 
 from session_rollout.api.action import answer
 from session_rollout.api.rollout import SessionRollout
+from session_rollout.controller.requests import read_soon
 from session_rollout.controller.state import RolloutState
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.observed import (
@@ -30,7 +33,8 @@ from session_rollout.ports import Ports
 from session_rollout.tasks import Background
 
 log = logging.getLogger(__name__)
-ORDER: Final[dict[type, int]] = {Publish: 0, Emit: 2}
+LAST: Final = 2
+ORDER: Final[dict[type, int]] = {Publish: 0, Emit: LAST}
 EFFECTS: Final = frozenset(kind.__name__ for kind in get_args(Effect))
 JOBS: Final = 1  # the place in this order of all other effects
 ANSWER_SECONDS: Final = 0.3  # that a decision waits for its answers; then they continue in the background
@@ -47,14 +51,16 @@ class Applier:
 
     async def protect(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> RolloutError | None:
         """Take away from users what the decision takes away; the error that prevented it."""
-        self._forget_refusals(state, decision)
+        self._forget(state, decision)
         return None if decision.urgent is None else await self._attempt(rollout, state, decision.urgent, urgent=True)
 
-    def _forget_refusals(self, state: RolloutState, decision: Decision) -> None:
-        """What the decision no longer requests is no longer refused."""
+    def _forget(self, state: RolloutState, decision: Decision) -> None:
+        """What the decision no longer requests is no longer refused, and what is under way is given up."""
         requested = {type(effect).__name__ for effect in (*decision.effects, decision.urgent)}
         for name in EFFECTS - requested:
             state.succeeded(name)
+        overtaken = decision.urgent is not None  # by a document that protects users
+        state.effects.forget({_what(effect) for effect in decision.effects if not (overtaken and isinstance(effect, Publish))})
 
     async def apply(self, rollout: SessionRollout, state: RolloutState, decision: Decision) -> bool:
         """Carry out the effects; returns whether something changed that the next decision must observe immediately.
@@ -62,14 +68,15 @@ class Applier:
         Raises the first error that may pass by itself, after the other effects were tried.
         """
         again, failure, flags_failed = False, None, False
-        for effect in sorted((effect for effect in decision.effects if not isinstance(effect, Answer)), key=_place):
-            if flags_failed and _place(effect) == JOBS and not _only_stops(effect):
+        for place in range(LAST + 1):
+            effects = [effect for effect in decision.effects if not isinstance(effect, Answer) and _place(effect) == place]
+            if flags_failed and place == JOBS:
                 # A migration that is undone before the features are off breaks every user who still has them.
-                continue
-            error = await self._attempt(rollout, state, effect)
-            again |= error is None and not isinstance(effect, Emit)
-            flags_failed |= error is not None and isinstance(effect, Publish)
-            failure = failure or error
+                effects = [effect for effect in effects if _only_stops(effect)]
+            errors = await asyncio.gather(*(self._attempt(rollout, state, effect) for effect in effects))
+            again |= None in errors and place != LAST
+            failure = failure or next(filter(None, errors), None)
+            flags_failed |= place == 0 and failure is not None
         answered, error = await self.answer(rollout, state, decision)
         if failure := failure or error:
             raise failure
@@ -103,7 +110,10 @@ class Applier:
         async def attempt_all() -> None:
             for effect in answers:
                 async with self._answers.slot:
-                    errors.append(await self._attempt(rollout, state, effect))
+                    done = (
+                        effect.uid in state.actions.finished
+                    )  # by the answers of an earlier decision, since this one was made
+                    errors.append(None if done else await self._attempt(rollout, state, effect))
 
         if answers:
             task = await self._answers.give(rollout.uid, attempt_all, ANSWER_SECONDS)
@@ -119,7 +129,7 @@ class Applier:
         try:
             if not isinstance(effect, Emit):
                 self._ports.leader.confirm()
-            await self._carry_out(rollout, state, effect, urgent=urgent)
+            await self._carry_out_soon(rollout, state, effect, urgent=urgent)
         except Conflict as error:
             if isinstance(effect, Publish):
                 state.forget_document()
@@ -133,6 +143,14 @@ class Applier:
             return RolloutError(f"{name}: {type(error).__name__}")
         state.succeeded(name)
         return None
+
+    async def _carry_out_soon(self, rollout: SessionRollout, state: RolloutState, effect: Effect, *, urgent: bool) -> None:
+        """Carry it out; what protects nobody and takes longer than a moment goes on in the background, and raises Unavailable."""
+        carry_out = partial(self._carry_out, rollout, state, effect, urgent=urgent)
+        if urgent or isinstance(effect, Emit | Answer):
+            await carry_out()
+        else:
+            await state.effects.take(_what(effect), carry_out, state.wake_soon)
 
     async def _carry_out(self, rollout: SessionRollout, state: RolloutState, effect: Effect, *, urgent: bool) -> None:
         match effect:
@@ -160,7 +178,7 @@ class Applier:
             try:
                 return await flags.publish(rollout, effect, urgent=urgent)
             except Conflict:
-                current = await flags.read(rollout.namespace, effect.config_map)
+                current = await read_soon(partial(flags.read, rollout.namespace, effect.config_map))
                 if known is None or current is None or not current.same_as(known):
                     raise
                 effect = replace(effect, version=current.version)
@@ -191,6 +209,18 @@ class Applier:
         status = answer(accepted=effect.accepted, reason=effect.reason, message=effect.message, now=self._ports.clock.now())
         await self._ports.store.answer(rollout.namespace, effect.action, status, uid=effect.uid)
         state.actions.finish(effect.uid)
+
+
+def _what(effect: Effect) -> str:
+    """A name for the request of this effect, and for no other."""
+    match effect:
+        case Publish(config_map=name, sha256=sha256, version=version):
+            return f"publishing {name} {sha256[7:19]} over version {version}"
+        case StartJob(name=name) | StartCheck(name=name):
+            return f"creating Job {name}"
+        case SuspendJob(name=name, suspend=suspend):
+            return f"{'suspending' if suspend else 'resuming'} Job {name}"
+    return str(effect)
 
 
 def _seen(effect: Publish) -> int:

@@ -101,7 +101,7 @@ class Remains:
 
     async def release_in_time(self, rollout: SessionRollout, state: RolloutState) -> Released:
         """Release it. A write that hangs goes on in the background, and delays no emergency: it raises Unavailable meanwhile."""
-        return await state.writes.take(RELEASE, partial(self.release, rollout), state.wake_soon)
+        return await state.releases.take(RELEASE, partial(self.release, rollout), state.wake_soon)
 
     async def awaited(self, stored: Stored, state: RolloutState) -> Awaited:
         """What the deletion waits for. Flags that it turns off do not wait for it, and come first."""
@@ -129,7 +129,7 @@ class Remains:
     async def running(self, rollout: SessionRollout, state: RolloutState) -> Names:
         """Names of the Jobs that the deletion waits for. Raises Unavailable if they cannot be listed within a moment."""
         try:
-            return await state.writes.take(RUNNING, partial(self._ports.jobs.running, rollout), state.wake_soon)
+            return await state.releases.take(RUNNING, partial(self._ports.jobs.running, rollout), state.wake_soon)
         except Forbidden as error:
             # Without the permission to list Jobs the operator cannot have created one.
             log.warning("deletion does not wait for migrations: %s", error, extra=Key(rollout.namespace, rollout.name).fields)

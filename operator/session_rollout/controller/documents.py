@@ -1,8 +1,10 @@
 """Whose flag document it is: its label says so, or its text where the label is lost, as long as that rollout exists."""
 
 from dataclasses import replace
+from functools import partial
 
 from session_rollout.api.rollout import SessionRollout
+from session_rollout.controller.requests import read_soon
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import config_map_name
 from session_rollout.ports import Key, Ports
@@ -21,7 +23,7 @@ class Documents:
         owner: else nobody could turn its features off.
         """
         name = config_map_name(rollout.spec.flag_set)
-        document = await self._ports.flags.read(rollout.namespace, name)
+        document = await read_soon(partial(self._ports.flags.read, rollout.namespace, name))
         named = None if document is None else document.owner or document.author
         if document is None or named in {None, rollout.name}:
             return document
@@ -30,5 +32,5 @@ class Documents:
         return replace(document, owner=None, labelled=False)
 
     async def _has(self, key: Key, config_map: str) -> bool:
-        other = await self._ports.store.read(key)
+        other = await read_soon(partial(self._ports.store.read, key))
         return other is not None and config_map_name(other.rollout.spec.flag_set) == config_map

@@ -67,7 +67,8 @@ class Finalizers:
         """Let the deletion continue; whether the finalizer is gone. Raises Conflict."""
         try:
             if has_finalizer(stored):
-                await self._ports.store.set_finalizer(stored, FINALIZER, present=False)
+                change = partial(self._ports.store.set_finalizer, stored, FINALIZER, present=False)
+                await state.writes.take("the removal of the finalizer", change, state.wake_soon)
         except Conflict:
             raise
         except NotFound:

@@ -1,5 +1,6 @@
 """Gathers what a decision needs, and only that: `core.inputs` says which inputs the current stage has."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -49,16 +50,23 @@ class Gatherer:
         now = self._ports.clock.now()
         max_age = duration(rollout.spec.check_interval) * REFRESH_AFTER
         queries = await self._queries(rollout, state)
+        published = await self.gather_published(rollout, stored, state)
+        # All at once: each may take a moment, and the decision may be an emergency.
+        jobs, revisions, unavailable = await asyncio.gather(
+            self._jobs(rollout, state, now),
+            self._revisions(rollout, state, now),
+            self._workload_unavailable_reason(rollout, state),
+        )
         return replace(
-            await self.gather_published(rollout, stored, state),
+            published,
             measurements=self._measurements(rollout, state),
             ranges=queries.ranges,
             queries=queries.spelled,
             other_rollouts=self._memory.others_with(Key(rollout.namespace, rollout.name)),
-            jobs=await self._jobs(rollout, state, now),
+            jobs=jobs,
             gates=self._gates(rollout, state, max_age),
-            revisions=await self._revisions(rollout, state, now),
-            workload_unavailable_reason=await self._workload_unavailable_reason(rollout, state),
+            revisions=revisions,
+            workload_unavailable_reason=unavailable,
             problems=queries.problems,
             refusals=self._refusals(rollout, state, now),
             clock_jump=self._memory.clock_jump,
@@ -154,16 +162,18 @@ class Gatherer:
         return self._ports.gates.results(rollout, gates, max_age, state.wake_soon) if gates else {}
 
     async def _jobs(self, rollout: SessionRollout, state: RolloutState, now: datetime) -> dict[str, JobObservation]:
-        observations, failure = {}, None
-        state.reads.forget({*(f"Job {name}" for name in running_jobs(rollout)), "the workload", "the revisions"})
-        for name in running_jobs(rollout):
-            try:
-                observe = partial(self._ports.jobs.observe, rollout, name)
-                observations[name] = await state.reads.take(f"Job {name}", observe, state.wake_soon)
-            except RolloutError as error:
-                failure = error
-        state.note("ReadJob", failure, now)
-        return observations
+        names = running_jobs(rollout)
+        state.reads.forget({*(f"Job {name}" for name in names), "the workload", "the revisions"})
+        observed = await asyncio.gather(*(self._job(rollout, state, name) for name in names))
+        failures = (result for result in observed if isinstance(result, RolloutError))
+        state.note("ReadJob", next(failures, None), now)
+        return {name: result for name, result in zip(names, observed, strict=True) if isinstance(result, JobObservation)}
+
+    async def _job(self, rollout: SessionRollout, state: RolloutState, name: str) -> JobObservation | RolloutError:
+        try:
+            return await state.reads.take(f"Job {name}", partial(self._ports.jobs.observe, rollout, name), state.wake_soon)
+        except RolloutError as error:
+            return error
 
     async def _document(self, rollout: SessionRollout, state: RolloutState) -> PublishedDocument | None:
         """The published document. The watch delivers the rollout's own; any other one is read each time."""

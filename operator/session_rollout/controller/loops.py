@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from session_rollout.controller.backoff import delay
@@ -16,6 +17,7 @@ from session_rollout.controller.deletion import Deletion, patience
 from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.reconciler import Reconciler
+from session_rollout.controller.requests import read_soon
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Key, Ports, Stored
 from session_rollout.tasks import cause_of, watched
@@ -120,7 +122,7 @@ class Loops:
         state.expect_nothing()
         try:
             with state.working():
-                stored = await self._store.read(key)
+                stored = await read_soon(partial(self._store.read, key))
                 if stored is not None and stored.uid == loop.uid:
                     return await self._finish(stored, loop)
                 state.has_successor |= stored is not None

@@ -24,6 +24,7 @@ from session_rollout.controller.deletion import GONE, Remains, patience
 from session_rollout.controller.downtime import Downtime
 from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.memory import Memory
+from session_rollout.controller.requests import read_soon
 from session_rollout.controller.state import DecidedStatus, RolloutState
 from session_rollout.controller.unconfirmed import Made
 from session_rollout.core.context import RESYNC
@@ -128,7 +129,7 @@ class Reconciler:
     async def _reconcile(self, key: Key, state: RolloutState) -> float:
         start, state.awaits_removal = time.monotonic(), False
         state.unprotected |= state.actions.protect
-        stored = await self._ports.store.read(key)
+        stored = await read_soon(partial(self._ports.store.read, key))
         self._memory.served = True
         if stored is None or state.uid not in {None, stored.uid}:
             return self._end(key, state)

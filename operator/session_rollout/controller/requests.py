@@ -10,13 +10,19 @@ from typing import Any, Final, TypeVar
 from session_rollout.errors import Unavailable
 
 RESPONSE_SECONDS: Final = 0.5
+SECOND_SECONDS: Final = 1.0  # after which a read that a decision cannot do without is sent a second time
+AT_ONCE: Final = 64  # of the rollouts of one namespace
 Result = TypeVar("Result")
 
 
 class Requests:
-    """The requests of one rollout that are under way."""
+    """The requests of one rollout that are under way. Each takes a `slot` of its namespace.
 
-    def __init__(self) -> None:
+    Requests that hang in one namespace, with hundreds of rollouts, must not use all connections.
+    """
+
+    def __init__(self, slot: asyncio.Semaphore | None = None) -> None:
+        self._slot = slot or asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, asyncio.Task[tuple[Any, Exception | None]]] = {}
 
     def under_way(self, what: str) -> bool:
@@ -25,7 +31,7 @@ class Requests:
 
     async def take(self, what: str, request: Callable[[], Coroutine[Any, Any, Result]], wake: Callable[[], None]) -> Result:
         """The result of the request, or of the one that is under way. Raises what it raises, and Unavailable while it is under way."""
-        task = self._tasks.pop(what, None) or asyncio.create_task(_settled(request()), name=what)
+        task = self._tasks.pop(what, None) or asyncio.create_task(self._settled(request), name=what)
         done, _ = await asyncio.wait({task}, timeout=RESPONSE_SECONDS)
         if not done:
             self._tasks[what] = task
@@ -41,10 +47,29 @@ class Requests:
         for what in set(self._tasks) - wanted:
             self._tasks.pop(what).cancel()
 
+    async def _settled(self, request: Callable[[], Coroutine[Any, Any, Result]]) -> tuple[Result | None, Exception | None]:
+        """The result or the error: nobody may be there when an error is raised."""
+        try:
+            async with self._slot:
+                return await request(), None
+        except Exception as error:  # noqa: BLE001 - raised where it is taken
+            return None, error
 
-async def _settled(request: Coroutine[Any, Any, Result]) -> tuple[Result | None, Exception | None]:
-    """The result or the error: nobody may be there when an error is raised."""
+
+async def read_soon(read: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """What is read. Its connection may be dead: a second request is sent after a moment, and the first response counts."""
+    pending = {asyncio.create_task(read())}
     try:
-        return await request, None
-    except Exception as error:  # noqa: BLE001 - raised where it is taken
-        return None, error
+        done, pending = await asyncio.wait(pending, timeout=SECOND_SECONDS)
+        if not done:
+            pending.add(asyncio.create_task(read()))
+        while pending and not any(task.exception() is None for task in done):
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        return min(done, key=_failed).result()
+    finally:
+        for task in pending:
+            task.cancel()
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.exception() is not None

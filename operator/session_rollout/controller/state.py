@@ -142,6 +142,10 @@ class RolloutState:
     queries: tuple[tuple[str, tuple[Metric, ...], Control], Queries] | None = None  # of the spec that was read last
     reads: Requests = field(default_factory=Requests)
     writes: Requests = field(default_factory=Requests)  # to the object itself
+    releases: Requests = field(
+        default_factory=Requests
+    )  # of its flag document, which protect users, and what its deletion reads
+    effects: Requests = field(default_factory=Requests)  # of decisions, but what protects users
     features: frozenset[str] = frozenset()
     has_loop: bool = False  # a loop runs for this rollout
     uid: str | None = None  # of the object that the loop is for
