@@ -9,11 +9,13 @@ from decimal import Decimal
 import pytest
 
 from controller.cluster import KEY, Cluster, Process, breathe, run, until
-from session_rollout.controller import requests
+from session_rollout.controller import memory, requests
+from session_rollout.controller.memory import Memory
 from session_rollout.controller.requests import Requests, read_soon
 from session_rollout.core.documents import read_document
 from session_rollout.core.observed import JobObservation, JobState
 from session_rollout.errors import Unavailable
+from session_rollout.ports import Key
 
 
 @pytest.fixture(autouse=True)
@@ -118,5 +120,28 @@ def test_first_response_to_a_read_counts(first: str, monkeypatch: pytest.MonkeyP
             assert len(sent) == 1
         else:
             assert await read_soon(read) == 2
+
+    run(body)
+
+
+def test_requests_that_hang_in_one_namespace_leave_connections_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "AT_ONCE", 2)
+
+    async def body() -> None:
+        states, sent = Memory(), list[Key]()
+
+        async def send(key: Key) -> None:
+            for state in (states.of(key).writes, states.of(key).effects):
+
+                async def hang() -> None:
+                    sent.append(key)
+                    await asyncio.Event().wait()
+
+                with pytest.raises(Unavailable):
+                    await state.take("a write", hang, lambda: None)
+
+        for key in (Key("slow", "a"), Key("slow", "b"), Key("other", "c")):
+            await send(key)
+        assert sent == [Key("slow", "a")] * 2 + [Key("other", "c")] * 2
 
     run(body)

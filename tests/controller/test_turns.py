@@ -28,13 +28,13 @@ class Crowd:
         self.turns, self.began = turns, list[str]()
         self.ends: dict[str, asyncio.Event] = {}
 
-    def come(self, name: str, priority: Callable[[], Priority]) -> asyncio.Task[None]:
+    def come(self, name: str, priority: Callable[[], Priority], namespace: str = "") -> asyncio.Task[None]:
         """One more."""
         self.ends[name] = asyncio.Event()
-        return asyncio.create_task(self._hold(name, priority))
+        return asyncio.create_task(self._hold(name, priority, namespace))
 
-    async def _hold(self, name: str, priority: Callable[[], Priority]) -> None:
-        async with self.turns.take(priority):
+    async def _hold(self, name: str, priority: Callable[[], Priority], namespace: str) -> None:
+        async with self.turns.take(priority, namespace):
             self.began.append(name)
             await self.ends[name].wait()
 
@@ -187,6 +187,68 @@ def test_one_that_waits_for_a_request_gives_its_place_to_the_next(monkeypatch: p
         for name in "bde":
             crowd.ends[name].set()
         await until(lambda: not crowd.turns._running and not crowd.turns._long)
+
+    run(body)
+
+
+def test_one_that_could_not_give_its_place_does_when_another_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LONG_SECONDS", 0.02)
+    monkeypatch.setattr(turns, "MOST_LONG", 1)
+
+    async def body() -> None:
+        crowd = Crowd(Turns(at_once=1, reserved=0))
+        for name in "abcd":
+            crowd.come(name, always(Priority.KNOWN))
+        await until(lambda: crowd.began == ["a", "b"] and crowd.turns._late)
+        crowd.ends["a"].set()
+        await until(lambda: crowd.began == ["a", "b", "c"])
+        for name in "bcd":
+            crowd.ends[name].set()
+        await until(lambda: not crowd.turns._running and not crowd.turns._long and not crowd.turns._late)
+
+    run(body)
+
+
+@pytest.mark.parametrize("priority", [Priority.URGENT, Priority.KNOWN])
+def test_namespaces_have_turns_alike(priority: Priority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with hundreds of rollouts, whose requests take long, delays no rollback in another."""
+    monkeypatch.setattr(turns, "TO_LONGEST", 100)
+
+    async def body() -> None:
+        crowd = Crowd(Turns(at_once=2, reserved=0))
+        for name in ("slow-1", "slow-2", "slow-3", "slow-4"):
+            crowd.come(name, always(priority), "slow")
+        await breathe()
+        crowd.come("other-1", always(priority), "other")
+        crowd.come("other-2", always(priority), "other")
+        await breathe()
+        for name in ("slow-1", "other-1", "slow-2"):
+            crowd.ends[name].set()
+            await breathe()
+        assert crowd.began[:4] == ["slow-1", "slow-2", "other-1", "other-2"]
+        assert len(crowd.began) == 5
+
+    run(body)
+
+
+def test_no_namespace_has_all_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its requests hang, and each gives its place to the next: some are left for others, and for what is urgent in it."""
+    monkeypatch.setattr(turns, "LONG_SECONDS", 0.02)
+    monkeypatch.setattr(turns, "MOST_OF_NAMESPACE", 3)
+
+    async def body() -> None:
+        crowd = Crowd(Turns(at_once=2, reserved=0))
+        for number in range(9):
+            crowd.come(f"slow-{number}", always(Priority.KNOWN), "slow")
+        await until(lambda: crowd.turns._long == 3)
+        crowd.come("other", always(Priority.KNOWN), "other")
+        crowd.come("urgent", always(Priority.URGENT), "slow")
+        await breathe()
+        assert crowd.began == ["slow-0", "slow-1", "slow-2", "other", "urgent"]
+        for end in crowd.ends.values():
+            end.set()
+        await until(lambda: len(crowd.began) == 11 and not crowd.turns._running and not crowd.turns._long)
+        assert not any(crowd.turns._held.values())
 
     run(body)
 

@@ -33,6 +33,7 @@ Query = Mapping[str, str | int]
 FIELD_MANAGER: Final = "session-rollout"
 REQUEST_SECONDS: Final = 10.0
 URGENT_SECONDS: Final = 3.0  # for what protects users, and for the Lease: a new attempt is better than a long wait
+CONNECTIONS: Final = 1024  # at most: callers bound what hangs, and the rest must not wait for it
 JSON: Final = "application/json"
 MERGE: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"
@@ -63,6 +64,7 @@ class ApiServer:
         """From the Pod's ServiceAccount, or from KUBECONFIG. Each has its own connections, and its requests wait for no other."""
         configuration = Configuration()
         configuration.client_session_kwargs = {"trust_env": False}  # as Kopf; reading it costs a thread for each request
+        configuration.connection_pool_maxsize = CONNECTIONS
         try:
             config.load_incluster_config(configuration)
         except config.ConfigException:

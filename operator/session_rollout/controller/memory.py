@@ -1,10 +1,12 @@
 """What the controller remembers about all rollouts together; what it remembers about one is in `state`."""
 
+import asyncio
 from collections.abc import Collection, Container, Mapping
 from datetime import datetime
 
 from session_rollout.controller.listings import EVERYWHERE, Listings, Problems, Watches
-from session_rollout.controller.state import ActionList, RolloutState
+from session_rollout.controller.requests import AT_ONCE, Requests
+from session_rollout.controller.state import ActionList, PendingActions, RolloutState
 from session_rollout.controller.turns import Turns
 from session_rollout.core.observed import ClockJump
 from session_rollout.errors import RolloutError
@@ -20,6 +22,7 @@ class Memory:
         self.listings, self.watches = Listings(), Watches()
         self.served = False  # a loop could read its rollout since the last sweep began
         self._states: dict[Key, RolloutState] = {}
+        self._slots: dict[str, asyncio.Semaphore] = {}  # for the requests of a namespace
         self._having: dict[tuple[str, str], set[str]] = {}  # by namespace and feature: the rollouts that have one of this name
         self.actions: ActionList | None = None
 
@@ -29,7 +32,13 @@ class Memory:
 
     def of(self, key: Key) -> RolloutState:
         """The state of a rollout; a fresh one when nothing is remembered."""
-        return self._states.setdefault(key, RolloutState())
+        return self._states.get(key) or self._begin(key)
+
+    def _begin(self, key: Key, actions: PendingActions | None = None) -> RolloutState:
+        slot = self._slots.setdefault(key.namespace, asyncio.Semaphore(AT_ONCE))
+        state = RolloutState(actions=actions or PendingActions(), writes=Requests(slot), effects=Requests(slot))
+        self._states[key] = state
+        return state
 
     def with_document(self, place: Key) -> tuple[RolloutState, ...]:
         """The states of rollouts whose flag document is this ConfigMap, whatever its labels say."""
@@ -43,7 +52,7 @@ class Memory:
         """Drop it, but for actions that wait: they may be about an object that was created under the same name."""
         ended = self._drop(key)
         if ended.actions.waiting:
-            self._states[key] = RolloutState(actions=ended.actions)
+            self._begin(key, ended.actions)
 
     def _drop(self, key: Key) -> RolloutState:
         self.has_features(key, frozenset())

@@ -86,7 +86,7 @@ class Reconciler:
         while not (stopped.is_set() or state.deleted):
             state.wake.clear()  # before reading: what changes during the reconciliation causes another one
             asked = time.monotonic()
-            async with self._memory.turns.take(lambda: state.priority) as state.pass_on:
+            async with self._memory.turns.take(lambda: state.priority, key.namespace) as state.pass_on:
                 state.waited = time.monotonic() - asked
                 with state.working():
                     seconds = await self._reconcile_guarded(key, state)
