@@ -206,7 +206,7 @@ class ActionReason(StrEnum):
     POINT_OF_NO_RETURN_PASSED = "PointOfNoReturnPassed"  # The migration has passed its point of no return.
     NO_WORKLOAD = "NoWorkload"  # The spec names no workload.
     OTHER_GENERATION = "OtherGeneration"  # A different generation is active.
-    EXPIRED = "Expired"  # The operator could not decide on the action in time: its author has seen the application too long ago, or did not know of what has happened since.
+    EXPIRED = "Expired"  # The operator could not decide on the action in time: it skips checks, and its author has seen the application too long ago.
     OTHER_STEP = "OtherStep"  # The rollout is in a different phase or step, or at a different percentage of a ramp.
     NO_APPROVAL_NEEDED = "NoApprovalNeeded"  # The step does not require approval.
     TOO_MANY_ACTIONS = "TooManyActions"  # Too many actions are waiting for a response.

@@ -264,9 +264,6 @@ class RolloutStatus(Model):
     paused_message: Annotated[
         Sentence, Field(description="Reason of the pause: that of the action, or the guard's breach.")
     ] = ""
-    paused_time: Annotated[
-        Time | None, Field(description="Time of the pause. A `Resume` action that was created before does not end it.")
-    ] = None
     progress: Annotated[Summary, Field(description="Progress of the running migrations; the PROGRESS column.")] = ""
     phases: Annotated[
         tuple[PhaseRecord, ...],

@@ -16,7 +16,7 @@ from session_rollout.api.status import PROCESSED_LENGTH
 from session_rollout.api.status_records import AnsweredAction, CheckRecord
 from session_rollout.core import workload
 from session_rollout.core.adoption import adopt, reset
-from session_rollout.core.clocks import SKEW, audience_start, creation_time
+from session_rollout.core.clocks import creation_time
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.emergencies import emergency_disable, emergency_enable, forget_unknown, is_in_force, unknown_features
 from session_rollout.core.gates import retry_checks
@@ -134,7 +134,7 @@ def _pause(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_running(context)
     if context.status.paused_by:
         raise ActionRejected(ActionReason.ALREADY_PAUSED, f"the rollout is already paused by {context.status.paused_by}")
-    context.pause(action.name, action.spec.reason, at=creation_time(context, action))
+    context.pause(action.name, action.spec.reason)
     context.record_event(EventReason.PAUSED, action.spec.reason or "paused by an action", by=action.name)
     return "paused; guards still protect users"
 
@@ -142,7 +142,6 @@ def _pause(context: DecisionContext, action: SessionRolloutAction) -> str:
 def _resume(context: DecisionContext, action: SessionRolloutAction) -> str:
     if not context.status.paused_by:
         raise ActionRejected(ActionReason.NOT_PAUSED, "the rollout is not paused")
-    _require_newer(context, action, context.status.paused_time, "the rollout was paused")
     context.resume()
     context.record_event(EventReason.RESUMED, action.spec.reason or "resumed by an action", by=action.name)
     return "resumed"
@@ -158,7 +157,6 @@ def _abort(context: DecisionContext, action: SessionRolloutAction) -> str:
 def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_generation(context, action)
     if context.status.outcome in UNDONE:
-        _require_newer(context, action, context.current.stage_start_time, "the rollback was complete")
         retry_failed(context)
         context.resume()
         restart(context)
@@ -181,7 +179,6 @@ def _promote(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_step(context, action)
     _require_percent(context, action)
     _require_promotable(context)
-    _require_newer(context, action, audience_start(context), "users had what they have now")
     context.move(promoted_by=action.name, promote_time=creation_time(context, action))
     where = f"step {action.spec.step} of phase {action.spec.phase}"
     return f"completing {where} without waiting for its hold, criteria or approval: {action.spec.reason}"
@@ -204,7 +201,6 @@ def _approve_step(context: DecisionContext, action: SessionRolloutAction) -> str
     if context.current.hold_until is None:  # nobody can have seen anything of it: the answer was for the step before
         message = f"the hold of {where} has not begun; approve it when it waits for approval, or at the earliest in its hold"
         raise ActionRejected(ActionReason.NOT_PUBLISHED, message)
-    _require_newer(context, action, audience_start(context), "users had what they have now")
     context.move(approved_by=action.name)
     return f"{where} is approved"
 
@@ -310,12 +306,6 @@ def _require_recent(context: DecisionContext, action: SessionRolloutAction) -> N
     if context.now - creation_time(context, action) > PROMOTE_VALID:
         message = f"the action was created more than {format_duration(PROMOTE_VALID)} ago; look at the application again"
         raise ActionRejected(ActionReason.EXPIRED, message)
-
-
-def _require_newer(context: DecisionContext, action: SessionRolloutAction, since: datetime | None, what: str) -> None:
-    """An action that is delivered late has an effect on nothing that its author cannot have known of."""
-    if since is not None and creation_time(context, action) < since - SKEW:
-        raise ActionRejected(ActionReason.EXPIRED, f"the action was created before {what}; create another one")
 
 
 def _require_percent(context: DecisionContext, action: SessionRolloutAction) -> None:

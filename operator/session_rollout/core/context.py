@@ -161,9 +161,9 @@ class DecisionContext:
         """Set fields of a phase's record."""
         self.change(phases=tuple(record.updated(**fields) if record.name == phase else record for record in self.status.phases))
 
-    def pause(self, by: str, message: str, *, at: datetime | None = None) -> None:
-        """Keep the audience until a `Resume` action; `at` is when an action that pauses was created."""
-        self.change(paused_by=by, paused_message=message, paused_time=at or self.now)
+    def pause(self, by: str, message: str) -> None:
+        """Keep the audience until a `Resume` action."""
+        self.change(paused_by=by, paused_message=message)
         self.void_promote()
 
     def void_promote(self) -> None:
@@ -172,7 +172,7 @@ class DecisionContext:
 
     def resume(self) -> None:
         """End a pause."""
-        self.change(paused_by=None, paused_message="", paused_time=None)
+        self.change(paused_by=None, paused_message="")
 
     # --- records
 
