@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -274,6 +275,26 @@ def test_sweep_drops_what_is_left_of_deleted_rollouts(cluster: Cluster) -> None:
         running = process.state
         await process.inbox.sweep()
         assert process.state is running
+
+    run(body)
+
+
+@pytest.mark.parametrize(("kind", "acts"), [("Promote", False), ("Pause", True)])
+def test_action_waits_for_no_rollout_that_is_created_later(cluster: Cluster, kind: str, *, acts: bool) -> None:
+    """A GitOps tool has replaced the object while the operator was away: only what protects users is for any object of this name."""
+    fields: dict[str, Any] = {"generation": 1, "phase": "one", "step": 1, "reason": "looks good"} if kind == "Promote" else {}
+    cluster.add_action("u1", kind, **fields)
+    created = cluster.time + timedelta(seconds=1)
+    cluster.rollouts[KEY]["metadata"] |= {"uid": "uid-2", "creationTimestamp": created.isoformat()}
+    cluster.time += timedelta(minutes=1)
+
+    async def body() -> None:
+        process = Process(cluster)
+        process.watch_actions()
+        await process.settle()
+        [(_, response)] = cluster.answers
+        assert response.accepted is acts
+        assert (response.reason is ActionReason.OUTDATED) is not acts
 
     run(body)
 

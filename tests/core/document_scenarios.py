@@ -19,7 +19,7 @@ from session_rollout.core.observed import ClockJump, Decision
 
 def recreated(world: tests.World, **changes: Any) -> World:
     """The same rollout after its object was deleted and created again, with the document that was left behind."""
-    fresh = World(spec(**changes), uid="uid-2", now=world.now)
+    fresh = World(spec(**changes), uid="uid-2", now=world.now, created=world.now)
     assert world.document is not None
     fresh.document = replace(world.document, owner=None)
     return fresh
@@ -45,10 +45,11 @@ def document_is_adopted() -> World:
 
 
 def document_is_reset() -> World:
-    """The other way out."""
+    """The other way out, after an answer that was for the object before."""
     world = World(spec())
     world.until(at("one", 1))
     fresh = recreated(world)
+    fresh.request("Adopt", after=timedelta(seconds=-1))
     fresh.run(10)
     fresh.request("Reset")
     fresh.run(60)
@@ -91,6 +92,8 @@ def promote_is_rejected_where_it_cannot_act() -> World:
     world.run(10)
     world.publishing = True
     world.until(at("one", 1))
+    world.request("Promote", **place, after=timedelta(minutes=-6))
+    world.run(10)
     for before, after in (("Pause", "Resume"), ("EmergencyDisable", "EmergencyEnable")):
         world.request(before)
         world.run(10)
@@ -98,8 +101,6 @@ def promote_is_rejected_where_it_cannot_act() -> World:
         world.run(10)
         world.request(after)
         world.run(10)
-    world.request("Promote", **place, after=timedelta(minutes=-6))
-    world.run(10)
     world.problems = ("the provider is not configured",)
     world.request("Promote", **place)
     world.run(10)

@@ -129,6 +129,13 @@ class World(simulation.World):
                 progress = Progress(checksum="sha256:bundle", reason=reason, message=message, **self.progress)
                 self.jobs[name] = JobObservation(end, progress)
 
+    def request(self, action: str, name: str = "", *, uid: str = "", after: timedelta = timedelta(0), **fields: Any) -> str:
+        """Create an action. Without `after`, its author has seen what a guard has done, so it is created in a later second."""
+        seen = self.status.protected_time
+        if seen is not None and not after:
+            self.now = max(self.now, seen)
+        return super().request(action, name, uid=uid, after=after, **fields)
+
     def run(self, seconds: float, tick: float = 10) -> Decision:
         """Let time pass, reconciling every tick."""
         decision = self.settle()

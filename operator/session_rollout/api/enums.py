@@ -207,6 +207,7 @@ class ActionReason(StrEnum):
     NO_WORKLOAD = "NoWorkload"  # The spec names no workload.
     OTHER_GENERATION = "OtherGeneration"  # A different generation is active.
     EXPIRED = "Expired"  # The operator could not decide on the action in time: it skips checks, and its author has seen the application too long ago.
+    OUTDATED = "Outdated"  # The action is older than what it would undo or approve, or than the rollout: its author did not know of it.
     OTHER_STEP = "OtherStep"  # The rollout is in a different phase or step, or at a different percentage of a ramp.
     NO_APPROVAL_NEEDED = "NoApprovalNeeded"  # The step does not require approval.
     TOO_MANY_ACTIONS = "TooManyActions"  # Too many actions are waiting for a response.

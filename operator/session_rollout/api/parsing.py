@@ -31,6 +31,7 @@ def rollout_of(raw: Mapping[str, Any]) -> SessionRollout:
         name=metadata["name"],
         uid=metadata["uid"],
         generation=metadata["generation"],
+        creation_time=metadata.get("creationTimestamp"),
         spec=RolloutSpec.model_validate(raw["spec"]),
         status=RolloutStatus.model_validate(raw.get("status", {})),
     )
@@ -80,6 +81,7 @@ def readable_rollout_of(raw: Mapping[str, Any]) -> SessionRollout:
         name=metadata["name"],
         uid=metadata["uid"],
         generation=metadata["generation"],
+        creation_time=metadata.get("creationTimestamp"),
         spec=spec.updated(flag_set=published or spec.flag_set or metadata["name"]),
         status=status,
     )

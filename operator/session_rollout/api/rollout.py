@@ -21,6 +21,7 @@ from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import Duration, DurationOrZero, duration
 from session_rollout.api.rollback import Rollback
 from session_rollout.api.status import RolloutStatus
+from session_rollout.api.status_records import Time
 
 
 class OnOff(StrEnum):
@@ -338,3 +339,4 @@ class SessionRollout(Model):
     generation: Generation
     spec: RolloutSpec
     status: RolloutStatus
+    creation_time: Time | None = None  # None in a record of an older version

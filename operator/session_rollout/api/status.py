@@ -264,6 +264,13 @@ class RolloutStatus(Model):
     paused_message: Annotated[
         Sentence, Field(description="Reason of the pause: that of the action, or the guard's breach.")
     ] = ""
+    protected_time: Annotated[
+        Time | None,
+        Field(
+            description="Time before which no action was created that lets the rollout continue: the creation of the last action that turned"
+            " features off or stopped the rollout, or the second after a guard, a deadline or an edit of the flag document did."
+        ),
+    ] = None
     progress: Annotated[Summary, Field(description="Progress of the running migrations; the PROGRESS column.")] = ""
     phases: Annotated[
         tuple[PhaseRecord, ...],

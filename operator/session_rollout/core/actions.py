@@ -31,6 +31,7 @@ from session_rollout.core.migration_actions import (
     retry_migration,
 )
 from session_rollout.core.observed import Answer
+from session_rollout.core.outdated import note_protection, reject_older, reject_outdated
 from session_rollout.core.placebo import begin_again
 from session_rollout.core.promotion import PROMOTE_VALID
 from session_rollout.core.publication import is_published
@@ -95,6 +96,7 @@ def _apply(context: DecisionContext, action: SessionRolloutAction, refusal: Acti
 
 def _carry_out(context: DecisionContext, action: SessionRolloutAction, refusal: ActionRejected | None) -> AnsweredAction:
     """The response to an action after it was carried out or rejected, and its event."""
+    note_protection(context, action)
     try:
         if refusal is not None:
             raise refusal
@@ -124,6 +126,7 @@ def _execute(context: DecisionContext, action: SessionRolloutAction) -> str:
         raise ActionRejected(ActionReason.ADOPTION_REQUIRED, message)
     if context.spec.suspend and kind not in EMERGENCY:
         raise ActionRejected(ActionReason.SUSPENDED, "the rollout is suspended; set `spec.suspend` to false first")
+    reject_outdated(context, action)
     return _HANDLERS[kind](context, action)
 
 
@@ -157,13 +160,13 @@ def _abort(context: DecisionContext, action: SessionRolloutAction) -> str:
 def _retry(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_generation(context, action)
     if context.status.outcome in UNDONE:
-        retry_failed(context)
+        retry_failed(context, action)
         context.resume()
         restart(context)
         return "restarting with the phase that was rolled back"
-    if retry_failed(context):
+    if retry_failed(context, action):
         return "retrying the failed migration"
-    if retry_checks(context):
+    if retry_checks(context, action):
         return "running the Job of the failed check again"
     if begin_again(context):
         return "beginning the placebo step again, without its evidence"
@@ -179,6 +182,7 @@ def _promote(context: DecisionContext, action: SessionRolloutAction) -> str:
     _require_step(context, action)
     _require_percent(context, action)
     _require_promotable(context)
+    reject_older(context, action, context.current.published_time, "the audience of the step was published")
     context.move(promoted_by=action.name, promote_time=creation_time(context, action))
     where = f"step {action.spec.step} of phase {action.spec.phase}"
     return f"completing {where} without waiting for its hold, criteria or approval: {action.spec.reason}"
@@ -201,6 +205,7 @@ def _approve_step(context: DecisionContext, action: SessionRolloutAction) -> str
     if context.current.hold_until is None:  # nobody can have seen anything of it: the answer was for the step before
         message = f"the hold of {where} has not begun; approve it when it waits for approval, or at the earliest in its hold"
         raise ActionRejected(ActionReason.NOT_PUBLISHED, message)
+    reject_older(context, action, context.current.hold_until - increment.hold, f"the hold of {where} began")
     context.move(approved_by=action.name)
     return f"{where} is approved"
 
@@ -215,6 +220,7 @@ def _approve_gate(context: DecisionContext, action: SessionRolloutAction) -> str
         message = f"`check` is {name}, which is not a gate that awaits approval now; allowed: {allowed}"
         raise ActionRejected(ActionReason.UNKNOWN_CHECK, message)
     if kind is CheckKind.VERIFICATION:
+        reject_older(context, action, context.current.stage_start_time, "the verification of the phase began")
         _require_features(context)  # what nobody has cannot be verified
     context.put_check(
         CheckRecord(

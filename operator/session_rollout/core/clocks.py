@@ -45,6 +45,8 @@ def adopt_earlier_clock(context: DecisionContext) -> None:
     now, current, flags = context.now, context.current, context.status.flags
     for record in context.status.checks:
         _begin_now(context, record)
+    if _is_ahead(now, context.status.protected_time):
+        context.change(protected_time=now)
     if flags.drift is not None and _is_ahead(now, flags.drift.time):
         flags = flags.updated(drift=flags.drift.updated(time=now))
         context.change(flags=flags)

@@ -161,6 +161,17 @@ class DecisionContext:
         """Set fields of a phase's record."""
         self.change(phases=tuple(record.updated(**fields) if record.name == phase else record for record in self.status.phases))
 
+    def protect(self, requested: datetime | None = None) -> None:
+        """Something takes features away or stops progress: no older action undoes it (`core.outdated`).
+
+        `requested` is when the action was created that does it. Creation times have whole seconds: without one, what was created within this
+        second may be older.
+        """
+        following = self.now.replace(microsecond=0) + timedelta(seconds=1)
+        known, time = self.status.protected_time, min(requested or following, following)
+        if known is None or known < time:
+            self.change(protected_time=time)
+
     def pause(self, by: str, message: str) -> None:
         """Keep the audience until a `Resume` action."""
         self.change(paused_by=by, paused_message=message)

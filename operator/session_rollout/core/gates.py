@@ -7,6 +7,7 @@ action; HTTP requests and built-in checks are results from outside. All results 
 from datetime import datetime, timedelta
 from typing import Final
 
+from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.checks import Gate
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Verdict
 from session_rollout.api.status_records import CheckRecord
@@ -17,6 +18,7 @@ from session_rollout.core.evaluation import Evaluation
 from session_rollout.core.inputs import current_gates
 from session_rollout.core.naming import job_name
 from session_rollout.core.observed import JobState, StartCheck
+from session_rollout.core.outdated import reject_older
 
 NOTHING: Final = timedelta(0)
 
@@ -124,10 +126,11 @@ def _job_name(context: DecisionContext, record: CheckRecord) -> str:
     return job_name(context.observed.rollout, record.name, identity)
 
 
-def retry_checks(context: DecisionContext) -> bool:
-    """Run the Jobs of failed checks again; whether there was one."""
+def retry_checks(context: DecisionContext, action: SessionRolloutAction) -> bool:
+    """Run the Jobs of failed checks again; whether there was one. Raises ActionRejected when one has failed since the action was created."""
     failures = [record for record in context.status.checks if record.job and record.verdict is Verdict.FAIL]
     for record in failures:
+        reject_older(context, action, record.time, f"{record.name} failed")
         context.put_check(CheckRecord(name=record.name, kind=record.kind, attempt=record.attempt + 1))
     return bool(failures)
 

@@ -52,6 +52,7 @@ def act_on_breaches(context: DecisionContext) -> None:
         _record(context, breaches)
         sentences = tuple(breach.message for breach in breaches)
         guard = breaches[0].guard
+        context.protect()
         blamed = tuple(name for breach in breaches for name in _blamed(context, breach.guard))
         begin_rollback(context, Outcome.ROLLED_BACK, sentences, breach_uid(context, guard), guard=guard, blamed=blamed)
         return
@@ -59,6 +60,7 @@ def act_on_breaches(context: DecisionContext) -> None:
         return
     if (breaches := breaches_of(context, OnBreach.PAUSE)) and not context.status.paused_by and published_phases(context.status):
         _record(context, breaches)
+        context.protect()
         context.pause(breaches[0].guard, breaches[0].message)
         context.move(approved_by=None)  # by somebody who did not know of the breach
         pause_timer(context, DecisionReason.PAUSED)

@@ -106,12 +106,14 @@ def _adopt(context: DecisionContext, protection: Protection) -> None:
         outcome = Outcome.ABORTED if protection.outcome is Outcome.ABORTED else Outcome.ROLLED_BACK
         if protection.guard is not None and protection.causes:  # the status that had this event could not be written
             context.record_event(EventReason.GUARD_BREACHED, "; ".join(protection.causes), check=protection.guard)
+        context.protect()
         begin_rollback(context, outcome, protection.causes, protection.uid, guard=protection.guard, phases=protection.phases)
 
 
 def disable(context: DecisionContext, emergency: Protection) -> None:
     """Turn features off for all users, until an `EmergencyEnable` action."""
     flags = context.status.flags
+    context.protect(emergency.requested_time)
     already = tuple(_requested_again(record, emergency) for record in flags.disabled)
     names = {record.feature for record in already}
     fresh = tuple(

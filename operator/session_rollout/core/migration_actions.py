@@ -10,6 +10,7 @@ from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core import migration_jobs
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.inputs import RUNNING, UNDONE, kept_features
+from session_rollout.core.outdated import reject_older
 from session_rollout.errors import ActionRejected
 
 
@@ -49,7 +50,7 @@ def retry_migration(context: DecisionContext, action: SessionRolloutAction) -> s
         return f"applying {record.name}"
     if record.state is MigrationState.FAILED:
         _require_users(context, record)
-        retry_failed(context, record.name)
+        retry_failed(context, action, record.name)
         if context.status.outcome in UNDONE and not record.is_applied:  # no stage starts it again
             migration_jobs.begin(context, record, Operation.UP)
         return f"retrying {record.name}"
@@ -61,11 +62,15 @@ def retry_migration(context: DecisionContext, action: SessionRolloutAction) -> s
     return f"retrying {record.quarantined:,} rows in quarantine"
 
 
-def retry_failed(context: DecisionContext, *names: str) -> bool:
-    """Try failed migrations again, these or all; whether there was one. What may be half applied or half undone is applied again by `up`."""
+def retry_failed(context: DecisionContext, action: SessionRolloutAction, *names: str) -> bool:
+    """Try failed migrations again, these or all; whether there was one. What may be half applied or half undone is applied again by `up`.
+
+    Raises ActionRejected when one has failed since the action was created.
+    """
     failed = [record for record in context.status.migrations if record.state is MigrationState.FAILED]
     failures = [record for record in failed if not names or record.name in names]
     for record in failures:
+        reject_older(context, action, record.end_time, f"migration {record.name} failed")
         again = MigrationState.SUCCEEDED if record.is_applied else MigrationState.PENDING
         context.put_migration(record.updated(state=again, reason=None, message=""))
     return bool(failures)

@@ -329,6 +329,7 @@ def _until_deadline(
     elif increment.placebo:
         why += ", and nobody has the features, so there is nothing to roll back"
     elif phase.on_deadline is OnDeadline.ROLLBACK:
+        context.protect()
         begin_rollback(context, Outcome.ROLLED_BACK, (why, *causes), breach_uid(context, "deadline"))
         return None
     message = f"deadline exceeded: {causes[0] if causes else waiting.message}"

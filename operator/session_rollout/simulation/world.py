@@ -53,6 +53,7 @@ class World:
     name: str = "shop"
     namespace: str = "default"
     uid: str = "uid-1"
+    created: datetime | None = None
     generation: int = 1
     status: RolloutStatus = field(default_factory=RolloutStatus)
     ranges: dict[str, timedelta] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class World:
             name=self.name,
             uid=self.uid,
             generation=self.generation,
+            creation_time=self.created,
             spec=self.spec,
             status=self.status,
         )
