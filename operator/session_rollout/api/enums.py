@@ -32,7 +32,6 @@ class CheckKind(StrEnum):
 class CheckReason(StrEnum):
     """`status.checks[].reason` is the reason of a verdict."""
 
-    # The measurement was compared.
     WITHIN_BOUND = "WithinBound"  # The value satisfies `above`, `below` or `between`.
     OUT_OF_BOUND = "OutOfBound"  # The value violates `above`, `below` or `between`.
     WITHIN_TOLERANCE = "WithinTolerance"  # The change is within `maxIncrease`, `maxDecrease` or `minIncrease`.
@@ -48,7 +47,6 @@ class CheckReason(StrEnum):
     AWAITING_RESULT = "AwaitingResult"  # There is no result of the query or the check yet.
     BASELINE_MISSING = "BaselineMissing"  # There is no baseline from the time before the phase was published.
     BASELINE_MEASURED = "BaselineMeasured"  # The baseline was measured; the first comparison follows.
-    # The metric did not return one usable number.
     STALE_SAMPLE = "StaleSample"  # The sample is much older or newer than the time of the provider.
     STALE_RESULT = "StaleResult"  # The last result is too old, because the provider stopped responding, or later events are still to be read.
     EMPTY_RESULT = "EmptyResult"  # The query returned no series: no such series exists, or none matches.
@@ -71,7 +69,6 @@ class CheckReason(StrEnum):
     ANY_RATE_TOLERATED = "AnyRateTolerated"  # No rate of bad events would be too high, so that nothing can fail: nearly every event is bad without the feature, or counted as bad.
     TOO_FEW_EVENTS = "TooFewEvents"  # A cohort has fewer than 50 events.
     BELOW_MINIMUM = "BelowMinimum"  # The metric in `minimum` is not above its bound, so there are too few events for a verdict.
-    # The provider failed.
     UNKNOWN_PROVIDER = "UnknownProvider"  # The operator's configuration has no provider with this name.
     NAME_NOT_RESOLVED = "NameNotResolved"  # The host name of the provider could not be resolved.
     CERTIFICATE_REJECTED = "CertificateRejected"  # The certificate of the provider is untrusted, expired, or for another host.
