@@ -5,12 +5,13 @@ Not here: what is decided while a deletion waits (test_deleting), what becomes o
 
 import asyncio
 import copy
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from controller.cluster import KEY, NOW, Cluster, Process, run, until
+from controller.cluster import DOCUMENT, KEY, NOW, Cluster, Process, run, until
 from session_rollout.api.enums import ActionReason, EventReason
 from session_rollout.controller import deletion, finalizers, loops, reconciler, requests
 from session_rollout.controller.finalizers import FINALIZER
@@ -102,7 +103,11 @@ def test_what_is_not_in_force_is_written_before_the_end(
     run(body)
 
 
-def test_write_that_is_refused_for_good_ends_no_deletion(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("finalizer", [(), (FINALIZER,)], ids=["gone", "finalizer"])
+def test_write_that_is_refused_for_good_holds_up_no_deletion(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, finalizer: tuple[str, ...]
+) -> None:
+    """The Event says so."""
     monkeypatch.setattr(deletion, "RELEASE_SECONDS", 0.1)
 
     async def body() -> None:
@@ -110,9 +115,27 @@ def test_write_that_is_refused_for_good_ends_no_deletion(cluster: Cluster, monke
         cluster.failures["protect"] = [Forbidden("the namespace is terminating")] * ALWAYS
         happen(cluster, process, "breach")
         await until(lambda: cluster.calls.count("protect") >= 2)
-        delete(cluster, process, FINALIZER)
+        delete(cluster, process, *finalizer)
         await until(lambda: process.deleted == [KEY])
         assert EventReason.FLAGS_NOT_RELEASED in cluster.events
+
+    run(body)
+
+
+@pytest.mark.parametrize("finalizer", [(), (FINALIZER,)], ids=["gone", "finalizer"])
+def test_document_that_is_deleted_with_its_rollout_does_not_come_back(cluster: Cluster, finalizer: tuple[str, ...]) -> None:
+    """Nobody would ever delete it."""
+
+    async def body() -> None:
+        process = await holding(cluster)
+        happen(cluster, process, "emergency")
+        await until(lambda: cluster.answers)
+        delete(cluster, process, *finalizer)
+        assert cluster.document is not None
+        process.reconciler.document_changed(DOCUMENT, replace(cluster.document, version=99), deleted=True)
+        cluster.document = None
+        await until(lambda: process.deleted == [KEY])
+        assert cluster.document is None
 
     run(body)
 

@@ -161,8 +161,7 @@ class Deletion:
         self, ports: Ports, memory: Memory, parse: Callable[[Mapping[str, Any]], Stored], on_deleted: Callable[[Key], None]
     ) -> None:
         self._ports, self._memory, self._on_deleted = ports, memory, on_deleted
-        self.parse = parse
-        self._remains = Remains(ports)
+        self.parse, self.remains = parse, Remains(ports)
 
     async def finish(self, stored: Stored, state: RolloutState, *, gone: bool = False) -> None:
         """Do once what is left to do before the object may go. Raises RolloutError while something is.
@@ -173,15 +172,15 @@ class Deletion:
         if (state.finalized or state.has_successor) and rollout.spec.deletion_policy is not DeletionPolicy.OFF:
             return  # what its successor finds has the right label
         try:
-            left = (await self._remains.release_in_time(rollout, state)).left
+            left = (await self.remains.release_in_time(rollout, state)).left
         except RolloutError as error:
             if patience(state, error) > 0:
                 raise
             left = str(error)
         if not state.finalized:
             if left:
-                self._remains.leave(rollout, left)
-            if not gone and (jobs := await self._remains.running(rollout, state)):
+                self.remains.leave(rollout, left)
+            if not gone and (jobs := await self.remains.running(rollout, state)):
                 raise Unavailable(f"waiting for {', '.join(jobs)}")
             state.finalized = True
 

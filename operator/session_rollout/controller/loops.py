@@ -160,6 +160,7 @@ class Loops:
                 failures += 1
                 left = patience(state, error)
                 if left <= 0:
+                    self._deletion.remains.leave(stored.rollout, str(error))
                     return
                 await asyncio.sleep(min(delay(failures, getattr(error, "retry_after", None)), left, LEAVE_SECONDS))
 

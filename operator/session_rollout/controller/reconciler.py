@@ -193,6 +193,8 @@ class Reconciler:
             made = await self._decisions.make(stored, state, GONE)
             rollout, decision = made.observed.rollout, made.decision
             stored = state.last or stored
+            if made.observed.document is None:
+                return  # it was deleted, too, and must not come back
             if (error := await self._applier.protect(rollout, state, decision)) is not None:
                 raise error
             await self._applier.answer(rollout, state, decision)

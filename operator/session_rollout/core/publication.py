@@ -214,8 +214,8 @@ def publish_less(context: DecisionContext) -> None:
         publish_emergencies(context)
         return
     document, given, disabled = context.document, _given(context), disabled_features(context.spec, context.status)
-    if (less := _less(context, given, disabled)) is not None:
-        _request(context, _wanted(context, *less, document.revision if document is not None else 0), urgent=True)
+    if document is not None and (less := _less_than_published(document, given, disabled)) is not None:
+        _request(context, _wanted(context, *less, document.revision), urgent=True)
 
 
 def publish_emergencies(context: DecisionContext) -> None:
