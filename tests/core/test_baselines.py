@@ -134,8 +134,9 @@ def test_raised_step_keeps_the_baseline_from_before_the_phase() -> None:
     """An edit that publishes more of a running phase measures nothing again: users have it already."""
     world = World(spec())
     world.until(at("one", 1))
-    world.values["load"] = Decimal(50)
     world.edit(edited(lambda data: data["phases"][0]["steps"][0].update(percent=20)))
+    world.run(10)
+    world.values["load"] = Decimal(50)
     world.run(600)
     assert world.where == ("one", 1, 0, "20")
     record = world.check(CheckKind.CRITERION, "load")
