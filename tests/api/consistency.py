@@ -48,6 +48,16 @@ def audiences(spec: Object) -> None:
             whole(steps[-1])
         steps.sort(key=share)
         nest_groups(steps)
+        placebos(steps)
+
+
+def placebos(steps: list[Object]) -> None:
+    """Only the first step may divide users without giving them anything, if others follow."""
+    first, *others = steps
+    for step in others if 0 < share(first) < 100 and others and "ramp" not in first else steps:
+        step.pop("placebo", None)
+    if first.get("placebo"):
+        first.pop("groups", None)
 
 
 def share(step: Object) -> float:
