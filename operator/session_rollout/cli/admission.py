@@ -253,13 +253,21 @@ def _sorted(values: list[Any]) -> bool:
 def _context(node: Any) -> Any:
     """Kubernetes' additions to CEL that our rules use."""
     context = cel.Context()
-    # A field with the name of a CEL keyword has underscores in rules.
-    context.add_variable("self", {**node, "__for__": node["for"]} if isinstance(node, dict) and "for" in node else node)
+    context.add_variable("self", _escaped(node))
     context.add_function("find", _find)
     context.add_function("findAll", _find_all)
     context.add_function("isSorted", _sorted)
     context.add_function("sum", sum)
     return context
+
+
+def _escaped(node: Any) -> Any:
+    """A field with the name of a CEL keyword has underscores in rules, wherever it is in the object."""
+    if isinstance(node, list):
+        return [_escaped(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {f"__{name}__" if name == "for" else name: _escaped(value) for name, value in node.items()}
 
 
 @cache
