@@ -6,6 +6,7 @@ Jobs that do not exist yet (test_migration_rules), what a suspended Job is (test
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 import pytest
@@ -188,6 +189,7 @@ def test_situation_that_ends_before_the_job_is_suspended_leaves_no_job_behind(ki
     world = waiting(kind)
     world.request("Pause")
     world.reconcile(crash_before_effects=True)
+    world.now += timedelta(seconds=1)
     world.request("Resume")
     world.settle()
     world.room = True

@@ -128,6 +128,7 @@ class Life:
         self.cluster.answering = True
         if self.cluster.spec.suspend:
             self.edit("continue")
+        self.tick()  # an action of the second in which somebody protected users ends nothing
         for action in ("Resume", "EmergencyEnable"):
             self.act(action)
         patience = PATIENCE + 2 * self._warming_up() // TICK  # an adopted audience warms up twice
