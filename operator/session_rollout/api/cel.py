@@ -115,6 +115,7 @@ _BOUNDED_SHARE = (
     " && c.__for__ == '0s' && !has(c.outOf))"
 )
 _BOUNDED_RULE = "must have `below` between 0% and 100%, such as `1%`, without `for` and `outOf`, for a metric with `counts`"
+_MEAN = "self.metrics.exists(m, m.name == c.metric && has(m.cohorts) && has(m.cohorts.sum))"
 _FEATURE_KNOWN = "self.features.exists(d, d.name == f)"
 _IN_ONE_PHASE = "self.phases.exists_one(q, f in q.features)"
 
@@ -197,6 +198,10 @@ ROLLOUT: Final = (
     (
         f"!has(self.metrics) || !has(self.guards) || self.guards.all(c, {_COMPARED} == {_COUNTED})",
         f"`guards` {_COUNTED_RULE}",
+    ),
+    (
+        f"!has(self.metrics) || !has(self.guards) || self.guards.all(c, !has(c.harmBudget) || !{_MEAN})",
+        "`guards[].harmBudget` must be of a metric with `cohorts.bad` or `cohorts.histogram`, because a mean counts no bad events",
     ),
     (
         f"!has(self.metrics) || {_PLACES.format('criteria', _BOUNDED_SHARE)}",
