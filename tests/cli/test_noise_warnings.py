@@ -38,6 +38,9 @@ class Past(Handler):
     value: Value
 
     def do_GET(self) -> None:
+        if not self.path.startswith("/api/v1/query_range"):
+            self.send_error(404)
+            return
         given = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         moments = range(int(given["start"]), int(given["end"]) + 1, int(given["step"]))
         values = [(moment, type(self).value(NOW - moment)) for moment in moments]

@@ -10,6 +10,7 @@ import pytest
 from lab.past import remembering
 from session_rollout.adapters.clock import WallClock
 from session_rollout.adapters.prometheus import PrometheusSource
+from session_rollout.adapters.recorded import Place, Recorder
 from session_rollout.api.metrics import Metric
 from session_rollout.core.observed import Seasons
 from session_rollout.settings import Provider
@@ -39,12 +40,22 @@ async def read(url: str, metric: Metric) -> Seasons:
     return seasons
 
 
+async def retention_of(url: str) -> timedelta | None:
+    recorder = Recorder(Place(url), None, NOW)
+    try:
+        return await recorder.retention()
+    finally:
+        recorder.close()
+
+
 @pytest.mark.lab
 def test_weeks_of_a_real_server(tmp_path: Path) -> None:
     """D17: of three weeks, two are in its retention; each has the mean of this half hour."""
     metric = Metric(name="load", query="max(load) # the largest")
     with remembering(tmp_path, {"load": load}, START, NOW + DAY, STEP) as server:
         seasons, now = asyncio.run(read(server.url, metric)), datetime.now(UTC)
+        retention = asyncio.run(retention_of(server.url))
     expected = [sum(load(now - age - number * STEP) for number in range(7)) / 7 for age in (timedelta(0), 7 * DAY, 14 * DAY)]
+    assert retention == timedelta(days=365)  # as the lab starts it
     assert seasons.problem is None
     assert [float(each) for each in (seasons.mean or 0, *seasons.earlier)] == pytest.approx(expected, rel=0.05)

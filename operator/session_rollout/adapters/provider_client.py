@@ -59,6 +59,10 @@ class ProviderClient:
         """All groups of alerting rules."""
         return await self._call(Session.alert_rules)
 
+    async def runtime_information(self) -> Response:
+        """What a Prometheus server says about itself."""
+        return await self._call(Session.runtime_information)
+
     def close(self) -> None:
         """End all queries and close all connections, without waiting for the provider."""
         for call in self._calls:
@@ -124,6 +128,11 @@ class Session(PlainSession):
     def alert_rules(self) -> Response:
         """All groups of alerting rules, for which the library has no call."""
         self.get(f"{self._api.url}/api/v1/rules", params={"type": "alert"}, timeout=self._seconds)
+        return self._dated()
+
+    def runtime_information(self) -> Response:
+        """What a Prometheus server says about itself, for which the library has no call."""
+        self.get(f"{self._api.url}/api/v1/status/runtimeinfo", timeout=self._seconds)
         return self._dated()
 
     def request(self, *arguments: Any, **options: Any) -> requests.Response:

@@ -6,6 +6,7 @@ kept in a directory: another backtest requests only what is new.
 
 import hashlib
 import math
+import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from session_rollout.adapters.prometheus import read
+from session_rollout.adapters.promql_scan import SECONDS
 from session_rollout.adapters.provider_client import ProviderClient, invalid
 from session_rollout.api.enums import CheckReason
 from session_rollout.errors import ProviderFailed
@@ -22,6 +24,7 @@ from session_rollout.settings import Provider
 POINTS: Final = 10_000
 SETTLED: Final = timedelta(hours=1)  # after so long, no sample comes late
 SECOND: Final = timedelta(seconds=1)
+LENGTH: Final = re.compile(r"([0-9]{1,6})(ms|[smhdwy])")  # parts of a duration of Prometheus, such as `1y2w`
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,15 @@ class Recorder:
         """The single number of a query now; None if there is none. Raises ProviderFailed."""
         measurement = read(await self._client.query(query), self._now, self._client.provider)
         return None if measurement.value is None else float(measurement.value)
+
+    async def retention(self) -> timedelta | None:
+        """For how long the server keeps samples; None if it does not say, as servers that only speak the API of Prometheus."""
+        try:
+            data = (await self._client.runtime_information()).data
+            parts = LENGTH.findall(data["storageRetention"].split(" ")[0])  # the rest is a size
+        except (ProviderFailed, LookupError, TypeError, AttributeError):
+            return None
+        return timedelta(seconds=sum(int(number) * SECONDS[unit] for number, unit in parts)) if parts else None
 
     def close(self) -> None:
         """Close the connections."""

@@ -17,6 +17,7 @@ from session_rollout.cli.traffic import is_given, traffic_options
 from session_rollout.cli.warnings import warnings_of
 from session_rollout.cli.warnings_noise import NoiseProblems, noise_problems
 from session_rollout.cli.warnings_power import power_warnings
+from session_rollout.cli.warnings_retention import retention_warnings
 from session_rollout.cli.yaml_source import Document, read
 
 ROLLOUT_KIND = "SessionRollout"
@@ -57,7 +58,8 @@ def validate(files: tuple[str, ...], *, strict: bool, form: str | None, **option
 
     A FILE may contain several objects; `-` means standard input. Objects of other kinds are skipped. With the traffic, the command also
     warns of comparisons that would not see the harm that they guard against, as `power` shows it. With --prometheus, it also rejects
-    guards that the noise of their metric would breach, and warns of such criteria.
+    guards that the noise of their metric would breach, and warns of such criteria, and of a server that does not keep samples for long
+    enough.
     """
     documents = [document for file in files for document in read(file) if _is_ours(document)]
     if not documents:
@@ -94,8 +96,11 @@ def _findings(document: Document, options: Mapping[str, Any]) -> list[Finding]:
     if document.kind != ROLLOUT_KIND:
         return []
     spec = RolloutSpec.model_validate(completed(document.data)["spec"])
-    noise = noise_problems(spec, options) if options["url"] is not None else NoiseProblems()
-    warnings = [*warnings_of(spec), *(power_warnings(spec, options) if is_given(options) else ()), *noise.warnings]
+    noise, forgotten = NoiseProblems(), tuple[Problem, ...]()
+    if options["url"] is not None:
+        noise, forgotten = noise_problems(spec, options), tuple(retention_warnings(spec, options))
+    power = power_warnings(spec, options) if is_given(options) else ()
+    warnings = [*warnings_of(spec), *power, *noise.warnings, *forgotten]
     return [
         *(_finding(document, problem, Severity.ERROR) for problem in noise.errors),
         *(_finding(document, problem, Severity.WARNING) for problem in warnings),
