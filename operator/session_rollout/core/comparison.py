@@ -21,7 +21,8 @@ from session_rollout.core.statistics.inflation import (
 from session_rollout.core.statistics.power import Design
 from session_rollout.core.statistics.rates import NOTHING, Block, RateTest, Tolerance
 
-LARGEST_LOG: Final = 27.0  # odds beyond 5e11 to 1 are said to be as large
+LARGEST_LOG: Final = math.log(1e6)  # nobody reads larger odds
+ESTIMATED_DIGITS: Final = 2
 FEWEST_CELLS: Final = 8  # between which a variance can be measured, if they are of one size
 MINUTE: Final = timedelta(minutes=1)
 WITHOUT_CELLS: Final = ""  # the name of the only cell of a metric without the label
@@ -40,6 +41,7 @@ class Comparison:
     cells: Mapping[str, Block] = field(default_factory=dict)  # the sums of each cell of users
     information: InformationBlocks = field(default_factory=InformationBlocks)
     largest: float = 1.0  # inflation that was measured between cells so far
+    group: str = "with the feature"  # the users whose events are compared, as messages name them
 
     def add(self, blocks: Iterable[CohortBlock]) -> Self:
         """The comparison after these blocks, of which only those after `until` count."""
@@ -51,7 +53,7 @@ class Comparison:
 
     def restarted(self) -> Self:
         """The same comparison without anything that is known."""
-        return type(self)(self.tolerance, self.alpha, self.horizon, self.until, self.length)
+        return type(self)(self.tolerance, self.alpha, self.horizon, self.until, self.length, group=self.group)
 
     def problem_of(self, block: CohortBlock) -> BlockProblem | None:
         """Why a block is no evidence: its own problem, or another set of cells in each block, such as one for each user."""
@@ -132,9 +134,10 @@ class Comparison:
     def counts_text(self) -> str:
         """`42 of 12,276 bad with the feature (0.342%), 14.1 expected without it (0.115%)`."""
         events, expected = self.test.events, self.test.expected
+        bad, rate = f"{_count(events.on_bad)} of {_count(events.on_total)}", _rate(events.on_bad, events.on_total)
         if not events.off_total:
-            return f"{_count(events.on_bad)} of {_count(events.on_total)} bad ({_rate(events.on_bad, events.on_total)})"
-        with_it = f"{_count(events.on_bad)} of {_count(events.on_total)} bad with the feature ({_rate(events.on_bad, events.on_total)})"
+            return f"{bad} events of all users bad ({rate})"
+        with_it = f"{bad} bad {self.group} ({rate})"
         return f"{with_it}, {_count(expected)} expected without it ({_rate(expected, events.on_total)})"
 
     @property
@@ -145,10 +148,9 @@ class Comparison:
 
     @property
     def odds_text(self) -> str:
-        """How sure harm is, in odds, and from which odds on the check fails."""
+        """How sure harm is, in odds against chance, and which odds are enough."""
         start, recent = self.test.log_harm(self.inflation), self.test.log_recent() - math.log(self.horizon)
-        odds, needed = math.exp(min(max(start, recent), LARGEST_LOG)), 2 / self.alpha
-        return f"odds {odds:,.0f} to 1 (fails at {needed:,.0f} to 1)"
+        return against_chance(max(start, recent), 2 / self.alpha)
 
     @property
     def missing_text(self) -> str:
@@ -157,7 +159,8 @@ class Comparison:
         if not 0 < missing < math.inf:
             return ""
         wait = self.length * (missing * self.test.blocks / (events.on_total + events.off_total))
-        return f"; about {missing:,.0f} more events of all users are needed, {estimate_text(wait)} at this traffic"
+        number = round(missing, ESTIMATED_DIGITS - len(f"{missing:.0f}"))
+        return f"; about {number:,.0f} more events of all users are needed, {estimate_text(wait)} at this traffic"
 
     @property
     def missing(self) -> float:
@@ -184,6 +187,12 @@ class Comparison:
         events = self.test.events
         rate = events.off_bad / events.off_total if events.off_total > 0 else 0.0
         return self.tolerance.limit(max(rate, self.test.rate_without())) >= 1
+
+
+def against_chance(log: float, enough: float) -> str:
+    """`odds against chance: 2,413 to 1 (400 to 1 is enough)`."""
+    odds = f"{math.exp(log):,.0f}" if log < LARGEST_LOG else "over a million"
+    return f"odds against chance: {odds} to 1 ({enough:,.0f} to 1 is enough)"
 
 
 def _rate(events: float, total: float) -> str:

@@ -251,7 +251,9 @@ def _is_harmful(given: EvaluationInput) -> bool:
 
 def _against_budget(given: EvaluationInput, comparison: Comparison, budget: int) -> Evaluation:
     sure = f", {comparison.odds_text}" if comparison.verdict is Verdict.FAIL else ", which may be chance"
-    message = f"{given.name}: {comparison.counts_text}: {comparison.excess:,.0f} more, of the {budget:,} in `harmBudget`{sure}"
+    message = (
+        f"{given.name}: {comparison.counts_text}: {comparison.excess:,.0f} more than expected; `harmBudget` is {budget:,}{sure}"
+    )
     verdict, reason = (
         (Verdict.FAIL, CheckReason.HARM_SHOWN) if _is_harmful(given) else (Verdict.INCONCLUSIVE, CheckReason.COMPARISON_OPEN)
     )

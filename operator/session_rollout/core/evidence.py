@@ -7,7 +7,7 @@ is fixed when its evidence begins, so that no edit of the spec can spend it twic
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -177,6 +177,8 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
     if known.until > context.now + SKEW:  # the clock was set back: what has counted until then must not count twice
         known = restarted(known).updated(until=context.now)
     comparison = comparison_of(context.spec, check, known, series)
+    if is_of_placebo(context, check):
+        comparison = replace(comparison, group="with the variant `on`")
     if series is None or start is None:
         _put(context, known)
         return Compared(comparison)

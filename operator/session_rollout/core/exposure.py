@@ -39,10 +39,13 @@ class Exposure:
         """The numbers, and what they mean."""
         total, published = self.on + self.off, f"{self.percent:g}% is published"
         if self.on < 1:
-            return f"no user has received the feature, or is counted with it: 0 of {total:,.0f} events, and {published}"
+            seen = f"0 of {total:,.0f} events have the feature, and {published}"
+            return f"{seen}: either no user has received it, or those who have it are not counted"
         share = f"{self.on:,.0f} of {total:,.0f} events have the feature ({self.on / total:.1%})"
         if self.problem is CheckReason.NOT_APPLIED:
-            return f"{share}, and {published}: other users have it, some are counted twice, or it changes the number of events"
+            return (
+                f"{share}, and {published}: other users have it, events are counted twice, or the feature changes their number"
+            )
         wait = self.elapsed * ((self.needed - self.on) / self.on)
         soon = f", in about {estimate_text(wait)}" if timedelta(0) < wait < LONGEST else ""
         return f"{share}; {self.needed:,} with it are needed before a step can end{soon}"

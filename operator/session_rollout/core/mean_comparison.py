@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from session_rollout.api.enums import Verdict
 from session_rollout.core.blocks import BlockProblem, CohortBlock
-from session_rollout.core.comparison import LARGEST_LOG, WITHOUT_CELLS, Comparison
+from session_rollout.core.comparison import WITHOUT_CELLS, Comparison, against_chance
 from session_rollout.core.statistics.means import FEWEST_CELLS, Means, means_of
 from session_rollout.core.statistics.rates import ALPHA_OF_PASS, Block
 
@@ -80,10 +80,10 @@ class MeanComparison(Comparison):
 
     @property
     def counts_text(self) -> str:
-        """`0.412 on average of 12,276 with the feature, 0.31 without it (233,244)`."""
+        """`a mean of 0.412 in 12,276 events with the feature, 0.31 in 233,244 without it`."""
         whole = self.test.events
-        on = f"{_mean(whole.on_bad, whole.on_total)} on average of {whole.on_total:,.0f} with the feature"
-        return f"{on}, {_mean(whole.off_bad, whole.off_total)} of {whole.off_total:,.0f} without it"
+        on = f"a mean of {_mean(whole.on_bad, whole.on_total)} in {whole.on_total:,.0f} events {self.group}"
+        return f"{on}, {_mean(whole.off_bad, whole.off_total)} in {whole.off_total:,.0f} without it"
 
     @property
     def tolerated_text(self) -> str:
@@ -94,7 +94,7 @@ class MeanComparison(Comparison):
     @property
     def odds_text(self) -> str:
         """How sure harm is, in odds, and from which odds on the check fails."""
-        return f"odds {math.exp(min(self.log_harm, LARGEST_LOG)):,.0f} to 1 (fails at {1 / self.alpha:,.0f} to 1)"
+        return against_chance(self.log_harm, 1 / self.alpha)
 
     @property
     def missing_text(self) -> str:

@@ -26,12 +26,12 @@ def await_comparisons(context: DecisionContext) -> StageResult | None:
     return StageResult(
         DecisionAction.STALL,
         DecisionReason.COMPARISON_BROKEN,
-        f"the comparison is broken, because nobody has the features: {failing[0]}",
-        (*failing, "users with the variant `on` were divided from the others by chance, and both have the value false"),
+        f"nobody has the features, but the comparison shows harm, so it is broken: {failing[0]}",
+        ("no user has the features, and no user loses anything: events are counted wrongly, or by another variant", *failing),
         (
             "check which events are counted, and by which `variant` and `cell`",
             retry_text(context),
-            "create an `Abort` action: no user loses anything",
+            "or create an `Abort` action: no user loses anything",
         ),
     )
 

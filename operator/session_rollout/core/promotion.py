@@ -215,12 +215,13 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
     warm = (warm_up_end(context, check.metrics) for check in counted_checks(context))
     if result := _not_exposed(context, checks):
         return result
+    unprotected = _unprotected(context)
     waiting = StageResult(
         DecisionAction.WAIT,
         DecisionReason.AWAITING_EVIDENCE,
         message,
-        (*dict.fromkeys(missing[:7]), timer, *_unprotected(context)),
-        (remedy if no_baseline else _remedy(checks),),
+        (*unprotected, *dict.fromkeys(missing[:7]), timer),
+        (remedy if no_baseline else _remedy(checks), *([_ABORT] if unprotected else ())),
         next_time=min((time for time in warm if time is not None and time > context.now), default=None),
     )
     return _until_deadline(context, increment, waiting, missing)
@@ -235,7 +236,12 @@ def _unprotected(context: DecisionContext) -> tuple[str, ...]:
     )
     if not blind or context.current.placebo is not None:
         return ()
-    return (f"{context.current.audience} keep the features, and {blind} of {len(context.spec.guards)} guards see nothing",)
+    return (
+        f"{context.current.audience} keep the features, and {blind} of {len(context.spec.guards)} guards have no evidence: they protect nobody",
+    )
+
+
+_ABORT: Final = "to take the features away now, create an `Abort` action"
 
 
 def _remedy(checks: tuple[Missing, ...]) -> str:
@@ -251,6 +257,7 @@ _REMEDIES: Final = {
     CheckReason.NO_CELLS: "count events with the label `cell`, which is that of the flag `sessionrollout-cell`",
     CheckReason.IMPOSSIBLE_COUNTS: "select bad events, or the sum of values, from the series that `total` or `count` counts",
     CheckReason.NOT_A_COUNT: "select counters: `bad`, `total` and `histogram` must only grow",
+    CheckReason.NO_BAD_COUNTER: "check the selector of bad events (or values), and let the application export the counter with 0 from its start",
     CheckReason.NO_EVENTS: "check that the application reads the flag document, and that Prometheus scrapes all Pods",
 }
 
@@ -264,12 +271,12 @@ def _not_exposed(context: DecisionContext, checks: tuple[Missing, ...]) -> Stage
     if not missing or (applied and not late):
         return None
     causes = tuple(dict.fromkeys(each.message for each in missing))
-    details = (*causes, f"`control.exposure.deadline` is {limit}") if late else causes
+    details = (*causes, f"`control.exposure.deadline` of {limit} has passed; the rollout stays as it is") if late else causes
     next_actions = (
-        "check that the application reads the flag document, and counts each event once by its variant",
         retry_text(context)
         if context.current.placebo is not None
-        else "if users may have the feature, create an `Abort` action: nothing compares them",
+        else "create an `Abort` action if users may have the feature, and check that fewer events have it: no comparison protects them",
+        "check that the application reads the flag document, and counts each event once by its variant",
     )
     reason = DecisionReason.NOT_EXPOSED if applied else DecisionReason.NOT_APPLIED
     return StageResult(DecisionAction.STALL, reason, causes[0], details, next_actions)

@@ -41,7 +41,7 @@ def unusable(comparison: Comparison, blocks: Sequence[CohortBlock]) -> Unusable 
     if last is not None and None not in problems[-QUIET_BLOCKS:]:
         return _no_data(last, "")
     if unreadable:
-        return _no_data(unreadable[-1], f"{len(unreadable)} of the last {len(problems)} blocks are no evidence: ")
+        return _no_data(unreadable[-1], f"{len(unreadable)} of the last {len(problems)} blocks of events cannot be used: ")
     if comparison.tolerates_everything:
         return Unusable(Verdict.INCONCLUSIVE, CheckReason.ANY_RATE_TOLERATED, _ANY_RATE)
     events = comparison.test.events
@@ -59,16 +59,13 @@ _ANY_RATE: Final = (
     "any rate is tolerated, because nearly every event without the feature is bad, or because of a bound of 100%; check what counts as"
     " bad: a histogram needs a bucket that ends at `over`"
 )
-_NO_BAD_COUNTER: Final = (
-    "no series counts bad events (or sums up values), of anybody, so that nobody knows whether there are none; check the selector, and let"
-    " the application export the counter with 0 from its start"
-)
+_NO_BAD_COUNTER: Final = "no series counts bad events, or sums up values: there may be none, or the selector is wrong"
 _TEXTS: Final = {
     CheckReason.NO_VARIANTS: "no series has the label `variant` with the value `on` or `off`",
     CheckReason.NO_EVENTS: "the users with the feature, or those without it, have no events",
     CheckReason.UNEVEN_CELLS: "some series have the label `cell` (a sixteenth of all users) and others have not, or it has over 64 values",
-    CheckReason.NO_CELLS: "no series has the label `cell`, from which it is known how much the values vary between users",
-    CheckReason.IMPOSSIBLE_COUNTS: "there are more bad events than events, or events without a sum of their values; select both from the"
-    " same series",
+    CheckReason.NO_CELLS: "no series has the label `cell` (a sixteenth of all users), from which it is known how much values vary",
+    CheckReason.IMPOSSIBLE_COUNTS: "their selectors do not match: more bad events than events, or events without a sum of their values; this"
+    " says nothing about the users",
     CheckReason.NOT_A_COUNT: "a count is negative, infinite or not a number",
 }

@@ -44,6 +44,7 @@ from session_rollout.core.plan import kept_off_text
 from session_rollout.core.promotion import await_window, first_increment, raise_audience, run_step, running_phase
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import continue_rollback
+from session_rollout.core.suspension import kept_texts
 from session_rollout.core.unpublished import await_passing
 
 Handler = Callable[[DecisionContext], StageResult | None]
@@ -252,7 +253,8 @@ def _ended(context: DecisionContext) -> StageResult | None:
     retry = f"create a `Retry` action with generation {context.status.observed_generation}"
     hint = f"change features, phases, metrics, guards, gates or migrations in the spec, or {retry}"
     message, unchanged = f"{word}: {causes[0]}" if causes else word, kept_off_text(context.status)
-    details = causes if unchanged is None else (f"not started again: {unchanged}", *causes)
+    users = kept_texts(context.spec, context.status) or ("no user has a feature of this rollout any more",)
+    details = (*users, *causes) if unchanged is None else (f"not started again: {unchanged}", *users, *causes)
     return StageResult(DecisionAction.NONE, reason, message, details, (hint,))
 
 
