@@ -83,6 +83,9 @@ class Evidence:
     waited: timedelta = NOTHING  # not passing, or not for long enough, with a provider that responds
     surely_waited: timedelta = NOTHING  # not passing, without an absence that the operator may leave out
     away: bool = False  # nobody watched since the last reconciliation, or nobody can know
+    silent: timedelta = (
+        NOTHING  # of that, results were on their way for so long: the rest of the time was work, which is no absence
+    )
     baked: timedelta = NOTHING  # every guard had a value since all phases were complete
     breaches: dict[str, Breach] = field(default_factory=dict)
     last: datetime | None = None
@@ -139,7 +142,7 @@ class Evidence:
         if cluster.raw is None or not cluster.evaluating:
             return
         away = max(now - self.last, NOTHING) if self.last else NOTHING
-        gap = INTERVALS_OF_A_GAP * interval(cluster.spec)
+        gap = INTERVALS_OF_A_GAP * interval(cluster.spec) + (max(away - self.silent, NOTHING) if self.silent else NOTHING)
         counted = min(away, gap) if self.away else away
         surely = away if away <= gap and not self.away else NOTHING
         if self.counting and self.all_judged():  # a time counts with evidence at both of its ends
@@ -148,7 +151,7 @@ class Evidence:
         self.surely_waited += surely if self.waiting else NOTHING
         self.baked += counted if self.guarded and self.guards_judged() else NOTHING
         self._account_guards(counted, surely)
-        self.last, self.away = now, False
+        self.last, self.away, self.silent = now, False, NOTHING
         self.look()
 
     def _account_guards(self, counted: timedelta, surely: timedelta) -> None:
@@ -191,7 +194,12 @@ class Evidence:
         self.judged, self.waited, self.surely_waited, self.baked, self.counting = [], NOTHING, NOTHING, NOTHING, False
 
     def left_alone(self) -> None:
-        """The operator was away, or its clock was set, or it had no results."""
+        """The operator was away, or its clock was set."""
+        self.away, self.silent, self.surely_waited = True, NOTHING, NOTHING
+
+    def kept_waiting(self, length: timedelta) -> None:
+        """The operator had no results."""
+        self.silent = self.silent + length if self.silent or not self.away else NOTHING
         self.away, self.surely_waited = True, NOTHING
 
     def doubt_guards(self) -> None:

@@ -161,7 +161,7 @@ class Life:
     def silence(self, seconds: int) -> None:
         """Results are on their way, for so long: the operator waits for them and does no work."""
         self.cluster.answering = False
-        self.witness.evidence.left_alone()
+        self.witness.evidence.kept_waiting(timedelta(seconds=seconds))
         self.cluster.time += timedelta(seconds=seconds)
         for key in self.cluster.keys:
             self.cluster.replica.memory.of(key).rested += seconds
