@@ -42,6 +42,7 @@ class Missing:
     reason: CheckReason | None
     verdict: Verdict
     warming_up: bool  # its query still covers data from before this audience, or its first result is on its way
+    check: str  # its name: a criterion and a guard of one name are about the same events
 
     @property
     def unavailable(self) -> bool:
@@ -71,10 +72,10 @@ def _missing(context: DecisionContext, check: Check) -> Missing | None:
         return None
     if record.verdict is Verdict.PROVIDER_ERROR or (is_warm and not record.has_evidence):
         message = record.message or f"{check.name}: waiting for a query result"
-        return Missing(message, record.reason, record.verdict, warming_up=record.reason in _AT_FIRST)
+        return Missing(message, record.reason, record.verdict, warming_up=record.reason in _AT_FIRST, check=check.name)
     until = f" until {warm:%H:%M:%S} UTC; its query still covers older data" if warm is not None and not is_warm else ""
     message = f"{check.name}: warming up{until}" if until else f"{check.name}: waiting for a query result"
-    return Missing(message, CheckReason.WARMING_UP, Verdict.NOT_EVALUATED, warming_up=True)
+    return Missing(message, CheckReason.WARMING_UP, Verdict.NOT_EVALUATED, warming_up=True, check=check.name)
 
 
 _AT_FIRST: Final = {None, CheckReason.WARMING_UP, CheckReason.AWAITING_RESULT, CheckReason.BASELINE_MEASURED}

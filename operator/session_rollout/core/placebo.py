@@ -20,7 +20,7 @@ def await_comparisons(context: DecisionContext) -> StageResult | None:
     checks: tuple[Check, ...] = (*guards, *(criterion for criterion in criteria if not criterion.dry_run))
     compared = (check for check in checks if is_of_placebo(context, check))
     records = (context.check(CheckKind.GUARD if is_guard(check) else CheckKind.CRITERION, check.name) for check in compared)
-    failing = tuple(record.message for record in records if record.verdict is Verdict.FAIL)
+    failing = tuple({record.name: record.message for record in records if record.verdict is Verdict.FAIL}.values())
     if not failing:
         return None
     return StageResult(

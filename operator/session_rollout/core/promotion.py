@@ -26,21 +26,21 @@ from session_rollout.api.phases import OnDeadline, Phase
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.status import AwaitedApproval
 from session_rollout.api.status_records import WaitKind
-from session_rollout.core.clocks import audience_start, counted_checks, second_results, warm_up_end
+from session_rollout.core.clocks import counted_checks, second_results, warm_up_end
 from session_rollout.core.conditions import repeat_decision
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import criteria_records, forget_criteria, restart_criteria, unmet_criteria
 from session_rollout.core.deadline import deadline_passed, next_deadline
 from session_rollout.core.drift import await_document
 from session_rollout.core.hold import (
-    Missing,
     await_features,
     await_guards,
     await_judged_guards,
     await_steady_guards,
     missing_checks,
 )
-from session_rollout.core.placebo import await_comparisons, retry_text
+from session_rollout.core.missing_evidence import ABORT, await_exposure, remedy, unprotected_text
+from session_rollout.core.placebo import await_comparisons
 from session_rollout.core.publication import is_published, publishing
 from session_rollout.core.refusals import await_requests
 from session_rollout.core.rollback import begin_rollback, breach_uid
@@ -209,80 +209,22 @@ def _awaits_evidence(context: DecisionContext, increment: Increment) -> StageRes
         return None
     missing = tuple(check.message for check in checks)
     no_baseline = any(check.reason is CheckReason.BASELINE_MISSING for check in checks)
-    remedy = "give the check a bound, or roll the phase back and start it again: a baseline is measured before the first step"
+    measure = "give the check a bound, or roll the phase back and start it again: a baseline is measured before the first step"
     timer = "the hold timer is paused" if context.current.hold_until else "the hold has not started"
     message = missing[0] if missing else "evidence is not available yet"
     warm = (warm_up_end(context, check.metrics) for check in counted_checks(context))
-    if result := _not_exposed(context, checks):
+    if result := await_exposure(context, checks):
         return result
-    unprotected = _unprotected(context)
+    unprotected = unprotected_text(context)
     waiting = StageResult(
         DecisionAction.WAIT,
         DecisionReason.AWAITING_EVIDENCE,
         message,
         (*unprotected, *dict.fromkeys(missing[:7]), timer),
-        (remedy if no_baseline else _remedy(checks), *([_ABORT] if unprotected else ())),
+        (measure if no_baseline else remedy(checks), *([ABORT] if unprotected else ())),
         next_time=min((time for time in warm if time is not None and time > context.now), default=None),
     )
     return _until_deadline(context, increment, waiting, missing)
-
-
-def _unprotected(context: DecisionContext) -> tuple[str, ...]:
-    """Which guards protect nobody while the step waits, and whom."""
-    records = (context.check(CheckKind.GUARD, guard.name) for guard in context.spec.guards)
-    blind = sum(
-        record.verdict is not Verdict.NOT_EVALUATED and not record.has_evidence and record.reason is not CheckReason.NOT_EXPOSED
-        for record in records
-    )
-    if not blind or context.current.placebo is not None:
-        return ()
-    return (
-        f"{context.current.audience} keep the features, and {blind} of {len(context.spec.guards)} guards have no evidence: they protect nobody",
-    )
-
-
-_ABORT: Final = "to take the features away now, create an `Abort` action"
-
-
-def _remedy(checks: tuple[Missing, ...]) -> str:
-    """What helps: some evidence does not come by itself."""
-    reasons = {missing.reason for missing in checks}
-    known = (text for reason, text in _REMEDIES.items() if reason in reasons)
-    return next(known, "wait until evidence is available for every criterion and guard")
-
-
-_REMEDIES: Final = {
-    CheckReason.NO_VARIANTS: "count events with the label `variant`, from the evaluation of the flag",
-    CheckReason.UNEVEN_CELLS: "deploy one version of the instrumentation everywhere: the label `cell` is that of the flag `sessionrollout-cell`",
-    CheckReason.NO_CELLS: "count events with the label `cell`, which is that of the flag `sessionrollout-cell`",
-    CheckReason.IMPOSSIBLE_COUNTS: "select bad events, or the sum of values, from the series that `total` or `count` counts",
-    CheckReason.NOT_A_COUNT: "select counters: `bad`, `total` and `histogram` must only grow",
-    CheckReason.NO_BAD_COUNTER: "check the selector of bad events (or values), and let the application export the counter with 0 from its start",
-    CheckReason.NO_EVENTS: "check that the application reads the flag document, and that Prometheus scrapes all Pods",
-}
-
-
-def _not_exposed(context: DecisionContext, checks: tuple[Missing, ...]) -> StageResult | None:
-    """The stall while other users have the feature than should, or nobody has received it for too long."""
-    start, limit = audience_start(context), context.spec.control.exposure.deadline
-    late = start is not None and context.now >= start + duration(limit)
-    missing = [each for each in checks if each.reason is CheckReason.NOT_APPLIED or each.reason in _NOT_RECEIVED]
-    applied = all(each.reason is not CheckReason.NOT_APPLIED for each in missing)
-    if not missing or (applied and not late):
-        return None
-    causes = tuple(dict.fromkeys(each.message for each in missing))
-    details = (*causes, f"`control.exposure.deadline` of {limit} has passed; the rollout stays as it is") if late else causes
-    next_actions = (
-        retry_text(context)
-        if context.current.placebo is not None
-        else "create an `Abort` action if users may have the feature, and check that fewer events have it: no comparison protects them",
-        "check that the application reads the flag document, and counts each event once by its variant",
-    )
-    reason = DecisionReason.NOT_EXPOSED if applied else DecisionReason.NOT_APPLIED
-    return StageResult(DecisionAction.STALL, reason, causes[0], details, next_actions)
-
-
-_NOT_RECEIVED: Final = {CheckReason.NOT_EXPOSED, CheckReason.NO_EVENTS, CheckReason.NO_VARIANTS}
 
 
 def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult | None:

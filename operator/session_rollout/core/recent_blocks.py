@@ -41,7 +41,10 @@ def unusable(comparison: Comparison, blocks: Sequence[CohortBlock]) -> Unusable 
     if last is not None and None not in problems[-QUIET_BLOCKS:]:
         return _no_data(last, "")
     if unreadable:
-        return _no_data(unreadable[-1], f"{len(unreadable)} of the last {len(problems)} blocks of events cannot be used: ")
+        return _no_data(
+            unreadable[-1],
+            f"{len(unreadable)} of the last {len(problems)} blocks of events (a verdict needs {RECENT_BLOCKS}) cannot be used: ",
+        )
     if comparison.tolerates_everything:
         return Unusable(Verdict.INCONCLUSIVE, CheckReason.ANY_RATE_TOLERATED, _ANY_RATE)
     events = comparison.test.events

@@ -251,11 +251,20 @@ def _ended(context: DecisionContext) -> StageResult | None:
     verify_rollback(context)
     causes = context.current.rollback_reasons
     retry = f"create a `Retry` action with generation {context.status.observed_generation}"
-    hint = f"change features, phases, metrics, guards, gates or migrations in the spec, or {retry}"
+    hints: tuple[str, ...] = (f"change features, phases, metrics, guards, gates or migrations in the spec, or {retry}",)
+    if _is_of_all_users(context):
+        hints = ("check the application: the guard is about all users, so the feature may not be the cause", *hints)
     message, unchanged = f"{word}: {causes[0]}" if causes else word, kept_off_text(context.status)
     users = kept_texts(context.spec, context.status) or ("no user has a feature of this rollout any more",)
     details = (*users, *causes) if unchanged is None else (f"not started again: {unchanged}", *users, *causes)
-    return StageResult(DecisionAction.NONE, reason, message, details, (hint,))
+    return StageResult(DecisionAction.NONE, reason, message, details, hints)
+
+
+def _is_of_all_users(context: DecisionContext) -> bool:
+    """Whether the guard that has caused the rollback counts the events of all users."""
+    guards = (guard for guard in context.spec.guards if guard.name == context.current.rollback_guard)
+    metrics = (context.spec.metric(guard.metric) for guard in guards)
+    return any(metric is not None and metric.counts is not None for metric in metrics)
 
 
 HANDLERS: Final[dict[Stage, Handler]] = {
