@@ -13,7 +13,7 @@ from scipy.special import log_ndtr
 
 from bench.evidence.traffic import CELLS, Array, Counts, Traffic, Truths, Users
 from session_rollout.core.statistics.inflation import ALPHA_OF_SAFETY, small_sample_factor
-from session_rollout.core.statistics.means import EXPECTED_CHANGE, FEWEST_EVENTS, tail_of
+from session_rollout.core.statistics.means import EXPECTED_CHANGE, FEWEST_EVENTS, FEWEST_TO_PASS, tail_of
 from session_rollout.core.statistics.rates import ALPHA_OF_PASS
 
 
@@ -74,7 +74,8 @@ class Means:
         information, prior = 1 / np.maximum(variance, 1e-300), 1 / (EXPECTED_CHANGE * off) ** 2
         weight, z = information / (information + prior), difference * np.sqrt(information)
         log_e = math.log(2) + log_ndtr(z * np.sqrt(weight)) + z * z * weight / 2 - np.log1p(information / prior) / 2
-        evidence: Array = np.where(np.minimum(u1, u0)[:, 0] >= FEWEST_EVENTS, log_e, 0.0)
+        fewest = FEWEST_TO_PASS if safe else FEWEST_EVENTS
+        evidence: Array = np.where(np.minimum(u1, u0)[:, 0] >= fewest, log_e, 0.0)
         return evidence
 
     def shows_harm(self) -> Truths:

@@ -143,6 +143,11 @@ def detection(scale: float) -> Iterator[Figure]:
         guessed = harm(traffic, runs, EDGE, seed=50, start_only=True)
         ratio = float(guessed.harmed.mean() / known.harmed.mean())
         yield Figure(f"+{100 * more:g} points: harmed, against a test that knows the rates", ratio, "x", 1.6)
+    for more, hours, harmed in DETECTED:
+        traffic = Traffic(harm=more, steps=EARLY, minutes=BLOCK_MINUTES, users=20_000)
+        result = harm(traffic, some(800, scale), DEFAULT, seed=52)
+        yield Figure(f"+{100 * more:g} points, 16 cells: median time", 60 * result.median_hours(traffic), "min", 60 * hours)
+        yield Figure(f"+{100 * more:g} points, 16 cells: harmed", float(result.harmed.mean()), "sessions", harmed)
     late = Traffic(harm=0.01, harm_from_hour=240, minutes=BLOCK_MINUTES)
     result = harm(late, some(100, scale), DEFAULT, seed=51)
     yield Figure("+1 point from hour 240 on: median time", result.median_hours(late), "h", 4)

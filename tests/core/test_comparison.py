@@ -3,6 +3,7 @@
 import math
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,3 +115,35 @@ def test_to_catch_up_is_to_have_looked_each_time(counts: list[dict[str, Block]],
     for each in blocks:
         one_by_one = one_by_one.add([each])
     assert NEW.add(blocks[:together]).add(blocks[together:]) == one_by_one == NEW.add(blocks)
+
+
+def uneven(share: float, number: int, *, on: bool = False) -> CohortBlock:
+    """A block in which one client, without bad events, has a share of all events of a group."""
+    source = np.random.default_rng(number)
+    cells = {}
+    for name in CELLS:
+        events = source.poisson(150), source.poisson(2_850)
+        bad = (source.binomial(each, 0.01) for each in events)
+        cells[name] = Block(*(float(part) for pair in zip(bad, events, strict=True) for part in pair))
+    alone = (150 if on else 2_850) * 16 * share / (1 - share)
+    cells["0"] += Block(0, alone, 0, 0) if on else Block(0, 0, 0, alone)
+    return CohortBlock(START + number * BLOCK, cells)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.4, 0.5])
+def test_a_client_that_has_most_events_shows_no_harm_of_all_others(share: float) -> None:
+    """Such as a health check: its rate is that of one client, and cells differ by it."""
+    known = NEW
+    for number in range(1, 200):
+        known = known.add([uneven(share, number)])
+        assert known.verdict is not Verdict.FAIL
+
+
+def test_cells_must_be_even_in_each_group() -> None:
+    """One customer among the few users with the feature is no part of a sixteenth of all events."""
+    known = NEW.add(uneven(0.9, number, on=True) for number in range(1, 30))
+    assert not known.has_cells
+    assert known.inflation >= UNKNOWN
+    assert known.safe_inflation >= UNKNOWN
+    few = NEW.add([CohortBlock(START + BLOCK, {name: Block(0, float(name == "3") * 40, 0, 900) for name in CELLS})])
+    assert few.has_cells, "40 events may be in one cell by chance"

@@ -192,6 +192,26 @@ def test_harm_of_an_earlier_phase_takes_its_own_feature_away() -> None:
     assert [record.percent for record in world.status.phases] == ["0", "0"]
 
 
+@pytest.mark.parametrize("names", [("b", "a"), ("b", "c")], ids=["swapped", "a chain"])
+def test_renamed_checks_continue_whatever_their_names_were(names: tuple[str, str]) -> None:
+    """Each has the evidence, and the share of `falseRollback`, of the check that compares the same."""
+    first, second = {**COMPARED, "name": "a"}, {**COMPARED, "name": "b", "tolerate": {"times": "3"}}
+    phases = spec().to_wire()["phases"]
+    phases[0] |= {"criteria": [], "steps": [{"percent": 20, "hold": "1h"}, {"percent": 100, "hold": "60s"}]}
+    world = Counting(spec(guards=[first, second], phases=phases), traffic=2_000)
+    world.until(in_step("20"))
+    world.run(300)
+    before = {record.source: record for record in world.status.evidence}
+    renamed = [{**first, "name": names[0]}, {**second, "name": names[1]}]
+    world.edit(spec(guards=renamed, phases=phases))
+    world.settle()
+    after = {record.source: record for record in world.status.evidence}
+    assert {source: record.updated(name="same") for source, record in after.items()} == {
+        source: record.updated(name="same") for source, record in before.items()
+    }
+    assert {record.name for record in after.values()} == set(names)
+
+
 def test_a_renamed_check_continues() -> None:
     """It is the same comparison, with the same probability; only its name is another one."""
     world = Counting(spec(), traffic=1000)

@@ -16,7 +16,7 @@ from session_rollout.api.enums import CheckKind
 from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.core.blocks import BlockProblem, CohortBlock
 from session_rollout.core.comparison import Comparison
-from session_rollout.core.evidence_text import decoded, encoded, exposed_events, exposed_text
+from session_rollout.core.evidence_text import LEAST_LOG, decoded, encoded, exposed_events, exposed_text
 from session_rollout.core.statistics.rates import Block, Tolerance
 
 START: Final = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
@@ -49,6 +49,23 @@ def test_rounding_changes_no_verdict() -> None:
     assert exact.inflation > 3, "the example has clusters"
     assert kept.inflation == pytest.approx(exact.inflation, rel=0.001)
     assert kept.safe_inflation == pytest.approx(exact.safe_inflation, rel=0.001)
+    assert kept.verdict is exact.verdict
+
+
+def test_evidence_against_harm_is_kept_where_it_is_divided() -> None:
+    """Of bursts of hundreds: a least logarithm of -99, divided by an inflation of 300, would be no evidence, and each burst begin there."""
+    quiet = {str(cell): Block(0, 300, 40, 5_700) for cell in range(16)}
+    burst = {**quiet, "3": Block(180, 300, 40, 5_700)}
+    exact, record = FRESH, RECORD
+    for number in range(1, 400):
+        block = [CohortBlock(START + number * MINUTE, burst if number % 40 == 0 else quiet)]
+        exact = exact.add(block)
+        record = encoded(record, decoded(record, FRESH).add(block))
+    kept = decoded(record, FRESH)
+    assert min(exact.test.start) < -1_000 < -99 * 2, "the example has such evidence"
+    assert exact.inflation > 50
+    for stored, known in ((kept.test.start, exact.test.start), (kept.test.safe, exact.test.safe)):
+        assert stored == pytest.approx([max(each, LEAST_LOG) for each in known], rel=0.01)
     assert kept.verdict is exact.verdict
 
 

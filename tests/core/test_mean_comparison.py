@@ -11,6 +11,7 @@ from core.world import ended
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, Outcome, Verdict
 from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.core.blocks import BlockProblem, CohortBlock
+from session_rollout.core.evidence import comparison_of
 from session_rollout.core.evidence_text import decoded, encoded, events_of
 from session_rollout.core.mean_comparison import MeanComparison
 from session_rollout.core.statistics.rates import Block, Tolerance
@@ -135,3 +136,50 @@ def test_the_record_keeps_values_of_any_unit(unit: float) -> None:
     assert events.on_bad / events.on_total == pytest.approx(min(0.37 * unit, 1e15 / events.on_total), rel=1e-6)
     assert len(record.model_dump_json(by_alias=True, exclude_none=True)) <= 1100
     EvidenceRecord.model_validate(record.model_dump(by_alias=True))
+
+
+PLAN = [{"percent": 5, "hold": "600s"}, {"percent": 50, "hold": "600s"}, {"percent": 100, "hold": "60s"}]
+
+
+def two_steps(times: str, on: float, off: float) -> Counting:
+    """A world that holds 5%, then 50%, until the second step is published."""
+    tolerate = {"times": times, "plus": "0%"}
+    phases = [
+        {"name": "one", "features": ["alpha"], "steps": PLAN, "criteria": [{**COMPARED, "tolerate": tolerate}]},
+        {"name": "two", "features": ["beta"], "steps": [{"percent": 100, "hold": "60s"}]},
+    ]
+    world = means(on, off, spec=of_means(guards=[{**COMPARED, "tolerate": tolerate}], phases=phases))
+    world.until(in_step("50"))
+    return world
+
+
+def test_a_day_that_is_slower_for_all_is_no_harm() -> None:
+    """Half of the users have the feature on the slow day, and a twentieth had it before: sums of both steps would compare days."""
+    world = two_steps("1.1", 0.3, 0.3)
+    world.rates = (0.375, 0.375)
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+
+
+def test_a_day_that_is_faster_for_all_hides_no_harm() -> None:
+    world = two_steps("1.25", 0.36, 0.3)
+    world.rates = (0.15 * 1.6, 0.15)
+    world.until(ended)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+
+
+def test_harm_that_a_larger_audience_brings_is_seen() -> None:
+    """What the smaller audience has shown does not count for it."""
+    world = two_steps("1.25", 0.3, 0.3)
+    world.rates = (0.3 * 1.6, 0.3)
+    world.until(ended)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+
+
+def test_the_audiences_of_a_phase_share_alpha() -> None:
+    record = EvidenceRecord(phase="one", kind=CheckKind.GUARD, name="failures", source="", alpha="0.01", until=START)
+    ramp = [{"ramp": {"to": 50, "over": "1h", "increments": 4}}, {"percent": 100, "hold": "60s"}]
+    phases = of_means().to_wire()["phases"]
+    for steps, tests in ((PLAN, 3), (ramp, 5)):
+        spec = of_means(phases=[{**phases[0], "steps": steps}, phases[1]])
+        assert comparison_of(spec, spec.guards[0], record, None).alpha == pytest.approx(0.01 / tests)

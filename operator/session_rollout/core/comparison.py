@@ -14,6 +14,7 @@ from session_rollout.api.quantities import estimate_text
 from session_rollout.core.blocks import MOST_CELLS, BlockProblem, CohortBlock
 from session_rollout.core.statistics.inflation import (
     ALPHA_OF_SAFETY,
+    UNKNOWN,
     InformationBlocks,
     inflation_of,
     inflation_of_safety,
@@ -24,6 +25,7 @@ from session_rollout.core.statistics.rates import NOTHING, Block, RateTest, Tole
 LARGEST_LOG: Final = math.log(1e6)  # nobody reads larger odds
 ESTIMATED_DIGITS: Final = 2
 FEWEST_CELLS: Final = 8  # between which a variance can be measured, if they are of one size
+ENOUGH_EVENTS: Final = 50  # of a group: fewer are in few cells by chance
 MINUTE: Final = timedelta(minutes=1)
 WITHOUT_CELLS: Final = ""  # the name of the only cell of a metric without the label
 
@@ -103,25 +105,36 @@ class Comparison:
 
     @property
     def has_cells(self) -> bool:
-        """Whether clustering can be measured between cells of users: enough of them, of which none has most of the events."""
-        totals = [cell.on_total + cell.off_total for cell in self.cells.values()]
-        squares = sum(total * total for total in totals)
-        return squares > 0 and sum(totals) ** 2 / squares >= FEWEST_CELLS
+        """Whether clustering can be measured between cells of users: enough of them, of which none has most of the events of a group."""
+        cells = self.cells.values()
+        both = _effective([cell.on_total + cell.off_total for cell in cells])
+        groups = ([cell.on_total for cell in cells], [cell.off_total for cell in cells])
+        return both >= FEWEST_CELLS and all(
+            _effective(group) >= FEWEST_CELLS for group in groups if sum(group) >= ENOUGH_EVENTS
+        )
 
     @property
     def inflation(self) -> float:
         """That of evidence of harm; 1 before the first block."""
         if not self.cells:
             return 1.0
-        if self.has_cells:
-            return inflation_of(tuple(self.cells.values()), self.tolerance.times, self.alpha)
+        if self.has_cells or self._is_uneven:
+            between = inflation_of(tuple(self.cells.values()), self.tolerance.times, self.alpha)
+            return between if self.has_cells else max(between, self.largest, UNKNOWN, self.information.inflation(self.alpha))
         return self.information.inflation(self.alpha)
+
+    @property
+    def _is_uneven(self) -> bool:
+        """Whether cells are too few or too different to measure clustering: one user may have most of the events of a group."""
+        return len(self.cells) > 1 and not self.has_cells
 
     @property
     def safe_inflation(self) -> float:
         """That of evidence of safety."""
-        if self.has_cells:
+        if self.has_cells or self._is_uneven:
             measured = inflation_of_safety(tuple(self.cells.values()), self.tolerance.times)
+            if not self.has_cells:
+                return max(measured, self.largest, UNKNOWN, self.information.inflation(ALPHA_OF_SAFETY))
             return measured if self.tolerance.times else max(measured, self.largest)
         return self.information.inflation(ALPHA_OF_SAFETY)
 
@@ -160,7 +173,7 @@ class Comparison:
             return ""
         wait = self.length * (missing * self.test.blocks / (events.on_total + events.off_total))
         number = round(missing, ESTIMATED_DIGITS - len(f"{missing:.0f}"))
-        return f"; about {number:,.0f} more events of all users are needed, {estimate_text(wait)} at this traffic"
+        return f"; at least {number:,.0f} more events of all users are needed, {estimate_text(wait)} at this traffic"
 
     @property
     def missing(self) -> float:
@@ -187,6 +200,12 @@ class Comparison:
         events = self.test.events
         rate = events.off_bad / events.off_total if events.off_total > 0 else 0.0
         return self.tolerance.limit(max(rate, self.test.rate_without())) >= 1
+
+
+def _effective(totals: list[float]) -> float:
+    """The number of cells of one size that would be as uneven as these."""
+    squares = sum(total * total for total in totals)
+    return sum(totals) ** 2 / squares if squares > 0 else 0.0
 
 
 def against_chance(log: float, enough: float) -> str:

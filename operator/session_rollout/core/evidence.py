@@ -16,6 +16,7 @@ from session_rollout.api.checks import Check, ComparedTo, Guard
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Outcome, PhaseState, Stage, Verdict
 from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.api.metrics import Metric
+from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import bound, duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import EVIDENCE_LENGTH, RolloutStatus
@@ -34,7 +35,7 @@ from session_rollout.core.recent_blocks import RECENT_BLOCKS, Unusable, unusable
 from session_rollout.core.statistics.rates import Tolerance
 from session_rollout.core.statistics.ratio import inflation_of_ratio
 from session_rollout.core.status_budget import kept
-from session_rollout.core.steps import phase_named
+from session_rollout.core.steps import increments, phase_named
 
 KEPT_FOR: Final = timedelta(minutes=10)  # what is younger is asked again after a restart
 KEPT_BLOCKS: Final = 50
@@ -172,7 +173,8 @@ def compare(context: DecisionContext, check: Check, kind: CheckKind, metric: Met
     assert record is not None
     series = measurement.series if measurement is not None and measurement.series is not None else None
     known = _continued(context, check, kind, metric, record)
-    if metric.counts is not None and kind is CheckKind.CRITERION and start is not None and not is_about(known, start):
+    by_audience = metric.is_mean or (metric.counts is not None and kind is CheckKind.CRITERION)
+    if by_audience and start is not None and not is_about(known, start):
         known = restarted(known)
     if known.until > context.now + SKEW:  # the clock was set back: what has counted until then must not count twice
         known = restarted(known).updated(until=context.now)
@@ -212,7 +214,8 @@ def _exposure(
     context: DecisionContext, record: EvidenceRecord, comparison: Comparison, percent: Decimal, elapsed: timedelta
 ) -> Exposure:
     cells = [(cell.on_total, cell.off_total) for cell in comparison.cells.values()]
-    inflation = inflation_of_ratio(cells) if comparison.has_cells else comparison.inflation
+    inflation = inflation_of_ratio(cells) if len(cells) > 1 else 1.0
+    inflation = inflation if comparison.has_cells else max(inflation, comparison.inflation)
     on, off = exposed_events(record)
     return Exposure(on, off, float(percent), inflation, context.spec.control.exposure.min_events, elapsed)
 
@@ -220,17 +223,25 @@ def _exposure(
 def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, series: BlockSeries | None) -> Comparison:
     """The comparison that a record describes; the blocks say for how many of them it holds."""
     phase, length = phase_named(spec, record.phase), series.length if series is not None else SHORT_BLOCK
-    planned = sum((duration(step.hold) for step in phase.steps if step.hold), timedelta(0)) if phase is not None else HORIZON
+    planned = _planned(spec.phases if check.below is not None else (phase,) if phase is not None else ()) + duration(spec.bake)
     metric = spec.metric(check.metric)
-    kind = MeanComparison if metric is not None and metric.is_mean else Comparison
-    fresh = kind(
+    is_mean = metric is not None and metric.is_mean
+    tests = len(increments(phase)) if is_mean and phase is not None else 1  # a mean is tested once for each audience
+    fresh = (MeanComparison if is_mean else Comparison)(
         tolerance=tolerated_by(spec, check),
-        alpha=min(max(float(record.alpha), SMALLEST_ALPHA), LARGEST_ALPHA),  # whatever somebody has written into a status
+        alpha=min(
+            max(float(record.alpha) / tests, SMALLEST_ALPHA), LARGEST_ALPHA
+        ),  # whatever somebody has written into a status
         horizon=max(HORIZON, planned) / length,
         until=record.until,
         length=length,
     )
     return decoded(record, fresh)
+
+
+def _planned(phases: Iterable[Phase]) -> timedelta:
+    """The holds of all their audiences."""
+    return sum((increment.hold for phase in phases for increment in increments(phase)), timedelta(0))
 
 
 def tolerated_by(spec: RolloutSpec, check: Check) -> Tolerance:
@@ -264,20 +275,32 @@ def _source(context: DecisionContext, check: Check, metric: Metric) -> str:
 
 
 def rename_evidence(context: DecisionContext) -> None:
-    """A check that has another name now, and compares the same, continues with what is known."""
+    """A check that has another name now, and compares the same, continues with what is known: also if names are swapped."""
+    rollout = context.observed.rollout
+    is_known = all(check_of(context.spec, record) is not None for record in context.status.evidence)
+    if is_known and rollout.generation == rollout.status.observed_generation:
+        return  # no name has changed
+    kept = [record for record in context.status.evidence if _is_of(context, record, record.name)]
+    taken = {record.key for record in kept}
     for record in context.status.evidence:
-        if check_of(context.spec, record) is None and (name := _name_now(context, record)):
-            others = tuple(each for each in context.status.evidence if each is not record)
-            context.change(evidence=(*others, record.updated(name=name)))
+        if record in kept:
+            continue
+        names = (check.name for check in _checks_of(context.spec, record) if _is_of(context, record, check.name))
+        free = (record.updated(name=name) for name in names)
+        renamed = next((each for each in free if each.key not in taken), record)
+        if renamed.key not in taken:
+            taken.add(renamed.key)
+            kept.append(renamed)
+    records = tuple(sorted(kept, key=lambda known: known.key))
+    if records != context.status.evidence:
+        context.change(evidence=records)
 
 
-def _name_now(context: DecisionContext, record: EvidenceRecord) -> str | None:
-    for check in _checks_of(context.spec, record):
-        metric = metric_of(context.spec, check)
-        same = metric is not None and _source(context, check, metric) == record.source
-        if same and context.status.evidence_of(record.phase, record.kind, check.name) is None:
-            return check.name
-    return None
+def _is_of(context: DecisionContext, record: EvidenceRecord, name: str) -> bool:
+    """Whether the check of this name compares what the record is about."""
+    check = next((check for check in _checks_of(context.spec, record) if check.name == name), None)
+    metric = metric_of(context.spec, check) if check is not None else None
+    return check is not None and metric is not None and _source(context, check, metric) == record.source
 
 
 def _alpha(context: DecisionContext, kind: CheckKind) -> str:
@@ -285,7 +308,7 @@ def _alpha(context: DecisionContext, kind: CheckKind) -> str:
     whole = Decimal(context.spec.control.false_rollback.removesuffix("%")) / 100
     if kind is not CheckKind.GUARD:
         return f"{whole:f}"  # it ends nothing, and all criteria must pass
-    spent = min(max(Decimal(context.status.false_rollback_spent or 0), Decimal(0)), whole)
+    spent = min(max(Decimal(context.status.false_rollback_spent or 0), Decimal(0)), Decimal(1))
     begun = {record.name for record in context.status.evidence if record.kind is CheckKind.GUARD}
     left = [guard for guard in context.spec.guards if metric_of(context.spec, guard) is not None and guard.name not in begun]
     share = max((whole - spent) / max(len(left), 1), whole / LEAST_SHARE)

@@ -25,7 +25,8 @@ LARGEST: Final = 1e12
 LARGEST_TOTAL: Final = 1e15  # of values, as they are shown
 LARGEST_SUM: Final = 1e24  # of values, such as bytes
 LARGEST_LOG: Final = 99_999.0
-LEAST_LOG: Final = -99.0
+LEAST_RECENT: Final = -30.0  # with the next block, this process begins at zero again
+LEAST_LOG: Final = -9_999.0  # divided by a large inflation, -99 would be little: each burst would begin from there
 EXACT: Final = 1e6  # a larger number has no decimals
 NONE: Final = "-"  # for minus infinity: no evidence at all
 PARTS_OF_A_BLOCK: Final = 4
@@ -40,7 +41,7 @@ def encoded(record: EvidenceRecord, comparison: Comparison) -> EvidenceRecord:
         blocks=test.blocks,
         events=_events_text((*_parts(test.events), test.expected), exact=comparison.is_of_values),
         harm=_text(map(_bounded, test.start)),
-        recent=_text(map(_bounded, test.recent)),
+        recent=_text(log if log == -math.inf else max(_bounded(log), LEAST_RECENT) for log in test.recent),
         safe=_text(map(_bounded, test.safe)),
         cells=_cells_text(comparison.cells, exact=comparison.is_of_values) or None,
         inflation=_short(comparison.largest) if comparison.largest > 1 else None,
@@ -190,7 +191,7 @@ def _short(number: float) -> str:
 
 
 def _bounded(log: float) -> float:
-    """Evidence beyond that decides the same. A smaller one than the least is as good as none: one in 1e43."""
+    """Evidence beyond that decides the same, whatever the inflation is."""
     return log if log == -math.inf else min(max(log, LEAST_LOG), LARGEST_LOG)
 
 

@@ -255,7 +255,7 @@ def _ended(context: DecisionContext) -> StageResult | None:
     if _is_of_all_users(context):
         hints = ("check the application: the guard is about all users, so the feature may not be the cause", *hints)
     message, unchanged = f"{word}: {causes[0]}" if causes else word, kept_off_text(context.status)
-    users = kept_texts(context.spec, context.status) or ("no user has a feature of this rollout any more",)
+    users = kept_texts(context.spec, context.status) or ("no user has a feature of this rollout now",)
     details = (*users, *causes) if unchanged is None else (f"not started again: {unchanged}", *users, *causes)
     return StageResult(DecisionAction.NONE, reason, message, details, hints)
 

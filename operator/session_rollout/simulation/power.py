@@ -1,10 +1,10 @@
 """What the checks of counted events would see, from the traffic and the rate of bad events: `core.statistics.power` for each step.
 
-Each step is looked at by itself, as if the evidence began with it; that of earlier steps comes in addition.
+The inflation is that of bad events that do not cluster, as sixteen cells measure it. Each step is looked at by itself, as if the evidence began with it; that of earlier steps comes in addition.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -13,6 +13,8 @@ from session_rollout.api.enums import CheckKind
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.evidence import metric_of, tolerated_by
+from session_rollout.core.flags import CELL_NAMES
+from session_rollout.core.statistics.inflation import ALPHA_OF_SAFETY, FEW_BAD_EVENTS, UNKNOWN, small_sample_factor
 from session_rollout.core.statistics.power import Design
 from session_rollout.core.steps import Increment, increments
 
@@ -20,6 +22,7 @@ HOUR: Final = timedelta(hours=1)
 LONGEST: Final = timedelta(days=365)  # as the longest hold
 EVERYBODY: Final = 100
 SMALLEST_RATE: Final = 1e-9  # where nothing was bad
+ROUNDS: Final = 30  # until the number of events and the inflation that it brings agree
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,27 @@ def _is_of_all(spec: RolloutSpec, check: Check) -> bool:
     return metric is not None and metric.counts is not None
 
 
+def _events_to_pass(design: Design) -> float:
+    """Against a fixed rate, the inflation is that of an unknown clustering until some bad events are known: see `inflation_of_safety`."""
+    if design.tolerance.times:
+        return design.events_to_pass()
+    events = replace(design, inflation=UNKNOWN).events_to_pass()
+    for _ in range(ROUNDS):
+        weight = events * design.rate / (events * design.rate + FEW_BAD_EVENTS)
+        events = replace(design, inflation=max(weight * design.inflation + (1 - weight) * UNKNOWN, 1.0)).events_to_pass()
+    return events
+
+
 def _power(
     spec: RolloutSpec, phase: Phase, increment: Increment, check: Check, traffic: Traffic, alpha: float, inflation: float
 ) -> Power:
     tolerance = tolerated_by(spec, check)
     of_all = check.below is not None
     share = 1.0 if of_all else float(increment.percent) / 100
-    design = Design(share, max(traffic.rate, SMALLEST_RATE), tolerance, inflation)
-    hours = design.events_to_pass() / traffic.events
+    rate, cells = max(traffic.rate, SMALLEST_RATE), len(CELL_NAMES)
+    design = Design(share, rate, tolerance, inflation * small_sample_factor(cells, alpha))
+    lenient = Design(share, rate, tolerance, inflation * small_sample_factor(cells, ALPHA_OF_SAFETY))
+    hours = _events_to_pass(lenient) / traffic.events
     return Power(
         kind=CheckKind.GUARD if isinstance(check, Guard) else CheckKind.CRITERION,
         check=check.name,

@@ -156,10 +156,10 @@ DECISIONS: tuple[Story, ...] = (
     ),
     story(
         "D12",
-        "an edit after an early approval",
+        "an edit after an approval in the hold",
         "approvals",
         "approved",
-        ("wait", 10),
+        ("wait", 20),
         ("act", "Approve"),
         ("edit", "bake"),
         ("wait", 120),

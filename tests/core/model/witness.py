@@ -311,6 +311,7 @@ class Witness(Landings):
         complete = {*self.complete, *self.completed_at} if refused else self.complete
         over = all(phase.name in complete for phase in cluster.spec.phases) or status.outcome is not None
         over = over or bool(self._waiting("Promote"))  # it may have completed the last phase
+        over = over or status.current.stage is Stage.ROLLING_BACK  # criteria do not count in it
         judged = self.evidence.guards_judged() if over else self.evidence.all_judged()
         if cluster.condition("EvidenceAvailable") == "True" and self.evidence.exposed and not judged:
             self.objects("evidence", "a check has no value")

@@ -16,6 +16,7 @@ from session_rollout.core.statistics.inflation import small_sample_factor
 from session_rollout.core.statistics.rates import NOTHING, Block, Tolerance
 
 FEWEST_EVENTS: Final = 200  # in each cohort
+FEWEST_TO_PASS: Final = 2_000  # so that a value that a feature brings in one of so many events is seen before
 FEWEST_CELLS: Final = 16
 EXPECTED_CHANGE: Final = 0.2  # of the mean without the feature: the scale of the mixture
 CLOSE: Final = 1.05  # an estimate of how many events are missing need not be better
@@ -58,7 +59,7 @@ def means_of(cells: Sequence[Block], times: float, alpha: float, *, safe: bool =
     one of the long tail yet, and would look as if they had none.
     """
     whole = sum(cells, NOTHING)
-    if len(cells) < FEWEST_CELLS or min(whole.on_total, whole.off_total) < FEWEST_EVENTS:
+    if len(cells) < FEWEST_CELLS or min(whole.on_total, whole.off_total) < (FEWEST_TO_PASS if safe else FEWEST_EVENTS):
         return None
     on, off = whole.on_bad / whole.on_total, whole.off_bad / whole.off_total
     deviations = [
