@@ -148,7 +148,7 @@ def two_steps(times: str, on: float, off: float) -> Counting:
         {"name": "one", "features": ["alpha"], "steps": PLAN, "criteria": [{**COMPARED, "tolerate": tolerate}]},
         {"name": "two", "features": ["beta"], "steps": [{"percent": 100, "hold": "60s"}]},
     ]
-    world = means(on, off, spec=of_means(guards=[{**COMPARED, "tolerate": tolerate}], phases=phases))
+    world = means(on, off, spread=0.005, spec=of_means(guards=[{**COMPARED, "tolerate": tolerate}], phases=phases))
     world.until(in_step("50"))
     return world
 
