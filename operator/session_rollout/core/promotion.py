@@ -40,6 +40,7 @@ from session_rollout.core.hold import (
     await_steady_guards,
     missing_checks,
 )
+from session_rollout.core.holdback import holdback_fields
 from session_rollout.core.placebo import await_comparisons, retry_text
 from session_rollout.core.publication import is_published, publishing
 from session_rollout.core.refusals import await_requests
@@ -113,6 +114,7 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
     percent, before = percent_text(increment.percent), context.status.phase(phase.name)
     placebo, known = placebo_text(increment.placebo), before.first_publish_time if before is not None else None
     first = {} if placebo is not None else {"first_publish_time": known or context.now}
+    first |= holdback_fields(context, before)
     context.mark(phase.name, percent=percent, groups=increment.groups, placebo=placebo, features=phase.features, **first)
     context.enter(
         Stage.STEP,
@@ -141,7 +143,7 @@ def holds_back(context: DecisionContext) -> bool:
 def _was_raised_earlier(context: DecisionContext) -> bool:
     before, current = context.observed.rollout.status.current, context.current
     same = (before.stage, before.stage_start_time) == (current.stage, current.stage_start_time)
-    return current.is_unpublished and same
+    return (current.is_unpublished or context.status.is_release_pending) and same
 
 
 def _await_late_raise(context: DecisionContext) -> StageResult | None:

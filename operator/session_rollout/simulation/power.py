@@ -13,6 +13,7 @@ from session_rollout.api.enums import CheckKind
 from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.evidence import metric_of, tolerated_by
+from session_rollout.core.holdback import given_percent
 from session_rollout.core.statistics.power import Design
 from session_rollout.core.steps import Increment, increments
 
@@ -61,12 +62,12 @@ def powers_of(spec: RolloutSpec, traffic: Mapping[str, Traffic], inflation: floa
     guards = [guard for guard in spec.guards if metric_of(spec, guard) is not None]
     alpha = _share(spec) / max(len(guards), 1)
     return tuple(
-        _power(phase, increment, check, traffic[check.metric], alpha, inflation)
+        _power(phase, increment, check, traffic[check.metric], float(given_percent(spec, increment)), alpha, inflation)
         for phase in spec.phases
         for check in (*guards, *phase.criteria)
         if _is_about(spec, check, phase)
         for increment in increments(phase)
-        if 0 < increment.percent < EVERYBODY or _is_of_all(spec, check)
+        if 0 < given_percent(spec, increment) < EVERYBODY or _is_of_all(spec, check)
     )
 
 
@@ -91,10 +92,12 @@ def _is_of_all(spec: RolloutSpec, check: Check) -> bool:
     return metric is not None and metric.counts is not None
 
 
-def _power(phase: Phase, increment: Increment, check: Check, traffic: Traffic, alpha: float, inflation: float) -> Power:
+def _power(
+    phase: Phase, increment: Increment, check: Check, traffic: Traffic, percent: float, alpha: float, inflation: float
+) -> Power:
     tolerance = tolerated_by(check)
     of_all = check.below is not None
-    share = 1.0 if of_all else float(increment.percent) / 100
+    share = 1.0 if of_all else percent / 100
     design = Design(share, max(traffic.rate, SMALLEST_RATE), tolerance, inflation)
     hours = design.events_to_pass() / traffic.events
     return Power(
@@ -102,7 +105,7 @@ def _power(phase: Phase, increment: Increment, check: Check, traffic: Traffic, a
         check=check.name,
         phase=phase.name,
         step=increment.step,
-        percent=float(increment.percent),
+        percent=percent,
         of_all=of_all,
         hold=increment.hold,
         traffic=traffic,
