@@ -67,6 +67,13 @@ def nobody_counts_bad_events() -> World:
     return world
 
 
+def users_are_held_back() -> World:
+    """Until the release after the bake, and the promotion."""
+    world = Counting(spec(control={"block": "10s", "lag": "0s", "holdback": "2%"}))
+    world.until(ended)
+    return world
+
+
 STORIES: Final[tuple[Callable[[], World], ...]] = (
     blocks_show_harmlessness,
     blocks_are_compared,
@@ -74,4 +81,5 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     a_placebo_is_harmful,
     every_event_is_bad,
     nobody_counts_bad_events,
+    users_are_held_back,
 )

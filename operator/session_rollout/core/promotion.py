@@ -174,7 +174,7 @@ def run_step(context: DecisionContext) -> StageResult | None:
     if _was_raised_earlier(context) and (result := _await_late_raise(context)):
         return result
     if not (is_published(context) or set(context.off_here) - set(context.still_off)):
-        audience = increment.audience
+        audience = context.current.audience
         return publishing(f"publishing {audience}", f"the flag document with {audience} has not been read back yet")
     for rule in _STEP_RULES if context.current.promoted_by is None else _PROMOTE_RULES:
         if result := rule(context, increment):
@@ -285,7 +285,9 @@ def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult 
     if context.now >= until and not once:
         return None
     failing = tuple(record.message for _, record in criteria_records(context) if record.verdict is Verdict.FAIL)
-    message = f"holding {increment.audience} for {format_duration(increment.hold)}" + (f"; {failing[0]}" if failing else "")
+    message = f"holding {context.current.audience} for {format_duration(increment.hold)}" + (
+        f"; {failing[0]}" if failing else ""
+    )
     details = failing or ("the hold is not complete",)
     if context.now >= until:
         until = max(once.values())
@@ -389,6 +391,6 @@ def _promote_step(context: DecisionContext, increment: Increment) -> StageResult
             return result
         forget_criteria(context)
         context.enter(Stage.VERIFICATION)
-    message = f"{increment.audience}: {f'promoted by {skipped_by}' if skipped_by else passed}"
+    message = f"{here.audience}: {f'promoted by {skipped_by}' if skipped_by else passed}"
     context.record_event(EventReason.STEP_PASSED, message, at=here, by=skipped_by)
     return None
