@@ -1,5 +1,6 @@
 """Lives under faults that once went wrong: see `stories`."""
 
+from core.model.held_stories import HELD
 from core.model.lives import REFUSALS
 from core.model.stories import DECISIONS, Story, story
 
@@ -346,58 +347,5 @@ FAULTS: tuple[Story, ...] = (
         ("wait", 120, 20),
         ("proceed", "step"),
     ),
-    story(
-        "R12",
-        "a guard that fails between the decision to release users and its document",
-        "held back",
-        "held-back",
-        ("proceed", "phase"),
-        ("proceed", "step"),
-        ("wait", 40),
-        ("refuse", "document", "503"),
-        ("wait", 30),
-        ("say", "errors", "breach"),
-        ("accept",),
-        ("wait", 10),
-    ),
-    story(
-        "R12",
-        "a crash between the status of a release and its document",
-        "held back",
-        "bake",
-        ("proceed", "phase"),
-        ("proceed", "step"),
-        ("wait", 40),
-        ("crash", "document"),
-        ("wait", 30),
-        ("crash", "unknown"),
-        ("proceed", "end"),
-    ),
-    story(
-        "D5",
-        "a breach after users were released, and another attempt",
-        "held back",
-        "held-back",
-        ("proceed", "phase"),
-        ("proceed", "step"),
-        ("wait", 60),
-        ("say", "errors", "breach"),
-        ("wait", 60),
-        ("say", "errors", "good"),
-        ("act", "Retry"),
-        ("proceed", "end"),
-    ),
-    story(
-        "D6",
-        "the object is restored without its status after the release",
-        "held back",
-        "no-fall",
-        ("proceed", "phase"),
-        ("proceed", "step"),
-        ("wait", 60),
-        ("restore",),
-        ("act", "Adopt"),
-        ("calm",),
-    ),
 )
-STORIES = (*DECISIONS, *FAULTS)
+STORIES = (*DECISIONS, *FAULTS, *HELD)
