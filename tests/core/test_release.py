@@ -14,7 +14,7 @@ from core.holdbacks import ALL_OTHERS, CONTROL, audiences, baking, held_spec, ho
 from core.world import GOOD, ended
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, EventReason, Outcome, PhaseState, Stage, Verdict
 from session_rollout.api.migration_enums import Operation
-from session_rollout.core.flags import EVERYBODY, NOBODY
+from session_rollout.core.flags import EVERYBODY, NOBODY, Audience
 
 ALL = {"alpha": EVERYBODY, "beta": EVERYBODY}
 HELD_BACK = {"alpha": ALL_OTHERS, "beta": ALL_OTHERS}
@@ -34,7 +34,7 @@ def test_everybody_has_the_features_after_the_bake() -> None:
     assert began - bake >= timedelta(seconds=60)
     world.run(60)
     assert world.status.decision.reason is DecisionReason.BAKING
-    assert "holding 100% without holdback for 1 min 40 s" in world.status.decision.message
+    assert "holding what users who were held back have got for 1 min 40 s" in world.status.decision.message
     world.until(ended)
     assert world.status.outcome is Outcome.PROMOTED
     assert world.now - began >= TEN_INTERVALS
@@ -60,6 +60,23 @@ def test_nothing_is_released_without_a_holdback() -> None:
     world.until(ended)
     assert not world.entries(EventReason.HOLDBACK_RELEASED)
     assert world.transitions.count((Stage.BAKE, Stage.BAKE)) == 0
+
+
+def test_a_phase_that_gives_them_nothing_anyway_needs_no_release() -> None:
+    """It ends before the last users of the hash, and has no groups."""
+    data = held_spec().to_wire()
+    for phase in data["phases"]:
+        phase["steps"] = [{"percent": 20, "hold": "60s"}, {"percent": 98, "hold": "60s"}]
+    world = holding(held_spec(phases=data["phases"]))
+    world.until(ended)
+    assert world.status.outcome is Outcome.PROMOTED
+    assert not world.entries(EventReason.HOLDBACK_RELEASED)
+
+
+def test_members_of_a_group_are_released_where_no_percentage_reaches_them() -> None:
+    steps = [{"percent": 20, "groups": ["staff"], "hold": "60s"}, {"percent": 50, "groups": ["staff"], "hold": "60s"}]
+    world = in_release(held_spec(phase={"steps": steps}))
+    assert audiences(world) == {"alpha": Audience(Decimal(50), ("staff",)), "beta": EVERYBODY}
 
 
 def test_nobody_is_compared_after_the_release() -> None:
@@ -222,6 +239,29 @@ def test_a_pause_before_the_write_succeeds_keeps_them_held_back() -> None:
     world.request("Resume", reason="good")
     world.until(ended)
     assert audiences(world) == ALL
+
+
+def test_an_emergency_before_the_write_succeeds_keeps_the_others_held_back() -> None:
+    """Whoever was to get the features waits for its end."""
+    world = undelivered()
+    world.request("EmergencyDisable", reason="hot", features=["alpha"])
+    world.run(20)
+    world.publishing = True
+    world.run(60)
+    assert audiences(world) == {"alpha": NOBODY, "beta": ALL_OTHERS}
+    world.request("EmergencyEnable", reason="cold", features=["alpha"])
+    world.until(ended)
+    assert (world.status.outcome, audiences(world)) == (Outcome.PROMOTED, ALL)
+
+
+def test_a_document_that_is_deleted_before_the_write_succeeds_takes_nothing_away() -> None:
+    """What comes back is what users had, while nothing more may be published."""
+    world = undelivered()
+    world.request("Pause", reason="look")
+    world.run(20)
+    world.document, world.publishing = None, True
+    world.run(60)
+    assert audiences(world) == HELD_BACK
 
 
 def test_a_rollback_of_a_release_that_was_not_published() -> None:

@@ -203,7 +203,7 @@ def _shares(rollout: SessionRollout, evaluations: Sequence[Evaluation], users: i
         {
             "feature": feature,
             "evaluated": f"{100 * counts[feature] / users:.1f}%",
-            "published": f"{percent_text(Decimal(0) if feature in disabled else audience.percent)}%",
+            "published": f"{percent_text(Decimal(0) if feature in disabled else audience.share)}%",
         }
         for feature, audience in audiences(rollout.spec, rollout.status).items()
     ]

@@ -65,6 +65,11 @@ class Audience:
         """Whether somebody gets the feature: a placebo gives it to nobody."""
         return self.percent > 0 or bool(self.groups)
 
+    @property
+    def share(self) -> Decimal:
+        """The percentage of users who have the feature by their bucket."""
+        return min(self.percent, 100 - self.held_back)
+
 
 @dataclass(frozen=True)
 class FlagDocument:

@@ -81,11 +81,13 @@ def bake_length(context: DecisionContext) -> timedelta:
 
 
 def release(context: DecisionContext) -> bool:
-    """Give the features to the users who were held back, and hold that; False if nobody is held back."""
+    """Give the features to the users who were held back, and hold that; False if they get nothing by it."""
     status = context.status
-    if not any(held_back_of(status, record) for record in published_phases(status)):
+    released = status.updated(flags=status.flags.updated(released_time=context.now))
+    records = published_phases(status)
+    if all(audience_of_phase(status, record) == audience_of_phase(released, record) for record in records):
         return False
-    context.change(flags=status.flags.updated(released_time=context.now))
+    context.change(flags=released.flags)
     context.enter(Stage.BAKE)
     return True
 

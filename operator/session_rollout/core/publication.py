@@ -116,11 +116,8 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
 
 def _withheld(context: DecisionContext, given: Given) -> Given:
     """What users have of the features of the running phase, or of all those that a release is about."""
-    document, before = context.document, before_release(context)
-    if not before:
-        return {name: published_audience(context, name) for name in context.running_features if name in given}
-    published = {name: document.audiences.get(name, NOBODY) if document is not None else NOBODY for name in before}
-    return {name: before[name] if audience is None else lesser(before[name], audience) for name, audience in published.items()}
+    unpublished = {name: published_audience(context, name) for name in context.running_features if name in given}
+    return before_release(context) or unpublished
 
 
 def _stays(context: DecisionContext, document: PublishedDocument | None, given: Given, disabled: Mapping[str, str]) -> bool:

@@ -216,7 +216,7 @@ def _await_bake(context: DecisionContext) -> StageResult | None:
         return StageResult(DecisionAction.WAIT, reason, message, missing, next_actions)
     bake, released = bake_length(context), context.status.flags.released_time is not None
     if context.now < until or (once := second_results(context, bake)):
-        what = "holding 100% without holdback" if released else "baking"
+        what = "holding what users who were held back have got" if released else "baking"
         message = f"{what} for {format_duration(bake)}; guards are evaluated"
         due = until if context.now < until else max(once.values())
         return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=due)
