@@ -55,6 +55,18 @@ def test_it_cannot_be_changed_while_users_have_a_feature(before: RolloutSpec, af
     assert world.status.outcome is Outcome.PROMOTED
 
 
+def test_what_an_earlier_version_has_published_holds_nobody_back() -> None:
+    """Its status does not say so."""
+    world = holding(OFF)
+    world.until(in_step("50"))
+    world.status = world.status.updated(flags=world.status.flags.updated(holdback=None))
+    world.run(10)
+    assert world.status.flags.holdback == "0"
+    world.edit(held_spec())
+    world.run(20)
+    assert world.status.decision.reason is DecisionReason.INVALID_SPEC
+
+
 @pytest.mark.parametrize("place", ["last step", "bake", "release"])
 def test_a_change_that_is_refused_releases_nobody(place: str) -> None:
     world = holding()

@@ -18,7 +18,7 @@ from session_rollout.core import migration_jobs
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, restart_criteria, void_verdicts
 from session_rollout.core.flags import initially_off, with_recorded_dependents
-from session_rollout.core.holdback import holdback_conflict, settle_release
+from session_rollout.core.holdback import fix_holdback, holdback_conflict, settle_release
 from session_rollout.core.inputs import UNDONE, published_phases
 from session_rollout.core.plan import note_plan, note_rolled_back, plan_of, rolled_back_before
 from session_rollout.core.steps import (
@@ -76,6 +76,7 @@ def _complete_older_status(context: DecisionContext) -> None:
     flags, off = context.status.flags, initially_off(context.spec, context.status)
     if off != flags.initially_off and context.status.observed_generation == context.observed.rollout.generation:
         context.change(flags=flags.updated(initially_off=off))
+    fix_holdback(context)
     note_plan(context)
     if context.status.outcome in UNDONE and not context.status.rolled_back_plans:
         note_rolled_back(context)

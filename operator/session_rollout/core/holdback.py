@@ -41,6 +41,14 @@ def holdback_fields(context: DecisionContext, record: PhaseRecord | None) -> dic
     return {} if is_published else {"held_back": holdback_text(context.spec)}
 
 
+def fix_holdback(context: DecisionContext) -> None:
+    """The same for features that an earlier version has published, and for a promoted phase that continues: as their spec has it."""
+    status = context.status
+    same = status.observed_generation == context.observed.rollout.generation
+    if status.flags.holdback is None and same and published_phases(status):
+        context.change(flags=status.flags.updated(holdback=holdback_text(context.spec) or NOBODY_HELD_BACK))
+
+
 def holdback_conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
     """Other users would be held back than those who are: some would lose a feature, and others get it without a step."""
     fixed = status.flags.holdback  # unset by an older version
