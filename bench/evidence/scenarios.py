@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from bench.evidence.baselines import Metric, breaches, is_allowed, readings_of
+from bench.evidence.means import Latencies, Latency, Means
 from bench.evidence.runs import Bounds, Oracle, Ratios, Runs, WithoutCells
 from bench.evidence.traffic import CELLS, Array, Step, Traffic, Truths, Users
 from bench.figures import Figure
@@ -202,6 +203,43 @@ def bounded(traffic: Traffic, runs: int) -> tuple[Result, Result]:
     return Result(failed, failed), Result(passed, passed)
 
 
+DEFAULT_OF_MEANS: Final = 1.251
+LATENCIES: Final = {
+    "users differ": Latency(),
+    "users differ much, long tail": Latency(variation=4, between_users=2),
+    "users are alike": Latency(variation=1, between_users=0),
+}
+SLOW_USERS: Final = Traffic(users=20_000, variation=2)
+
+
+def means(scale: float) -> Iterator[Figure]:
+    """Means of latencies, by 16 cells."""
+    runs = some(1_600, scale)
+    for name, latency in LATENCIES.items():
+        edge = replace(latency, factor=DEFAULT_OF_MEANS)
+        rollbacks, passed = compared_means(SLOW_USERS, edge, runs)
+        yield Figure(f"mean at the edge, {name}: false rollbacks, {runs} runs", 100 * rollbacks.share, "%", 0.2)
+        yield Figure(f"mean at the edge, {name}: false passes", 100 * passed.share, "%", 6)
+    rollbacks, _ = compared_means(SLOW_USERS, Latency(), runs)
+    yield Figure(f"mean without an effect: false rollbacks, {runs} runs", 100 * rollbacks.share, "%", 0.1)
+    early = replace(SLOW_USERS, steps=EARLY)
+    _, passed = compared_means(early, Latency(), some(400, scale))
+    yield Figure("mean without an effect: passes within 3 d", 100 * passed.share, "%", 95, at_least=True)
+    rollbacks, _ = compared_means(early, Latency(factor=2), some(400, scale))
+    yield Figure("twice the mean: median time", 60 * rollbacks.median_hours(early), "min", 300)
+
+
+def compared_means(traffic: Traffic, latency: Latency, runs: int) -> tuple[Result, Result]:
+    """When a guard would have acted, and when a criterion would have passed."""
+    values, tests = Latencies(traffic, latency, runs, np.random.default_rng(80)), Means(runs, DEFAULT_OF_MEANS, ALPHA)
+    failed, passed = np.full(runs, -1.0), np.full(runs, -1.0)
+    for number in range(traffic.blocks):
+        tests.add(values.block(number))
+        failed[tests.shows_harm() & (failed < 0)] = number
+        passed[tests.shows_safety() & (passed < 0)] = number
+    return Result(failed, failed), Result(passed, passed)
+
+
 WIRED: Final = {"as published": 0.05, "on nine Pods of ten": 0.045, "for nobody": 0.0}
 PUBLISHED: Final = 5.0
 
@@ -268,5 +306,6 @@ SCENARIOS: Final[dict[str, Callable[[float], Iterator[Figure]]]] = {
     "passes": passes,
     "exposures": exposures,
     "bounds": bounds,
+    "means": means,
     "baselines": baselines,
 }

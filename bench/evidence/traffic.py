@@ -95,7 +95,7 @@ class Users:
         share, turn = traffic.share_at(hour), 2 * math.pi * hour / HOURS_OF_DAY
         sessions = traffic.per_hour * traffic.minutes / 60 * (1 + traffic.wave * math.sin(turn))
         skew = 1 + traffic.share_wave * math.sin(turn + 1)
-        on, off = self._weights(share)
+        on, off = self.weights(share)
         on, off = on * skew, off * (1 - share * skew) / (1 - share) if share < 1 else off
         harmed = hour >= traffic.harm_from_hour
         factor, harm = (traffic.factor, traffic.harm) if harmed else (1.0, 0.0)
@@ -111,12 +111,12 @@ class Users:
         """Sessions of one block with the feature and without it, by run and cell, of users whose activity differs."""
         traffic = self.traffic
         sessions = traffic.per_hour * traffic.minutes / 60
-        on, off = self._weights(traffic.share_at((number + 0.5) * traffic.minutes / 60))
+        on, off = self.weights(traffic.share_at((number + 0.5) * traffic.minutes / 60))
         if not wired:
             on, off = np.zeros_like(on), on + off
         return self.rng.poisson(sessions * on).astype(float), self.rng.poisson(sessions * off).astype(float)
 
-    def _weights(self, share: float) -> tuple[Array, Array]:
+    def weights(self, share: float) -> tuple[Array, Array]:
         """Propensities with the feature and without it, by run and cell."""
         zero = np.zeros((self.runs, self.cells))
         on = sum((weight for low, high, weight in self.slices if high <= share + 1e-9), zero)

@@ -169,3 +169,27 @@ def test_events_of_all_users() -> None:
     assert first == CohortBlock(ENDS[0], {"1": Block(0, 50, 0, 0), "2": Block(3, 60, 0, 0)})
     assert second.problem is BlockProblem.NO_EVENTS
     assert [block.problem for block in read_blocks(NONE, NONE, ENDS, of_all=True)] == [BlockProblem.NO_EVENTS] * 2
+
+
+SUMS = matrix((cohort("on"), ["70", "600"]), (cohort("off"), ["95", "9.4"]))
+
+
+def test_sums_of_values_have_any_size() -> None:
+    assert [block.whole for block in read_blocks(SUMS, TOTAL, ENDS, of_values=True)] == [
+        Block(70, 50, 95, 950),
+        Block(600, 60, 9.4, 940),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sums", "problem"),
+    [
+        (NONE, BlockProblem.IMPOSSIBLE_COUNTS),
+        (matrix((cohort("on"), ["70", "600"])), BlockProblem.IMPOSSIBLE_COUNTS),
+        (matrix((cohort("on"), ["70", "600"]), (cohort("off"), ["-3", "-3"])), BlockProblem.NOT_A_COUNT),
+        (matrix((cohort("on"), ["70", "600"]), (cohort("off"), ["NaN", "NaN"])), BlockProblem.NOT_A_COUNT),
+    ],
+)
+def test_events_without_a_sum_are_no_evidence(sums: Any, problem: BlockProblem) -> None:
+    """They would count as events of no duration."""
+    assert [block.problem for block in read_blocks(sums, TOTAL, ENDS, of_values=True)] == [problem, problem]

@@ -23,6 +23,7 @@ START = datetime(2026, 1, 5, tzinfo=UTC)
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 FAILURES = {"bad": 'sessions_total{result="failure"}', "total": "sessions_total"}
 LOADS = {"histogram": "page_load_seconds", "over": "500ms"}
+LATENCY = {"sum": "page_load_seconds_sum", "count": "page_load_seconds_count"}
 EVERY_15S = Intervals(scrape=timedelta(seconds=15))
 
 
@@ -36,7 +37,7 @@ def queries(metric: Metric, control: Control = DEFAULT_CONTROL, provider: str = 
     return asyncio.run(PrometheusSource({"default": known}, WallClock(), 1).read_queries(provider, (metric,), control))
 
 
-@pytest.mark.parametrize("cohorts", [FAILURES, LOADS])
+@pytest.mark.parametrize("cohorts", [FAILURES, LOADS, LATENCY])
 @pytest.mark.parametrize("fields", [{}, {"block": "75s"}, {"lag": "15s"}, {"block": "1h", "lag": "5m"}])
 def test_metrics_without_a_problem(cohorts: dict[str, str], fields: dict[str, str]) -> None:
     assert queries(counted(**cohorts), Control.model_validate(fields)).problems == ()
@@ -57,6 +58,8 @@ def test_metrics_without_a_problem(cohorts: dict[str, str], fields: dict[str, st
         ({**FAILURES, "bad": "a{"}, {}, "`bad` is invalid PromQL: unexpected end of input inside braces"),
         ({**FAILURES, "total": '{b=~".*"}'}, {}, "`total` is invalid PromQL: vector selector must contain"),
         ({**FAILURES, "bad": 'a{b="\\xff"}'}, {}, "`bad` must have a character in place of an escape such as `\\x41`"),
+        ({**LATENCY, "sum": "rate(a[5m])"}, {}, "`sum` must select a counter and do nothing else"),
+        ({**LATENCY, "count": 'a{cell="1"}'}, {}, "`count` must not select by the label `cell`: the operator groups by it"),
         ({**LOADS, "histogram": "rate("}, {}, "`histogram` is invalid PromQL: unclosed left parenthesis"),
         ({**LOADS, "histogram": '{job="shop"}'}, {}, "`histogram` must select a histogram by its name"),
     ],
@@ -100,6 +103,11 @@ def test_a_histogram_is_counted() -> None:
     assert counting_of(counted(**LOADS), Control(block="2m"), EVERY_15S) == wanted
 
 
+def test_a_mean_is_counted() -> None:
+    wanted = CohortQueries.of_sums(LATENCY["sum"], LATENCY["count"], 2 * MINUTE, EVERY_15S.scrape)
+    assert counting_of(counted(**LATENCY), Control(block="2m"), EVERY_15S) == wanted
+
+
 def test_ranges() -> None:
     """Two blocks, the lag and a scrape; VictoriaMetrics shows new data later."""
     metric, control = counted(**FAILURES), Control(block="2m", lag="30s")
@@ -137,6 +145,8 @@ def test_other_counters_are_spelled_otherwise() -> None:
         counted(**{**FAILURES, "bad": "errors_total"}),
         counted(**{**FAILURES, "total": "requests_total"}),
         counted(bad=FAILURES["total"], total=FAILURES["bad"]),
+        counted(sum=FAILURES["bad"], count=FAILURES["total"]),
+        counted(**LATENCY),
         counted(**{**LOADS, "over": "1s"}),
         counted(**{**LOADS, "histogram": "load_seconds"}),
         counted(**{**FAILURES, "bad": "a{"}),

@@ -180,8 +180,20 @@ def names_of_metrics(spec: Object, maker: Maker) -> None:
 
 CHANGES: Final = ("maxIncrease", "maxDecrease", "minIncrease")
 BOUNDS: Final = ("above", "below", "between", *CHANGES)
-FORMS: Final = {"bad": ("feature", "bad", "total"), "histogram": ("feature", "histogram", "over"), "good": ("good", "total")}
-FILLED: Final = {"bad": "bad_total", "total": "all_total", "histogram": "seconds", "over": "1s"}
+FORMS: Final = {
+    "bad": ("feature", "bad", "total"),
+    "histogram": ("feature", "histogram", "over"),
+    "sum": ("feature", "sum", "count"),
+    "good": ("good", "total"),
+}
+FILLED: Final = {
+    "bad": "bad_total",
+    "total": "all_total",
+    "histogram": "seconds",
+    "over": "1s",
+    "sum": "seconds_sum",
+    "count": "seconds_count",
+}
 
 
 def comparisons(spec: Object) -> None:
@@ -189,6 +201,7 @@ def comparisons(spec: Object) -> None:
     feature = spec["phases"][0]["features"][0]
     forms(spec, feature)
     counted = {metric["name"] for metric in spec.get("metrics", ()) if "feature" in metric.get("cohorts", {})}
+    means = {metric["name"] for metric in spec.get("metrics", ()) if "sum" in metric.get("cohorts", {})}
     bounded = {metric["name"] for metric in spec.get("metrics", ()) if "counts" in metric}
     plain = [metric["name"] for metric in spec.get("metrics", ()) if metric["name"] not in counted | bounded]
     checks = [*spec.get("guards", ()), *(check for phase in spec["phases"] for check in phase.get("criteria", ()))]
@@ -198,6 +211,8 @@ def comparisons(spec: Object) -> None:
         return
     for each in checks:
         compare(each, counted, bounded, is_guard=each in spec.get("guards", ()))
+        if each["metric"] in means:
+            each.pop("harmBudget", None)
     for phase in spec["phases"][1:]:
         for each in phase.get("criteria", ()):
             if each["metric"] in counted:  # which is about a feature of the first phase

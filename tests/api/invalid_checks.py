@@ -24,6 +24,23 @@ BAD_COHORTS: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("histogram without a bound", drop("metrics.3.cohorts.over"), ("metrics[3].cohorts", "`over` and `histogram`")),
     ("bound without a histogram", put(f"{COHORTS}.over", "1s"), ("metrics[2].cohorts", "`over` and `histogram`")),
     ("histogram with total", put("metrics.3.cohorts.total", "x"), ("metrics[3].cohorts", "excluded by `histogram`")),
+    ("sum and bad counter", put(f"{COHORTS}.sum", "x"), ("metrics[2].cohorts", "exactly one of `bad`")),
+    ("sum without count", put(COHORTS, {"feature": "beta", "sum": "x"}), ("metrics[2].cohorts", "`count` and `sum`")),
+    ("count without sum", put(f"{COHORTS}.count", "x"), ("metrics[2].cohorts", "`count` and `sum`")),
+    (
+        "sum with total",
+        put(COHORTS, {"feature": "beta", "sum": "x", "count": "y", "total": "y"}),
+        ("metrics[2].cohorts", "excluded by `histogram` and `sum`"),
+    ),
+    ("sum without a feature", put(COHORTS, {"sum": "x", "count": "y"}), ("metrics[2].cohorts", "`feature` is required")),
+    (
+        "budget of a mean",
+        both(
+            put(COHORTS, {"feature": "beta", "sum": "x", "count": "y"}),
+            put("guards.0", {"name": "m", "metric": "failures", "comparedTo": "Control", "harmBudget": 5}),
+        ),
+        ("`guards[].harmBudget`", "a mean counts no bad events"),
+    ),
     ("good queries with a feature", put("metrics.1.cohorts.feature", "beta"), ("metrics[1].cohorts", "excluded by `good`")),
     (
         "feature of no phase",

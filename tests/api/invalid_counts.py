@@ -47,7 +47,10 @@ BAD_COUNTS: list[tuple[str, Mistake, tuple[str, ...]]] = [
         ),
     )
 ]
+COMPARED = {"name": "recovery", "metric": "recovery", "comparedTo": "Control", "tolerate": {"times": "1.1"}}
+MEAN = {"name": "recovery", "cohorts": {"feature": "beta", "sum": "load_seconds_sum", "count": "load_seconds_count"}}
 FINE_COUNTS: list[tuple[str, Mistake]] = [
+    ("mean of values", both(put(METRIC, MEAN), put(GUARD, COMPARED), put(CRITERION, COMPARED))),
     ("events of all users", counted),
     ("observations of all users", both(counted, put(f"{METRIC}.counts", {"histogram": "load_seconds", "over": "500ms"}))),
     (

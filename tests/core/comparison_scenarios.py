@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from core.collecting import World
-from core.counting import COMPARED, Counting, in_step, spec
+from core.counting import COMPARED, Counting, in_step, of_means, spec
 from core.world import ended
 from session_rollout.api.enums import DecisionReason
 from session_rollout.api.rollout import RolloutSpec
@@ -74,6 +74,14 @@ def users_are_held_back() -> World:
     return world
 
 
+def means_have_no_cells() -> World:
+    """So that nobody knows how much the values vary."""
+    world = Counting(of_means(), cells=("",))
+    world.until(in_step("20"))
+    world.run(60)
+    return world
+
+
 STORIES: Final[tuple[Callable[[], World], ...]] = (
     blocks_show_harmlessness,
     blocks_are_compared,
@@ -82,4 +90,5 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     every_event_is_bad,
     nobody_counts_bad_events,
     users_are_held_back,
+    means_have_no_cells,
 )

@@ -1,5 +1,6 @@
 """A world whose application counts events by cohort, in blocks that `decide` is given as from Prometheus."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -58,12 +59,19 @@ def bounded(*, guards: tuple[dict[str, Any], ...] = (BELOW,), criteria: tuple[di
     return spec(metrics=[{"name": "failures", "counts": COUNTS}], guards=list(guards), phases=phases)
 
 
+def of_means(**changes: Any) -> RolloutSpec:
+    """The same as `spec`, of the mean of a latency."""
+    latency = {"feature": "alpha", "sum": "page_load_seconds_sum", "count": "page_load_seconds_count"}
+    return spec(**{"metrics": [{"name": "failures", "cohorts": latency}], **changes})
+
+
 @dataclass
 class Counting(World):
     """A world whose application counts events: `rates` are those of bad events with the feature and without it."""
 
     traffic: float = 100_000.0  # of all users in a block
     rates: tuple[float, float] = (0.001, 0.001)
+    spread: float = 0.0  # by which these differ between cells
     problem: BlockProblem | None = None
     cells: tuple[str, ...] = CELLS
     applied: float | None = None  # percent of users to whom the application gives the feature, whatever is published
@@ -106,9 +114,13 @@ class Counting(World):
         percent = 100.0 if self.of_all else percent if self.applied is None else self.applied
         with_it, without = self.traffic * percent / 100, self.traffic * (100 - percent) / 100
         share = len(self.cells)
-        cell = Block(with_it * self.rates[0] / share, with_it / share, without * self.rates[1] / share, without / share)
+        on, off = (rate / share for rate in self.rates)
+        cells = {
+            name: Block(with_it * on * (1 + vary), with_it / share, without * off * (1 - vary), without / share)
+            for name, vary in zip(self.cells, itertools.cycle((self.spread, -self.spread)), strict=False)
+        }
         problem = None if with_it and (without or self.of_all) else BlockProblem.NO_EVENTS
-        return CohortBlock(end, dict.fromkeys(self.cells, cell), problem=problem, counts_bad=self.counts_bad)
+        return CohortBlock(end, cells, problem=problem, counts_bad=self.counts_bad)
 
     def verdict(self, kind: CheckKind) -> tuple[Verdict, CheckReason | None]:
         """That of the comparison."""

@@ -141,7 +141,7 @@ class Life(World):
         if metric is not None and metric.counted is not None:
             percent, harmless, harmful = rates_of(self.spec, self.status, metric)
             rate = harmful if verdict is Verdict.FAIL else harmless
-            return compared_measurement(rate, self.now, percent=percent, length=timedelta(seconds=10))
+            return compared_measurement(rate, self.now, metric, percent=percent, length=timedelta(seconds=10))
         return measurement_of(best_value(checks, baselines, verdict, cohorts=cohorts), self.now, cohorts=cohorts)
 
     def adopt(self, spec: RolloutSpec) -> None:

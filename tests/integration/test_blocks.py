@@ -24,6 +24,10 @@ from session_rollout.settings import Provider
 BLOCK, SCRAPE, LAG = timedelta(seconds=5), timedelta(seconds=1), timedelta(seconds=2)
 SESSIONS = 40  # of each cohort and cell before the next scrape
 CELLS = ("1", "2", "3")
+SECONDS = {"on": 0.25, "off": 0.0625}  # that a session takes
+
+
+Known = tuple["Application", tuple[CohortBlock, ...], tuple[CohortBlock, ...]]  # blocks of failures, and of latencies
 
 
 class Application(ThreadingHTTPServer):
@@ -49,6 +53,8 @@ class Application(ThreadingHTTPServer):
         lines = [f"process_start_time_seconds {self.started}"]
         for (variant, cell, result), number in self.counted.items():
             lines.append(f'lab_sessions_total{{variant="{variant}",cell="{cell}",result="{result}"}} {number}')
+            labels = f'variant="{variant}",cell="{cell}",result="{result}"'
+            lines += [f"lab_seconds_count{{{labels}}} {number}", f"lab_seconds_sum{{{labels}}} {number * SECONDS[variant]}"]
         return "\n".join([*lines, ""])
 
     def scraped(self, times: int = 1) -> None:
@@ -88,7 +94,7 @@ def application(lab: Lab) -> Iterator[Application]:
 
 
 @pytest.fixture(scope="module")
-def blocks(lab: Lab) -> tuple[Application, tuple[CohortBlock, ...]]:
+def blocks(lab: Lab) -> Known:
     """Blocks of an application in which failures begin, and which is restarted, with a block before and after."""
     with application(lab) as running:
         running.scraped(3)
@@ -104,25 +110,29 @@ def blocks(lab: Lab) -> tuple[Application, tuple[CohortBlock, ...]]:
                 running.restart()
         running.scraped(int((BLOCK + LAG) / SCRAPE) + 2)
         until = datetime.now(UTC) - LAG
-        return running, read(lab, begun - 2 * BLOCK, until)
+        ends = ends_of_blocks(begun - 2 * BLOCK, until, BLOCK)
+        return running, read(lab, FAILURES, ends), read(lab, LATENCY, ends)
 
 
-def read(lab: Lab, since: datetime, until: datetime) -> tuple[CohortBlock, ...]:
-    """The blocks between two times."""
+FAILURES = CohortQueries.of_counters(
+    'lab_sessions_total{job="blocks",result="failure"}', 'lab_sessions_total{job="blocks"}', BLOCK, SCRAPE
+)
+LATENCY = CohortQueries.of_sums('lab_seconds_sum{job="blocks"}', 'lab_seconds_count{job="blocks"}', BLOCK, SCRAPE)
+
+
+def read(lab: Lab, queries: CohortQueries, ends: tuple[datetime, ...]) -> tuple[CohortBlock, ...]:
+    """The blocks with these ends."""
     assert lab.prometheus is not None
     clock, client = WallClock(), ProviderClient(Provider(url=lab.prometheus.url), 4)
-    selector = 'lab_sessions_total{job="blocks"}'
-    queries = CohortQueries.of_counters('lab_sessions_total{job="blocks",result="failure"}', selector, BLOCK, SCRAPE)
     try:
-        ends = ends_of_blocks(since, until, BLOCK)
         return asyncio.run(fetch_blocks(client, ProviderClock(clock), clock, queries, ends))
     finally:
         client.close()
 
 
-def test_blocks_have_all_events(blocks: tuple[Application, tuple[CohortBlock, ...]]) -> None:
+def test_blocks_have_all_events(blocks: Known) -> None:
     """Failures in particular, whose counters were born twice; what a process counts after its last scrape is never known."""
-    running, known = blocks
+    running, known, _ = blocks
     whole: Block = sum((block.whole for block in known), NOTHING)
     wanted = {variant: sum(n for (each, *_), n in running.total.items() if each == variant) for variant in ("on", "off")}
     failures = sum(number for (*_, result), number in running.total.items() if result == "failure")
@@ -132,14 +142,23 @@ def test_blocks_have_all_events(blocks: tuple[Application, tuple[CohortBlock, ..
     assert whole.on_total / whole.off_total == pytest.approx(wanted["on"] / wanted["off"], rel=0.02)
 
 
-def test_blocks_have_cells(blocks: tuple[Application, tuple[CohortBlock, ...]]) -> None:
+def test_blocks_have_cells(blocks: Known) -> None:
     """The failures are all in one of them."""
-    _, known = blocks
+    _, known, _ = blocks
     assert {name for block in known for name in block.cells} == set(CELLS)
     assert {name for block in known for name, cell in block.cells.items() if cell.on_bad > 0} == {"2"}
 
 
-def test_before_and_after_there_is_no_evidence(blocks: tuple[Application, tuple[CohortBlock, ...]]) -> None:
-    _, known = blocks
+def test_before_and_after_there_is_no_evidence(blocks: Known) -> None:
+    _, known, _ = blocks
     assert known[0].problem is BlockProblem.NO_EVENTS
     assert any(block.problem is None for block in known)
+
+
+def test_blocks_of_a_mean_have_the_values_of_all_events(blocks: Known) -> None:
+    """Also of counters that are new, or begin again."""
+    _, failures, latency = blocks
+    whole: Block = sum((block.whole for block in latency), NOTHING)
+    assert [block.whole.on_total for block in latency] == [block.whole.on_total for block in failures]
+    assert whole.on_bad / whole.on_total == pytest.approx(SECONDS["on"], rel=1e-3)
+    assert whole.off_bad / whole.off_total == pytest.approx(SECONDS["off"], rel=1e-3)

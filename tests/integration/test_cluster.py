@@ -9,6 +9,7 @@ from rich.console import Console
 
 from lab import rights
 from lab.cluster_demo import RELEASE, ClusterDemo
+from lab.kube import Object
 from lab.lab import OPERATOR_NAMESPACE, Lab
 from lab.session_persistence import NAMESPACE, example, scaled
 
@@ -31,6 +32,22 @@ def cluster() -> Iterator[ClusterDemo]:
         yield demo
 
 
+def current(lab: Lab) -> Object:
+    """Where the rollout is."""
+    return dict(lab.rollout("minimal", NAMESPACE)["status"]["current"])
+
+
+def document(lab: Lab) -> Object:
+    """What its users have."""
+    return dict(lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"])
+
+
+def verdict_times(lab: Lab) -> dict[tuple[str, str], tuple[str, str]]:
+    """Of each check, its verdict, and since when it has it."""
+    checks = lab.rollout("minimal", NAMESPACE)["status"]["checks"]
+    return {(check["kind"], check["name"]): (check["verdict"], check["time"]) for check in checks}
+
+
 def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     """Helm installs, its test is green, a rollout is promoted through an upgrade by an operator that is a Pod, and flags stay.
 
@@ -46,21 +63,23 @@ def test_install_test_upgrade_and_uninstall(cluster: ClusterDemo) -> None:
     rollout["spec"]["phases"][0]["steps"][0]["hold"] = "1h"
     lab.apply(rollout)
     lab.until(lambda: lab.rollout("minimal", NAMESPACE).get("status", {}).get("current", {}).get("holdUntil"), 40, "a hold")
-    before = lab.rollout("minimal", NAMESPACE)["status"]["current"]
+    before, given, verdicts = current(lab), document(lab), verdict_times(lab)
+    assert verdicts
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "credentials"}, "stringData": {"token": "t0ken"}}
     lab.apply(secret, OPERATOR_NAMESPACE)
     token = "config.prometheus.default.bearerTokenFile=/etc/session-rollout/credentials/token"
     values = f"replicaCount=2,credentialsSecret=credentials,{token}"
     demo.helm("upgrade", RELEASE, "charts/session-rollout", "--namespace", OPERATOR_NAMESPACE, "--set", values, "--wait")
-    after = lab.rollout("minimal", NAMESPACE)["status"]["current"]
+    after = current(lab)
+    assert (document(lab), verdict_times(lab)) == (given, verdicts)
     assert after["stageStartTime"] == before["stageStartTime"]
     assert after["holdUntil"] >= before["holdUntil"], "a hold is longer by what nobody looked at, and never shorter"
     rollout["spec"]["phases"][0]["steps"][0]["hold"] = "20s"
     lab.apply(rollout)
     lab.kubectl("-n", NAMESPACE, "wait", "--for=jsonpath={.status.outcome}=Promoted", "sro/minimal", "--timeout=180s")
-    document = lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"]
+    given = document(lab)
     assert "kept due to the resource policy" in demo.uninstall()
-    assert lab.kube.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/minimal-flags")["data"] == document
+    assert document(lab) == given
     assert lab.rollout("minimal", NAMESPACE)["status"]["outcome"] == "Promoted"
 
 

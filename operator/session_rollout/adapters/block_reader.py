@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -21,6 +21,9 @@ SLACK: Final = 1.01  # each count is an estimate of its own
 NOISE: Final = 1e-6  # the bad events of a histogram are a difference of two sums
 
 
+ReadCell = Callable[[Counts, Counts, str, tuple[str, str]], Block]
+
+
 class UnreadableBlock(Exception):
     """The period is no evidence."""
 
@@ -29,8 +32,12 @@ class UnreadableBlock(Exception):
         self.problem = problem
 
 
-def read_blocks(bad: Any, total: Any, ends: Sequence[datetime], *, of_all: bool = False) -> tuple[CohortBlock, ...]:
+def read_blocks(
+    bad: Any, total: Any, ends: Sequence[datetime], *, of_all: bool = False, of_values: bool = False
+) -> tuple[CohortBlock, ...]:
     """One block for each end. `bad` and `total` are two fields `data` of responses, which are `of_all` users without a variant.
+
+    With `of_values`, the first one has sums of the values of all events.
 
     Raises LookupError, TypeError or ValueError if a response is none of Prometheus, or about other times than `ends`.
     """
@@ -38,7 +45,8 @@ def read_blocks(bad: Any, total: Any, ends: Sequence[datetime], *, of_all: bool 
     variant = HASHED[0] if of_all else ""
     bad_counts, total_counts = _counts(bad, times, variant), _counts(total, times, variant)
     needed = HASHED[:1] if of_all else HASHED
-    return tuple(_block(end, bad_counts[end.timestamp()], total_counts[end.timestamp()], needed) for end in ends)
+    cell = _cell_of_values if of_values else _cell
+    return tuple(_block(end, bad_counts[end.timestamp()], total_counts[end.timestamp()], needed, cell) for end in ends)
 
 
 def _counts(data: Any, times: set[float], variant: str) -> dict[float, dict[Key, float]]:
@@ -55,13 +63,13 @@ def _counts(data: Any, times: set[float], variant: str) -> dict[float, dict[Key,
     return counts
 
 
-def _block(end: datetime, bad: Counts, total: Counts, needed: Sequence[str]) -> CohortBlock:
+def _block(end: datetime, bad: Counts, total: Counts, needed: Sequence[str], read: ReadCell) -> CohortBlock:
     """`needed` are the variants of which there must be events."""
     try:
         names = _cells(total)
         _refuse_strays(bad, total)
-        cells = {name: _cell(bad, total, name, HASHED) for name in names}
-        chosen = sum((_cell(bad, total, name, CHOSEN) for name in names), NOTHING)
+        cells = {name: read(bad, total, name, HASHED) for name in names}
+        chosen = sum((read(bad, total, name, CHOSEN) for name in names), NOTHING)
     except UnreadableBlock as unreadable:
         return CohortBlock(end, problem=unreadable.problem)
     block = CohortBlock(end, cells, chosen, counts_bad=bool(bad))
@@ -92,9 +100,21 @@ def _refuse_strays(bad: Counts, total: Counts) -> None:
 
 def _cell(bad: Counts, total: Counts, name: str, variants: tuple[str, str]) -> Block:
     """The counts of one cell. A counter of bad events may begin with the first one, so that none is zero."""
+    counts = _of_variants(bad, total, name, variants)
+    if any(part > SLACK * whole + 1 for part, whole in (counts[:2], counts[2:])):
+        raise UnreadableBlock(BlockProblem.IMPOSSIBLE_COUNTS)
+    return Block(*counts)
+
+
+def _cell_of_values(sums: Counts, total: Counts, name: str, variants: tuple[str, str]) -> Block:
+    """The sums of one cell, which may be larger than the number of its events. Each series of events has a sum from its start."""
+    if any(total.get((variant, name), 0.0) > 0 and (variant, name) not in sums for variant in variants):
+        raise UnreadableBlock(BlockProblem.IMPOSSIBLE_COUNTS)
+    return Block(*_of_variants(sums, total, name, variants))
+
+
+def _of_variants(bad: Counts, total: Counts, name: str, variants: tuple[str, str]) -> list[float]:
     counts = [series.get((variant, name), 0.0) for variant in variants for series in (bad, total)]
     if not all(math.isfinite(count) and count > -NOISE for count in counts):
         raise UnreadableBlock(BlockProblem.NOT_A_COUNT)
-    if any(part > SLACK * whole + 1 for part, whole in (counts[:2], counts[2:])):
-        raise UnreadableBlock(BlockProblem.IMPOSSIBLE_COUNTS)
-    return Block(*(max(count, 0.0) for count in counts))
+    return [max(count, 0.0) for count in counts]

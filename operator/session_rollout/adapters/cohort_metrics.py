@@ -79,6 +79,11 @@ def _queries(counters: Cohorts | EventCounts, block: timedelta, scrape: timedelt
         over = duration(counters.over or "")
         _judge("histogram", counters.histogram, labels, over)
         return CohortQueries.of_histogram(counters.histogram, over, block, scrape, labels)
+    if isinstance(counters, Cohorts) and counters.sum is not None:
+        values, count = counters.sum, counters.count or ""
+        _judge("sum", values, labels)
+        _judge("count", count, labels)
+        return CohortQueries.of_sums(values, count, block, scrape)
     bad, total = counters.bad or "", counters.total or ""
     _judge("bad", bad, labels)
     _judge("total", total, labels)

@@ -46,7 +46,8 @@ async def fetch_blocks(
     _refuse_ahead(answer, clock.now())
     data = _current(provider_clock.aged(queries.both, answer, sent), asked, ends[-1], queries.scrape)
     try:
-        return read_blocks(_part(data, BAD), _part(data, TOTAL), ends, of_all=queries.labels == OF_ALL)
+        bad, total = _part(data, BAD), _part(data, TOTAL)
+        return read_blocks(bad, total, ends, of_all=queries.labels == OF_ALL, of_values=queries.of_values)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise invalid(error) from error
 

@@ -190,8 +190,10 @@ def spelled(metric: Metric) -> str:
         return "\n".join(_spelled(query) for query in queries_of(metric))
     bound = () if cohorts.over is None else (f"over {length_text(duration(cohorts.over))}",)
     counters = [_spelled(text) for text in (cohorts.bad, cohorts.total, cohorts.histogram) if text is not None]
-    users = f"feature {cohorts.feature}" if isinstance(cohorts, Cohorts) else "all users"
-    return "\n".join((users, *counters, *bound))
+    if not isinstance(cohorts, Cohorts):
+        return "\n".join(("all users", *counters, *bound))
+    values = [f"values {_spelled(text)}" for text in (cohorts.sum, cohorts.count) if text is not None]
+    return "\n".join((f"feature {cohorts.feature}", *counters, *values, *bound))
 
 
 @lru_cache(REMEMBERED)

@@ -7,7 +7,7 @@ can be sure that the counter is new: Prometheus reached the target before the bl
 gap of Prometheus, or in a target that it found late, an old counter would count with its whole history.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -58,13 +58,17 @@ def buckets(histogram: str, over: timedelta, labels: tuple[str, ...] = BY_COHORT
 
 @dataclass(frozen=True)
 class CohortQueries:
-    """PromQL for the bad and for all events of a block, by `labels`: variant and cell, or the cell alone."""
+    """PromQL for the bad and for all events of a block, by `labels`: variant and cell, or the cell alone.
+
+    For a mean, the sum of their values takes the place of bad events.
+    """
 
     bad: str
     total: str
     block: timedelta
     scrape: timedelta
     labels: tuple[str, ...] = BY_COHORT
+    of_values: bool = False  # `bad` sums up the values of events
 
     @property
     def both(self) -> str:
@@ -81,6 +85,11 @@ class CohortQueries:
         """Queries of two counters. Raises ValueError with a sentence."""
         failed, counted = (increases(counter_of(each, labels), block, scrape, labels) for each in (bad, total))
         return cls(failed, counted, block, scrape, labels)
+
+    @classmethod
+    def of_sums(cls, values: str, count: str, block: timedelta, scrape: timedelta) -> "CohortQueries":
+        """Queries of a sum of values and their number. Raises ValueError with a sentence."""
+        return replace(cls.of_counters(values, count, block, scrape), of_values=True)
 
     @classmethod
     def of_histogram(

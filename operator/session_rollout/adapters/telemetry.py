@@ -18,7 +18,7 @@ from session_rollout.api.checks import Check, ComparedTo, Gate, OnBreach
 from session_rollout.api.enums import CheckKind, Condition, ConditionReason, EventReason, Outcome
 from session_rollout.api.migration_enums import MigrationState
 from session_rollout.api.quantities import bound, duration
-from session_rollout.api.rollout import SessionRollout
+from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import RolloutStatus
 from session_rollout.core.evaluation import Direction, tolerance_of
 from session_rollout.core.evidence import tolerated_by
@@ -319,7 +319,7 @@ def _observe_checks(key: Key, seen: Reconciled) -> None:
     values: dict[Labels, float] = {}
     bounds: dict[Labels, float] = {}
     for kind, name, check in _checks(seen.rollout, seen.decision.status):
-        if (difference := _compared(check, kind, seen.decision.status)) is not None:
+        if (difference := _compared(check, kind, seen.rollout.spec, seen.decision.status)) is not None:
             values[kind, name], bounds[kind, name] = difference
             continue
         measurement = seen.measurements.get(check.metric or "")
@@ -345,10 +345,10 @@ def _checks(rollout: SessionRollout, status: RolloutStatus) -> Iterator[tuple[Ch
     yield from ((CheckKind.AFTER_ROLLBACK, gate.name, gate) for gate in spec.rollback.verification if gate.metric)
 
 
-def _compared(check: Check | Gate, kind: CheckKind, status: RolloutStatus) -> tuple[float, float] | None:
-    """How many more bad events the users with the feature have per event, and how many more are tolerated; None for other checks.
+def _compared(check: Check | Gate, kind: CheckKind, spec: RolloutSpec, status: RolloutStatus) -> tuple[float, float] | None:
+    """How many more bad events the users with the feature have per event (or how much larger a mean is), and how many more are tolerated.
 
-    Where the bound is fixed, it is the rate of bad events of all users.
+    None for other checks. Where the bound is fixed, it is the rate of bad events of all users.
     """
     record = next((each for each in status.evidence if (each.kind, each.name) == (kind, check.name)), None)
     events = events_of(record) if record is not None and isinstance(check, Check) else None
@@ -357,7 +357,7 @@ def _compared(check: Check | Gate, kind: CheckKind, status: RolloutStatus) -> tu
     if check.below is None and not events.off_total:
         return None
     without = events.off_bad / events.off_total if events.off_total else 0.0
-    return events.on_bad / events.on_total - without, tolerated_by(check).limit(without) - without
+    return events.on_bad / events.on_total - without, tolerated_by(spec, check).limit(without) - without
 
 
 def _value(check: Check | Gate, measurement: Measurement) -> Decimal | None:

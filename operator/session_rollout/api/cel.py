@@ -118,6 +118,7 @@ _BOUNDED_RULE = "must have `below` between 0% and 100%, such as `1%`, without `f
 _NOBODY_HELD_BACK = (
     "!has(self.control) || !has(self.control.holdback) || self.control.holdback == '0%' || self.control.holdback == '0.0%'"
 )
+_MEAN = "self.metrics.exists(m, m.name == c.metric && has(m.cohorts) && has(m.cohorts.sum))"
 _FEATURE_KNOWN = "self.features.exists(d, d.name == f)"
 _IN_ONE_PHASE = "self.phases.exists_one(q, f in q.features)"
 
@@ -200,6 +201,10 @@ ROLLOUT: Final = (
     (
         f"!has(self.metrics) || !has(self.guards) || self.guards.all(c, {_COMPARED} == {_COUNTED})",
         f"`guards` {_COUNTED_RULE}",
+    ),
+    (
+        f"!has(self.metrics) || !has(self.guards) || self.guards.all(c, !has(c.harmBudget) || !{_MEAN})",
+        "`guards[].harmBudget` must be of a metric with `cohorts.bad` or `cohorts.histogram`, because a mean counts no bad events",
     ),
     (
         f"!has(self.metrics) || {_PLACES.format('criteria', _BOUNDED_SHARE)}",

@@ -63,7 +63,7 @@ class Minimum(Model):
 
 
 class Tolerate(Model):
-    """The largest rate of bad events that is tolerated with a feature: `times` the rate without it, `plus` percentage points."""
+    """The largest rate of bad events (or mean) that is tolerated with a feature: `times` that without it, `plus` percentage points."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -80,7 +80,11 @@ class Tolerate(Model):
         ),
     ] = "1.25"
     plus: Annotated[
-        Points, Field(description='Percentage points that are added, such as `"0.1%"`, which is the default: 0.001 as a share.')
+        Points,
+        Field(
+            description='Percentage points that are added, such as `"0.1%"`, which is the default: 0.001 as a share. If the'
+            " metric has `cohorts.sum`, it is a percentage of the mean without the feature."
+        ),
     ] = "0.1%"
 
 

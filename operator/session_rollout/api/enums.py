@@ -64,7 +64,8 @@ class CheckReason(StrEnum):
     NOT_EXPOSED = "NotExposed"  # Too few events with the feature since its audience was published.
     NOT_APPLIED = "NotApplied"  # Another share of events has the feature than the published one.
     UNEVEN_CELLS = "UnevenCells"  # Some series have the label `cell`, and others have not, or have more than 64 values of it.
-    IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cohort has more good (or bad) events than events, or a negative number of them.
+    NO_CELLS = "NoCells"  # A comparison of means requires the label `cell`, which no series has.
+    IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cohort has more good (or bad) events than events, a negative number of them, or events without a sum of their values.
     NOT_A_COUNT = "NotACount"  # A count is negative, infinite or not a number.
     ANY_RATE_TOLERATED = "AnyRateTolerated"  # No rate of bad events would be too high, so that nothing can fail: nearly every event is bad without the feature, or counted as bad.
     TOO_FEW_EVENTS = "TooFewEvents"  # A cohort has fewer than 50 events.

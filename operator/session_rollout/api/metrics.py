@@ -14,17 +14,24 @@ _ALL_USERS: Final = " A selector without the label `cell`, by which the operator
 
 
 class Cohorts(Model):
-    """How events of users with the feature and of users without it are counted: two counters, a histogram, or two queries."""
+    """How events of users with the feature and of users without it are counted: two counters, a histogram, a sum, or two queries."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "[has(self.good), has(self.bad), has(self.histogram)].filter(x, x).size() == 1",
-                "must have exactly one of `bad` (with `total`), `histogram` (with `over`) and `good` (with `total`)",
+                "[has(self.good), has(self.bad), has(self.histogram), has(self.sum)].filter(x, x).size() == 1",
+                "must have exactly one of `bad` (with `total`), `histogram` (with `over`), `sum` (with `count`) and `good` (with `total`)",
             ),
-            ("has(self.total) != has(self.histogram)", "`total` is required by `bad` and `good`, and excluded by `histogram`"),
+            (
+                "has(self.total) == (has(self.bad) || has(self.good))",
+                "`total` is required by `bad` and `good`, and excluded by `histogram` and `sum`",
+            ),
+            ("has(self.count) == has(self.sum)", "`count` and `sum` require each other"),
             ("has(self.over) == has(self.histogram)", "`over` and `histogram` require each other"),
-            ("has(self.feature) != has(self.good)", "`feature` is required by `bad` and `histogram`, and excluded by `good`"),
+            (
+                "has(self.feature) != has(self.good)",
+                "`feature` is required by `bad`, `histogram` and `sum`, and excluded by `good`",
+            ),
             (
                 "!has(self.good) || !has(self.total) || (self.good.contains('$cohort') && self.total.contains('$cohort'))",
                 "`good` and `total` must both contain the placeholder `$cohort`",
@@ -35,7 +42,7 @@ class Cohorts(Model):
         Feature | None,
         Field(
             description="Feature whose users are compared with those without it: the one whose variant is in the label `variant`."
-            " Required by `bad` and `histogram`."
+            " Required by `bad`, `histogram` and `sum`."
         ),
     ] = None
     bad: Annotated[
@@ -66,6 +73,23 @@ class Cohorts(Model):
     over: Annotated[
         Duration | None,
         Field(description="Upper bound of a bucket of the histogram, such as `500ms`: what takes longer is bad."),
+    ] = None
+    sum: Annotated[
+        str | None,
+        Field(
+            description="Counter that sums up values of events, such as `page_load_seconds_sum`, of which the mean is compared. Requires"
+            " the label `cell`. Prefer `histogram`: a share of slow events shows what a mean hides." + _COUNTER,
+            min_length=1,
+            max_length=1024,
+        ),
+    ] = None
+    count: Annotated[
+        str | None,
+        Field(
+            description="Counter of the events in `sum`, such as `page_load_seconds_count`. Required by `sum`." + _COUNTER,
+            min_length=1,
+            max_length=1024,
+        ),
     ] = None
     good: Annotated[
         str | None,
@@ -219,6 +243,11 @@ class Metric(Model):
         """The seasons that it can be compared with; None if that is switched off, or it has no single value."""
         known = self.baseline or DEFAULT_BASELINE
         return known if self.query is not None and known.count >= SEASONS_NEEDED else None
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether it compares means of values, and not shares of bad events."""
+        return self.cohorts is not None and self.cohorts.sum is not None
 
     @property
     def counted(self) -> Cohorts | EventCounts | None:

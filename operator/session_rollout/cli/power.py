@@ -10,7 +10,7 @@ from session_rollout.cli.command import emit, output, refusal
 from session_rollout.cli.common import ANY_FILE, print_table
 from session_rollout.cli.traffic import traffic_of, traffic_options
 from session_rollout.cli.validate import read_rollout_file
-from session_rollout.simulation.power import Power, compared_metrics, powers_of
+from session_rollout.simulation.power import Power, compared_metrics, metrics_of_means, powers_of
 
 
 @click.command("power")
@@ -28,6 +28,8 @@ def power(file: str, *, form: str | None, inflation: float, **options: Any) -> N
         raise refusal(
             "no guard and no criterion has `comparedTo: Control` with a metric of counters, or a metric with `counts`"
         )
+    if left_out := tuple(metrics_of_means(source.spec)):
+        click.echo(f"left out, because how much values vary is known only from users' cells: {', '.join(left_out)}", err=True)
     powers = powers_of(source.spec, traffic_of(source.spec, names, options), inflation)
     if form:
         emit([_as_data(each) for each in powers], form)

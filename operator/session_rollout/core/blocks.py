@@ -18,7 +18,8 @@ class BlockProblem(StrEnum):
     NO_VARIANTS = "NoVariants"  # No series has the label `variant` with the value `on` or `off`.
     NO_EVENTS = "NoEvents"  # One of the cohorts has no events, or both.
     UNEVEN_CELLS = "UnevenCells"  # Some series have the label `cell`, and others have not, or have another number of cells.
-    IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cell has more bad events than events.
+    NO_CELLS = "NoCells"  # Means are compared by cells, and no series has the label `cell`.
+    IMPOSSIBLE_COUNTS = "ImpossibleCounts"  # A cell has more bad events than events, or events without a sum of their values.
     NOT_A_COUNT = "NotACount"  # A count is negative, infinite or not a number.
 
 

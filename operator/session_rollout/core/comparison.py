@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Self
 
 from session_rollout.api.enums import Verdict
 from session_rollout.api.quantities import estimate_text
@@ -41,7 +41,7 @@ class Comparison:
     information: InformationBlocks = field(default_factory=InformationBlocks)
     largest: float = 1.0  # inflation that was measured between cells so far
 
-    def add(self, blocks: Iterable[CohortBlock]) -> "Comparison":
+    def add(self, blocks: Iterable[CohortBlock]) -> Self:
         """The comparison after these blocks, of which only those after `until` count."""
         known = self
         for block in blocks:
@@ -49,16 +49,16 @@ class Comparison:
                 known = known._after(block)
         return known
 
-    def restarted(self) -> "Comparison":
+    def restarted(self) -> Self:
         """The same comparison without anything that is known."""
-        return Comparison(self.tolerance, self.alpha, self.horizon, self.until, self.length)
+        return type(self)(self.tolerance, self.alpha, self.horizon, self.until, self.length)
 
     def problem_of(self, block: CohortBlock) -> BlockProblem | None:
         """Why a block is no evidence: its own problem, or another set of cells in each block, such as one for each user."""
         has_room = len({*self.cells, *block.cells}) <= MOST_CELLS
         return block.problem if has_room or block.problem is not None else BlockProblem.UNEVEN_CELLS
 
-    def _after(self, block: CohortBlock) -> "Comparison":
+    def _after(self, block: CohortBlock) -> Self:
         """A block that cannot be compared is over as well: it counts for neither cohort."""
         if block.problem is not None or not block.whole.is_comparable(self.tolerance):
             return replace(self, until=block.end)
@@ -67,12 +67,11 @@ class Comparison:
         if self.problem_of(block) is not None:
             return replace(self, until=block.end)
         names = {**self.cells, **block.cells}
-        counted = replace(
-            self,
-            until=block.end,
-            cells={name: self.cells.get(name, NOTHING) + block.cells.get(name, NOTHING) for name in names},
-            information=self._informed(block.whole),
-        )
+        return self._counting(block, {name: self.cells.get(name, NOTHING) + block.cells.get(name, NOTHING) for name in names})
+
+    def _counting(self, block: CohortBlock, cells: Mapping[str, Block]) -> Self:
+        """The comparison after a block that counts; `cells` are all sums with it."""
+        counted = replace(self, until=block.end, cells=cells, information=self._informed(block.whole))
         largest = max(self.largest, counted.inflation) if counted.has_cells else self.largest
         inflation = max(self.inflation, counted.inflation, largest)
         learned, rest = self._divided(block)
@@ -94,6 +93,11 @@ class Comparison:
         learned, rest = sum(cells[::2], NOTHING), sum(cells[1::2], NOTHING)
         is_large = learned.off_total > self.test.known_events and rest.is_comparable(self.tolerance)
         return (learned, rest) if is_large and not self.test.blocks else (NOTHING, block.whole)
+
+    @property
+    def is_of_values(self) -> bool:
+        """Whether it sums up values of events, and not the bad ones."""
+        return False
 
     @property
     def has_cells(self) -> bool:

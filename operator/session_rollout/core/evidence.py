@@ -30,6 +30,7 @@ from session_rollout.core.exposure import Exposure
 from session_rollout.core.flags import held_back_of
 from session_rollout.core.identity import fingerprint, sources_of
 from session_rollout.core.inputs import published_phases
+from session_rollout.core.mean_comparison import MeanComparison
 from session_rollout.core.recent_blocks import RECENT_BLOCKS, Unusable, unusable
 from session_rollout.core.statistics.rates import Tolerance
 from session_rollout.core.statistics.ratio import inflation_of_ratio
@@ -221,8 +222,10 @@ def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, serie
     """The comparison that a record describes; the blocks say for how many of them it holds."""
     phase, length = phase_named(spec, record.phase), series.length if series is not None else SHORT_BLOCK
     planned = sum((duration(step.hold) for step in phase.steps if step.hold), timedelta(0)) if phase is not None else HORIZON
-    fresh = Comparison(
-        tolerance=tolerated_by(check),
+    metric = spec.metric(check.metric)
+    kind = MeanComparison if metric is not None and metric.is_mean else Comparison
+    fresh = kind(
+        tolerance=tolerated_by(spec, check),
         alpha=min(max(float(record.alpha), SMALLEST_ALPHA), LARGEST_ALPHA),  # whatever somebody has written into a status
         horizon=max(HORIZON, planned) / length,
         until=record.until,
@@ -231,13 +234,17 @@ def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, serie
     return decoded(record, fresh)
 
 
-def tolerated_by(check: Check) -> Tolerance:
-    """What a check tolerates; a budget tolerates no rate above the one without the feature, only so many events."""
+def tolerated_by(spec: RolloutSpec, check: Check) -> Tolerance:
+    """What a check tolerates; a budget tolerates no rate above the one without the feature, only so many events.
+
+    Percentage points of a mean are a percentage of the mean without the feature.
+    """
     if isinstance(check, Guard) and check.harm_budget is not None:
         return NO_HARM
     if check.below is not None:
         return Tolerance(0.0, float(bound(check.below)))
-    return Tolerance(float(check.tolerated.times), float(bound(check.tolerated.plus)))
+    times, plus, metric = float(check.tolerated.times), float(bound(check.tolerated.plus)), spec.metric(check.metric)
+    return Tolerance(times + plus, 0.0) if metric is not None and metric.is_mean else Tolerance(times, plus)
 
 
 def _continued(context: DecisionContext, check: Check, kind: CheckKind, metric: Metric, phase: PhaseRecord) -> EvidenceRecord:
@@ -252,7 +259,9 @@ def _continued(context: DecisionContext, check: Check, kind: CheckKind, metric: 
 def _source(context: DecisionContext, check: Check, metric: Metric) -> str:
     """Fingerprint of what is compared. What a placebo step shows says nothing about the feature."""
     placebo = " placebo" if is_of_placebo(context, check) else ""
-    return fingerprint(f"{sources_of(context, metric.name)[0]} {tolerated_by(check)} {context.spec.control.block}{placebo}")
+    return fingerprint(
+        f"{sources_of(context, metric.name)[0]} {tolerated_by(context.spec, check)} {context.spec.control.block}{placebo}"
+    )
 
 
 def rename_evidence(context: DecisionContext) -> None:

@@ -4,10 +4,11 @@ Whoever may write a status must not make later decisions raise: what cannot be r
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from decimal import Decimal
+from typing import Final, TypeVar
 
 from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.core.blocks import CohortBlock
@@ -21,11 +22,14 @@ BASE: Final = 36  # of the sums of cells, which would otherwise be most of a sta
 DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 HUNDREDTHS: Final = 100
 LARGEST: Final = 1e12
+LARGEST_TOTAL: Final = 1e15  # of values, as they are shown
+LARGEST_SUM: Final = 1e24  # of values, such as bytes
 LARGEST_LOG: Final = 99_999.0
 LEAST_LOG: Final = -99.0
 EXACT: Final = 1e6  # a larger number has no decimals
 NONE: Final = "-"  # for minus infinity: no evidence at all
 PARTS_OF_A_BLOCK: Final = 4
+Known = TypeVar("Known", bound=Comparison)
 
 
 def encoded(record: EvidenceRecord, comparison: Comparison) -> EvidenceRecord:
@@ -34,11 +38,11 @@ def encoded(record: EvidenceRecord, comparison: Comparison) -> EvidenceRecord:
     return record.updated(
         until=comparison.until,
         blocks=test.blocks,
-        events=_text((*_parts(test.events), test.expected)),
+        events=_events_text((*_parts(test.events), test.expected), exact=comparison.is_of_values),
         harm=_text(map(_bounded, test.start)),
         recent=_text(map(_bounded, test.recent)),
         safe=_text(map(_bounded, test.safe)),
-        cells=_cells_text(comparison.cells) or None,
+        cells=_cells_text(comparison.cells, exact=comparison.is_of_values) or None,
         inflation=_short(comparison.largest) if comparison.largest > 1 else None,
         information=None
         if comparison.has_cells or not test.blocks
@@ -48,10 +52,10 @@ def encoded(record: EvidenceRecord, comparison: Comparison) -> EvidenceRecord:
     )
 
 
-def decoded(record: EvidenceRecord, fresh: Comparison) -> Comparison:
+def decoded(record: EvidenceRecord, fresh: Known) -> Known:
     """The comparison that a record describes, or the fresh one if it has none that can be read."""
     try:
-        events = _counts(record.events, PARTS_OF_A_BLOCK + 1)
+        events = _events(record)
         if not record.blocks:
             return fresh
         test = RateTest(
@@ -62,7 +66,7 @@ def decoded(record: EvidenceRecord, fresh: Comparison) -> Comparison:
             events=Block(*events[:PARTS_OF_A_BLOCK]),
             expected=events[-1],
         )
-        cells = _cells_of(record.cells or "")
+        cells = _cells_of(record.cells or "", exact=fresh.is_of_values)
         (largest,) = _counts(record.inflation or "1", 1)
         observed, predicted, variance, closed, deviations = _counts(record.information or "0 0 0 0 0", 5)
     except ValueError:
@@ -74,9 +78,21 @@ def decoded(record: EvidenceRecord, fresh: Comparison) -> Comparison:
 def events_of(record: EvidenceRecord) -> Block | None:
     """The events that were compared; None before the first block."""
     try:
-        return Block(*_counts(record.events, PARTS_OF_A_BLOCK + 1)[:PARTS_OF_A_BLOCK]) if record.blocks else None
+        return Block(*_events(record)[:PARTS_OF_A_BLOCK]) if record.blocks else None
     except ValueError:
         return None
+
+
+def _events(record: EvidenceRecord) -> tuple[float, ...]:
+    """Raises ValueError when these are others than were written."""
+    return _counts(record.events, PARTS_OF_A_BLOCK + 1, LARGEST_TOTAL)
+
+
+def _events_text(numbers: Iterable[float], *, exact: bool) -> str:
+    """Sums of values have any unit."""
+    if not exact:
+        return _text(numbers)
+    return " ".join(f"{Decimal(f'{min(number, LARGEST_TOTAL):.9g}'):f}" for number in numbers)
 
 
 def exposed_text(record: EvidenceRecord, audience: datetime, blocks: Iterable[CohortBlock]) -> str:
@@ -106,19 +122,31 @@ def _exposed(record: EvidenceRecord) -> tuple[float, float, float]:
     return on, off, since
 
 
-def _cells_text(cells: Mapping[str, Block]) -> str:
-    """The sums of each cell, without the names if they are those of the flag document."""
+def _cells_text(cells: Mapping[str, Block], *, exact: bool) -> str:
+    """The sums of each cell, without the names if they are those of the flag document. Those of values are `exact`: any unit is theirs."""
+    write = _exact_sums if exact else _short_sums
     if cells.keys() == set(CELL_NAMES):
-        return ";".join(_short_sums(cells[name]) for name in CELL_NAMES)
-    return ";".join(f"{name} {_short_sums(cell)}" for name, cell in sorted(cells.items()))
+        return ";".join(write(cells[name]) for name in CELL_NAMES)
+    return ";".join(f"{name} {write(cell)}" for name, cell in sorted(cells.items()))
 
 
-def _cells_of(text: str) -> dict[str, Block]:
+def _cells_of(text: str, *, exact: bool) -> dict[str, Block]:
     """Raises ValueError when there are others than were written."""
+    read = _exact if exact else _sums
     rows = [row.split(" ") for row in text.split(";") if row]
     if len(rows) == len(CELL_NAMES) and all(len(row) == PARTS_OF_A_BLOCK for row in rows):
         rows = [[name, *row] for name, row in zip(CELL_NAMES, rows, strict=True)]
-    return {name: _sums(parts) for name, *parts in rows}
+    return {name: read(parts) for name, *parts in rows}
+
+
+def _exact_sums(cell: Block) -> str:
+    """The sums of a cell of values, with as many digits as later ones need that are a millionth of them."""
+    return " ".join(f"{min(part, LARGEST_SUM):.10g}" for part in _parts(cell))
+
+
+def _exact(parts: Iterable[str]) -> Block:
+    """Raises ValueError when these are others than were written."""
+    return _block_of([float(part) for part in parts], LARGEST_SUM)
 
 
 def _short_sums(cell: Block) -> str:
@@ -136,8 +164,11 @@ def _letters(number: int) -> str:
 
 def _sums(parts: Iterable[str]) -> Block:
     """Raises ValueError when these are others than were written."""
-    sums = [int(part, BASE) / HUNDREDTHS for part in parts]
-    if len(sums) != PARTS_OF_A_BLOCK or not all(0 <= part <= LARGEST for part in sums):
+    return _block_of([int(part, BASE) / HUNDREDTHS for part in parts], LARGEST)
+
+
+def _block_of(sums: Sequence[float], largest: float) -> Block:
+    if len(sums) != PARTS_OF_A_BLOCK or not all(0 <= part <= largest for part in sums):
         raise ValueError("other sums than were written")
     return Block(*sums)
 
@@ -163,17 +194,17 @@ def _bounded(log: float) -> float:
     return log if log == -math.inf else min(max(log, LEAST_LOG), LARGEST_LOG)
 
 
-def _counts(text: str, expected: int) -> tuple[float, ...]:
+def _counts(text: str, expected: int, largest: float = LARGEST) -> tuple[float, ...]:
     """Numbers of events. Raises ValueError if there is another number of them, or one of them is none."""
-    numbers = _numbers(text, expected)
+    numbers = _numbers(text, expected, largest)
     if any(number < 0 for number in numbers):
         raise ValueError("a negative number of events")
     return numbers
 
 
-def _numbers(text: str, expected: int) -> tuple[float, ...]:
+def _numbers(text: str, expected: int, largest: float = LARGEST) -> tuple[float, ...]:
     """Raises ValueError if there is another number of them, or one of them is none."""
     numbers = tuple(-math.inf if part == NONE else float(part) for part in text.split())
-    if len(numbers) != expected or any(math.isnan(number) or number > LARGEST for number in numbers):
+    if len(numbers) != expected or any(math.isnan(number) or number > largest for number in numbers):
         raise ValueError("other numbers than were written")
     return numbers

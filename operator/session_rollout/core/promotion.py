@@ -250,7 +250,8 @@ def _remedy(checks: tuple[Missing, ...]) -> str:
 _REMEDIES: Final = {
     CheckReason.NO_VARIANTS: "count events with the label `variant`, from the evaluation of the flag",
     CheckReason.UNEVEN_CELLS: "deploy one version of the instrumentation everywhere: the label `cell` is that of the flag `sessionrollout-cell`",
-    CheckReason.IMPOSSIBLE_COUNTS: "select bad events from the series that `total` counts",
+    CheckReason.NO_CELLS: "count events with the label `cell`, which is that of the flag `sessionrollout-cell`",
+    CheckReason.IMPOSSIBLE_COUNTS: "select bad events, or the sum of values, from the series that `total` or `count` counts",
     CheckReason.NOT_A_COUNT: "select counters: `bad`, `total` and `histogram` must only grow",
     CheckReason.NO_EVENTS: "check that the application reads the flag document, and that Prometheus scrapes all Pods",
 }

@@ -60,13 +60,15 @@ _ANY_RATE: Final = (
     " bad: a histogram needs a bucket that ends at `over`"
 )
 _NO_BAD_COUNTER: Final = (
-    "no series counts bad events, of anybody, so that nobody knows whether there are none; check the selector, and let the application"
-    " export the counter with 0 from its start"
+    "no series counts bad events (or sums up values), of anybody, so that nobody knows whether there are none; check the selector, and let"
+    " the application export the counter with 0 from its start"
 )
 _TEXTS: Final = {
     CheckReason.NO_VARIANTS: "no series has the label `variant` with the value `on` or `off`",
     CheckReason.NO_EVENTS: "the users with the feature, or those without it, have no events",
     CheckReason.UNEVEN_CELLS: "some series have the label `cell` (a sixteenth of all users) and others have not, or it has over 64 values",
-    CheckReason.IMPOSSIBLE_COUNTS: "there are more bad events than events; select the bad ones from the series that `total` counts",
+    CheckReason.NO_CELLS: "no series has the label `cell`, from which it is known how much the values vary between users",
+    CheckReason.IMPOSSIBLE_COUNTS: "there are more bad events than events, or events without a sum of their values; select both from the"
+    " same series",
     CheckReason.NOT_A_COUNT: "a count is negative, infinite or not a number",
 }

@@ -62,7 +62,7 @@ def powers_of(spec: RolloutSpec, traffic: Mapping[str, Traffic], inflation: floa
     guards = [guard for guard in spec.guards if metric_of(spec, guard) is not None]
     alpha = _share(spec) / max(len(guards), 1)
     return tuple(
-        _power(phase, increment, check, traffic[check.metric], float(given_percent(spec, increment)), alpha, inflation)
+        _power(spec, phase, increment, check, traffic[check.metric], alpha, inflation)
         for phase in spec.phases
         for check in (*guards, *phase.criteria)
         if _is_about(spec, check, phase)
@@ -74,7 +74,18 @@ def powers_of(spec: RolloutSpec, traffic: Mapping[str, Traffic], inflation: floa
 def compared_metrics(spec: RolloutSpec) -> Iterator[str]:
     """Names of the metrics whose traffic is needed, each once."""
     checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
-    yield from dict.fromkeys(check.metric for check in checks if metric_of(spec, check) is not None)
+    yield from dict.fromkeys(check.metric for check in checks if _counts_bad(spec, check))
+
+
+def metrics_of_means(spec: RolloutSpec) -> Iterator[str]:
+    """Names of the metrics whose checks compare means, each once: nobody knows before the start what these would see."""
+    yield from (metric.name for metric in spec.metrics if metric.is_mean)
+
+
+def _counts_bad(spec: RolloutSpec, check: Check) -> bool:
+    """Whether a check is about bad events: how much the values of a mean vary is known from cells alone, which come with the rollout."""
+    metric = metric_of(spec, check)
+    return metric is not None and not metric.is_mean
 
 
 def _share(spec: RolloutSpec) -> float:
@@ -83,7 +94,9 @@ def _share(spec: RolloutSpec) -> float:
 
 def _is_about(spec: RolloutSpec, check: Check, phase: Phase) -> bool:
     metric = metric_of(spec, check)
-    compared = metric is not None and metric.cohorts is not None and metric.cohorts.feature in phase.features
+    compared = (
+        metric is not None and not metric.is_mean and metric.cohorts is not None and metric.cohorts.feature in phase.features
+    )
     return compared or _is_of_all(spec, check)
 
 
@@ -93,9 +106,9 @@ def _is_of_all(spec: RolloutSpec, check: Check) -> bool:
 
 
 def _power(
-    phase: Phase, increment: Increment, check: Check, traffic: Traffic, percent: float, alpha: float, inflation: float
+    spec: RolloutSpec, phase: Phase, increment: Increment, check: Check, traffic: Traffic, alpha: float, inflation: float
 ) -> Power:
-    tolerance = tolerated_by(check)
+    tolerance, percent = tolerated_by(spec, check), float(given_percent(spec, increment))
     of_all = check.below is not None
     share = 1.0 if of_all else percent / 100
     design = Design(share, max(traffic.rate, SMALLEST_RATE), tolerance, inflation)

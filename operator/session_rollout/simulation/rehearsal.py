@@ -226,10 +226,10 @@ class RehearsedWorld(World):
         return replace(measurement, seasons=Seasons(self.now, measurement.value, earlier))
 
     def _counted(self, metric: Metric, fault: Fault | None) -> Measurement:
-        """Blocks of events, of which as many are bad with the feature as a fault says."""
+        """Blocks of events, of which as many are bad with the feature (or which have such a mean) as a fault says."""
         percent, harmless, harmful = rates_of(self.spec, self.status, metric)
         rate = harmless if fault is None else harmful if fault.value is None else fault.value
-        return compared_measurement(rate, self.now, percent=percent, length=block_of(self.spec.control, Intervals()))
+        return compared_measurement(rate, self.now, metric, percent=percent, length=block_of(self.spec.control, Intervals()))
 
     def _chosen_value(self, name: str, wanted: Verdict, *, cohorts: bool) -> Decimal:
         checks = list(self._checks_of(name))

@@ -1,5 +1,6 @@
 """Values that a simulated metric could have: such that all its checks pass, or fail, as a scenario wants."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.core.blocks import BlockSeries, CohortBlock
 from session_rollout.core.evaluation import MINIMUM_EVENTS, evaluate, input_of
-from session_rollout.core.evidence import percent_of, phase_of
+from session_rollout.core.evidence import percent_of, phase_of, tolerated_by
 from session_rollout.core.observed import Counts, Measurement
 from session_rollout.core.statistics.rates import Block
 
@@ -22,6 +23,8 @@ BIG: Final = Decimal(10**6)
 TRAFFIC: Final = 1e9  # events of a block
 BLOCKS: Final = 3
 BASE_RATE: Final = 0.001  # of bad events, whoever has the feature
+MEAN: Final = Decimal(1)  # of values, whoever has the feature
+SPREAD: Final = 0.001  # between cells, of the mean
 HARMFUL_RATE: Final = Decimal("0.5")
 CELLS: Final = tuple(map(str, range(16)))
 ANY_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,7 +44,12 @@ def measurement_of(value: Decimal, time: datetime, *, cohorts: bool) -> Measurem
 
 
 def rates_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> tuple[Decimal, Decimal, Decimal]:
-    """Of a metric that is counted: the percentage of users that its checks are about, and rates of bad events that pass and that fail."""
+    """Of a metric that is counted: the percentage of users that its checks are about, and rates of bad events that pass and that fail.
+
+    Of a mean, these are means, where that without the feature is 1.
+    """
+    if metric.is_mean:
+        return percent_of(status, phase_of(spec, status, metric)), MEAN, _harmful_mean(spec, metric)
     if metric.counts is None:
         return percent_of(status, phase_of(spec, status, metric)), Decimal(str(BASE_RATE)), HARMFUL_RATE
     checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
@@ -49,17 +57,31 @@ def rates_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> tuple[
     return Decimal(100), min(limits, default=Decimal(1)) / 4, (1 + max(limits, default=Decimal(0))) / 2
 
 
-def compared_measurement(rate: Decimal, time: datetime, *, percent: Decimal, length: timedelta) -> Measurement:
-    """The last blocks of a metric that is counted, with this rate of bad events with the feature, and a percentage of users with it.
+def _harmful_mean(spec: RolloutSpec, metric: Metric) -> Decimal:
+    checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
+    tolerated = (tolerated_by(spec, check).times for check in checks if check.metric == metric.name)
+    return 2 * Decimal(str(max(tolerated, default=1.0)))
 
-    There is as much traffic as it takes to tell with each of them.
+
+def compared_measurement(rate: Decimal, time: datetime, metric: Metric, *, percent: Decimal, length: timedelta) -> Measurement:
+    """The last blocks of a metric that is counted: with this rate of bad events (or mean) with the feature, and a percentage of users with it.
+
+    There is as much traffic as it takes to tell with each of them. Cells of a mean differ a little, as those of real users: means without
+    a variance are no measurement.
     """
     with_it, without = (float(share) * TRAFFIC / 100 / len(CELLS) for share in (percent, 100 - percent))
-    cell = Block(min(max(float(rate), 0.0), 1.0) * with_it, with_it, BASE_RATE * without, without)
+    if metric.is_mean:
+        on, off, spread = max(float(rate), 0.0), float(MEAN), SPREAD
+    else:
+        on, off, spread = min(max(float(rate), 0.0), 1.0), BASE_RATE, 0.0
+    more, less = (
+        Block(on * with_it * (1 + sign * spread), with_it, off * without * (1 - sign * spread), without) for sign in (1, -1)
+    )
+    cells = dict(zip(CELLS, itertools.cycle((more, less)), strict=False))
     seconds = length.total_seconds()
     newest = math.floor(time.timestamp() / seconds)
     ends = (datetime.fromtimestamp((newest - age) * seconds, UTC) for age in reversed(range(BLOCKS)))
-    return Measurement(time, series=BlockSeries(length, tuple(CohortBlock(end, dict.fromkeys(CELLS, cell)) for end in ends)))
+    return Measurement(time, series=BlockSeries(length, tuple(CohortBlock(end, cells) for end in ends)))
 
 
 def best_value(checks: list[KindAndCheck], baselines: Baselines, wanted: Verdict, *, cohorts: bool) -> Decimal:

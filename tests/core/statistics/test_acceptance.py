@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from bench.evidence.baselines import BEFORE, MINUTES, PHASE, WEEK, WINDOW, Metric, breaches, is_allowed, noise_in, readings_of
+from bench.evidence.means import Latencies, Latency, Means
 from bench.evidence.runs import Bounds, Ratios, Runs, WithoutCells
-from bench.evidence.scenarios import ALPHA, CLUSTERED, DEFAULT, SCENARIOS
+from bench.evidence.scenarios import ALPHA, CLUSTERED, DEFAULT, DEFAULT_OF_MEANS, SCENARIOS
 from bench.evidence.traffic import CELLS, Counts, Traffic, Users
 from session_rollout.api.checks import Guard
 from session_rollout.api.metrics import SeasonalBaseline
 from session_rollout.core.evaluation import Direction
-from session_rollout.core.statistics.inflation import InformationBlocks, inflation_of, inflation_of_safety
+from session_rollout.core.statistics.inflation import ALPHA_OF_SAFETY, InformationBlocks, inflation_of, inflation_of_safety
+from session_rollout.core.statistics.means import means_of
 from session_rollout.core.statistics.rates import NOTHING, Block, RateTest, Tolerance
 from session_rollout.core.statistics.ratio import RatioTest, inflation_of_ratio
 from session_rollout.simulation.history import History, SeasonalHistory
@@ -33,6 +35,7 @@ PARTS = {
     "exposures": 0.1,
     "baselines": 0.25,
     "bounds": 0.1,
+    "means": 0.05,
 }
 HORIZON = 10_080
 BLOCKS = 600
@@ -58,6 +61,21 @@ def cells_of(counts: Counts, run: int) -> list[Block]:
 def together(cells: list[Block]) -> Block:
     """All cells of one block."""
     return sum(cells, NOTHING)
+
+
+def test_simulated_means_are_those_of_the_operator() -> None:
+    """Same sums, same evidence."""
+    latencies = Latencies(Traffic(users=20_000, variation=2), Latency(factor=1.3), 3, np.random.default_rng(8))
+    runs, sums = Means(3, DEFAULT_OF_MEANS, ALPHA), [[NOTHING] * CELLS] * 3
+    for number in range(BLOCKS):
+        counts = latencies.block(number)
+        runs.add(counts)
+        for run in range(3):
+            sums[run] = [before + more for before, more in zip(sums[run], cells_of(counts, run), strict=True)]
+        for safe, alpha in ((False, ALPHA), (True, ALPHA_OF_SAFETY)):
+            known = [means_of(cells, DEFAULT_OF_MEANS, alpha, safe=safe) for cells in sums]
+            logs = [each.log_evidence(Tolerance(DEFAULT_OF_MEANS, 0), safe=safe) if each is not None else 0.0 for each in known]
+            assert runs.log_evidence(alpha, safe=safe) == pytest.approx(logs, rel=1e-9)
 
 
 def test_simulated_tests_are_those_of_the_operator() -> None:
