@@ -130,6 +130,13 @@ def migrations(spec: Object, maker: Maker) -> None:
         spec["database"] = maker.value(FIELDS["database"], ".database")
 
 
+def held_back(spec: Object) -> None:
+    """Nobody is held back from what all users have, or needs what is removed."""
+    has_all = any(feature.get("initial") == "On" for feature in spec["features"])
+    if has_all or any(migration.get("change") == "Contract" for migration in spec.get("migrations", ())):
+        spec.get("control", {}).pop("holdback", None)
+
+
 def rollback(spec: Object, maker: Maker) -> None:
     """It restores what has a backup, undoes a workload that is named and nothing under users, and waits for nobody."""
     wanted = spec.get("rollback", {})
@@ -269,6 +276,7 @@ def consistent(spec: Object, maker: Maker) -> None:
     features(spec)
     audiences(spec)
     migrations(spec, maker)
+    held_back(spec)
     rollback(spec, maker)
     names_of_metrics(spec, maker)
     comparisons(spec)

@@ -40,8 +40,27 @@ BAD_PLACEBOS: list[tuple[str, Mistake, tuple[str, ...]]] = [
     ("placebo as text", steps(placebo(placebo="yes"), WHOLE), (f"{FIRST}.placebo", "boolean")),
     ("placebo of a feature that is on", put("phases.0.steps", [placebo(), WHOLE]), ("initial: On", "percent: 100")),
 ]
+OF_A_HOLDBACK = ("spec", "`control.holdback` must be `0%`", "found 2%")
+BAD_HOLDBACKS: list[tuple[str, Mistake, tuple[str, ...]]] = [
+    *(
+        (f"holdback of {text}", put("control", {"holdback": text}), ("spec.control.holdback", "should match"))
+        for text in ("2", "20.1%", "21%", "100%", "0.05%", "-1%", "02%", ".5%", " 2%")
+    ),
+    ("holdback as a number", put("control", {"holdback": 2}), ("spec.control.holdback", "string")),
+    ("holdback of users who have the feature", put("control", {"holdback": "2%"}), (*OF_A_HOLDBACK, "`initial: On`")),
+    (
+        "holdback of users who need what is removed",
+        both(
+            drop("features.0.initial"),
+            put("control", {"holdback": "2%"}),
+            lambda s: s["migrations"][1].update(change="Contract"),
+        ),
+        (*OF_A_HOLDBACK, "`change: Contract`"),
+    ),
+]
 BAD_STEPS: list[tuple[str, Mistake, tuple[str, ...]]] = [
     *BAD_PLACEBOS,
+    *BAD_HOLDBACKS,
     ("percent above 100", put("phases.1.steps.0.percent", 101), ("spec.phases[1].steps[0].percent", "100")),
     ("percent negative", put("phases.1.steps.0.percent", -1), ("spec.phases[1].steps[0].percent", "0")),
     ("percent float", put("phases.1.steps.0.percent", 0.5), ("spec.phases[1].steps[0].percent", "integer,string")),
@@ -102,5 +121,16 @@ FINE_STEPS: list[tuple[str, Mistake]] = [
     ("placebo", steps(placebo(), REAL, WHOLE)),
     ("larger placebo", steps(placebo(percent="99.9", approval="Required"), placebo(percent="0.1"), REAL, WHOLE)),
     ("placebo before a ramp", steps(placebo(groups=[]), {"ramp": {"to": 100, "over": "7d", "increments": 4}})),
+    *(
+        (f"holdback of {text}", both(drop("features.0.initial"), put("control", {"holdback": text})))
+        for text in ("2%", "0.1%", "9.9%", "19.9%", "20%", "20.0%")
+    ),
+    *(
+        (
+            f"nobody held back, {text}",
+            both(put("control", {"holdback": text}), lambda s: s["migrations"][1].update(change="Contract")),
+        )
+        for text in ("0%", "0.0%")
+    ),
     ("no placebo", steps({**REAL, "placebo": False}, WHOLE)),
 ]

@@ -7,14 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from session_rollout.cli.command import Failure
 from session_rollout.cli.flag_document import Evaluator, RuleKind, User, published, text_of
-from session_rollout.core.flags import Audience, FlagSource, compile_document
+from session_rollout.core.flags import Audience, FlagSource, compile_document, without_held_back
 
 OTHER = "rules of somebody else"
 
@@ -53,6 +54,26 @@ def test_nobody_has_the_feature_in_a_placebo_but_who_is_forced() -> None:
     (forced,) = evaluator.evaluate(User("alice", overrides_on=("alpha",)))
     assert (forced.on, forced.rule.on, forced.rule.kind) == (True, True, RuleKind.OVERRIDE)
     assert text_of(published(text), "alpha") == "50% placebo"
+
+
+HELD: Final = without_held_back(Audience(Decimal(20), ("beta",)), Decimal(2))
+WHOLE: Final = without_held_back(Audience(Decimal(100)), Decimal(2))
+
+
+@pytest.mark.parametrize(("audience", "text"), [(HELD, "20%+beta (2% held back)"), (WHOLE, "100% (2% held back)")], ids=str)
+def test_the_rule_names_users_who_are_held_back(audience: Audience, text: str) -> None:
+    """It gives each user what the evaluator gives, and says why."""
+    document = compile_document(FlagSource("shop", "default", {"alpha": audience})).text
+    evaluator, kinds = Evaluator(document, "shop"), Counter[str]()
+    assert text_of(published(document), "alpha") == text
+    for user in ("", *(f"user-{number}" for number in range(400))):
+        for groups in ((), ("beta",)):
+            (evaluation,) = evaluator.evaluate(User(user, groups))
+            assert evaluation.on is evaluation.rule.on, (user, groups)
+            kinds[str(evaluation.rule.kind)] += 1
+            if evaluation.rule.kind is RuleKind.HELD_BACK:
+                assert str(evaluation.rule) == f"held back: bucket {evaluation.rule.bucket} is not below 980"
+    assert set(kinds) == ({"Bucket", "Group", "HeldBack", "NoUserId"} if audience is HELD else {"Bucket", "AllUsers"})
 
 
 BY_HAND: dict[str, Any] = {

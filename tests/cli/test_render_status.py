@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from core.counting import in_step
+from core.holdbacks import holding, last_step, released
 from core.placebos import held
 from core.world import World, at, ended, spec
 from session_rollout.api.enums import EventReason, Outcome
@@ -49,6 +50,15 @@ def test_placebo_step_is_shown_as_such() -> None:
     assert not lines(world, " 0%")
     world.until(in_step("20"))
     assert len(lines(world, "placebo")) == 1
+
+
+def test_users_who_are_held_back_are_shown() -> None:
+    """In the head and at the phase: 100% is not all users."""
+    world = holding()
+    world.until(last_step)
+    assert len(lines(world, "100% (2% held back)")) == 2
+    world.until(released)
+    assert not lines(world, "held back)")
 
 
 def test_state_reason_message_and_next_actions_are_shown() -> None:

@@ -21,6 +21,7 @@ from api.invalid_checks import FINE_CHECKS
 from api.invalid_steps import FINE_STEPS
 from bench import __main__ as bench
 from chaos import __main__ as chaos
+from cli import holdback_warnings
 from cli.mutations import mutations
 from lab.kube import ApiError
 from lab.lab import ROOT, Lab
@@ -254,6 +255,7 @@ WARNINGS = [
         "spec.metrics[2].query",
     ),
     (ratio("sum(rate(sum[5m])) / sum(rate(count[5m]))"), Warn.NO_MINIMUM, "spec.guards[1]"),
+    *holdback_warnings.ROWS,
     (compared("alpha"), WarnEvidence.NEVER_COMPARED, "spec.phases[0].criteria[0]"),
     ({"suspend": True}, Warn.SUSPENDED, "spec.suspend"),
     ({"rollback": {"workload": "Undo"}}, Warn.UNDO_WITH_GITOPS, "spec.rollback.workload"),

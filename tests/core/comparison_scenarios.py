@@ -67,6 +67,13 @@ def nobody_counts_bad_events() -> World:
     return world
 
 
+def users_are_held_back() -> World:
+    """Until the release after the bake, and the promotion."""
+    world = Counting(spec(control={"block": "10s", "lag": "0s", "holdback": "2%"}))
+    world.until(ended)
+    return world
+
+
 def means_have_no_cells() -> World:
     """So that nobody knows how much the values vary."""
     world = Counting(of_means(), cells=("",))
@@ -82,5 +89,6 @@ STORIES: Final[tuple[Callable[[], World], ...]] = (
     a_placebo_is_harmful,
     every_event_is_bad,
     nobody_counts_bad_events,
+    users_are_held_back,
     means_have_no_cells,
 )

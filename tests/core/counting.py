@@ -110,7 +110,7 @@ class Counting(World):
         if self.problem is not None:
             return CohortBlock(end, problem=self.problem)
         given = self.document.audiences.get(self.feature) if self.document is not None else None
-        percent = float(given.placebo or given.percent) if given is not None else 0.0
+        percent = float(given.placebo or given.share) if given is not None else 0.0
         percent = 100.0 if self.of_all else percent if self.applied is None else self.applied
         with_it, without = self.traffic * percent / 100, self.traffic * (100 - percent) / 100
         share = len(self.cells)

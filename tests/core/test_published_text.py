@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from session_rollout.core.documents import gives_less, lesser, read_document
+from session_rollout.core.audiences import gives_less, lesser
+from session_rollout.core.documents import read_document
 from session_rollout.core.flags import NOBODY, Audience, FlagSource, compile_document
 
 AUDIENCES = [

@@ -64,6 +64,17 @@ def test_each_metric_is_named_once() -> None:
     assert tuple(compared_metrics(spec())) == ("failures",)
 
 
+def test_users_who_are_held_back_leave_something_to_see_at_100_percent() -> None:
+    """With as many of them as there are users with the feature in a small step, as much."""
+    phases = [{"name": "one", "features": ["alpha"], "steps": STEPS, "criteria": [COMPARED]}]
+    known = spec(features=[{"name": "alpha"}], phases=phases, guards=[], control={"holdback": "5%"})
+    small, whole = powers_of(known, {"failures": Traffic(10_000, 0.0005)})
+    assert (small.percent, whole.percent) == (5.0, 95.0)
+    assert whole.smallest is not None
+    assert small.smallest is not None
+    assert whole.passes_after is not None
+
+
 def test_a_bound_on_all_users_sees_the_same_in_every_step() -> None:
     """Whatever the percentage is, also at 100 %."""
     below = {"name": "failures", "metric": "failures", "below": "1%"}

@@ -209,3 +209,18 @@ def test_a_placebo_step_is_rehearsed(is_broken: bool) -> None:
     assert rehearsal.status.outcome is Outcome.PROMOTED
     published = [entry.audience for entry in rehearsal.history if entry.event is EventReason.STEP_PUBLISHED]
     assert published == ["5% placebo", "5%", "20%", "100%"]
+
+
+@pytest.mark.parametrize("is_harmful", [False, True])
+def test_users_who_are_held_back_are_rehearsed(is_harmful: bool) -> None:
+    """To the release; and harm of the last step is seen, although all others have the feature."""
+    example = yaml.safe_load((ROOT / "examples" / "features" / "holdback.yaml").read_text())
+    faults = (Fault("checkout", 3, "failures"),) if is_harmful else ()
+    rehearsal = rehearse(RolloutSpec.model_validate(example["spec"]), Scenario(faults=faults))
+    known = {entry.event: entry for entry in rehearsal.history}
+    assert known[EventReason.STEP_PUBLISHED].audience == "100%+beta (2% held back)"
+    if is_harmful:
+        assert (rehearsal.status.outcome, rehearsal.status.current.rollback_guard) == (Outcome.ROLLED_BACK, "failures")
+        return
+    assert rehearsal.status.outcome is Outcome.PROMOTED
+    assert known[EventReason.HOLDBACK_RELEASED].audience == "100%+beta"

@@ -115,6 +115,9 @@ _BOUNDED_SHARE = (
     " && c.__for__ == '0s' && !has(c.outOf))"
 )
 _BOUNDED_RULE = "must have `below` between 0% and 100%, such as `1%`, without `for` and `outOf`, for a metric with `counts`"
+_NOBODY_HELD_BACK = (
+    "!has(self.control) || !has(self.control.holdback) || self.control.holdback == '0%' || self.control.holdback == '0.0%'"
+)
 _MEAN = "self.metrics.exists(m, m.name == c.metric && has(m.cohorts) && has(m.cohorts.sum))"
 _FEATURE_KNOWN = "self.features.exists(d, d.name == f)"
 _IN_ONE_PHASE = "self.phases.exists_one(q, f in q.features)"
@@ -271,6 +274,16 @@ ROLLOUT: Final = (
         f"!has(self.migrations) || (self.phases.map(p, ({_CONTRACTS} ? 1 : 0) + ({_ENDS_FULL} ? 0 : 2)).filter(x, x > 0) + [2]).isSorted()",
         "a phase must end with `percent: 100` if a migration with `change: Contract` runs after it or after a later phase,"
         " because the remaining users need what it removes",
+    ),
+    (
+        f"{_NOBODY_HELD_BACK} || !self.features.exists(f, has(f.initial) && f.initial == 'On')",
+        "`control.holdback` must be `0%` with a feature that is `initial: On`, so that a user who has the feature keeps it",
+        "self.control.holdback",
+    ),
+    (
+        f"{_NOBODY_HELD_BACK} || !has(self.migrations) || !self.migrations.exists(m, has(m.change) && m.change == 'Contract')",
+        "`control.holdback` must be `0%` with a migration with `change: Contract`, because the users who are held back need what it removes",
+        "self.control.holdback",
     ),
     (
         "!has(self.rollback) || !has(self.rollback.restoreData) || !self.rollback.restoreData"

@@ -330,6 +330,7 @@ class EventReason(StrEnum):
     STEP_PASSED = "StepPassed"  # A step is complete; the message lists its criteria.
     PHASE_COMPLETED = "PhaseCompleted"  # All steps, gates and migrations of a phase are complete.
     BAKE_STARTED = "BakeStarted"  # All phases are complete, and the bake started.
+    HOLDBACK_RELEASED = "HoldbackReleased"  # The bake is over, and the users who were held back get the features, too.
     EVIDENCE_LOST = "EvidenceLost"  # Evidence is missing: a criterion or a guard has no verdict of Pass or Fail about this audience, and the hold timer is paused; or blocks of events are too old to be read.
     EVIDENCE_BACK = "EvidenceBack"  # Evidence is available again for every criterion and guard.
     GUARD_BREACHED = "GuardBreached"  # A guard was breached for at least its `for`.

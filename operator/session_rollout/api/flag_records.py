@@ -143,6 +143,20 @@ class FlagsRecord(Model):
             json_schema_extra=SET,
         ),
     ] = ()
+    holdback: Annotated[
+        Percentage | None,
+        Field(
+            description="`spec.control.holdback` at the first publish, without `%`; `0` if nobody is held back. It is fixed until the rollout"
+            " is promoted, or no user has a feature of it."
+        ),
+    ] = None
+    released_time: Annotated[
+        Time | None,
+        Field(
+            description="Time when the users who were held back were to get the features, after the bake. Unset before that, and after a"
+            " rollback: they are held back again."
+        ),
+    ] = None
     drift: Annotated[
         FlagDrift | None, Field(description="The last edit of the document by somebody else, and how often it came back.")
     ] = None

@@ -1,11 +1,12 @@
 """Metrics of a `SessionRollout.spec`: PromQL queries, and counters of events, by cohort or of all users."""
 
+from decimal import Decimal
 from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
 from session_rollout.api.base import Feature, Model, Name, rules
-from session_rollout.api.quantities import Duration, DurationOrZero, Probability, SeasonLength, SeasonWindow
+from session_rollout.api.quantities import Duration, DurationOrZero, Holdback, Probability, SeasonLength, SeasonWindow
 
 SEASONS_NEEDED: Final = 2  # fewer have no median that a single odd one does not decide
 _COUNTER: Final = " A selector without the labels `variant` and `cell`, by which the operator groups: see instrumentation in the documentation."
@@ -298,12 +299,26 @@ class Control(Model):
             description="Time after a block until Prometheus has all of its events. Defaults to `1m`; a scrape interval is the least."
         ),
     ] = "1m"
+    holdback: Annotated[
+        Holdback,
+        Field(
+            description="Percentage of users who get no feature in any phase, whatever their groups, from `0%` to `20%`, such as `2%`. They"
+            " are always the same users, and are what the others are compared with when a step has `percent: 100`. After the bake they get"
+            " the features, too, while guards are still evaluated. Excludes `initial: On` and migrations with `change: Contract`. Cannot be"
+            " changed while users have a feature of a phase that is not promoted. Defaults to `0%`: nobody is held back."
+        ),
+    ] = "0%"
     exposure: Annotated[
         Exposure,
         Field(
             description="Conditions under which users count as having received a feature, by the counters that are compared."
         ),
     ] = Exposure()
+
+    @property
+    def held_back(self) -> Decimal:
+        """The percentage of users who get the features last; 0 if nobody is held back."""
+        return Decimal(self.holdback.removesuffix("%"))
 
 
 DEFAULT_CONTROL: Final = Control()

@@ -113,6 +113,9 @@ Points = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2}(\.[0-9]{1,4})?)%$", max
 # A share of rollouts: more than none, and less than all.
 Probability = Annotated[str, Field(pattern=r"^([1-9][0-9]?(\.[0-9]{1,4})?|0\.0{0,3}[1-9][0-9]{0,3})%$", max_length=8)]
 
+# A share of users who get a feature last, in tenths of a percent.
+Holdback = Annotated[str, Field(pattern=r"^(20(\.0)?|1?[0-9](\.[0-9])?)%$", max_length=5)]
+
 PassShare = Annotated[str, Field(pattern=r"^(100|[0-9]{1,2}(\.[0-9])?)%$", max_length=5)]
 
 

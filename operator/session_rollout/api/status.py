@@ -114,7 +114,9 @@ class Current(Model):
     stage_start_time: Annotated[Time | None, Field(description="Time when this stage or step started.")] = None
     published_time: Annotated[
         Time | None,
-        Field(description="Time when the audience of this step was read back from the cluster. The warm-up then begins."),
+        Field(
+            description="Time when the audience of this step, or the release of users who were held back, was read back from the cluster."
+        ),
     ] = None
     hold_until: Annotated[
         Time | None,
@@ -350,6 +352,12 @@ class RolloutStatus(Model):
         current = self.current
         fails = any(check.failing_time is not None for check in self.checks)
         return fails or current.hold_until is not None or current.deadline_wait is not None
+
+    @property
+    def is_release_pending(self) -> bool:
+        """Whether users who were held back are to get the features, and the document that gives them was not read back."""
+        current = self.current
+        return self.flags.released_time is not None and current.stage is Stage.BAKE and current.published_time is None
 
     def phase(self, name: str | None) -> PhaseRecord | None:
         """The record of a phase."""

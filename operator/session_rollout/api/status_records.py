@@ -77,6 +77,13 @@ class PhaseRecord(Model):
             " steps."
         ),
     ] = None
+    held_back: Annotated[
+        Percentage | None,
+        Field(
+            description="Percentage of users who are held back from its features until `status.flags.releasedTime`, whatever their groups."
+            " Unset if nobody is, or if they were released for good."
+        ),
+    ] = None
     features: Annotated[
         tuple[Feature, ...],
         Field(

@@ -24,7 +24,7 @@ from session_rollout.cli.running_step import (
     target_of,
 )
 from session_rollout.cli.wait import describe, exit_code, wait_for
-from session_rollout.core.steps import audience_text
+from session_rollout.core.holdback import phase_text
 
 # --- approve
 
@@ -208,7 +208,7 @@ def _flags_to_roll_back(rollout: SessionRollout) -> Iterator[str]:
     states = {PhaseState.RUNNING, PhaseState.COMPLETED} if scope is RollbackScope.ALL else {PhaseState.RUNNING}
     for record in rollout.status.phases:
         if record.state in states:
-            given = audience_text(record.percent, record.groups, record.placebo)
+            given = phase_text(rollout.status, record)
             yield f"phase {record.name}: {_features(record)} from {given} {to}"
 
 

@@ -11,8 +11,8 @@ from session_rollout.api.rollout import SessionRollout
 from session_rollout.cli.command import Failure, refusal
 from session_rollout.core import documents
 from session_rollout.core.documents import PublishedDocument, is_emergency
-from session_rollout.core.flags import EVERYBODY, KEY, NOBODY, OWN_FLAGS, Audience, config_map_name, weight_of
-from session_rollout.core.steps import audience_text, percent_text, placebo_text
+from session_rollout.core.flags import EVERYBODY, KEY, NOBODY, OWN_FLAGS, WEIGHTS, Audience, config_map_name, weight_of
+from session_rollout.core.holdback import users_text
 
 INVALID: Final = "the published flag document is invalid; the operator replaces it when it runs"
 FOREIGN_RULES: Final = "rules of somebody else"
@@ -24,6 +24,7 @@ class RuleKind(StrEnum):
     EMERGENCY = "Emergency"
     OVERRIDE = "Override"
     GROUP = "Group"
+    HELD_BACK = "HeldBack"  # in a group that has the feature, but for these users
     BUCKET = "Bucket"
     PLACEBO = "Placebo"  # nobody has the feature; the bucket decides the variant alone
     ALL_USERS = "AllUsers"
@@ -65,6 +66,8 @@ class Rule:
                 return f"emergency: {self.detail}" if self.detail else "emergency"
             case RuleKind.GROUP:
                 return f"group {self.detail}"
+            case RuleKind.HELD_BACK:
+                return f"held back: bucket {self.bucket} is not below {self.weight}"
             case RuleKind.BUCKET:
                 assert self.weight is not None, "set with the bucket"
                 return f"bucket {self.bucket} is {'below' if self.on else 'not below'} {self.weight} ({self.weight / 10:g}%)"
@@ -130,7 +133,7 @@ def text_of(document: PublishedDocument, feature: str) -> str:
     audience = document.audiences.get(feature, NOBODY)
     if audience is None:
         return FOREIGN_RULES
-    return audience_text(percent_text(audience.percent), audience.groups, placebo_text(audience.placebo))
+    return users_text(audience)
 
 
 class Evaluator:
@@ -182,7 +185,10 @@ def _rule(feature: str, flag: Mapping[str, Any], audience: Audience | None, user
         return Rule(RuleKind.OVERRIDE, on=False)
     if feature in user.overrides_on:
         return Rule(RuleKind.OVERRIDE, on=True)
+    least = WEIGHTS - weight_of(audience.held_back)
     if group := next((name for name in audience.groups if name in user.groups), None):
+        if user.key and bucket >= least:
+            return Rule(RuleKind.HELD_BACK, on=False, detail=group, bucket=bucket, weight=least)
         return Rule(RuleKind.GROUP, on=True, detail=group)
     return _share(audience, user, bucket)
 
@@ -191,6 +197,9 @@ def _share(audience: Audience, user: User, bucket: int) -> Rule:
     """The rule of the percentage."""
     if audience.placebo:
         return Rule(RuleKind.PLACEBO, on=False, bucket=bucket, weight=weight_of(audience.placebo))
+    if audience.held_back and audience.percent == EVERYBODY.percent and user.key:
+        weight = WEIGHTS - weight_of(audience.held_back)
+        return Rule(RuleKind.BUCKET, on=bucket < weight, bucket=bucket, weight=weight)
     if audience.percent in {NOBODY.percent, EVERYBODY.percent}:
         return Rule(RuleKind.ALL_USERS, on=audience.percent == EVERYBODY.percent)
     if not user.key:

@@ -44,6 +44,7 @@ from session_rollout.cli.running_step import skipped_checks, target_of
 from session_rollout.cli.stale import StaleFeature, stale_features
 from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.flags import NOBODY, Audience, audiences, disabled_features, with_dependents
+from session_rollout.core.holdback import users_text
 from session_rollout.core.steps import Increment, audience_text, increments, percent_text, placebo_text
 
 WHOLE = 100
@@ -104,6 +105,7 @@ def feature_rows(rollout: SessionRollout, document: PublishedDocument | None) ->
             "percent": percent_text(audience.percent) if audience is not None else "",
             "groups": list(audience.groups) if audience is not None else [],
             "placebo": (placebo_text(audience.placebo) or "") if audience is not None else "",
+            "heldBack": percent_text(audience.held_back) if audience is not None else "",
             "phase": phases.get(name, ""),
             "disabled": emergencies.get(name) or disabled.get(name, ""),
             "pending": name in disabled and document is not None and (audience is None or audience.has_users),
@@ -114,7 +116,8 @@ def feature_rows(rollout: SessionRollout, document: PublishedDocument | None) ->
 def _audience(row: Mapping[str, Any]) -> str:
     if row["disabled"] and not row["pending"]:
         return "off for all users"
-    return audience_text(row["percent"], row["groups"], row["placebo"]) if row["percent"] else FOREIGN_RULES
+    known = (row[name] for name in ("percent", "groups", "placebo", "heldBack"))
+    return audience_text(*known) if row["percent"] else FOREIGN_RULES
 
 
 def _emergency(row: Mapping[str, Any]) -> str:
@@ -200,7 +203,7 @@ def _shares(rollout: SessionRollout, evaluations: Sequence[Evaluation], users: i
         {
             "feature": feature,
             "evaluated": f"{100 * counts[feature] / users:.1f}%",
-            "published": f"{percent_text(Decimal(0) if feature in disabled else audience.percent)}%",
+            "published": f"{percent_text(Decimal(0) if feature in disabled else audience.share)}%",
         }
         for feature, audience in audiences(rollout.spec, rollout.status).items()
     ]
@@ -309,8 +312,7 @@ def _advance(rollout: SessionRollout, kubectl: Kubectl, feature: str, target: Ta
     _require_feature(rollout, feature)
     published = audiences(rollout.spec, rollout.status)[feature]
     if target.is_reached(published.percent, published.groups):
-        audience = audience_text(percent_text(published.percent), published.groups)
-        click.echo(f"{feature} is already at {audience}, which includes {target}")
+        click.echo(f"{feature} is already at {users_text(published)}, which includes {target}")
         return
     phase = _phase_of(rollout, feature)
     following = _reaching(rollout, phase, target)

@@ -17,7 +17,7 @@ from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout
 from session_rollout.cli.migration_records import progress
 from session_rollout.cli.operator_lease import OperatorLease
 from session_rollout.cli.render.status import baseline_text, verdict_mark
-from session_rollout.core.steps import audience_text
+from session_rollout.core.holdback import phase_text
 from session_rollout.records import reader
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _phases(rollout: SessionRollout) -> Section:
     rows = []
     for phase in rollout.spec.phases:
         record = records.get(phase.name, PhaseRecord(name=phase.name))
-        audience = audience_text(record.percent, record.groups, record.placebo)
+        audience = phase_text(rollout.status, record)
         times = _time(record.start_time), _time(record.end_time)
         rows.append((phase.name, record.state, audience, *times, ", ".join(phase.features)))
     return Section("Phases", ("phase", "state", "audience", "started", "ended", "features"), tuple(rows))

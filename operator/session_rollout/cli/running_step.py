@@ -9,7 +9,7 @@ from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import AwaitedApproval, Current
 from session_rollout.cli.command import refusal
-from session_rollout.core.steps import audience_text, phase_named
+from session_rollout.core.steps import audience_text, percent_text, phase_named
 
 
 def require_running(rollout: SessionRollout) -> None:
@@ -47,11 +47,12 @@ def describe_next_step(rollout: SessionRollout) -> str:
     step, phase = next_step(rollout), rollout.status.current.phase
     if step is None:
         return f"phase {phase} has no further step"
+    held_back = percent_text(rollout.spec.control.held_back)
     if step.ramp is not None:
-        audience = audience_text(step.ramp.to, step.groups)
+        audience = audience_text(step.ramp.to, step.groups, held_back=held_back)
         return f"the next step is a ramp to {audience} over {format_duration(duration(step.ramp.over))}"
     hold = format_duration(duration(step.hold or "0s"))
-    audience = audience_text(step.percent or "0", step.groups, step.percent if step.placebo else None)
+    audience = audience_text(step.percent or "0", step.groups, step.percent if step.placebo else None, held_back)
     return f"the next step is {audience}, held for {hold}"
 
 

@@ -14,7 +14,8 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.admission import Path, Problem
 from session_rollout.core.evidence import metric_of
 from session_rollout.core.failures import TRAILING_CHECKS
-from session_rollout.core.steps import increments
+from session_rollout.core.holdback import given_percent
+from session_rollout.core.steps import increments, percent_text
 
 _UNITS: Final = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
@@ -27,6 +28,8 @@ class WarnEvidence(StrEnum):
     INEFFECTIVE_CRITERION = "IneffectiveCriterion"
     NEVER_COMPARED = "NeverCompared"
     UNPROVEN_PLACEBO = "UnprovenPlacebo"
+    UNUSED_HOLDBACK = "UnusedHoldback"
+    PERCENT_HELD_BACK = "PercentHeldBack"
 
 
 def evidence_warnings(spec: RolloutSpec) -> Iterator[Problem]:
@@ -47,6 +50,8 @@ def evidence_warnings(spec: RolloutSpec) -> Iterator[Problem]:
             )
             yield _warning(("phases", number, "criteria"), WarnEvidence.INEFFECTIVE_CRITERION, message)
         yield from _unproven(spec, phase, number)
+        yield from _never_reached(spec, phase, number)
+    yield from _unused_holdback(spec)
 
 
 def _warning(path: Path, about: WarnEvidence, message: str) -> Problem:
@@ -66,7 +71,7 @@ def _never_compared(spec: RolloutSpec, phase: Phase, criterion: Criterion, path:
     metric = metric_of(spec, criterion)
     if metric is None:
         return
-    if all(increment.percent in {0, 100} for increment in increments(phase)):
+    if all(given_percent(spec, increment) in {0, 100} for increment in increments(phase)):
         message = (
             f"{criterion.name} never passes: no step of phase {phase.name} leaves users without the feature to compare with; begin with"
             " a smaller percentage"
@@ -90,6 +95,31 @@ def _unproven(spec: RolloutSpec, phase: Phase, number: int) -> Iterator[Problem]
                 " write one, or remove the step"
             )
             yield _warning(("phases", number, "steps", index, "placebo"), WarnEvidence.UNPROVEN_PLACEBO, message)
+
+
+def _never_reached(spec: RolloutSpec, phase: Phase, number: int) -> Iterator[Problem]:
+    """Steps with a percentage that includes some of the users who are held back, and not all users."""
+    most = 100 - spec.control.held_back
+    for index, step in enumerate(phase.steps):
+        field, text = ("percent", step.percent) if step.ramp is None else ("ramp", step.ramp.to)
+        if text is not None and most < Decimal(text) < 100:  # noqa: PLR2004 - percent
+            message = (
+                f"this step gives the features to {percent_text(most)}% of users, because `control.holdback` is {spec.control.holdback}; write"
+                f" {percent_text(most)}, or 100, which also includes users without a user ID"
+            )
+            yield _warning(("phases", number, "steps", index, field), WarnEvidence.PERCENT_HELD_BACK, message)
+
+
+def _unused_holdback(spec: RolloutSpec) -> Iterator[Problem]:
+    """Users are held back, and nothing compares the others with them."""
+    checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
+    compared = any(check.compared_to is ComparedTo.CONTROL and not check.dry_run for check in checks)
+    if spec.control.held_back and not compared:
+        message = (
+            f"`control.holdback` is {spec.control.holdback}, and no guard and no criterion is compared to Control, so that users get the features"
+            " late for nothing; write a comparison, or remove `holdback`"
+        )
+        yield _warning(("control", "holdback"), WarnEvidence.UNUSED_HOLDBACK, message)
 
 
 def _few_evaluations(spec: RolloutSpec, criterion: Criterion, hold: timedelta, path: Path) -> Iterator[Problem]:

@@ -235,7 +235,8 @@ class RolloutState:
         before, after = self.decided.decided if self.decided is not None else decided.stored, decided.decided
         promoted = after.outcome is Outcome.PROMOTED and before.outcome is not Outcome.PROMOTED
         entered = after.current.stage_start_time != before.current.stage_start_time
-        if not (promoted or (entered and after.current.is_unpublished)):
+        grows = after.current.is_unpublished or after.is_release_pending
+        if not (promoted or (entered and grows)):
             self.decided = decided
 
     @property

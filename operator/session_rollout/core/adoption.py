@@ -4,6 +4,8 @@ That is so after a rollout was deleted and created again, or restored without it
 person decides.
 """
 
+from dataclasses import replace
+
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, DecisionAction, DecisionReason, EventReason, PhaseState, Stage
 from session_rollout.api.flag_records import settled
@@ -14,10 +16,11 @@ from session_rollout.api.status_records import PhaseRecord
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import forget_verdicts
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.flags import EVERYBODY, NOBODY, Audience
+from session_rollout.core.flags import EVERYBODY, NOBODY, Audience, without_held_back
+from session_rollout.core.holdback import NOBODY_HELD_BACK, adopted_holdback, holdback_text
 from session_rollout.core.learning import keep_off, kept_text
 from session_rollout.core.rollback import end_rollback
-from session_rollout.core.steps import Increment, increment_with, is_last, percent_text
+from session_rollout.core.steps import Increment, increments, is_last, percent_text
 from session_rollout.errors import ActionRejected
 
 
@@ -45,9 +48,9 @@ def adopt(context: DecisionContext, action: SessionRolloutAction) -> str:
     if document.rolled_back is not None:
         return _adopt_rollback(context, document, document.rolled_back, action)
     places = _places(context, document)
-    for number, (phase, increment) in enumerate(places, start=1):
+    for number, (phase, increment, audience) in enumerate(places, start=1):
         state = PhaseState.PENDING if number == len(places) else PhaseState.COMPLETED
-        _put_phase(context, phase, increment, state)
+        _put_phase(context, phase, increment, state, adopted_holdback(context.spec, audience))
     _begin(context)
     where = f"{places[-1][0].name} at {places[-1][1].audience}" if places else "nothing is published"
     text = f"resuming from the flag document: {where}"
@@ -63,7 +66,8 @@ def _adopt_rollback(
         audience = min(audiences, key=lambda audience: audience.percent, default=NOBODY)
         if phase.name in rollback.phases or audience != NOBODY:
             state = PhaseState.COMPLETED if is_last(phase, audience.percent, audience.groups) else PhaseState.PENDING
-            _put_phase(context, phase, audience, PhaseState.ROLLED_BACK if phase.name in rollback.phases else state)
+            state = PhaseState.ROLLED_BACK if phase.name in rollback.phases else state
+            _put_phase(context, phase, audience, state, adopted_holdback(context.spec, audience))
     _begin(context)
     end_rollback(context, rollback)
     text = f"ended as it was rolled back: {'; '.join(rollback.causes)}"
@@ -94,8 +98,8 @@ def _kept_document(context: DecisionContext) -> PublishedDocument:
     return document.without_placebos()  # nobody has them: their phase begins again
 
 
-def _places(context: DecisionContext, document: PublishedDocument) -> list[tuple[Phase, Increment]]:
-    """The published phases, each with the increment whose audience it has."""
+def _places(context: DecisionContext, document: PublishedDocument) -> list[tuple[Phase, Increment, Audience]]:
+    """The published phases, each with the increment whose audience it has, and that audience as the document has it."""
     planned = {name for phase in context.spec.phases for name in phase.features}
     if unknown := sorted(name for name, audience in document.audiences.items() if audience != NOBODY and name not in planned):
         raise _no_place(f"feature {unknown[0]} is on in the flag document and in no phase of the spec")
@@ -105,18 +109,30 @@ def _places(context: DecisionContext, document: PublishedDocument) -> list[tuple
         if given <= {NOBODY}:
             continue
         audience = given.pop()
-        increment = increment_with(phase, audience.percent, audience.groups) if audience is not None and not given else None
-        if increment is None:
+        increment = _increment_of(context.spec, phase, audience) if audience is not None and not given else None
+        if increment is None or audience is None:
             raise _no_place(
                 f"the flag document gives the features of phase {phase.name} to an audience that none of its steps has"
             )
-        places.append((phase, increment))
-    for phase, increment in places[:-1]:
+        places.append((phase, increment, audience))
+    for phase, increment, _ in places[:-1]:
         if not is_last(phase, increment.percent, increment.groups):
             raise _no_place(
                 f"phase {phase.name} is at {increment.audience}, which is not its last step, and phase {places[-1][0].name} has begun"
             )
     return places
+
+
+def _increment_of(spec: RolloutSpec, phase: Phase, audience: Audience) -> Increment | None:
+    """The first increment of a phase that has exactly this audience, with the users who are held back or without them."""
+    published = replace(audience, groups=tuple(sorted(audience.groups)))
+    audiences = [
+        (increment, Audience(increment.percent, tuple(sorted(increment.groups)), increment.placebo))
+        for increment in increments(phase)
+    ]
+    held_back = (spec.control.held_back, NOBODY.held_back)
+    matching = (increment for held in held_back for increment, each in audiences if without_held_back(each, held) == published)
+    return next(matching, None)
 
 
 def _begun(spec: RolloutSpec, document: PublishedDocument, known: tuple[str, ...] = ()) -> tuple[Phase, ...]:
@@ -142,12 +158,15 @@ def _no_place(cause: str) -> ActionRejected:
     return ActionRejected(ActionReason.NO_MATCHING_STEP, f"{cause}; change the spec, or create a `Reset` action")
 
 
-def _put_phase(context: DecisionContext, phase: Phase, increment: Increment | Audience, state: PhaseState) -> None:
+def _put_phase(
+    context: DecisionContext, phase: Phase, increment: Increment | Audience, state: PhaseState, held_back: str | None
+) -> None:
     context.mark(
         phase.name,
         state=state,
         percent=percent_text(increment.percent),
         groups=increment.groups,
+        held_back=held_back,
         features=phase.features,
         start_time=context.now,
     )
@@ -158,7 +177,9 @@ def _put_phase(context: DecisionContext, phase: Phase, increment: Increment | Au
 
 
 def _begin(context: DecisionContext) -> None:
-    context.change(flags=context.status.flags.updated(adoption_required=False), outcome=None)
+    fixed = holdback_text(context.spec) or NOBODY_HELD_BACK
+    flags = context.status.flags.updated(adoption_required=False, holdback=fixed, released_time=None)
+    context.change(flags=flags, outcome=None)
     context.resume()
     forget_verdicts(context)
     context.enter(Stage.PREFLIGHT, guards_start_time=context.now, phase=None, phase_index=0, percent="0", groups=())

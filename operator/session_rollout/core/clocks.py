@@ -17,6 +17,7 @@ from session_rollout.api.status_records import CheckRecord
 from session_rollout.api.surroundings import ClockRecord
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.failures import restart_failures
+from session_rollout.core.holdback import bake_length
 from session_rollout.core.seasons import window_of
 
 
@@ -82,7 +83,7 @@ def extend_warm_up(context: DecisionContext) -> None:
 def _is_endless(context: DecisionContext) -> bool:
     """Whether a hold is longer than the spec has it: it began under a clock that was ahead."""
     current, increment = context.current, context.increment
-    length = increment.hold if increment is not None else duration(context.spec.bake)
+    length = increment.hold if increment is not None else bake_length(context)
     start = current.hold_paused_time or context.now
     return current.hold_until is not None and current.hold_until - start > length + SKEW
 

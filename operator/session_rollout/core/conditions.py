@@ -20,11 +20,12 @@ from session_rollout.api.status import DecisionRecord, MetaCondition, RolloutSta
 from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.flags import NOBODY, of_users
 from session_rollout.core.hold import missing_checks
+from session_rollout.core.holdback import users_text
 from session_rollout.core.inputs import RUNNING, UNDONE, guards_are_judged, published_phases
 from session_rollout.core.migration_jobs import is_up, summary
 from session_rollout.core.notifications import notified_condition
 from session_rollout.core.rollback import refused_rollback
-from session_rollout.core.steps import audience_text, percent_text
+from session_rollout.core.steps import audience_text
 
 TRUE, FALSE, UNKNOWN = "True", "False", "Unknown"
 _STATES: Final = {Outcome.PROMOTED: State.PROMOTED, Outcome.ROLLED_BACK: State.ROLLED_BACK, Outcome.ABORTED: State.ABORTED}
@@ -112,8 +113,7 @@ def _show_audience(context: DecisionContext) -> None:
         document.audiences.get(name) if document is not None else None for name in left if name in context.running_features
     ]
     most = max((audience for audience in given if audience is not None), key=lambda audience: audience.percent, default=None)
-    percent, groups = (percent_text(most.percent), most.groups) if most is not None else (current.percent, current.groups)
-    shown = audience_text(percent, groups)
+    shown = users_text(most) if most is not None else audience_text(current.percent, current.groups)
     if current.audience != shown:
         context.change(current=current.updated(audience=shown))
 

@@ -25,12 +25,12 @@ from session_rollout.api.rollout import RolloutSpec, SessionRollout
 from session_rollout.api.status import CHECKS_LENGTH, HISTORY_LENGTH, MIGRATIONS_LENGTH, AwaitedApproval, Current, RolloutStatus
 from session_rollout.api.status_records import CheckRecord, HistoryEntry, MigrationRecord
 from session_rollout.core.documents import PublishedDocument
-from session_rollout.core.flags import disabled_features
+from session_rollout.core.flags import disabled_features, held_back_of
 from session_rollout.core.inputs import RUNNING, needed_metrics
 from session_rollout.core.notifications import notifications_of, queued
 from session_rollout.core.observed import Effect, Emit, Observed, Publish
 from session_rollout.core.status_budget import kept
-from session_rollout.core.steps import Increment, audience_text, increment_at, phase_named
+from session_rollout.core.steps import Increment, audience_text, increment_at, percent_text, phase_named
 
 RESYNC: Final = timedelta(seconds=30)  # a rollout is reconciled at least this often
 GAP_INTERVALS: Final = 2  # a reconciliation that is one interval late is jitter; beyond that nobody observed the rollout
@@ -147,7 +147,9 @@ class DecisionContext:
     def move(self, **fields: Any) -> None:
         """Set fields of `current`."""
         current = self.current.updated(**fields)
-        self.change(current=current.updated(audience=audience_text(current.percent, current.groups, current.placebo)))
+        record = self.status.phase(current.phase)
+        held = percent_text(held_back_of(self.status, record)) if record is not None else "0"
+        self.change(current=current.updated(audience=audience_text(current.percent, current.groups, current.placebo, held)))
 
     def enter(self, stage: Stage, **fields: Any) -> None:
         """Start a stage; what belongs to the stage before is dropped."""

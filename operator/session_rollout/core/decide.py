@@ -27,6 +27,7 @@ from session_rollout.core.first_publish import learn_first_publish
 from session_rollout.core.generation import adopt_generation, conflict, with_all_phases
 from session_rollout.core.guards import act_on_breaches, breaches_of, evaluate_guards, next_breach, settle_guards
 from session_rollout.core.hold import advance_hold
+from session_rollout.core.holdback import confirm_release
 from session_rollout.core.inputs import current_gates, guards_are_judged, needs_revisions
 from session_rollout.core.learning import learn
 from session_rollout.core.migration_rules import partial_phases
@@ -119,6 +120,7 @@ def confirm_published(context: DecisionContext) -> None:
         is_new = given.given_sha256 != flags.given_sha256 or flags.published_time is None  # else only its text is
         since = context.now if is_new else flags.published_time
         context.change(flags=given.updated(published_sha256=document.sha256, published_time=since))
+    confirm_release(context, document)
     current = context.current
     if current.stage not in {Stage.STEP, Stage.ROLLING_BACK} or current.published_time is not None:
         return

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -33,9 +33,11 @@ from session_rollout.core.flags import (
     VARIANTS,
     WEIGHTS,
     Audience,
+    held_back_named,
     of_users,
     shared_rule,
     targeting_of,
+    without_held_back,
 )
 
 FLAGS_READ: Final = 400  # ten times as many features as a spec may have
@@ -115,9 +117,10 @@ def read_document(text: str, *, flag_set: str = "", **known: Any) -> PublishedDo
         return PublishedDocument(sha256, **known)
     named = (name for name in document["flags"] if name not in OWN_FLAGS and re.fullmatch(FEATURE_PATTERN, name))
     shared, metadata = _mapping(document.get("$evaluators")), _mapping(document.get("metadata"))
-    flags = {name: _with_shared(_mapping(document["flags"][name]), shared) for name in islice(named, FLAGS_READ)}
-    disabled = {name: _reason(flag) for name, flag in flags.items() if is_emergency(flag)}
     flag_set = flag_set or _text(metadata.get("flagSetId")).rpartition("/")[2]
+    rules = SharedRules(flag_set, shared)
+    flags = {name: rules.in_place(_mapping(document["flags"][name])) for name in islice(named, FLAGS_READ)}
+    disabled = {name: _reason(flag) for name, flag in flags.items() if is_emergency(flag)}
     return PublishedDocument(
         sha256,
         revision=_revision(metadata.get("revision")),
@@ -138,24 +141,36 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _with_shared(flag: Mapping[str, Any], shared: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The flag with the shared rules that somebody has replaced in place of the references to them: they give it to other users.
+@dataclass(frozen=True)
+class SharedRules:
+    """The shared rules of a document."""
 
-    `forcedOff: true` turns every flag off.
-    """
-    match flag.get("targeting"):
-        case {"if": [*branches]}:
-            return {**flag, "targeting": {"if": [_with_rule(branch, shared) for branch in branches]}}
-    return flag
+    flag_set: str
+    rules: Mapping[str, Any]
 
+    def in_place(self, flag: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The flag with the shared rules that somebody has replaced in place of the references to them: they give it to other users.
 
-def _with_rule(branch: Any, shared: Mapping[str, Any]) -> Any:
-    match branch:
-        case {"$ref": str(name)}:
-            rule = shared.get(name)
-            ours = any(known is not None and is_exactly(rule, known) for known in (shared_rule(name), OLDER_SHARED.get(name)))
-            return branch if ours else rule
-    return branch
+        `forcedOff: true` turns every flag off.
+        """
+        match flag.get("targeting"):
+            case {"if": [*branches]}:
+                return {**flag, "targeting": {"if": [self._branch(branch) for branch in branches]}}
+        return flag
+
+    def _branch(self, branch: Any) -> Any:
+        """A condition or a value. What a group gives may be a rule itself: that of users who are held back."""
+        match branch:
+            case {"if": [*parts]}:
+                return {**branch, "if": [self._rule(part) for part in parts]}
+        return self._rule(branch)
+
+    def _rule(self, branch: Any) -> Any:
+        match branch:
+            case {"$ref": str(name)}:
+                rule, written = self.rules.get(name), (shared_rule(name, self.flag_set), OLDER_SHARED.get(name))
+                return branch if any(known is not None and is_exactly(rule, known) for known in written) else rule
+        return branch
 
 
 def is_exactly(value: Any, wanted: Any) -> bool:
@@ -310,7 +325,7 @@ def audience_of(flag: Any, flag_set: str) -> Audience | None:
     older = ON_CHOSEN not in variants
     if any(variants.get(name) is not value for name, value in (OLDER_VARIANTS if older else VARIANTS).items()):
         return None
-    audience = _written(targeting)
+    audience = _one_form(_written(targeting))
     compiled = targeting_of(flag_set, audience) if audience is not None else None
     return audience if is_exactly(targeting, _older(compiled) if older else compiled) else None
 
@@ -320,15 +335,31 @@ def _written(targeting: Any) -> Audience | None:
     try:
         _, _, _, _, *rules = targeting["if"]
         groups: list[str] = []
+        held = NOBODY.held_back
         while isinstance(rules[0], dict) and rules[0]["$ref"].startswith(GROUP_PREFIX):
             groups.append(rules[0]["$ref"].removeprefix(GROUP_PREFIX))
+            held = held if isinstance(rules[1], str) else _held_back(rules[1])
             rules = rules[2:]
         if len(rules) == 1:
-            return Audience(EVERYBODY.percent if rules[0] == ON else NOBODY.percent, tuple(groups))
+            return Audience(EVERYBODY.percent if rules[0] == ON else NOBODY.percent, tuple(groups), held_back=held)
         _, (_, weight), _ = rules[1]["fractional"]
-        return Audience(Decimal(weight) * 100 / WEIGHTS, tuple(groups)) if 0 < weight < WEIGHTS else None
+        if not 0 < weight < WEIGHTS:
+            return None
+        percent = Decimal(weight) * 100 / WEIGHTS
+        if rules[2] == ON_CHOSEN:
+            return Audience(EVERYBODY.percent, tuple(groups), held_back=EVERYBODY.percent - percent)
+        return Audience(percent, tuple(groups), held_back=held)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _held_back(value: Any) -> Decimal:
+    """The percentage of users to whom a group gives nothing."""
+    return held_back_named(value["if"][0]["$ref"]) or NOBODY.held_back
+
+
+def _one_form(audience: Audience | None) -> Audience | None:
+    return without_held_back(audience, audience.held_back) if audience is not None else None
 
 
 def _older(rule: Any) -> Any:
@@ -340,38 +371,20 @@ def _older(rule: Any) -> Any:
     return OLDER_NAMES.get(rule, rule) if isinstance(rule, str) else rule
 
 
-def lesser(first: Audience, other: Audience) -> Audience:
-    """What both audiences give."""
-    if first.percent == EVERYBODY.percent:
-        return other
-    if other.percent == EVERYBODY.percent:
-        return first
-    groups = tuple(group for group in first.groups if group in other.groups)
-    percent, placebo = min(first.percent, other.percent), min(_divided(first), _divided(other))
-    return Audience(percent, groups, Decimal(0) if percent or groups else placebo)
-
-
-def _divided(audience: Audience) -> Decimal:
-    """The percentage of users with the variant `on`, whether they have the feature or not."""
-    return audience.placebo or audience.percent
-
-
-def gives_less(first: Audience, other: Audience) -> bool:
-    """Whether the first audience lacks a user that the second one has."""
-    return _plain(lesser(first, other)) != _plain(other)
-
-
-def _plain(audience: Audience) -> Audience:
-    """The audience without groups where everybody has the feature, and without a placebo, which gives it to nobody."""
-    return EVERYBODY if audience.percent == EVERYBODY.percent else Audience(audience.percent, audience.groups)
+def _added(given: Mapping[str, Audience | None]) -> Iterator[list[tuple[str, Any]]]:
+    """What the text of an audience does not have: placebos, and users who are held back."""
+    known = [(name, audience) for name, audience in given.items() if audience is not None]
+    if placebos := [(name, audience.placebo) for name, audience in known if audience.placebo]:
+        yield placebos
+    if held := [(name, f"held back: {audience.held_back.normalize():f}") for name, audience in known if audience.held_back]:
+        yield held
 
 
 def note_given(flags: FlagsRecord, document: PublishedDocument, now: datetime) -> FlagsRecord:
     """Keep since when users have what this document gives, which was read in the cluster, whoever wrote it."""
     given = {name: audience for name, audience in document.audiences.items() if audience != NOBODY}
-    placebos = sorted((name, audience.placebo) for name, audience in given.items() if audience is not None and audience.placebo)
-    given_text = repr(sorted((name, audience) for name, audience in given.items())) + (repr(placebos) if placebos else "")
-    given_sha256 = sha256_of(given_text)  # as versions without placebos wrote it
+    given_text = "".join(repr(sorted(each)) for each in (given.items(), *_added(given)))
+    given_sha256 = sha256_of(given_text)  # as versions without placebos and users who are held back wrote it
     if given_sha256 == flags.given_sha256:
         return flags
     is_first = flags.given_sha256 is None and flags.revision <= 1 and not given

@@ -28,6 +28,7 @@ from session_rollout.core.context import DecisionContext
 from session_rollout.core.evaluation import Evaluation
 from session_rollout.core.evidence_text import decoded, encoded, exposed_events, exposed_text, is_about
 from session_rollout.core.exposure import Exposure
+from session_rollout.core.flags import held_back_of
 from session_rollout.core.identity import fingerprint, sources_of
 from session_rollout.core.inputs import published_phases
 from session_rollout.core.mean_comparison import MeanComparison
@@ -76,7 +77,9 @@ def percent_of(status: RolloutStatus, record: PhaseRecord | None) -> Decimal:
     if record is None or record.promoted_time is not None or not (record.is_published or record.placebo):
         return Decimal(0)
     earlier = status.current.earlier_percent or 0
-    return placebo_of(status, record) or Decimal(earlier if _is_pending(status, record) else record.percent)
+    percent = placebo_of(status, record) or Decimal(earlier if _is_pending(status, record) else record.percent)
+    held = Decimal(record.held_back or 0) if status.is_release_pending else held_back_of(status, record)
+    return min(percent, EVERYBODY - held)
 
 
 def placebo_of(status: RolloutStatus, record: PhaseRecord | None) -> Decimal:

@@ -7,12 +7,16 @@ first, weights of a thousand. Emergency is ENABLED + default off + no targeting:
 The variant says why a user has a value. `on` and `off` come from the percentage alone: these users were divided at random, and
 can be compared. Everybody else has `on-chosen` or `off-chosen`. One more flag divides users into cells of one size.
 
+Users who are held back have the last buckets: no percentage reaches them, and a group gives them nothing. Where everybody else has the
+feature, that includes users who have no bucket.
+
 In a placebo step, the variants are those of its percentage, and the value of `on` is false. Only who is forced on has the feature.
 """
 
 import functools
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -23,7 +27,7 @@ from session_rollout.api.flag_records import DISABLED_LENGTH, DisabledFeature
 from session_rollout.api.parsing import FLAGS_SUFFIX
 from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.api.status import RolloutStatus
-from session_rollout.api.status_records import rfc3339
+from session_rollout.api.status_records import PhaseRecord, rfc3339
 
 SCHEMA: Final = "https://flagd.dev/schema/v0/flags.json"
 KEY: Final = "flags.flagd.json"
@@ -35,6 +39,7 @@ NO_CELL: Final = "none"  # of a user without a targeting key
 OWN_FLAGS: Final = frozenset({PROBE, CELL})
 FIRST_PUBLISHED: Final = "firstPublished"
 GROUP_PREFIX: Final = "group-"
+HELD_BACK_PREFIX: Final = "heldBack-"
 WEIGHTS: Final = 1000
 ON: Final = "on"
 OFF: Final = "off"
@@ -53,11 +58,17 @@ class Audience:
     placebo: Decimal = field(
         default=Decimal(0), repr=False
     )  # percentage of users with the variant `on`, while nobody has the feature
+    held_back: Decimal = field(default=Decimal(0), repr=False)  # percentage of users to whom groups and 100% give nothing
 
     @property
     def has_users(self) -> bool:
         """Whether somebody gets the feature: a placebo gives it to nobody."""
         return self.percent > 0 or bool(self.groups)
+
+    @property
+    def share(self) -> Decimal:
+        """The percentage of users who have the feature by their bucket."""
+        return min(self.percent, 100 - self.held_back)
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,33 @@ class FlagDocument:
 
 EVERYBODY: Final = Audience(percent=Decimal(100))
 NOBODY: Final = Audience()
+
+
+def without_held_back(audience: Audience, held_back: Decimal) -> Audience:
+    """The audience without the users who are held back, in its one form: audiences of the same users are equal.
+
+    Below 100% and without groups, it is a smaller percentage, or the same.
+    """
+    held = max(held_back, audience.held_back)
+    if not held:
+        return audience
+    least, whole = EVERYBODY.percent - held, audience.percent == EVERYBODY.percent
+    percent = audience.percent if whole else min(audience.percent, least)
+    return Audience(
+        percent, audience.groups, min(audience.placebo, least), held if audience.groups or whole else NOBODY.held_back
+    )
+
+
+def held_back_of(status: RolloutStatus, record: PhaseRecord) -> Decimal:
+    """The percentage of users who are held back from the features of a phase."""
+    is_over = status.flags.released_time is not None or record.promoted_time is not None
+    return Decimal(0) if is_over else Decimal(record.held_back or 0)
+
+
+def audience_of_phase(status: RolloutStatus, record: PhaseRecord) -> Audience:
+    """Who is to have the features of a phase."""
+    audience = Audience(Decimal(record.percent), record.groups, Decimal(record.placebo or 0))
+    return without_held_back(audience, held_back_of(status, record))
 
 
 def config_map_name(flag_set: str) -> str:
@@ -100,8 +138,7 @@ def audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, Audience]:
     by_feature = {feature.name: NOBODY for feature in spec.features}
     by_feature.update(dict.fromkeys(initially_on(spec, status), EVERYBODY))
     for record in status.phases:
-        audience = Audience(Decimal(record.percent), record.groups, Decimal(record.placebo or 0))
-        by_feature.update(dict.fromkeys(record.features, audience))
+        by_feature.update(dict.fromkeys(record.features, audience_of_phase(status, record)))
     by_feature.update({kept.feature: Audience(Decimal(kept.percent), kept.groups) for kept in status.flags.retired})
     return {**{record.feature: NOBODY for record in status.flags.disabled}, **by_feature}
 
@@ -171,7 +208,7 @@ def with_recorded_dependents(spec: RolloutSpec, disabled: tuple[DisabledFeature,
 def compile_document(given: FlagSource) -> FlagDocument:
     """The flag document; the same input gives the same bytes."""
     metadata = {"flagSetId": f"{given.namespace}/{given.flag_set}", "bucketingGeneration": BUCKETING, **given.metadata}
-    groups = frozenset(group for audience in given.audiences.values() for group in audience.groups)
+    rules = frozenset(name for audience in given.audiences.values() for name in _names_of_rules(audience))
     flags = {
         name: _flag(given.flag_set, audience, given.disabled.get(name), given.first_published.get(name))
         for name, audience in sorted(given.audiences.items())
@@ -180,7 +217,7 @@ def compile_document(given: FlagSource) -> FlagDocument:
         {
             "$schema": _json(SCHEMA),
             "metadata": _json(metadata),
-            "$evaluators": _evaluators(groups),
+            "$evaluators": _evaluators(given.flag_set, rules),
             "flags": _object({**flags, PROBE: _PROBE_FLAG, CELL: _cell_flag(given.flag_set)}),
         }
     )
@@ -202,16 +239,41 @@ def _object(members: Mapping[str, str]) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _evaluators(groups: frozenset[str]) -> str:
-    """The rules that flags refer to."""
-    names = (*_SHARED, *(f"{GROUP_PREFIX}{group}" for group in sorted(groups)))
-    return _json({name: shared_rule(name) for name in names})
+def _evaluators(flag_set: str, names: frozenset[str]) -> str:
+    """The rules that flags refer to: those of every document, and these."""
+    return _json({name: shared_rule(name, flag_set) for name in (*_SHARED, *sorted(names))})
 
 
-def shared_rule(name: str) -> Mapping[str, Any] | None:
+def _names_of_rules(audience: Audience) -> Iterator[str]:
+    """The rules that the flag of this audience refers to, and others do not."""
+    yield from (f"{GROUP_PREFIX}{group}" for group in audience.groups)
+    if audience.groups and audience.held_back:
+        yield held_back_name(audience.held_back)
+
+
+def shared_rule(name: str, flag_set: str) -> Mapping[str, Any] | None:
     """The rule of this name that flags refer to; None when the compiler writes none."""
+    if (held := held_back_named(name)) is not None:
+        return _held_back(flag_set, weight_of(held))
     group = name.removeprefix(GROUP_PREFIX)
     return _SHARED.get(name) if group == name else {"in": [group, {"var": ["groups", []]}]}
+
+
+def held_back_name(percent: Decimal) -> str:
+    """The name of the rule for users who are held back: with how many of the 1,000 buckets are theirs."""
+    return f"{HELD_BACK_PREFIX}{weight_of(percent)}"
+
+
+def held_back_named(name: str) -> Decimal | None:
+    """The percentage of users that the rule of this name holds back; None for any other rule."""
+    known = re.fullmatch(f"{HELD_BACK_PREFIX}([1-9][0-9]{{0,2}})", name)
+    return Decimal(known[1]) * 100 / WEIGHTS if known is not None else None
+
+
+def _held_back(flag_set: str, weight: int) -> Mapping[str, Any]:
+    """Whether a user has one of the last buckets. It refers to no other rule: evaluators do not resolve that here."""
+    bucket = {"fractional": [_bucket(flag_set), ["others", WEIGHTS - weight], ["heldBack", weight]]}
+    return {"and": [_IS_KNOWN_GENERATION, _IS_IDENTIFIED, {"==": [bucket, "heldBack"]}]}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -228,7 +290,7 @@ def _flag(flag_set: str, audience: Audience, emergency: str | None, first_publis
 
 def targeting_of(flag_set: str, audience: Audience) -> dict[str, Any]:
     """The targeting rules that give a feature to this audience, or its variants in a placebo step."""
-    return {"if": [*FORCED, *_groups(audience), *_share(flag_set, audience.placebo or audience.percent)]}
+    return {"if": [*FORCED, *_groups(audience), *_share(flag_set, audience)]}
 
 
 FORCED_ON: Final = {"$ref": "forcedOn"}
@@ -268,8 +330,10 @@ def _cell_flag(flag_set: str) -> str:
 
 
 def _groups(audience: Audience) -> list[Any]:
-    """Conditions and values for the groups: each gives the feature."""
-    return [part for group in audience.groups for part in ({"$ref": f"{GROUP_PREFIX}{group}"}, ON_CHOSEN)]
+    """Conditions and values for the groups: each gives the feature, but to users who are held back."""
+    held = {"$ref": held_back_name(audience.held_back)}
+    value = {"if": [held, OFF_CHOSEN, ON_CHOSEN]} if audience.held_back else ON_CHOSEN
+    return [part for group in audience.groups for part in ({"$ref": f"{GROUP_PREFIX}{group}"}, value)]
 
 
 def weight_of(percent: Decimal) -> int:
@@ -277,13 +341,20 @@ def weight_of(percent: Decimal) -> int:
     return int(percent * WEIGHTS / 100)
 
 
-def _share(flag_set: str, percent: Decimal) -> list[Any]:
+def _share(flag_set: str, audience: Audience) -> list[Any]:
     """The last rule, which compiles the percentage into a weight: users by the bucket of their targeting key.
 
-    Users without one, and all users of an evaluator with another bucketing generation, are off.
+    Users without one, and all users of an evaluator with another bucketing generation, are off. Where everybody has the feature but
+    those who are held back, they are on: nobody can tell that they are held back, and the release is not for them.
     """
-    weight = weight_of(percent)
+    weight, rest = weight_of(audience.placebo or audience.percent), OFF_CHOSEN
+    if weight == WEIGHTS and audience.held_back:
+        weight, rest = WEIGHTS - weight_of(audience.held_back), ON_CHOSEN
     if weight in {0, WEIGHTS}:
         return [ON if weight else OFF_CHOSEN]
-    bucket = {"cat": [f"{flag_set}:", {"var": "targetingKey"}]}
-    return [BUCKETED, {"fractional": [bucket, [ON, weight], [OFF, WEIGHTS - weight]]}, OFF_CHOSEN]
+    return [BUCKETED, {"fractional": [_bucket(flag_set), [ON, weight], [OFF, WEIGHTS - weight]]}, rest]
+
+
+def _bucket(flag_set: str) -> Mapping[str, Any]:
+    """What selects the bucket of a user."""
+    return {"cat": [f"{flag_set}:", {"var": "targetingKey"}]}

@@ -18,6 +18,7 @@ from session_rollout.core import migration_jobs
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.criteria import forget_verdicts, restart_criteria, void_verdicts
 from session_rollout.core.flags import initially_off, with_recorded_dependents
+from session_rollout.core.holdback import fix_holdback, holdback_conflict, settle_release
 from session_rollout.core.inputs import UNDONE, published_phases
 from session_rollout.core.plan import note_plan, note_rolled_back, plan_of, rolled_back_before
 from session_rollout.core.steps import (
@@ -75,6 +76,7 @@ def _complete_older_status(context: DecisionContext) -> None:
     flags, off = context.status.flags, initially_off(context.spec, context.status)
     if off != flags.initially_off and context.status.observed_generation == context.observed.rollout.generation:
         context.change(flags=flags.updated(initially_off=off))
+    fix_holdback(context)
     note_plan(context)
     if context.status.outcome in UNDONE and not context.status.rolled_back_plans:
         note_rolled_back(context)
@@ -154,6 +156,7 @@ def _resume(context: DecisionContext) -> None:
     elif (status.outcome is Outcome.PROMOTED and conflict(context.spec, status) is not None) or (
         _has_open_phases(status) and status.current.stage in {Stage.ENDED, Stage.BAKE, Stage.PREFLIGHT}
     ):
+        settle_release(context)
         context.change(outcome=None)
         # After the promotion nobody judged the guards. In any other stage they continue: an edit does not end a breach.
         start = context.now if status.outcome is Outcome.PROMOTED else status.current.guards_start_time
@@ -165,7 +168,8 @@ def _resume(context: DecisionContext) -> None:
     elif status.current.stage is Stage.AFTER:
         context.enter(Stage.VERIFICATION)  # what passed was asked about another spec, and perhaps other SQL
     elif status.current.stage is not Stage.ENDED:
-        context.enter(status.current.stage)
+        # A release that was published needs no other one: it is held again.
+        context.enter(status.current.stage, published_time=status.current.published_time)
 
 
 def _begin_again(context: DecisionContext) -> None:
@@ -229,7 +233,8 @@ def conflict(spec: RolloutSpec, status: RolloutStatus) -> str | None:
         if kept_feature.feature not in retired:
             return f"feature {kept_feature.feature} was retired and is on for {kept_feature.percent}%; keep `retired: true`, or remove the feature"
     return (
-        _initial_conflict(spec, status)
+        holdback_conflict(spec, status)
+        or _initial_conflict(spec, status)
         or _order_conflict(spec, status)
         or _migration_conflict(spec, status)
         or _step_conflict(spec, status)

@@ -19,7 +19,7 @@ from session_rollout.api.enums import (
     Stage,
     Verdict,
 )
-from session_rollout.api.quantities import duration, format_duration
+from session_rollout.api.quantities import format_duration
 from session_rollout.api.status_records import CheckRecord, WaitKind
 from session_rollout.core.clocks import counted_checks, is_guard, warm_up_end
 from session_rollout.core.context import DecisionContext, StageResult
@@ -28,6 +28,7 @@ from session_rollout.core.deadline import count_wait, stop_wait
 from session_rollout.core.drift import is_contested
 from session_rollout.core.evidence import metric_of
 from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
+from session_rollout.core.holdback import bake_length
 from session_rollout.core.inputs import published_phases
 from session_rollout.core.publication import is_published
 from session_rollout.core.refusals import needed_refusals, stall_reason
@@ -179,7 +180,7 @@ def advance_hold(context: DecisionContext, problems: tuple[str, ...]) -> None:
         run_timer(context, increment.hold, stopped_by=stopped_by)
         count_wait(context, None if stopped_by else _wait_kind(context, increment.hold), increment.hold)
     elif current.stage is Stage.BAKE:
-        run_timer(context, duration(context.spec.bake), stopped_by=stopped_by)
+        run_timer(context, bake_length(context), stopped_by=stopped_by)
 
 
 def _pause_since_last_results(context: DecisionContext) -> None:
@@ -197,7 +198,7 @@ def _pause_since_last_results(context: DecisionContext) -> None:
 def _length(context: DecisionContext) -> timedelta:
     """How long the running step or the bake is held."""
     increment = context.increment
-    return increment.hold if increment is not None else duration(context.spec.bake)
+    return increment.hold if increment is not None else bake_length(context)
 
 
 def judge_again(context: DecisionContext) -> None:

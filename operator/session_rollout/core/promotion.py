@@ -39,6 +39,7 @@ from session_rollout.core.hold import (
     await_steady_guards,
     missing_checks,
 )
+from session_rollout.core.holdback import holdback_fields
 from session_rollout.core.missing_evidence import ABORT, await_exposure, remedy, unprotected_text
 from session_rollout.core.placebo import await_comparisons
 from session_rollout.core.publication import is_published, publishing
@@ -113,6 +114,7 @@ def raise_audience(context: DecisionContext, increment: Increment) -> StageResul
     percent, before = percent_text(increment.percent), context.status.phase(phase.name)
     placebo, known = placebo_text(increment.placebo), before.first_publish_time if before is not None else None
     first = {} if placebo is not None else {"first_publish_time": known or context.now}
+    first |= holdback_fields(context, before)
     context.mark(phase.name, percent=percent, groups=increment.groups, placebo=placebo, features=phase.features, **first)
     context.enter(
         Stage.STEP,
@@ -141,7 +143,7 @@ def holds_back(context: DecisionContext) -> bool:
 def _was_raised_earlier(context: DecisionContext) -> bool:
     before, current = context.observed.rollout.status.current, context.current
     same = (before.stage, before.stage_start_time) == (current.stage, current.stage_start_time)
-    return current.is_unpublished and same
+    return (current.is_unpublished or context.status.is_release_pending) and same
 
 
 def _await_late_raise(context: DecisionContext) -> StageResult | None:
@@ -172,7 +174,7 @@ def run_step(context: DecisionContext) -> StageResult | None:
     if _was_raised_earlier(context) and (result := _await_late_raise(context)):
         return result
     if not (is_published(context) or set(context.off_here) - set(context.still_off)):
-        audience = increment.audience
+        audience = context.current.audience
         return publishing(f"publishing {audience}", f"the flag document with {audience} has not been read back yet")
     for rule in _STEP_RULES if context.current.promoted_by is None else _PROMOTE_RULES:
         if result := rule(context, increment):
@@ -233,7 +235,9 @@ def _awaits_hold(context: DecisionContext, increment: Increment) -> StageResult 
     if context.now >= until and not once:
         return None
     failing = tuple(record.message for _, record in criteria_records(context) if record.verdict is Verdict.FAIL)
-    message = f"holding {increment.audience} for {format_duration(increment.hold)}" + (f"; {failing[0]}" if failing else "")
+    message = f"holding {context.current.audience} for {format_duration(increment.hold)}" + (
+        f"; {failing[0]}" if failing else ""
+    )
     details = failing or ("the hold is not complete",)
     if context.now >= until:
         until = max(once.values())
@@ -337,6 +341,6 @@ def _promote_step(context: DecisionContext, increment: Increment) -> StageResult
             return result
         forget_criteria(context)
         context.enter(Stage.VERIFICATION)
-    message = f"{increment.audience}: {f'promoted by {skipped_by}' if skipped_by else passed}"
+    message = f"{here.audience}: {f'promoted by {skipped_by}' if skipped_by else passed}"
     context.record_event(EventReason.STEP_PASSED, message, at=here, by=skipped_by)
     return None

@@ -12,8 +12,9 @@ from typing import Final
 from session_rollout.api.enums import DecisionAction, DecisionReason, PhaseState
 from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, ProtectionKind
 from session_rollout.api.status import RolloutStatus
+from session_rollout.core.audiences import gives_less, lesser
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.documents import PublishedDocument, gives_less, lesser
+from session_rollout.core.documents import PublishedDocument
 from session_rollout.core.drift import notice_drift
 from session_rollout.core.first_publish import first_published, known_document
 from session_rollout.core.flags import (
@@ -25,7 +26,10 @@ from session_rollout.core.flags import (
     compile_document,
     config_map_name,
     disabled_features,
+    held_back_of,
+    without_held_back,
 )
+from session_rollout.core.holdback import before_release
 from session_rollout.core.observed import Publish
 
 Given = Mapping[str, Audience]  # by feature
@@ -58,6 +62,7 @@ def is_published(context: DecisionContext) -> bool:
     """Whether the document that the status wants was read back, and nobody has changed it since."""
     flags, document = context.status.flags, context.document
     is_read_back = flags.published_time is not None and not context.current.is_unpublished
+    is_read_back = is_read_back and not context.status.is_release_pending
     return is_read_back and document is not None and document.sha256 == flags.sha256
 
 
@@ -89,7 +94,7 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
     document = context.document
     given, disabled = _given(context), disabled_features(context.spec, context.status)
     if holds_back:
-        given.update({name: published_audience(context, name) for name in context.running_features if name in given})
+        given.update(_withheld(context, given))
         if _stays(context, document, given, disabled):
             return
     protects = not context.is_reset or context.status.flags.disabled != context.observed.rollout.status.flags.disabled
@@ -107,6 +112,12 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         _request(context, wanted, urgent=less == (given, disabled))
     elif not (document.labelled and _knows_rollback(context, document)):
         context.effects.append(_effect(context, wanted))
+
+
+def _withheld(context: DecisionContext, given: Given) -> Given:
+    """What users have of the features of the running phase, or of all those that a release is about."""
+    unpublished = {name: published_audience(context, name) for name in context.running_features if name in given}
+    return before_release(context) or unpublished
 
 
 def _stays(context: DecisionContext, document: PublishedDocument | None, given: Given, disabled: Mapping[str, str]) -> bool:
@@ -130,7 +141,9 @@ def _knows_rollback(context: DecisionContext, document: PublishedDocument) -> bo
 def audience_before(context: DecisionContext) -> Audience:
     """What users of the running phase had when its next audience was decided."""
     current = context.current
-    return Audience(Decimal(current.earlier_percent or 0), current.earlier_groups, Decimal(current.earlier_placebo or 0))
+    audience = Audience(Decimal(current.earlier_percent or 0), current.earlier_groups, Decimal(current.earlier_placebo or 0))
+    record = context.status.phase(current.phase)
+    return without_held_back(audience, held_back_of(context.status, record)) if record is not None else audience
 
 
 def published_audience(context: DecisionContext, name: str) -> Audience:

@@ -15,10 +15,10 @@ from session_rollout.api.quantities import duration
 from session_rollout.api.rollback import OnRollback, OnWorkload, RollbackScope
 from session_rollout.api.status_records import MigrationRecord, PhaseRecord
 from session_rollout.core import migration_jobs, workload
+from session_rollout.core.audiences import gives_less, lesser
 from session_rollout.core.clocks import range_of
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.documents import gives_less, lesser
-from session_rollout.core.flags import NOBODY, Audience, audiences, disabled_features, of_users
+from session_rollout.core.flags import NOBODY, Audience, audiences, disabled_features, held_back_of, of_users, without_held_back
 from session_rollout.core.inputs import kept_features, published_phases
 from session_rollout.core.observed import JobState
 from session_rollout.core.plan import note_rolled_back
@@ -56,7 +56,7 @@ def begin_rollback(
         percent, groups = _audience_left(context, record, learned=phases is not None)
         fields = {"percent": percent, "groups": groups, "end_time": context.now, "promoted_time": None}  # guarded again
         context.mark(record.name, state=PhaseState.ROLLED_BACK, placebo=None, **fields)
-    context.change(flags=settled(context.status.flags, (uid,)), outcome=None)
+    context.change(flags=settled(context.status.flags, (uid,)).updated(released_time=None), outcome=None)
     context.enter(
         Stage.ROLLING_BACK,
         step=context.current.step,
@@ -130,11 +130,12 @@ def _audience_left(context: DecisionContext, record: PhaseRecord, *, learned: bo
         return "0", ()
     if record.name != context.current.phase:
         return "0", ()
-    earlier, users = increments_before(context.phase, here), _audience_of_users(context, record, here)
+    users = _audience_of_users(context, record, here)
+    earlier = [(each, _planned(context, each)) for each in increments_before(context.phase, here)]
     kept = [
-        Audience(increment.percent, increment.groups)
-        for increment in earlier
-        if (_is_published(context, increment) if learned else gives_less(Audience(increment.percent, increment.groups), users))
+        audience
+        for increment, audience in earlier
+        if (_is_published(context, increment) if learned else gives_less(audience, users))
     ]
     left = lesser(kept[-1], users) if kept else NOBODY
     if context.current.earlier_percent is not None:  # else an older version has written the status
@@ -144,7 +145,7 @@ def _audience_left(context: DecisionContext, record: PhaseRecord, *, learned: bo
 
 def _audience_of_users(context: DecisionContext, record: PhaseRecord, here: Increment) -> Audience:
     """What users have of the running phase: less than the status says where it is not published, or the document gives less."""
-    document, audience = context.observed.document, Audience(here.percent, here.groups)
+    document, audience = context.observed.document, _planned(context, here)
     if context.current.is_unpublished and not _is_published(context, here):
         audience = audience_before(context)
     if document is None:
@@ -156,9 +157,16 @@ def _audience_of_users(context: DecisionContext, record: PhaseRecord, here: Incr
 
 def _is_published(context: DecisionContext, increment: Increment) -> bool:
     """Whether the document in the cluster gives a feature of the running phase to this audience."""
-    document, wanted = context.observed.document, Audience(increment.percent, increment.groups, increment.placebo)
+    document, wanted = context.observed.document, _planned(context, increment)
     features = context.phase.features if context.phase is not None else ()
     return document is not None and any(document.audiences.get(name) == wanted for name in features)
+
+
+def _planned(context: DecisionContext, increment: Increment) -> Audience:
+    """Who has the features of the running phase in an increment."""
+    record = context.status.phase(context.current.phase)
+    audience = Audience(increment.percent, increment.groups, increment.placebo)
+    return without_held_back(audience, held_back_of(context.status, record)) if record is not None else audience
 
 
 def still_given(context: DecisionContext) -> tuple[str, ...]:

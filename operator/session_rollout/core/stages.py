@@ -38,6 +38,7 @@ from session_rollout.core.hold import (
     await_steady_guards,
     missing_evidence,
 )
+from session_rollout.core.holdback import bake_length, release, settle_release
 from session_rollout.core.inputs import RUNNING
 from session_rollout.core.migration_rules import await_read_back, run_up
 from session_rollout.core.plan import kept_off_text
@@ -214,22 +215,28 @@ def _await_bake(context: DecisionContext) -> StageResult | None:
         message = f"bake: {missing[0] if missing else 'starting'}"
         reason, next_actions = DecisionReason.AWAITING_EVIDENCE, ("wait until evidence is available for every guard",)
         return StageResult(DecisionAction.WAIT, reason, message, missing, next_actions)
-    bake = duration(context.spec.bake)
+    bake, released = bake_length(context), context.status.flags.released_time is not None
     if context.now < until or (once := second_results(context, bake)):
-        message = f"baking for {format_duration(bake)}; guards are evaluated"
+        what = "holding what users who were held back have got" if released else "baking"
+        message = f"{what} for {format_duration(bake)}; guards are evaluated"
         due = until if context.now < until else max(once.values())
         return StageResult(DecisionAction.HOLD, DecisionReason.BAKING, message, (message,), next_time=due)
     return await_steady_guards(context, bake) or (None if _is_finishing(context) else await_window(context))
 
 
 def _bake(context: DecisionContext) -> StageResult | None:
-    """After the last phase: evaluate guards, finish copies, then promote the rollout."""
-    if result := _await_bake(context) or migration_jobs.run_finish(context):
+    """After the last phase: evaluate guards, release the users who are held back, finish copies, then promote the rollout."""
+    if result := _await_bake(context):
         return result
+    if release(context):
+        return None
+    if result := migration_jobs.run_finish(context):
+        return result
+    settle_release(context)
     for record in context.status.phases:
         if record.state is PhaseState.COMPLETED and record.promoted_time is None:
             context.mark(record.name, promoted_time=context.now)
-    context.change(rolled_back_plans=())
+    context.change(rolled_back_plans=(), flags=context.status.flags.updated(holdback=None))
     context.end(Outcome.PROMOTED, EventReason.PROMOTED, "all phases are complete, and no guard was breached")
     return None
 

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from functools import lru_cache
+from typing import Final
 
 from session_rollout.api.phases import Phase, Step, StepApproval
 from session_rollout.api.quantities import duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import Current
+
+WHOLE: Final = 100  # percent
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,17 @@ def placebo_text(percent: Decimal) -> str | None:
     return percent_text(percent) if percent else None
 
 
-def audience_text(percent: str, groups: Iterable[str], placebo: str | None = None) -> str:
-    """`20%+beta`: who has a feature, as messages show it; `5% placebo` if nobody has it, and 5% have its variant."""
-    return f"{placebo}% placebo" if placebo else f"{percent}%" + "".join(f"+{group}" for group in groups)
+def audience_text(percent: str, groups: Iterable[str], placebo: str | None = None, held_back: str = "0") -> str:
+    """`20%+beta`: who has a feature, as messages show it; `5% placebo` if nobody has it, and 5% have its variant.
+
+    `100% (2% held back)` where that makes a difference: a smaller percentage without groups reaches none of these users.
+    """
+    if placebo:
+        return f"{placebo}% placebo"
+    named = tuple(groups)
+    differs = bool(named) or Decimal(percent) + Decimal(held_back) > WHOLE
+    except_for = f" ({held_back}% held back)" if Decimal(held_back) and differs else ""
+    return f"{percent}%" + "".join(f"+{group}" for group in named) + except_for
 
 
 def increments(phase: Phase) -> tuple[Increment, ...]:

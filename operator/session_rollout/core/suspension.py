@@ -1,22 +1,16 @@
 """What `spec.suspend` means for users: guards are not heard, and everybody keeps what is published."""
 
-from decimal import Decimal
-
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.core.flags import audiences, disabled_features
-from session_rollout.core.steps import audience_text, percent_text
+from session_rollout.core.holdback import users_text
 
 
 def kept_audiences(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str]:
     """The audience of each feature that some users have, and that guards would protect; retired ones are out of the plan."""
     unguarded = {*disabled_features(spec, status), *(kept.feature for kept in status.flags.retired)}
     given = {name: audience for name, audience in audiences(spec, status).items() if name not in unguarded}
-    return {
-        name: audience_text(percent_text(Decimal(audience.percent)), audience.groups)
-        for name, audience in given.items()
-        if audience.has_users
-    }
+    return {name: users_text(audience) for name, audience in given.items() if audience.has_users}
 
 
 def kept_texts(spec: RolloutSpec, status: RolloutStatus) -> tuple[str, ...]:

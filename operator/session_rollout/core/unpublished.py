@@ -68,7 +68,7 @@ def await_passing(context: DecisionContext) -> StageResult | None:
 
 def _criteria_now(context: DecisionContext) -> tuple[Evaluation, ...]:
     """What the criteria say about the step that users have. Nobody asks them before the first one, after a `Promote`, or when an edit gives more."""
-    before = audience_before(context)
+    before = _step_before(context)
     step = increment_with(context.phase, before.percent, before.groups, before.placebo) if context.phase is not None else None
     if context.current.raised_by is not None or step is None or _is_held(context):
         return ()
@@ -83,7 +83,13 @@ def _is_raised(context: DecisionContext) -> bool:
 def _is_held(context: DecisionContext) -> bool:
     """Whether users have had the audience of the step all the time: it is published again, or held again."""
     current = context.current
-    return audience_before(context) == Audience(Decimal(current.percent), current.groups, Decimal(current.placebo or 0))
+    return _step_before(context) == Audience(Decimal(current.percent), current.groups, Decimal(current.placebo or 0))
+
+
+def _step_before(context: DecisionContext) -> Audience:
+    """The audience before this one, as the steps of the phase have it: with the users who are held back."""
+    current = context.current
+    return Audience(Decimal(current.earlier_percent or 0), current.earlier_groups, Decimal(current.earlier_placebo or 0))
 
 
 def lapse(context: DecisionContext, cause: str) -> None:
@@ -115,7 +121,9 @@ def hold_again(context: DecisionContext, phase: Phase, cause: str) -> None:
 def forget_unpublished(context: DecisionContext) -> None:
     """The audience of the step was decided and never published: what users have decides where the rollout continues."""
     audiences = [published_audience(context, name) for name in _visible(context)]
-    least = min(audiences or [audience_before(context)], key=lambda audience: audience.percent)
+    before = audience_before(context)
+    least = min(audiences or [before], key=lambda audience: audience.percent)
+    least = _step_before(context) if least == before else least
     percent, placebo = percent_text(least.percent), placebo_text(least.placebo)
     context.mark(context.current.phase or "", percent=percent, groups=least.groups, placebo=placebo)
     earlier = {"earlier_percent": percent, "earlier_groups": least.groups, "earlier_placebo": placebo}

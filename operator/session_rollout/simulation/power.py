@@ -14,6 +14,7 @@ from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.evidence import metric_of, tolerated_by
 from session_rollout.core.flags import CELL_NAMES
+from session_rollout.core.holdback import given_percent
 from session_rollout.core.statistics.inflation import ALPHA_OF_SAFETY, FEW_BAD_EVENTS, UNKNOWN, small_sample_factor
 from session_rollout.core.statistics.power import Design
 from session_rollout.core.steps import Increment, increments
@@ -69,7 +70,7 @@ def powers_of(spec: RolloutSpec, traffic: Mapping[str, Traffic], inflation: floa
         for check in (*guards, *phase.criteria)
         if _is_about(spec, check, phase)
         for increment in increments(phase)
-        if 0 < increment.percent < EVERYBODY or _is_of_all(spec, check)
+        if 0 < given_percent(spec, increment) < EVERYBODY or _is_of_all(spec, check)
     )
 
 
@@ -121,9 +122,9 @@ def _events_to_pass(design: Design) -> float:
 def _power(
     spec: RolloutSpec, phase: Phase, increment: Increment, check: Check, traffic: Traffic, alpha: float, inflation: float
 ) -> Power:
-    tolerance = tolerated_by(spec, check)
+    tolerance, percent = tolerated_by(spec, check), float(given_percent(spec, increment))
     of_all = check.below is not None
-    share = 1.0 if of_all else float(increment.percent) / 100
+    share = 1.0 if of_all else percent / 100
     rate, cells = max(traffic.rate, SMALLEST_RATE), len(CELL_NAMES)
     design = Design(share, rate, tolerance, inflation * small_sample_factor(cells, alpha))
     lenient = Design(share, rate, tolerance, inflation * small_sample_factor(cells, ALPHA_OF_SAFETY))
@@ -133,7 +134,7 @@ def _power(
         check=check.name,
         phase=phase.name,
         step=increment.step,
-        percent=float(increment.percent),
+        percent=percent,
         of_all=of_all,
         hold=increment.hold,
         traffic=traffic,

@@ -4,6 +4,7 @@ import functools
 import json
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from core.model.server import Object
 from session_rollout.core.flags import OWN_FLAGS
@@ -16,6 +17,7 @@ class Given:
     percent: Decimal = Decimal(0)
     groups: frozenset[str] = frozenset()
     emergency: bool = False
+    held_back: Decimal = Decimal(0)  # percentage of users who have nothing of it
 
     @property
     def on(self) -> bool:
@@ -51,7 +53,17 @@ def _audience(flag: Object) -> Given:
     pairs = [rule["fractional"][1] for rule in rules if isinstance(rule, dict) and "fractional" in rule]
     shares = [share if flag["variants"][variant] else 0 for variant, share in pairs]  # in a placebo step, `on` is off
     percent = Decimal(shares[0]) / 10 if shares else Decimal(100 if rules[-1] == "on" else 0)
-    return Given(percent, frozenset(groups - {"forcedOff", "forcedOn", "bucketed"}))
+    is_whole = bool(shares) and rules[-1] == "on-chosen"  # for all users but those who are held back
+    held = 100 - percent if is_whole else max((_held(rule) for rule in rules), default=Decimal(0))
+    return Given(
+        Decimal(100) if is_whole else percent, frozenset(groups - {"forcedOff", "forcedOn", "bucketed"}), held_back=held
+    )
+
+
+def _held(rule: Any) -> Decimal:
+    """The percentage of users to whom a group gives nothing."""
+    held = rule["if"][0]["$ref"].removeprefix("heldBack-") if isinstance(rule, dict) and "if" in rule else "0"
+    return Decimal(held) / 10
 
 
 def revision(text: str | None) -> int:

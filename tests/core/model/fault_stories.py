@@ -1,5 +1,6 @@
 """Lives under faults that once went wrong: see `stories`."""
 
+from core.model.held_stories import HELD
 from core.model.lives import REFUSALS
 from core.model.stories import DECISIONS, Story, story
 
@@ -347,4 +348,4 @@ FAULTS: tuple[Story, ...] = (
         ("proceed", "step"),
     ),
 )
-STORIES = (*DECISIONS, *FAULTS)
+STORIES = (*DECISIONS, *FAULTS, *HELD)

@@ -13,6 +13,7 @@ from core.model.server import Object
 from session_rollout.api import ACTIONS
 from session_rollout.api.checks import OnBreach
 from session_rollout.api.phases import Phase
+from session_rollout.api.quantities import duration
 from session_rollout.api.rollback import RollbackScope
 from session_rollout.core.steps import Increment, increments, phase_named
 
@@ -53,6 +54,7 @@ class Landings:
     landed: bool = False  # the operator published since the last look
     orphaned: bool = False  # the object was created again; nothing in the cluster was published by it
     promoted: bool = False
+    released: bool = False  # users who were held back have the features
     met: set[str] = field(default_factory=set)  # UIDs of EmergencyDisable actions whose features were off in the document
     shipped: set[str] = field(default_factory=set)  # features that a promotion has released from their guards
     changed: datetime = START  # when the document changed last
@@ -97,6 +99,7 @@ class Landings:
 
     def _changed(self, name: str, old: Given, new: Given, now: dict[str, Given]) -> None:
         reached = self.reached.get(name, NOBODY)
+        self._hold_back(name, old, new)
         if new.exceeds(old):
             if name in self.off and not self._waiting("EmergencyEnable"):
                 self.objects("emergency-lifts", f"{name} is on at {new.percent}%")
@@ -111,6 +114,27 @@ class Landings:
                     self.objects("no-fall", f"{name} is off in an emergency that nobody asked for")
             elif not old.exceeds(reached):
                 self._fell(name, old, new, now)
+
+    def _hold_back(self, name: str, old: Given, new: Given) -> None:
+        """Whoever has a feature has it without these users, unless the rollout has baked or was promoted with it."""
+        held = self.cluster.spec.control.held_back if self.cluster.raw is not None else 0
+        if old.on and new.percent >= old.percent and new.held_back > old.held_back and new.percent + old.held_back > 100:
+            if old.percent == new.percent and not self._may_fall(name):
+                self.objects("no-fall", f"{name} has {new.held_back}% fewer users")
+            self.released = False
+        more = new.exceeds(old) or (old.on and new.on and old.held_back > new.held_back)
+        if not held or not more or new.held_back or self.begun or not (new.groups or new.percent > 100 - held):
+            return
+        if name in self.shipped or self.orphaned or self.released:
+            return
+        spec, guards = self.cluster.spec, self.evidence.breached()
+        stopped = spec.suspend or (self.paused and not self._waiting("Resume"))
+        promoted = self.promotes or self.owed or self._waiting("Promote")
+        late = () if promoted else (phase for phase in spec.phases if phase.name not in self.complete)
+        left = [each.name for each in late if self._not_earned(each, self.reached.get(each.features[0], NOBODY), last=True)]
+        if guards or stopped or left or self.evidence.baked < duration(spec.bake):
+            self.objects("held-back", f"{name} for all: {guards}, {stopped}, {left}, {self.evidence.baked}")
+        self.released = True
 
     def _grew(self, name: str, reached: Given, new: Given) -> None:
         if name in self.fallen and not self._waiting("Retry", "Reset", "Adopt"):
@@ -205,6 +229,7 @@ class Landings:
             if any(now.get(feature, NOBODY).on for known in later for feature in known.features):
                 self.objects("newest-first", f"{name} fell while a later phase is on")
         self.reached[name] = new
+        self.released = False
         self.fallen |= {name} if not self.begun else set()  # an edit while a rollback is on its way is a new try after it
         self.shipped.discard(name)
         self.paused = False

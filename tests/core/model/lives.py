@@ -132,6 +132,7 @@ class Life:
         for action in ("Resume", "EmergencyEnable"):
             self.act(action)
         patience = PATIENCE + 2 * self._warming_up() // TICK  # an adopted audience warms up twice
+        patience += PATIENCE // 2 if self.cluster.spec.control.held_back else 0  # for the release
         for _ in range(patience):
             if self.cluster.status.outcome or self.cluster.condition("Stalled") == "True":
                 return

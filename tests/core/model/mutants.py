@@ -42,6 +42,19 @@ MUTANTS: Final = (
     Mutant("no criteria", "core/promotion.py", "    _awaits_criteria,  # every criterion passes, and has for long enough\n"),
     Mutant("no approval", "core/promotion.py", "    _awaits_approval,  # the step is approved, where that is required\n"),
     Mutant(
+        "a late release asks no guard",
+        "core/promotion.py",
+        "return (current.is_unpublished or context.status.is_release_pending) and same",
+        "return current.is_unpublished and same",
+    ),
+    Mutant("nobody is held back", "core/promotion.py", "    first |= holdback_fields(context, before)\n"),
+    Mutant(
+        "a breach after the release holds nobody back again",
+        "core/rollback.py",
+        "(uid,)).updated(released_time=None), outcome=None)",
+        "(uid,)), outcome=None)",
+    ),
+    Mutant(
         "no data is evidence",
         "core/hold.py",
         "    if record.has_evidence and is_warm and not older:",

@@ -21,6 +21,7 @@ PROMISES = {
     "valid": "every status is valid by the CRD",
     "ready": "Ready means that users have what the spec says",
     "bake": "a rollout is promoted only after its guards had values for the whole bake",
+    "held-back": "users who are held back get nothing before the whole bake, and then only while guards pass",
     "evidence": "EvidenceAvailable means that every criterion and guard has a value",
     "explained": "there is always an end or an explanation",
     "own-document": "only a person's document, or one without its status, waits for Adopt or Reset",

@@ -95,6 +95,19 @@ SHAPES: dict[str, dict[str, Any]] = {
             {"name": "two", "features": ["beta"], "steps": [*_steps(50, placebo=True), *_steps(100)], "criteria": _criteria()},
         ]
     ),
+    "held back": _shape(
+        phases=[
+            {
+                "name": "one",
+                "features": ["alpha"],
+                "steps": [*_steps(10, groups=["staff"]), *_steps(100, groups=["staff"])],
+                "criteria": _criteria(),
+            },
+            {"name": "two", "features": ["beta"], "steps": _steps(60, 100), "criteria": _criteria()},
+        ],
+        control={"holdback": "2%"},
+        bake="20s",
+    ),
     "groups": _shape(
         phases=[
             {

@@ -23,7 +23,8 @@ from session_rollout.api.quantities import format_duration, show
 from session_rollout.api.rollout import SessionRollout
 from session_rollout.api.status import Current, RolloutStatus
 from session_rollout.api.status_records import CheckRecord, MigrationRecord, PhaseRecord
-from session_rollout.core.steps import Increment, audience_text, increments, phase_named
+from session_rollout.core.holdback import phase_text
+from session_rollout.core.steps import Increment, increments, phase_named
 
 Trends = Mapping[str, Sequence[Decimal]]  # by name of the metric, oldest first
 
@@ -130,7 +131,7 @@ def _tree(rollout: SessionRollout, now: datetime, trends: Trends) -> Tree:
     records = {record.name: record for record in rollout.status.phases}
     for phase in rollout.spec.phases:
         record = records.get(phase.name, PhaseRecord(name=phase.name))
-        branch = tree.add(_phase(record, refused=_is_refused(rollout.status)))
+        branch = tree.add(_phase(rollout.status, record, refused=_is_refused(rollout.status)))
         for migration in _migrations(rollout, phase):
             branch.add(_line(*migration_line(migration)))
         if rollout.status.current.phase == phase.name:
@@ -150,10 +151,8 @@ def _is_refused(status: RolloutStatus) -> bool:
     return known.get(Condition.ROLLED_BACK) == ConditionReason.NOT_IN_FORCE
 
 
-def _phase(record: PhaseRecord, *, refused: bool) -> Text:
-    reached = (
-        f"  {audience_text(record.percent, record.groups, record.placebo)}" if record.state is not PhaseState.PENDING else ""
-    )
+def _phase(status: RolloutStatus, record: PhaseRecord, *, refused: bool) -> Text:
+    reached = f"  {phase_text(status, record)}" if record.state is not PhaseState.PENDING else ""
     if refused and record.state is PhaseState.ROLLED_BACK:
         reached = f"  NOT IN FORCE:{reached}"
     return _line(_PHASE_MARKS[record.state], (record.name, "bold"), reached, (_times(record), "dim"))
