@@ -179,3 +179,18 @@ def test_enable_from_before_an_emergency_does_not_end_it_after_a_clock_was_set(
     world.request("EmergencyEnable", "newer", after=ahead)
     world.run(20)
     assert has(world, "alpha")
+
+
+def test_on_call_edit_of_a_feature_that_is_off_outlives_the_earlier_emergency() -> None:
+    """The flag was off by the operator's own rules, and the command of the on-call guide leaves almost the same text."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    world.now += timedelta(seconds=60)
+    world.request("EmergencyEnable", "late", features=["alpha"])
+    world.now += timedelta(seconds=60)
+    edit_text(world, lambda flags: flags["alpha"].update(state="ENABLED", defaultVariant="off"))
+    world.run(30)
+    assert world.answer("late") == (False, ActionReason.EMERGENCY_IS_NEWER)
+    assert not has(world, "alpha")
