@@ -72,7 +72,7 @@ def learn_kills(context: DecisionContext) -> None:
     document, flags = context.document, context.status.flags
     if document is None or flags.sha256 in {None, document.sha256}:
         return
-    gone = set(document.taken_away)
+    gone = _turned_off(context, document)
     if flags.adoption_required or document.editor is not None:
         gone |= set(document.disabled)
     if not flags.adoption_required and document.editor is not None:
@@ -85,7 +85,20 @@ def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> 
     given = audiences(context.spec, context.status)
     if context.current.is_unpublished:  # the document never gave what was decided
         given.update(dict.fromkeys(context.decided_features, audience_before(context)))
-    return {name for name, audience in document.audiences.items() if audience == NOBODY != given.get(name, NOBODY)}
+    users = of_users(given)
+    return {name for name, audience in of_users(document.audiences).items() if audience == NOBODY != users.get(name, NOBODY)}
+
+
+def _turned_off(context: DecisionContext, document: PublishedDocument) -> set[str]:
+    """Features that somebody else has turned off.
+
+    A placebo that an edit left is one of them, unless the status has it: who sets the value of the variant `on` to false makes one.
+    """
+    if document.editor is None:
+        return set(document.taken_away)
+    given = audiences(context.spec, context.status)
+    placebos = {name for name, audience in document.audiences.items() if audience is not None and audience.placebo}
+    return {*document.taken_away, *(name for name in placebos if not given.get(name, NOBODY).placebo)}
 
 
 def _is_news(context: DecisionContext, protection: Protection) -> bool:
@@ -181,7 +194,7 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
     flags = context.status.flags
     same = _gives_the_same(context, document)
     if flags.sha256 is None:  # nothing was published for this status
-        same = not (document.gives_something or document.disabled or document.rolled_back or document.taken_away)
+        same = not (document.gives_something or document.disabled or document.rolled_back or _turned_off(context, document))
     if same:
         context.change(flags=flags.updated(revision=max(flags.revision, document.revision)))
         if flags.sha256 is None:
@@ -210,7 +223,7 @@ def _adopt_marks(context: DecisionContext, document: PublishedDocument) -> None:
 
 
 def _keep(context: DecisionContext, document: PublishedDocument) -> None:
-    _adopt_edit(context, document, document.taken_away)
+    _adopt_edit(context, document, _turned_off(context, document))
     name = config_map_name(context.spec.flag_set)
     kept = {"revision": document.revision, "sha256": document.sha256, "config_map": name, "adoption_required": True}
     context.change(flags=context.status.flags.updated(**kept))
