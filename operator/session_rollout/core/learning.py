@@ -231,9 +231,12 @@ def _keep(context: DecisionContext, document: PublishedDocument) -> None:
 
 
 def keep_off(context: DecisionContext, document: PublishedDocument) -> None:
-    """What nobody has by the document is not given by a spec that says `initial: On`: only a phase gives it."""
+    """What nobody has by the document is not given by a spec that says `initial: On`: only a phase gives it.
+
+    Nor does the end of an emergency: the document does not say who had the feature before.
+    """
     flags = context.status.flags
-    off = {name for name, audience in document.audiences.items() if audience == NOBODY and name not in document.disabled}
+    off = {name for name, audience in document.audiences.items() if audience == NOBODY}
     names = {feature.name for feature in context.spec.features if feature.name in off}
     context.change(flags=flags.updated(initially_off=tuple(sorted({*flags.initially_off, *names}))))
 
