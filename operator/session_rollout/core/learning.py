@@ -35,17 +35,25 @@ def learn(context: DecisionContext) -> None:
     forget_kept(context)
     if document is None:
         return
-    for protection in document.protections:
-        if _is_news(context, protection):
-            _adopt(context, protection)
-            if protection.uid == context.current.rollback_uid:
-                _forget_explained(context, document)
+    learn_protections(context)
     flags = context.status.flags
     by_hand = document.editor is not None and flags.sha256 is not None
     if not (flags.adoption_required or by_hand) and (flags.sha256 is None or document.revision > flags.revision):
         _compare_revisions(context, document)
     else:
         learn_kills(context)
+
+
+def learn_protections(context: DecisionContext) -> None:
+    """Emergencies and rollbacks that the annotation of the document has and the status does not."""
+    document = context.document
+    if document is None:
+        return
+    for protection in document.protections:
+        if _is_news(context, protection):
+            _adopt(context, protection)
+            if protection.uid == context.current.rollback_uid:
+                _forget_explained(context, document)
 
 
 def forget_kept(context: DecisionContext) -> None:
