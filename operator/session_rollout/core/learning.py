@@ -22,6 +22,7 @@ from session_rollout.core.flags import (
     with_recorded_dependents,
 )
 from session_rollout.core.generation import adopt_generation
+from session_rollout.core.plan import note_other_plan
 from session_rollout.core.publication import audience_before, protection_uids
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.status_budget import kept
@@ -128,6 +129,7 @@ def _adopt(context: DecisionContext, protection: Protection) -> None:
         if protection.guard is not None and protection.causes:  # the status that had this event could not be written
             context.record_event(EventReason.GUARD_BREACHED, "; ".join(protection.causes), check=protection.guard)
         context.protect()
+        note_other_plan(context, protection)
         begin_rollback(context, outcome, protection.causes, protection.uid, guard=protection.guard, phases=protection.phases)
 
 

@@ -338,6 +338,7 @@ def _rollbacks(context: DecisionContext) -> tuple[Protection, ...]:
         time=current.stage_start_time,
         revision=context.status.flags.revision,
         generation=context.status.observed_generation,
+        plan=context.status.observed_plan,
         phases=tuple(record.name for record in context.status.phases if record.state is PhaseState.ROLLED_BACK),
         outcome=current.rollback_outcome,
         guard=current.rollback_guard,
