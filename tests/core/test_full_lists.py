@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.document_scenarios import recreated
 from core.world import World, at, spec
 from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Verdict
 from session_rollout.api.migration_enums import MigrationState
@@ -15,6 +16,8 @@ from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.decide import decide
+from session_rollout.core.documents import FLAGS_READ
+from session_rollout.core.flags import NOBODY
 from session_rollout.core.observed import JobObservation, JobState, Measurement
 from session_rollout.core.status_budget import kept
 from session_rollout.records.codec import BASE, pack
@@ -140,3 +143,22 @@ def test_a_copy_may_take_longer_than_there_are_dates() -> None:
     end = world.migration("a0").estimated_end_time
     assert end is not None
     assert end.year == 2125
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_emergency_is_never_refused_for_the_flags_that_somebody_has_added(*, again: bool) -> None:
+    """An edit of the document has as many as are read; those of the spec are off, and come first."""
+    world = World(spec())
+    world.until(at("one", 1))
+    assert world.document is not None
+    added = {f"aa{number}": NOBODY for number in range(FLAGS_READ)}
+    world.tamper(audiences={**added, **world.document.audiences}, editor="kubectl-edit")
+    world = recreated(world) if again else world
+    world.publishing = False
+    name = world.request("EmergencyDisable")
+    world.run(10)
+    world.publishing = True
+    world.run(20)
+    assert world.answer(name)[0]
+    assert world.document is not None
+    assert set(world.document.disabled) >= {feature.name for feature in world.spec.features}

@@ -16,6 +16,7 @@ from session_rollout.api.status_records import Plan, Time, Uid
 
 ANNOTATION: Final = f"{GROUP}/protections"
 PROTECTIONS_LENGTH: Final = 100
+FEATURES_LENGTH: Final = 400
 
 
 class ProtectionKind(StrEnum):
@@ -37,7 +38,7 @@ class Protection(Model):
     plan: Annotated[Plan | None, Field(description="Fingerprint of the plan that was rolled back.")] = None
     by: Annotated[Text, Field(description="Name of the action or of the guard.")] = ""
     reason: Sentence = ""
-    features: Annotated[tuple[Feature, ...], Field(max_length=400, json_schema_extra=SET)] = ()
+    features: Annotated[tuple[Feature, ...], Field(max_length=FEATURES_LENGTH, json_schema_extra=SET)] = ()
     phases: Annotated[tuple[Name, ...], Field(max_length=40, json_schema_extra=SET)] = ()  # that a rollback turned off
     outcome: Outcome | None = None
     guard: Name | None = None

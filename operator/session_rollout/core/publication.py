@@ -7,13 +7,14 @@ says what it was until the status has it (`api.protection`). What the status lea
 
 from collections.abc import Mapping
 from decimal import Decimal
+from itertools import islice
 from typing import Final
 
 from session_rollout.api.enums import DecisionAction, DecisionReason, PhaseState
 from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, ProtectionKind
 from session_rollout.api.status import RolloutStatus
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.documents import PublishedDocument, gives_less, lesser
+from session_rollout.core.documents import FLAGS_READ, PublishedDocument, gives_less, lesser
 from session_rollout.core.drift import notice_drift
 from session_rollout.core.first_publish import first_published, known_document
 from session_rollout.core.flags import (
@@ -248,11 +249,9 @@ def _take_away(context: DecisionContext, left: Given) -> None:
     if document is None or (set(disabled) <= set(document.disabled) and not left):
         return
     given = {name: audience or UNKNOWN_RULES for name, audience in document.audiences.items()}
-    given = {
-        **dict.fromkeys(disabled, NOBODY),
-        **given,
-        **left,
-    }  # also features that the document has not: else it never has them off
+    # Also features that the document has not: else it never has them off. They come first, and no more flags are written than are read.
+    given = {**dict.fromkeys((*disabled, *left), NOBODY), **given, **left}
+    given = dict(islice(given.items(), FLAGS_READ))
     revision = _after(document.revision)
     changed = _compile(context, given, {**document.disabled, **disabled}, revision)
     flags = context.status.flags.updated(sha256=changed.sha256, revision=revision)
