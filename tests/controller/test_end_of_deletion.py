@@ -122,6 +122,24 @@ def test_write_that_is_refused_for_good_holds_up_no_deletion(
     run(body)
 
 
+def test_policy_off_of_the_last_edit_counts(cluster: Cluster) -> None:
+    """The object is gone before a decision has seen the edit, and before it has a finalizer."""
+
+    async def body() -> None:
+        process = await holding(cluster)
+        assert is_on(cluster)
+        raw = cluster.rollouts[KEY]
+        raw["spec"]["deletionPolicy"] = "Off"
+        raw["metadata"]["generation"] += 1
+        raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 1)
+        process.loops.rollout_changed(KEY, copy.deepcopy(raw))
+        delete(cluster, process)
+        await until(lambda: process.deleted == [KEY])
+        assert not is_on(cluster)
+
+    run(body)
+
+
 @pytest.mark.parametrize("finalizer", [(), (FINALIZER,)], ids=["gone", "finalizer"])
 def test_document_that_is_deleted_with_its_rollout_does_not_come_back(cluster: Cluster, finalizer: tuple[str, ...]) -> None:
     """Nobody would ever delete it."""

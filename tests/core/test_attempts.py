@@ -290,3 +290,23 @@ def test_pause_outlives_a_rollback_and_ends_with_a_retry(how: str) -> None:
     else:
         world.request("Retry", generation=1)
     world.until(at("two", 1))
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["refused", "restored"])
+def test_plan_that_the_document_was_rolled_back_with_is_not_tried_again(*, stored: bool) -> None:
+    """The status is from before that plan, and the spec of now has it with another field that is no part of it."""
+    guards = [{"name": "errors", "metric": "errors", "below": "5%"}]
+    world = World(spec(guards=guards))
+    world.until(at("one", 2, 1))
+    before = world.status
+    world.edit(with_another_plan(guards=guards))
+    world.values["errors"] = Decimal("0.5")
+    world.run(60 if stored else 0)
+    world.values["errors"], world.status, world.last_reconcile = Decimal("0.001"), before, None
+    world.edit(with_another_plan(guards=guards, checkInterval="11s"))
+    world.run(300)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+    assert world.document is not None
+    assert not world.document.gives_something
+    world.edit(edited(step(0, hold="62s"), guards=guards))
+    world.until(at("one", 1))

@@ -1,5 +1,6 @@
 """Guards and criteria that compare the events of all users with a fixed rate: few events say nothing, and many need no cohorts."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from core.world import World, ended
 from session_rollout.api.enums import CheckKind, CheckReason, DecisionReason, Outcome, Stage, Verdict
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.blocks import BlockProblem
+from session_rollout.core.flags import NOBODY
 from session_rollout.records.record import Record
 
 
@@ -119,3 +121,30 @@ def test_a_record_gives_the_same_decision_again() -> None:
         decision = world.reconcile()
         record = Record.model_validate_json(Record.of(observed, world.now, decision).model_dump_json())
         assert record.decide_again().status == decision.status
+
+
+def test_a_guard_without_a_verdict_keeps_the_next_phase_back() -> None:
+    """Users of the first phase are counted already, so that a guard that an edit adds has its verdict soon."""
+    data = bounded(guards=(), criteria=()).to_wire()
+    world = counting(RolloutSpec.model_validate({**data, "phases": data["phases"][:1], "bake": "1h"}), rates=(0.05, 0.05))
+    world.until(lambda world: world.status.current.stage is Stage.BAKE)
+    world.run(300)
+    world.edit(bounded(criteria=()))
+    world.settle()
+    assert world.document is not None
+    assert world.document.audiences["beta"] == NOBODY
+    world.run(300)
+    assert world.status.current.rollback_guard == "failures"
+
+
+def test_a_retry_right_after_a_rollback_awaits_the_guard() -> None:
+    world = counting(bounded(criteria=()))
+    world.until(lambda world: world.where[:2] == ("two", 1) and world.status.current.published_time is not None)
+    world.run(60)
+    world.request("Abort")
+    world.until(ended)
+    world.now += timedelta(seconds=1)
+    world.request("Retry", generation=1)
+    world.settle()
+    assert world.percents()["two"] == "0"
+    world.until(lambda world: world.percents()["two"] == "20")

@@ -340,3 +340,33 @@ def test_hold_that_is_over_while_results_are_awaited_does_not_spin() -> None:
     world.run(60)
     decision = world.reconcile()
     assert decision.next_reconcile >= timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_rollback_by_a_leader_that_does_not_know_of_a_raise_is_learned(*, grows: bool) -> None:
+    """The other leader has written the raise to the status, and the document of the rollback is newer than that.
+
+    With an edit that adds a feature, it is the first of two documents.
+    """
+    guards = [{"name": "errors", "metric": "errors", "below": "5%"}]
+    world = World(spec(guards=guards))
+    world.until(at("one", 1))
+    while (raised := world.decide().status).current.percent == "10":
+        world.settle()
+        world.now += timedelta(seconds=10)
+    world.values["errors"] = Decimal("0.5")
+    if grows:
+        world.edit(edited(_grow, guards=guards))
+    urgent = world.decide().urgent
+    assert urgent is not None
+    world.apply(urgent)
+    world.values["errors"], world.status = Decimal("0.001"), raised
+    world.run(600)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+    assert world.document is not None
+    assert not world.document.gives_something
+
+
+def _grow(data: dict[str, Any]) -> None:
+    data["features"].append({"name": "delta"})
+    data["phases"][1]["features"].append("delta")

@@ -13,6 +13,7 @@ from core.document_scenarios import FailingWorld
 from core.test_deadline import limited
 from core.world import at, spec
 from session_rollout.api.enums import Outcome, Verdict
+from session_rollout.core import fallback
 from session_rollout.core.flags import NOBODY
 
 
@@ -132,3 +133,45 @@ def test_what_was_decided_to_protect_is_carried_out_by_an_operator_that_cannot_d
     assert world.document is not None
     assert world.document.audiences["gamma"] == NOBODY
     assert world.document.audiences["alpha"] == before.audiences["alpha"] != NOBODY
+
+
+def rolled_back_in_the_document() -> FailingWorld:
+    """The process has ended between the write of the document and that of the status; then nothing can be decided."""
+    world = FailingWorld(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%"}]))
+    world.until(at("one", 2, 1))
+    world.values["errors"] = Decimal("0.5")
+    world.now += timedelta(seconds=10)
+    urgent = world.decide().urgent
+    assert urgent is not None
+    world.apply(urgent)
+    world.values["errors"] = Decimal("0.001")
+    world.last_reconcile, world.failing = None, True
+    world.run(10)
+    return world
+
+
+def test_operator_that_cannot_decide_forgets_no_rollback_of_the_document() -> None:
+    """An emergency writes the document, of which only the annotation knows the rollback."""
+    world = rolled_back_in_the_document()
+    world.request("EmergencyDisable", features=["gamma"])
+    world.run(10)
+    world.failing = False
+    world.run(60)
+    assert world.status.outcome is Outcome.ROLLED_BACK
+    assert world.document is not None
+    assert not world.document.gives_something
+
+
+def test_operator_that_cannot_learn_carries_out_emergencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning may be what fails."""
+
+    def fail(*_: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(fallback, "learn_protections", fail)
+    world = rolled_back_in_the_document()
+    name = world.request("EmergencyDisable", features=["gamma"])
+    world.run(10)
+    assert world.answer(name)[0]
+    assert world.document is not None
+    assert "gamma" in world.document.disabled

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from core.document_scenarios import recreated
 from core.world import World, at, spec
 from session_rollout.api.enums import CheckKind, CheckReason, Outcome, Verdict
 from session_rollout.api.migration_enums import MigrationState
@@ -15,6 +16,8 @@ from session_rollout.api.progress import Progress
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status_records import MigrationRecord
 from session_rollout.core.decide import decide
+from session_rollout.core.documents import FLAGS_READ
+from session_rollout.core.flags import EVERYBODY, NOBODY
 from session_rollout.core.observed import JobObservation, JobState, Measurement
 from session_rollout.core.status_budget import kept
 from session_rollout.records.codec import BASE, pack
@@ -140,3 +143,46 @@ def test_a_copy_may_take_longer_than_there_are_dates() -> None:
     end = world.migration("a0").estimated_end_time
     assert end is not None
     assert end.year == 2125
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_emergency_is_never_refused_for_the_flags_that_somebody_has_added(*, again: bool) -> None:
+    """An edit of the document has as many as are read; those of the spec are off, and come first."""
+    world = World(spec())
+    world.until(at("one", 1))
+    assert world.document is not None
+    added = {f"aa{number}": NOBODY for number in range(FLAGS_READ)}
+    world.tamper(audiences={**added, **world.document.audiences}, editor="kubectl-edit")
+    world = recreated(world) if again else world
+    world.publishing = False
+    name = world.request("EmergencyDisable")
+    world.run(10)
+    world.publishing = True
+    world.run(20)
+    assert world.answer(name)[0]
+    assert world.document is not None
+    assert set(world.document.disabled) >= {feature.name for feature in world.spec.features}
+
+
+def depending(prefix: str, *prerequisites: str) -> RolloutSpec:
+    """As many features as a spec may have: all but two are on from the beginning, and depend on these."""
+    names = [f"{prefix}{number}" for number in range(FEATURES - 2)]
+    others = [{"name": name, "initial": "On", "dependsOn": list(prerequisites)} for name in names]
+    steps = [{"percent": 10, "hold": "60s"}, {"percent": 100, "hold": "60s"}]
+    phases = [{"name": "one", "features": ["alpha", "base"], "steps": steps}]
+    return spec(features=[{"name": "alpha"}, {"name": "base"}, *others], phases=phases, guards=[], metrics=[])
+
+
+def test_dependents_of_earlier_specs_make_room() -> None:
+    """Those of the present spec stay off when they depend on nothing any more."""
+    world = World(depending("a", "alpha"))
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    for prefix in "bcd":
+        world.edit(depending(prefix, "alpha"))
+        world.run(20)
+    world.edit(depending("d"))
+    world.run(20)
+    assert world.document is not None
+    assert EVERYBODY not in world.document.audiences.values()

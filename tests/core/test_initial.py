@@ -185,3 +185,19 @@ def test_reset_gives_nobody_what_users_had_lost(end: str) -> None:
     fresh.answering = True
     fresh.edit(with_initial("Off"))
     fresh.until(at("two", 1))
+
+
+@pytest.mark.parametrize("action", ["Adopt", "Reset"])
+def test_the_end_of_an_emergency_gives_a_new_object_nothing_by_its_initial_value(action: str) -> None:
+    """The document does not say who had the feature before the emergency."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["gamma"])
+    world.run(10)
+    fresh = recreated(world, features=with_initial("On").to_wire()["features"])
+    fresh.run(10)
+    for each in (action, "EmergencyEnable"):
+        fresh.request(each)
+        fresh.run(20)
+    assert fresh.status.flags.disabled == ()
+    assert gamma(fresh) == NOBODY

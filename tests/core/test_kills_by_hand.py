@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from core.document_scenarios import recreated
 from core.world import World, at, spec
 from session_rollout.api.enums import ActionReason, EventReason
 from session_rollout.core.documents import read_document
@@ -179,3 +180,40 @@ def test_enable_from_before_an_emergency_does_not_end_it_after_a_clock_was_set(
     world.request("EmergencyEnable", "newer", after=ahead)
     world.run(20)
     assert has(world, "alpha")
+
+
+def test_on_call_edit_of_a_feature_that_is_off_outlives_the_earlier_emergency() -> None:
+    """The flag was off by the operator's own rules, and the command of the on-call guide leaves almost the same text."""
+    world = World(spec())
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(10)
+    world.now += timedelta(seconds=60)
+    world.request("EmergencyEnable", "late", features=["alpha"])
+    world.now += timedelta(seconds=60)
+    edit_text(world, lambda flags: flags["alpha"].update(state="ENABLED", defaultVariant="off"))
+    world.run(30)
+    assert world.answer("late") == (False, ActionReason.EMERGENCY_IS_NEWER)
+    assert not has(world, "alpha")
+
+
+def without_value(flags: Flags) -> None:
+    """The edit that makes the variant that users have a false one."""
+    flags["gamma"]["variants"].update(on=False)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_kill_by_hand_of_a_variant_is_not_a_placebo(*, again: bool) -> None:
+    """What it leaves is the text of a placebo step, which the rollout does not have; nor has one that is created again."""
+    phases = [
+        {"name": "one", "features": ["gamma"], "steps": [{"percent": 10, "hold": "60s"}, {"percent": 100, "hold": "60s"}]},
+        {"name": "two", "features": ["alpha", "beta"], "steps": [{"percent": 100, "hold": "60s"}]},
+    ]
+    world: World = World(spec(phases=phases))
+    world.until(at("one", 1))
+    edit_text(world, without_value)
+    if again:
+        world = recreated(world, phases=phases)
+    world.run(300)
+    assert [record.feature for record in world.status.flags.disabled] == ["gamma"]
+    assert not has(world, "gamma")

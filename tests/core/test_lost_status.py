@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from core.document_scenarios import FailingWorld
 from core.world import World, at, ended, spec
 from session_rollout.api.enums import CheckKind, DecisionReason, Outcome, Stage
 from session_rollout.api.status import Current, RolloutStatus
@@ -35,6 +36,42 @@ def test_guards_protect_users_whatever_the_status_has_lost(
     world.until(ended, seconds=120)
     world.run(120)  # the older phase follows, because the guard still fails
     assert (world.status.outcome, world.percents()) == (Outcome.ROLLED_BACK, NOBODY)
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+def test_guards_protect_users_of_a_rollout_that_is_being_deleted(lose: Callable[[RolloutStatus], RolloutStatus]) -> None:
+    """The deletion waits for a Job, perhaps for hours."""
+    world = deleting()
+    world.status, world.last_reconcile = lose(world.status), None
+    fail(world)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_clock_that_was_set_back_blinds_no_guard_during_a_deletion(*, begun: bool) -> None:
+    """Times in the status lie an hour ahead for the next leader."""
+    world = deleting()
+    if begun:
+        world.values["errors"] = Decimal("0.5")
+        world.run(10)
+    world.now, world.last_reconcile = world.now - timedelta(hours=1), None
+    fail(world)
+
+
+def deleting() -> FailingWorld:
+    """A rollout with users, of which the deletion waits for a Job."""
+    world = FailingWorld(spec())
+    world.until(at("one", 2, 1))
+    world.jobs_left = ("shop-rows-up-1",)
+    world.run(20)
+    return world
+
+
+def fail(world: World) -> None:
+    """The guard fails, and takes the features from all users."""
+    world.values["errors"] = Decimal("0.5")
+    world.run(300)
+    assert world.document is not None
+    assert not world.document.gives_something
 
 
 @pytest.mark.parametrize("end", ["breach", "Abort", "Abort before the first publish"])

@@ -107,8 +107,8 @@ def document_of(config_map: Any) -> PublishedDocument:
 
 
 def _dumped(protections: tuple[Protection, ...]) -> str:
-    """The newest protections that an annotation can hold."""
-    while len(text := PROTECTIONS.dump_json(protections, by_alias=True)) > ANNOTATION_BYTES:
+    """The newest protections that an annotation can hold. An earlier version reads those without a field that it does not know."""
+    while len(text := PROTECTIONS.dump_json(protections, by_alias=True, exclude_none=True)) > ANNOTATION_BYTES:
         protections = protections[1:]
     return text.decode()
 

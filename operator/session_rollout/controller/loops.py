@@ -8,7 +8,7 @@ starts the loops that are missing, and the end of a rollout is repeated until it
 import asyncio
 import logging
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from session_rollout.controller.finalizers import Finalizers
 from session_rollout.controller.memory import Memory
 from session_rollout.controller.reconciler import Reconciler
 from session_rollout.controller.requests import read_soon
+from session_rollout.controller.state import RolloutState
 from session_rollout.errors import RolloutError
 from session_rollout.ports import Key, Ports, Stored
 from session_rollout.tasks import cause_of, watched
@@ -148,7 +149,7 @@ class Loops:
     async def _leave(self, key: Key, loop: Loop) -> None:
         """The object is gone, because it had no finalizer, and another one may have its name: write what it has left undone."""
         state, failures = self._memory.of(key), 0
-        stored = state.last or self._deletion.parse(loop.raw)
+        stored = self._last(state, loop)
         while not self._stopped.is_set():
             try:
                 with state.working():
@@ -163,6 +164,20 @@ class Loops:
                     self._deletion.remains.leave(stored.rollout, str(error))
                     return
                 await asyncio.sleep(min(delay(failures, getattr(error, "retry_after", None)), left, LEAVE_SECONDS))
+
+    def _last(self, state: RolloutState, loop: Loop) -> Stored:
+        """The object as it was last: an edit shortly before its deletion was delivered, and no decision has seen it."""
+        last = state.last
+        if last is not None and _generation(loop.raw) <= _generation(last.raw):
+            return last
+        seen = self._deletion.parse(loop.raw)
+        if last is None:
+            return seen
+        return last if seen.problem else replace(seen, rollout=seen.rollout.updated(status=last.rollout.status))
+
+
+def _generation(raw: Object) -> int:
+    return int(raw["metadata"].get("generation", 0))
 
 
 def _revision(raw: Object) -> tuple[Any, ...]:

@@ -10,9 +10,10 @@ from typing import Final
 from session_rollout.api.enums import ActionReason, ActionType, DecisionAction, DecisionReason
 from session_rollout.core import migration_jobs
 from session_rollout.core.actions import apply_only
+from session_rollout.core.clocks import adopt_earlier_clock
 from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import RESYNC, DecisionContext, StageResult
-from session_rollout.core.decide import confirm_published, decision_of, next_reconcile
+from session_rollout.core.decide import complete_status, confirm_published, decision_of, next_reconcile
 from session_rollout.core.guards import act_on_breaches, evaluate_guards
 from session_rollout.core.learning import learn
 from session_rollout.core.notifications import without_delivered
@@ -61,8 +62,10 @@ def decide_deleted(
 
 
 def _protect(context: DecisionContext, text: str) -> None:
+    adopt_earlier_clock(context)
     learn(context)
     confirm_published(context)
+    complete_status(context)
     refusal = ActionRejected(ActionReason.DELETING, f"{text}; only EmergencyDisable and Abort are carried out")
     apply_only(context, PROTECTING, refusal)
     migration_jobs.track(context)

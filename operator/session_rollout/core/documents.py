@@ -226,7 +226,8 @@ def _is_taken_away(flag: Mapping[str, Any]) -> bool:
 
 
 def _is_compiled_for_emergency(flag: Mapping[str, Any]) -> bool:
-    unchanged = "targeting" not in flag and flag.get("defaultVariant") in {OFF, OFF_CHOSEN}
+    default = OFF_CHOSEN if ON_CHOSEN in _mapping(flag.get("variants")) else OFF
+    unchanged = "targeting" not in flag and flag.get("defaultVariant") == default
     return is_emergency(flag) and _is_served(flag) and unchanged and any(flag["variants"].values())
 
 

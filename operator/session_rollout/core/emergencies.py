@@ -6,7 +6,7 @@ from typing import Final
 from session_rollout.api.action import SessionRolloutAction
 from session_rollout.api.enums import ActionReason, ActionType, EventReason
 from session_rollout.api.flag_records import UNKNOWN_LENGTH, UnknownFeature, settled
-from session_rollout.api.protection import Protection, ProtectionKind
+from session_rollout.api.protection import FEATURES_LENGTH, Protection, ProtectionKind
 from session_rollout.core.clocks import creation_time
 from session_rollout.core.context import DecisionContext
 from session_rollout.core.flags import audiences
@@ -67,6 +67,7 @@ def _disabled_of(context: DecisionContext, action: SessionRolloutAction) -> tupl
 def emergency_disable(context: DecisionContext, action: SessionRolloutAction) -> str:
     """Turn off the features that the action names and that exist, or all of them. Raises ActionRejected."""
     names, unknown = _known_of(context, action)
+    names = names[:FEATURES_LENGTH]  # a document that somebody has edited may have more flags
     if action.spec.features and not names:
         raise ActionRejected(ActionReason.UNKNOWN_FEATURE, f"nothing was turned off: {unknown}")
     if (foreign := foreign_document(context)) is not None:
@@ -87,8 +88,9 @@ def emergency_disable(context: DecisionContext, action: SessionRolloutAction) ->
 
 
 def known_features(context: DecisionContext) -> tuple[str, ...]:
-    """Features of the spec, and those that are published although they have left it."""
-    document, names = context.document, list(audiences(context.spec, context.status))
+    """Features of the spec, and then those that are published although they have left it."""
+    document, names = context.document, [feature.name for feature in context.spec.features]
+    names += audiences(context.spec, context.status)
     names += document.audiences if document is not None else ()
     return tuple(dict.fromkeys(names))
 

@@ -14,7 +14,7 @@ from session_rollout.core.conditions import write_decision
 from session_rollout.core.context import RESYNC, DecisionContext, StageResult
 from session_rollout.core.decide import decision_of, record_stall
 from session_rollout.core.hold import pause_timer
-from session_rollout.core.learning import forget_kept, learn, learn_kills
+from session_rollout.core.learning import forget_kept, learn, learn_kills, learn_protections
 from session_rollout.core.notifications import without_delivered
 from session_rollout.core.observed import Decision, Observed
 from session_rollout.core.publication import publish, publish_less, publish_protections
@@ -26,7 +26,7 @@ EMERGENCIES: Final = frozenset({ActionType.EMERGENCY_DISABLE})
 
 def stall_after(observed: Observed, now: datetime, error: str) -> Decision:
     """The rollout stays where it is; features are still turned off by an `EmergencyDisable` action. `error` is its class and place."""
-    context = DecisionContext(observed=observed, now=now, status=observed.rollout.status)
+    context = _with_protections(DecisionContext(observed=observed, now=now, status=observed.rollout.status))
     apply_only(context, EMERGENCIES)
     forget_kept(context)
     learn_kills(context)
@@ -35,6 +35,16 @@ def stall_after(observed: Observed, now: datetime, error: str) -> Decision:
     result = StageResult(DecisionAction.STALL, DecisionReason.INTERNAL_ERROR, message, (message,), next_actions)
     publish_less(context)
     return replace(_stalled(context, result, ()), complete=False)  # no evidence was evaluated
+
+
+def _with_protections(context: DecisionContext) -> DecisionContext:
+    """What the annotation of the document knows is in the status, too: else the next document would be written without it."""
+    learned = DecisionContext(observed=context.observed, now=context.now, status=context.status)
+    try:
+        learn_protections(learned)
+    except Exception:  # noqa: BLE001 - it may be what has failed, and an emergency must be carried out all the same
+        return context
+    return learned
 
 
 def stall_unparsed(observed: Observed, now: datetime, problem: str) -> Decision:

@@ -28,6 +28,7 @@ from session_rollout.api.parsing import FLAGS_SUFFIX
 from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.api.status import RolloutStatus
 from session_rollout.api.status_records import PhaseRecord, rfc3339
+from session_rollout.core.status_budget import kept
 
 SCHEMA: Final = "https://flagd.dev/schema/v0/flags.json"
 KEY: Final = "flags.flagd.json"
@@ -194,13 +195,14 @@ def _disabled_by_spec(spec: RolloutSpec, status: RolloutStatus) -> dict[str, str
 
 
 def with_recorded_dependents(spec: RolloutSpec, disabled: tuple[DisabledFeature, ...]) -> tuple[DisabledFeature, ...]:
-    """The records, with the features that depend on each of them now or did before."""
+    """The records, with the features that depend on each of them now or did before. Where a list is full, earlier ones make room."""
     taken = {name for record in disabled for name in (record.feature, *record.dependents)}
     records = []
     for record in disabled:
-        fresh = tuple(name for name in with_dependents(spec, {record.feature: ""}) if name not in taken)
+        present = with_dependents(spec, {record.feature: ""})
+        fresh = tuple(name for name in present if name not in taken)
         taken.update(fresh)
-        dependents = (*record.dependents, *fresh)[:DISABLED_LENGTH]
+        dependents = kept((*record.dependents, *fresh), present.__contains__, DISABLED_LENGTH)
         records.append(record.updated(dependents=dependents) if fresh else record)
     return tuple(records)
 

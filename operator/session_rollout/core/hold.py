@@ -26,11 +26,11 @@ from session_rollout.core.context import DecisionContext, StageResult
 from session_rollout.core.criteria import unmet_criteria
 from session_rollout.core.deadline import count_wait, stop_wait
 from session_rollout.core.drift import is_contested
-from session_rollout.core.evidence import metric_of
+from session_rollout.core.evidence import is_counted, metric_of, phase_of
 from session_rollout.core.failures import TRAILING_CHECKS, restart_failures
 from session_rollout.core.holdback import bake_length
 from session_rollout.core.inputs import published_phases
-from session_rollout.core.publication import is_published
+from session_rollout.core.publication import audience_before, is_published
 from session_rollout.core.refusals import needed_refusals, stall_reason
 from session_rollout.core.unpublished import lapse
 
@@ -139,8 +139,19 @@ def _unjudged(context: DecisionContext, guard: Guard) -> str | None:
     phase = context.status.phase(context.current.phase)
     lost = record.evidence_time is not None and (not record.needs_users or bool(published_phases(context.status)))
     first = not lost and not (phase is not None and phase.is_published)
-    early = record.verdict is Verdict.NOT_EVALUATED and metric_of(context.spec, guard) is not None  # nobody is compared yet
+    early = record.verdict is Verdict.NOT_EVALUATED and _awaits_users(context, guard)
     return None if record.has_evidence or (first and (few or absent)) or early else record.message
+
+
+def _awaits_users(context: DecisionContext, guard: Guard) -> bool:
+    """Whether a guard judges events of which none count yet. In a phase that has users, it need not be judged before each audience."""
+    metric, status, current = metric_of(context.spec, guard), context.status, context.current
+    if metric is None:
+        return False
+    phase = status.phase(current.phase)
+    had_users = not current.is_unpublished or audience_before(context).has_users
+    runs = phase is not None and phase.is_published and had_users
+    return runs or not is_counted(status, phase_of(context.spec, status, metric), metric)
 
 
 def blind_guards(context: DecisionContext, *, before_phase: bool = False) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from session_rollout.core.flags import (
     with_recorded_dependents,
 )
 from session_rollout.core.generation import adopt_generation
+from session_rollout.core.plan import note_other_plan
 from session_rollout.core.publication import audience_before, protection_uids
 from session_rollout.core.rollback import begin_rollback
 from session_rollout.core.status_budget import kept
@@ -35,17 +36,25 @@ def learn(context: DecisionContext) -> None:
     forget_kept(context)
     if document is None:
         return
-    for protection in document.protections:
-        if _is_news(context, protection):
-            _adopt(context, protection)
-            if protection.uid == context.current.rollback_uid:
-                _forget_explained(context, document)
+    learn_protections(context)
     flags = context.status.flags
     by_hand = document.editor is not None and flags.sha256 is not None
     if not (flags.adoption_required or by_hand) and (flags.sha256 is None or document.revision > flags.revision):
         _compare_revisions(context, document)
     else:
         learn_kills(context)
+
+
+def learn_protections(context: DecisionContext) -> None:
+    """Emergencies and rollbacks that the annotation of the document has and the status does not."""
+    document = context.document
+    if document is None:
+        return
+    for protection in document.protections:
+        if _is_news(context, protection):
+            _adopt(context, protection)
+            if protection.uid == context.current.rollback_uid:
+                _forget_explained(context, document)
 
 
 def forget_kept(context: DecisionContext) -> None:
@@ -72,7 +81,7 @@ def learn_kills(context: DecisionContext) -> None:
     document, flags = context.document, context.status.flags
     if document is None or flags.sha256 in {None, document.sha256}:
         return
-    gone = set(document.taken_away)
+    gone = _turned_off(context, document)
     if flags.adoption_required or document.editor is not None:
         gone |= set(document.disabled)
     if not flags.adoption_required and document.editor is not None:
@@ -85,7 +94,20 @@ def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> 
     given = audiences(context.spec, context.status)
     if context.current.is_unpublished:  # the document never gave what was decided
         given.update(dict.fromkeys(context.decided_features, audience_before(context)))
-    return {name for name, audience in document.audiences.items() if audience == NOBODY != given.get(name, NOBODY)}
+    users = of_users(given)
+    return {name for name, audience in of_users(document.audiences).items() if audience == NOBODY != users.get(name, NOBODY)}
+
+
+def _turned_off(context: DecisionContext, document: PublishedDocument) -> set[str]:
+    """Features that somebody else has turned off.
+
+    A placebo that an edit left is one of them, unless the status has it: who sets the value of the variant `on` to false makes one.
+    """
+    if document.editor is None:
+        return set(document.taken_away)
+    given = audiences(context.spec, context.status)
+    placebos = {name for name, audience in document.audiences.items() if audience is not None and audience.placebo}
+    return {*document.taken_away, *(name for name in placebos if not given.get(name, NOBODY).placebo)}
 
 
 def _is_news(context: DecisionContext, protection: Protection) -> bool:
@@ -107,6 +129,7 @@ def _adopt(context: DecisionContext, protection: Protection) -> None:
         if protection.guard is not None and protection.causes:  # the status that had this event could not be written
             context.record_event(EventReason.GUARD_BREACHED, "; ".join(protection.causes), check=protection.guard)
         context.protect()
+        note_other_plan(context, protection)
         begin_rollback(context, outcome, protection.causes, protection.uid, guard=protection.guard, phases=protection.phases)
 
 
@@ -181,7 +204,7 @@ def _compare_revisions(context: DecisionContext, document: PublishedDocument) ->
     flags = context.status.flags
     same = _gives_the_same(context, document)
     if flags.sha256 is None:  # nothing was published for this status
-        same = not (document.gives_something or document.disabled or document.rolled_back or document.taken_away)
+        same = not (document.gives_something or document.disabled or document.rolled_back or _turned_off(context, document))
     if same:
         context.change(flags=flags.updated(revision=max(flags.revision, document.revision)))
         if flags.sha256 is None:
@@ -210,7 +233,7 @@ def _adopt_marks(context: DecisionContext, document: PublishedDocument) -> None:
 
 
 def _keep(context: DecisionContext, document: PublishedDocument) -> None:
-    _adopt_edit(context, document, document.taken_away)
+    _adopt_edit(context, document, _turned_off(context, document))
     name = config_map_name(context.spec.flag_set)
     kept = {"revision": document.revision, "sha256": document.sha256, "config_map": name, "adoption_required": True}
     context.change(flags=context.status.flags.updated(**kept))
@@ -218,9 +241,12 @@ def _keep(context: DecisionContext, document: PublishedDocument) -> None:
 
 
 def keep_off(context: DecisionContext, document: PublishedDocument) -> None:
-    """What nobody has by the document is not given by a spec that says `initial: On`: only a phase gives it."""
+    """What nobody has by the document is not given by a spec that says `initial: On`: only a phase gives it.
+
+    Nor does the end of an emergency: the document does not say who had the feature before.
+    """
     flags = context.status.flags
-    off = {name for name, audience in document.audiences.items() if audience == NOBODY and name not in document.disabled}
+    off = {name for name, audience in document.audiences.items() if audience == NOBODY}
     names = {feature.name for feature in context.spec.features if feature.name in off}
     context.change(flags=flags.updated(initially_off=tuple(sorted({*flags.initially_off, *names}))))
 

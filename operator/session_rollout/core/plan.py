@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from session_rollout.api.base import MAP_BY_NAME, SET, Model
 from session_rollout.api.metrics import DEFAULT_BASELINE, Metric
+from session_rollout.api.protection import Protection
 from session_rollout.api.quantities import bound, duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import ROLLED_BACK_PLANS_LENGTH, RolloutStatus
@@ -87,10 +88,19 @@ def note_plan(context: DecisionContext) -> None:
 
 def note_rolled_back(context: DecisionContext) -> None:
     """The plan of this generation was rolled back: no edit tries it again, until the rollout is promoted."""
-    status = context.status
-    if status.observed_plan is not None:
-        record = RolledBackPlan(generation=status.observed_generation, plan=status.observed_plan)
-        others = (known for known in status.rolled_back_plans if known.plan != record.plan)
+    _note(context, context.status.observed_generation, context.status.observed_plan)
+
+
+def note_other_plan(context: DecisionContext, rollback: Protection) -> None:
+    """The same of a plan whose rollback the document knows: the status never had it, or is of an earlier one."""
+    if rollback.generation != context.status.observed_generation:
+        _note(context, rollback.generation, rollback.plan)
+
+
+def _note(context: DecisionContext, generation: int, plan: str | None) -> None:
+    if plan is not None:
+        others = (known for known in context.status.rolled_back_plans if known.plan != plan)
+        record = RolledBackPlan(generation=generation, plan=plan)
         context.change(rolled_back_plans=(*others, record)[-ROLLED_BACK_PLANS_LENGTH:])
 
 

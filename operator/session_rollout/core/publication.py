@@ -7,6 +7,7 @@ says what it was until the status has it (`api.protection`). What the status lea
 
 from collections.abc import Mapping
 from decimal import Decimal
+from itertools import islice
 from typing import Final
 
 from session_rollout.api.enums import DecisionAction, DecisionReason, PhaseState
@@ -14,7 +15,7 @@ from session_rollout.api.protection import PROTECTIONS_LENGTH, Protection, Prote
 from session_rollout.api.status import RolloutStatus
 from session_rollout.core.audiences import gives_less, lesser
 from session_rollout.core.context import DecisionContext, StageResult
-from session_rollout.core.documents import PublishedDocument
+from session_rollout.core.documents import FLAGS_READ, PublishedDocument
 from session_rollout.core.drift import notice_drift
 from session_rollout.core.first_publish import first_published, known_document
 from session_rollout.core.flags import (
@@ -105,7 +106,7 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         # document that is not newer than what the next one reads.
         corrects = document is None or document.editor is not None
         revision = context.status.flags.revision if corrects else floor + 1
-        context.urgent = _effect(context, _compile(context, *less, revision))
+        context.urgent = _effect(context, _compile(context, *less, revision), revision)
         floor = max(floor, revision)
     wanted = _wanted(context, given, disabled, floor)
     if document is None or document.sha256 != wanted.sha256:
@@ -261,11 +262,9 @@ def _take_away(context: DecisionContext, left: Given) -> None:
     if document is None or (set(disabled) <= set(document.disabled) and not left):
         return
     given = {name: audience or UNKNOWN_RULES for name, audience in document.audiences.items()}
-    given = {
-        **dict.fromkeys(disabled, NOBODY),
-        **given,
-        **left,
-    }  # also features that the document has not: else it never has them off
+    # Also features that the document has not: else it never has them off. They come first, and no more flags are written than are read.
+    given = {**dict.fromkeys((*disabled, *left), NOBODY), **given, **left}
+    given = dict(islice(given.items(), FLAGS_READ))
     revision = _after(document.revision)
     changed = _compile(context, given, {**document.disabled, **disabled}, revision)
     flags = context.status.flags.updated(sha256=changed.sha256, revision=revision)
@@ -291,10 +290,11 @@ def _compile(context: DecisionContext, given: Given, disabled: Mapping[str, str]
     )
 
 
-def _effect(context: DecisionContext, document: FlagDocument) -> Publish:
+def _effect(context: DecisionContext, document: FlagDocument, revision: int = 0) -> Publish:
+    """The write of a document; `revision` is its own if it is newer than the status."""
     published = context.document
     version = published.version if published is not None else None
-    return Publish(document.config_map, document.text, document.sha256, version, _protections(context))
+    return Publish(document.config_map, document.text, document.sha256, version, _protections(context, revision))
 
 
 # --- what explains a document with a higher revision
@@ -306,7 +306,7 @@ def protection_uids(status: RolloutStatus) -> frozenset[str]:
     return frozenset(uids)
 
 
-def _protections(context: DecisionContext) -> tuple[Protection, ...]:
+def _protections(context: DecisionContext, revision: int) -> tuple[Protection, ...]:
     """Emergencies that the stored status does not have yet, and the rollback that the document is the result of.
 
     The rollback stays until more is published: a rollout that is created again, or restored without its status, must learn of it.
@@ -320,7 +320,9 @@ def _protections(context: DecisionContext) -> tuple[Protection, ...]:
     emergencies = [emergency for emergency in _emergencies(context) if emergency.uid not in stored]
     kept = [known for known in published.values() if known.kind is ProtectionKind.ROLLBACK and known.uid not in stored]
     rollbacks = {own.uid: own for own in (*(kept if context.status.flags.adoption_required else ()), *_rollbacks(context))}
-    return tuple(published.get(own.uid, own) for own in (*emergencies, *rollbacks.values()))[-PROTECTIONS_LENGTH:]
+    first = max(revision, context.status.flags.revision)
+    fresh = (own.updated(revision=first) for own in (*emergencies, *rollbacks.values()))
+    return tuple(published.get(own.uid, own) for own in fresh)[-PROTECTIONS_LENGTH:]
 
 
 def _emergencies(context: DecisionContext) -> tuple[Protection, ...]:
@@ -334,7 +336,6 @@ def _emergencies(context: DecisionContext) -> tuple[Protection, ...]:
             reason=record.reason,
             time=record.time,
             requested_time=record.requested_time,
-            revision=context.status.flags.revision,
             features=tuple(record.feature for record in disabled if record.uid == uid),
         )
         for uid, record in by_uid.items()
@@ -349,8 +350,8 @@ def _rollbacks(context: DecisionContext) -> tuple[Protection, ...]:
         kind=ProtectionKind.ROLLBACK,
         uid=current.rollback_uid,
         time=current.stage_start_time,
-        revision=context.status.flags.revision,
         generation=context.status.observed_generation,
+        plan=context.status.observed_plan,
         phases=tuple(record.name for record in context.status.phases if record.state is PhaseState.ROLLED_BACK),
         outcome=current.rollback_outcome,
         guard=current.rollback_guard,
