@@ -241,6 +241,8 @@ class Landings:
         asked = {"Abort", "Retry", "Reset", "Delete", "Decision"}
         if self.reasons & asked or self._waiting("Abort", "Retry", "Reset"):
             return True
+        if self.orphaned and self.foreign and self._disabling() | self.disabled:
+            return True  # in a document that is kept, an emergency leaves nothing of rules that somebody has edited
         return self._must_fall(name)
 
     def _must_fall(self, name: str) -> bool:
