@@ -77,7 +77,7 @@ def test_breach_rolls_back(operator: Lab) -> None:
     finally:
         operator.gauge.value = "0.001"  # type: ignore[attr-defined]
     status = operator.rollout("breach")["status"]
-    assert status["decision"]["details"] == ["errors 20% is not below 5%"]
+    assert status["current"]["rollbackGuard"] == "errors"
     assert flags(operator, "breach")["alpha"]["targeting"]["if"][-1] == "off-chosen"
 
 
