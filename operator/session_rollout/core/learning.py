@@ -101,13 +101,15 @@ def _taken_from_users(context: DecisionContext, document: PublishedDocument) -> 
 def _turned_off(context: DecisionContext, document: PublishedDocument) -> set[str]:
     """Features that somebody else has turned off.
 
-    A placebo that an edit left is one of them, unless the status has it: who sets the value of the variant `on` to false makes one.
+    A placebo that an edit left is one of them, unless the status has it, or nobody had the feature: who sets the value of the variant `on`
+    to false makes one.
     """
     if document.editor is None:
         return set(document.taken_away)
     given = audiences(context.spec, context.status)
     placebos = {name for name, audience in document.audiences.items() if audience is not None and audience.placebo}
-    return {*document.taken_away, *(name for name in placebos if not given.get(name, NOBODY).placebo)}
+    had_users = placebos & document.first_published.keys()
+    return {*document.taken_away, *(name for name in had_users if not given.get(name, NOBODY).placebo)}
 
 
 def _is_news(context: DecisionContext, protection: Protection) -> bool:

@@ -277,6 +277,13 @@ class Landings:
         every = features | set(self.known) | self.disabled  # an emergency may be about a feature that nothing has any more
         return every & set(spec.get("features") or every)  # a wrong name does not matter to the others
 
+    def _named_after(self, uid: str, kind: str) -> set[str]:
+        """Features of accepted actions of this kind that were requested after this one: responses may be late."""
+        actions = self._actions()
+        later = actions[[raw["metadata"]["uid"] for raw in actions].index(uid) + 1 :]
+        accepted = (raw for raw in later if raw["spec"]["action"] == kind and raw.get("status", {}).get("accepted"))
+        return {name for raw in accepted for name in self._named(raw["spec"])}
+
     def _dependents(self, names: set[str]) -> set[str]:
         for feature in (
             self.cluster.spec.features if self.cluster.raw else ()

@@ -177,7 +177,12 @@ class Witness(Landings):
     def _hear(self, uid: str, spec: Object, *, accepted: bool) -> None:
         kind = spec["action"]
         if not accepted:
-            if kind == "EmergencyDisable" and "features" in spec and self._any_on(spec) and not self._lifted_after(uid):
+            if (
+                kind == "EmergencyDisable"
+                and "features" in spec
+                and self._any_on(spec)
+                and not self._named_after(uid, "EmergencyEnable")
+            ):
                 self.objects("emergency-acts", f"{uid} was refused for a feature that is published")
             return
         match kind:
@@ -197,24 +202,18 @@ class Witness(Landings):
                 self._moved(kind)
 
     def _disabled(self, uid: str, spec: Object) -> None:
-        self.disabled |= self._named(spec) - self._lifted_after(uid)
+        self.disabled |= self._named(spec) - self._named_after(uid, "EmergencyEnable")
         if uid not in self.met and self._any_on(spec):
             self.objects("answer", f"{uid} was accepted, and its features were never off")
 
     def _enabled(self, uid: str, spec: Object) -> None:
-        self.disabled = self.disabled - self._named(spec) if spec.get("features") else set()
+        later = self.disabled & self._named_after(uid, "EmergencyDisable")
+        self.disabled = self.disabled - self._named(spec) | later if spec.get("features") else later
         self.promotes = {}  # of before an emergency that has ended
         self.killed = self.killed - self._named(spec) if spec.get("features") else set()
         off = self.off | self._dependents(self.killed) | self._disabling()
         if left := [name for name, given in self.known.items() if given.emergency and name not in off]:
             self.objects("answer", f"{uid} was accepted, and {left[0]} is still off")
-
-    def _lifted_after(self, uid: str) -> set[str]:
-        """Features that an EmergencyEnable covers that was requested after this action and has its response: responses may be late."""
-        actions = self._actions()
-        later = actions[[raw["metadata"]["uid"] for raw in actions].index(uid) + 1 :]
-        enabled = (raw for raw in later if raw["spec"]["action"] == "EmergencyEnable" and raw.get("status", {}).get("accepted"))
-        return {name for raw in enabled for name in self._named(raw["spec"])}
 
     def _promoted(self, uid: str, spec: Object) -> None:
         phase = phase_named(self.cluster.spec, spec["phase"])
