@@ -217,3 +217,20 @@ def test_kill_by_hand_of_a_variant_is_not_a_placebo(*, again: bool) -> None:
     world.run(300)
     assert [record.feature for record in world.status.flags.disabled] == ["gamma"]
     assert not has(world, "gamma")
+
+
+def test_a_placebo_that_nobody_had_is_not_killed_by_another_edit() -> None:
+    """Of a rollout that is created again while a later phase is in its placebo step: users keep what the earlier one gave them."""
+    steps = [{"percent": 20, "placebo": True, "hold": "60s"}, {"percent": 100, "hold": "60s"}]
+    phases = [
+        {"name": "one", "features": ["gamma"], "steps": [{"percent": 60, "hold": "60s"}]},
+        {"name": "two", "features": ["alpha", "beta"], "steps": steps},
+    ]
+    world: World = World(spec(phases=phases, guards=[]))
+    world.until(lambda world: world.status.current.placebo == "20" and world.document is not None and has(world, "gamma"))
+    edit_text(world, lambda flags: flags["alpha"]["targeting"]["if"].__setitem__(-1, "on"))
+    world = recreated(world, phases=phases, guards=[])
+    world.run(60)
+    assert world.status.flags.adoption_required
+    assert world.status.flags.disabled == ()
+    assert has(world, "gamma")
