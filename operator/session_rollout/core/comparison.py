@@ -118,25 +118,24 @@ class Comparison:
         """That of evidence of harm; 1 before the first block."""
         if not self.cells:
             return 1.0
-        if self.has_cells or self._is_uneven:
-            between = inflation_of(tuple(self.cells.values()), self.tolerance.times, self.alpha)
-            return between if self.has_cells else max(between, self.largest, UNKNOWN, self.information.inflation(self.alpha))
-        return self.information.inflation(self.alpha)
-
-    @property
-    def _is_uneven(self) -> bool:
-        """Whether cells are too few or too different to measure clustering: one user may have most of the events of a group."""
-        return len(self.cells) > 1 and not self.has_cells
+        if len(self.cells) == 1:
+            return self.information.inflation(self.alpha)
+        between = inflation_of(tuple(self.cells.values()), self.tolerance.times, self.alpha)
+        return between if self.has_cells else self._of_uneven_cells(between, self.alpha)
 
     @property
     def safe_inflation(self) -> float:
         """That of evidence of safety."""
-        if self.has_cells or self._is_uneven:
-            measured = inflation_of_safety(tuple(self.cells.values()), self.tolerance.times)
-            if not self.has_cells:
-                return max(measured, self.largest, UNKNOWN, self.information.inflation(ALPHA_OF_SAFETY))
-            return measured if self.tolerance.times else max(measured, self.largest)
-        return self.information.inflation(ALPHA_OF_SAFETY)
+        if len(self.cells) <= 1:
+            return self.information.inflation(ALPHA_OF_SAFETY)
+        between = inflation_of_safety(tuple(self.cells.values()), self.tolerance.times)
+        if not self.has_cells:
+            return self._of_uneven_cells(between, ALPHA_OF_SAFETY)
+        return between if self.tolerance.times else max(between, self.largest)
+
+    def _of_uneven_cells(self, between: float, alpha: float) -> float:
+        """That of cells that are too few or too different to measure clustering: one user may have most of the events of a group."""
+        return max(between, self.largest, UNKNOWN, self.information.inflation(alpha))
 
     @property
     def excess(self) -> float:
