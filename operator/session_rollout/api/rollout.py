@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from session_rollout.api.base import ATOMIC, MAP_BY_NAME, SET, Feature, Generation, Model, Name, Text, rules
 from session_rollout.api.cel import ROLLOUT
-from session_rollout.api.checks import Gate, Guard
+from session_rollout.api.checks import Check, Gate, Guard
 from session_rollout.api.enums import EventReason
 from session_rollout.api.metrics import Control, Metric
 from session_rollout.api.migration import Database, Migration
@@ -324,6 +324,10 @@ class RolloutSpec(Model):
         """How often a metric is queried: never more often than `checkInterval`."""
         metric, shortest = self.metric(name), duration(self.check_interval)
         return max(duration(metric.interval), shortest) if metric is not None and metric.interval else shortest
+
+    def all_checks(self) -> tuple[Check, ...]:
+        """Every guard, and the criteria of each phase."""
+        return (*self.guards, *(criterion for phase in self.phases for criterion in phase.criteria))
 
     def all_gates(self) -> tuple[Gate, ...]:
         """Every gate: before the first phase, after the last step of each phase, and after a rollback."""

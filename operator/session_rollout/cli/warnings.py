@@ -15,7 +15,7 @@ from session_rollout.api.rollout import OnOff, RolloutSpec
 from session_rollout.cli.admission import Path, Problem
 from session_rollout.cli.warnings_evidence import evidence_warnings
 from session_rollout.cli.warnings_queries import query_warnings
-from session_rollout.core.steps import increments
+from session_rollout.core.steps import increments, planned_time
 
 Ranges = dict[str, timedelta]
 WHOLE: Final = 100
@@ -160,7 +160,7 @@ def _unused_features(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
 
 
 def _unused_metrics(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
-    checks = [*spec.guards, *(check for phase in spec.phases for check in phase.criteria)]
+    checks = spec.all_checks()
     used = {name for check in checks for name in check.metrics} | {gate.metric for gate in spec.all_gates()}
     for index, metric in enumerate(spec.metrics):
         if metric.name not in used:
@@ -284,7 +284,7 @@ def _intervals(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
 
 
 def _guards(spec: RolloutSpec, _: Ranges) -> Iterator[Problem]:
-    whole = sum((increment.hold for phase in spec.phases for increment in increments(phase)), duration(spec.bake))
+    whole = planned_time(spec.phases) + duration(spec.bake)
     for index, guard in enumerate(spec.guards):
         if duration(guard.for_) >= whole:
             message = (

@@ -112,7 +112,7 @@ def _never_reached(spec: RolloutSpec, phase: Phase, number: int) -> Iterator[Pro
 
 def _unused_holdback(spec: RolloutSpec) -> Iterator[Problem]:
     """Users are held back, and nothing compares the others with them."""
-    checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
+    checks = spec.all_checks()
     compared = any(check.compared_to is ComparedTo.CONTROL and not check.dry_run for check in checks)
     if spec.control.held_back and not compared:
         message = (

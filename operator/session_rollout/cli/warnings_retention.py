@@ -6,13 +6,13 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from session_rollout.api.checks import Check, ComparedTo
+from session_rollout.api.checks import ComparedTo
 from session_rollout.api.metrics import SEASONS_NEEDED, SeasonalBaseline
 from session_rollout.api.quantities import duration, format_duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.cli.admission import Problem
 from session_rollout.cli.past import recorder_of
-from session_rollout.core.steps import increments
+from session_rollout.core.steps import planned_time
 
 
 class WarnRetention(StrEnum):
@@ -46,8 +46,7 @@ async def _retention(options: Mapping[str, Any]) -> timedelta | None:
 
 def _compared(spec: RolloutSpec) -> set[str]:
     """Names of the metrics of checks with a baseline."""
-    checks: list[Check] = [*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria)]
-    return {check.metric for check in checks if check.compared_to is ComparedTo.BASELINE}
+    return {check.metric for check in spec.all_checks() if check.compared_to is ComparedTo.BASELINE}
 
 
 def _needed(spec: RolloutSpec, name: str) -> timedelta | None:
@@ -65,7 +64,7 @@ def _longest(spec: RolloutSpec, name: str) -> timedelta:
     """The planned time of the longest phase in which the metric is compared. A guard is evaluated in all, and in the bake."""
     is_guarded = any(guard.metric == name and guard.compared_to is ComparedTo.BASELINE for guard in spec.guards)
     planned = [
-        sum((increment.hold for increment in increments(phase)), timedelta(0))
+        planned_time([phase])
         for phase in spec.phases
         if is_guarded or any(each.metric == name and each.compared_to is ComparedTo.BASELINE for each in phase.criteria)
     ]

@@ -16,7 +16,6 @@ from session_rollout.api.checks import Check, ComparedTo, Guard
 from session_rollout.api.enums import CheckKind, CheckReason, EventReason, Outcome, PhaseState, Stage, Verdict
 from session_rollout.api.evidence_record import EvidenceRecord
 from session_rollout.api.metrics import Metric
-from session_rollout.api.phases import Phase
 from session_rollout.api.quantities import bound, duration
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.api.status import EVIDENCE_LENGTH, RolloutStatus
@@ -36,7 +35,7 @@ from session_rollout.core.recent_blocks import RECENT_BLOCKS, Unusable, unusable
 from session_rollout.core.statistics.rates import Tolerance
 from session_rollout.core.statistics.ratio import inflation_of_ratio
 from session_rollout.core.status_budget import kept
-from session_rollout.core.steps import increments, phase_named
+from session_rollout.core.steps import increments, phase_named, planned_time
 
 KEPT_FOR: Final = timedelta(minutes=10)  # what is younger is asked again after a restart
 KEPT_BLOCKS: Final = 50
@@ -226,25 +225,19 @@ def _exposure(
 def comparison_of(spec: RolloutSpec, check: Check, record: EvidenceRecord, series: BlockSeries | None) -> Comparison:
     """The comparison that a record describes; the blocks say for how many of them it holds."""
     phase, length = phase_named(spec, record.phase), series.length if series is not None else SHORT_BLOCK
-    planned = _planned(spec.phases if check.below is not None else (phase,) if phase is not None else ()) + duration(spec.bake)
+    phases = spec.phases if check.below is not None else (phase,) if phase is not None else ()
     metric = spec.metric(check.metric)
     is_mean = metric is not None and metric.is_mean
     tests = len(increments(phase)) if is_mean and phase is not None else 1  # a mean is tested once for each audience
     fresh = (MeanComparison if is_mean else Comparison)(
         tolerance=tolerated_by(spec, check),
-        alpha=min(
-            max(float(record.alpha) / tests, SMALLEST_ALPHA), LARGEST_ALPHA
-        ),  # whatever somebody has written into a status
-        horizon=max(HORIZON, planned) / length,
+        # Whatever somebody has written into a status.
+        alpha=min(max(float(record.alpha) / tests, SMALLEST_ALPHA), LARGEST_ALPHA),
+        horizon=max(HORIZON, planned_time(phases) + duration(spec.bake)) / length,
         until=record.until,
         length=length,
     )
     return decoded(record, fresh)
-
-
-def _planned(phases: Iterable[Phase]) -> timedelta:
-    """The holds of all their audiences."""
-    return sum((increment.hold for phase in phases for increment in increments(phase)), timedelta(0))
 
 
 def tolerated_by(spec: RolloutSpec, check: Check) -> Tolerance:

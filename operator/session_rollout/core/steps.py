@@ -62,6 +62,11 @@ def increments(phase: Phase) -> tuple[Increment, ...]:
     return _increments(phase.steps)
 
 
+def planned_time(phases: Iterable[Phase]) -> timedelta:
+    """The holds of all audiences of these phases. Warm-ups, approvals and windows make a phase longer."""
+    return sum((increment.hold for phase in phases for increment in increments(phase)), timedelta(0))
+
+
 @lru_cache(maxsize=1024)  # each decision reads those of the whole spec
 def _increments(steps: tuple[Step, ...]) -> tuple[Increment, ...]:
     result: list[Increment] = []

@@ -15,7 +15,7 @@ from session_rollout.api.phases import Phase
 from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.hold import acts
 from session_rollout.core.statistics.proportion import wilson
-from session_rollout.core.steps import increments
+from session_rollout.core.steps import planned_time
 from session_rollout.simulation.history import History, Incident
 from session_rollout.simulation.noise import Noise, SmallTolerance, is_relative, noise_of, too_small
 from session_rollout.simulation.replay import Histories, Replay
@@ -99,11 +99,6 @@ class _Start:
     breaches: dict[str, datetime]  # by guard
 
 
-def length_of(phase: Phase) -> timedelta:
-    """The time of its holds. Warm-ups, approvals and windows make a phase longer."""
-    return sum((increment.hold for increment in increments(phase)), timedelta(0))
-
-
 def metrics_of(spec: RolloutSpec) -> tuple[str, ...]:
     """Names of the metrics whose history a backtest needs."""
     criteria = [each for phase in spec.phases for each in criteria_of(spec, phase)]
@@ -118,7 +113,7 @@ def seasonal_metrics(spec: RolloutSpec) -> frozenset[str]:
 
 def left_out(spec: RolloutSpec) -> tuple[str, ...]:
     """Names of guards and criteria that cannot be replayed, because a metric has `cohorts`: nobody had the feature."""
-    checks = (*spec.guards, *(each for phase in spec.phases for each in phase.criteria))
+    checks = spec.all_checks()
     return tuple(dict.fromkeys(check.name for check in checks if not _has_past(spec, check)))
 
 
@@ -153,7 +148,7 @@ def _has_past(spec: RolloutSpec, check: Check) -> bool:
 def _of_phase(
     phase: Phase, criteria: Sequence[Criterion], replays: Replays, histories: Histories, incidents: Sequence[Incident]
 ) -> PhaseBacktest:
-    length = length_of(phase)
+    length = planned_time([phase])
     hours = tuple(_hours(replays, length))
     allowed = {time: [name for name, (replay, past) in replays.items() if replay.allows(past.number(time))] for time in hours}
     starts = tuple(_start(replays, time, length) for time in hours if len(allowed[time]) == len(replays))

@@ -76,7 +76,7 @@ def powers_of(spec: RolloutSpec, traffic: Mapping[str, Traffic], inflation: floa
 
 def compared_metrics(spec: RolloutSpec) -> Iterator[str]:
     """Names of the metrics whose traffic is needed, each once."""
-    checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
+    checks = spec.all_checks()
     yield from dict.fromkeys(check.metric for check in checks if _counts_bad(spec, check))
 
 

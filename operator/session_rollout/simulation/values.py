@@ -52,13 +52,13 @@ def rates_of(spec: RolloutSpec, status: RolloutStatus, metric: Metric) -> tuple[
         return percent_of(status, phase_of(spec, status, metric)), MEAN, _harmful_mean(spec, metric)
     if metric.counts is None:
         return percent_of(status, phase_of(spec, status, metric)), Decimal(str(BASE_RATE)), HARMFUL_RATE
-    checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
+    checks = spec.all_checks()
     limits = [bound(check.below) for check in checks if check.metric == metric.name and check.below is not None]
     return Decimal(100), min(limits, default=Decimal(1)) / 4, (1 + max(limits, default=Decimal(0))) / 2
 
 
 def _harmful_mean(spec: RolloutSpec, metric: Metric) -> Decimal:
-    checks = (*spec.guards, *(criterion for phase in spec.phases for criterion in phase.criteria))
+    checks = spec.all_checks()
     tolerated = (tolerated_by(spec, check).times for check in checks if check.metric == metric.name)
     return 2 * Decimal(str(max(tolerated, default=1.0)))
 

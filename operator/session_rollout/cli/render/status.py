@@ -252,7 +252,7 @@ def _add_checks(tree: Tree, rollout: SessionRollout, kind: CheckKind, trends: Tr
 
 
 def _metric_of(rollout: SessionRollout, record: CheckRecord) -> str:
-    checks = [*rollout.spec.guards, *(check for phase in rollout.spec.phases for check in phase.criteria)]
+    checks = rollout.spec.all_checks()
     return next((check.metric for check in checks if check.name == record.name), record.name)
 
 
