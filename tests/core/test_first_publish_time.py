@@ -161,6 +161,20 @@ def test_document_without_the_time_has_no_seasons() -> None:
     assert is_unseasoned(fresh)
 
 
+def test_kill_by_hand_that_replaces_the_flags_has_no_seasons() -> None:
+    """Their times are lost with them, so the weeks before may all have the feature."""
+    world = published()
+    killed = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "off"}
+    edited(world, lambda flags: flags.update(dict.fromkeys(FEATURES, killed)), editor="kubectl-edit")
+    fresh = created_again(world)
+    fresh.request("Reset")
+    fresh.run(120, tick=60)
+    fresh.request("EmergencyEnable")
+    fresh.until(at("one", 1), tick=60)
+    fresh.run(3600, tick=60)
+    assert is_unseasoned(fresh)
+
+
 def test_status_without_the_time_has_no_seasons() -> None:
     """A version before this one has published the phase, and rolled it back."""
     world = published()

@@ -110,6 +110,27 @@ def second_phase_aborted() -> World:
     return world
 
 
+@pytest.mark.parametrize("action", ["EmergencyEnable", "Adopt"])
+def test_status_from_before_a_rollback_is_not_hidden_by_an_emergency(action: str) -> None:
+    """Half of the users had alpha then, and a tenth have it since `Retry`: the end of the emergency must not give it to half of them."""
+    world = World(spec(guards=[{"name": "errors", "metric": "errors", "below": "5%"}]))
+    world.until(at("one", 2, 2))
+    before = world.status
+    world.request("Abort")
+    world.until(ended)
+    world.request("Retry", generation=1)
+    world.until(at("one", 1))
+    world.request("EmergencyDisable", features=["alpha"])
+    world.run(30)
+    world.status, world.last_reconcile = before, None
+    world.run(30)
+    assert world.reason is DecisionReason.ADOPTION_REQUIRED
+    world.request(action)
+    world.run(30)
+    assert world.document is not None
+    assert not world.document.gives_something
+
+
 def test_lost_outcome_of_a_rollback_is_that_of_the_rollback() -> None:
     """What was aborted stays off, and what users keep is guarded."""
     world = second_phase_aborted()

@@ -293,7 +293,8 @@ def _variants_of_branches(branches: list[Any], default: Any) -> frozenset[str] |
     conditions, rules = [*branches[:-1:2], True], [*branches[1::2], branches[-1] if len(branches) % 2 else None]
     given: frozenset[str] = frozenset()
     for condition, rule in zip(conditions, rules, strict=True):
-        if condition is False or condition == FORCED_ON:
+        constant = not isinstance(condition, dict | list)
+        if condition == FORCED_ON or (constant and not condition):
             continue
         possible = _variants(rule, default)
         if possible is None:
@@ -301,7 +302,7 @@ def _variants_of_branches(branches: list[Any], default: Any) -> frozenset[str] |
         given |= possible
         if len(given) > LONGEST_RULE:
             return None
-        if condition is True:
+        if constant and condition:
             break
     return given
 

@@ -60,9 +60,14 @@ def _first_time(
 
 
 def _is_given(context: DecisionContext, phase: Phase, document: PublishedDocument | None) -> bool:
-    """Whether a document that is kept gives a feature of the phase. What `initial: On` gives was published by no phase."""
+    """Whether a document that is kept gives a feature of the phase, or did before somebody turned it off by other rules than ours.
+
+    What `initial: On` gives was published by no phase.
+    """
     if document is None or not context.status.flags.adoption_required:
         return False
+    if not document.taken_away.isdisjoint(phase.features):
+        return True
     initial = {feature.name: EVERYBODY for feature in context.spec.features if feature.initial is OnOff.ON}
     given = of_users(document.audiences)
     return any(given.get(name, NOBODY) not in {NOBODY, initial.get(name, NOBODY)} for name in phase.features)

@@ -36,13 +36,31 @@ def learn(context: DecisionContext) -> None:
     forget_kept(context)
     if document is None:
         return
+    is_strange = _is_unexplained(context, document)
     learn_protections(context)
     flags = context.status.flags
     by_hand = document.editor is not None and flags.sha256 is not None
     if not (flags.adoption_required or by_hand) and (flags.sha256 is None or document.revision > flags.revision):
-        _compare_revisions(context, document)
+        _compare_revisions(context, document, hides=is_strange and _hides(context, document))
     else:
         learn_kills(context)
+
+
+def _is_unexplained(context: DecisionContext, document: PublishedDocument) -> bool:
+    """Whether writes that this status does not know of came between it and the document: it was restored, or is of another object.
+
+    Without a status only what protects users is written, and the annotation has each such write until the status knows of it.
+    """
+    flags = context.status.flags
+    news = [protection.revision for protection in document.protections if _is_news(context, protection)]
+    return flags.sha256 is not None and min(news, default=document.revision + 1) > flags.revision + 1
+
+
+def _hides(context: DecisionContext, document: PublishedDocument) -> bool:
+    """Whether emergencies of the document may hide that it gave users something else than the status does."""
+    known = disabled_features(context.spec, context.observed.rollout.status)
+    given = of_users(audiences(context.spec, context.observed.rollout.status))
+    return any(given.get(name, NOBODY) != NOBODY and name not in known for name in document.disabled)
 
 
 def learn_protections(context: DecisionContext) -> None:
@@ -200,11 +218,11 @@ def _end_of_second(time: datetime) -> datetime:
     return time.replace(microsecond=0) + timedelta(seconds=1)
 
 
-def _compare_revisions(context: DecisionContext, document: PublishedDocument) -> None:
-    """Take over the revision of a document that gives the same, emergencies aside; keep one that gives something else."""
+def _compare_revisions(context: DecisionContext, document: PublishedDocument, *, hides: bool) -> None:
+    """Take over the revision of a document that gives the same, emergencies aside; keep one that gives something else, or may hide it."""
     _adopt_marks(context, document)
     flags = context.status.flags
-    same = _gives_the_same(context, document)
+    same = _gives_the_same(context, document) and not hides
     if flags.sha256 is None:  # nothing was published for this status
         same = not (document.gives_something or document.disabled or document.rolled_back or _turned_off(context, document))
     if same:

@@ -128,7 +128,8 @@ class Life:
         self.cluster.answering = True
         if self.cluster.spec.suspend:
             self.edit("continue")
-        self.tick()  # an action of the second in which somebody protected users ends nothing
+        for _ in range(2):  # what was not read is learned in the first; an action of that second ends nothing
+            self.tick()
         for action in ("Resume", "EmergencyEnable"):
             self.act(action)
         patience = PATIENCE + 2 * self._warming_up() // TICK  # an adopted audience warms up twice
