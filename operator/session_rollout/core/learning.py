@@ -49,11 +49,12 @@ def learn(context: DecisionContext) -> None:
 def _is_unexplained(context: DecisionContext, document: PublishedDocument) -> bool:
     """Whether writes that this status does not know of came between it and the document: it was restored, or is of another object.
 
-    Without a status only what protects users is written, and the annotation has each such write until the status knows of it.
+    Without a status only what protects users is written, and the annotation has each such write until the status knows of it. The next
+    revision may have been read before its annotation was written.
     """
     flags = context.status.flags
     news = [protection.revision for protection in document.protections if _is_news(context, protection)]
-    return flags.sha256 is not None and min(news, default=document.revision + 1) > flags.revision + 1
+    return flags.sha256 is not None and min(news, default=document.revision) > flags.revision + 1
 
 
 def _hides(context: DecisionContext, document: PublishedDocument) -> bool:
