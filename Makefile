@@ -21,7 +21,7 @@ help:
 	@echo "make test        everything; make test-fast: what needs no lab; make test-group-NAME: $(GROUPS)"
 	@echo "make coverage    the same tests, and which lines of the operator they run"
 	@echo "make test-messages   tests and demo with every message replaced by its reason"
-	@echo "make generated [OBJECTS=50000] [ON_SERVER=500] [SEED=n]   generated objects for decide, the plugin and the operator"
+	@echo "make generated [OBJECTS=50000] [EVENTS=12] [ON_SERVER=500] [SEED=n]   generated objects for decide, the plugin and the operator"
 	@echo "make fuzz-yaml [SECONDS=600]   hostile YAML for the plugin"
 	@echo "make test-model [RUNS=20000 SEED=n]   random lives; make mutants: whether they notice faults that are put in"
 	@echo "make lint        ruff, mypy, squawk"
@@ -126,6 +126,7 @@ test-messages: setup
 
 # Objects made from the schema of the CRD; see tests/api/strategies.py. Prints what was done.
 generated: export GENERATED_OBJECTS := $(or $(OBJECTS),1000)
+generated: export GENERATED_EVENTS := $(or $(EVENTS),12)
 generated: export GENERATED_ON_SERVER := $(or $(ON_SERVER),100)
 generated: export GENERATED_SEED := $(or $(SEED),0)
 generated: setup

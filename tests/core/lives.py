@@ -4,6 +4,7 @@ What the API server, Prometheus, Jobs and sinks may answer is drawn at its bound
 own parser, as the controller does. What must hold of each decision is said where a life is led: see `tests/core/test_generated.py`.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -343,7 +344,10 @@ class Life(World):
         self.adopt(RolloutSpec.model_validate({**body["spec"], "flagSet": self.spec.flag_set}))
 
 
-LIVES: Final = st.tuples(accepted(), st.sampled_from(GENERATIONS), st.lists(EVENTS, min_size=6, max_size=12))
+MOST_EVENTS: Final = int(os.environ.get("GENERATED_EVENTS", "12"))
+LIVES: Final = st.tuples(
+    accepted(), st.sampled_from(GENERATIONS), st.lists(EVENTS, min_size=MOST_EVENTS // 2, max_size=MOST_EVENTS)
+)
 
 
 def life(body: Object, generation: int, judge: Callable[[Decision], None], kind: type[Life] = Life) -> Life:
