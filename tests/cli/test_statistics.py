@@ -1,4 +1,7 @@
-"""The tables of `explain --statistics`: each comparison has one, with its own numbers. That the command prints them: test_generated."""
+"""The tables of `explain --statistics` and the section of `report`: each comparison is in them, with its own numbers.
+
+That the commands print them: test_generated.
+"""
 
 import io
 
@@ -6,6 +9,7 @@ from rich.console import Console
 
 from core.counting import Counting, in_step, spec
 from session_rollout.cli.render.statistics import tables_of
+from session_rollout.cli.report import comparisons
 
 
 def shown(world: Counting) -> list[str]:
@@ -38,3 +42,16 @@ def test_a_check_that_is_gone_has_none() -> None:
     world = Counting(spec(), traffic=1000)
     world.until(lambda world: any(record.blocks for record in world.status.evidence))
     assert len(tables_of(spec(guards=[]), world.status.evidence, {})) == 1
+
+
+def test_report_says_how_small_a_harm_would_have_shown() -> None:
+    """More evidence shows a smaller one; before the first block there is nothing to say."""
+    world = Counting(spec(), traffic=1000)
+    assert comparisons(world.rollout()).rows == ()
+    smallest = []
+    for blocks in (5, 40):
+        world.until(lambda world, blocks=blocks: all(record.blocks >= blocks for record in world.status.evidence))
+        rows = comparisons(world.rollout()).rows
+        assert {(row[0], row[1]) for row in rows} == {("failures", "one")}
+        smallest.append(float(rows[0][-1].removesuffix("%")))
+    assert smallest[0] > smallest[1] > 0

@@ -1,4 +1,4 @@
-"""The command report: phases, their checks, migrations, the results of diagnostics topics, and the last decisions."""
+"""The command report: phases, their checks, comparisons and migrations, the results of diagnostics topics, and the last decisions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,9 @@ from session_rollout.cli.command import Command
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, start_reading_records
 from session_rollout.cli.migration_records import progress
 from session_rollout.cli.operator_lease import OperatorLease
+from session_rollout.cli.render.statistics import smallest_text
 from session_rollout.cli.render.status import baseline_text, verdict_mark
+from session_rollout.core.evidence import check_of, comparison_of
 from session_rollout.core.holdback import phase_text
 from session_rollout.records import reader
 
@@ -59,7 +61,8 @@ def report(kubectl: Kubectl, name: str | None, *, topics: tuple[str, ...], form:
         answer, slots = kubectl.get(ROLLOUT_RESOURCE, name), start_reading_records(kubectl, name)
         rollout = rollout_of(answer.json())
     records = reader.records(slots.items())
-    sections = [_emergency(rollout), _summary(rollout), _phases(rollout), *_judged(rollout, records), _migrations(rollout)]
+    sections = [_emergency(rollout), _summary(rollout), _phases(rollout), *_judged(rollout, records), comparisons(rollout)]
+    sections.append(_migrations(rollout))
     sections += [_diagnostics(kubectl, rollout, topic) for topic in topics]
     sections.append(_history(rollout))
     write = as_html if form == "html" else as_markdown
@@ -123,6 +126,18 @@ def _check(check: CheckRecord) -> Row:
 
 def _verdict(verdict: Verdict) -> str:
     return f"{verdict_mark(verdict)} {verdict}"
+
+
+def comparisons(rollout: SessionRollout) -> Section:
+    """What each comparison has counted since its phase began, and how small a harm so many events show."""
+    columns = ("check", "phase", "counted", "tolerates", "shows from")
+    rows = []
+    for record in rollout.status.evidence:
+        check = check_of(rollout.spec, record)
+        if check is not None and record.blocks:
+            known = comparison_of(rollout.spec, check, record, None)
+            rows.append((record.name, record.phase, known.counts_text, known.tolerated_text, smallest_text(known)))
+    return Section("Comparisons", columns, tuple(rows))
 
 
 def _migrations(rollout: SessionRollout) -> Section:

@@ -10,6 +10,7 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.comparison import LARGEST_LOG, Comparison
 from session_rollout.core.evidence import check_of, comparison_of
 from session_rollout.core.observed import Measurement
+from session_rollout.core.statistics.power import Design
 from session_rollout.core.statistics.rates import ALPHA_OF_PASS
 
 
@@ -38,6 +39,7 @@ def _table(record: EvidenceRecord, known: Comparison) -> Table:
     )
     table.add_row("bad events expected with it", f"{test.expected:,.1f}")
     table.add_row("tolerated rate with it", f"{100 * known.tolerance.limit(test.rate_without()):.4g}%")
+    table.add_row("smallest rate that shows", smallest_text(known))
     table.add_row("blocks", f"{test.blocks:,} until {known.until:%Y-%m-%d %H:%M:%S} UTC")
     table.add_row("cells of users", f"{len(known.cells)}" if known.has_cells else "none: clustering is measured over time")
     table.add_row("inflation", f"{known.inflation:.3g} for harm, {known.safe_inflation:.3g} for harmlessness")
@@ -46,6 +48,17 @@ def _table(record: EvidenceRecord, known: Comparison) -> Table:
     table.add_row("harm that began later", _odds(test.log_recent(), math.log(2 * known.horizon / known.alpha)))
     table.add_row("harmlessness", _odds(test.log_safe(known.safe_inflation), math.log(1 / ALPHA_OF_PASS)))
     return table
+
+
+def smallest_text(known: Comparison) -> str:
+    """The smallest rate with the feature that so many events show to be too high, with a probability of four in five: `0.29%`."""
+    test, events = known.test, known.test.events
+    total = events.on_total + events.off_total
+    if known.is_of_values or not events.on_total or (known.tolerance.times and not events.off_total):
+        return ""
+    rate = test.rate_without() if events.off_total else (events.on_bad + 0.5) / events.on_total
+    smallest = Design(events.on_total / total, rate, known.tolerance, known.inflation).smallest_rate(total, known.alpha)
+    return "none" if smallest is None else f"{100 * smallest:.3g}%"
 
 
 def _rate(bad: float, total: float) -> str:
