@@ -118,8 +118,9 @@ class Witness(Landings):
         self.void |= {raw["metadata"]["uid"] for raw in self._waiting("Abort", "Promote")}
 
     def recreated(self) -> None:
-        """Another object of this name: users still have what they had."""
+        """Another object of this name: users still have what they had. What the one before answered last had its effect on that one."""
         self._anew()
+        self.void |= {raw["metadata"]["uid"] for raw in self._actions() if raw.get("status") is not None} - self.heard
         self.foreign = True
         if self.fallen:
             self.reasons.add("Retry")
