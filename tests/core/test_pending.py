@@ -126,6 +126,24 @@ def test_audience_that_another_leader_publishes_is_not_taken_back(step: int) -> 
     assert published(world) == Audience(Decimal(10 if step == 1 else 100))
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_audience_that_another_leader_publishes_is_not_taken_back_after_a_refusal(step: int) -> None:
+    """What was refused is requested again without the audience that must wait, which is a revision of its own."""
+    world = World(rollout([TEN, ALL]))
+    refuse(world, step)
+    other = copy.deepcopy(world)
+    world.answering, other.publishing = False, True
+    world.refusals = (Refusal(effect="Publish", verb="patch", resource="configmaps", since=world.now, message="forbidden"),)
+    world.reconcile()
+    other.reconcile()
+    world.document, world.publishing, world.refusals = other.document, True, ()
+    decision = world.reconcile()
+    assert decision.urgent is None
+    world.settle()
+    assert published(world) == Audience(Decimal(10 if step == 1 else 100))
+    assert world.status.current.published_time is not None
+
+
 @pytest.mark.parametrize("interval", ["10s", "60s"])
 def test_refused_document_is_requested_while_an_audience_waits_for_it(interval: str) -> None:
     """Without a request the refusal would seem over: each decision would undo what the one before has shown."""

@@ -94,7 +94,7 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         return
     document = context.document
     given, disabled = _given(context), disabled_features(context.spec, context.status)
-    if holds_back:
+    if holds_back and not _is_given(context, document):
         given.update(_withheld(context, given))
         if _stays(context, document, given, disabled):
             return
@@ -113,6 +113,11 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         _request(context, wanted, urgent=less == (given, disabled))
     elif not (document.labelled and _knows_rollback(context, document)):
         context.effects.append(_effect(context, wanted))
+
+
+def _is_given(context: DecisionContext, document: PublishedDocument | None) -> bool:
+    """Whether users have the audience of the step already: another process of ours has published it on evidence of its own."""
+    return document is not None and document.editor is None and has_audience(context, document)
 
 
 def _withheld(context: DecisionContext, given: Given) -> Given:
