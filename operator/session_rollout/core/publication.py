@@ -94,7 +94,7 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         return
     document = context.document
     given, disabled = _given(context), disabled_features(context.spec, context.status)
-    if holds_back and not _is_given(context, document):
+    if holds_back:
         given.update(_withheld(context, given))
         if _stays(context, document, given, disabled):
             return
@@ -113,11 +113,6 @@ def publish(context: DecisionContext, *, holds_back: bool = False) -> None:
         _request(context, wanted, urgent=less == (given, disabled))
     elif not (document.labelled and _knows_rollback(context, document)):
         context.effects.append(_effect(context, wanted))
-
-
-def _is_given(context: DecisionContext, document: PublishedDocument | None) -> bool:
-    """Whether users have the audience of the step already: another process of ours has published it on evidence of its own."""
-    return document is not None and document.editor is None and has_audience(context, document)
 
 
 def _withheld(context: DecisionContext, given: Given) -> Given:
@@ -155,12 +150,15 @@ def audience_before(context: DecisionContext) -> Audience:
 def published_audience(context: DecisionContext, name: str) -> Audience:
     """What users have of a feature of the running phase while its next audience is not published.
 
-    It is what the document gives, and no more than the audience before that one: another client may have written more.
+    It is what the document gives, and no more than the audience before that one: another client may have written more. Another process
+    of ours may have published the next one since, on evidence of its own.
     """
     document, before = context.document, audience_before(context)
     if document is None or name not in document.audiences:
         return NOBODY
     published = document.audiences[name]
+    if document.editor is None and published is not None and published == _given(context).get(name):
+        return published
     if context.current.earlier_percent is None:  # the status of an older version, which did not write it
         return published if published is not None and document.editor is None else NOBODY
     return before if published is None else lesser(before, published)
