@@ -16,9 +16,8 @@ from session_rollout.cli.command import Command
 from session_rollout.cli.common import NAME, pass_kubectl, rollout_name, rollout_of, start_reading_records
 from session_rollout.cli.migration_records import progress
 from session_rollout.cli.operator_lease import OperatorLease
-from session_rollout.cli.render.statistics import smallest_text
+from session_rollout.cli.render.statistics import comparisons_of, smallest_text
 from session_rollout.cli.render.status import baseline_text, verdict_mark
-from session_rollout.core.evidence import check_of, comparison_of
 from session_rollout.core.holdback import phase_text
 from session_rollout.records import reader
 
@@ -131,13 +130,11 @@ def _verdict(verdict: Verdict) -> str:
 def comparisons(rollout: SessionRollout) -> Section:
     """What each comparison has counted since its phase began, and how small a harm so many events show."""
     columns = ("check", "phase", "counted", "tolerates", "shows from")
-    rows = []
-    for record in rollout.status.evidence:
-        check = check_of(rollout.spec, record)
-        if check is not None and record.blocks:
-            known = comparison_of(rollout.spec, check, record, None)
-            rows.append((record.name, record.phase, known.counts_text, known.tolerated_text, smallest_text(known)))
-    return Section("Comparisons", columns, tuple(rows))
+    rows = tuple(
+        (record.name, record.phase, known.counts_text, known.tolerated_text, smallest_text(known))
+        for record, known in comparisons_of(rollout.spec, rollout.status.evidence, {})
+    )
+    return Section("Comparisons", columns, rows)
 
 
 def _migrations(rollout: SessionRollout) -> Section:

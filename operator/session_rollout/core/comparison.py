@@ -167,23 +167,34 @@ class Comparison:
     @property
     def missing_text(self) -> str:
         """What is missing until harmlessness is shown, if there is no harm, and for how long at the traffic so far; empty if nobody can say."""
-        missing, events = self.missing, self.test.events
+        missing = self.missing
         if not 0 < missing < math.inf:
             return ""
-        wait = self.length * (missing * self.test.blocks / (events.on_total + events.off_total))
+        wait = self.length * (missing * self.test.blocks / self.total)
         number = round(missing, ESTIMATED_DIGITS - len(f"{missing:.0f}"))
         return f"; at least {number:,.0f} more events of all users are needed, {estimate_text(wait)} at this traffic"
 
     @property
     def missing(self) -> float:
         """About how many events of all users; infinite if no number of them would do, and 0 if that is not known."""
-        events = self.test.events
-        total, shown = events.on_total + events.off_total, self.test.shows_safety(self.safe_inflation)
-        share = events.on_total / total if total > 0 else 0.0
-        if shown or self.tolerates_everything or not 0 < share < (1 if self.tolerance.times else math.inf):
+        design = self.design(self.safe_inflation)
+        if design is None or self.tolerates_everything or self.test.shows_safety(self.safe_inflation):
             return 0.0
+        return design.events_to_pass() - self.total
+
+    def design(self, inflation: float) -> Design | None:
+        """The events so far as those of a plan; None without events of both groups, or of all users where the rate is fixed."""
+        events, total = self.test.events, self.total
+        share = events.on_total / total if total > 0 else 0.0
+        if not 0 < share < (1 if self.tolerance.times else math.inf):
+            return None
         rate = self.test.rate_without() if events.off_total else (events.on_bad + 0.5) / events.on_total
-        return Design(share, rate, self.tolerance, self.safe_inflation).events_to_pass() - total
+        return Design(share, rate, self.tolerance, inflation)
+
+    @property
+    def total(self) -> float:
+        """Events of all users."""
+        return self.test.events.on_total + self.test.events.off_total
 
     @property
     def verdict(self) -> Verdict:

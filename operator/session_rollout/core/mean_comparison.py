@@ -106,10 +106,10 @@ class MeanComparison(Comparison):
     @property
     def missing(self) -> float:
         """About how many events of all users; infinite if no number of them would do, and 0 if that is not known."""
-        means, events = self._means(ALPHA_OF_PASS, safe=True), self.test.events
+        means = self._means(ALPHA_OF_PASS, safe=True)
         if means is None or means.log_evidence(self.tolerance, safe=True) >= NEEDED_TO_PASS:
             return 0.0
-        return (means.growth_to_pass(self.tolerance, NEEDED_TO_PASS) - 1) * (events.on_total + events.off_total)
+        return (means.growth_to_pass(self.tolerance, NEEDED_TO_PASS) - 1) * self.total
 
 
 def _mean(total: float, count: float) -> str:

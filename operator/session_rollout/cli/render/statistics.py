@@ -1,7 +1,7 @@
 """The statistics of comparisons with the users without a feature, as tables: `explain --statistics`."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.table import Table
 
@@ -10,7 +10,6 @@ from session_rollout.api.rollout import RolloutSpec
 from session_rollout.core.comparison import LARGEST_LOG, Comparison
 from session_rollout.core.evidence import check_of, comparison_of
 from session_rollout.core.observed import Measurement
-from session_rollout.core.statistics.power import Design
 from session_rollout.core.statistics.rates import ALPHA_OF_PASS
 
 
@@ -18,14 +17,18 @@ def tables_of(
     spec: RolloutSpec, records: Iterable[EvidenceRecord], measurements: Mapping[str, Measurement]
 ) -> tuple[Table, ...]:
     """One table for each comparison that has counted a block."""
-    tables = []
+    return tuple(_table(record, known) for record, known in comparisons_of(spec, records, measurements))
+
+
+def comparisons_of(
+    spec: RolloutSpec, records: Iterable[EvidenceRecord], measurements: Mapping[str, Measurement]
+) -> Iterator[tuple[EvidenceRecord, Comparison]]:
+    """Each record whose check is in the spec and has counted a block, and what it describes."""
     for record in records:
         check = check_of(spec, record)
         if check is not None and record.blocks:
             measurement = measurements.get(check.metric)
-            series = measurement.series if measurement is not None else None
-            tables.append(_table(record, comparison_of(spec, check, record, series)))
-    return tuple(tables)
+            yield record, comparison_of(spec, check, record, measurement.series if measurement is not None else None)
 
 
 def _table(record: EvidenceRecord, known: Comparison) -> Table:
@@ -52,12 +55,10 @@ def _table(record: EvidenceRecord, known: Comparison) -> Table:
 
 def smallest_text(known: Comparison) -> str:
     """The smallest rate with the feature that so many events show to be too high, with a probability of four in five: `0.29%`."""
-    test, events = known.test, known.test.events
-    total = events.on_total + events.off_total
-    if known.is_of_values or not events.on_total or (known.tolerance.times and not events.off_total):
+    design = known.design(known.inflation) if not known.is_of_values else None
+    if design is None:
         return ""
-    rate = test.rate_without() if events.off_total else (events.on_bad + 0.5) / events.on_total
-    smallest = Design(events.on_total / total, rate, known.tolerance, known.inflation).smallest_rate(total, known.alpha)
+    smallest = design.smallest_rate(known.total, known.alpha)
     return "none" if smallest is None else f"{100 * smallest:.3g}%"
 
 
